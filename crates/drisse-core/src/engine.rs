@@ -1,0 +1,81 @@
+//! The engine seam: what can run a model.
+//!
+//! Synchronous on purpose. The scoring server decides on which thread a run happens.
+
+use crate::{Cancel, Inputs, Result, Signature, ValueView};
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+/// A thing that can run models: ONNX Runtime, Python workers, an FPGA.
+pub trait Engine: Debug + Send + Sync {
+    /// The name users and metrics see, such as `onnx`.
+    fn name(&self) -> &'static str;
+
+    /// Why this machine cannot run the engine, if it cannot.
+    fn check(&self) -> Result<(), Unavailable>;
+
+    /// Loads a model. Says in one line why it cannot, naming the node or operator.
+    fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>>;
+}
+
+/// A loaded model. Scores any number of requests at once, up to what [`ScorerLimits`] calls useful.
+pub trait Scorer: Send + Sync {
+    /// What the scheduler has to know.
+    fn limits(&self) -> ScorerLimits;
+
+    /// Runs the model once and hands each output asked for to `out`, in the order asked.
+    ///
+    /// `work` has passed [`Inputs::check`]. Ends early with [`crate::ErrorKind::Cancelled`] when
+    /// `cancel` is raised.
+    fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()>;
+}
+
+/// One run: the inputs, and which outputs are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// The inputs, by their place in the signature.
+    pub inputs: &'a Inputs,
+    /// Places of the outputs wanted; not empty.
+    pub outputs: &'a [usize],
+}
+
+/// Where outputs go. The view lives only during the call: encode it, or copy it.
+pub trait Sink {
+    /// Takes the output at `place` of the signature.
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()>;
+}
+
+/// A model's files, ready to be loaded.
+#[derive(Clone, Debug)]
+pub struct LoadedPackage {
+    /// The file the engine opens; what it refers to lies beside it.
+    pub path: PathBuf,
+    /// What the model takes and gives.
+    pub signature: Signature,
+    /// Whether the model's own control flow (loops, branches) decides how long a run takes.
+    pub control_flow: bool,
+}
+
+/// What the operator may set for one model.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {}
+
+/// What a loaded model says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScorerLimits {
+    /// How many runs at once still make it faster; at least 1.
+    pub concurrency: usize,
+    /// Whether equal shapes take about equal time. A run that is not steady never
+    /// happens on a thread that has other work.
+    pub steady: bool,
+}
+
+/// Why this machine cannot do something, and what would help.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unavailable {
+    /// What is missing.
+    pub reason: String,
+    /// What to do about it.
+    pub hint: String,
+}

@@ -1,0 +1,26 @@
+//! What the words of Drisse mean: tensors, signatures, models, engines and errors.
+//!
+//! No I/O, no async runtime, no HTTP: everything here can be tested by calling it.
+#![warn(missing_docs)]
+
+mod buffer;
+mod cancel;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod datatype;
+mod engine;
+mod error;
+mod inputs;
+mod model;
+mod signature;
+mod tensor;
+
+pub use buffer::{Buffer, Element};
+pub use cancel::{Cancel, OnCancel};
+pub use datatype::DataType;
+pub use engine::{Engine, EngineOptions, LoadedPackage, Scorer, ScorerLimits, Sink, Unavailable, Work};
+pub use error::{Error, ErrorKind, Result};
+pub use inputs::Inputs;
+pub use model::{InvalidName, ModelName};
+pub use signature::{Dim, Port, Signature, TensorType, ValueType};
+pub use tensor::{Data, DataView, Shape, Strings, Tensor, TensorView, Value, ValueView, element_count};

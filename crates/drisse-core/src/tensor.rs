@@ -1,0 +1,202 @@
+//! Tensors and the other values a model takes and gives, owned and borrowed.
+
+use crate::{Buffer, DataType};
+use smallvec::SmallVec;
+
+/// Lengths of the dimensions, outermost first; empty for a scalar. Never negative.
+pub type Shape = SmallVec<[i64; 6]>;
+
+/// A dense array: row-major elements of one datatype.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tensor {
+    /// The element type.
+    pub datatype: DataType,
+    /// The dimensions; their product is the number of elements.
+    pub shape: Shape,
+    /// The elements.
+    pub data: Data,
+}
+
+/// The elements of an owned tensor.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Data {
+    /// Little-endian, packed; every datatype but `BYTES`.
+    Raw(Buffer),
+    /// `BYTES`.
+    Strings(Strings),
+}
+
+/// Strings one behind the other, and where each ends.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Strings {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// A tensor that lives elsewhere: in a request, or in the engine's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'a> {
+    /// The element type.
+    pub datatype: DataType,
+    /// The dimensions.
+    pub shape: &'a [i64],
+    /// The elements.
+    pub data: DataView<'a>,
+}
+
+/// The elements of a borrowed tensor.
+#[derive(Clone, Copy, Debug)]
+pub enum DataView<'a> {
+    /// Little-endian, packed.
+    Raw(&'a [u8]),
+    /// `BYTES`.
+    Strings(&'a Strings),
+}
+
+/// What a model can give besides a tensor (ONNX `SequenceProto`, `MapProto`, `OptionalProto`).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Value {
+    /// A tensor.
+    Tensor(Tensor),
+    /// Values one after the other.
+    Sequence(Vec<Self>),
+    /// Keys (strings or integers) and their values, as two tensors of equal length (zipmap).
+    Map {
+        /// One-dimensional, `BYTES` or integers.
+        keys: Tensor,
+        /// One-dimensional, as long as the keys.
+        values: Tensor,
+    },
+    /// An optional that is empty.
+    Absent,
+}
+
+/// An output as the engine hands it to a [`Sink`](crate::Sink).
+#[derive(Clone, Copy, Debug)]
+pub enum ValueView<'a> {
+    /// A tensor in the engine's memory.
+    Tensor(TensorView<'a>),
+    /// Anything else.
+    Other(&'a Value),
+}
+
+impl Tensor {
+    /// All zeros, or empty strings; `None` when it would take more bytes than an address has.
+    pub fn zeros(datatype: DataType, shape: Shape) -> Option<Self> {
+        let elements = element_count(&shape)?;
+        let data = match datatype.byte_size(elements) {
+            Some(bytes) if bytes <= isize::MAX as usize => Data::Raw(Buffer::zeroed(bytes)),
+            Some(_) => return None,
+            None if datatype == DataType::Bytes => {
+                let mut strings = Strings::default();
+                (0..elements).for_each(|_| strings.push(b""));
+                Data::Strings(strings)
+            }
+            None => return None,
+        };
+        Some(Self { datatype, shape, data })
+    }
+
+    /// The same tensor, borrowed.
+    pub fn view(&self) -> TensorView<'_> {
+        let data = match &self.data {
+            Data::Raw(buffer) => DataView::Raw(buffer.bytes()),
+            Data::Strings(strings) => DataView::Strings(strings),
+        };
+        TensorView { datatype: self.datatype, shape: &self.shape, data }
+    }
+
+    /// Bytes its elements hold.
+    pub fn byte_len(&self) -> usize {
+        match &self.data {
+            Data::Raw(buffer) => buffer.len(),
+            Data::Strings(strings) => strings.bytes.len() + size_of_val(&*strings.ends),
+        }
+    }
+}
+
+impl TensorView<'_> {
+    /// A copy that owns its elements.
+    pub fn to_owned(&self) -> Tensor {
+        let data = match self.data {
+            DataView::Raw(bytes) => Data::Raw(Buffer::copy_from(bytes)),
+            DataView::Strings(strings) => Data::Strings(strings.clone()),
+        };
+        Tensor { datatype: self.datatype, shape: self.shape.into(), data }
+    }
+}
+
+impl Strings {
+    /// Strings whose bytes stand one behind the other in `bytes`; `ends` rise and the last is its length.
+    pub fn from_parts(bytes: Vec<u8>, ends: Vec<usize>) -> Self {
+        debug_assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end == bytes.len()));
+        Self { bytes, ends }
+    }
+
+    /// Appends one string.
+    pub fn push(&mut self, string: &[u8]) {
+        self.bytes.extend_from_slice(string);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// How many strings.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The strings in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let string = &self.bytes[start..end];
+            start = end;
+            string
+        })
+    }
+}
+
+impl<S: AsRef<[u8]>> FromIterator<S> for Strings {
+    fn from_iter<I: IntoIterator<Item = S>>(strings: I) -> Self {
+        let mut all = Self::default();
+        strings.into_iter().for_each(|string| all.push(string.as_ref()));
+        all
+    }
+}
+
+/// The product of the dimensions; `None` when one is negative or the product overflows.
+pub fn element_count(shape: &[i64]) -> Option<usize> {
+    // A zero anywhere makes the tensor empty, however large the other dimensions are.
+    let mut count: usize = 1;
+    let mut empty = false;
+    for &dim in shape {
+        let dim = usize::try_from(dim).ok()?;
+        empty |= dim == 0;
+        count = count.checked_mul(dim.max(1))?;
+    }
+    Some(if empty { 0 } else { count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn element_counts_are_checked() {
+        assert_eq!(element_count(&[]), Some(1));
+        assert_eq!(element_count(&[2, 3]), Some(6));
+        assert_eq!(element_count(&[0, i64::MAX]), Some(0));
+        assert_eq!(element_count(&[i64::MAX, 3]), None);
+        assert_eq!(element_count(&[-1]), None);
+    }
+
+    #[test]
+    fn strings_keep_their_bounds() {
+        let strings: Strings = ["a", "", "bc"].into_iter().collect();
+        assert_eq!(strings.iter().collect::<Vec<_>>(), [b"a" as &[u8], b"", b"bc"]);
+    }
+}

@@ -1,0 +1,54 @@
+//! The digest that identifies a model: the same files give the same digest everywhere.
+
+use crate::InspectError;
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// SHA-256 of the sorted `HEX  PATH` lines of `files`, as `sha256:HEX`. `sha256sum` in the folder,
+/// sorted, gives the same lines.
+///
+/// `files` are paths relative to `folder`.
+pub fn digest(folder: &Path, files: &[PathBuf]) -> Result<String, InspectError> {
+    let mut lines = Vec::with_capacity(files.len());
+    for file in files {
+        let path = folder.join(file);
+        let hex = file_digest(&path).map_err(|source| InspectError::Io { path: path.clone(), source })?;
+        lines.push(format!("{hex}  {}\n", file.display()));
+    }
+    lines.sort_unstable();
+    Ok(format!("sha256:{}", hex(&Sha256::digest(lines.concat()))))
+}
+
+fn file_digest(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            read => hasher.update(&chunk[..read]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_that_of_sha256sums_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("b"), "b").unwrap();
+        std::fs::write(folder.path().join("a"), "").unwrap();
+        let digest = digest(folder.path(), &["b".into(), "a".into()]).unwrap();
+        // printf 'HEX  a\nHEX  b\n' | sort | sha256sum, with the two files' own sums
+        let lines = "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d  b\n\
+                     e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a\n";
+        assert_eq!(digest, format!("sha256:{}", hex(&Sha256::digest(lines))));
+    }
+}

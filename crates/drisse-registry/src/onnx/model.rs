@@ -1,0 +1,351 @@
+//! Walking the messages of an ONNX file: model, graph, node, tensor, type.
+
+use super::Inspection;
+use super::protobuf::{Field, Proto, Result};
+use drisse_core::{DataType, Dim, Port, TensorType, ValueType};
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Read, Seek};
+
+/// A name in a model: 64 KiB is more than any exporter writes.
+const MAX_NAME: u64 = 64 << 10;
+/// What is kept of a description or a metadata value.
+const KEPT_TEXT: usize = 4 << 10;
+/// A metadata value is read up to here (label lists, tokenizers) and refused beyond.
+const MAX_TEXT: u64 = 16 << 20;
+/// Inputs, outputs, operator kinds, metadata entries, external files: each at most this many.
+const MAX_ENTRIES: usize = 10_000;
+/// Initializers whose names are remembered: 8 bytes each, 8 MiB.
+const MAX_INITIALIZERS: usize = 1 << 20;
+
+struct Walk<'a> {
+    found: &'a mut Inspection,
+    locations: BTreeSet<String>,
+    /// Hashes of the main graph's initializer names: an input of that name has a default.
+    initializers: HashSet<u64>,
+}
+
+/// Fills `found` and returns the places of external data.
+pub(super) fn read<R: Read + Seek>(input: R, size: u64, found: &mut Inspection) -> Result<BTreeSet<String>> {
+    let mut walk = Walk { found, locations: BTreeSet::new(), initializers: HashSet::new() };
+    walk.model(&mut Proto::new(input, size))?;
+    let Walk { found, locations, initializers } = walk;
+    for input in &mut found.signature.inputs {
+        input.optional = initializers.contains(&hash(&input.name));
+    }
+    // Before IR version 4 every initializer was listed as an input too; such an input is a weight.
+    if found.ir_version < 4 {
+        found.signature.inputs.retain(|input| !input.optional);
+    }
+    Ok(locations)
+}
+
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Walk<'_> {
+    fn model<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Varint(1, version) => self.found.ir_version = version,
+                Field::Varint(5, version) => self.found.model_version = version,
+                Field::Bytes(2, _) => self.found.producer = proto.text(MAX_NAME)?,
+                Field::Bytes(3, _) => self.found.producer_version = proto.text(MAX_NAME)?,
+                Field::Bytes(4, _) => self.found.domain = proto.text(MAX_NAME)?,
+                Field::Bytes(6, _) => self.found.description = kept(proto.text(MAX_TEXT)?),
+                Field::Bytes(7, _) => proto.message(|proto| self.graph(proto, true))?,
+                Field::Bytes(8, _) => proto.message(|proto| self.opset(proto))?,
+                Field::Bytes(14, _) => {
+                    let (key, value) = entry(proto)?;
+                    self.found.metadata.insert(key, kept(value));
+                    bounded(proto, self.found.metadata.len(), "metadata entries")?;
+                }
+                Field::Bytes(25, _) => proto.message(|proto| self.function(proto))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn opset<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+        let (mut domain, mut version) = (String::new(), 0);
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Bytes(1, _) => domain = proto.text(MAX_NAME)?,
+                Field::Varint(2, value) => version = value,
+                _ => {}
+            }
+        }
+        let domain = if domain.is_empty() { "ai.onnx".to_owned() } else { domain };
+        self.found.opsets.insert(domain, version);
+        bounded(proto, self.found.opsets.len(), "operator sets")
+    }
+
+    fn graph<R: Read + Seek>(&mut self, proto: &mut Proto<R>, main: bool) -> Result<()> {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Bytes(1, _) => proto.message(|proto| self.node(proto))?,
+                Field::Bytes(2, _) if main => self.found.graph = proto.text(MAX_NAME)?,
+                Field::Bytes(5, _) => proto.message(|proto| self.tensor(proto, main))?,
+                Field::Bytes(15, _) => proto.message(|proto| self.sparse(proto, main))?,
+                Field::Bytes(11, _) if main => {
+                    let port = port(proto)?;
+                    self.found.signature.inputs.push(port);
+                    bounded(proto, self.found.signature.inputs.len(), "inputs")?;
+                }
+                Field::Bytes(12, _) if main => {
+                    let port = port(proto)?;
+                    self.found.signature.outputs.push(port);
+                    bounded(proto, self.found.signature.outputs.len(), "outputs")?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn function<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Bytes(7, _) => proto.message(|proto| self.node(proto))?,
+                Field::Bytes(11, _) => proto.message(|proto| self.attribute(proto))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn node<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+        let (mut operator, mut domain) = (String::new(), String::new());
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Bytes(4, _) => operator = proto.text(MAX_NAME)?,
+                Field::Bytes(7, _) => domain = proto.text(MAX_NAME)?,
+                Field::Bytes(5, _) => proto.message(|proto| self.attribute(proto))?,
+                _ => {}
+            }
+        }
+        let own = domain.is_empty() || domain == "ai.onnx";
+        self.found.control_flow |= own && matches!(&*operator, "Loop" | "If" | "Scan" | "SequenceMap");
+        let name = if own { operator } else { format!("{domain}.{operator}") };
+        *self.found.operators.entry(name).or_default() += 1;
+        bounded(proto, self.found.operators.len(), "kinds of operators")
+    }
+
+    fn attribute<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Bytes(5 | 10, _) => proto.message(|proto| self.tensor(proto, false))?,
+                Field::Bytes(6 | 11, _) => proto.message(|proto| self.graph(proto, false))?,
+                Field::Bytes(22 | 23, _) => proto.message(|proto| self.sparse(proto, false))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sparse<R: Read + Seek>(&mut self, proto: &mut Proto<R>, main: bool) -> Result<()> {
+        while let Some(field) = proto.field()? {
+            if let Field::Bytes(1 | 2, _) = field {
+                proto.message(|proto| self.tensor(proto, main))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor<R: Read + Seek>(&mut self, proto: &mut Proto<R>, initializer: bool) -> Result<()> {
+        let mut elements = 1_u64;
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Varint(1, _) | Field::Bytes(1, _) => {
+                    proto.integers(field, |dim| elements = elements.saturating_mul(dim))?;
+                }
+                // float_data, int32_data, string_data, int64_data, raw_data, double_data, uint64_data
+                Field::Bytes(4..=7 | 9..=11, len) => {
+                    self.found.weight_bytes = self.found.weight_bytes.saturating_add(len);
+                }
+                Field::Bytes(8, _) if initializer => {
+                    let name = proto.text(MAX_NAME)?;
+                    if self.initializers.len() == MAX_INITIALIZERS {
+                        return Err(proto.corrupt(proto.at(), format!("more than {MAX_INITIALIZERS} initializers")));
+                    }
+                    self.initializers.insert(hash(&name));
+                }
+                Field::Bytes(13, _) => {
+                    let (key, value) = entry(proto)?;
+                    if key == "location" {
+                        self.locations.insert(value);
+                        bounded(proto, self.locations.len(), "external files")?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if initializer {
+            self.found.parameters = self.found.parameters.saturating_add(elements);
+        }
+        Ok(())
+    }
+}
+
+fn bounded<R: Read + Seek>(proto: &Proto<R>, count: usize, what: &str) -> Result<()> {
+    if count <= MAX_ENTRIES {
+        return Ok(());
+    }
+    Err(proto.corrupt(proto.at(), format!("more than {MAX_ENTRIES} {what}")))
+}
+
+/// A `StringStringEntryProto`.
+fn entry<R: Read + Seek>(proto: &mut Proto<R>) -> Result<(String, String)> {
+    let (mut key, mut value) = (String::new(), String::new());
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Bytes(1, _) => key = proto.text(MAX_NAME)?,
+                Field::Bytes(2, _) => value = proto.text(MAX_TEXT)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    Ok((key, value))
+}
+
+fn kept(mut text: String) -> String {
+    if text.len() > KEPT_TEXT {
+        text.truncate(text.floor_char_boundary(KEPT_TEXT));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
+}
+
+/// A `ValueInfoProto`.
+fn port<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Port> {
+    let mut name = String::new();
+    let mut kind = None;
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Bytes(1, _) => name = proto.text(MAX_NAME)?,
+                Field::Bytes(2, _) => kind = Some(value_type(proto)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    let kind = kind.unwrap_or_else(|| ValueType::Other("of no stated type".to_owned()));
+    Ok(Port { name, kind, optional: false })
+}
+
+/// A `TypeProto`.
+fn value_type<R: Read + Seek>(proto: &mut Proto<R>) -> Result<ValueType> {
+    let mut kind = ValueType::Other("of no stated type".to_owned());
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            kind = match field {
+                Field::Bytes(1, _) => tensor_type(proto)?,
+                Field::Bytes(4, _) => ValueType::Sequence(Box::new(element(proto)?)),
+                Field::Bytes(5, _) => map_type(proto)?,
+                Field::Bytes(9, _) => ValueType::Optional(Box::new(element(proto)?)),
+                Field::Bytes(8, _) => ValueType::Other("sparse tensor".to_owned()),
+                Field::Bytes(7, _) => ValueType::Other("opaque value".to_owned()),
+                _ => continue,
+            };
+        }
+        Ok(())
+    })?;
+    Ok(kind)
+}
+
+/// The `elem_type` of a sequence or an optional.
+fn element<R: Read + Seek>(proto: &mut Proto<R>) -> Result<ValueType> {
+    let mut of = ValueType::Other("of no stated type".to_owned());
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            if let Field::Bytes(1, _) = field {
+                of = value_type(proto)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(of)
+}
+
+fn map_type<R: Read + Seek>(proto: &mut Proto<R>) -> Result<ValueType> {
+    let mut key = None;
+    let mut value = ValueType::Other("of no stated type".to_owned());
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Varint(1, code) => key = datatype(code),
+                Field::Bytes(2, _) => value = value_type(proto)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    Ok(match key {
+        Some(key) => ValueType::Map { key, value: Box::new(value) },
+        None => ValueType::Other("map with keys of no known datatype".to_owned()),
+    })
+}
+
+fn tensor_type<R: Read + Seek>(proto: &mut Proto<R>) -> Result<ValueType> {
+    let mut code = 0;
+    let mut shape = None;
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            match field {
+                Field::Varint(1, value) => code = value,
+                Field::Bytes(2, _) => shape = Some(dims(proto)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    Ok(match datatype(code) {
+        Some(datatype) => ValueType::Tensor(TensorType { datatype, shape }),
+        None => ValueType::Other(format!("tensor of ONNX datatype {code}")),
+    })
+}
+
+fn datatype(code: u64) -> Option<DataType> {
+    DataType::from_onnx(i32::try_from(code).ok()?)
+}
+
+fn dims<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Vec<Dim>> {
+    let mut dims = Vec::new();
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            if let Field::Bytes(1, _) = field {
+                dims.push(dim(proto)?);
+                bounded(proto, dims.len(), "dimensions")?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(dims)
+}
+
+fn dim<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Dim> {
+    let mut dim = Dim::Free(None);
+    proto.message(|proto| {
+        while let Some(field) = proto.field()? {
+            dim = match field {
+                // Some exporters write -1 for a free dimension; ONNX Runtime reads it so too.
+                Field::Varint(1, length) => match i64::try_from(length) {
+                    Ok(length) => Dim::Fixed(length),
+                    Err(_) => Dim::Free(None),
+                },
+                Field::Bytes(2, _) => Dim::Free(Some(proto.text(MAX_NAME)?).filter(|name| !name.is_empty())),
+                _ => continue,
+            };
+        }
+        Ok(())
+    })?;
+    Ok(dim)
+}

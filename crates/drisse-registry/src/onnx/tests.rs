@@ -1,0 +1,186 @@
+//! What the inspector reads, what it refuses, and that it does not read what it need not.
+
+use super::*;
+use drisse_core::DataType;
+use proptest::prelude::*;
+use std::io::Write;
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+fn number(field: u64, value: u64) -> Vec<u8> {
+    [varint(field << 3), varint(value)].concat()
+}
+
+fn bytes(field: u64, payload: &[u8]) -> Vec<u8> {
+    [varint(field << 3 | 2), varint(payload.len() as u64), payload.to_vec()].concat()
+}
+
+/// A port of datatype FP32 and shape [batch, 64].
+fn port(field: u64, name: &str) -> Vec<u8> {
+    let dims = [bytes(1, &bytes(2, b"batch")), bytes(1, &number(1, 64))].concat();
+    let kind = bytes(1, &[number(1, 1), bytes(2, &dims)].concat());
+    bytes(field, &[bytes(1, name.as_bytes()), bytes(2, &kind)].concat())
+}
+
+fn model(graph: &[Vec<u8>]) -> Vec<u8> {
+    let graph = [vec![port(11, "X"), port(12, "Y")], graph.to_vec()].concat().concat();
+    [number(1, 8), bytes(2, b"skl2onnx"), bytes(8, &number(2, 17)), bytes(7, &graph)].concat()
+}
+
+fn node(operator: &str) -> Vec<u8> {
+    bytes(1, &bytes(4, operator.as_bytes()))
+}
+
+fn external(location: &str) -> Vec<u8> {
+    let entry = [bytes(1, b"location"), bytes(2, location.as_bytes())].concat();
+    bytes(5, &[number(1, 4), bytes(8, b"W"), bytes(13, &entry), number(14, 1)].concat())
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn inspect(&self, content: &[u8]) -> Result<Inspection, InspectError> {
+        inspect(&self.file("m.onnx", content))
+    }
+}
+
+#[test]
+fn reads_ports_opsets_operators_and_who_wrote_it() {
+    let weights = bytes(5, &[number(1, 3), number(1, 5), bytes(8, b"W"), bytes(9, &[0; 60])].concat());
+    let found = Folder::new().inspect(&model(&[node("Gemm"), node("Loop"), weights])).unwrap();
+    assert_eq!(found.signature.inputs[0].kind.to_string(), "FP32 [batch, 64]");
+    assert_eq!(found.signature.outputs[0].name, "Y");
+    assert_eq!((found.ir_version, found.opsets["ai.onnx"]), (8, 17));
+    assert_eq!((found.operators["Gemm"], found.control_flow), (1, true));
+    assert_eq!((found.parameters, found.weight_bytes), (15, 60));
+    assert_eq!(found.framework, Some("scikit-learn"));
+}
+
+#[test]
+fn an_input_with_an_initializer_is_optional_and_before_ir_4_a_weight() {
+    let named = bytes(5, &bytes(8, b"X"));
+    let found = Folder::new().inspect(&model(std::slice::from_ref(&named))).unwrap();
+    assert!(found.signature.inputs[0].optional);
+    let old = [model(&[named]), number(1, 3)].concat();
+    assert!(Folder::new().inspect(&old).unwrap().signature.inputs.is_empty());
+}
+
+#[test]
+fn a_sparse_4_gib_model_is_read_without_its_weights() {
+    let folder = Folder::new();
+    let raw = 4_u64 << 30;
+    let mut tensor = [number(1, raw / 4), bytes(8, b"W"), varint(9 << 3 | 2), varint(raw)].concat();
+    let graph_len = |tensor: &[u8]| tensor.len() as u64 + raw;
+    let initializer = [varint(5 << 3 | 2), varint(graph_len(&tensor))].concat();
+    let ports = [port(11, "X"), port(12, "Y")].concat();
+    let graph = (ports.len() + initializer.len()) as u64 + graph_len(&tensor);
+    let mut head = [number(1, 8), varint(7 << 3 | 2), varint(graph), ports, initializer].concat();
+    head.append(&mut tensor);
+    let path = folder.file("m.onnx", &head);
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().set_len(head.len() as u64 + raw).unwrap();
+    let found = inspect(&path).unwrap();
+    assert_eq!((found.parameters, found.weight_bytes), (raw / 4, raw));
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused_and_a_cut_graph_says_how_much_is_missing() {
+    let whole = model(&[node("Gemm")]);
+    let folder = Folder::new();
+    for cut in 1..whole.len() {
+        assert!(folder.inspect(&whole[..cut]).is_err(), "cut at {cut}");
+    }
+    let error = folder.inspect(&whole[..whole.len() - 5]).unwrap_err().to_string();
+    let wants = whole.len();
+    assert!(error.ends_with(&format!("has {} bytes and says it has at least {wants}", wants - 5)), "{error}");
+}
+
+#[test]
+fn external_data_must_be_a_plain_file_beside_the_model() {
+    let folder = Folder::new();
+    folder.file("w.bin", &[0; 16]);
+    let found = folder.inspect(&model(&[external("w.bin"), external("./w.bin")])).unwrap();
+    assert_eq!(found.external_data[0].size, 16);
+    std::os::unix::fs::symlink("w.bin", folder.0.path().join("link")).unwrap();
+    std::os::unix::fs::symlink(".", folder.0.path().join("loop")).unwrap();
+    for (location, why) in [
+        ("/etc/passwd", "is an absolute path"),
+        ("../w.bin", "leads out of the model's folder"),
+        ("a/../../w.bin", "is not there"),
+        ("link", "is a link"),
+        ("loop/w.bin", "is a link"),
+        ("gone.bin", "is not there"),
+        (".", "is no regular file"),
+        ("", "is no path"),
+    ] {
+        let error = folder.inspect(&model(&[external(location)])).unwrap_err();
+        assert!(error.to_string().contains(why), "{location}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_onnx_is_named_with_the_command_that_helps() {
+    let folder = Folder::new();
+    let zip = |inner: &str| [b"PK\x03\x04", inner.as_bytes()].concat();
+    for (name, content, what, hint) in [
+        ("m.pkl", b"\x80\x04\x95".to_vec(), "a Python pickle", "skl2onnx"),
+        ("m.joblib", b"\x78\x9c\x01".to_vec(), "a joblib file", "joblib.load"),
+        ("m.pt", zip("m/data.pkl"), "a PyTorch file", "torch.onnx.export"),
+        ("m.keras", zip("model.weights.h5"), "a Keras model", "keras.saving"),
+        ("m.h5", b"\x89HDF\r\n\x1a\n\0".to_vec(), "an HDF5 file", "keras.saving"),
+        ("saved_model.pb", b"\x08\x01\x12\xff\x01".to_vec(), "a TensorFlow SavedModel", "tf2onnx"),
+        ("m.txt", b"hello\n".to_vec(), "text", "name the model file"),
+        ("m.onnx", b"version https://git-lfs.github.com/spec/v1\noid".to_vec(), "a Git LFS pointer", "git lfs pull"),
+        ("m.onnx", b"<!DOCTYPE html>".to_vec(), "HTML", "download"),
+        ("m.onnx", vec![], "empty", "again"),
+        ("m.gguf", b"GGUF\x03\0".to_vec(), "GGUF", "optimum-cli"),
+        ("m.safetensors", b"\x40\0\0\0\0\0\0\0{\"a".to_vec(), "safetensors", "optimum-cli"),
+        ("m.gz", b"\x1f\x8b\x08\0".to_vec(), "gzip", "gunzip"),
+        ("noise", vec![0xff; 40], "no valid ONNX model", ""),
+    ] {
+        let error = inspect(&folder.file(name, &content)).expect_err(name);
+        let told = error.to_string();
+        assert!(told.contains(what), "{told}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{:?}", error.hint());
+        std::fs::remove_file(folder.0.path().join(name)).unwrap();
+    }
+    assert!(inspect(folder.0.path()).unwrap_err().to_string().contains("a folder"));
+}
+
+#[test]
+fn datatypes_the_list_does_not_know_are_named_not_guessed() {
+    let kind = bytes(1, &number(1, 99));
+    let odd = bytes(11, &[bytes(1, b"odd"), bytes(2, &kind)].concat());
+    let found = Folder::new().inspect(&model(&[odd])).unwrap();
+    assert_eq!(found.signature.inputs[1].kind.to_string(), "tensor of ONNX datatype 99");
+    assert_eq!(found.signature.inputs[0].tensor().unwrap().datatype, DataType::Fp32);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(noise in proptest::collection::vec(any::<u8>(), 1..200), at in 0..200_usize) {
+        let mut content = model(&[node("If"), external("w")]);
+        let at = at.min(content.len());
+        content.splice(at.., noise);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&content).unwrap();
+        let _ = inspect(file.path());
+    }
+}

@@ -1,0 +1,93 @@
+//! From what a user names, a file or a folder, to the model's files.
+
+use crate::{InspectError, Inspection, digest, inspect};
+use std::path::{Path, PathBuf};
+
+/// A model on disk: which file it is, what lies beside it, what it is called.
+#[derive(Clone, Debug)]
+pub struct ModelSource {
+    /// What the model file holds.
+    pub inspection: Inspection,
+    /// The stem of the file's name, or the folder's where the file's says nothing (`model.onnx`).
+    pub name: String,
+    /// `sample.json` beside the model, if it is there: a `/score` body.
+    pub sample: Option<PathBuf>,
+}
+
+impl ModelSource {
+    /// Finds and inspects the model at `path`: the file, or a folder's `model.onnx` or only `.onnx`.
+    pub fn open(path: &Path) -> Result<Self, InspectError> {
+        let file = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
+        let inspection = inspect(&file)?;
+        let sample = Some(file.with_file_name("sample.json")).filter(|sample| sample.is_file());
+        Ok(Self { name: name(&file), inspection, sample })
+    }
+
+    /// The digest of the model file and its external data.
+    pub fn digest(&self) -> Result<String, InspectError> {
+        let path = &self.inspection.path;
+        let external = self.inspection.external_data.iter().map(|file| PathBuf::from(&file.location));
+        let files: Vec<_> = path.file_name().map(PathBuf::from).into_iter().chain(external).collect();
+        digest(path.parent().unwrap_or(Path::new("")), &files)
+    }
+}
+
+fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
+    let io = |source| InspectError::Io { path: folder.to_owned(), source };
+    let named = folder.join("model.onnx");
+    if named.is_file() {
+        return Ok(named);
+    }
+    if folder.join("saved_model.pb").exists() {
+        return inspect(&folder.join("saved_model.pb")).map(|found| found.path);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "onnx") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    let what = match &*found {
+        [one] => return Ok(one.clone()),
+        [] => "holds no .onnx file".to_owned(),
+        several => {
+            let names: Vec<_> = several.iter().take(5).filter_map(|path| path.file_name()?.to_str()).collect();
+            format!("holds {} .onnx files: {}", several.len(), names.join(", "))
+        }
+    };
+    Err(InspectError::Folder { path: folder.to_owned(), what })
+}
+
+fn name(file: &Path) -> String {
+    let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+    let stem = text(file.file_stem()).unwrap_or_default();
+    if stem != "model" {
+        return stem;
+    }
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    absolute.parent().and_then(|folder| text(folder.file_name())).unwrap_or(stem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generic_stem_takes_the_folders_name() {
+        assert_eq!(name(Path::new("/models/digits/model.onnx")), "digits");
+        assert_eq!(name(Path::new("/models/digits/mlp.v2.onnx")), "mlp.v2");
+    }
+
+    #[test]
+    fn a_folder_must_have_one_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |folder: &Path| ModelSource::open(folder).unwrap_err().to_string();
+        assert!(refused(folder.path()).ends_with("holds no .onnx file"));
+        for name in ["b.onnx", "a.onnx"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert!(refused(folder.path()).ends_with("holds 2 .onnx files: a.onnx, b.onnx"));
+    }
+}

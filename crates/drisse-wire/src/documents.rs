@@ -1,0 +1,101 @@
+//! Documents about servers and models: what is asked once, off the scoring path.
+
+use drisse_core::{DataType, Dim, Port, Signature, ValueType};
+use serde_json::{Value, json};
+
+/// `GET /v2`: the server's name, version and the protocol extensions it has.
+pub fn server_metadata(version: &str) -> Value {
+    json!({ "name": "drisse", "version": version, "extensions": [] })
+}
+
+/// `GET /v2/models/NAME`: what the model takes and gives, in V2's words.
+pub fn model_metadata(name: &str, version: &str, platform: &str, signature: &Signature) -> Value {
+    let tensors = |ports: &[Port]| ports.iter().map(tensor_metadata).collect::<Value>();
+    json!({
+        "name": name,
+        "versions": [version],
+        "platform": platform,
+        "inputs": tensors(&signature.inputs),
+        "outputs": tensors(&signature.outputs),
+    })
+}
+
+fn tensor_metadata(port: &Port) -> Value {
+    let (datatype, shape) = v2_tensor(&port.kind);
+    let mut document = json!({ "name": port.name, "datatype": datatype.name(), "shape": shape });
+    if port.optional {
+        document["parameters"] = json!({ "optional": true });
+    }
+    document
+}
+
+/// The tensor V2 carries a value as: itself, or a table of the values of maps with equal keys.
+fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
+    match kind {
+        ValueType::Tensor(tensor) => {
+            let dim = |dim: &Dim| if let Dim::Fixed(length) = dim { *length } else { -1 };
+            // V2 has no word for "any number of dimensions".
+            let shape = tensor.shape.as_ref().map_or(vec![-1], |dims| dims.iter().map(dim).collect());
+            (tensor.datatype, shape)
+        }
+        ValueType::Optional(inner) => v2_tensor(inner),
+        ValueType::Sequence(inner) | ValueType::Map { value: inner, .. } => {
+            let (datatype, mut shape) = v2_tensor(inner);
+            shape.insert(0, -1);
+            (datatype, shape)
+        }
+        ValueType::Other(_) => (DataType::Bytes, vec![-1]),
+    }
+}
+
+/// A signature for machines: what `drisse inspect --output json` prints.
+pub fn signature(signature: &Signature) -> Value {
+    let ports = |ports: &[Port]| {
+        let port = |port: &Port| {
+            let mut document = json!({ "name": port.name });
+            describe(&port.kind, &mut document);
+            if port.optional {
+                document["optional"] = json!(true);
+            }
+            document
+        };
+        ports.iter().map(port).collect::<Value>()
+    };
+    json!({ "inputs": ports(&signature.inputs), "outputs": ports(&signature.outputs) })
+}
+
+fn describe(kind: &ValueType, document: &mut Value) {
+    match kind {
+        ValueType::Tensor(tensor) => {
+            document["kind"] = json!("tensor");
+            document["datatype"] = json!(tensor.datatype.name());
+            document["shape"] = tensor.shape.as_ref().map_or(Value::Null, |dims| {
+                let dim = |dim: &Dim| match dim {
+                    Dim::Fixed(length) => json!(length),
+                    Dim::Free(name) => json!(name.as_deref().unwrap_or("?")),
+                };
+                dims.iter().map(dim).collect()
+            });
+        }
+        ValueType::Sequence(of) => {
+            document["kind"] = json!("sequence");
+            document["of"] = nested(of);
+        }
+        ValueType::Optional(of) => {
+            document["kind"] = json!("optional");
+            document["of"] = nested(of);
+        }
+        ValueType::Map { key, value } => {
+            document["kind"] = json!("map");
+            document["key"] = json!(key.name());
+            document["value"] = nested(value);
+        }
+        ValueType::Other(what) => document["kind"] = json!(what),
+    }
+}
+
+fn nested(kind: &ValueType) -> Value {
+    let mut document = json!({});
+    describe(kind, &mut document);
+    document
+}

@@ -1,0 +1,12 @@
+//! JSON as the scoring path needs it: numbers read straight into tensors and printed from them.
+//!
+//! Two things set it apart from a JSON library: it fills a tensor of the wanted datatype without a
+//! tree in between, and it takes the `NaN` and `Infinity` that Python's `json` prints.
+
+mod reader;
+mod tensor;
+mod writer;
+
+pub use reader::Reader;
+pub use tensor::TensorReader;
+pub use writer::Writer;

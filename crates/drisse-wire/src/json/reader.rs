@@ -1,0 +1,349 @@
+//! A pull parser over a whole body: the caller asks for what it expects next.
+
+use drisse_core::{Error, Result};
+use std::borrow::Cow;
+
+/// Deeper brackets than this are refused: the stack stays small whatever a client sends.
+const MAX_DEPTH: u32 = 64;
+
+/// Reads one JSON document.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: u32,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader at the start of `bytes`; a UTF-8 byte order mark is skipped.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let at = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        Self { bytes, at, depth: 0 }
+    }
+
+    /// The next byte that is no white space, without taking it.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.bytes.get(self.at)? {
+                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
+                &byte => return Some(byte),
+            }
+        }
+    }
+
+    /// Takes `byte` if it comes next.
+    #[inline]
+    pub fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Reads `{…}`, calling `field` for each key; `field` reads the value.
+    pub fn object(&mut self, mut field: impl FnMut(&mut Self, &str) -> Result<()>) -> Result<()> {
+        self.open(b'{', "an object")?;
+        if !self.take(b'}') {
+            loop {
+                let key = self.string()?;
+                self.expect(b':')?;
+                field(self, &key)?;
+                if self.take(b'}') {
+                    break;
+                }
+                self.expect(b',')?;
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Reads `[…]`, calling `element` for each element.
+    pub fn array(&mut self, mut element: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        self.enter_array()?;
+        if !self.take(b']') {
+            loop {
+                element(self)?;
+                if self.take(b']') {
+                    break;
+                }
+                self.expect(b',')?;
+            }
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// Takes `[`; pair it with [`Self::leave`] once the `]` is taken.
+    pub(crate) fn enter_array(&mut self) -> Result<()> {
+        self.open(b'[', "a list")
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.depth -= 1;
+    }
+
+    fn open(&mut self, bracket: u8, what: &str) -> Result<()> {
+        if !self.take(bracket) {
+            return Err(self.unexpected(what));
+        }
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error(format!("nested deeper than {MAX_DEPTH} brackets")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn expect(&mut self, byte: u8) -> Result<()> {
+        if self.take(byte) { Ok(()) } else { Err(self.unexpected(&format!("`{}`", byte as char))) }
+    }
+
+    /// Reads a string; borrowed where it has no escapes.
+    pub fn string(&mut self) -> Result<Cow<'a, str>> {
+        if !self.take(b'"') {
+            return Err(self.unexpected("a string"));
+        }
+        let start = self.at;
+        let rest = &self.bytes[start..];
+        let Some(stop) = memchr::memchr2(b'"', b'\\', rest) else {
+            self.at = self.bytes.len();
+            return Err(self.unexpected("the end of a string"));
+        };
+        self.at += stop + 1;
+        let plain = self.text(start, start + stop)?;
+        if rest[stop] == b'"' { Ok(Cow::Borrowed(plain)) } else { self.escaped(plain.to_owned()) }
+    }
+
+    fn escaped(&mut self, mut text: String) -> Result<Cow<'a, str>> {
+        loop {
+            // `at` stands behind a backslash.
+            text.push(self.escape()?);
+            let start = self.at;
+            let Some(stop) = memchr::memchr2(b'"', b'\\', &self.bytes[start..]) else {
+                self.at = self.bytes.len();
+                return Err(self.unexpected("the end of a string"));
+            };
+            self.at += stop + 1;
+            text.push_str(self.text(start, start + stop)?);
+            if self.bytes[start + stop] == b'"' {
+                return Ok(Cow::Owned(text));
+            }
+        }
+    }
+
+    fn text(&self, start: usize, end: usize) -> Result<&'a str> {
+        let bytes = &self.bytes[start..end];
+        if let Some(control) = bytes.iter().position(|&byte| byte < 0x20) {
+            return Err(self.error_at(start + control, "a control character in a string must be escaped"));
+        }
+        std::str::from_utf8(bytes)
+            .map_err(|error| self.error_at(start + error.valid_up_to(), "a string is not valid UTF-8"))
+    }
+
+    fn escape(&mut self) -> Result<char> {
+        let byte = self.bytes.get(self.at).copied();
+        self.at += 1;
+        Ok(match byte {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                let unit = self.hex4()?;
+                let code = if (0xd800..0xdc00).contains(&unit) && self.bytes[self.at..].starts_with(b"\\u") {
+                    self.at += 2;
+                    let low = self.hex4()?;
+                    if !(0xdc00..0xe000).contains(&low) {
+                        return Err(self.error("a `\\u` escape is half a surrogate pair"));
+                    }
+                    0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00)
+                } else {
+                    unit
+                };
+                char::from_u32(code).ok_or_else(|| self.error("a `\\u` escape is half a surrogate pair"))?
+            }
+            _ => return Err(self.error_at(self.at - 1, "no such escape in a string")),
+        })
+    }
+
+    fn hex4(&mut self) -> Result<u32> {
+        let digits = self.bytes.get(self.at..self.at + 4);
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let text = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let unit = text.and_then(|text| u32::from_str_radix(text, 16).ok());
+        self.at += 4;
+        unit.ok_or_else(|| self.error_at(self.at - 4, "a `\\u` escape has four hexadecimal digits"))
+    }
+
+    /// The bytes of the next number, as far as they look like one.
+    #[inline]
+    pub(crate) fn number(&mut self) -> &'a [u8] {
+        let start = self.at;
+        let rest = &self.bytes[start..];
+        let len = rest
+            .iter()
+            .position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+            .unwrap_or(rest.len());
+        self.at += len;
+        &rest[..len]
+    }
+
+    /// Takes `word` if it comes next and ends there.
+    #[inline]
+    pub(crate) fn word(&mut self, word: &str) -> bool {
+        let rest = &self.bytes[self.at..];
+        let found = rest.starts_with(word.as_bytes())
+            && !rest.get(word.len()).is_some_and(|next| next.is_ascii_alphanumeric());
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    /// Reads any value and forgets it.
+    pub fn skip(&mut self) -> Result<()> {
+        match self.peek() {
+            Some(b'{') => self.object(|reader, _| reader.skip()),
+            Some(b'[') => self.array(Self::skip),
+            Some(b'"') => self.string().map(drop),
+            Some(b'-' | b'0'..=b'9') => {
+                let start = self.at;
+                if self.word("-Infinity") || well_formed(self.number()) {
+                    return Ok(());
+                }
+                Err(self.error_at(start, "not a number"))
+            }
+            _ if ["true", "false", "null", "NaN", "Infinity"].iter().any(|word| self.word(word)) => Ok(()),
+            _ => Err(self.unexpected("a value")),
+        }
+    }
+
+    /// Where the next value starts, to come back to it with [`Self::again`].
+    pub fn position(&mut self) -> usize {
+        self.peek();
+        self.at
+    }
+
+    /// A reader of the same body at a place that [`Self::position`] gave.
+    pub fn again(&self, position: usize) -> Self {
+        Self { bytes: self.bytes, at: position, depth: self.depth }
+    }
+
+    /// Nothing but white space may be left.
+    pub fn end(&mut self) -> Result<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.error("there is something behind the end of the document")),
+        }
+    }
+
+    /// An error at the current place.
+    pub(crate) fn error(&self, what: impl std::fmt::Display) -> Error {
+        self.error_at(self.at, what)
+    }
+
+    pub(crate) fn error_at(&self, at: usize, what: impl std::fmt::Display) -> Error {
+        let at = at.min(self.bytes.len());
+        let before = &self.bytes[..at];
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        let column = at - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1;
+        Error::invalid(format!("invalid JSON at line {line}, column {column}: {what}"))
+    }
+
+    /// `expected a list, found …`.
+    pub(crate) fn unexpected(&mut self, wanted: &str) -> Error {
+        let found = match self.peek() {
+            None => "the end of the body".to_owned(),
+            Some(b'{') => "an object".to_owned(),
+            Some(b'[') => "a list".to_owned(),
+            Some(b'"') => "a string".to_owned(),
+            Some(b'0'..=b'9' | b'-') => "a number".to_owned(),
+            Some(b't' | b'f') => "a boolean".to_owned(),
+            Some(b'n') => "null".to_owned(),
+            Some(byte) if byte.is_ascii_graphic() => format!("`{}`", byte as char),
+            Some(byte) => format!("byte 0x{byte:02x}"),
+        };
+        self.error(format_args!("expected {wanted}, found {found}"))
+    }
+}
+
+/// Whether bytes are a number by JSON's grammar (RFC 8259, section 6).
+pub(crate) fn well_formed(number: &[u8]) -> bool {
+    let digits = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = number.strip_prefix(b"-").unwrap_or(number);
+    let integer = digits(rest);
+    if integer == 0 || (integer > 1 && rest[0] == b'0') {
+        return false;
+    }
+    let mut rest = &rest[integer..];
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let len = digits(fraction);
+        if len == 0 {
+            return false;
+        }
+        rest = &fraction[len..];
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent);
+        return !exponent.is_empty() && digits(exponent) == exponent.len();
+    }
+    rest.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn skip(text: &[u8]) -> Result<()> {
+        let mut reader = Reader::new(text);
+        reader.skip()?;
+        reader.end()
+    }
+
+    #[test]
+    fn errors_say_where_and_what_was_found() {
+        let error = skip(b"{\"a\": [1,\n 2,, 3]}").unwrap_err();
+        assert_eq!(error.message(), "invalid JSON at line 2, column 4: expected a value, found `,`");
+        assert!(skip(b"").unwrap_err().message().ends_with("found the end of the body"));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        assert!(skip("[".repeat(1_000_000).as_bytes()).unwrap_err().message().contains("nested deeper"));
+        assert!(skip(format!("{}{}", "[".repeat(64), "]".repeat(64)).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn strings_are_unescaped() {
+        let text = br#""a\n\u00fc\ud83d\ude00""#;
+        assert_eq!(Reader::new(text).string().unwrap(), "a\nü😀");
+        for bad in [&br#""\ud83d""#[..], br#""\x""#, br#""\u12""#, b"\"\xff\"", b"\"\n\"", b"\"abc", b"\"a\\"] {
+            assert!(Reader::new(bad).string().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_serde_json_on_what_is_json(text in "[\\[\\]{}\",:0-9eE.+\\-a-f ntrulsaeNI\\\\]{0,24}") {
+            let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            let ours = skip(text.as_bytes()).is_ok();
+            // NaN and Infinity are ours alone.
+            prop_assert!(ours == theirs || text.contains('N') || text.contains('I'), "{text}: {ours} {theirs}");
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = skip(&bytes);
+            let _ = Reader::new(&bytes).string();
+        }
+
+        #[test]
+        fn strings_round_trip(text in any::<String>()) {
+            let json = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(Reader::new(json.as_bytes()).string().unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Lists of numbers, booleans or strings, read straight into a tensor of the datatype wanted.
+
+use super::Reader;
+use super::reader::well_formed;
+use drisse_core::{Buffer, Data, DataType, Error, Result, Shape, Strings, Tensor, element_count};
+use half::{bf16, f16};
+
+/// Gathers the elements of one tensor, from one nested list or from several rows.
+#[derive(Debug)]
+pub struct TensorReader {
+    datatype: DataType,
+    data: Data,
+    elements: usize,
+    /// Length of each dimension, outermost first; -1 until the first list of that depth ended.
+    shape: Shape,
+    /// Depth at which the elements stand, once the first was read.
+    leaf: Option<usize>,
+}
+
+impl TensorReader {
+    /// A reader for elements of `datatype`; an error for a datatype JSON cannot carry.
+    pub fn new(datatype: DataType) -> Result<Self> {
+        if !datatype.has_json_form() {
+            return Err(Error::invalid(format!("JSON has no form for {datatype} elements")));
+        }
+        let data = match datatype {
+            DataType::Bytes => Data::Strings(Strings::default()),
+            _ => Data::Raw(Buffer::new()),
+        };
+        Ok(Self { datatype, data, elements: 0, shape: Shape::new(), leaf: None })
+    }
+
+    /// Reads one value: a scalar, or lists nested to any depth and of equal lengths.
+    pub fn read(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        self.level(reader, 0)
+    }
+
+    /// Reads one more row of a batch: what [`Self::read`] takes, one dimension less deep.
+    pub fn read_row(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        if self.shape.is_empty() {
+            self.shape.push(0);
+        }
+        self.level(reader, 1)?;
+        self.shape[0] += 1;
+        Ok(())
+    }
+
+    /// The tensor, in the shape its lists had.
+    pub fn finish(mut self) -> Tensor {
+        // A list that never ended before the leaves cannot happen: `read` returned in between.
+        self.shape.iter_mut().for_each(|dim| *dim = (*dim).max(0));
+        Tensor { datatype: self.datatype, shape: self.shape, data: self.data }
+    }
+
+    /// The tensor in the `shape` the request states. The lists may be flat or nested like the shape.
+    pub fn finish_as(self, shape: Shape, what: &str) -> Result<Tensor> {
+        let wanted = element_count(&shape)
+            .ok_or_else(|| Error::invalid(format!("{what}: shape {shape:?} is negative or too large")))?;
+        if wanted != self.elements {
+            let given = self.elements;
+            return Err(Error::invalid(format!("{what}: shape {shape:?} holds {wanted} elements, data has {given}")));
+        }
+        if self.shape.len() > 1 && self.elements > 0 && self.shape != shape {
+            let given = self.shape;
+            return Err(Error::invalid(format!("{what}: data is nested as {given:?}, not as shape {shape:?}")));
+        }
+        Ok(Tensor { datatype: self.datatype, shape, data: self.data })
+    }
+
+    fn level(&mut self, reader: &mut Reader<'_>, depth: usize) -> Result<()> {
+        if reader.peek() != Some(b'[') {
+            return match self.leaf {
+                Some(leaf) if leaf != depth => Err(ragged(reader)),
+                _ if self.shape.len() > depth => Err(ragged(reader)),
+                _ => {
+                    self.leaf = Some(depth);
+                    self.element(reader)
+                }
+            };
+        }
+        if self.leaf.is_some_and(|leaf| depth >= leaf) {
+            return Err(ragged(reader));
+        }
+        if self.shape.len() == depth {
+            self.shape.push(-1);
+        }
+        reader.enter_array()?;
+        let mut length = 0;
+        if !reader.take(b']') {
+            if !matches!(reader.peek(), Some(b'[')) && self.leaf.is_none_or(|leaf| leaf == depth + 1) {
+                if self.shape.len() > depth + 1 {
+                    return Err(ragged(reader));
+                }
+                self.leaf = Some(depth + 1);
+                length = self.run(reader)?;
+            } else {
+                loop {
+                    self.level(reader, depth + 1)?;
+                    length += 1;
+                    if reader.take(b']') {
+                        break;
+                    }
+                    reader.expect(b',')?;
+                }
+            }
+        }
+        reader.leave();
+        match &mut self.shape[depth] {
+            known if *known == -1 => *known = length,
+            known if *known == length => {}
+            known => {
+                let known = *known;
+                return Err(reader.error(format_args!("a list of {length} elements beside one of {known}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements of an innermost list, up to and with its `]`; how many there were.
+    fn run(&mut self, reader: &mut Reader<'_>) -> Result<i64> {
+        let before = self.elements;
+        loop {
+            self.element(reader)?;
+            if reader.take(b']') {
+                return Ok((self.elements - before) as i64);
+            }
+            reader.expect(b',')?;
+        }
+    }
+
+    #[inline]
+    fn element(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        self.elements += 1;
+        let datatype = self.datatype;
+        let buffer = match &mut self.data {
+            Data::Strings(strings) => {
+                if reader.peek() != Some(b'"') {
+                    return Err(reader.unexpected("a string (the model wants BYTES)"));
+                }
+                strings.push(reader.string()?.as_bytes());
+                return Ok(());
+            }
+            Data::Raw(buffer) => buffer,
+        };
+        match datatype {
+            DataType::Fp32 => buffer.push(float::<f32>(reader, datatype)?),
+            DataType::Fp64 => buffer.push(float::<f64>(reader, datatype)?),
+            // Rounding twice is harmless: an f64 has more than twice the digits of either (+2).
+            DataType::Fp16 => buffer.push(narrow(reader, datatype, f16::from_f64, f16::is_infinite)?),
+            DataType::Bf16 => buffer.push(narrow(reader, datatype, bf16::from_f64, bf16::is_infinite)?),
+            DataType::Bool => buffer.push(boolean(reader)?),
+            DataType::Int8 => buffer.push(integer::<i8>(reader, datatype)?),
+            DataType::Int16 => buffer.push(integer::<i16>(reader, datatype)?),
+            DataType::Int32 => buffer.push(integer::<i32>(reader, datatype)?),
+            DataType::Int64 => buffer.push(integer::<i64>(reader, datatype)?),
+            DataType::Uint8 => buffer.push(integer::<u8>(reader, datatype)?),
+            DataType::Uint16 => buffer.push(integer::<u16>(reader, datatype)?),
+            DataType::Uint32 => buffer.push(integer::<u32>(reader, datatype)?),
+            _ => buffer.push(integer::<u64>(reader, datatype)?),
+        }
+        Ok(())
+    }
+}
+
+fn ragged(reader: &Reader<'_>) -> Error {
+    reader.error("lists of one tensor are nested to different depths")
+}
+
+/// A float datatype read by the standard library: correctly rounded (Eisel-Lemire, then exact).
+trait Float: Copy + std::str::FromStr {
+    const NAN: Self;
+    const INFINITY: Self;
+    const NEG_INFINITY: Self;
+    fn is_infinite(self) -> bool;
+}
+
+macro_rules! float {
+    ($($float:ty),*) => {$(
+        impl Float for $float {
+            const NAN: Self = <$float>::NAN;
+            const INFINITY: Self = <$float>::INFINITY;
+            const NEG_INFINITY: Self = <$float>::NEG_INFINITY;
+            fn is_infinite(self) -> bool { <$float>::is_infinite(self) }
+        }
+    )*};
+}
+float!(f32, f64);
+
+#[inline]
+fn float<T: Float>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T> {
+    match reader.peek() {
+        Some(b'0'..=b'9' | b'-') => {}
+        _ => return float_word(reader, datatype),
+    }
+    if reader.word("-Infinity") {
+        return Ok(T::NEG_INFINITY);
+    }
+    let number = reader.number();
+    let parsed = std::str::from_utf8(number).ok().and_then(|text| text.parse::<T>().ok());
+    match parsed.filter(|_| well_formed(number)) {
+        Some(value) if !value.is_infinite() => Ok(value),
+        Some(_) => Err(out_of_range(reader, number, datatype)),
+        None => Err(reader.error(format_args!("`{}` is not a number", shown(number)))),
+    }
+}
+
+#[cold]
+fn float_word<T: Float>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T> {
+    if reader.word("null") || reader.word("NaN") {
+        Ok(T::NAN)
+    } else if reader.word("Infinity") {
+        Ok(T::INFINITY)
+    } else {
+        Err(reader.unexpected(&format!("a number (the model wants {datatype})")))
+    }
+}
+
+fn narrow<T>(
+    reader: &mut Reader<'_>,
+    datatype: DataType,
+    convert: fn(f64) -> T,
+    is_infinite: fn(T) -> bool,
+) -> Result<T>
+where
+    T: Copy,
+{
+    let start = reader.position();
+    let wide = float::<f64>(reader, datatype)?;
+    let value = convert(wide);
+    if is_infinite(value) && wide.is_finite() {
+        return Err(reader.error_at(start, format_args!("{wide} is out of range for {datatype}")));
+    }
+    Ok(value)
+}
+
+fn boolean(reader: &mut Reader<'_>) -> Result<u8> {
+    reader.peek();
+    // Clients that keep booleans in integer arrays send 0 and 1.
+    if reader.word("true") || reader.word("1") {
+        Ok(1)
+    } else if reader.word("false") || reader.word("0") {
+        Ok(0)
+    } else {
+        Err(reader.unexpected("true or false (the model wants BOOL)"))
+    }
+}
+
+#[inline]
+fn integer<T: TryFrom<i128>>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T> {
+    if !matches!(reader.peek(), Some(b'0'..=b'9' | b'-')) {
+        return Err(reader.unexpected(&format!("a whole number (the model wants {datatype})")));
+    }
+    let number = reader.number();
+    if !well_formed(number) {
+        return Err(reader.error(format_args!("`{}` is not a number", shown(number))));
+    }
+    let value = plain_integer(number).or_else(|| whole_float(number));
+    let Some(value) = value else {
+        return Err(reader.error(format_args!("{} is no whole number (the model wants {datatype})", shown(number))));
+    };
+    T::try_from(value).map_err(|_| out_of_range(reader, number, datatype))
+}
+
+/// Up to 20 digits: more cannot fit 64 bits.
+#[inline]
+fn plain_integer(number: &[u8]) -> Option<i128> {
+    let (negative, digits) = match number {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    let mut value: i128 = 0;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value.saturating_mul(10).saturating_add(i128::from(digit - b'0'));
+    }
+    Some(if negative { -value } else { value })
+}
+
+/// `3.0` and `1e3` are whole numbers; `0.5` is not.
+fn whole_float(number: &[u8]) -> Option<i128> {
+    let value: f64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    (value.fract() == 0.0).then_some(value as i128)
+}
+
+fn out_of_range(reader: &Reader<'_>, number: &[u8], datatype: DataType) -> Error {
+    reader.error(format_args!("{} is out of range for {datatype}", shown(number)))
+}
+
+/// A number as the message shows it: a megabyte of digits is not repeated to its sender.
+fn shown(number: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&number[..number.len().min(32)]);
+    if number.len() > 32 { format!("{text}…") } else { text.into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(datatype: DataType, text: &str) -> Result<Tensor> {
+        let mut reader = Reader::new(text.as_bytes());
+        let mut tensor = TensorReader::new(datatype)?;
+        tensor.read(&mut reader)?;
+        reader.end()?;
+        Ok(tensor.finish())
+    }
+
+    fn elements<T: drisse_core::Element>(tensor: &Tensor) -> Vec<T> {
+        let Data::Raw(buffer) = &tensor.data else { panic!("strings") };
+        buffer.elements().to_vec()
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_lists() {
+        for (text, shape) in [
+            ("1", &[][..]),
+            ("[]", &[0]),
+            ("[1,2]", &[2]),
+            ("[[1,2,3],[4,5,6]]", &[2, 3]),
+            ("[[],[]]", &[2, 0]),
+            ("[[[1]],[[2]]]", &[2, 1, 1]),
+        ] {
+            assert_eq!(read(DataType::Int32, text).unwrap().shape.as_slice(), shape, "{text}");
+        }
+    }
+
+    #[test]
+    fn ragged_lists_are_refused() {
+        for text in ["[[1],[2,3]]", "[1,[2]]", "[[1],2]", "[[1],[[2]]]", "[[],[1]]", "[[[]],[1]]", "[[[1]],[]]"] {
+            assert!(read(DataType::Int32, text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn null_and_nan_are_nan_and_infinity_is_itself() {
+        let values: Vec<f32> = elements(&read(DataType::Fp32, "[null,NaN,Infinity,-Infinity,-0.5]").unwrap());
+        assert!(values[0].is_nan() && values[1].is_nan());
+        assert_eq!(values[2..], [f32::INFINITY, f32::NEG_INFINITY, -0.5]);
+    }
+
+    #[test]
+    fn numbers_out_of_range_or_not_whole_are_refused_with_the_datatype() {
+        for (datatype, text, why) in [
+            (DataType::Int8, "[128]", "128 is out of range for INT8"),
+            (DataType::Uint64, "[-1]", "-1 is out of range for UINT64"),
+            (DataType::Int64, "[9223372036854775808]", "9223372036854775808 is out of range for INT64"),
+            (DataType::Int32, "[0.5]", "0.5 is no whole number"),
+            (DataType::Fp32, "[1e39]", "1e39 is out of range for FP32"),
+            (DataType::Fp16, "[70000]", "70000 is out of range for FP16"),
+            (DataType::Fp32, "[01]", "`01` is not a number"),
+            (DataType::Fp32, "[\"1\"]", "expected a number (the model wants FP32), found a string"),
+            (DataType::Bytes, "[1]", "expected a string (the model wants BYTES), found a number"),
+            (DataType::Bool, "[2]", "expected true or false"),
+            (DataType::Int4, "[1]", "JSON has no form for INT4"),
+        ] {
+            let error = read(datatype, text).unwrap_err();
+            assert!(error.message().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_in_float_form_are_integers() {
+        let values: Vec<i64> = elements(&read(DataType::Int64, "[3.0, 1e3, -9223372036854775808]").unwrap());
+        assert_eq!(values, [3, 1000, i64::MIN]);
+    }
+
+    proptest! {
+        #[test]
+        fn floats_read_as_they_were_printed(values in proptest::collection::vec(any::<f32>(), 0..20)) {
+            let values: Vec<f32> = values.into_iter().filter(|v| v.is_finite()).collect();
+            let read: Vec<f32> = elements(&read(DataType::Fp32, &format!("{values:?}")).unwrap());
+            prop_assert_eq!(read, values);
+        }
+
+        #[test]
+        fn never_panics(text in "[\\[\\],0-9.eE\\- ntrufalsNI\"]{0,40}", which in 0..14_usize) {
+            let _ = read(DataType::ALL[which], &text);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Printing answers: numbers straight from the tensor, shortest form that reads back the same.
+
+use drisse_core::{DataType, DataView, Element, Tensor, TensorView, Value, ValueView, element_count};
+use drisse_core::{Error, ErrorKind, Result};
+
+/// An empty tensor of shape `[n, 0]` prints as n empty lists; more than this are refused.
+const MAX_EMPTY_LISTS: i64 = 1 << 20;
+
+/// A JSON document being written.
+#[derive(Debug, Default)]
+pub struct Writer {
+    out: Vec<u8>,
+    not_finite: u64,
+}
+
+/// Whether a tensor's elements stand in one flat list or in lists as deep as its shape.
+#[derive(Clone, Copy)]
+enum Layout<'a> {
+    Flat,
+    Nested(&'a [i64]),
+}
+
+impl Writer {
+    /// An empty document.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The document.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// How many NaN and infinities were printed as `null`: JSON has no number for them.
+    pub fn not_finite(&self) -> u64 {
+        self.not_finite
+    }
+
+    /// Text that is JSON already.
+    #[inline]
+    pub fn raw(&mut self, json: &str) {
+        self.out.extend_from_slice(json.as_bytes());
+    }
+
+    /// A string, quoted and escaped. Bytes that are no UTF-8 become U+FFFD.
+    pub fn string(&mut self, text: impl AsRef<[u8]>) {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let text = String::from_utf8_lossy(text.as_ref());
+        let bytes = text.as_bytes();
+        self.out.push(b'"');
+        let mut from = 0;
+        for (at, &byte) in bytes.iter().enumerate() {
+            if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+                continue;
+            }
+            self.out.extend_from_slice(&bytes[from..at]);
+            from = at + 1;
+            match byte {
+                b'"' | b'\\' => self.out.extend_from_slice(&[b'\\', byte]),
+                b'\n' => self.raw("\\n"),
+                b'\r' => self.raw("\\r"),
+                b'\t' => self.raw("\\t"),
+                _ => {
+                    self.raw("\\u00");
+                    self.out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+            }
+        }
+        self.out.extend_from_slice(&bytes[from..]);
+        self.out.push(b'"');
+    }
+
+    /// A whole number.
+    pub fn integer(&mut self, value: impl itoa::Integer) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// A shape: `[1,64]`.
+    pub fn shape(&mut self, shape: &[i64]) {
+        self.list(shape.iter(), |writer, dim| writer.integer(*dim));
+    }
+
+    /// A list with one element per item.
+    pub fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut one: impl FnMut(&mut Self, T)) {
+        self.out.push(b'[');
+        for (place, item) in items.into_iter().enumerate() {
+            if place > 0 {
+                self.out.push(b',');
+            }
+            one(self, item);
+        }
+        self.out.push(b']');
+    }
+
+    /// The elements in one list.
+    pub fn flat(&mut self, tensor: &TensorView<'_>) -> Result<()> {
+        self.tensor(tensor, Layout::Flat)
+    }
+
+    /// The elements in lists as deep as the shape; a scalar stands alone.
+    pub fn nested(&mut self, tensor: &TensorView<'_>) -> Result<()> {
+        self.tensor(tensor, Layout::Nested(tensor.shape))
+    }
+
+    /// Any value: sequences as lists, maps as objects, an empty optional as `null`.
+    pub fn value(&mut self, value: ValueView<'_>) -> Result<()> {
+        match value {
+            ValueView::Tensor(tensor) => self.nested(&tensor),
+            ValueView::Other(Value::Tensor(tensor)) => self.nested(&tensor.view()),
+            ValueView::Other(Value::Absent) => {
+                self.raw("null");
+                Ok(())
+            }
+            ValueView::Other(Value::Sequence(values)) => {
+                let mut result = Ok(());
+                self.list(values, |writer, value| {
+                    if result.is_ok() {
+                        result = writer.value(ValueView::Other(value));
+                    }
+                });
+                result
+            }
+            ValueView::Other(Value::Map { keys, values }) => self.map(keys, values),
+        }
+    }
+
+    fn map(&mut self, keys: &Tensor, values: &Tensor) -> Result<()> {
+        let keys = printed(keys)?;
+        let values = printed(values)?;
+        self.out.push(b'{');
+        for (place, (key, value)) in keys.iter().zip(&values).enumerate() {
+            if place > 0 {
+                self.out.push(b',');
+            }
+            // A key is a string in JSON, whatever it was in the model.
+            if key.starts_with('"') {
+                self.raw(key);
+            } else {
+                self.string(key);
+            }
+            self.out.push(b':');
+            self.not_finite += u64::from(value == "null");
+            self.raw(value);
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn tensor(&mut self, tensor: &TensorView<'_>, layout: Layout<'_>) -> Result<()> {
+        if let Layout::Nested(shape) = layout
+            && shape.contains(&0)
+            && shape.iter().take_while(|&&dim| dim != 0).try_fold(1, |n: i64, &dim| n.checked_mul(dim)).is_none_or(|n| n > MAX_EMPTY_LISTS)
+        {
+            let message = format!("an empty output of shape {shape:?} is too many empty lists for JSON");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        let bytes = match tensor.data {
+            DataView::Strings(strings) => {
+                let mut strings = strings.iter();
+                let count = element_count(tensor.shape).unwrap_or(0);
+                self.arrange(layout, count, &mut |writer| writer.string(strings.next().unwrap_or_default()));
+                return Ok(());
+            }
+            DataView::Raw(bytes) => bytes,
+        };
+        match tensor.datatype {
+            DataType::Bool => self.numbers::<u8>(bytes, layout, |w, v| w.raw(if v != 0 { "true" } else { "false" })),
+            DataType::Uint8 => self.numbers::<u8>(bytes, layout, Self::integer),
+            DataType::Uint16 => self.numbers::<u16>(bytes, layout, Self::integer),
+            DataType::Uint32 => self.numbers::<u32>(bytes, layout, Self::integer),
+            DataType::Uint64 => self.numbers::<u64>(bytes, layout, Self::integer),
+            DataType::Int8 => self.numbers::<i8>(bytes, layout, Self::integer),
+            DataType::Int16 => self.numbers::<i16>(bytes, layout, Self::integer),
+            DataType::Int32 => self.numbers::<i32>(bytes, layout, Self::integer),
+            DataType::Int64 => self.numbers::<i64>(bytes, layout, Self::integer),
+            DataType::Fp16 => self.numbers::<half::f16>(bytes, layout, |w, v| w.float(v.to_f32())),
+            DataType::Bf16 => self.numbers::<half::bf16>(bytes, layout, |w, v| w.float(v.to_f32())),
+            DataType::Fp32 => self.numbers::<f32>(bytes, layout, Self::float),
+            DataType::Fp64 => self.numbers::<f64>(bytes, layout, Self::double),
+            other => {
+                return Err(Error::invalid(format!("JSON has no form for {other} elements")));
+            }
+        }
+        Ok(())
+    }
+
+    fn numbers<T: Element>(&mut self, bytes: &[u8], layout: Layout<'_>, one: impl Fn(&mut Self, T)) {
+        // An engine aligns its tensors; where it does not, one copy makes it so.
+        let copy;
+        let numbers: &[T] = match bytemuck::try_cast_slice(bytes) {
+            Ok(numbers) => numbers,
+            Err(_) => {
+                copy = drisse_core::Buffer::copy_from(bytes);
+                copy.elements()
+            }
+        };
+        let mut numbers_left = numbers.iter();
+        self.arrange(layout, numbers.len(), &mut |writer| {
+            if let Some(&number) = numbers_left.next() {
+                one(writer, number);
+            }
+        });
+    }
+
+    /// Calls `one` per element, with the brackets and commas of the layout around.
+    fn arrange(&mut self, layout: Layout<'_>, count: usize, one: &mut impl FnMut(&mut Self)) {
+        match layout {
+            Layout::Flat => self.list(0..count, |writer, _| one(writer)),
+            Layout::Nested([]) => one(self),
+            Layout::Nested([last]) => self.list(0..*last, |writer, _| one(writer)),
+            Layout::Nested([first, rest @ ..]) => {
+                self.list(0..*first, |writer, _| writer.arrange(Layout::Nested(rest), count, one));
+            }
+        }
+    }
+
+    #[inline]
+    fn float(&mut self, value: f32) {
+        if value.is_finite() {
+            self.print_float(zmij::Buffer::new().format_finite(value));
+        } else {
+            self.null();
+        }
+    }
+
+    #[inline]
+    fn double(&mut self, value: f64) {
+        if value.is_finite() {
+            self.print_float(zmij::Buffer::new().format_finite(value));
+        } else {
+            self.null();
+        }
+    }
+
+    #[inline]
+    fn print_float(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    fn null(&mut self) {
+        self.not_finite += 1;
+        self.raw("null");
+    }
+}
+
+/// Each element's JSON, for the keys and values of a map.
+fn printed(tensor: &Tensor) -> Result<Vec<String>> {
+    let mut one_by_one = Vec::new();
+    match tensor.view().data {
+        DataView::Strings(strings) => {
+            for string in strings.iter() {
+                let mut writer = Writer::new();
+                writer.string(string);
+                one_by_one.push(String::from_utf8_lossy(&writer.into_bytes()).into_owned());
+            }
+        }
+        DataView::Raw(_) => {
+            let mut writer = Writer::new();
+            writer.flat(&tensor.view())?;
+            let text = writer.into_bytes();
+            let inner = String::from_utf8_lossy(&text[1..text.len() - 1]).into_owned();
+            one_by_one.extend(inner.split(',').filter(|part| !part.is_empty()).map(str::to_owned));
+        }
+    }
+    Ok(one_by_one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drisse_core::{Buffer, Data, Shape, Strings};
+
+    fn tensor<T: Element>(datatype: DataType, shape: &[i64], values: &[T]) -> Tensor {
+        let mut buffer = Buffer::new();
+        values.iter().for_each(|&value| buffer.push(value));
+        Tensor { datatype, shape: Shape::from(shape), data: Data::Raw(buffer) }
+    }
+
+    fn nested(tensor: &Tensor) -> String {
+        let mut writer = Writer::new();
+        writer.nested(&tensor.view()).unwrap();
+        String::from_utf8(writer.into_bytes()).unwrap()
+    }
+
+    #[test]
+    fn lists_nest_as_the_shape_does() {
+        assert_eq!(nested(&tensor(DataType::Int64, &[2, 2], &[1_i64, -2, 3, 4])), "[[1,-2],[3,4]]");
+        assert_eq!(nested(&tensor(DataType::Int64, &[2, 0], &[] as &[i64])), "[[],[]]");
+        assert_eq!(nested(&tensor(DataType::Bool, &[], &[1_u8])), "true");
+    }
+
+    #[test]
+    fn floats_print_in_the_shortest_form_and_what_is_not_finite_as_null() {
+        let mut writer = Writer::new();
+        let values = tensor(DataType::Fp32, &[4], &[0.1_f32, f32::NAN, 1e30, f32::NEG_INFINITY]);
+        writer.nested(&values.view()).unwrap();
+        assert_eq!(writer.not_finite(), 2);
+        assert_eq!(writer.into_bytes(), b"[0.1,null,1e+30,null]");
+    }
+
+    #[test]
+    fn a_map_is_an_object_whose_keys_are_strings() {
+        let probabilities = tensor(DataType::Fp32, &[2], &[0.25_f32, 0.75]);
+        let by_number = Value::Map { keys: tensor(DataType::Int64, &[2], &[0_i64, 7]), values: probabilities.clone() };
+        let names: Strings = ["a", "b\""].into_iter().collect();
+        let names = Tensor { datatype: DataType::Bytes, shape: Shape::from(&[2_i64][..]), data: Data::Strings(names) };
+        let by_name = Value::Map { keys: names, values: probabilities };
+        let mut writer = Writer::new();
+        writer.value(ValueView::Other(&Value::Sequence(vec![by_number, by_name]))).unwrap();
+        let text = String::from_utf8(writer.into_bytes()).unwrap();
+        assert_eq!(text, r#"[{"0":0.25,"7":0.75},{"a":0.25,"b\"":0.75}]"#);
+    }
+}

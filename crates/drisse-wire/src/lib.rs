@@ -1,0 +1,14 @@
+//! The shapes that cross the network: scoring requests and answers, documents about models,
+//! and the one table that maps an error to a status.
+//!
+//! Pure functions from bytes to values and back; who listens is `drisse-scoring`'s business.
+#![warn(missing_docs)]
+
+pub mod documents;
+mod error;
+pub mod json;
+pub mod openapi;
+pub mod score;
+pub mod v2;
+
+pub use error::{ErrorShape, error_body, grpc_code, http_status};

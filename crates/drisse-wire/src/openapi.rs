@@ -1,0 +1,158 @@
+//! `/swagger.json`: an OpenAPI 3.0.3 document of one server, from its models' signatures and samples.
+
+use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
+use serde_json::{Map, Value, json};
+
+/// One model as the document describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'a> {
+    /// The name in the path.
+    pub name: &'a str,
+    /// What it takes and gives.
+    pub signature: &'a Signature,
+    /// A body that `/score` takes, where one is known.
+    pub sample: Option<&'a str>,
+}
+
+/// The document. With one model `/score` is its path; with several each has `/score/NAME`.
+pub fn document(server_version: &str, models: &[Described<'_>], keys: bool) -> Value {
+    let mut paths = Map::new();
+    paths.insert("/".to_owned(), json!({ "get": {
+        "operationId": "ServiceHealthCheck",
+        "summary": "Says that the server is up",
+        "security": [],
+        "responses": { "200": { "description": "the server is up",
+            "content": { "text/plain": { "schema": { "type": "string", "example": "Healthy" } } } } },
+    }}));
+    for model in models {
+        let path = if models.len() == 1 { "/score".to_owned() } else { format!("/score/{}", model.name) };
+        paths.insert(path, score(model, models.len() == 1));
+    }
+    let mut document = json!({
+        "openapi": "3.0.3",
+        "info": {
+            "title": models.first().filter(|_| models.len() == 1).map_or("drisse", |model| model.name),
+            "description": "A scoring server. The same models answer the Open Inference Protocol under /v2.",
+            "version": server_version,
+        },
+        "paths": paths,
+        "components": { "schemas": { "Error": {
+            "type": "object",
+            "required": ["message"],
+            "properties": { "message": { "type": "string" } },
+        } } },
+    });
+    if keys {
+        document["components"]["securitySchemes"] =
+            json!({ "key": { "type": "http", "scheme": "bearer", "description": "one of the service's keys" } });
+        document["security"] = json!([{ "key": [] }]);
+    }
+    document
+}
+
+fn score(model: &Described<'_>, alone: bool) -> Value {
+    let operation = if alone { "Score".to_owned() } else { format!("Score-{}", model.name) };
+    let mut body = json!({ "schema": request_schema(model.signature) });
+    let sample = model.sample.and_then(|sample| serde_json::from_str::<Value>(sample).ok());
+    // A picture's worth of zeros helps nobody who reads the document.
+    if let Some(sample) = sample.filter(|_| model.sample.is_some_and(|text| text.len() <= 16 << 10)) {
+        body["example"] = sample;
+    }
+    let mut responses = json!({ "200": {
+        "description": "one entry per output of the model",
+        "content": { "application/json": { "schema": answer_schema(model.signature) } },
+    }});
+    for (status, what) in [
+        ("400", "the body cannot be read, or does not fit the model"),
+        ("401", "the key is missing or wrong"),
+        ("413", "the body is over the limit"),
+        ("415", "the content type is not JSON"),
+        ("503", "too many requests wait already, or the server is stopping; see Retry-After"),
+        ("504", "the deadline passed"),
+    ] {
+        responses[status] = json!({
+            "description": what,
+            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
+        });
+    }
+    json!({ "post": {
+        "operationId": operation,
+        "summary": format!("Scores a request with the model {}", model.name),
+        "requestBody": { "required": true, "content": { "application/json": body } },
+        "responses": responses,
+    }})
+}
+
+fn request_schema(signature: &Signature) -> Value {
+    let by_name = object(&signature.inputs);
+    let data = match signature.only_input() {
+        Some((_, port)) => json!({ "oneOf": [value_schema(&port.kind), by_name] }),
+        None => by_name,
+    };
+    json!({ "type": "object", "required": ["data"], "properties": { "data": data } })
+}
+
+fn answer_schema(signature: &Signature) -> Value {
+    object(&signature.outputs)
+}
+
+fn object(ports: &[Port]) -> Value {
+    let properties: Map<String, Value> =
+        ports.iter().map(|port| (port.name.clone(), value_schema(&port.kind))).collect();
+    let required: Vec<_> = ports.iter().filter(|port| !port.optional).map(|port| &*port.name).collect();
+    let mut schema = json!({ "type": "object", "properties": properties });
+    // OpenAPI 3.0 wants at least one name in `required`.
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn value_schema(kind: &ValueType) -> Value {
+    match kind {
+        ValueType::Tensor(tensor) => tensor_schema(tensor),
+        ValueType::Sequence(of) => json!({ "type": "array", "items": value_schema(of) }),
+        ValueType::Map { value, .. } => json!({ "type": "object", "additionalProperties": value_schema(value) }),
+        ValueType::Optional(of) => {
+            let mut schema = value_schema(of);
+            schema["nullable"] = json!(true);
+            schema
+        }
+        ValueType::Other(what) => json!({ "description": what }),
+    }
+}
+
+fn tensor_schema(tensor: &TensorType) -> Value {
+    let description = format!("{} {}", tensor.datatype, tensor.shape_text());
+    let Some(dims) = &tensor.shape else { return json!({ "description": description }) };
+    let mut schema = element_schema(tensor.datatype);
+    for dim in dims.iter().rev() {
+        schema = json!({ "type": "array", "items": schema });
+        if let Dim::Fixed(length) = dim {
+            schema["minItems"] = json!(length);
+            schema["maxItems"] = json!(length);
+        }
+    }
+    schema["description"] = json!(description);
+    schema
+}
+
+fn element_schema(datatype: DataType) -> Value {
+    match datatype {
+        DataType::Bool => json!({ "type": "boolean" }),
+        DataType::Bytes => json!({ "type": "string" }),
+        DataType::Int64 => json!({ "type": "integer", "format": "int64" }),
+        // `null` stands for NaN, both ways.
+        DataType::Fp32 => json!({ "type": "number", "format": "float", "nullable": true }),
+        DataType::Fp64 => json!({ "type": "number", "format": "double", "nullable": true }),
+        datatype if datatype.is_float() => json!({ "type": "number", "nullable": true }),
+        DataType::Uint8 => json!({ "type": "integer", "minimum": 0, "maximum": u8::MAX }),
+        DataType::Int8 => json!({ "type": "integer", "minimum": i8::MIN, "maximum": i8::MAX }),
+        DataType::Uint16 => json!({ "type": "integer", "minimum": 0, "maximum": u16::MAX }),
+        DataType::Int16 => json!({ "type": "integer", "minimum": i16::MIN, "maximum": i16::MAX }),
+        DataType::Uint32 => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+        DataType::Int32 => json!({ "type": "integer", "format": "int32" }),
+        DataType::Uint64 => json!({ "type": "integer", "minimum": 0 }),
+        _ => json!({ "description": format!("{datatype}, which JSON cannot carry") }),
+    }
+}

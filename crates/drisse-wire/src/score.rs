@@ -1,0 +1,307 @@
+//! `POST /score`: Azure ML's `{"data": …}` and the well-known bodies of other servers, answered in
+//! one form: an object from output name to nested lists.
+
+use crate::json::{Reader, TensorReader, Writer};
+use crate::v2;
+use drisse_core::{DataType, Error, Inputs, Result, Shape, Signature, Sink, Tensor, ValueView};
+
+const FORMS: &str = "send {\"data\": …} with the input as nested lists, or with an object of inputs by name";
+
+/// Decodes a body. Which form it has is decided by its first well-known key:
+///
+/// - `data`: the only input as nested lists, or an object of inputs by name;
+/// - `inputs`: the same, or V2's list of tensors;
+/// - `instances`: a list of rows, each the only input's row or an object of rows by input name;
+/// - `dataframe_split`, `dataframe_records`: a pandas table, one column per input, or all
+///   columns in order as the one input's row.
+pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
+    let mut reader = Reader::new(body);
+    if reader.peek() != Some(b'{') {
+        return Err(reader.unexpected(&format!("an object ({FORMS})")));
+    }
+    let mut inputs = Inputs::new(signature);
+    let mut form: Option<String> = None;
+    reader.object(|reader, key| {
+        let decode: fn(&mut Reader<'_>, &Signature, &mut Inputs) -> Result<()> = match key {
+            "data" => columns,
+            "inputs" => columns_or_v2,
+            "instances" => rows,
+            "dataframe_split" => split,
+            "dataframe_records" => records,
+            _ => return reader.skip(),
+        };
+        if let Some(first) = form.replace(key.to_owned()) {
+            return Err(Error::invalid(format!("the body has both `{first}` and `{key}`: send one of them")));
+        }
+        decode(reader, signature, &mut inputs)
+    })?;
+    reader.end()?;
+    match form {
+        Some(_) => Ok(inputs),
+        None => Err(Error::invalid(format!("the body has no `data`: {FORMS}"))),
+    }
+}
+
+/// The body [`decode`] reads back as `inputs`; `None` where JSON cannot carry them.
+pub fn encode(signature: &Signature, inputs: &Inputs) -> Option<String> {
+    let mut out = Writer::new();
+    out.raw("{\"data\":");
+    let only = signature.only_input().map(|(place, _)| place);
+    match (only, inputs.given().collect::<Vec<_>>().as_slice()) {
+        (Some(only), [(place, tensor)]) if *place == only => out.nested(&tensor.view()).ok()?,
+        (_, given) => {
+            out.raw("{");
+            for (nth, (place, tensor)) in given.iter().enumerate() {
+                out.raw(if nth > 0 { "," } else { "" });
+                out.string(&signature.inputs[*place].name);
+                out.raw(":");
+                out.nested(&tensor.view()).ok()?;
+            }
+            out.raw("}");
+        }
+    }
+    out.raw("}");
+    String::from_utf8(out.into_bytes()).ok()
+}
+
+fn columns_or_v2(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+    // V2's tensors are objects in a list; a column is a number or a string there.
+    let mut ahead = reader.clone();
+    if ahead.take(b'[') && ahead.peek() == Some(b'{') {
+        return v2::decode_inputs(reader, signature, inputs);
+    }
+    columns(reader, signature, inputs)
+}
+
+fn columns(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+    if reader.peek() == Some(b'{') {
+        return reader.object(|reader, name| {
+            let place = place(signature, name)?;
+            let mut tensor = tensor_reader(signature, place)?;
+            tensor.read(reader).map_err(|error| named(error, name))?;
+            inputs.set(signature, place, tensor.finish())
+        });
+    }
+    let place = only(signature)?;
+    let mut tensor = tensor_reader(signature, place)?;
+    tensor.read(reader).map_err(|error| named(error, &signature.inputs[place].name))?;
+    inputs.set(signature, place, tensor.finish())
+}
+
+fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+    let mut readers: Vec<Option<TensorReader>> = signature.inputs.iter().map(|_| None).collect();
+    let mut first = true;
+    reader.array(|reader| {
+        let mut given = 0;
+        let mut row = |reader: &mut Reader<'_>, place: usize| {
+            if readers[place].is_none() {
+                if !first {
+                    let name = &signature.inputs[place].name;
+                    return Err(Error::invalid(format!("input \"{name}\" is missing in the first row")));
+                }
+                readers[place] = Some(tensor_reader(signature, place)?);
+            }
+            given += 1;
+            let name = &signature.inputs[place].name;
+            let tensor = readers[place].as_mut().expect("made above");
+            tensor.read_row(reader).map_err(|error| named(error, name))
+        };
+        if reader.peek() == Some(b'{') {
+            reader.object(|reader, name| row(reader, place(signature, name)?))?;
+        } else {
+            row(reader, only(signature)?)?;
+        }
+        first = false;
+        if given == readers.iter().flatten().count() { Ok(()) } else { Err(reader.error("rows have different inputs")) }
+    })?;
+    set_all(signature, inputs, readers)
+}
+
+fn set_all(signature: &Signature, inputs: &mut Inputs, readers: Vec<Option<TensorReader>>) -> Result<()> {
+    let mut length = None;
+    for (place, reader) in readers.into_iter().enumerate() {
+        let Some(reader) = reader else { continue };
+        let mut tensor = reader.finish();
+        let rows = tensor.shape.first().copied().unwrap_or(0);
+        if *length.get_or_insert(rows) != rows {
+            return Err(Error::invalid("the rows do not all have the same inputs"));
+        }
+        as_column(signature, place, &mut tensor);
+        inputs.set(signature, place, tensor)?;
+    }
+    Ok(())
+}
+
+/// A column of n scalars is `[n, 1]` where the model wants two dimensions.
+fn as_column(signature: &Signature, place: usize, tensor: &mut Tensor) {
+    let wanted = signature.inputs[place].tensor().and_then(|wanted| wanted.shape.as_ref()).map(Vec::len);
+    if tensor.shape.len() == 1 && wanted == Some(2) {
+        tensor.shape.push(1);
+    }
+}
+
+/// `{"columns": [names], "data": [[row], …]}`, as `DataFrame.to_json(orient="split")` prints.
+fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+    let mut columns: Option<Vec<String>> = None;
+    let mut data = None;
+    reader.object(|reader, key| match key {
+        "columns" => {
+            let mut names = Vec::new();
+            reader.array(|reader| {
+                // pandas numbers columns that have no name.
+                let numbered = matches!(reader.peek(), Some(b'0'..=b'9'));
+                names.push(if numbered {
+                    String::from_utf8_lossy(reader.number()).into_owned()
+                } else {
+                    reader.string()?.into_owned()
+                });
+                Ok(())
+            })?;
+            columns = Some(names);
+            Ok(())
+        }
+        "data" => {
+            data = Some(reader.position());
+            reader.skip()
+        }
+        _ => reader.skip(),
+    })?;
+    let data = data.ok_or_else(|| Error::invalid("`dataframe_split` has no `data`"))?;
+    let columns = columns.unwrap_or_default();
+    let mut reader = reader.again(data);
+    if columns.is_empty() || !columns.iter().all(|name| signature.input(name).is_some()) {
+        return self::columns(&mut reader, signature, inputs);
+    }
+    let mut readers: Vec<Option<TensorReader>> = signature.inputs.iter().map(|_| None).collect();
+    for name in &columns {
+        let place = place(signature, name)?;
+        if readers[place].replace(tensor_reader(signature, place)?).is_some() {
+            return Err(Error::invalid(format!("column \"{name}\" is given twice")));
+        }
+    }
+    reader.array(|reader| {
+        let mut names = columns.iter();
+        reader.array(|reader| {
+            let Some(name) = names.next() else { return Err(reader.error("a row is longer than `columns`")) };
+            let tensor = readers[place(signature, name)?].as_mut().expect("made above");
+            tensor.read_row(reader).map_err(|error| named(error, name))
+        })?;
+        if names.next().is_some() { Err(reader.error("a row is shorter than `columns`")) } else { Ok(()) }
+    })?;
+    set_all(signature, inputs, readers)
+}
+
+/// `[{"column": value, …}, …]`, as `DataFrame.to_json(orient="records")` prints.
+fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+    let mut ahead = reader.clone();
+    let mut known = true;
+    if ahead.take(b'[') && ahead.peek() == Some(b'{') {
+        ahead.object(|reader, name| {
+            known &= signature.input(name).is_some();
+            reader.skip()
+        })?;
+    }
+    if known {
+        return rows(reader, signature, inputs);
+    }
+    let place = only(signature)?;
+    let name = &signature.inputs[place].name;
+    let datatype = datatype(signature, place)?;
+    let mut columns: Vec<String> = Vec::new();
+    let mut tensor = TensorReader::new(datatype)?;
+    let mut count: i64 = 0;
+    reader.array(|reader| {
+        // A record's keys may come in another order than the first one's: read by the first one's.
+        let mut cells: Vec<(String, usize)> = Vec::new();
+        reader.object(|reader, column| {
+            cells.push((column.to_owned(), reader.position()));
+            reader.skip()
+        })?;
+        if count == 0 {
+            columns = cells.iter().map(|(column, _)| column.clone()).collect();
+        }
+        count += 1;
+        if cells.len() != columns.len() {
+            return Err(reader.error("the records do not all have the same columns"));
+        }
+        for (nth, column) in columns.iter().enumerate() {
+            let same = cells.get(nth).filter(|(name, _)| name == column);
+            let cell = same.or_else(|| cells.iter().find(|(name, _)| name == column));
+            let Some((_, at)) = cell else { return Err(reader.error(format_args!("a record has no \"{column}\""))) };
+            tensor.read_row(&mut reader.again(*at)).map_err(|error| named(error, column))?;
+        }
+        Ok(())
+    })?;
+    let shape = Shape::from_slice(&[count, columns.len() as i64]);
+    inputs.set(signature, place, tensor.finish_as(shape, &format!("input \"{name}\""))?)
+}
+
+fn place(signature: &Signature, name: &str) -> Result<usize> {
+    signature.input(name).map(|(place, _)| place).ok_or_else(|| {
+        let known = signature.input_names();
+        Error::invalid(format!("the model has no input \"{name}\"; its inputs are {known}"))
+    })
+}
+
+fn only(signature: &Signature) -> Result<usize> {
+    signature.only_input().map(|(place, _)| place).ok_or_else(|| {
+        let known = signature.input_names();
+        Error::invalid(format!("the model has several inputs: give an object with {known}"))
+    })
+}
+
+fn datatype(signature: &Signature, place: usize) -> Result<DataType> {
+    let port = &signature.inputs[place];
+    let tensor = port.tensor().ok_or_else(|| {
+        let (name, kind) = (&port.name, &port.kind);
+        Error::invalid(format!("input \"{name}\" is a {kind}, which JSON lists cannot carry"))
+    })?;
+    Ok(tensor.datatype)
+}
+
+fn tensor_reader(signature: &Signature, place: usize) -> Result<TensorReader> {
+    TensorReader::new(datatype(signature, place)?).map_err(|error| named(error, &signature.inputs[place].name))
+}
+
+fn named(error: Error, name: &str) -> Error {
+    error.context(format_args!("input \"{name}\""))
+}
+
+/// Writes the answer: `{"output": nested lists, …}`.
+#[derive(Debug)]
+pub struct AnswerSink<S> {
+    signature: S,
+    out: Writer,
+    any: bool,
+}
+
+impl<S: AsRef<Signature>> AnswerSink<S> {
+    /// The start of an answer.
+    pub fn new(signature: S) -> Self {
+        let mut out = Writer::new();
+        out.raw("{");
+        Self { signature, out, any: false }
+    }
+
+    /// The whole answer, and how many NaN and infinities it prints as `null`.
+    pub fn finish(mut self) -> (Vec<u8>, u64) {
+        self.out.raw("}");
+        let not_finite = self.out.not_finite();
+        (self.out.into_bytes(), not_finite)
+    }
+}
+
+impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+        if std::mem::replace(&mut self.any, true) {
+            self.out.raw(",");
+        }
+        self.out.string(&self.signature.as_ref().outputs[place].name);
+        self.out.raw(":");
+        self.out.value(value)
+    }
+}
+
+#[cfg(test)]
+#[path = "score_tests.rs"]
+mod tests;

@@ -1,0 +1,94 @@
+//! Which `/score` bodies mean the same, and how others are refused.
+
+use super::*;
+use drisse_core::{Data, Dim, Port, TensorType, ValueType};
+
+fn signature(inputs: &[(&str, usize)]) -> Signature {
+    let port = |&(name, rank): &(&str, usize)| Port {
+        name: name.to_owned(),
+        kind: ValueType::Tensor(TensorType { datatype: DataType::Fp32, shape: Some(vec![Dim::Free(None); rank]) }),
+        optional: false,
+    };
+    Signature { inputs: inputs.iter().map(port).collect(), outputs: vec![] }
+}
+
+fn floats(inputs: &Inputs, place: usize) -> (Vec<i64>, Vec<f32>) {
+    let tensor = inputs.get(place).expect("given");
+    let Data::Raw(buffer) = &tensor.data else { panic!("strings") };
+    (tensor.shape.to_vec(), buffer.elements().to_vec())
+}
+
+#[test]
+fn one_input_can_be_sent_in_every_well_known_form() {
+    let one = signature(&[("X", 2)]);
+    for body in [
+        r#"{"data": [[1,2],[3,4]]}"#,
+        r#"{"data": {"X": [[1,2],[3,4]]}, "method": "predict"}"#,
+        r#"{"inputs": [[1,2],[3,4]]}"#,
+        r#"{"inputs": {"X": [[1,2],[3,4]]}}"#,
+        r#"{"inputs": [{"name":"X","datatype":"FP32","shape":[2,2],"data":[1,2,3,4]}]}"#,
+        r#"{"signature_name": "s", "instances": [[1,2],[3,4]]}"#,
+        r#"{"instances": [{"X": [1,2]},{"X": [3,4]}]}"#,
+        r#"{"dataframe_split": {"columns": ["a","b"], "index": [0,1], "data": [[1,2],[3,4]]}}"#,
+        r#"{"dataframe_split": {"data": [[1,2],[3,4]], "columns": [0,1]}}"#,
+        r#"{"dataframe_records": [{"a":1,"b":2},{"b":4,"a":3}]}"#,
+    ] {
+        let inputs = decode(body.as_bytes(), &one).expect(body);
+        assert_eq!(floats(&inputs, 0), (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), "{body}");
+    }
+}
+
+#[test]
+fn a_table_with_a_column_per_input_fills_each() {
+    let two = signature(&[("age", 2), ("income", 1)]);
+    for body in [
+        r#"{"dataframe_split": {"columns": ["income","age"], "data": [[1,2],[3,4]]}}"#,
+        r#"{"dataframe_records": [{"income":1,"age":2},{"age":4,"income":3}]}"#,
+        r#"{"instances": [{"income":1,"age":2},{"age":4,"income":3}]}"#,
+        r#"{"data": {"income":[1,3],"age":[[2],[4]]}}"#,
+    ] {
+        let inputs = decode(body.as_bytes(), &two).expect(body);
+        assert_eq!(floats(&inputs, 0), (vec![2, 1], vec![2.0, 4.0]), "{body}");
+        assert_eq!(floats(&inputs, 1), (vec![2], vec![1.0, 3.0]), "{body}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_to_send() {
+    let one = signature(&[("X", 2)]);
+    let two = signature(&[("a", 1), ("b", 1)]);
+    for (signature, body, why) in [
+        (&one, "", "expected an object (send {\"data\": …}"),
+        (&one, "[[1]]", "found a list"),
+        (&one, "{}", "the body has no `data`"),
+        (&one, r#"{"data":[[1]],"instances":[[1]]}"#, "both `data` and `instances`"),
+        (&one, r#"{"data":[[1],[2,3]]}"#, "input \"X\": invalid JSON"),
+        (&one, r#"{"data":{"Y":[1]}}"#, "the model has no input \"Y\"; its inputs are `X`"),
+        (&two, r#"{"data":[1]}"#, "the model has several inputs: give an object with `a`, `b`"),
+        (&two, r#"{"instances":[{"a":1,"b":2},{"a":1}]}"#, "rows have different inputs"),
+        (&two, r#"{"instances":[{"a":1},{"a":1,"b":2}]}"#, "input \"b\" is missing in the first row"),
+        (&two, r#"{"instances":[{"a":1,"a":2,"b":1},{"a":1,"b":2}]}"#, "rows"),
+        (&two, r#"{"dataframe_split":{"columns":["a","b"],"data":[[1]]}}"#, "shorter than `columns`"),
+        (&one, r#"{"dataframe_records":[{"p":1,"q":2},{"p":1,"r":2}]}"#, "a record has no \"q\""),
+    ] {
+        let error = decode(body.as_bytes(), signature).expect_err(body);
+        assert!(error.message().contains(why), "{body}: {error}");
+    }
+}
+
+#[test]
+fn what_is_encoded_decodes_to_the_same() {
+    for signature in [signature(&[("X", 3)]), signature(&[("a", 0), ("b\"", 2)])] {
+        let inputs = Inputs::smallest(&signature, 1 << 20).unwrap();
+        let body = encode(&signature, &inputs).unwrap();
+        assert_eq!(decode(body.as_bytes(), &signature).unwrap(), inputs, "{body}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics(body in "\\{\"(data|inputs|instances|dataframe_split|dataframe_records)\":[\\[\\]{}\":,0-9Xdatcolumns]{0,40}\\}?") {
+        let _ = decode(body.as_bytes(), &signature(&[("X", 2)]));
+        let _ = decode(body.as_bytes(), &signature(&[("X", 1), ("d", 2)]));
+    }
+}

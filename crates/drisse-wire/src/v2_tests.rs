@@ -1,0 +1,88 @@
+//! What V2 requests are taken, which are refused and in which words, and how answers look.
+
+use super::*;
+use drisse_core::{Dim, Port, TensorType, ValueType};
+
+fn port(name: &str, datatype: DataType, dims: &[Dim]) -> Port {
+    let kind = ValueType::Tensor(TensorType { datatype, shape: Some(dims.to_vec()) });
+    Port { name: name.to_owned(), kind, optional: false }
+}
+
+fn signature() -> Signature {
+    let batch = Dim::Free(Some("batch".to_owned()));
+    Signature {
+        inputs: vec![
+            port("X", DataType::Fp32, &[batch.clone(), Dim::Fixed(2)]),
+            port("s", DataType::Bytes, std::slice::from_ref(&batch)),
+        ],
+        outputs: vec![port("Y", DataType::Int64, std::slice::from_ref(&batch)), port("Z", DataType::Fp32, &[batch])],
+    }
+}
+
+fn refusal(body: &str) -> String {
+    decode(body.as_bytes(), &signature()).expect_err(body).to_string()
+}
+
+#[test]
+fn fields_may_come_in_any_order_and_data_flat_or_nested() {
+    let body = r#"{"outputs":[{"name":"Z","parameters":{"binary_data":false}}],"id":"7","x":{},
+        "inputs":[{"data":[1,2.5],"shape":[1,2],"name":"X","datatype":"FP32"},
+                  {"name":"s","shape":[1],"datatype":"BYTES","data":["é"],"parameters":{}}]}"#;
+    let request = decode(body.as_bytes(), &signature()).unwrap();
+    assert_eq!(request.id.as_deref(), Some("7"));
+    assert_eq!(request.outputs, [1]);
+    let Data::Raw(x) = &request.inputs.get(0).unwrap().data else { panic!("strings") };
+    assert_eq!(x.elements::<f32>(), [1.0, 2.5]);
+    let nested = body.replace("[1,2.5]", "[[1,2.5]]");
+    assert_eq!(decode(nested.as_bytes(), &signature()).unwrap().inputs, request.inputs);
+}
+
+#[test]
+fn a_refusal_names_the_field_what_was_given_and_what_is_wanted() {
+    let x = |rest: &str| refusal(&format!(r#"{{"inputs":[{{"name":"X",{rest}}}]}}"#));
+    for (given, wanted) in [
+        (refusal("{}"), "the request has no `inputs`"),
+        (refusal(r#"{"inputs":[{}]}"#), "an input has no `name`"),
+        (refusal(r#"{"inputs":[{"name":"Q"}]}"#), "the model has no input \"Q\"; its inputs are `X`, `s`"),
+        (x(r#""shape":[1,2],"data":[1,2]"#), "input \"X\": `datatype` is missing"),
+        (x(r#""datatype":"FP32","data":[1,2]"#), "input \"X\": `shape` is missing"),
+        (x(r#""datatype":"FP32","shape":[1,2]"#), "input \"X\": `data` is missing"),
+        (x(r#""datatype":"FP64","shape":[1,2],"data":[1,2]"#), "input \"X\": datatype FP64 does not match FP32"),
+        (x(r#""datatype":"FP33","shape":[1,2],"data":[1,2]"#), "input \"X\": there is no datatype \"FP33\""),
+        (x(r#""datatype":"FP32","shape":[1,2],"data":[1]"#), "shape [1, 2] holds 2 elements, data has 1"),
+        (x(r#""datatype":"FP32","shape":[-1,2],"data":[1,2]"#), "shape [-1, 2] is negative or too large"),
+        (x(r#""datatype":"FP32","shape":[9223372036854775807,9],"data":[1]"#), "is negative or too large"),
+        (x(r#""datatype":"FP32","shape":[9223372036854775808],"data":[1]"#), "out of range for INT64"),
+        (x(r#""datatype":"FP32","shape":[2,1],"data":[[1,2]]"#), "data is nested as [1, 2], not as shape [2, 1]"),
+        (x(r#""datatype":"FP32","shape":2,"data":[1,2]"#), "`shape` is a list of up to 64 whole numbers"),
+        (x(r#""datatype":"FP32","shape":[1,2],"data":["a"]"#), "input \"X\": invalid JSON at line 1"),
+        (refusal(r#"{"inputs":[],"outputs":[{"name":"W"}]}"#), "the model has no output \"W\"; its outputs are"),
+        (refusal(r#"{"inputs":[],"outputs":[{"name":"Y"},{"name":"Y"}]}"#), "output \"Y\" is asked for twice"),
+        (refusal(r#"{"inputs":[]} x"#), "something behind the end"),
+    ] {
+        assert!(given.contains(wanted), "`{given}` does not say `{wanted}`");
+    }
+    let twice = r#"{"name":"X","shape":[1,2],"datatype":"FP32","data":[1,2]}"#;
+    assert_eq!(refusal(&format!(r#"{{"inputs":[{twice},{twice}]}}"#)), "input `X` is given twice");
+}
+
+#[test]
+fn an_answer_has_the_model_the_id_and_each_output() {
+    let parts = Box::new(AnswerParts::new("m\"", "1", &signature()));
+    let mut sink = AnswerSink::new(parts, Some("a"));
+    let data = Data::Raw(Buffer::copy_from(&7_i64.to_le_bytes()));
+    let y = Tensor { datatype: DataType::Int64, shape: Shape::from_slice(&[1]), data };
+    sink.output(0, ValueView::Tensor(y.view())).unwrap();
+    let z = Tensor {
+        datatype: DataType::Fp32,
+        shape: Shape::from_slice(&[1]),
+        data: Data::Raw(Buffer::copy_from(&f32::NAN.to_le_bytes())),
+    };
+    sink.output(1, ValueView::Other(&Value::Sequence(vec![Value::Map { keys: y.clone(), values: z }]))).unwrap();
+    let (body, not_finite) = sink.finish();
+    assert_eq!(
+        String::from_utf8(body).unwrap(),
+        r#"{"model_name":"m\"","model_version":"1","id":"a","outputs":[{"name":"Y","datatype":"INT64","shape":[1],"data":[7]},{"name":"Z","datatype":"FP32","shape":[1,1],"parameters":{"keys":"[7]"},"data":[null]}]}"#
+    );
+    assert_eq!(not_finite, 1);
+}
