@@ -1,0 +1,137 @@
+//! An engine that echoes its inputs, as slowly and as badly as it is told to. For tests of
+//! everything above the seam.
+
+use drisse_core::{
+    Cancel, Data, DataType, Engine, EngineOptions, Error, ErrorKind, LoadedPackage, Result, Scorer, ScorerLimits, Sink,
+    Unavailable, ValueView, Work,
+};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How a model behaves. The default echoes at once and never fails.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// How long each run takes.
+    pub latency: Duration,
+    /// The length of one step, for models whose first input is an `INT64` count of them.
+    pub step: Option<Duration>,
+    /// Every n-th run fails.
+    pub fail_every: Option<u64>,
+    /// Every n-th run panics, as only a bug does.
+    pub panic_every: Option<u64>,
+    /// The model cannot be loaded, for this reason.
+    pub load_error: Option<String>,
+    /// What the model says of itself.
+    pub limits: ScorerLimits,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            latency: Duration::ZERO,
+            step: None,
+            fail_every: None,
+            panic_every: None,
+            load_error: None,
+            limits: ScorerLimits { concurrency: 2, steady: true },
+        }
+    }
+}
+
+/// The engine. Models are told apart by their path.
+#[derive(Debug, Default)]
+pub struct FakeEngine {
+    scripts: HashMap<PathBuf, Script>,
+    runs: Arc<AtomicU64>,
+}
+
+impl FakeEngine {
+    /// An engine whose model at `path` follows `script`.
+    #[must_use]
+    pub fn with(mut self, path: impl Into<PathBuf>, script: Script) -> Self {
+        self.scripts.insert(path.into(), script);
+        self
+    }
+
+    /// Counts the runs that were started.
+    pub fn runs(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.runs)
+    }
+}
+
+impl Engine for FakeEngine {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn check(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    fn load(&self, model: &LoadedPackage, _: &EngineOptions) -> Result<Box<dyn Scorer>> {
+        let script = self.scripts.get(&model.path).cloned().unwrap_or_default();
+        match &script.load_error {
+            Some(why) => Err(Error::new(ErrorKind::InvalidInput, why.clone())),
+            None => Ok(Box::new(FakeScorer { script, runs: Arc::clone(&self.runs) })),
+        }
+    }
+}
+
+struct FakeScorer {
+    script: Script,
+    runs: Arc<AtomicU64>,
+}
+
+impl Scorer for FakeScorer {
+    fn limits(&self) -> ScorerLimits {
+        self.script.limits
+    }
+
+    fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()> {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        let every = |n: Option<u64>| n.is_some_and(|n| run.is_multiple_of(n));
+        wait(self.script.latency.saturating_add(self.steps(work)), cancel)?;
+        assert!(!every(self.script.panic_every), "run {run} panics, as scripted");
+        if every(self.script.fail_every) {
+            return Err(Error::new(ErrorKind::Rejected, format!("run {run} fails, as scripted")));
+        }
+        for &place in work.outputs {
+            let input = work.inputs.get(place).or(work.inputs.get(0));
+            let input = input.ok_or_else(|| Error::invalid("there is no input to echo"))?;
+            out.output(place, ValueView::Tensor(input.view()))?;
+        }
+        Ok(())
+    }
+}
+
+impl FakeScorer {
+    fn steps(&self, work: Work<'_>) -> Duration {
+        let count = work.inputs.get(0).filter(|input| input.datatype == DataType::Int64);
+        match (self.script.step, count.map(|input| &input.data)) {
+            (Some(step), Some(Data::Raw(buffer))) => {
+                let steps = buffer.elements::<i64>().first().copied().unwrap_or(0);
+                step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+            }
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Passes the time until `latency` is over or the flag goes up.
+fn wait(latency: Duration, cancel: &Cancel) -> Result<()> {
+    let until = Instant::now() + latency;
+    let waiter = std::thread::current();
+    let _wake = cancel.on_cancel(move || waiter.unpark());
+    loop {
+        if cancel.is_cancelled() {
+            return Err(Error::new(ErrorKind::Cancelled, "the run was cancelled"));
+        }
+        match until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            Some(left) => std::thread::park_timeout(left),
+            None => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Fetching ONNX Runtime: the wheel from the Python package index, by pip, checked by its digest.
+
+use super::library::{PINNED, cached};
+use sha2::{Digest, Sha256};
+use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The wheels' SHA-256, as the index publishes them.
+const WHEELS: [(&str, &str, &str); 2] = [
+    ("x86_64", "manylinux_2_28_x86_64", "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d"),
+    ("aarch64", "manylinux_2_28_aarch64", "2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c"),
+];
+
+/// How pip is called, the first that exists.
+const PIPS: [&[&str]; 4] = [&["python3", "-m", "pip"], &["pip3"], &["pip"], &["uv", "pip"]];
+
+/// Why ONNX Runtime could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No wheel is pinned for this machine.
+    #[error("no ONNX Runtime is pinned for {0} processors")]
+    Architecture(&'static str),
+    /// Nothing to download with.
+    #[error("cannot download ONNX Runtime {PINNED}: neither python3 with pip nor pip is installed")]
+    NoPip,
+    /// pip could not.
+    #[error("cannot download ONNX Runtime {PINNED}: pip failed: {0}")]
+    Pip(String),
+    /// What came is not what was pinned.
+    #[error("the ONNX Runtime wheel has SHA-256 {got}, not the pinned {wanted}; nothing of it was used")]
+    Digest {
+        /// What came.
+        got: String,
+        /// What was pinned.
+        wanted: &'static str,
+    },
+    /// The wheel cannot be unpacked.
+    #[error("cannot unpack the ONNX Runtime wheel: {0}")]
+    Wheel(String),
+    /// The cache cannot be written.
+    #[error("cannot write {}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Downloads the pinned version into `cache` and returns the library's path. pip shows its
+/// progress on stderr. Several processes may do so at once: each renames a whole file into place.
+pub fn fetch(cache: &Path) -> Result<PathBuf, FetchError> {
+    let (_, platform, wanted) = *WHEELS
+        .iter()
+        .find(|(architecture, ..)| *architecture == std::env::consts::ARCH)
+        .ok_or(FetchError::Architecture(std::env::consts::ARCH))?;
+    let folder = cached(cache);
+    let io = |source| FetchError::Io { path: folder.clone(), source };
+    // Nobody else may put a library where ours will be looked for.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
+    let scratch = tempfile::tempdir_in(&folder).map_err(io)?;
+    let wheel = download(scratch.path(), platform)?;
+    let got = sha256(&wheel).map_err(io)?;
+    if got != wanted {
+        return Err(FetchError::Digest { got, wanted });
+    }
+    let name = format!("libonnxruntime.so.{PINNED}");
+    let library = unpack(&wheel, &name, &folder)?;
+    let path = folder.join(name);
+    library.persist(&path).map_err(|error| io(error.error))?;
+    std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    Ok(path)
+}
+
+fn download(folder: &Path, platform: &str) -> Result<PathBuf, FetchError> {
+    let mut failure = FetchError::NoPip;
+    for pip in PIPS {
+        let mut command = Command::new(pip[0]);
+        command.args(&pip[1..]).args(["download", "--no-deps", "--only-binary=:all:", "--python-version", "3.11"]);
+        command.args(["--platform", platform, "--platform", &platform.replace("2_28", "2_27")]);
+        command.args(["--disable-pip-version-check", "--dest"]).arg(folder).arg(format!("onnxruntime=={PINNED}"));
+        // stdout is for data: pip's progress goes where people look.
+        command.stdin(Stdio::null()).stdout(std::io::stderr()).stderr(Stdio::piped());
+        let output = match command.output() {
+            Ok(output) => output,
+            Err(_) => continue,
+        };
+        if output.status.success() {
+            let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            let wheel = files.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+            return wheel.ok_or_else(|| FetchError::Pip("it left no wheel".to_owned()));
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        if !said.contains("No module named pip") {
+            failure = FetchError::Pip(last.trim().to_owned());
+            break;
+        }
+    }
+    Err(failure)
+}
+
+fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            read => hasher.update(&chunk[..read]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn unpack(wheel: &Path, name: &str, folder: &Path) -> Result<tempfile::NamedTempFile, FetchError> {
+    let bad = |error: &dyn std::fmt::Display| FetchError::Wheel(error.to_string());
+    let io = |source| FetchError::Io { path: folder.to_owned(), source };
+    let file = std::fs::File::open(wheel).map_err(io)?;
+    let mut archive = zip::ZipArchive::new(file).map_err(|error| bad(&error))?;
+    let mut entry = archive.by_name(&format!("onnxruntime/capi/{name}")).map_err(|error| bad(&error))?;
+    let mut library = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    std::io::copy(&mut entry, &mut library).map_err(io)?;
+    library.flush().and_then(|()| library.as_file().sync_all()).map_err(io)?;
+    Ok(library)
+}

@@ -1,0 +1,82 @@
+//! ONNX Runtime's messages, made fit for the one line a user reads.
+
+/// Why a model cannot be loaded: one line that names the node or operator.
+pub(super) fn load_failure(raw: &str) -> String {
+    let text = one_line(raw);
+    // `Load model from PATH failed:REASON`: the path is the caller's to say.
+    let reason = text.strip_prefix("Load model from ").and_then(|rest| rest.split_once(" failed:"));
+    reason.map_or(&*text, |(_, reason)| reason.trim()).to_owned()
+}
+
+/// Why a run failed, and whether memory was the reason.
+pub(super) fn run_failure(raw: &str) -> (String, bool) {
+    let text = one_line(raw);
+    let memory = ["bad allocation", "bad_alloc", "Failed to allocate memory"].iter().any(|sign| text.contains(sign));
+    // `Non-zero status code returned while running KIND node. Name:'NAME' Status Message: REASON`
+    let node = text.split_once("while running ").and_then(|(_, rest)| {
+        let (kind, rest) = rest.split_once(" node. Name:'")?;
+        let (name, reason) = rest.split_once("' Status Message: ")?;
+        Some(format!("node `{name}` ({kind}): {}", reason.trim()))
+    });
+    (node.unwrap_or(text), memory)
+}
+
+/// Line breaks become spaces, and the places in ONNX Runtime's source go.
+pub(super) fn one_line(raw: &str) -> String {
+    let mut text = raw.split_whitespace().collect::<Vec<_>>().join(" ");
+    while let Some(start) = text.find("/onnxruntime_src/") {
+        let end = start + source_place(&text[start..]);
+        text.replace_range(start..end, "");
+    }
+    text.trim().to_owned()
+}
+
+/// The length of `PATH:LINE namespace::function(arguments) ` at the start of `text`.
+fn source_place(text: &str) -> usize {
+    let path = text.find(' ').map_or(text.len(), |space| space + 1);
+    let mut depth = 0_u32;
+    for (at, byte) in text.bytes().enumerate().skip(path) {
+        match byte {
+            b'(' => depth += 1,
+            b')' if depth <= 1 => {
+                let rest = &text[at + 1..];
+                let rest = rest.strip_prefix(" const").unwrap_or(rest);
+                return text.len() - rest.trim_start().len();
+            }
+            b')' => depth -= 1,
+            // A word ends before any bracket: there is no function's name here.
+            b' ' if depth == 0 => return path,
+            _ => {}
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_node_is_named_and_source_places_go() {
+        let raw = "Non-zero status code returned while running Reshape node. Name:'r' Status Message: \
+                   /onnxruntime_src/onnxruntime/core/x.h:46 onnxruntime::R::R(const T&, F<a, b>(c), bool) \
+                   size != 0 was false. The input\n tensor cannot be reshaped";
+        let (text, memory) = run_failure(raw);
+        assert_eq!(text, "node `r` (Reshape): size != 0 was false. The input tensor cannot be reshaped");
+        assert!(!memory);
+    }
+
+    #[test]
+    fn a_load_failure_does_not_repeat_the_path() {
+        let raw = "Load model from /a b/m.onnx failed:Fatal error: Nope(-1) is not a registered function/op";
+        assert_eq!(load_failure(raw), "Fatal error: Nope(-1) is not a registered function/op");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_message_becomes_one_line(raw in "(/onnxruntime_src/|[ \\n():'a-zé]){0,30}") {
+            proptest::prop_assert!(!one_line(&raw).contains(['\n', '\r']));
+            let _ = (load_failure(&raw), run_failure(&raw));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One model in ONNX Runtime: created once, run by many threads at a time.
+#![expect(unsafe_code, reason = "the C API allows concurrent runs of one session; `ort`'s own `run` takes `&mut`")]
+
+use super::message;
+use super::value::{Value, check};
+use drisse_core::{
+    Cancel, Error, ErrorKind, LoadedPackage, Result, Scorer, ScorerLimits, Signature, Sink, Work,
+};
+use ort::AsPointer;
+use ort::environment::Environment;
+use ort::session::{RunOptions, Session as OrtSession, builder::GraphOptimizationLevel};
+use smallvec::SmallVec;
+use std::ffi::{CString, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A loaded model.
+pub(super) struct Session {
+    raw: NonNull<ort::sys::OrtSession>,
+    inputs: Vec<CString>,
+    outputs: Vec<CString>,
+    limits: ScorerLimits,
+    // Released after the session: it refers to the environment.
+    _environment: Environment,
+}
+
+// SAFETY: an OrtSession may be used by any thread, and `Run` by several at once
+// (onnxruntime_c_api.h, "OrtApi::Run"; docs "Can I use the same session in several threads?").
+// The conformance suite and the stress test in tests/ run it from eight threads.
+unsafe impl Send for Session {}
+// SAFETY: as above; nothing but `Run` takes the pointer until `drop`.
+unsafe impl Sync for Session {}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: created in `load`, released once, and `&mut self` says that no run is under way.
+        unsafe { (ort::api().ReleaseSession)(self.raw.as_ptr()) };
+    }
+}
+
+impl Session {
+    pub(super) fn load(environment: &Environment, model: &LoadedPackage, threads: usize) -> ort::Result<Self> {
+        let options = OrtSession::builder(environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            // Memory plans are made per shape; they pay only when shapes repeat, which free dimensions deny.
+            .with_memory_pattern(!has_free_dims(&model.signature))?;
+        let path = CString::new(model.path.as_os_str().as_bytes())?;
+        let mut raw = std::ptr::null_mut();
+        let api = ort::api();
+        let options_ptr = options.ptr().cast_mut();
+        // SAFETY: the pointers are valid for the calls; `raw` is only written on success.
+        // `ort` creates sessions too, but panics on ports it does not know (sequences of sequences).
+        unsafe {
+            check((api.DisablePerSessionThreads)(options_ptr))?;
+            check((api.CreateSession)(environment.ptr(), path.as_ptr(), options_ptr, &mut raw))?;
+        }
+        let raw = NonNull::new(raw).ok_or_else(|| ort::Error::new("ONNX Runtime made no session"))?;
+        let names = |ports: &[drisse_core::Port]| {
+            ports.iter().map(|port| CString::new(&*port.name)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            raw,
+            inputs: names(&model.signature.inputs)?,
+            outputs: names(&model.signature.outputs)?,
+            limits: ScorerLimits { concurrency: threads.max(1), steady: !model.control_flow },
+            _environment: environment.clone(),
+        })
+    }
+
+    fn run(&self, work: Work<'_>, options: &RunOptions) -> ort::Result<SmallVec<[Option<Value<'static>>; 4]>> {
+        let mut names: SmallVec<[*const c_char; 4]> = SmallVec::new();
+        let mut values: SmallVec<[Value<'_>; 4]> = SmallVec::new();
+        for (place, tensor) in work.inputs.given() {
+            names.push(self.inputs[place].as_ptr());
+            values.push(Value::borrowing(tensor)?);
+        }
+        let inputs: SmallVec<[*const ort::sys::OrtValue; 4]> = values.iter().map(Value::as_ptr).collect();
+        let wanted: SmallVec<[*const c_char; 4]> =
+            work.outputs.iter().map(|&place| self.outputs[place].as_ptr()).collect();
+        let mut outputs: SmallVec<[*mut ort::sys::OrtValue; 4]> =
+            SmallVec::from_elem(std::ptr::null_mut(), wanted.len());
+        // SAFETY: names and values live until the call returns and are as many as stated; ONNX Runtime
+        // reads the inputs and writes one new value, ours to release, per output.
+        let status = unsafe {
+            (ort::api().Run)(
+                self.raw.as_ptr(),
+                options.ptr(),
+                names.as_ptr(),
+                inputs.as_ptr(),
+                inputs.len(),
+                wanted.as_ptr(),
+                wanted.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
+        // SAFETY: each pointer is null or a value that `Run` made for us; taken exactly once.
+        let outputs = outputs.into_iter().map(|raw| unsafe { Value::owning(raw) }).collect();
+        check(status)?;
+        Ok(outputs)
+    }
+}
+
+fn has_free_dims(signature: &Signature) -> bool {
+    let free = |port: &drisse_core::Port| {
+        let dims = port.tensor().and_then(|tensor| tensor.shape.as_ref());
+        dims.is_none_or(|dims| dims.iter().any(|dim| matches!(dim, drisse_core::Dim::Free(_))))
+    };
+    signature.inputs.iter().any(free)
+}
+
+impl Scorer for Session {
+    fn limits(&self) -> ScorerLimits {
+        self.limits
+    }
+
+    fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()> {
+        let internal = |error: ort::Error| Error::internal(message::one_line(error.message()));
+        let options = Arc::new(RunOptions::new().map_err(internal)?);
+        let terminate = Arc::clone(&options);
+        let hook = cancel.on_cancel(move || drop(terminate.terminate()));
+        let result = self.run(work, &options);
+        drop(hook);
+        let outputs = result.map_err(|error| {
+            if cancel.is_cancelled() {
+                return Error::new(ErrorKind::Cancelled, "the run was cancelled");
+            }
+            match message::run_failure(error.message()) {
+                (why, false) => Error::new(ErrorKind::Rejected, format!("the model failed on these inputs: {why}")),
+                (why, true) => Error::new(ErrorKind::TooLarge, format!("not enough memory for these inputs: {why}")),
+            }
+        })?;
+        for (&place, value) in work.outputs.iter().zip(&outputs) {
+            match value {
+                Some(value) => value.read(place, out)?,
+                None => out.output(place, drisse_core::ValueView::Other(&drisse_core::Value::Absent))?,
+            }
+        }
+        Ok(())
+    }
+}
