@@ -1,0 +1,165 @@
+//! What all connections share: the models, the keys, the limits, the metrics.
+
+use crate::config::Config;
+use crate::keys::Keys;
+use crate::metrics::Metrics;
+use crate::model::{Model, ModelSpec};
+use crate::warm;
+use crate::workers::Workers;
+use arc_swap::ArcSwap;
+use drisse_core::{Error, ErrorKind, Inputs, Result};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// The state of a server.
+pub struct App {
+    pub(crate) config: Config,
+    pub(crate) keys: Option<Keys>,
+    pub(crate) metrics: Metrics,
+    pub(crate) workers: Workers,
+    models: ArcSwap<Vec<Arc<Model>>>,
+    ready: AtomicBool,
+    draining: AtomicBool,
+    /// Bytes of bodies held right now.
+    held: AtomicUsize,
+    pub(crate) nonce: String,
+    requests: AtomicU64,
+}
+
+/// Bytes of a body that count against [`Config::max_held`] until dropped.
+pub(crate) struct Held<'a> {
+    app: &'a App,
+    bytes: usize,
+}
+
+impl App {
+    /// A server without models yet. Without `keys` it is open.
+    pub fn new(config: Config, keys: Option<Keys>) -> std::io::Result<Arc<Self>> {
+        let workers = Workers::start(config.threads)?;
+        let random = RandomState::new();
+        Ok(Arc::new(Self {
+            metrics: Metrics::new(),
+            nonce: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2)),
+            workers,
+            models: ArcSwap::default(),
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            config,
+            keys,
+        }))
+    }
+
+    /// Takes a loaded model in: warms it up, then serves it. A sample that fails is told, not fatal:
+    /// a made-up one (zeros) means nothing to some models.
+    pub fn add(&self, spec: ModelSpec, warm_up: Option<&Inputs>) -> Arc<Model> {
+        let lane = self.workers.add_lane(spec.scorer.limits().concurrency);
+        let metrics = self.metrics.model(spec.name.as_str());
+        let model = Arc::new(Model::new(spec, lane, metrics));
+        if let Some(inputs) = warm_up
+            && let Err(error) = warm::warm_up(&model, inputs)
+        {
+            tracing::warn!(model = %model.name, "the sample does not score: {error}");
+        }
+        let added = Arc::clone(&model);
+        self.models.rcu(|models| {
+            let mut models: Vec<_> = models.iter().filter(|other| other.name != added.name).cloned().collect();
+            models.push(Arc::clone(&added));
+            models
+        });
+        model
+    }
+
+    /// The models, in the order they were added.
+    pub(crate) fn models(&self) -> arc_swap::Guard<Arc<Vec<Arc<Model>>>> {
+        self.models.load()
+    }
+
+    /// The model of this name.
+    pub(crate) fn model(&self, name: &str) -> Result<Arc<Model>> {
+        let models = self.models();
+        if let Some(model) = models.iter().find(|model| model.name.as_str() == name) {
+            return Ok(Arc::clone(model));
+        }
+        Err(self.unknown(format!("there is no model `{}`", shown(name))))
+    }
+
+    /// The model, when there is exactly one.
+    pub(crate) fn only_model(&self) -> Result<Arc<Model>> {
+        match &***self.models() {
+            [only] => Ok(Arc::clone(only)),
+            _ => Err(self.unknown("the path names no model: use /score/NAME".to_owned())),
+        }
+    }
+
+    fn unknown(&self, what: String) -> Error {
+        if !self.ready.load(Relaxed) {
+            return Error::new(ErrorKind::Unavailable, "the server is still loading its models");
+        }
+        let models = self.models();
+        let served: Vec<_> = models.iter().take(12).map(|model| format!("`{}`", model.name)).collect();
+        let more = if models.len() > 12 { format!(" and {} more", models.len() - 12) } else { String::new() };
+        Error::new(ErrorKind::NotFound, format!("{what}; this server has {}{more}", served.join(", ")))
+    }
+
+    /// Says that every model was added.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Relaxed);
+    }
+
+    /// Says that the server will stop: it is not ready any more, and closes connections as they end.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed) && !self.is_draining()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Counts `bytes` as held, or refuses.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Held<'_>> {
+        let mut held = Held { app: self, bytes: 0 };
+        held.grow(bytes)?;
+        Ok(held)
+    }
+
+    /// A request's id, when its client gave none.
+    pub(crate) fn next_request_id(&self) -> String {
+        format!("{}-{:x}", &self.nonce[..12], self.requests.fetch_add(1, Relaxed))
+    }
+}
+
+impl Held<'_> {
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
+        let before = self.app.held.fetch_add(bytes, Relaxed);
+        self.bytes += bytes;
+        if before.saturating_add(bytes) <= self.app.config.max_held {
+            return Ok(());
+        }
+        let message = "the bodies of the requests under way fill the memory set aside for them";
+        Err(Error::new(ErrorKind::Overloaded, message))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.app.held.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// A name from a URL as an error repeats it.
+fn shown(name: &str) -> &str {
+    &name[..name.floor_char_boundary(64)]
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("models", &self.models()).finish_non_exhaustive()
+    }
+}

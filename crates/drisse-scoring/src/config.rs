@@ -1,0 +1,49 @@
+//! Every limit of a server, in one place.
+
+use std::time::Duration;
+
+/// What a server allows. The defaults suit a machine of any size.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A request that would wait longer than this before it runs is refused at once.
+    pub max_wait: Duration,
+    /// The longest a request may take, waiting and running; clients may ask for less.
+    pub scoring_timeout: Duration,
+    /// The longest body, in bytes, that is read.
+    pub max_body: usize,
+    /// Bytes of bodies held at a time, of all requests together.
+    pub max_held: usize,
+    /// Requests of one model that may wait, whatever their estimated time.
+    pub max_queue: usize,
+    /// Open connections; further ones are closed at once.
+    pub max_connections: usize,
+    /// A connection that has sent no whole request head by then is closed; also how long a
+    /// kept-alive connection may be idle.
+    pub header_timeout: Duration,
+    /// A body must have arrived by then.
+    pub body_timeout: Duration,
+    /// Bytes of a request's head.
+    pub max_head: usize,
+    /// How long requests under way may take after the server was told to stop.
+    pub drain_timeout: Duration,
+    /// Threads that serve connections, and as many that run models.
+    pub threads: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_wait: Duration::from_millis(500),
+            scoring_timeout: Duration::from_secs(60),
+            max_body: 100 << 20,
+            max_held: 512 << 20,
+            max_queue: 1000,
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            max_head: 32 << 10,
+            drain_timeout: Duration::from_secs(60),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}

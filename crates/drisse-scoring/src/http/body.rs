@@ -1,0 +1,75 @@
+//! Reading a body: whole, bounded in bytes and in time, counted against the server's memory.
+
+use crate::app::{App, Held};
+use bytes::{Bytes, BytesMut};
+use drisse_core::{Error, ErrorKind, Result};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use std::time::Instant;
+use tokio::time::timeout_at;
+
+/// A whole body, and its place in the server's memory.
+pub(crate) struct Read<'a> {
+    pub(crate) bytes: Bytes,
+    _held: Held<'a>,
+}
+
+/// Reads `body` within `deadline` and the server's own limits.
+pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Result<Read<'_>> {
+    let limit = app.config.max_body;
+    let announced = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(too_large(limit));
+    }
+    // What is announced is held from the start, so that no later frame is refused half way.
+    let mut held = app.hold(announced)?;
+    let until = deadline.min(Instant::now() + app.config.body_timeout);
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = match timeout_at(until.into(), body.frame()).await {
+            Ok(frame) => frame,
+            Err(_) => return Err(too_slow(app, deadline, until)),
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|error| broken(&error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
+        if so_far > limit {
+            return Err(too_large(limit));
+        }
+        if so_far > announced {
+            held.grow(data.len())?;
+        }
+        match &first {
+            None => first = Some(data),
+            Some(head) => {
+                if rest.is_empty() {
+                    // Memory follows what has arrived, not what was promised.
+                    rest.reserve(announced.min(so_far * 2).max(so_far));
+                    rest.extend_from_slice(head);
+                    first = Some(Bytes::new());
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+    }
+    let bytes = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
+    Ok(Read { bytes, _held: held })
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(ErrorKind::TooLarge, format!("the body is over the limit of {limit} bytes"))
+}
+
+fn too_slow(app: &App, deadline: Instant, until: Instant) -> Error {
+    if until == deadline {
+        return Error::new(ErrorKind::DeadlineExceeded, "the deadline passed before the body had arrived");
+    }
+    let seconds = app.config.body_timeout.as_secs_f64();
+    Error::new(ErrorKind::RequestTimeout, format!("the body did not arrive within {seconds} s"))
+}
+
+fn broken(error: &hyper::Error) -> Error {
+    Error::invalid(format!("the body ended early or is malformed: {error}"))
+}

@@ -1,0 +1,125 @@
+//! Answers: a status, a body, and the headers every answer has.
+
+use crate::app::App;
+use bytes::Bytes;
+use drisse_core::{Error, ErrorKind};
+use drisse_wire::ErrorShape;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::StatusCode;
+use hyper::http::request::Parts;
+
+pub(crate) type Response = hyper::Response<Full<Bytes>>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+
+/// A longer id is not repeated; it would only be there to fill logs.
+const MAX_ID: usize = 200;
+
+/// A successful answer.
+pub(crate) struct Reply {
+    pub(super) status: u16,
+    content_type: Option<HeaderValue>,
+    body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn empty(status: u16) -> Self {
+        Self { status, content_type: None, body: Bytes::new() }
+    }
+
+    pub(crate) fn text(text: impl Into<Bytes>) -> Self {
+        Self { status: 200, content_type: Some(TEXT), body: text.into() }
+    }
+
+    pub(crate) fn json(body: impl Into<Bytes>) -> Self {
+        Self { status: 200, content_type: Some(JSON), body: body.into() }
+    }
+
+    /// The same with another media type.
+    pub(crate) fn of_type(self, content_type: &'static str) -> Self {
+        Self { content_type: Some(HeaderValue::from_static(content_type)), ..self }
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        let mut response = Response::new(Full::new(self.body));
+        *response.status_mut() = status(self.status);
+        if let Some(content_type) = self.content_type {
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+        }
+        response
+    }
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// An error in its protocol's shape, with the headers its kind calls for.
+pub(crate) fn error(shape: ErrorShape, error: &Error) -> Response {
+    let body = drisse_wire::error_body(shape, error);
+    let mut response = Reply { status: drisse_wire::http_status(error.kind()), ..Reply::json(body) }.into_response();
+    let headers = response.headers_mut();
+    match error.kind() {
+        ErrorKind::Unauthenticated => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        ErrorKind::Overloaded | ErrorKind::Unavailable => {
+            let wait = error.retry_after_hint().unwrap_or_default();
+            headers.insert(RETRY_AFTER, HeaderValue::from((wait.as_secs_f64().ceil() as u64).max(1)));
+        }
+        ErrorKind::MethodNotAllowed => {
+            let allowed = if error.message().contains("POST,") { "POST" } else { "GET, HEAD" };
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        // What is left of the body is not worth reading.
+        ErrorKind::TooLarge | ErrorKind::RequestTimeout => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// The ids by which a client and an operator find the same request again.
+pub(crate) struct Ids {
+    pub(super) request: String,
+    header: HeaderValue,
+    client: Option<HeaderValue>,
+    http1: bool,
+}
+
+impl Ids {
+    /// The client's ids, or one of the server's making.
+    pub(crate) fn of(head: &Parts, app: &App) -> Self {
+        let plain = |value: &&HeaderValue| value.len() <= MAX_ID && value.to_str().is_ok();
+        let header = head.headers.get(REQUEST_ID).filter(plain).cloned();
+        let given = header.as_ref().and_then(|header| header.to_str().ok()).map(str::to_owned);
+        let id = given.unwrap_or_else(|| app.next_request_id());
+        let header = header.or_else(|| HeaderValue::from_str(&id).ok());
+        Self {
+            header: header.unwrap_or(HeaderValue::from_static("")),
+            request: id,
+            client: head.headers.get(CLIENT_REQUEST_ID).filter(plain).cloned(),
+            http1: head.version < hyper::Version::HTTP_2,
+        }
+    }
+
+    /// The answer with the ids; one of a server that stops closes its connection (HTTP/2 says so itself).
+    pub(crate) fn put_on(self, mut response: Response, closing: bool) -> Response {
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, self.header);
+        if let Some(client) = self.client {
+            headers.insert(CLIENT_REQUEST_ID, client);
+        }
+        if self.http1 && closing {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if !self.http1 {
+            headers.remove(CONNECTION);
+        }
+        response
+    }
+}

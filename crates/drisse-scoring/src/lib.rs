@@ -1,0 +1,30 @@
+//! The scoring server, complete by itself: HTTP/1.1 and HTTP/2 on one port, keys, TLS, admission,
+//! queue, engine, metrics, and an admin listener of its own.
+//!
+//! ```text
+//! connection → router → keys → body → decode (drisse-wire) → score ─┬─ inline, a tiny model
+//!                                                                  └─ queue → worker → engine
+//! ```
+#![warn(missing_docs)]
+
+mod app;
+mod config;
+mod http;
+mod keys;
+mod listen;
+mod metrics;
+mod model;
+mod score;
+mod server;
+mod tls;
+mod warm;
+mod watch;
+mod workers;
+
+pub use app::App;
+pub use config::Config;
+pub use keys::{Keys, KeysError};
+pub use listen::{AdminListener, BindError, Listeners};
+pub use model::{Model, ModelSpec};
+pub use server::{Server, ServerError};
+pub use tls::{Tls, TlsError};

@@ -1,0 +1,86 @@
+//! Sockets, bound before anything is loaded, so that a taken port is told at once.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Connections the system holds until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Where a server listens.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For scoring.
+    pub tcp: Vec<std::net::TcpListener>,
+    /// For scoring, on this machine.
+    pub unix: Vec<std::os::unix::net::UnixListener>,
+    /// For operators, probes and Prometheus.
+    pub admin: Option<AdminListener>,
+}
+
+/// The admin listener's socket. What changes something is served only where it cannot be reached from afar.
+#[derive(Debug)]
+pub enum AdminListener {
+    /// An address; beyond loopback it is read-only.
+    Tcp(std::net::TcpListener),
+    /// A path.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// Why a socket cannot be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address.
+    #[error("cannot listen on {address}")]
+    Tcp {
+        /// Which.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A path.
+    #[error("cannot listen on unix:{}", path.display())]
+    Unix {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Listeners {
+    /// Binds an address.
+    pub fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+        let bind = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        };
+        bind().map_err(|source| BindError::Tcp { address, source })
+    }
+
+    /// Binds a path, readable by this user alone; takes the place of a socket nobody serves any more.
+    pub fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
+        let bind = || {
+            if UnixStream::connect(path).is_ok() {
+                return Err(std::io::Error::from(std::io::ErrorKind::AddrInUse));
+            }
+            // Made elsewhere, closed to others, then put in place: there is no moment at which it is open.
+            let mut fresh = path.as_os_str().to_owned();
+            fresh.push(format!(".{}", std::process::id()));
+            let fresh = PathBuf::from(fresh);
+            let _ = std::fs::remove_file(&fresh);
+            let listener = std::os::unix::net::UnixListener::bind(&fresh)?;
+            std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+            std::fs::rename(&fresh, path)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        bind().map_err(|source| BindError::Unix { path: path.to_owned(), source })
+    }
+}

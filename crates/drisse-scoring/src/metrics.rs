@@ -1,0 +1,195 @@
+//! What Prometheus reads. Labels come from the server's own tables, never from a client.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Bounds of every latency histogram, in seconds: from under a tiny model's run to over any patience.
+const SECONDS: [f64; 18] = [
+    25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    60.0,
+];
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ModelLabel {
+    model: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RequestLabels {
+    model: String,
+    status: u16,
+}
+
+/// The registry and the families in it.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_time: Family<ModelLabel, Histogram, fn() -> Histogram>,
+    queue_time: Family<ModelLabel, Histogram, fn() -> Histogram>,
+    compute_time: Family<ModelLabel, Histogram, fn() -> Histogram>,
+    waiting: Family<ModelLabel, Gauge>,
+    rejected: Family<ModelLabel, Counter>,
+    not_finite: Family<ModelLabel, Counter>,
+    /// Connections open now.
+    pub(crate) connections: Gauge,
+    /// Requests whose key was missing or wrong.
+    pub(crate) refused_keys: Counter,
+    /// Times a changed keys or certificate file could not be used.
+    pub(crate) reload_failures: Counter,
+}
+
+/// One model's series, looked up once.
+#[derive(Debug)]
+pub(crate) struct ModelMetrics {
+    name: String,
+    succeeded: Counter,
+    requests: Family<RequestLabels, Counter>,
+    pub(crate) request_time: Histogram,
+    pub(crate) queue_time: Histogram,
+    pub(crate) compute_time: Histogram,
+    waiting: Gauge,
+    pub(crate) rejected: Counter,
+    pub(crate) not_finite: Counter,
+}
+
+/// Counts a request as waiting or running until dropped.
+pub(crate) struct Waiting<'a>(&'a Gauge);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn latency() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("drisse");
+        let histogram = || Family::new_with_constructor(latency as fn() -> Histogram);
+        let metrics = Self {
+            requests: Family::default(),
+            request_time: histogram(),
+            queue_time: histogram(),
+            compute_time: histogram(),
+            waiting: Family::default(),
+            rejected: Family::default(),
+            not_finite: Family::default(),
+            connections: Gauge::default(),
+            refused_keys: Counter::default(),
+            reload_failures: Counter::default(),
+            registry: Registry::default(),
+        };
+        let r = &mut registry;
+        r.register("requests", "Scoring requests, by model and HTTP status", metrics.requests.clone());
+        let unit = Unit::Seconds;
+        let help = "From a request's head to its answer";
+        r.register_with_unit("request_duration", help, unit.clone(), metrics.request_time.clone());
+        let help = "From the queue's end to its start";
+        r.register_with_unit("queue_duration", help, unit.clone(), metrics.queue_time.clone());
+        let help = "In the engine, with encoding the outputs";
+        r.register_with_unit("compute_duration", help, unit, metrics.compute_time.clone());
+        r.register("waiting_requests", "Requests queued or running on a worker", metrics.waiting.clone());
+        r.register("rejected_requests", "Requests refused because of overload", metrics.rejected.clone());
+        let help = "NaN and infinities that JSON answers carried as null";
+        r.register("not_finite_outputs", help, metrics.not_finite.clone());
+        r.register("connections", "Open connections", metrics.connections.clone());
+        r.register("refused_keys", "Requests whose key was missing or wrong", metrics.refused_keys.clone());
+        let help = "Changed key or certificate files that could not be used";
+        r.register("reload_failures", help, metrics.reload_failures.clone());
+        registry.register_collector(Box::new(Process));
+        Self { registry, ..metrics }
+    }
+
+    pub(crate) fn model(&self, name: &str) -> ModelMetrics {
+        let label = ModelLabel { model: name.to_owned() };
+        ModelMetrics {
+            name: name.to_owned(),
+            succeeded: self.requests.get_or_create(&RequestLabels { model: name.to_owned(), status: 200 }).clone(),
+            requests: self.requests.clone(),
+            request_time: self.request_time.get_or_create(&label).clone(),
+            queue_time: self.queue_time.get_or_create(&label).clone(),
+            compute_time: self.compute_time.get_or_create(&label).clone(),
+            waiting: self.waiting.get_or_create(&label).clone(),
+            rejected: self.rejected.get_or_create(&label).clone(),
+            not_finite: self.not_finite.get_or_create(&label).clone(),
+        }
+    }
+
+    /// Everything, in OpenMetrics' text form.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string fails only when a metric's own encoder does.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl ModelMetrics {
+    pub(crate) fn finished(&self, status: u16, seconds: f64) {
+        if status == 200 {
+            self.succeeded.inc();
+        } else {
+            self.requests.get_or_create(&RequestLabels { model: self.name.clone(), status }).inc();
+        }
+        self.request_time.observe(seconds);
+    }
+
+    pub(crate) fn waiting(&self) -> Waiting<'_> {
+        self.waiting.inc();
+        Waiting(&self.waiting)
+    }
+}
+
+/// The process itself, read from /proc when asked.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kib = |field: &str| -> i64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            line.and_then(|rest| rest.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
+        };
+        let memory = ConstGauge::new(kib("VmRSS:") * 1024);
+        let descriptor = encoder.encode_descriptor(
+            "process_resident_memory",
+            "Resident memory",
+            Some(&Unit::Bytes),
+            memory.metric_type(),
+        )?;
+        memory.encode(descriptor)?;
+        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let files = ConstGauge::new(i64::try_from(files).unwrap_or(i64::MAX));
+        let descriptor =
+            encoder.encode_descriptor("process_open_fds", "Open file descriptors", None, files.metric_type())?;
+        files.encode(descriptor)?;
+        let cpu = ConstCounter::<f64>::new(cpu_seconds());
+        let descriptor = encoder.encode_descriptor(
+            "process_cpu",
+            "Processor time used",
+            Some(&Unit::Seconds),
+            EncodeMetric::metric_type(&cpu),
+        )?;
+        cpu.encode(descriptor)
+    }
+}
+
+/// User and system time, from /proc/self/stat (fields 14 and 15, in ticks of 10 ms).
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name in parentheses, which may hold spaces.
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
+}
+

@@ -1,0 +1,133 @@
+//! One served model, and what the server has learned of it.
+
+use crate::metrics::ModelMetrics;
+use crate::workers::LaneId;
+use drisse_core::{Error, ErrorKind, ModelName, Result, Scorer, ScorerLimits, Signature};
+use drisse_wire::v2::AnswerParts;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// A run at most this long may happen on the connection's own thread: a hop to a worker
+/// and back costs 10 to 20 µs, and the other connections of the thread wait no longer than this.
+const INLINE: Duration = Duration::from_micros(150);
+
+/// Runs on the connection's thread that took over four times [`INLINE`], net of shorter ones,
+/// before the ceiling comes down: one preempted run is no reason.
+const INLINE_STRIKES: u32 = 8;
+
+/// A model that was loaded, as the server is told of it.
+pub struct ModelSpec {
+    /// The name in paths and answers.
+    pub name: ModelName,
+    /// The version, as V2 prints it.
+    pub version: String,
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// V2's `platform`: which engine and format.
+    pub platform: &'static str,
+    /// A `/score` body this model takes.
+    pub sample: Option<String>,
+    /// The model itself.
+    pub scorer: Box<dyn Scorer>,
+}
+
+/// A served model.
+pub struct Model {
+    pub(crate) name: ModelName,
+    pub(crate) version: String,
+    pub(crate) platform: &'static str,
+    pub(crate) signature: Arc<Signature>,
+    pub(crate) parts: Arc<AnswerParts>,
+    pub(crate) sample: Option<String>,
+    pub(crate) scorer: Box<dyn Scorer>,
+    pub(crate) limits: ScorerLimits,
+    pub(crate) lane: LaneId,
+    pub(crate) metrics: ModelMetrics,
+    pub(crate) digest: OnceLock<String>,
+    learned: Learned,
+}
+
+/// What runs have shown. Races between threads lose an update, not more.
+#[derive(Debug, Default)]
+struct Learned {
+    /// Nanoseconds a run takes: an average that forgets.
+    service_time: AtomicU64,
+    /// Inputs of at most this many bytes run inline.
+    inline_bytes: AtomicUsize,
+    strikes: AtomicU32,
+}
+
+impl Model {
+    pub(crate) fn new(spec: ModelSpec, lane: LaneId, metrics: ModelMetrics) -> Self {
+        let limits = spec.scorer.limits();
+        Self {
+            parts: Arc::new(AnswerParts::new(spec.name.as_str(), &spec.version, &spec.signature)),
+            signature: Arc::new(spec.signature),
+            name: spec.name,
+            version: spec.version,
+            platform: spec.platform,
+            sample: spec.sample,
+            scorer: spec.scorer,
+            limits,
+            lane,
+            metrics,
+            digest: OnceLock::new(),
+            learned: Learned::default(),
+        }
+    }
+
+    /// States the digest of the model's files, once it is known.
+    pub fn set_digest(&self, digest: String) {
+        // Set once, by the one who computes it.
+        let _ = self.digest.set(digest);
+    }
+
+    /// A refusal unless `version` is this model's.
+    pub(crate) fn check_version(&self, version: &str) -> Result<()> {
+        if version == self.version {
+            return Ok(());
+        }
+        let (name, serves) = (&self.name, &self.version);
+        let message = format!("model `{name}` has no version `{version}`; the one served is `{serves}`");
+        Err(Error::new(ErrorKind::NotFound, message))
+    }
+
+    /// How long a run takes on average; zero before the first.
+    pub(crate) fn service_time(&self) -> Duration {
+        Duration::from_nanos(self.learned.service_time.load(Relaxed))
+    }
+
+    /// Whether a run on inputs of `bytes` is short enough for the connection's own thread.
+    pub(crate) fn runs_inline(&self, bytes: usize) -> bool {
+        bytes <= self.learned.inline_bytes.load(Relaxed)
+    }
+
+    /// Learns from a run of `took` on inputs of `bytes`.
+    pub(crate) fn learn(&self, took: Duration, bytes: usize, inline: bool) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.learned.service_time.load(Relaxed);
+        // 1/8 of the new: about the last twenty runs count.
+        let after = if before == 0 { nanos } else { before - before / 8 + nanos / 8 };
+        self.learned.service_time.store(after.max(1), Relaxed);
+        let strikes = self.learned.strikes.load(Relaxed);
+        match inline {
+            true if took > 4 * INLINE && strikes + 1 >= INLINE_STRIKES => {
+                self.learned.inline_bytes.store(bytes / 2, Relaxed);
+                self.learned.strikes.store(0, Relaxed);
+            }
+            true if took > 4 * INLINE => self.learned.strikes.store(strikes + 1, Relaxed),
+            true if strikes > 0 => self.learned.strikes.store(strikes - 1, Relaxed),
+            false if self.limits.steady && took <= INLINE => {
+                self.learned.inline_bytes.fetch_max(bytes, Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}:{})", self.name, self.version)
+    }
+}

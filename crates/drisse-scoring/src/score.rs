@@ -1,0 +1,105 @@
+//! The one scoring function every protocol calls: check, admit, run, and hand back the sink.
+
+use crate::app::App;
+use crate::model::Model;
+use drisse_core::{Cancel, Error, ErrorKind, Inputs, Result, Sink, Work};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// A decoded request.
+pub(crate) struct Request<S> {
+    pub(crate) inputs: Inputs,
+    pub(crate) outputs: Vec<usize>,
+    pub(crate) deadline: Instant,
+    /// Encodes outputs while they are in the engine's memory.
+    pub(crate) sink: S,
+}
+
+/// Scores `request` with `model`. Dropping the future ends the work.
+pub(crate) async fn score<S>(app: &App, model: &Arc<Model>, request: Request<S>) -> Result<S>
+where
+    S: Sink + Send + 'static,
+{
+    request.inputs.check(&model.signature)?;
+    if request.deadline <= Instant::now() {
+        return Err(late(model, "the request arrived"));
+    }
+    let bytes = request.inputs.byte_len();
+    if model.runs_inline(bytes) {
+        return run(model, request, bytes, &Cancel::new(), true);
+    }
+    admit(app, model, request.deadline)?;
+
+    let deadline = request.deadline;
+    let cancel = Cancel::new();
+    let (answer, answered) = oneshot::channel();
+    let queued_at = Instant::now();
+    let work = {
+        let (model, cancel) = (Arc::clone(model), cancel.clone());
+        Box::new(move || {
+            model.metrics.queue_time.observe(queued_at.elapsed().as_secs_f64());
+            // The receiver is gone when the client is.
+            let _ = answer.send(run(&model, request, bytes, &cancel, false));
+        })
+    };
+    let ticket = app.workers.push(model.lane, app.config.max_queue, deadline, &cancel, work);
+    let Some(_ticket) = ticket else { return Err(overloaded(model, app.config.max_queue, Duration::ZERO)) };
+    let _waiting = model.metrics.waiting();
+    match tokio::time::timeout_at(deadline.into(), answered).await {
+        Ok(Ok(result)) => result,
+        // Dropped by a worker: the deadline passed before its turn came.
+        Ok(Err(_)) | Err(_) => Err(late(model, "the answer was there")),
+    }
+}
+
+/// Refuses at once what could not start in time.
+fn admit(app: &App, model: &Model, deadline: Instant) -> Result<()> {
+    let (queued, busy) = app.workers.waiting(model.lane);
+    if !busy {
+        return Ok(());
+    }
+    let lanes = u32::try_from(model.limits.concurrency.min(app.config.threads).max(1)).unwrap_or(1);
+    let wait = model.service_time().saturating_mul(u32::try_from(queued).unwrap_or(u32::MAX)) / lanes;
+    let patience = app.config.max_wait.min(deadline.saturating_duration_since(Instant::now()));
+    if wait > patience { Err(overloaded(model, queued, wait)) } else { Ok(()) }
+}
+
+fn overloaded(model: &Model, queued: usize, wait: Duration) -> Error {
+    let name = &model.name;
+    model.metrics.rejected.inc();
+    let message = format!(
+        "model `{name}` is overloaded: {queued} requests wait, about {} ms; send fewer at once, or add replicas",
+        wait.as_millis()
+    );
+    Error::new(ErrorKind::Overloaded, message).retry_after(wait)
+}
+
+fn late(model: &Model, before: &str) -> Error {
+    let message = format!("the deadline passed before {before} (model `{}`)", model.name);
+    Error::new(ErrorKind::DeadlineExceeded, message)
+}
+
+/// Runs the model on this thread.
+fn run<S: Sink>(
+    model: &Model,
+    mut request: Request<S>,
+    bytes: usize,
+    cancel: &Cancel,
+    inline: bool,
+) -> Result<S> {
+    let started = Instant::now();
+    let work = Work { inputs: &request.inputs, outputs: &request.outputs };
+    let result = catch_unwind(AssertUnwindSafe(|| model.scorer.score(work, cancel, &mut request.sink)));
+    let took = started.elapsed();
+    model.metrics.compute_time.observe(took.as_secs_f64());
+    match result {
+        Ok(Ok(())) => {
+            model.learn(took, bytes, inline);
+            Ok(request.sink)
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(Error::internal(format!("model `{}` panicked; the server's log has the place", model.name))),
+    }
+}

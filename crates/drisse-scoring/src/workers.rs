@@ -1,0 +1,253 @@
+//! The threads that run models, and the bounded queues in front of them: one lane per model,
+//! served in turn, so that a busy model does not starve the others.
+
+use drisse_core::Cancel;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// A piece of work. Dropped without being called when its deadline passed or nobody waits for it.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// Names a model's lane.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct LaneId(u64);
+
+struct Job {
+    id: u64,
+    deadline: Instant,
+    cancel: Cancel,
+    work: Work,
+}
+
+struct Lane {
+    jobs: VecDeque<Job>,
+    running: usize,
+    concurrency: usize,
+    /// Whether the lane stands in `State::turns`.
+    queued: bool,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: HashMap<LaneId, Lane>,
+    /// Lanes that have a job and may run one more.
+    turns: VecDeque<LaneId>,
+    next: u64,
+    stopping: bool,
+}
+
+/// The pool. Dropping the last handle ends its threads once they are idle.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+/// A place in a queue, given up when dropped: work that did not start is forgotten, work
+/// under way is told to end.
+pub(crate) struct Ticket {
+    shared: Arc<Shared>,
+    lane: LaneId,
+    job: u64,
+    cancel: Cancel,
+}
+
+impl Workers {
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new() });
+        let thread = |nth| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("worker-{nth}")).spawn(move || shared.work())
+        };
+        let threads = (0..threads.max(1)).map(thread).collect::<Result<_, _>>()?;
+        Ok(Self { shared, threads })
+    }
+
+    /// A lane for a model that gains from `concurrency` runs at once.
+    pub(crate) fn add_lane(&self, concurrency: usize) -> LaneId {
+        let mut state = self.shared.lock();
+        state.next += 1;
+        let id = LaneId(state.next);
+        let lane = Lane { jobs: VecDeque::new(), running: 0, concurrency: concurrency.max(1), queued: false };
+        state.lanes.insert(id, lane);
+        id
+    }
+
+    /// How many jobs wait in a lane, and whether all its turns are taken.
+    pub(crate) fn waiting(&self, lane: LaneId) -> (usize, bool) {
+        let state = self.shared.lock();
+        state.lanes.get(&lane).map_or((0, false), |lane| (lane.jobs.len(), lane.running >= lane.concurrency))
+    }
+
+    /// Puts work at the end of a lane; `None` when `max` jobs wait there already.
+    pub(crate) fn push(
+        &self,
+        lane: LaneId,
+        max: usize,
+        deadline: Instant,
+        cancel: &Cancel,
+        work: Work,
+    ) -> Option<Ticket> {
+        let mut state = self.shared.lock();
+        state.next += 1;
+        let id = state.next;
+        let queue = state.lanes.get_mut(&lane)?;
+        if queue.jobs.len() >= max {
+            return None;
+        }
+        queue.jobs.push_back(Job { id, deadline, cancel: cancel.clone(), work });
+        state.take_turn(lane);
+        drop(state);
+        self.shared.wake.notify_one();
+        Some(Ticket { shared: Arc::clone(&self.shared), lane, job: id, cancel: cancel.clone() })
+    }
+
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        let forgotten: Vec<Job> = {
+            let mut state = self.shared.lock();
+            state.stopping = true;
+            state.lanes.values_mut().flat_map(|lane| lane.jobs.drain(..)).collect()
+        };
+        drop(forgotten);
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // Work is caught where it panics; a thread that panicked all the same has ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let forgotten = {
+            let mut state = self.shared.lock();
+            state.lanes.get_mut(&self.lane).and_then(|lane| {
+                let place = lane.jobs.iter().position(|job| job.id == self.job)?;
+                lane.jobs.remove(place)
+            })
+        };
+        // Its drop may take locks of its own: not under ours.
+        drop(forgotten);
+        self.cancel.cancel();
+    }
+}
+
+impl State {
+    fn take_turn(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if !lane.queued && !lane.jobs.is_empty() && lane.running < lane.concurrency {
+            lane.queued = true;
+            self.turns.push_back(id);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            let Some(id) = state.turns.pop_front() else {
+                if state.stopping {
+                    return;
+                }
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let Some(lane) = state.lanes.get_mut(&id) else { continue };
+            lane.queued = false;
+            let Some(job) = lane.jobs.pop_front() else { continue };
+            lane.running += 1;
+            state.take_turn(id);
+            let more = !state.turns.is_empty();
+            drop(state);
+            if more {
+                self.wake.notify_one();
+            }
+            if job.cancel.is_cancelled() || job.deadline <= Instant::now() {
+                drop(job);
+            } else {
+                (job.work)();
+            }
+            state = self.lock();
+            if let Some(lane) = state.lanes.get_mut(&id) {
+                lane.running -= 1;
+            }
+            state.take_turn(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn lanes_take_turns() {
+        let workers = Workers::start(1).unwrap();
+        let (busy, other) = (workers.add_lane(1), workers.add_lane(1));
+        let (go, gate) = mpsc::channel::<()>();
+        let (tell, order) = mpsc::channel();
+        let push = |lane, name: &'static str| {
+            let tell = tell.clone();
+            workers.push(lane, 10, soon(), &Cancel::new(), Box::new(move || tell.send(name).unwrap())).unwrap()
+        };
+        let first = workers.push(busy, 10, soon(), &Cancel::new(), Box::new(move || gate.recv().unwrap())).unwrap();
+        let _tickets = [push(busy, "b1"), push(busy, "b2"), push(other, "o")];
+        go.send(()).unwrap();
+        assert_eq!(order.iter().take(3).collect::<Vec<_>>(), ["o", "b1", "b2"]);
+        drop(first);
+    }
+
+    #[test]
+    fn a_full_lane_refuses_and_a_ticket_that_goes_frees_its_place() {
+        let workers = Workers::start(1).unwrap();
+        let lane = workers.add_lane(1);
+        let (go, gate) = mpsc::channel::<()>();
+        let (started, running) = mpsc::channel();
+        let block = move || {
+            started.send(()).unwrap();
+            gate.recv().unwrap();
+        };
+        let blocking = workers.push(lane, 1, soon(), &Cancel::new(), Box::new(block)).unwrap();
+        running.recv().unwrap();
+        let waiting = workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| panic!("nobody waits for it")));
+        assert!(waiting.is_some());
+        assert!(workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| ())).is_none());
+        assert_eq!(workers.waiting(lane), (1, true));
+        drop(waiting);
+        assert_eq!(workers.waiting(lane).0, 0);
+        go.send(()).unwrap();
+        drop(workers);
+        drop(blocking);
+    }
+
+    #[test]
+    fn work_past_its_deadline_is_dropped() {
+        let workers = Workers::start(1).unwrap();
+        let lane = workers.add_lane(1);
+        let (tell, told) = mpsc::channel::<()>();
+        let late = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
+        let work = Box::new(move || tell.send(()).unwrap());
+        let _ticket = workers.push(lane, 1, late, &Cancel::new(), work).unwrap();
+        assert!(told.recv().is_err(), "its sender went without sending");
+    }
+}

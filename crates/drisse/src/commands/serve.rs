@@ -1,0 +1,139 @@
+//! `drisse serve`: one scoring server, complete by itself.
+
+mod banner;
+mod load;
+
+use crate::cli::{Endpoint, Output, Serve};
+use crate::failure::Failure;
+use crate::{printer, wiring};
+use anyhow::Context;
+use banner::Endpoints;
+use drisse_scoring::{AdminListener, App, Config, Keys, Listeners, Server, Tls};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// Interrupted from the keyboard: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+
+pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure> {
+    let sources = load::open(arguments)?;
+    let keys = arguments.keys.as_deref().map(Keys::open).transpose().context("cannot serve")?;
+    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::open(certificate, key).context("cannot serve HTTPS")?),
+        _ => None,
+    };
+    let (listeners, endpoints) = listen(arguments, keys.is_some())?;
+    let config = Config {
+        max_wait: arguments.max_wait,
+        scoring_timeout: arguments.scoring_timeout,
+        max_body: arguments.max_body,
+        max_held: Config::default().max_held.max(2 * arguments.max_body),
+        ..Config::default()
+    };
+    let threads = config.threads;
+    let app = App::new(config, keys).context("cannot start the server's threads")?;
+    let server = Server::new(Arc::clone(&app), listeners, tls);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the server")?;
+
+    // The server answers while models load, so that probes see it live and not ready.
+    let (loaded, loading) = oneshot::channel();
+    std::thread::scope(|scope| {
+        let loader = std::thread::Builder::new().name("loader".to_owned());
+        let load = || {
+            let result = wiring::onnx_engine(arguments.onnxruntime.as_deref(), threads)
+                .and_then(|engine| load::all(&app, &*engine, sources, arguments.sample.as_deref()));
+            let result = result.map(|models| banner::print(arguments, &endpoints, &models, output));
+            // The receiver is gone when the server was stopped before it was ready.
+            let _ = loaded.send(result);
+        };
+        loader.spawn_scoped(scope, load).context("cannot start the loader's thread")?;
+        runtime.block_on(serve(&app, server, loading))
+    })
+}
+
+async fn serve(
+    app: &App,
+    server: Server,
+    loading: oneshot::Receiver<Result<(), Failure>>,
+) -> Result<ExitCode, Failure> {
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut ended = Ok(ExitCode::SUCCESS);
+    let stop = async {
+        tokio::select! {
+            Ok(Err(failure)) = loading => ended = Err(failure),
+            _ = terminate.recv() => tracing::info!("stopping: answering the requests under way"),
+            _ = interrupt.recv() => {
+                printer::note("stopping: answering the requests under way (again to stop at once)");
+                ended = Ok(ExitCode::from(INTERRUPTED));
+            }
+        }
+    };
+    let _ = app;
+    let mut again = on(SignalKind::interrupt())?;
+    let stopped_twice = async {
+        again.recv().await;
+        again.recv().await;
+    };
+    tokio::select! {
+        result = server.run(stop) => {
+            result.context("the server failed").map_err(|error| Failure { code: 2, ..error.into() })?;
+            ended
+        }
+        () = stopped_twice => Ok(ExitCode::from(INTERRUPTED)),
+    }
+}
+
+fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    Ok(signal(kind).context("cannot wait for signals")?)
+}
+
+/// Binds what was asked for; refuses to be open to other machines unless told to.
+fn listen(arguments: &Serve, keys: bool) -> Result<(Listeners, Endpoints), Failure> {
+    let tcp = arguments.listen.or_else(|| arguments.unix.is_none().then_some(DEFAULT_LISTEN));
+    if let Some(address) = tcp.filter(|address| !address.ip().is_loopback() && !keys && !arguments.no_auth) {
+        let message = format!("cannot listen on {address}: other machines could score without a key");
+        let hint = "give --keys FILE with one key a line (`openssl rand -hex 32 > keys; chmod 600 keys`), or \
+                    --no-auth to let everybody in";
+        return Err(Failure::new(message).hint(hint));
+    }
+    let bound = || -> Result<(Listeners, Endpoints), drisse_scoring::BindError> {
+        let mut listeners = Listeners::default();
+        let mut endpoints = Endpoints::default();
+        if let Some(address) = tcp {
+            let listener = Listeners::bind_tcp(address)?;
+            endpoints.tcp = listener.local_addr().ok();
+            listeners.tcp.push(listener);
+        }
+        if let Some(path) = &arguments.unix {
+            listeners.unix.push(Listeners::bind_unix(path)?);
+            endpoints.unix = Some(path.clone());
+        }
+        listeners.admin = match &arguments.admin {
+            None => None,
+            Some(Endpoint::Unix(path)) => {
+                endpoints.admin = Some(format!("unix:{}", path.display()));
+                Some(AdminListener::Unix(Listeners::bind_unix(path)?))
+            }
+            Some(Endpoint::Tcp(address)) => {
+                let listener = Listeners::bind_tcp(*address)?;
+                endpoints.admin = listener.local_addr().ok().map(|address| format!("http://{address}"));
+                Some(AdminListener::Tcp(listener))
+            }
+        };
+        Ok((listeners, endpoints))
+    };
+    bound().map_err(|error| {
+        let taken = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<std::io::Error>())
+            .is_some_and(|source| source.kind() == std::io::ErrorKind::AddrInUse);
+        let failure = Failure::from(anyhow::Error::new(error));
+        if taken { failure.hint("another program listens there: choose another with --listen ADDRESS:PORT") } else { failure }
+    })
+}

@@ -1,0 +1,138 @@
+//! What a server prints when it is ready: where it is, what it takes, a line to paste.
+
+use super::load::{Sample, Served};
+use crate::cli::{Output, Serve};
+use crate::printer;
+use drisse_wire::documents;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// A made-up sample up to this long stands in the line itself.
+const MAX_INLINE: usize = 240;
+
+/// Models described one by one; of more, only the number is told.
+const MAX_SHOWN: usize = 8;
+
+/// Where the server listens, as bound.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    pub(super) tcp: Option<SocketAddr>,
+    pub(super) unix: Option<PathBuf>,
+    pub(super) admin: Option<String>,
+}
+
+pub(super) fn print(arguments: &Serve, endpoints: &Endpoints, models: &[Served], output: Output) {
+    match output {
+        Output::Json => printer::result(output, || document(arguments, endpoints, models), String::new),
+        Output::Text => printer::note(text(arguments, endpoints, models).trim_end()),
+    }
+}
+
+fn document(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> Value {
+    let url = url(arguments, endpoints);
+    let model = |model: &Served| {
+        let mut document = documents::signature(&model.signature);
+        document["name"] = json!(model.name.as_str());
+        document["version"] = json!(model.version);
+        document["digest"] = json!(model.digest);
+        document["scoring_uri"] = json!(format!("{url}{}", path(model, models)));
+        document
+    };
+    json!({
+        "pid": std::process::id(),
+        "url": url,
+        "unix": endpoints.unix,
+        "admin": endpoints.admin,
+        "swagger_uri": format!("{url}/swagger.json"),
+        "keys": arguments.keys.is_some(),
+        "models": models.iter().map(model).collect::<Vec<_>>(),
+    })
+}
+
+fn text(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> String {
+    let url = url(arguments, endpoints);
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    for model in models.iter().take(MAX_SHOWN) {
+        let _ = writeln!(out, "\n{} {}", model.name, model.version);
+        for port in model.signature.inputs.iter().take(MAX_SHOWN) {
+            let _ = writeln!(out, "  takes  {} {}", port.name, port.kind);
+        }
+        for port in model.signature.outputs.iter().take(MAX_SHOWN) {
+            let _ = writeln!(out, "  gives  {} {}", port.name, port.kind);
+        }
+    }
+    if models.len() > MAX_SHOWN {
+        let _ = writeln!(out, "\nand {} more models", models.len() - MAX_SHOWN);
+    }
+    let _ = writeln!(out);
+    if let Some(first) = models.first() {
+        let several = if models.len() > 1 { " and its siblings" } else { "" };
+        let _ = writeln!(out, "ready at {url}{}{several}", path(first, models));
+        if let Some(unix) = &endpoints.unix {
+            let _ = writeln!(out, "     and unix:{}", unix.display());
+        }
+        if let Some(admin) = &endpoints.admin {
+            let _ = writeln!(out, "   admin {admin}");
+        }
+        let _ = writeln!(out, "try it:\n\n  {}\n", curl(arguments, endpoints, first, models));
+    }
+    out
+}
+
+fn url(arguments: &Serve, endpoints: &Endpoints) -> String {
+    let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
+    match endpoints.tcp {
+        // Nobody connects to "every address".
+        Some(address) if address.ip().is_unspecified() => {
+            let host = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            format!("{scheme}://{}", SocketAddr::new(host, address.port()))
+        }
+        Some(address) => format!("{scheme}://{address}"),
+        None => "http://localhost".to_owned(),
+    }
+}
+
+fn path(model: &Served, models: &[Served]) -> String {
+    if models.len() == 1 { "/score".to_owned() } else { format!("/score/{}", model.name) }
+}
+
+/// A line that works when pasted into bash. No key stands in it: other users see command lines.
+fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Served]) -> String {
+    let mut curl = "curl".to_owned();
+    match (&endpoints.tcp, &endpoints.unix) {
+        (None, Some(path)) => {
+            let _ = write!(curl, " --unix-socket {}", quoted(&path.display().to_string()));
+        }
+        _ => {
+            if let Some(certificate) = &arguments.tls_cert {
+                let _ = write!(curl, " --cacert {}", quoted(&certificate.display().to_string()));
+            }
+        }
+    }
+    if let Some(keys) = &arguments.keys {
+        let file = quoted(&keys.display().to_string());
+        let _ = write!(curl, " -H @<(sed -n '/^[^#]/{{s/^/Authorization: Bearer /p;q}}' {file})");
+    }
+    let url = url(arguments, endpoints);
+    let target = format!("{url}{}", path(model, models));
+    match &model.sample {
+        Sample::File(path) => format!("{curl} -d @{} {target}", quoted(&path.display().to_string())),
+        Sample::Made(sample) if sample.len() <= MAX_INLINE && !sample.contains('\'') => {
+            format!("{curl} -d '{sample}' {target}")
+        }
+        Sample::Made(_) => {
+            let at = target.replacen("/score", "/sample", 1);
+            format!("{curl} -s {at} | {curl} -d @- {target}")
+        }
+        Sample::None => format!("{curl} {url}/v2/models/{}", model.name),
+    }
+}
+
+/// A path as the shell needs it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}

@@ -1,0 +1,141 @@
+//! From arguments to served models: inspect first, so that a wrong file is told before anything starts.
+
+use crate::cli::{ModelArgument, Serve};
+use crate::failure::Failure;
+use anyhow::Context;
+use drisse_core::{Engine, EngineOptions, Inputs, LoadedPackage, ModelName, Signature};
+use drisse_registry::ModelSource;
+use drisse_scoring::{App, Model, ModelSpec};
+use drisse_wire::score;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A sample that is made up is no larger than this: a picture of 1024 × 1024 × 3 floats in JSON.
+const MAX_MADE_SAMPLE: usize = 16 << 20;
+
+/// A model that was inspected, under the name it will be served.
+pub(super) struct Source {
+    name: ModelName,
+    version: String,
+    model: ModelSource,
+}
+
+/// A model that is served, as the banner shows it.
+pub(super) struct Served {
+    pub(super) name: ModelName,
+    pub(super) version: String,
+    pub(super) digest: Option<String>,
+    pub(super) signature: Signature,
+    pub(super) sample: Sample,
+}
+
+/// Where a model's sample comes from.
+pub(super) enum Sample {
+    /// A file of the user's.
+    File(PathBuf),
+    /// Zeros in the smallest shape the signature allows.
+    Made(String),
+    /// JSON cannot carry the inputs, or they are too large to make up.
+    None,
+}
+
+/// Inspects every model and checks that their names differ.
+pub(super) fn open(arguments: &Serve) -> Result<Vec<Source>, Failure> {
+    if arguments.sample.is_some() && arguments.models.len() > 1 {
+        return Err(Failure::new("--sample is for one model, and there are several"));
+    }
+    let mut names = HashSet::new();
+    let mut sources = Vec::new();
+    for argument in &arguments.models {
+        let source = one(argument)?;
+        if !names.insert(source.name.clone()) {
+            let failure = Failure::new(format!("two models are called `{}`", source.name));
+            return Err(failure.hint("give each a name of its own: NAME=MODEL"));
+        }
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+fn one(argument: &ModelArgument) -> Result<Source, Failure> {
+    let path = argument.path.display();
+    let model = ModelSource::open(&argument.path).with_context(|| format!("cannot serve {path}"))?;
+    let name = argument.name.as_ref().unwrap_or(&model.name);
+    let name = ModelName::served(name).map_err(|error| {
+        Failure::from(anyhow::Error::new(error)).hint(format!("name it on the command line: NAME={path}"))
+    })?;
+    let version = argument.version.clone().unwrap_or_else(|| "1".to_owned());
+    ModelName::served(&version).map_err(|_| Failure::new(format!("`{version}` is no version")))?;
+    Ok(Source { name, version, model })
+}
+
+/// Loads and warms up each model, then says that the server is ready.
+pub(super) fn all(
+    app: &App,
+    engine: &dyn Engine,
+    sources: Vec<Source>,
+    sample: Option<&Path>,
+) -> Result<Vec<Served>, Failure> {
+    let served = sources.into_iter().map(|source| load(app, engine, source, sample)).collect::<Result<_, _>>()?;
+    app.set_ready();
+    Ok(served)
+}
+
+fn load(app: &App, engine: &dyn Engine, source: Source, given: Option<&Path>) -> Result<Served, Failure> {
+    let Source { name, version, model } = source;
+    let signature = model.inspection.signature.clone();
+    let package = LoadedPackage {
+        path: model.inspection.path.clone(),
+        signature: signature.clone(),
+        control_flow: model.inspection.control_flow,
+    };
+    let failed = || format!("cannot load model `{name}` from {}", package.path.display());
+    // Reading the files twice at a time costs less than once after the other.
+    let (scorer, digest) = std::thread::scope(|scope| {
+        let digest = scope.spawn(|| model.digest());
+        let scorer = engine.load(&package, &EngineOptions::default()).with_context(failed);
+        (scorer, digest.join())
+    });
+    let scorer = scorer?;
+    let digest = digest.map_err(|_| Failure::new("the digest's thread panicked"))?.with_context(failed)?;
+    let (inputs, sample, text) = self::sample(&model, given)?;
+    let platform = "onnxruntime_onnx";
+    let spec = ModelSpec {
+        name: name.clone(),
+        version: version.clone(),
+        signature: signature.clone(),
+        platform,
+        sample: text,
+        scorer,
+    };
+    let added: Arc<Model> = app.add(spec, inputs.as_ref());
+    added.set_digest(digest.clone());
+    Ok(Served { name, version, digest: Some(digest), signature, sample })
+}
+
+/// The inputs to warm up with, where they come from, and their text. A file the user named must fit;
+/// a `sample.json` that happens to lie there need not.
+fn sample(model: &ModelSource, given: Option<&Path>) -> Result<(Option<Inputs>, Sample, Option<String>), Failure> {
+    let signature = &model.inspection.signature;
+    let read = |path: &Path| -> anyhow::Result<(Inputs, String)> {
+        let text = std::fs::read_to_string(path)?;
+        let inputs = score::decode(text.as_bytes(), signature)?;
+        inputs.check(signature)?;
+        Ok((inputs, text))
+    };
+    if let Some(path) = given {
+        let (inputs, text) = read(path).with_context(|| format!("cannot use sample {}", path.display()))?;
+        return Ok((Some(inputs), Sample::File(path.to_owned()), Some(text)));
+    }
+    if let Some(path) = &model.sample {
+        match read(path) {
+            Ok((inputs, text)) => return Ok((Some(inputs), Sample::File(path.clone()), Some(text))),
+            Err(error) => tracing::warn!("{} is no sample for this model: {error}", path.display()),
+        }
+    }
+    let made = Inputs::smallest(signature, MAX_MADE_SAMPLE);
+    let text = made.as_ref().and_then(|inputs| score::encode(signature, inputs));
+    let sample = text.clone().map_or(Sample::None, Sample::Made);
+    Ok((made, sample, text))
+}

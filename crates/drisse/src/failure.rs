@@ -1,0 +1,33 @@
+//! A command that did not succeed: why, what to do next, and with which code to exit.
+
+use std::fmt;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: anyhow::Error,
+    pub(crate) hint: Option<String>,
+    /// 1: the user can mend it. 2: we failed.
+    pub(crate) code: u8,
+}
+
+impl Failure {
+    /// One the user can mend.
+    pub(crate) fn new(message: impl fmt::Display) -> Self {
+        anyhow::Error::msg(message.to_string()).into()
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        let inspect = error.chain().find_map(|cause| cause.downcast_ref::<drisse_registry::InspectError>());
+        let hint = inspect.and_then(drisse_registry::InspectError::hint);
+        Self { error, hint, code: 1 }
+    }
+}

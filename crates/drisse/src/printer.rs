@@ -1,0 +1,46 @@
+//! All that is printed: results on stdout, everything else on stderr.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the place that prints")]
+
+use crate::cli::Output;
+use crate::failure::Failure;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// A result: a document for machines, text for people.
+pub(crate) fn result(output: Output, document: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
+    let text = match output {
+        Output::Json => format!("{:#}\n", document()),
+        Output::Text => text(),
+    };
+    // A closed pipe (`| head`) is the reader's choice, not an error.
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// A line for people, on stderr.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// What clap has to say: help on stdout, a mistake on stderr.
+pub(crate) fn usage(error: &clap::Error) {
+    // A closed pipe is the reader's choice.
+    let _ = error.print();
+}
+
+/// A failure, once, with its causes and what to do next; the code to exit with.
+pub(crate) fn failure(failure: &Failure, output: Output) -> ExitCode {
+    let causes: Vec<String> = failure.error.chain().skip(1).map(ToString::to_string).collect();
+    if output == Output::Json {
+        let error = json!({ "message": failure.error.to_string(), "causes": causes, "hint": failure.hint });
+        println!("{:#}", json!({ "error": error }));
+    } else {
+        eprintln!("error: {}", failure.error);
+        causes.iter().for_each(|cause| eprintln!("  Caused by: {cause}"));
+        if let Some(hint) = &failure.hint {
+            eprintln!("\nhint: {hint}");
+        }
+    }
+    ExitCode::from(failure.code)
+}

@@ -1,0 +1,42 @@
+//! The one place that knows every engine, and how logs leave the process.
+
+use crate::failure::Failure;
+use crate::printer;
+use anyhow::Context;
+use drisse_core::Engine;
+use drisse_engines::onnx::{self, OnnxEngine};
+use std::io::IsTerminal;
+use std::path::Path;
+use tracing_subscriber::EnvFilter;
+
+/// Logs on stderr: for people on a terminal, JSON lines elsewhere. `DRISSE_LOG` sets what is logged.
+pub(crate) fn start_logs() {
+    let filter = EnvFilter::try_from_env("DRISSE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        logs.with_target(false).compact().init();
+    } else {
+        logs.json().flatten_event(true).init();
+    }
+}
+
+/// The engine for ONNX models, its library found or fetched first.
+pub(crate) fn onnx_engine(named: Option<&Path>, threads: usize) -> Result<Box<dyn Engine>, Failure> {
+    const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUNTIME: `pip download \
+                            --no-deps onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
+    let cache = onnx::cache_folder();
+    let find = || -> anyhow::Result<_> {
+        let found = onnx::find(named, &cache).context("cannot use ONNX Runtime")?;
+        let path = match found {
+            Some(path) => path,
+            None => {
+                let (version, shown) = (onnx::PINNED, cache.display());
+                printer::note(&format!("ONNX Runtime {version} is not on this machine: fetching it into {shown}"));
+                onnx::fetch(&cache).context("cannot get ONNX Runtime")?
+            }
+        };
+        OnnxEngine::new(&path, threads).context("cannot start ONNX Runtime")
+    };
+    let engine = find().map_err(|error| Failure::from(error).hint(NAME_ONE))?;
+    Ok(Box::new(engine))
+}
