@@ -36,11 +36,9 @@ impl Inputs {
         self.given().map(|(_, tensor)| tensor.byte_len()).sum()
     }
 
-    /// Whether every input fits the signature: none missing, shapes as the model wants them,
-    /// free dimensions of one name equally long. Datatypes are the decoders' to keep.
+    /// Whether every input fits the signature: none missing, shapes as the model wants them.
+    /// Datatypes are the decoders' to keep.
     pub fn check(&self, signature: &Signature) -> Result<()> {
-        // Models have few named dimensions: a scan over a short list beats a map.
-        let mut named: smallvec::SmallVec<[(&str, i64, &str); 8]> = smallvec::SmallVec::new();
         for (port, tensor) in signature.inputs.iter().zip(&self.0) {
             let name = &*port.name;
             let Some(tensor) = tensor else {
@@ -50,24 +48,38 @@ impl Inputs {
                 let kind = &port.kind;
                 return Err(Error::invalid(format!("input `{name}` is missing: the model wants {kind}")));
             };
-            let Some(wanted) = port.tensor() else { continue };
-            if !wanted.accepts(&tensor.shape) {
-                return Err(Error::invalid(mismatch(name, &tensor.shape, wanted)));
+            match port.tensor() {
+                Some(wanted) if !wanted.accepts(&tensor.shape) => {
+                    return Err(Error::invalid(mismatch(name, &tensor.shape, wanted)));
+                }
+                _ => {}
             }
-            for (dim, &given) in wanted.shape.iter().flatten().zip(&tensor.shape) {
+        }
+        Ok(())
+    }
+
+    /// The first dimension name that stands for two lengths, in words: the likely reason when a run
+    /// fails. No refusal of its own: exporters give unrelated dimensions one name (`?`, `unk`).
+    pub fn disagreement(&self, signature: &Signature) -> Option<String> {
+        let mut known: Vec<(&str, i64, &str)> = Vec::new();
+        for (place, tensor) in self.given() {
+            let port = &signature.inputs[place];
+            let dims = port.tensor().and_then(|wanted| wanted.shape.as_deref()).unwrap_or_default();
+            for (dim, &length) in dims.iter().zip(&tensor.shape) {
                 let Dim::Free(Some(dim)) = dim else { continue };
-                match named.iter().find(|(known, ..)| known == dim) {
-                    None => named.push((dim, given, name)),
-                    Some((_, length, _)) if *length == given => {}
-                    Some((_, length, other)) => {
-                        return Err(Error::invalid(format!(
-                            "input `{name}`: dimension `{dim}` is {given}, but {length} in input `{other}`"
-                        )));
+                match known.iter().find(|(name, ..)| name == dim) {
+                    None => known.push((dim, length, &port.name)),
+                    Some(&(_, before, _)) if before == length => {}
+                    Some((_, before, other)) => {
+                        let name = &port.name;
+                        return Some(format!(
+                            "dimension `{dim}` is {length} in input `{name}`, but {before} in input `{other}`"
+                        ));
                     }
                 }
             }
         }
-        Ok(())
+        None
     }
 
     /// The smallest inputs the signature allows: zeros, free dimensions 1, optional inputs left out.
@@ -158,10 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn dimensions_of_one_name_must_agree() {
+    fn dimensions_of_one_name_that_differ_are_told_and_not_refused() {
         let two = signature(&[("ids", &[free("batch")]), ("mask", &[free("batch")])]);
-        assert_eq!(check(&two, &[&[3], &[3]]), "fits");
-        assert_eq!(check(&two, &[&[3], &[4]]), "input `mask`: dimension `batch` is 4, but 3 in input `ids`");
+        let mut inputs = Inputs::new(&two);
+        inputs.set(&two, 0, Tensor::zeros(DataType::Fp32, [3].as_slice().into()).unwrap()).unwrap();
+        inputs.set(&two, 1, Tensor::zeros(DataType::Fp32, [4].as_slice().into()).unwrap()).unwrap();
+        inputs.check(&two).unwrap();
+        let told = "dimension `batch` is 4 in input `mask`, but 3 in input `ids`";
+        assert_eq!(inputs.disagreement(&two).as_deref(), Some(told));
     }
 
     #[test]

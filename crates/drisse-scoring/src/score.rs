@@ -99,6 +99,12 @@ fn run<S: Sink>(
             model.learn(took, bytes, inline);
             Ok(request.sink)
         }
+        Ok(Err(error)) if error.kind() == ErrorKind::Rejected => {
+            match request.inputs.disagreement(&model.signature) {
+                Some(why) => Err(Error::new(ErrorKind::Rejected, format!("{} ({why})", error.message()))),
+                None => Err(error),
+            }
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(Error::internal(format!("model `{}` panicked; the server's log has the place", model.name))),
     }

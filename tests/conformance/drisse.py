@@ -1,0 +1,101 @@
+"""Starting `drisse serve` and talking to it, for the Python tests."""
+
+import http.client
+import json
+import math
+import os
+import subprocess
+import tempfile
+
+import numpy as np
+
+# numpy's name of each V2 datatype; ml_dtypes adds bfloat16.
+V2 = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
+    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
+    "float16": "FP16", "bfloat16": "BF16", "float32": "FP32", "float64": "FP64", "object": "BYTES",
+}
+
+
+class Server:
+    """One scoring server on a Unix socket, ready when constructed."""
+
+    def __init__(self, binary, models):
+        self.folder = tempfile.TemporaryDirectory()
+        self.socket = os.path.join(self.folder.name, "s")
+        arguments = [binary, "serve", "--output", "json", "--unix", self.socket, *models]
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        # One document: the endpoint when it is ready, or the error that ended it.
+        decoder, text = json.JSONDecoder(), ""
+        while line := self.process.stdout.readline():
+            text += line
+            try:
+                self.ready = decoder.decode(text)
+                break
+            except json.JSONDecodeError:
+                continue
+        else:
+            raise RuntimeError(f"drisse ended without a word: {self.errors()}")
+        self.connection = None
+
+    def errors(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")[-2000:]
+
+    def request(self, method, path, body=None):
+        """Status and parsed body."""
+        if self.connection is None:
+            self.connection = UnixConnection(self.socket)
+        headers = {"content-type": "application/json"} if body is not None else {}
+        self.connection.request(method, path, body=body, headers=headers)
+        answer = self.connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text.startswith(b"{") else text.decode()
+
+    def infer(self, model, inputs):
+        """V2 infer with numpy inputs by name; numpy outputs by name, or an error's text."""
+        tensors = [encode(name, value) for name, value in inputs.items()]
+        status, answer = self.request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": tensors}))
+        if status != 200:
+            return f"{status}: {answer.get('error')}"
+        return {output["name"]: decode(output) for output in answer["outputs"]}
+
+    def close(self):
+        self.process.terminate()
+        code = self.process.wait(60)
+        assert code == 0, f"drisse ended with {code}: {self.errors()}"
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost")
+        self.path = path
+
+    def connect(self):
+        import socket
+
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def encode(name, value):
+    kind = str(value.dtype) if value.dtype.kind not in "OUS" else "object"
+    data = value.reshape(-1)
+    if kind == "object":
+        data = [item.decode() if isinstance(item, bytes) else str(item) for item in data]
+    elif kind in ("float16", "bfloat16"):
+        data = data.astype(np.float32).tolist()
+    else:
+        data = data.tolist()
+    return {"name": name, "datatype": V2[kind], "shape": list(value.shape), "data": data}
+
+
+def decode(output):
+    kind = next(numpy for numpy, v2 in V2.items() if v2 == output["datatype"])
+    if kind == "bfloat16":
+        import ml_dtypes
+
+        kind = ml_dtypes.bfloat16
+    data = [math.nan if item is None else item for item in output["data"]]
+    return np.array(data, dtype=kind).reshape(output["shape"])
