@@ -1,0 +1,129 @@
+//! A table of requests that are wrong: each is a 4xx whose message names what, and the server lives.
+
+use crate::support::{Running, start};
+
+const V2: &str = "/v2/models/echo/infer";
+
+fn v2(input: &str) -> String {
+    format!("{{\"inputs\":[{{{input}}}]}}")
+}
+
+/// Path, headers, body, status, and what the message must name.
+type Row = (&'static str, &'static str, String, u16, &'static str);
+
+fn table() -> Vec<Row> {
+    let json = "content-type: application/json\r\n";
+    let good = "{\"data\":[[1,2]]}".to_owned();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut score = |body: &str, why| rows.push(("/score", json, body.to_owned(), 400, why));
+    score("", "expected an object");
+    score("{", "line 1, column 2");
+    score("{\"data\":[[1,2]]", "expected `,`, found the end of the body");
+    score("{\"data\":[[1,2]]}}", "something behind the end");
+    score("{\"data\":[[1,2],[3]]}", "a list of 1 elements beside one of 2");
+    score("{\"data\":[[1,\"a\"]]}", "input \"X\"");
+    score("{\"data\":[[1,2,3]]}", "input \"X\": shape [1, 3] does not match [batch, 2]");
+    score("{\"data\":[1,2]}", "the batch dimension is missing: send shape [1, 2]");
+    score("{\"data\":[[1,1e39]]}", "1e39 is out of range for FP32");
+    score("{\"data\":[[1,--2]]}", "`--2` is not a number");
+    score("{\"data\":{\"Y\":[[1,2]]}}", "no input \"Y\"; its inputs are `X`, `s`");
+    score("{\"data\":{\"s\":[\"a\"]}}", "input `X` is missing: the model wants FP32 [batch, 2]");
+    score("{\"data\":{\"X\":[[1,2]],\"X\":[[1,2]]}}", "input `X` is given twice");
+    score("{\"data\":{\"X\":[[1,2]],\"s\":[1]}}", "expected a string (the model wants BYTES)");
+    score("{\"data\":{\"X\":[[1,2]],\"s\":[\"\\ud83d\"]}}", "half a surrogate pair");
+    score(&format!("{{\"data\":{}", "[".repeat(100_000)), "nested deeper than 64");
+    score(&format!("{{\"x\":{}", "{\"a\":".repeat(100_000)), "nested deeper than 64");
+    score("\u{feff}[1]", "found a list");
+    let mut infer = |body: String, why| rows.push((V2, json, body, 400, why));
+    infer("{}".to_owned(), "the request has no `inputs`");
+    infer(v2("\"name\":7"), "expected a string, found a number");
+    infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"FP32\""), "`data` is missing");
+    infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"INT8\",\"data\":[1,2]"), "INT8 does not match FP32");
+    infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"fp32\",\"data\":[1,2]"), "no datatype \"fp32\"");
+    infer(v2("\"name\":\"X\",\"shape\":[2],\"datatype\":\"FP32\",\"data\":[1,2]"), "shape [2] does not match");
+    infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1]"), "2 elements, data has 1");
+    infer(v2("\"name\":\"X\",\"shape\":[-1,-2],\"datatype\":\"FP32\",\"data\":[1,2]"), "negative or too large");
+    let huge = "\"name\":\"X\",\"shape\":[4611686018427387904,4],\"datatype\":\"FP32\",\"data\":[1]";
+    infer(v2(huge), "negative or too large");
+    infer(v2("\"name\":\"X\",\"shape\":[9223372036854775808],\"datatype\":\"FP32\",\"data\":[]"), "for INT64");
+    infer(format!("{{\"inputs\":[],\"outputs\":[{}]}}", "{\"name\":\"Q\"}"), "no output \"Q\"");
+    for (headers, status, why) in [
+        ("content-type: text/csv\r\n", 415, "content type `text/csv` is not read here"),
+        ("content-type: image/png; a=b\r\n", 415, "image/png"),
+        ("content-encoding: br\r\n", 415, "content encoding `br`"),
+        ("x-request-timeout-ms: soon\r\n", 400, "x-request-timeout-ms is a whole number"),
+        ("x-request-timeout-ms: 0\r\n", 400, "x-request-timeout-ms"),
+        ("x-request-timeout-ms: -5\r\n", 400, "x-request-timeout-ms"),
+    ] {
+        rows.push(("/score", headers, good.clone(), status, why));
+    }
+    rows.push(("/nowhere", json, good.clone(), 404, "there is no path `/nowhere`"));
+    rows.push(("/score/other", json, good.clone(), 404, "there is no model `other`; this server has `echo`"));
+    rows.push(("/v2/models/other/infer", json, good.clone(), 404, "there is no model `other`"));
+    rows.push(("/v2/models/echo/versions/9/infer", json, good.clone(), 404, "no version `9`; the one served is `1`"));
+    rows.push(("/swagger.json", json, good, 405, "this path takes GET, not POST"));
+    rows
+}
+
+fn lives(server: &Running) {
+    let answer = server.post("/score", "{\"data\":[[1,2]]}");
+    assert_eq!((answer.status, &*answer.body), (200, "{\"X\":[[1.0,2.0]]}"));
+}
+
+#[test]
+fn each_is_a_4xx_that_names_what_is_wrong() {
+    let server = start();
+    for (path, headers, body, status, why) in table() {
+        let answer = server.connect().post_with(path, headers, &body);
+        let shown = &body[..body.len().min(80)];
+        assert_eq!(answer.status, status, "{path} {headers} {shown}: {}", answer.body);
+        let document: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let key = if path.starts_with("/v2") { "error" } else { "message" };
+        let message = document[key].as_str().unwrap_or_else(|| panic!("{path}: no `{key}` in {document}"));
+        assert!(message.contains(why), "{path} {headers} {shown}: `{message}` does not name `{why}`");
+        assert!(message.len() < 400, "{shown}: the message repeats the request");
+    }
+    lives(&server);
+}
+
+#[test]
+fn what_names_no_format_passes() {
+    let server = start();
+    for headers in ["", "content-type: application/x-www-form-urlencoded\r\n", "content-type: application/octet-stream\r\n"] {
+        assert_eq!(server.connect().post_with("/score", headers, "{\"data\":[[1,2]]}").status, 200, "{headers}");
+    }
+}
+
+#[test]
+fn broken_http_is_refused_and_the_server_lives() {
+    let server = start();
+    for bytes in [
+        &b"NOT HTTP AT ALL\r\n\r\n"[..],
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: nine\r\n\r\n",
+        b"POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: -1\r\n\r\n",
+        b"POST /score HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nZZZ\r\n",
+        b"POST /score HTTP/1.1\r\nhost: h\r\na b: c\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense that is no frame at all",
+    ] {
+        let mut client = server.connect();
+        client.write(bytes);
+        let mut ends = Vec::new();
+        client.shut();
+        client.read_rest(&mut ends);
+        let text = String::from_utf8_lossy(&ends);
+        assert!(!text.starts_with("HTTP/1.1 2") && !text.starts_with("HTTP/1.1 5"), "{bytes:?}: {text}");
+    }
+    lives(&server);
+}
+
+#[test]
+fn a_body_cut_short_is_dropped_and_the_server_lives() {
+    let server = start();
+    let mut client = server.connect();
+    client.write("POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{\"data\":");
+    client.shut();
+    client.read_rest(&mut Vec::new());
+    lives(&server);
+}

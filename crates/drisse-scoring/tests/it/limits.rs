@@ -1,0 +1,98 @@
+//! Bytes, headers, time and connections: each is bounded, and says so.
+
+use crate::support::{Setup, post, start};
+use drisse_engines::fake::Script;
+use drisse_scoring::Config;
+use std::time::Duration;
+
+fn with(config: Config) -> crate::support::Running {
+    Setup { config, models: vec![("echo", Script::default())], ..Setup::default() }.start()
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_before_it_is_read_or_as_it_grows() {
+    let server = with(Config { max_body: 1000, ..Config::default() });
+    let announced = server.connect().send("POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: 1001\r\n\r\n");
+    assert_eq!(announced.status, 413, "{}", announced.body);
+    assert!(announced.body.contains("over the limit of 1000 bytes"));
+    let mut chunked = server.connect();
+    chunked.write("POST /score HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+    for _ in 0..11 {
+        chunked.write(format!("64\r\n{}\r\n", " ".repeat(100)));
+    }
+    assert_eq!(chunked.read().status, 413);
+}
+
+#[test]
+fn bodies_together_stay_within_the_memory_set_aside() {
+    let server = with(Config { max_held: 1000, ..Config::default() });
+    let mut held = server.connect();
+    held.write("POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: 990\r\n\r\n{");
+    let started = std::time::Instant::now();
+    // The first body is counted once its head was read.
+    while server.post("/score", "{\"data\":[[1,2]]}").status != 503 {
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+    drop(held);
+    while server.post("/score", "{\"data\":[[1,2]]}").status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn a_slow_body_is_a_408_and_its_connection_ends() {
+    let server = with(Config { body_timeout: Duration::from_millis(50), ..Config::default() });
+    let mut client = server.connect();
+    let answer = client.send("POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\n{");
+    assert_eq!(answer.status, 408, "{}", answer.body);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_head_that_does_not_come_ends_the_connection() {
+    let server = with(Config { header_timeout: Duration::from_millis(50), ..Config::default() });
+    for start in ["", "P", "POST /score HTTP/1.1\r\nhost:", "PRI * HTTP/2.0\r\n\r\nSM"] {
+        let mut client = server.connect();
+        client.write(start);
+        let mut rest = Vec::new();
+        client.read_rest(&mut rest);
+        assert!(!String::from_utf8_lossy(&rest).contains("200 OK"), "{start}");
+    }
+}
+
+#[test]
+fn too_many_or_too_long_headers_are_a_431() {
+    let server = start();
+    let many: String = (0..200).map(|nth| format!("h{nth}: 1\r\n")).collect();
+    assert_eq!(server.connect().post_with("/score", &many, "{}").status, 431);
+    // Far over the limit the server stops reading: its answer may be lost with the connection.
+    let mut client = server.connect();
+    client.write(format!("POST /score HTTP/1.1\r\nhost: h\r\nh: {}\r\n\r\n", "x".repeat(1_000_000)));
+    let mut rest = Vec::new();
+    client.read_rest(&mut rest);
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&rest));
+}
+
+#[test]
+fn connections_over_the_limit_are_closed_and_the_others_served() {
+    let server = with(Config { max_connections: 2, ..Config::default() });
+    let mut first = server.connect();
+    let mut second = server.connect();
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.post("/score", "{\"data\":[[1,2]]}").status, 200);
+    }
+    assert!(server.connect().is_closed());
+    assert_eq!(first.post("/score", "{\"data\":[[1,2]]}").status, 200);
+    assert_eq!(server.metric("drisse_connections "), 2.0);
+}
+
+#[test]
+fn requests_sent_ahead_are_answered_in_order() {
+    let server = start();
+    let mut client = server.connect();
+    let requests: Vec<_> = (0..5).map(|nth| post("/score", "", &format!("{{\"data\":[[{nth},0]]}}"))).collect();
+    client.write(requests.concat());
+    for nth in 0..5 {
+        assert_eq!(client.read().body, format!("{{\"X\":[[{nth}.0,0.0]]}}"));
+    }
+}

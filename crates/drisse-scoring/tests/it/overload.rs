@@ -1,0 +1,114 @@
+//! Too much, too late, or for nobody: refused at once, ended, dropped.
+
+use crate::support::{Setup, post, start};
+use drisse_core::ScorerLimits;
+use drisse_engines::fake::Script;
+use drisse_scoring::Config;
+use std::time::{Duration, Instant};
+
+const BODY: &str = "{\"data\":[[1,2]]}";
+const WAITING: &str = "drisse_waiting_requests{model=\"slow\"} ";
+
+fn slow(latency: Duration, config: Config) -> Setup {
+    let limits = ScorerLimits { concurrency: 1, steady: false };
+    Setup { config, models: vec![("slow", Script { latency, limits, ..Script::default() })], ..Setup::default() }
+}
+
+#[test]
+fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
+    let config = Config { max_wait: Duration::from_millis(1), ..Config::default() };
+    let server = slow(Duration::from_millis(300), config).start();
+    assert_eq!(server.post("/score", BODY).status, 200, "the first shows how long a run takes");
+    let mut running = server.connect();
+    running.write(post("/score", "", BODY));
+    server.wait_for(WAITING, 1.0);
+    let mut waiting = server.connect();
+    waiting.write(post("/score", "", BODY));
+    server.wait_for(WAITING, 2.0);
+    let refused = server.post("/score", BODY);
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.headers.contains("retry-after: 1\r\n"), "{}", refused.headers);
+    assert!(refused.body.contains("model `slow` is overloaded: 1 requests wait"), "{}", refused.body);
+    assert_eq!(server.metric("drisse_rejected_requests_total{model=\"slow\"} "), 1.0);
+    assert_eq!((running.read().status, waiting.read().status), (200, 200), "what was admitted is answered");
+}
+
+#[test]
+fn a_full_queue_refuses_whatever_the_estimate() {
+    let server = slow(Duration::from_secs(60), Config { max_queue: 1, ..Config::default() }).start();
+    let mut clients = [server.connect(), server.connect()];
+    for (nth, client) in clients.iter_mut().enumerate() {
+        client.write(post("/score", "", BODY));
+        server.wait_for(WAITING, (nth + 1) as f64);
+    }
+    assert_eq!(server.post("/score", BODY).status, 503);
+}
+
+#[test]
+fn past_its_deadline_a_request_is_a_504_and_its_run_ends() {
+    let server = slow(Duration::from_secs(3600), Config::default()).start();
+    let started = Instant::now();
+    let late = server.connect().post_with("/score", "x-request-timeout-ms: 50\r\n", BODY);
+    assert_eq!(late.status, 504, "{}", late.body);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    // The one turn is free again: the next run starts and is late itself, instead of waiting for ever.
+    server.wait_for("drisse_queue_duration_seconds_count{model=\"slow\"} ", 1.0);
+    let late = server.connect().post_with("/score", "x-request-timeout-ms: 50\r\n", BODY);
+    assert_eq!(late.status, 504);
+    server.wait_for("drisse_queue_duration_seconds_count{model=\"slow\"} ", 2.0);
+}
+
+#[test]
+fn the_servers_own_timeout_bounds_every_request() {
+    let config = Config { scoring_timeout: Duration::from_millis(50), ..Config::default() };
+    let server = slow(Duration::from_secs(3600), config).start();
+    assert_eq!(server.connect().post_with("/score", "x-request-timeout-ms: 99999999\r\n", BODY).status, 504);
+}
+
+#[test]
+fn work_whose_client_left_is_dropped_queued_or_running() {
+    let server = slow(Duration::from_secs(3600), Config::default()).start();
+    let mut clients = [server.connect(), server.connect()];
+    for (nth, client) in clients.iter_mut().enumerate() {
+        client.write(post("/score", "", BODY));
+        server.wait_for(WAITING, (nth + 1) as f64);
+    }
+    let [running, queued] = clients;
+    drop(queued);
+    server.wait_for(WAITING, 1.0);
+    drop(running);
+    server.wait_for(WAITING, 0.0);
+    // One run was started and ended; the queued one never ran.
+    assert_eq!(server.metric("drisse_queue_duration_seconds_count{model=\"slow\"} "), 1.0);
+    let late = server.connect().post_with("/score", "x-request-timeout-ms: 50\r\n", BODY);
+    assert_eq!(late.status, 504, "its turn came");
+    server.wait_for("drisse_queue_duration_seconds_count{model=\"slow\"} ", 2.0);
+}
+
+#[test]
+fn a_panic_in_an_engine_is_one_500_and_no_more() {
+    let script = Script { panic_every: Some(2), ..Script::default() };
+    let server = Setup { models: vec![("echo", script)], ..Setup::default() }.start();
+    let mut client = server.connect();
+    let statuses: Vec<_> = (0..4).map(|_| client.post("/score", BODY).status).collect();
+    assert_eq!(statuses, [200, 500, 200, 500]);
+}
+
+#[test]
+fn an_engines_refusal_is_the_clients_400() {
+    let script = Script { fail_every: Some(1), ..Script::default() };
+    let server = Setup { models: vec![("echo", script)], ..Setup::default() }.start();
+    let answer = server.post("/score", BODY);
+    assert_eq!((answer.status, answer.body.contains("run 1 fails, as scripted")), (400, true));
+}
+
+#[test]
+fn a_tiny_model_leaves_the_queue_after_it_has_shown_its_time() {
+    let server = start();
+    let mut client = server.connect();
+    for _ in 0..100 {
+        assert_eq!(client.post("/score", BODY).status, 200);
+    }
+    assert!(server.metric("drisse_queue_duration_seconds_count{model=\"echo\"} ") < 100.0);
+    assert_eq!(server.metric("drisse_compute_duration_seconds_count{model=\"echo\"} "), 100.0);
+}
