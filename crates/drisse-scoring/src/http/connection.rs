@@ -53,8 +53,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(app.config.header_timeout)
             .max_buf_size(app.config.max_head.max(8 << 10))
-            .max_headers(100)
-            .pipeline_flush(true);
+            .max_headers(100);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
