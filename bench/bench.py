@@ -98,6 +98,31 @@ function done(summary, latency) io.write(string.format("@ %d %d %f %f\\n", summa
     return requests / SECONDS, used / requests * 1e6, p50, p99
 
 
+class Report:
+    """What is printed, and kept in docs/performance.md."""
+
+    def __init__(self):
+        self.lines = []
+
+    def __call__(self, text):
+        print(text, flush=True)
+        self.lines.append(text)
+
+    def save(self):
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+        text = "\n".join(self.lines)
+        (ROOT / "docs/performance.md").write_text(f"""# Performance
+
+Written by `cargo xtask bench` at {commit.stdout.strip()}. The probe (`bench/src/probe.rs`) is the limit: for the first
+table ONNX Runtime's C API alone, for the others a bare hyper with ONNX Runtime inline, without keys, limits, checks,
+ids or metrics. Machines differ; the ratios are what counts.
+
+```
+{text}
+```
+""")
+
+
 def main(folder):
     drisse, probe = f"{folder}/drisse", f"{folder}/probe"
     if "DRISSE_ONNXRUNTIME" not in os.environ:
@@ -107,10 +132,11 @@ def main(folder):
     median = statistics.median
     start = median(times["drisse"]) - median(times["probe"])
     more = median(memory["drisse"]) - median(memory["probe"])
-    print(f"medians of {ROUNDS} interleaved rounds, {os.cpu_count()} cores, load generator on the same machine\n")
-    print(f"{'':34}{'probe':>10}{'drisse':>10}{'beyond':>10}{'limit':>10}")
-    print(f"{'start to first answer, ms':34}{median(times['probe']):10.1f}{median(times['drisse']):10.1f}{start:10.1f}{LIMITS['start']:10.1f}")
-    print(f"{'idle resident memory, MiB':34}{median(memory['probe']):10.1f}{median(memory['drisse']):10.1f}{more:10.1f}{LIMITS['memory']:10.1f}")
+    say = Report()
+    say(f"medians of {ROUNDS} interleaved rounds, {os.cpu_count()} cores, load generator on the same machine\n")
+    say(f"{'':34}{'probe':>10}{'drisse':>10}{'beyond':>10}{'limit':>10}")
+    say(f"{'start to first answer, ms':34}{median(times['probe']):10.1f}{median(times['drisse']):10.1f}{start:10.1f}{LIMITS['start']:10.1f}")
+    say(f"{'idle resident memory, MiB':34}{median(memory['probe']):10.1f}{median(memory['drisse']):10.1f}{more:10.1f}{LIMITS['memory']:10.1f}")
 
     path = "/v2/models/digits/infer"
     bare = Running([probe, "http", str(MODEL), "18102"])
@@ -122,13 +148,14 @@ def main(folder):
             rows["probe"].append(load(bare, 18102, path, connections))
             rows["drisse"].append(load(ours, 18103, path, connections))
         table = {name: [median(column) for column in zip(*results)] for name, results in rows.items()}
-        print(f"\ndigits, JSON V2, {connections} connections{'probe':>{19 - len(str(connections))}}{'drisse':>10}{'ratio':>10}{'limit':>10}")
+        say(f"\ndigits, JSON V2, {connections} connections{'probe':>{19 - len(str(connections))}}{'drisse':>10}{'ratio':>10}{'limit':>10}")
         for nth, (what, limit) in enumerate((("requests/s", ""), ("server CPU per request, µs", LIMITS["cpu"]), ("p50, ms", ""), ("p99, ms", ""))):
             theirs, mine = table["probe"][nth], table["drisse"][nth]
             digits = 0 if nth == 0 else 3 if nth > 1 else 1
-            print(f"{what:34}{theirs:10.{digits}f}{mine:10.{digits}f}{mine / theirs:10.2f}{limit:>10}")
+            say(f"{what:34}{theirs:10.{digits}f}{mine:10.{digits}f}{mine / theirs:10.2f}{limit:>10}")
     bare.stop()
     ours.stop()
+    say.save()
 
 
 if __name__ == "__main__":

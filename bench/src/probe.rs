@@ -38,11 +38,19 @@ impl Session {
         let path = CString::new(model).expect("a path");
         // SAFETY: every pointer is written before it is used; nothing is released before the process ends.
         unsafe {
-            ok((api.CreateEnv)(ort::sys::OrtLoggingLevel::ORT_LOGGING_LEVEL_ERROR, c"probe".as_ptr(), &mut env));
+            ok((api.CreateEnv)(
+                ort::sys::OrtLoggingLevel::ORT_LOGGING_LEVEL_ERROR,
+                c"probe".as_ptr(),
+                &mut env,
+            ));
             ok((api.CreateSessionOptions)(&mut options));
             ok((api.SetIntraOpNumThreads)(options, 1));
             ok((api.CreateSession)(env, path.as_ptr(), options, &mut session));
-            ok((api.CreateCpuMemoryInfo)(OrtAllocatorType::OrtDeviceAllocator, OrtMemType::OrtMemTypeCPU, &mut memory));
+            ok((api.CreateCpuMemoryInfo)(
+                OrtAllocatorType::OrtDeviceAllocator,
+                OrtMemType::OrtMemTypeCPU,
+                &mut memory,
+            ));
         }
         Self(session, memory)
     }
@@ -58,11 +66,23 @@ impl Session {
             let shape = [1_i64, 64];
             let datatype = Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
             ok((api.CreateTensorWithDataAsOrtValue)(
-                self.1, x.as_mut_ptr().cast(), 256, shape.as_ptr(), 2, datatype, &mut input,
+                self.1,
+                x.as_mut_ptr().cast(),
+                256,
+                shape.as_ptr(),
+                2,
+                datatype,
+                &mut input,
             ));
             let inputs = [input.cast_const()];
             ok((api.Run)(
-                self.0, std::ptr::null(), input_names.as_ptr(), inputs.as_ptr(), 1, output_names.as_ptr(), 2,
+                self.0,
+                std::ptr::null(),
+                input_names.as_ptr(),
+                inputs.as_ptr(),
+                1,
+                output_names.as_ptr(),
+                2,
                 outputs.as_mut_ptr(),
             ));
             ok((api.GetTensorMutableData)(outputs[0], &mut label));
@@ -86,7 +106,9 @@ async fn answer(session: Session, request: Request<Incoming>) -> Result<Response
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"{\"model_name\":\"digits\",\"model_version\":\"1\",\"outputs\":[{\"name\":\"label\",\"datatype\":\"INT64\",\"shape\":[1],\"data\":[");
     out.extend_from_slice(itoa::Buffer::new().format(label).as_bytes());
-    out.extend_from_slice(b"]},{\"name\":\"probabilities\",\"datatype\":\"FP32\",\"shape\":[1,10],\"data\":[");
+    out.extend_from_slice(
+        b"]},{\"name\":\"probabilities\",\"datatype\":\"FP32\",\"shape\":[1,10],\"data\":[",
+    );
     for (nth, p) in probabilities.into_iter().enumerate() {
         out.extend_from_slice(if nth > 0 { b"," } else { b"" });
         out.extend_from_slice(zmij::Buffer::new().format_finite(p).as_bytes());
@@ -102,7 +124,8 @@ fn serve(session: Session, port: u16) {
         .map(|_| {
             let (sender, mut streams) = tokio::sync::mpsc::unbounded_channel::<std::net::TcpStream>();
             std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                let runtime =
+                    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async move {
                     while let Some(stream) = streams.recv().await {
                         let stream = tokio::net::TcpStream::from_std(stream).expect("a stream");

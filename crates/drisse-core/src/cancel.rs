@@ -43,7 +43,11 @@ impl Cancel {
     pub fn on_cancel(&self, hook: impl Fn() + Send + 'static) -> OnCancel<'_> {
         let mut slot = self.lock();
         // Looked at under the lock: `cancel` either finds the hook or has raised the flag before.
-        if self.is_cancelled() { hook() } else { *slot = Some(Box::new(hook)) }
+        if self.is_cancelled() {
+            hook()
+        } else {
+            *slot = Some(Box::new(hook))
+        }
         drop(slot);
         OnCancel(self)
     }

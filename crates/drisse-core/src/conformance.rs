@@ -84,7 +84,8 @@ pub fn runs_at_once_do_not_mix(engine: &dyn Engine, fixture: &Fixture) {
             let scorer = &*scorer;
             scope.spawn(move || {
                 for round in 0..200 {
-                    let values: Vec<_> = (0..(thread * 31 + round) % 97).map(|i| (thread * i) as f32).collect();
+                    let values: Vec<_> =
+                        (0..(thread * 31 + round) % 97).map(|i| (thread * i) as f32).collect();
                     echo(scorer, &fixture.echo, &values);
                 }
             });

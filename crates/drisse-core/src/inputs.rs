@@ -166,7 +166,10 @@ mod tests {
     #[test]
     fn a_missing_batch_dimension_shows_the_fix() {
         let x = signature(&[("X", &[free("batch"), Dim::Fixed(64)])]);
-        assert!(check(&x, &[&[64]]).ends_with("send shape [1, 64], in JSON one more pair of brackets around the data"));
+        assert!(
+            check(&x, &[&[64]])
+                .ends_with("send shape [1, 64], in JSON one more pair of brackets around the data")
+        );
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! everything above the seam.
 
 use drisse_core::{
-    Cancel, Data, DataType, Engine, EngineOptions, Error, ErrorKind, LoadedPackage, Result, Scorer, ScorerLimits, Sink,
-    Unavailable, ValueView, Work,
+    Cancel, Data, DataType, Engine, EngineOptions, Error, ErrorKind, LoadedPackage, Result, Scorer,
+    ScorerLimits, Sink, Unavailable, ValueView, Work,
 };
 use std::collections::HashMap;
 use std::path::PathBuf;

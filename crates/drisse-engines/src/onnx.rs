@@ -38,7 +38,9 @@ impl OnnxEngine {
             .with_name("drisse")
             .with_telemetry(false)
             .with_global_thread_pool(pool)
-            .with_logger(Arc::new(|level, category, _, location, message| log(level, category, location, message)))
+            .with_logger(Arc::new(|level, category, _, location, message| {
+                log(level, category, location, message)
+            }))
             .build()
             .map_err(|error| refused(message::one_line(error.message())))?;
         Ok(Self { environment, threads })

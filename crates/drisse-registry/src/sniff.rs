@@ -47,7 +47,8 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
         "python -c \"import joblib, skl2onnx; m = joblib.load('{shown}'); open('model.onnx', 'wb').write(\
          skl2onnx.to_onnx(m, X[:1], options={{'zipmap': False}}).SerializeToString())\", X being some training rows"
     );
-    let saved_model = "pip install tf2onnx && python -m tf2onnx.convert --saved-model FOLDER --output model.onnx";
+    let saved_model =
+        "pip install tf2onnx && python -m tf2onnx.convert --saved-model FOLDER --output model.onnx";
     Some(match head {
         _ if head.starts_with(b"version https://git-lfs.github.com/spec/v1") => {
             ("a Git LFS pointer", format!("fetch the file itself: `git lfs pull --include '{shown}'`"))

@@ -53,7 +53,8 @@ fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
         [one] => return Ok(one.clone()),
         [] => "holds no .onnx file".to_owned(),
         several => {
-            let names: Vec<_> = several.iter().take(5).filter_map(|path| path.file_name()?.to_str()).collect();
+            let names: Vec<_> =
+                several.iter().take(5).filter_map(|path| path.file_name()?.to_str()).collect();
             format!("holds {} .onnx files: {}", several.len(), names.join(", "))
         }
     };

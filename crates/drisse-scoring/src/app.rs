@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use drisse_core::{Error, ErrorKind, Inputs, Result};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The state of a server.
 pub struct App {
@@ -21,8 +21,6 @@ pub struct App {
     models: ArcSwap<Vec<Arc<Model>>>,
     ready: AtomicBool,
     draining: AtomicBool,
-    /// Bytes of bodies held right now.
-    held: AtomicUsize,
     pub(crate) nonce: String,
     requests: AtomicU64,
 }
@@ -45,7 +43,6 @@ impl App {
             models: ArcSwap::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            held: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             config,
             keys,
@@ -65,7 +62,8 @@ impl App {
         }
         let added = Arc::clone(&model);
         self.models.rcu(|models| {
-            let mut models: Vec<_> = models.iter().filter(|other| other.name != added.name).cloned().collect();
+            let mut models: Vec<_> =
+                models.iter().filter(|other| other.name != added.name).cloned().collect();
             models.push(Arc::clone(&added));
             models
         });
@@ -137,9 +135,9 @@ impl App {
 
 impl Held<'_> {
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
-        let before = self.app.held.fetch_add(bytes, Relaxed);
+        let before = self.app.metrics.held_bytes.inc_by(bytes as i64);
         self.bytes += bytes;
-        if before.saturating_add(bytes) <= self.app.config.max_held {
+        if before.saturating_add(bytes as i64) <= self.app.config.max_held as i64 {
             return Ok(());
         }
         let message = "the bodies of the requests under way fill the memory set aside for them";
@@ -149,7 +147,7 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.app.held.fetch_sub(self.bytes, Relaxed);
+        self.app.metrics.held_bytes.dec_by(self.bytes as i64);
     }
 }
 

@@ -16,8 +16,8 @@ use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::ErrorShape;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::http::request::Parts;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::http::request::Parts;
 use reply::{Ids, Reply};
 use route::{Route, Target};
 use std::sync::Arc;
@@ -131,7 +131,8 @@ fn deadline(app: &App, head: &Parts, started: Instant) -> Result<Instant> {
     let longest = app.config.scoring_timeout;
     let Some(header) = head.headers.get(HEADER) else { return Ok(started + longest) };
     let wanted = header.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).filter(|&ms| ms > 0);
-    let wanted = wanted.ok_or_else(|| Error::invalid(format!("{HEADER} is a whole number of milliseconds")))?;
+    let wanted =
+        wanted.ok_or_else(|| Error::invalid(format!("{HEADER} is a whole number of milliseconds")))?;
     Ok(started + longest.min(Duration::from_millis(wanted)))
 }
 
@@ -149,7 +150,11 @@ fn acceptable(head: &Parts) -> Result<()> {
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let passes = matches!(
         &*essence,
-        "" | "application/json" | "text/json" | "text/plain" | "application/octet-stream" | "*/*"
+        "" | "application/json"
+            | "text/json"
+            | "text/plain"
+            | "application/octet-stream"
+            | "*/*"
             | "application/x-www-form-urlencoded"
     );
     if passes || essence.ends_with("+json") {

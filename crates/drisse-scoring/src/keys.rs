@@ -100,7 +100,9 @@ fn read(path: &Path, generation: u64) -> Result<KeySet, KeysError> {
             continue;
         }
         let digest = match line.strip_prefix("sha256:") {
-            Some(hex) => from_hex(hex).ok_or_else(|| invalid(format!("line {number} is no SHA-256 in hex")))?,
+            Some(hex) => {
+                from_hex(hex).ok_or_else(|| invalid(format!("line {number} is no SHA-256 in hex")))?
+            }
             None => Sha256::digest(line).into(),
         };
         keys.push(digest);

@@ -10,8 +10,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// Bounds of every latency histogram, in seconds: from under a tiny model's run to over any patience.
 const SECONDS: [f64; 18] = [
-    25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-    60.0,
+    25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0, 60.0,
 ];
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     not_finite: Family<ModelLabel, Counter>,
     /// Connections open now.
     pub(crate) connections: Gauge,
+    /// Bytes of bodies held now.
+    pub(crate) held_bytes: Gauge,
     /// Requests whose key was missing or wrong.
     pub(crate) refused_keys: Counter,
     /// Times a changed keys or certificate file could not be used.
@@ -84,6 +86,7 @@ impl Metrics {
             rejected: Family::default(),
             not_finite: Family::default(),
             connections: Gauge::default(),
+            held_bytes: Gauge::default(),
             refused_keys: Counter::default(),
             reload_failures: Counter::default(),
             registry: Registry::default(),
@@ -102,6 +105,7 @@ impl Metrics {
         let help = "NaN and infinities that JSON answers carried as null";
         r.register("not_finite_outputs", help, metrics.not_finite.clone());
         r.register("connections", "Open connections", metrics.connections.clone());
+        r.register("held_bytes", "Bytes of request bodies held", metrics.held_bytes.clone());
         r.register("refused_keys", "Requests whose key was missing or wrong", metrics.refused_keys.clone());
         let help = "Changed key or certificate files that could not be used";
         r.register("reload_failures", help, metrics.reload_failures.clone());
@@ -113,7 +117,10 @@ impl Metrics {
         let label = ModelLabel { model: name.to_owned() };
         ModelMetrics {
             name: name.to_owned(),
-            succeeded: self.requests.get_or_create(&RequestLabels { model: name.to_owned(), status: 200 }).clone(),
+            succeeded: self
+                .requests
+                .get_or_create(&RequestLabels { model: name.to_owned(), status: 200 })
+                .clone(),
             requests: self.requests.clone(),
             request_time: self.request_time.get_or_create(&label).clone(),
             queue_time: self.queue_time.get_or_create(&label).clone(),
@@ -170,8 +177,12 @@ impl Collector for Process {
         memory.encode(descriptor)?;
         let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let files = ConstGauge::new(i64::try_from(files).unwrap_or(i64::MAX));
-        let descriptor =
-            encoder.encode_descriptor("process_open_fds", "Open file descriptors", None, files.metric_type())?;
+        let descriptor = encoder.encode_descriptor(
+            "process_open_fds",
+            "Open file descriptors",
+            None,
+            files.metric_type(),
+        )?;
         files.encode(descriptor)?;
         let cpu = ConstCounter::<f64>::new(cpu_seconds());
         let descriptor = encoder.encode_descriptor(
@@ -189,7 +200,7 @@ fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field is the program's name in parentheses, which may hold spaces.
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     ticks as f64 / 100.0
 }
-

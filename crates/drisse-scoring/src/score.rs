@@ -106,6 +106,8 @@ fn run<S: Sink>(
             }
         }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(Error::internal(format!("model `{}` panicked; the server's log has the place", model.name))),
+        Err(_) => {
+            Err(Error::internal(format!("model `{}` panicked; the server's log has the place", model.name)))
+        }
     }
 }

@@ -48,7 +48,8 @@ impl Server {
         let failed = |what| move |source| ServerError { what, source };
         let (stopping, stopped) = signal::channel(false);
         let connections = Connections::new(Arc::clone(&self.app), self.tls.clone(), stopped.clone());
-        let (reactors, ended) = start_reactors(&self.app, &connections).map_err(failed("start the runtimes"))?;
+        let (reactors, ended) =
+            start_reactors(&self.app, &connections).map_err(failed("start the runtimes"))?;
 
         let mut tasks = JoinSet::new();
         let dealt = Arc::new(std::sync::Mutex::new(reactors));
@@ -73,7 +74,8 @@ impl Server {
             });
         }
         let (end_admin, admin_ends) = signal::channel(false);
-        let admin = serve_admin(&self.app, self.listeners.admin, admin_ends).map_err(failed("listen for the admin"))?;
+        let admin = serve_admin(&self.app, self.listeners.admin, admin_ends)
+            .map_err(failed("listen for the admin"))?;
         let mut admin = pin!(admin);
         let mut files = pin!(watch(&self.app, self.tls.as_deref()));
         let mut stop = pin!(stop);

@@ -13,7 +13,8 @@ pub(crate) async fn watch(app: &App, tls: Option<&Tls>) {
     let mut told = String::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let keys = app.keys.as_ref().map_or(Ok(false), |keys| keys.reload().map_err(|error| error.to_string()));
+        let keys =
+            app.keys.as_ref().map_or(Ok(false), |keys| keys.reload().map_err(|error| error.to_string()));
         let certificate = tls.map_or(Ok(false), |tls| tls.reload().map_err(|error| error.to_string()));
         if keys == Ok(true) {
             tracing::info!("the keys changed");

@@ -107,7 +107,6 @@ impl Workers {
         self.shared.wake.notify_one();
         Some(Ticket { shared: Arc::clone(&self.shared), lane, job: id, cancel: cancel.clone() })
     }
-
 }
 
 impl Drop for Workers {
@@ -208,9 +207,12 @@ mod tests {
         let (tell, order) = mpsc::channel();
         let push = |lane, name: &'static str| {
             let tell = tell.clone();
-            workers.push(lane, 10, soon(), &Cancel::new(), Box::new(move || tell.send(name).unwrap())).unwrap()
+            workers
+                .push(lane, 10, soon(), &Cancel::new(), Box::new(move || tell.send(name).unwrap()))
+                .unwrap()
         };
-        let first = workers.push(busy, 10, soon(), &Cancel::new(), Box::new(move || gate.recv().unwrap())).unwrap();
+        let first =
+            workers.push(busy, 10, soon(), &Cancel::new(), Box::new(move || gate.recv().unwrap())).unwrap();
         let _tickets = [push(busy, "b1"), push(busy, "b2"), push(other, "o")];
         go.send(()).unwrap();
         assert_eq!(order.iter().take(3).collect::<Vec<_>>(), ["o", "b1", "b2"]);
@@ -229,7 +231,8 @@ mod tests {
         };
         let blocking = workers.push(lane, 1, soon(), &Cancel::new(), Box::new(block)).unwrap();
         running.recv().unwrap();
-        let waiting = workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| panic!("nobody waits for it")));
+        let waiting =
+            workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| panic!("nobody waits for it")));
         assert!(waiting.is_some());
         assert!(workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| ())).is_none());
         assert_eq!(workers.waiting(lane), (1, true));

@@ -17,13 +17,16 @@ pub struct Described<'a> {
 /// The document. With one model `/score` is its path; with several each has `/score/NAME`.
 pub fn document(server_version: &str, models: &[Described<'_>], keys: bool) -> Value {
     let mut paths = Map::new();
-    paths.insert("/".to_owned(), json!({ "get": {
-        "operationId": "ServiceHealthCheck",
-        "summary": "Says that the server is up",
-        "security": [],
-        "responses": { "200": { "description": "the server is up",
-            "content": { "text/plain": { "schema": { "type": "string", "example": "Healthy" } } } } },
-    }}));
+    paths.insert(
+        "/".to_owned(),
+        json!({ "get": {
+            "operationId": "ServiceHealthCheck",
+            "summary": "Says that the server is up",
+            "security": [],
+            "responses": { "200": { "description": "the server is up",
+                "content": { "text/plain": { "schema": { "type": "string", "example": "Healthy" } } } } },
+        }}),
+    );
     for model in models {
         let path = if models.len() == 1 { "/score".to_owned() } else { format!("/score/{}", model.name) };
         paths.insert(path, score(model, models.len() == 1));
@@ -43,8 +46,7 @@ pub fn document(server_version: &str, models: &[Described<'_>], keys: bool) -> V
         } } },
     });
     if keys {
-        document["components"]["securitySchemes"] =
-            json!({ "key": { "type": "http", "scheme": "bearer", "description": "one of the service's keys" } });
+        document["components"]["securitySchemes"] = json!({ "key": { "type": "http", "scheme": "bearer", "description": "one of the service's keys" } });
         document["security"] = json!([{ "key": [] }]);
     }
     document
@@ -112,7 +114,9 @@ fn value_schema(kind: &ValueType) -> Value {
     match kind {
         ValueType::Tensor(tensor) => tensor_schema(tensor),
         ValueType::Sequence(of) => json!({ "type": "array", "items": value_schema(of) }),
-        ValueType::Map { value, .. } => json!({ "type": "object", "additionalProperties": value_schema(value) }),
+        ValueType::Map { value, .. } => {
+            json!({ "type": "object", "additionalProperties": value_schema(value) })
+        }
         ValueType::Optional(of) => {
             let mut schema = value_schema(of);
             schema["nullable"] = json!(true);

@@ -112,7 +112,11 @@ fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> 
             row(reader, only(signature)?)?;
         }
         first = false;
-        if given == readers.iter().flatten().count() { Ok(()) } else { Err(reader.error("rows have different inputs")) }
+        if given == readers.iter().flatten().count() {
+            Ok(())
+        } else {
+            Err(reader.error("rows have different inputs"))
+        }
     })?;
     set_all(signature, inputs, readers)
 }
@@ -227,7 +231,9 @@ fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) 
         for (nth, column) in columns.iter().enumerate() {
             let same = cells.get(nth).filter(|(name, _)| name == column);
             let cell = same.or_else(|| cells.iter().find(|(name, _)| name == column));
-            let Some((_, at)) = cell else { return Err(reader.error(format_args!("a record has no \"{column}\""))) };
+            let Some((_, at)) = cell else {
+                return Err(reader.error(format_args!("a record has no \"{column}\"")));
+            };
             tensor.read_row(&mut reader.again(*at)).map_err(|error| named(error, column))?;
         }
         Ok(())
@@ -260,7 +266,8 @@ fn datatype(signature: &Signature, place: usize) -> Result<DataType> {
 }
 
 fn tensor_reader(signature: &Signature, place: usize) -> Result<TensorReader> {
-    TensorReader::new(datatype(signature, place)?).map_err(|error| named(error, &signature.inputs[place].name))
+    TensorReader::new(datatype(signature, place)?)
+        .map_err(|error| named(error, &signature.inputs[place].name))
 }
 
 fn named(error: Error, name: &str) -> Error {

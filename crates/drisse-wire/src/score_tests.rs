@@ -6,7 +6,10 @@ use drisse_core::{Data, Dim, Port, TensorType, ValueType};
 fn signature(inputs: &[(&str, usize)]) -> Signature {
     let port = |&(name, rank): &(&str, usize)| Port {
         name: name.to_owned(),
-        kind: ValueType::Tensor(TensorType { datatype: DataType::Fp32, shape: Some(vec![Dim::Free(None); rank]) }),
+        kind: ValueType::Tensor(TensorType {
+            datatype: DataType::Fp32,
+            shape: Some(vec![Dim::Free(None); rank]),
+        }),
         optional: false,
     };
     Signature { inputs: inputs.iter().map(port).collect(), outputs: vec![] }

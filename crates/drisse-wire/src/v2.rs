@@ -4,7 +4,8 @@
 
 use crate::json::{Reader, TensorReader, Writer};
 use drisse_core::{
-    Buffer, Data, DataType, Error, Inputs, Result, Shape, Signature, Sink, Tensor, TensorView, Value, ValueView,
+    Buffer, Data, DataType, Error, Inputs, Result, Shape, Signature, Sink, Tensor, TensorView, Value,
+    ValueView,
 };
 
 /// A decoded infer request.
@@ -44,7 +45,9 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<InferRequest> {
     })?;
     reader.end()?;
     if !has_inputs {
-        return Err(Error::invalid("the request has no `inputs`: a list of tensors with name, shape, datatype, data"));
+        return Err(Error::invalid(
+            "the request has no `inputs`: a list of tensors with name, shape, datatype, data",
+        ));
     }
     if request.outputs.is_empty() {
         request.outputs.extend(0..signature.outputs.len());
@@ -53,7 +56,11 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<InferRequest> {
 }
 
 /// Decodes the list under `inputs`.
-pub(crate) fn decode_inputs(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+pub(crate) fn decode_inputs(
+    reader: &mut Reader<'_>,
+    signature: &Signature,
+    inputs: &mut Inputs,
+) -> Result<()> {
     reader.array(|reader| {
         let (place, tensor) = input(reader, signature)?;
         inputs.set(signature, place, tensor)
@@ -70,7 +77,7 @@ fn input(reader: &mut Reader<'_>, signature: &Signature) -> Result<(usize, Tenso
             "shape" => shape = Some(read_shape(reader)?),
             "datatype" => datatype = Some(reader.string()?.into_owned()),
             "data" => {
-                if std::mem::replace(&mut data_at, Some(reader.position())).is_some() {
+                if data_at.replace(reader.position()).is_some() {
                     return Err(reader.error("`data` is given twice"));
                 }
                 match &datatype {
@@ -131,7 +138,9 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape> {
     let dims = dims.finish();
     let Data::Raw(buffer) = &dims.data else { unreachable!("INT64 elements are raw") };
     if dims.shape.len() != 1 || buffer.len() > MAX_RANK * size_of::<i64>() {
-        return Err(reader.error_at(start, format_args!("`shape` is a list of up to {MAX_RANK} whole numbers")));
+        return Err(
+            reader.error_at(start, format_args!("`shape` is a list of up to {MAX_RANK} whole numbers"))
+        );
     }
     Ok(Shape::from_slice(buffer.elements()))
 }

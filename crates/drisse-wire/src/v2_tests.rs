@@ -15,7 +15,10 @@ fn signature() -> Signature {
             port("X", DataType::Fp32, &[batch.clone(), Dim::Fixed(2)]),
             port("s", DataType::Bytes, std::slice::from_ref(&batch)),
         ],
-        outputs: vec![port("Y", DataType::Int64, std::slice::from_ref(&batch)), port("Z", DataType::Fp32, &[batch])],
+        outputs: vec![
+            port("Y", DataType::Int64, std::slice::from_ref(&batch)),
+            port("Z", DataType::Fp32, &[batch]),
+        ],
     }
 }
 
@@ -47,17 +50,29 @@ fn a_refusal_names_the_field_what_was_given_and_what_is_wanted() {
         (x(r#""shape":[1,2],"data":[1,2]"#), "input \"X\": `datatype` is missing"),
         (x(r#""datatype":"FP32","data":[1,2]"#), "input \"X\": `shape` is missing"),
         (x(r#""datatype":"FP32","shape":[1,2]"#), "input \"X\": `data` is missing"),
-        (x(r#""datatype":"FP64","shape":[1,2],"data":[1,2]"#), "input \"X\": datatype FP64 does not match FP32"),
+        (
+            x(r#""datatype":"FP64","shape":[1,2],"data":[1,2]"#),
+            "input \"X\": datatype FP64 does not match FP32",
+        ),
         (x(r#""datatype":"FP33","shape":[1,2],"data":[1,2]"#), "input \"X\": there is no datatype \"FP33\""),
         (x(r#""datatype":"FP32","shape":[1,2],"data":[1]"#), "shape [1, 2] holds 2 elements, data has 1"),
         (x(r#""datatype":"FP32","shape":[-1,2],"data":[1,2]"#), "shape [-1, 2] is negative or too large"),
         (x(r#""datatype":"FP32","shape":[9223372036854775807,9],"data":[1]"#), "is negative or too large"),
         (x(r#""datatype":"FP32","shape":[9223372036854775808],"data":[1]"#), "out of range for INT64"),
-        (x(r#""datatype":"FP32","shape":[2,1],"data":[[1,2]]"#), "data is nested as [1, 2], not as shape [2, 1]"),
+        (
+            x(r#""datatype":"FP32","shape":[2,1],"data":[[1,2]]"#),
+            "data is nested as [1, 2], not as shape [2, 1]",
+        ),
         (x(r#""datatype":"FP32","shape":2,"data":[1,2]"#), "`shape` is a list of up to 64 whole numbers"),
         (x(r#""datatype":"FP32","shape":[1,2],"data":["a"]"#), "input \"X\": invalid JSON at line 1"),
-        (refusal(r#"{"inputs":[],"outputs":[{"name":"W"}]}"#), "the model has no output \"W\"; its outputs are"),
-        (refusal(r#"{"inputs":[],"outputs":[{"name":"Y"},{"name":"Y"}]}"#), "output \"Y\" is asked for twice"),
+        (
+            refusal(r#"{"inputs":[],"outputs":[{"name":"W"}]}"#),
+            "the model has no output \"W\"; its outputs are",
+        ),
+        (
+            refusal(r#"{"inputs":[],"outputs":[{"name":"Y"},{"name":"Y"}]}"#),
+            "output \"Y\" is asked for twice",
+        ),
         (refusal(r#"{"inputs":[]} x"#), "something behind the end"),
     ] {
         assert!(given.contains(wanted), "`{given}` does not say `{wanted}`");
@@ -78,7 +93,8 @@ fn an_answer_has_the_model_the_id_and_each_output() {
         shape: Shape::from_slice(&[1]),
         data: Data::Raw(Buffer::copy_from(&f32::NAN.to_le_bytes())),
     };
-    sink.output(1, ValueView::Other(&Value::Sequence(vec![Value::Map { keys: y.clone(), values: z }]))).unwrap();
+    sink.output(1, ValueView::Other(&Value::Sequence(vec![Value::Map { keys: y.clone(), values: z }])))
+        .unwrap();
     let (body, not_finite) = sink.finish();
     assert_eq!(
         String::from_utf8(body).unwrap(),

@@ -31,7 +31,7 @@ pub(crate) enum Output {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve models: one scoring server, complete by itself
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Show what a model file holds, without running it
     Inspect(Inspect),
 }
@@ -99,7 +99,9 @@ impl FromStr for ModelArgument {
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = Self { name: None, version: None, path: text.into() };
         // A file that has `=` in its own name is that file.
-        let Some((label, path)) = text.split_once('=').filter(|_| !plain.path.exists()) else { return Ok(plain) };
+        let Some((label, path)) = text.split_once('=').filter(|_| !plain.path.exists()) else {
+            return Ok(plain);
+        };
         if label.contains('/') {
             return Ok(plain);
         }
@@ -152,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_model_may_carry_a_name_and_a_version() {
-        let parse = |text: &str| text.parse::<ModelArgument>().map(|model| (model.name, model.version, model.path));
+        let parse =
+            |text: &str| text.parse::<ModelArgument>().map(|model| (model.name, model.version, model.path));
         assert_eq!(parse("a/b.onnx"), Ok((None, None, "a/b.onnx".into())));
         assert_eq!(parse("m=b.onnx"), Ok((Some("m".into()), None, "b.onnx".into())));
         assert_eq!(parse("m:7=b.onnx"), Ok((Some("m".into()), Some("7".into()), "b.onnx".into())));

@@ -31,7 +31,9 @@ pub(crate) fn onnx_engine(named: Option<&Path>, threads: usize) -> Result<Box<dy
             Some(path) => path,
             None => {
                 let (version, shown) = (onnx::PINNED, cache.display());
-                printer::note(&format!("ONNX Runtime {version} is not on this machine: fetching it into {shown}"));
+                printer::note(&format!(
+                    "ONNX Runtime {version} is not on this machine: fetching it into {shown}"
+                ));
                 onnx::fetch(&cache).context("cannot get ONNX Runtime")?
             }
         };

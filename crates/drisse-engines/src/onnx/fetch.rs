@@ -78,9 +78,18 @@ fn download(folder: &Path, platform: &str) -> Result<PathBuf, FetchError> {
     let mut failure = FetchError::NoPip;
     for pip in PIPS {
         let mut command = Command::new(pip[0]);
-        command.args(&pip[1..]).args(["download", "--no-deps", "--only-binary=:all:", "--python-version", "3.11"]);
+        command.args(&pip[1..]).args([
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--python-version",
+            "3.11",
+        ]);
         command.args(["--platform", platform, "--platform", &platform.replace("2_28", "2_27")]);
-        command.args(["--disable-pip-version-check", "--dest"]).arg(folder).arg(format!("onnxruntime=={PINNED}"));
+        command
+            .args(["--disable-pip-version-check", "--dest"])
+            .arg(folder)
+            .arg(format!("onnxruntime=={PINNED}"));
         // stdout is for data: pip's progress goes where people look.
         command.stdin(Stdio::null()).stdout(std::io::stderr()).stderr(Stdio::piped());
         let output = match command.output() {
@@ -88,7 +97,8 @@ fn download(folder: &Path, platform: &str) -> Result<PathBuf, FetchError> {
             Err(_) => continue,
         };
         if output.status.success() {
-            let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            let mut files =
+                std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
             let wheel = files.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
             return wheel.ok_or_else(|| FetchError::Pip("it left no wheel".to_owned()));
         }

@@ -56,11 +56,8 @@ pub fn find(named: Option<&Path>, cache: &Path) -> Result<Option<PathBuf>, Libra
         return Ok(Some(path));
     }
     let beside = std::env::current_exe().ok().and_then(|binary| in_folder(binary.parent()?));
-    for path in [beside, in_folder(&cached(cache))].into_iter().flatten() {
-        trusted(&path)?;
-        return Ok(Some(path));
-    }
-    Ok(None)
+    let found = beside.or_else(|| in_folder(&cached(cache)));
+    found.map(|path| trusted(&path).map(|()| path)).transpose()
 }
 
 /// The folder below `cache` where the pinned version is kept.

@@ -11,7 +11,8 @@ pub(super) fn load_failure(raw: &str) -> String {
 /// Why a run failed, and whether memory was the reason.
 pub(super) fn run_failure(raw: &str) -> (String, bool) {
     let text = one_line(raw);
-    let memory = ["bad allocation", "bad_alloc", "Failed to allocate memory"].iter().any(|sign| text.contains(sign));
+    let memory =
+        ["bad allocation", "bad_alloc", "Failed to allocate memory"].iter().any(|sign| text.contains(sign));
     // `Non-zero status code returned while running KIND node. Name:'NAME' Status Message: REASON`
     let node = text.split_once("while running ").and_then(|(_, rest)| {
         let (kind, rest) = rest.split_once(" node. Name:'")?;

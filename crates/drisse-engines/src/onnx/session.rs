@@ -1,5 +1,8 @@
 //! One model in ONNX Runtime: created once, run by many threads at a time.
-#![expect(unsafe_code, reason = "the C API allows concurrent runs of one session; `ort`'s own `run` takes `&mut`")]
+#![expect(
+    unsafe_code,
+    reason = "the C API allows concurrent runs of one session; `ort`'s own `run` takes `&mut`"
+)]
 
 use super::message;
 use super::value::{Value, check};
@@ -40,7 +43,11 @@ impl Drop for Session {
 }
 
 impl Session {
-    pub(super) fn load(environment: &Environment, model: &LoadedPackage, threads: usize) -> ort::Result<Self> {
+    pub(super) fn load(
+        environment: &Environment,
+        model: &LoadedPackage,
+        threads: usize,
+    ) -> ort::Result<Self> {
         let options = OrtSession::builder(environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             // Memory plans are made per shape; they pay only when shapes repeat, which free dimensions deny.
@@ -68,7 +75,11 @@ impl Session {
         })
     }
 
-    fn run(&self, work: Work<'_>, options: &RunOptions) -> ort::Result<SmallVec<[Option<Value<'static>>; 4]>> {
+    fn run(
+        &self,
+        work: Work<'_>,
+        options: &RunOptions,
+    ) -> ort::Result<SmallVec<[Option<Value<'static>>; 4]>> {
         let mut names: SmallVec<[*const c_char; 4]> = SmallVec::new();
         let mut values: SmallVec<[Value<'_>; 4]> = SmallVec::new();
         for (place, tensor) in work.inputs.given() {
@@ -126,8 +137,12 @@ impl Scorer for Session {
                 return Error::new(ErrorKind::Cancelled, "the run was cancelled");
             }
             match message::run_failure(error.message()) {
-                (why, false) => Error::new(ErrorKind::Rejected, format!("the model failed on these inputs: {why}")),
-                (why, true) => Error::new(ErrorKind::TooLarge, format!("not enough memory for these inputs: {why}")),
+                (why, false) => {
+                    Error::new(ErrorKind::Rejected, format!("the model failed on these inputs: {why}"))
+                }
+                (why, true) => {
+                    Error::new(ErrorKind::TooLarge, format!("not enough memory for these inputs: {why}"))
+                }
             }
         })?;
         for (&place, value) in work.outputs.iter().zip(&outputs) {

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "values cross the C API as pointers")]
 
 use drisse_core::{
-    Data, DataType, DataView, Error, Result, Shape, Sink, Strings, Tensor, TensorView, ValueView, element_count,
+    Data, DataType, DataView, Error, Result, Shape, Sink, Strings, Tensor, TensorView, ValueView,
+    element_count,
 };
 use ort::sys::{ONNXTensorElementDataType as Type, ONNXType, OrtValue};
 use std::marker::PhantomData;
@@ -40,7 +41,8 @@ unsafe impl Sync for CpuMemory {}
 
 static CPU: LazyLock<Option<CpuMemory>> = LazyLock::new(|| {
     let mut raw = null_mut();
-    let (allocator, memory) = (ort::sys::OrtAllocatorType::OrtDeviceAllocator, ort::sys::OrtMemType::OrtMemTypeCPU);
+    let (allocator, memory) =
+        (ort::sys::OrtAllocatorType::OrtDeviceAllocator, ort::sys::OrtMemType::OrtMemTypeCPU);
     // SAFETY: writes one pointer; the description lives as long as the process.
     check(unsafe { (ort::api().CreateCpuMemoryInfo)(allocator, memory, &mut raw) }).ok()?;
     NonNull::new(raw).map(CpuMemory)
@@ -86,7 +88,12 @@ impl<'a> Value<'a> {
             // SAFETY: `place` is below the element count the shape states; the buffer that comes back
             // has room for exactly `string.len()` bytes and is written before any other call.
             unsafe {
-                check((ort::api().GetResizedStringTensorElementBuffer)(raw, place, string.len(), &mut buffer))?;
+                check((ort::api().GetResizedStringTensorElementBuffer)(
+                    raw,
+                    place,
+                    string.len(),
+                    &mut buffer,
+                ))?;
                 std::ptr::copy_nonoverlapping(string.as_ptr(), buffer.cast::<u8>(), string.len());
             }
         }
@@ -113,7 +120,9 @@ impl<'a> Value<'a> {
     /// Hands the value to `out`: a tensor as it lies in memory, anything else copied.
     pub(super) fn read(&self, place: usize, out: &mut dyn Sink) -> Result<()> {
         match self.kind().map_err(internal)? {
-            Some(ONNXType::ONNX_TYPE_TENSOR) => self.tensor(|tensor| out.output(place, ValueView::Tensor(tensor))),
+            Some(ONNXType::ONNX_TYPE_TENSOR) => {
+                self.tensor(|tensor| out.output(place, ValueView::Tensor(tensor)))
+            }
             kind => out.output(place, ValueView::Other(&self.other(kind, 0)?)),
         }
     }
@@ -166,7 +175,9 @@ impl<'a> Value<'a> {
                 };
                 drisse_core::Value::Map { keys: part(0)?, values: part(1)? }
             }
-            Some(kind) => return Err(Error::invalid(format!("an output is of a kind Drisse does not serve: {kind:?}"))),
+            Some(kind) => {
+                return Err(Error::invalid(format!("an output is of a kind Drisse does not serve: {kind:?}")));
+            }
         })
     }
 
@@ -181,16 +192,19 @@ impl<'a> Value<'a> {
 
     fn tensor(&self, then: impl FnOnce(TensorView<'_>) -> Result<()>) -> Result<()> {
         let (datatype, shape) = self.type_and_shape().map_err(internal)?;
-        let datatype = datatype.ok_or_else(|| Error::invalid("an output has a datatype Drisse does not know"))?;
+        let datatype =
+            datatype.ok_or_else(|| Error::invalid("an output has a datatype Drisse does not know"))?;
         let elements = element_count(&shape).ok_or_else(|| Error::internal("an output's shape overflows"))?;
         if datatype == DataType::Bytes {
             let strings = self.strings(elements).map_err(internal)?;
             return then(TensorView { datatype, shape: &shape, data: DataView::Strings(&strings) });
         }
-        let bytes = datatype.byte_size(elements).ok_or_else(|| Error::internal("an output's size overflows"))?;
+        let bytes =
+            datatype.byte_size(elements).ok_or_else(|| Error::internal("an output's size overflows"))?;
         let mut data = null_mut();
         // SAFETY: reads the value and writes one pointer.
-        check(unsafe { (ort::api().GetTensorMutableData)(self.raw.as_ptr(), &mut data) }).map_err(internal)?;
+        check(unsafe { (ort::api().GetTensorMutableData)(self.raw.as_ptr(), &mut data) })
+            .map_err(internal)?;
         let data: &[u8] = match NonNull::new(data.cast::<u8>()) {
             // SAFETY: a tensor of this datatype and shape has this many bytes, and they live and stay
             // unchanged as long as `self`.
@@ -229,7 +243,13 @@ impl<'a> Value<'a> {
         let (mut bytes, mut starts) = (vec![0_u8; total], vec![0_usize; elements]);
         // SAFETY: both arrays are as long as stated, which is what the API asks for.
         check(unsafe {
-            (api.GetStringTensorContent)(self.as_ptr(), bytes.as_mut_ptr().cast(), total, starts.as_mut_ptr(), elements)
+            (api.GetStringTensorContent)(
+                self.as_ptr(),
+                bytes.as_mut_ptr().cast(),
+                total,
+                starts.as_mut_ptr(),
+                elements,
+            )
         })?;
         // The API gives where each string starts; each ends where the next one does.
         if !starts.is_empty() {

@@ -5,7 +5,6 @@ use drisse_core::{Dim, LoadedPackage, Port, Signature, TensorType, ValueType};
 use drisse_engines::fake::{FakeEngine, Script};
 use std::time::Duration;
 
-
 #[test]
 fn onnx_keeps_every_promise() {
     let fixture = Fixture {
@@ -22,7 +21,8 @@ fn fake_keeps_every_promise() {
         .with("slow", Script { step: Some(Duration::from_millis(1)), ..Script::default() })
         .with("broken", Script { load_error: Some("scripted".to_owned()), ..Script::default() });
     let package = |path: &str| {
-        let datatype = if path == "slow" { drisse_core::DataType::Int64 } else { drisse_core::DataType::Fp32 };
+        let datatype =
+            if path == "slow" { drisse_core::DataType::Int64 } else { drisse_core::DataType::Fp32 };
         let kind = ValueType::Tensor(TensorType { datatype, shape: Some(vec![Dim::Free(None)]) });
         let port = Port { name: "x".to_owned(), kind, optional: false };
         let signature = Signature { inputs: vec![port.clone()], outputs: vec![port] };

@@ -1,9 +1,8 @@
 //! What ONNX Runtime's engine does beyond the seam's promises, on real models.
 
+use crate::support::{floats, load, tensor};
 use drisse_core::{Data, DataType, ErrorKind, Shape, Strings, Tensor, Value, element_count};
 use drisse_engines::onnx::{LibraryError, find, probe};
-use crate::support::{floats, load, tensor};
-
 
 #[test]
 fn every_datatype_comes_back_as_it_went_in() {
@@ -43,7 +42,11 @@ fn zipmap_gives_a_sequence_of_maps() {
     let outputs = load("zipmap").run([floats(&[2, 2], &[0.25, 0.75, 1.0, 0.0])]).unwrap();
     let keys: Strings = ["no", "yes"].into_iter().collect();
     let map = |values: &[f32]| Value::Map {
-        keys: Tensor { datatype: DataType::Bytes, shape: Shape::from_slice(&[2]), data: Data::Strings(keys.clone()) },
+        keys: Tensor {
+            datatype: DataType::Bytes,
+            shape: Shape::from_slice(&[2]),
+            data: Data::Strings(keys.clone()),
+        },
         values: floats(&[2], values),
     };
     assert_eq!(outputs, [Value::Sequence(vec![map(&[0.25, 0.75]), map(&[1.0, 0.0])])]);
@@ -62,7 +65,10 @@ fn an_input_with_a_default_may_be_left_out() {
     assert!(model.package.signature.inputs[1].optional);
     let x = || floats(&[2], &[1.0, 2.0]);
     assert_eq!(model.run([x()]).unwrap(), [Value::Tensor(floats(&[2], &[2.0, 4.0]))]);
-    assert_eq!(model.run([x(), floats(&[1], &[10.0])]).unwrap(), [Value::Tensor(floats(&[2], &[10.0, 20.0]))]);
+    assert_eq!(
+        model.run([x(), floats(&[1], &[10.0])]).unwrap(),
+        [Value::Tensor(floats(&[2], &[10.0, 20.0]))]
+    );
 }
 
 #[test]
@@ -91,7 +97,8 @@ fn thousands_of_runs_at_once_equal_the_sequential_answers() {
     let model = load("mlp");
     let input = |run: usize| {
         let (batch, time) = (run % 5, run % 7 + 1);
-        let values: Vec<f32> = (0..batch * time * 16).map(|i| ((i * 37 + run * 11) % 101) as f32 / 50.0 - 1.0).collect();
+        let values: Vec<f32> =
+            (0..batch * time * 16).map(|i| ((i * 37 + run * 11) % 101) as f32 / 50.0 - 1.0).collect();
         floats(&[batch as i64, time as i64, 16], &values)
     };
     let expected: Vec<_> = (0..RUNS).map(|run| model.run([input(run)]).unwrap()).collect();

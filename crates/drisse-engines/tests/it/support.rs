@@ -1,8 +1,8 @@
 //! One ONNX engine for all tests of a binary, and the models beside them.
 use drisse_core::conformance::Collected;
 use drisse_core::{
-    Buffer, Cancel, Data, DataType, Element, Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer, Shape,
-    Tensor, Value, Work,
+    Buffer, Cancel, Data, DataType, Element, Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer,
+    Shape, Tensor, Value, Work,
 };
 use drisse_engines::onnx::{OnnxEngine, cache_folder, fetch, find};
 use std::path::{Path, PathBuf};

@@ -170,7 +170,9 @@ impl Walk<'_> {
                 Field::Bytes(8, _) if initializer => {
                     let name = proto.text(MAX_NAME)?;
                     if self.initializers.len() == MAX_INITIALIZERS {
-                        return Err(proto.corrupt(proto.at(), format!("more than {MAX_INITIALIZERS} initializers")));
+                        return Err(
+                            proto.corrupt(proto.at(), format!("more than {MAX_INITIALIZERS} initializers"))
+                        );
                     }
                     self.initializers.insert(hash(&name));
                 }

@@ -71,7 +71,8 @@ impl<R: Read + Seek> Proto<R> {
             0 => Field::Varint(number, self.varint()?),
             2 => {
                 let len = self.varint()?;
-                let end = self.at.checked_add(len).ok_or_else(|| self.corrupt(start, "a length overflows"))?;
+                let end =
+                    self.at.checked_add(len).ok_or_else(|| self.corrupt(start, "a length overflows"))?;
                 self.within(start, end)?;
                 self.pending = Some(end);
                 Field::Bytes(number, len)
@@ -88,7 +89,9 @@ impl<R: Read + Seek> Proto<R> {
 
     /// Reads the pending bytes as a message of their own.
     pub(crate) fn message(&mut self, read: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let Some(end) = self.pending.take() else { return Err(self.corrupt(self.at, "a message is no bytes")) };
+        let Some(end) = self.pending.take() else {
+            return Err(self.corrupt(self.at, "a message is no bytes"));
+        };
         if self.depth == MAX_DEPTH {
             return Err(self.corrupt(self.at, "messages are nested too deep"));
         }

@@ -147,7 +147,12 @@ fn what_is_no_onnx_is_named_with_the_command_that_helps() {
         ("m.h5", b"\x89HDF\r\n\x1a\n\0".to_vec(), "an HDF5 file", "keras.saving"),
         ("saved_model.pb", b"\x08\x01\x12\xff\x01".to_vec(), "a TensorFlow SavedModel", "tf2onnx"),
         ("m.txt", b"hello\n".to_vec(), "text", "name the model file"),
-        ("m.onnx", b"version https://git-lfs.github.com/spec/v1\noid".to_vec(), "a Git LFS pointer", "git lfs pull"),
+        (
+            "m.onnx",
+            b"version https://git-lfs.github.com/spec/v1\noid".to_vec(),
+            "a Git LFS pointer",
+            "git lfs pull",
+        ),
         ("m.onnx", b"<!DOCTYPE html>".to_vec(), "HTML", "download"),
         ("m.onnx", vec![], "empty", "again"),
         ("m.gguf", b"GGUF\x03\0".to_vec(), "GGUF", "optimum-cli"),

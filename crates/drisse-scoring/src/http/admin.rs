@@ -56,7 +56,8 @@ pub(crate) async fn serve(app: Arc<App>, stream: Stream, reach: Reach, mut end: 
 }
 
 fn handle(app: &App, request: &Request<Incoming>, reach: Reach) -> reply::Response {
-    answer(app, request, reach).map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response)
+    answer(app, request, reach)
+        .map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response)
 }
 
 fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply> {

@@ -99,7 +99,8 @@ impl Connections {
                 let _ = stream.set_nodelay(true);
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
                 let Some(tls) = &self.tls else { return self.http(stream).await };
-                let handshake = tokio::time::timeout(self.app.config.header_timeout, tls.acceptor().accept(stream));
+                let handshake =
+                    tokio::time::timeout(self.app.config.header_timeout, tls.acceptor().accept(stream));
                 match handshake.await {
                     Ok(Ok(stream)) => self.http(stream).await,
                     Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),

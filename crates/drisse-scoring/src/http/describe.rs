@@ -20,7 +20,8 @@ pub(super) fn model(model: &Model) -> Reply {
 
 pub(super) fn sample(model: &Model) -> Result<Reply> {
     let sample = model.sample.clone().ok_or_else(|| {
-        let message = format!("model `{}` has no sample: its inputs have no JSON form, or are too large", model.name);
+        let message =
+            format!("model `{}` has no sample: its inputs have no JSON form, or are too large", model.name);
         Error::new(ErrorKind::NotFound, message)
     })?;
     Ok(Reply::json(sample))

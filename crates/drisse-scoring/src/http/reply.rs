@@ -5,8 +5,10 @@ use bytes::Bytes;
 use drisse_core::{Error, ErrorKind};
 use drisse_wire::ErrorShape;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::StatusCode;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::http::request::Parts;
 
 pub(crate) type Response = hyper::Response<Full<Bytes>>;
@@ -61,7 +63,8 @@ fn status(code: u16) -> StatusCode {
 /// An error in its protocol's shape, with the headers its kind calls for.
 pub(crate) fn error(shape: ErrorShape, error: &Error) -> Response {
     let body = drisse_wire::error_body(shape, error);
-    let mut response = Reply { status: drisse_wire::http_status(error.kind()), ..Reply::json(body) }.into_response();
+    let mut response =
+        Reply { status: drisse_wire::http_status(error.kind()), ..Reply::json(body) }.into_response();
     let headers = response.headers_mut();
     match error.kind() {
         ErrorKind::Unauthenticated => {

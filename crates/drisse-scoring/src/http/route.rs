@@ -40,7 +40,9 @@ impl<'a> Route<'a> {
             ["score"] => (Self::Score(only), true),
             ["score", name] => (Self::Score(named(name)), true),
             ["v2", "models", name, "infer"] => (Self::Infer(named(name)), true),
-            ["v2", "models", name, "versions", version, "infer"] => (Self::Infer(versioned(name, version)), true),
+            ["v2", "models", name, "versions", version, "infer"] => {
+                (Self::Infer(versioned(name, version)), true)
+            }
             [""] => (Self::Healthy, false),
             ["health" | "ping"] => (Self::Ready, false),
             ["swagger.json"] => (Self::Swagger, false),
@@ -51,11 +53,16 @@ impl<'a> Route<'a> {
             ["v2", "health", "ready"] => (Self::Ready, false),
             ["v2", "models", name] => (Self::ModelMetadata(named(name)), false),
             ["v2", "models", name, "ready"] => (Self::ModelReady(named(name)), false),
-            ["v2", "models", name, "versions", version] => (Self::ModelMetadata(versioned(name, version)), false),
-            ["v2", "models", name, "versions", version, "ready"] => (Self::ModelReady(versioned(name, version)), false),
+            ["v2", "models", name, "versions", version] => {
+                (Self::ModelMetadata(versioned(name, version)), false)
+            }
+            ["v2", "models", name, "versions", version, "ready"] => {
+                (Self::ModelReady(versioned(name, version)), false)
+            }
             _ => return Err(unknown(path)),
         };
-        let allowed = if post { method == Method::POST } else { matches!(*method, Method::GET | Method::HEAD) };
+        let allowed =
+            if post { method == Method::POST } else { matches!(*method, Method::GET | Method::HEAD) };
         if allowed {
             return Ok(route);
         }
@@ -71,7 +78,8 @@ impl<'a> Route<'a> {
 
 fn unknown(path: &str) -> Error {
     let shown = &path[..path.floor_char_boundary(80)];
-    let message = format!("there is no path `{shown}`; there are /score, /v2/models/NAME/infer, /v2, /swagger.json");
+    let message =
+        format!("there is no path `{shown}`; there are /score, /v2/models/NAME/infer, /v2, /swagger.json");
     Error::new(ErrorKind::NotFound, message)
 }
 

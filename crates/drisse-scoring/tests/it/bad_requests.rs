@@ -38,14 +38,26 @@ fn table() -> Vec<Row> {
     infer("{}".to_owned(), "the request has no `inputs`");
     infer(v2("\"name\":7"), "expected a string, found a number");
     infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"FP32\""), "`data` is missing");
-    infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"INT8\",\"data\":[1,2]"), "INT8 does not match FP32");
+    infer(
+        v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"INT8\",\"data\":[1,2]"),
+        "INT8 does not match FP32",
+    );
     infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"fp32\",\"data\":[1,2]"), "no datatype \"fp32\"");
-    infer(v2("\"name\":\"X\",\"shape\":[2],\"datatype\":\"FP32\",\"data\":[1,2]"), "shape [2] does not match");
+    infer(
+        v2("\"name\":\"X\",\"shape\":[2],\"datatype\":\"FP32\",\"data\":[1,2]"),
+        "shape [2] does not match",
+    );
     infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1]"), "2 elements, data has 1");
-    infer(v2("\"name\":\"X\",\"shape\":[-1,-2],\"datatype\":\"FP32\",\"data\":[1,2]"), "negative or too large");
+    infer(
+        v2("\"name\":\"X\",\"shape\":[-1,-2],\"datatype\":\"FP32\",\"data\":[1,2]"),
+        "negative or too large",
+    );
     let huge = "\"name\":\"X\",\"shape\":[4611686018427387904,4],\"datatype\":\"FP32\",\"data\":[1]";
     infer(v2(huge), "negative or too large");
-    infer(v2("\"name\":\"X\",\"shape\":[9223372036854775808],\"datatype\":\"FP32\",\"data\":[]"), "for INT64");
+    infer(
+        v2("\"name\":\"X\",\"shape\":[9223372036854775808],\"datatype\":\"FP32\",\"data\":[]"),
+        "for INT64",
+    );
     infer(format!("{{\"inputs\":[],\"outputs\":[{}]}}", "{\"name\":\"Q\"}"), "no output \"Q\"");
     for (headers, status, why) in [
         ("content-type: text/csv\r\n", 415, "content type `text/csv` is not read here"),
@@ -60,7 +72,13 @@ fn table() -> Vec<Row> {
     rows.push(("/nowhere", json, good.clone(), 404, "there is no path `/nowhere`"));
     rows.push(("/score/other", json, good.clone(), 404, "there is no model `other`; this server has `echo`"));
     rows.push(("/v2/models/other/infer", json, good.clone(), 404, "there is no model `other`"));
-    rows.push(("/v2/models/echo/versions/9/infer", json, good.clone(), 404, "no version `9`; the one served is `1`"));
+    rows.push((
+        "/v2/models/echo/versions/9/infer",
+        json,
+        good.clone(),
+        404,
+        "no version `9`; the one served is `1`",
+    ));
     rows.push(("/swagger.json", json, good, 405, "this path takes GET, not POST"));
     rows
 }
@@ -89,8 +107,16 @@ fn each_is_a_4xx_that_names_what_is_wrong() {
 #[test]
 fn what_names_no_format_passes() {
     let server = start();
-    for headers in ["", "content-type: application/x-www-form-urlencoded\r\n", "content-type: application/octet-stream\r\n"] {
-        assert_eq!(server.connect().post_with("/score", headers, "{\"data\":[[1,2]]}").status, 200, "{headers}");
+    for headers in [
+        "",
+        "content-type: application/x-www-form-urlencoded\r\n",
+        "content-type: application/octet-stream\r\n",
+    ] {
+        assert_eq!(
+            server.connect().post_with("/score", headers, "{\"data\":[[1,2]]}").status,
+            200,
+            "{headers}"
+        );
     }
 }
 

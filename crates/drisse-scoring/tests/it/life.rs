@@ -19,7 +19,11 @@ fn a_server_that_loads_is_live_and_not_ready() {
     assert_eq!(server.admin("GET", "/ready", "").status, 503);
     let answer = server.post("/score", BODY);
     assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("still loading") && answer.headers.contains("retry-after:"), "{}", answer.body);
+    assert!(
+        answer.body.contains("still loading") && answer.headers.contains("retry-after:"),
+        "{}",
+        answer.body
+    );
     server.app.set_ready();
     assert_eq!(server.get("/v2/health/ready").status, 200);
 }
@@ -38,7 +42,11 @@ fn v2_describes_the_server_and_the_model() {
     assert_eq!(server.get("/sample").body, BODY);
     let document: serde_json::Value = serde_json::from_str(&server.get("/swagger.json").body).unwrap();
     assert_eq!(document["openapi"], "3.0.3");
-    assert_eq!(document["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]["example"]["data"][0][1], 2);
+    assert_eq!(
+        document["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]["example"]["data"]
+            [0][1],
+        2
+    );
 }
 
 #[test]
@@ -59,7 +67,11 @@ fn ids_are_echoed_or_made() {
     assert!(answer.headers.contains("x-request-id: mine-7\r\n"), "{}", answer.headers);
     assert!(answer.headers.contains("x-ms-client-request-id: theirs-8\r\n"), "{}", answer.headers);
     let id = |answer: crate::support::Answer| {
-        answer.headers.lines().find_map(|line| line.strip_prefix("x-request-id: ").map(str::to_owned)).unwrap()
+        answer
+            .headers
+            .lines()
+            .find_map(|line| line.strip_prefix("x-request-id: ").map(str::to_owned))
+            .unwrap()
     };
     assert_ne!(id(server.post("/score", BODY)), id(server.post("/score", "broken")));
 }
@@ -144,10 +156,13 @@ fn https_serves_with_the_certificate_that_is_there_now() {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(trusted.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
-        let client = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-        let mut stream = rustls::StreamOwned::new(client, std::net::TcpStream::connect(server.address).unwrap());
+        let client =
+            rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        let mut stream =
+            rustls::StreamOwned::new(client, std::net::TcpStream::connect(server.address).unwrap());
         stream.write_all(post("/score", "", BODY).as_bytes()).ok()?;
         Some(read_answer(&mut BufReader::new(stream))?.status)
     };

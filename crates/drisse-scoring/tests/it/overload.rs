@@ -11,7 +11,11 @@ const WAITING: &str = "drisse_waiting_requests{model=\"slow\"} ";
 
 fn slow(latency: Duration, config: Config) -> Setup {
     let limits = ScorerLimits { concurrency: 1, steady: false };
-    Setup { config, models: vec![("slow", Script { latency, limits, ..Script::default() })], ..Setup::default() }
+    Setup {
+        config,
+        models: vec![("slow", Script { latency, limits, ..Script::default() })],
+        ..Setup::default()
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A server on a free port with models that echo, and a client that sends any bytes.
 
 use drisse_core::{
-    DataType, Dim, Engine, EngineOptions, Inputs, LoadedPackage, ModelName, Port, Signature, TensorType, ValueType,
+    DataType, Dim, Engine, EngineOptions, Inputs, LoadedPackage, ModelName, Port, Signature, TensorType,
+    ValueType,
 };
 use drisse_engines::fake::{FakeEngine, Script};
 use drisse_scoring::{AdminListener, App, Config, Keys, Listeners, ModelSpec, Server, Tls};
@@ -163,7 +164,7 @@ impl Client {
     }
 
     pub(crate) fn post_with(&mut self, path: &str, headers: &str, body: &str) -> Answer {
-        self.write(&post(path, headers, body));
+        self.write(post(path, headers, body));
         self.read()
     }
 
@@ -184,10 +185,9 @@ impl Client {
     /// Whether the server closes the connection without another word.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).map_or_else(
-            |error| error.kind() == std::io::ErrorKind::ConnectionReset,
-            |_| rest.is_empty(),
-        )
+        self.stream
+            .read_to_end(&mut rest)
+            .map_or_else(|error| error.kind() == std::io::ErrorKind::ConnectionReset, |_| rest.is_empty())
     }
 }
 

@@ -320,7 +320,8 @@ mod tests {
     fn strings_are_unescaped() {
         let text = br#""a\n\u00fc\ud83d\ude00""#;
         assert_eq!(Reader::new(text).string().unwrap(), "a\nü😀");
-        for bad in [&br#""\ud83d""#[..], br#""\x""#, br#""\u12""#, b"\"\xff\"", b"\"\n\"", b"\"abc", b"\"a\\"] {
+        for bad in [&br#""\ud83d""#[..], br#""\x""#, br#""\u12""#, b"\"\xff\"", b"\"\n\"", b"\"abc", b"\"a\\"]
+        {
             assert!(Reader::new(bad).string().is_err(), "{bad:?}");
         }
     }

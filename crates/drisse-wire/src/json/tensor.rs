@@ -58,11 +58,15 @@ impl TensorReader {
             .ok_or_else(|| Error::invalid(format!("{what}: shape {shape:?} is negative or too large")))?;
         if wanted != self.elements {
             let given = self.elements;
-            return Err(Error::invalid(format!("{what}: shape {shape:?} holds {wanted} elements, data has {given}")));
+            return Err(Error::invalid(format!(
+                "{what}: shape {shape:?} holds {wanted} elements, data has {given}"
+            )));
         }
         if self.shape.len() > 1 && self.elements > 0 && self.shape != shape {
             let given = self.shape;
-            return Err(Error::invalid(format!("{what}: data is nested as {given:?}, not as shape {shape:?}")));
+            return Err(Error::invalid(format!(
+                "{what}: data is nested as {given:?}, not as shape {shape:?}"
+            )));
         }
         Ok(Tensor { datatype: self.datatype, shape, data: self.data })
     }
@@ -256,7 +260,9 @@ fn integer<T: TryFrom<i128>>(reader: &mut Reader<'_>, datatype: DataType) -> Res
     }
     let value = plain_integer(number).or_else(|| whole_float(number));
     let Some(value) = value else {
-        return Err(reader.error(format_args!("{} is no whole number (the model wants {datatype})", shown(number))));
+        return Err(
+            reader.error(format_args!("{} is no whole number (the model wants {datatype})", shown(number)))
+        );
     };
     T::try_from(value).map_err(|_| out_of_range(reader, number, datatype))
 }
@@ -328,7 +334,9 @@ mod tests {
 
     #[test]
     fn ragged_lists_are_refused() {
-        for text in ["[[1],[2,3]]", "[1,[2]]", "[[1],2]", "[[1],[[2]]]", "[[],[1]]", "[[[]],[1]]", "[[[1]],[]]"] {
+        for text in
+            ["[[1],[2,3]]", "[1,[2]]", "[[1],2]", "[[1],[[2]]]", "[[],[1]]", "[[[]],[1]]", "[[[1]],[]]"]
+        {
             assert!(read(DataType::Int32, text).is_err(), "{text}");
         }
     }

@@ -149,7 +149,11 @@ impl Writer {
     fn tensor(&mut self, tensor: &TensorView<'_>, layout: Layout<'_>) -> Result<()> {
         if let Layout::Nested(shape) = layout
             && shape.contains(&0)
-            && shape.iter().take_while(|&&dim| dim != 0).try_fold(1, |n: i64, &dim| n.checked_mul(dim)).is_none_or(|n| n > MAX_EMPTY_LISTS)
+            && shape
+                .iter()
+                .take_while(|&&dim| dim != 0)
+                .try_fold(1, |n: i64, &dim| n.checked_mul(dim))
+                .is_none_or(|n| n > MAX_EMPTY_LISTS)
         {
             let message = format!("an empty output of shape {shape:?} is too many empty lists for JSON");
             return Err(Error::new(ErrorKind::TooLarge, message));
@@ -164,7 +168,9 @@ impl Writer {
             DataView::Raw(bytes) => bytes,
         };
         match tensor.datatype {
-            DataType::Bool => self.numbers::<u8>(bytes, layout, |w, v| w.raw(if v != 0 { "true" } else { "false" })),
+            DataType::Bool => {
+                self.numbers::<u8>(bytes, layout, |w, v| w.raw(if v != 0 { "true" } else { "false" }))
+            }
             DataType::Uint8 => self.numbers::<u8>(bytes, layout, Self::integer),
             DataType::Uint16 => self.numbers::<u16>(bytes, layout, Self::integer),
             DataType::Uint32 => self.numbers::<u32>(bytes, layout, Self::integer),
@@ -301,9 +307,14 @@ mod tests {
     #[test]
     fn a_map_is_an_object_whose_keys_are_strings() {
         let probabilities = tensor(DataType::Fp32, &[2], &[0.25_f32, 0.75]);
-        let by_number = Value::Map { keys: tensor(DataType::Int64, &[2], &[0_i64, 7]), values: probabilities.clone() };
+        let by_number =
+            Value::Map { keys: tensor(DataType::Int64, &[2], &[0_i64, 7]), values: probabilities.clone() };
         let names: Strings = ["a", "b\""].into_iter().collect();
-        let names = Tensor { datatype: DataType::Bytes, shape: Shape::from(&[2_i64][..]), data: Data::Strings(names) };
+        let names = Tensor {
+            datatype: DataType::Bytes,
+            shape: Shape::from(&[2_i64][..]),
+            data: Data::Strings(names),
+        };
         let by_name = Value::Map { keys: names, values: probabilities };
         let mut writer = Writer::new();
         writer.value(ValueView::Other(&Value::Sequence(vec![by_number, by_name]))).unwrap();

@@ -96,7 +96,8 @@ fn ports(what: &str, ports: &[Port], line: &mut impl FnMut(&str, &str)) {
 fn operators(found: &Inspection) -> String {
     let mut operators: Vec<_> = found.operators.iter().collect();
     operators.sort_by_key(|&(name, count)| (std::cmp::Reverse(*count), name));
-    let mut shown: Vec<_> = operators.iter().take(12).map(|(name, count)| format!("{name} ×{count}")).collect();
+    let mut shown: Vec<_> =
+        operators.iter().take(12).map(|(name, count)| format!("{name} ×{count}")).collect();
     if operators.len() > shown.len() {
         shown.push(format!("and {} more kinds", operators.len() - shown.len()));
     }

@@ -134,6 +134,10 @@ fn listen(arguments: &Serve, keys: bool) -> Result<(Listeners, Endpoints), Failu
             .and_then(|source| source.downcast_ref::<std::io::Error>())
             .is_some_and(|source| source.kind() == std::io::ErrorKind::AddrInUse);
         let failure = Failure::from(anyhow::Error::new(error));
-        if taken { failure.hint("another program listens there: choose another with --listen ADDRESS:PORT") } else { failure }
+        if taken {
+            failure.hint("another program listens there: choose another with --listen ADDRESS:PORT")
+        } else {
+            failure
+        }
     })
 }

@@ -87,7 +87,8 @@ fn url(arguments: &Serve, endpoints: &Endpoints) -> String {
     match endpoints.tcp {
         // Nobody connects to "every address".
         Some(address) if address.ip().is_unspecified() => {
-            let host = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            let host =
+                if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
             format!("{scheme}://{}", SocketAddr::new(host, address.port()))
         }
         Some(address) => format!("{scheme}://{address}"),

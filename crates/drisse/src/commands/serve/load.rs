@@ -77,7 +77,8 @@ pub(super) fn all(
     sources: Vec<Source>,
     sample: Option<&Path>,
 ) -> Result<Vec<Served>, Failure> {
-    let served = sources.into_iter().map(|source| load(app, engine, source, sample)).collect::<Result<_, _>>()?;
+    let served =
+        sources.into_iter().map(|source| load(app, engine, source, sample)).collect::<Result<_, _>>()?;
     app.set_ready();
     Ok(served)
 }
@@ -116,7 +117,10 @@ fn load(app: &App, engine: &dyn Engine, source: Source, given: Option<&Path>) ->
 
 /// The inputs to warm up with, where they come from, and their text. A file the user named must fit;
 /// a `sample.json` that happens to lie there need not.
-fn sample(model: &ModelSource, given: Option<&Path>) -> Result<(Option<Inputs>, Sample, Option<String>), Failure> {
+fn sample(
+    model: &ModelSource,
+    given: Option<&Path>,
+) -> Result<(Option<Inputs>, Sample, Option<String>), Failure> {
     let signature = &model.inspection.signature;
     let read = |path: &Path| -> anyhow::Result<(Inputs, String)> {
         let text = std::fs::read_to_string(path)?;

@@ -1,0 +1,120 @@
+//! `drisse serve`, as a user meets it.
+
+use crate::support::{Serving, drisse, output, root};
+use std::io::Read;
+use std::process::Stdio;
+
+#[test]
+fn serves_the_example_and_ends_with_0_on_sigterm() {
+    let mut serving = Serving::start(&["examples/digits/digits.onnx", "--listen", "127.0.0.1:0"]);
+    let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
+    let (status, answer) = serving.post("/score", "", &sample);
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.starts_with("{\"label\":[0],\"probabilities\":[["), "{answer}");
+    assert_eq!(serving.document["models"][0]["name"], "digits");
+    assert_eq!(serving.document["models"][0]["scoring_uri"], format!("{}/score", serving.url()));
+    serving.signal("-TERM");
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_curl_line_it_prints_works_when_pasted() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("my keys");
+    std::fs::write(&keys, "# mine\nsecret-key\n").unwrap();
+    let model = folder.path().join("plain.onnx");
+    std::fs::copy(root().join("examples/glyph/glyph.onnx"), &model).unwrap();
+    let paths = [model.to_str().unwrap(), keys.to_str().unwrap()];
+    for arguments in [
+        vec!["serve", "examples/iris", "--listen", "127.0.0.1:0"],
+        vec!["serve", paths[0], "--listen", "127.0.0.1:0"],
+        vec!["serve", "examples/wine", "--listen", "127.0.0.1:0", "--keys", paths[1]],
+        vec!["serve", "examples/digits", "examples/iris", "--listen", "127.0.0.1:0", "--keys", paths[1]],
+    ] {
+        let mut child = drisse(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let line = loop {
+            line.clear();
+            assert!(
+                std::io::BufRead::read_line(&mut stderr, &mut line).unwrap() > 0,
+                "{arguments:?} said no more"
+            );
+            if line.trim_start().starts_with("curl") {
+                break line.trim().to_owned();
+            }
+        };
+        assert!(!line.contains("secret-key"), "no key in a line to paste: {line}");
+        let pasted =
+            std::process::Command::new("bash").args(["-c", &line]).current_dir(root()).output().unwrap();
+        let answer: serde_json::Value =
+            serde_json::from_slice(&pasted.stdout).unwrap_or_else(|_| panic!("{line}: {pasted:?}"));
+        assert!(answer.get("message").is_none(), "{line}: {answer}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let _ = stderr.read_to_string(&mut String::new());
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_says_which_operator_and_exits_1() {
+    let model = "crates/drisse-engines/tests/models/unknown_operator.onnx";
+    let (code, stdout, stderr) = output(&["serve", model, "--listen", "127.0.0.1:0"]);
+    assert_eq!((code, &*stdout), (1, ""));
+    insta::assert_snapshot!(stderr);
+}
+
+#[test]
+fn what_the_user_can_mend_exits_1_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty_keys = folder.path().join("keys");
+    std::fs::write(&empty_keys, "\n").unwrap();
+    let keys = empty_keys.to_str().unwrap();
+    let digits = "examples/digits/digits.onnx";
+    let mut all = String::new();
+    for arguments in [
+        vec!["serve", digits, "--listen", "0.0.0.0:0"],
+        vec!["serve", digits, digits],
+        vec!["serve", "/nowhere.onnx"],
+        vec!["serve", "examples/requirements.txt"],
+        vec!["serve", "x y=examples/digits"],
+        vec!["serve", digits, "--keys", keys],
+        vec!["serve", digits, "--listen", "127.0.0.1:0", "--sample", "examples/iris/sample.json"],
+        vec!["serve", digits, "--listen", "127.0.0.1:0", "--onnxruntime", "/nowhere/libonnxruntime.so"],
+        vec!["serve", digits, "--max-wait", "soon"],
+    ] {
+        let (code, stdout, stderr) = output(&arguments);
+        assert_eq!((code, &*stdout), (1, ""), "{arguments:?}: {stderr}");
+        all += &format!("$ drisse {}\n{stderr}\n", arguments.join(" "));
+    }
+    insta::assert_snapshot!(all.replace(folder.path().to_str().unwrap(), "FOLDER"));
+}
+
+#[test]
+fn a_taken_port_is_told_before_anything_is_loaded() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, stderr) = output(&["serve", "examples/digits", "--listen", &address]);
+    assert_eq!(code, 1);
+    assert!(stderr.starts_with(&format!("error: cannot listen on {address}")), "{stderr}");
+    assert!(stderr.contains("hint: another program listens there"), "{stderr}");
+}
+
+#[test]
+fn a_unix_socket_alone_opens_no_port_and_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let serving = Serving::start(&["examples/digits", "--unix", socket.to_str().unwrap()]);
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", serving.child.id())).unwrap();
+    let sockets: Vec<_> = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok()).collect();
+    let tcp = std::fs::read_to_string(format!("/proc/{}/net/tcp", serving.child.id())).unwrap();
+    for line in tcp.lines().skip(1) {
+        let inode = line.split_whitespace().nth(9).unwrap();
+        assert!(!sockets.iter().any(|link| link.to_string_lossy() == format!("socket:[{inode}]")), "{line}");
+    }
+    // A second server does not take a socket that is served.
+    let (code, _, stderr) = output(&["serve", "examples/iris", "--unix", socket.to_str().unwrap()]);
+    assert_eq!(code, 1, "{stderr}");
+}

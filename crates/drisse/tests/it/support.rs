@@ -1,0 +1,80 @@
+//! Running the binary and talking to what it serves.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The binary, in the repository's root, with nothing of the caller's settings.
+pub(crate) fn drisse(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drisse"));
+    command.args(arguments).current_dir(root()).env_remove("DRISSE_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Everything it printed, and its code.
+pub(crate) fn output(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = drisse(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+}
+
+/// A server on a port of its own, with its document; killed when dropped.
+pub(crate) struct Serving {
+    pub(crate) child: Child,
+    pub(crate) document: serde_json::Value,
+}
+
+impl Serving {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let all = [&["serve", "--output", "json"], arguments].concat();
+        let mut child = drisse(&all).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut text = String::new();
+        let document = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("{arguments:?} ended: {text}")).unwrap();
+            text += &line;
+            if let Ok(document) = serde_json::from_str(&text) {
+                break document;
+            }
+        };
+        Self { child, document }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.document["url"].as_str().unwrap()
+    }
+
+    /// Status and body.
+    pub(crate) fn ask(&self, request: &str) -> (u16, String) {
+        let address = self.url().trim_start_matches("http://").to_owned();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        self.ask(&format!(
+            "POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        ))
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

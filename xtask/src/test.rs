@@ -1,0 +1,66 @@
+//! `cargo xtask test`: sets up what the tests need and runs them all, nothing skipped.
+
+use crate::steps::Steps;
+use crate::{python, release_folder, root};
+use anyhow::{Result, ensure};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The version whose answers are known to be the same everywhere.
+const CARGO_DENY: &str = "0.20.2";
+
+pub(crate) fn run() -> Result<()> {
+    let mut steps = Steps::default();
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.args(arguments);
+        command
+    };
+    steps.run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    steps.run(
+        "lints",
+        &mut cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    )?;
+    steps.run("fuzz targets compile", &mut cargo(&["check", "-q", "--manifest-path", "fuzz/Cargo.toml"]))?;
+    deny(&mut steps)?;
+    // The binary first: the tests of the command line run it.
+    steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;
+    steps.run("Rust tests", &mut cargo(&["test", "-q", "--workspace"]))?;
+    let python = python::environment()?;
+    let drisse = release_folder().join("drisse");
+    for name in ["models", "onnx_cases"] {
+        let script = format!("tests/conformance/{name}.py");
+        let mut command = Command::new(&python);
+        command.args(["-W", "ignore"]).arg(script).arg(&drisse);
+        steps.run(&format!("conformance: {name}"), &mut command)?;
+    }
+    steps.finish()
+}
+
+/// Bans, licences and sources always; advisories where their database can be had.
+fn deny(steps: &mut Steps) -> Result<()> {
+    let works = |arguments: &[&str]| {
+        let quiet =
+            Command::new("cargo").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        quiet.is_ok_and(|status| status.success())
+    };
+    if !works(&["deny", "--version"]) {
+        println!("\ninstalling cargo-deny {CARGO_DENY} (once)");
+        let mut install = Command::new("cargo");
+        // Outside of the workspace its target folder and toolchain file do not apply.
+        install.args(["install", "-q", "--locked", "cargo-deny", "--version", CARGO_DENY]);
+        let installed = install.current_dir(root().parent().unwrap_or(Path::new("/"))).status()?;
+        ensure!(installed.success(), "cannot install cargo-deny");
+    }
+    steps.run(
+        "bans, licences, sources",
+        Command::new("cargo").args(["deny", "-L", "error", "check", "bans", "licenses", "sources"]),
+    )?;
+    if works(&["deny", "fetch", "db"]) {
+        steps
+            .run("advisories", Command::new("cargo").args(["deny", "-L", "error", "check", "advisories"]))?;
+    } else {
+        println!("\n=== advisories: not checked, the advisory database cannot be reached from here");
+    }
+    Ok(())
+}
