@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 type Hook = Box<dyn Fn() + Send>;
 
 /// A flag one side raises and the other looks at, or hangs a hook on. Clones share it.
-#[derive(Clone, Default)]
-pub struct Cancel(Arc<State>);
+#[derive(Clone)]
+pub struct Cancel(Option<Arc<State>>);
 
 #[derive(Default)]
 struct State {
@@ -22,26 +22,39 @@ pub struct OnCancel<'a>(&'a Cancel);
 
 impl Cancel {
     /// A flag that is down.
+    #[expect(clippy::new_without_default, reason = "a default could as well be one that is never raised")]
     pub fn new() -> Self {
-        Self::default()
+        Self(Some(Arc::default()))
+    }
+
+    /// A flag that stays down, for work nobody will end early; costs nothing.
+    pub const fn never() -> Self {
+        Self(None)
+    }
+
+    /// Whether the flag may ever go up.
+    pub fn can_be_cancelled(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Raises the flag and calls the hook, once.
     pub fn cancel(&self) {
-        self.0.raised.store(true, Ordering::Release);
-        if let Some(hook) = self.lock().take() {
+        let Some(state) = &self.0 else { return };
+        state.raised.store(true, Ordering::Release);
+        if let Some(hook) = state.lock().take() {
             hook();
         }
     }
 
     /// Whether the flag is up.
     pub fn is_cancelled(&self) -> bool {
-        self.0.raised.load(Ordering::Acquire)
+        self.0.as_ref().is_some_and(|state| state.raised.load(Ordering::Acquire))
     }
 
     /// Calls `hook` when the flag goes up, at once if it is up already. One hook at a time.
     pub fn on_cancel(&self, hook: impl Fn() + Send + 'static) -> OnCancel<'_> {
-        let mut slot = self.lock();
+        let Some(state) = &self.0 else { return OnCancel(self) };
+        let mut slot = state.lock();
         // Looked at under the lock: `cancel` either finds the hook or has raised the flag before.
         if self.is_cancelled() {
             hook()
@@ -51,15 +64,19 @@ impl Cancel {
         drop(slot);
         OnCancel(self)
     }
+}
 
+impl State {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Hook>> {
-        self.0.hook.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.hook.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl Drop for OnCancel<'_> {
     fn drop(&mut self) {
-        self.0.lock().take();
+        if let Some(state) = &self.0.0 {
+            state.lock().take();
+        }
     }
 }
 

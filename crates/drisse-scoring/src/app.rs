@@ -7,8 +7,10 @@ use crate::model::{Model, ModelSpec};
 use crate::warm;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Inputs, Result};
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -128,8 +130,12 @@ impl App {
     }
 
     /// A request's id, when its client gave none.
-    pub(crate) fn next_request_id(&self) -> String {
-        format!("{}-{:x}", &self.nonce[..12], self.requests.fetch_add(1, Relaxed))
+    pub(crate) fn next_request_id(&self) -> Bytes {
+        let mut id = Vec::with_capacity(32);
+        id.extend_from_slice(&self.nonce.as_bytes()[..12]);
+        // Writing to a vector cannot fail.
+        let _ = write!(id, "-{:x}", self.requests.fetch_add(1, Relaxed));
+        id.into()
     }
 }
 

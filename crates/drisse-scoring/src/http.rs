@@ -62,7 +62,7 @@ fn log(
     error: Option<&Error>,
 ) {
     let model = model.map_or("", |model| model.name.as_str());
-    let (ms, request_id) = (took.as_secs_f64() * 1e3, ids.request.as_str());
+    let (ms, request_id) = (took.as_secs_f64() * 1e3, ids.request());
     match error {
         Some(error) if error.kind() == ErrorKind::Internal => {
             tracing::error!(%method, status, request_id, model, ms, "{error}");

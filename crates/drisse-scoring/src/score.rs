@@ -28,7 +28,7 @@ where
     }
     let bytes = request.inputs.byte_len();
     if model.runs_inline(bytes) {
-        return run(model, request, bytes, &Cancel::new(), true);
+        return run(model, request, bytes, &Cancel::never(), true);
     }
     admit(app, model, request.deadline)?;
 

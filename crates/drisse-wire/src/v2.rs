@@ -73,9 +73,9 @@ fn input(reader: &mut Reader<'_>, signature: &Signature) -> Result<(usize, Tenso
     let mut elements = None;
     reader.object(|reader, key| {
         match key {
-            "name" => name = Some(reader.string()?.into_owned()),
+            "name" => name = Some(reader.string()?),
             "shape" => shape = Some(read_shape(reader)?),
-            "datatype" => datatype = Some(reader.string()?.into_owned()),
+            "datatype" => datatype = Some(reader.string()?),
             "data" => {
                 if data_at.replace(reader.position()).is_some() {
                     return Err(reader.error("`data` is given twice"));

@@ -78,7 +78,7 @@ impl Session {
     fn run(
         &self,
         work: Work<'_>,
-        options: &RunOptions,
+        options: Option<&RunOptions>,
     ) -> ort::Result<SmallVec<[Option<Value<'static>>; 4]>> {
         let mut names: SmallVec<[*const c_char; 4]> = SmallVec::new();
         let mut values: SmallVec<[Value<'_>; 4]> = SmallVec::new();
@@ -96,7 +96,7 @@ impl Session {
         let status = unsafe {
             (ort::api().Run)(
                 self.raw.as_ptr(),
-                options.ptr(),
+                options.map_or(std::ptr::null(), |options| options.ptr()),
                 names.as_ptr(),
                 inputs.as_ptr(),
                 inputs.len(),
@@ -127,11 +127,15 @@ impl Scorer for Session {
 
     fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()> {
         let internal = |error: ort::Error| Error::internal(message::one_line(error.message()));
-        let options = Arc::new(RunOptions::new().map_err(internal)?);
-        let terminate = Arc::clone(&options);
-        let hook = cancel.on_cancel(move || drop(terminate.terminate()));
-        let result = self.run(work, &options);
-        drop(hook);
+        let result = if cancel.can_be_cancelled() {
+            let options = Arc::new(RunOptions::new().map_err(internal)?);
+            let terminate = Arc::clone(&options);
+            // A flag that cannot be raised ends nothing: the run goes on, its answer goes nowhere.
+            let _hook = cancel.on_cancel(move || drop(terminate.terminate()));
+            self.run(work, Some(&*options))
+        } else {
+            self.run(work, None)
+        };
         let outputs = result.map_err(|error| {
             if cancel.is_cancelled() {
                 return Error::new(ErrorKind::Cancelled, "the run was cancelled");

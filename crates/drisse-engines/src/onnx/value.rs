@@ -176,7 +176,9 @@ impl<'a> Value<'a> {
                 drisse_core::Value::Map { keys: part(0)?, values: part(1)? }
             }
             Some(kind) => {
-                return Err(Error::invalid(format!("an output is of a kind Drisse does not serve: {kind:?}")));
+                return Err(Error::invalid(format!(
+                    "an output is of a kind Drisse does not serve: {kind:?}"
+                )));
             }
         })
     }

@@ -89,8 +89,7 @@ pub(crate) fn error(shape: ErrorShape, error: &Error) -> Response {
 
 /// The ids by which a client and an operator find the same request again.
 pub(crate) struct Ids {
-    pub(super) request: String,
-    header: HeaderValue,
+    request: HeaderValue,
     client: Option<HeaderValue>,
     http1: bool,
 }
@@ -99,22 +98,24 @@ impl Ids {
     /// The client's ids, or one of the server's making.
     pub(crate) fn of(head: &Parts, app: &App) -> Self {
         let plain = |value: &&HeaderValue| value.len() <= MAX_ID && value.to_str().is_ok();
-        let header = head.headers.get(REQUEST_ID).filter(plain).cloned();
-        let given = header.as_ref().and_then(|header| header.to_str().ok()).map(str::to_owned);
-        let id = given.unwrap_or_else(|| app.next_request_id());
-        let header = header.or_else(|| HeaderValue::from_str(&id).ok());
+        let given = head.headers.get(REQUEST_ID).filter(plain).cloned();
+        let made = || HeaderValue::from_maybe_shared(app.next_request_id()).expect("hexadecimal digits");
         Self {
-            header: header.unwrap_or(HeaderValue::from_static("")),
-            request: id,
+            request: given.unwrap_or_else(made),
             client: head.headers.get(CLIENT_REQUEST_ID).filter(plain).cloned(),
             http1: head.version < hyper::Version::HTTP_2,
         }
     }
 
+    /// The request's id, for logs.
+    pub(crate) fn request(&self) -> &str {
+        self.request.to_str().unwrap_or_default()
+    }
+
     /// The answer with the ids; one of a server that stops closes its connection (HTTP/2 says so itself).
     pub(crate) fn put_on(self, mut response: Response, closing: bool) -> Response {
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, self.header);
+        headers.insert(REQUEST_ID, self.request);
         if let Some(client) = self.client {
             headers.insert(CLIENT_REQUEST_ID, client);
         }
