@@ -12,7 +12,7 @@ use drisse_core::{Error, ErrorKind, Inputs, Result};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 /// The state of a server.
 pub struct App {
@@ -111,15 +111,16 @@ impl App {
 
     /// Says that the server will stop: it is not ready any more, and closes connections as they end.
     pub fn drain(&self) {
-        self.draining.store(true, Relaxed);
+        self.draining.store(true, SeqCst);
     }
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Relaxed) && !self.is_draining()
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+    /// Whether the server was told to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(SeqCst)
     }
 
     /// Counts `bytes` as held, or refuses.

@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Inspect(Inspect),
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Serve {
     /// Model files or folders; NAME= serves one under another name than its file's
     #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL")]

@@ -6,7 +6,7 @@ use anyhow::Context;
 use drisse_core::Engine;
 use drisse_engines::onnx::{self, OnnxEngine};
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
 /// Logs on stderr: for people on a terminal, JSON lines elsewhere. `DRISSE_LOG` sets what is logged.
@@ -20,25 +20,27 @@ pub(crate) fn start_logs() {
     }
 }
 
-/// The engine for ONNX models, its library found or fetched first.
-pub(crate) fn onnx_engine(named: Option<&Path>, threads: usize) -> Result<Box<dyn Engine>, Failure> {
-    const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUNTIME: `pip download \
-                            --no-deps onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
+const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUNTIME: `pip download --no-deps \
+                        onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
+
+/// ONNX Runtime's library: the one named, found, or fetched.
+pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let cache = onnx::cache_folder();
     let find = || -> anyhow::Result<_> {
-        let found = onnx::find(named, &cache).context("cannot use ONNX Runtime")?;
-        let path = match found {
-            Some(path) => path,
-            None => {
-                let (version, shown) = (onnx::PINNED, cache.display());
-                printer::note(&format!(
-                    "ONNX Runtime {version} is not on this machine: fetching it into {shown}"
-                ));
-                onnx::fetch(&cache).context("cannot get ONNX Runtime")?
-            }
-        };
-        OnnxEngine::new(&path, threads).context("cannot start ONNX Runtime")
+        if let Some(found) = onnx::find(named, &cache).context("cannot use ONNX Runtime")? {
+            return Ok(found);
+        }
+        let (version, shown) = (onnx::PINNED, cache.display());
+        printer::note(&format!("ONNX Runtime {version} is not on this machine: fetching it into {shown}"));
+        onnx::fetch(&cache).context("cannot get ONNX Runtime")
     };
-    let engine = find().map_err(|error| Failure::from(error).hint(NAME_ONE))?;
-    Ok(Box::new(engine))
+    find().map_err(|error| Failure::from(error).hint(NAME_ONE))
+}
+
+/// The engine for ONNX models.
+pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engine>, Failure> {
+    match OnnxEngine::new(library, threads).context("cannot start ONNX Runtime") {
+        Ok(engine) => Ok(Box::new(engine)),
+        Err(error) => Err(Failure::from(error).hint(NAME_ONE)),
+    }
 }

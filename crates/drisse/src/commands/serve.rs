@@ -12,6 +12,7 @@ use drisse_scoring::{AdminListener, App, Config, Keys, Listeners, Server, Tls};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -43,22 +44,32 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
 
     // The server answers while models load, so that probes see it live and not ready.
     let (loaded, loading) = oneshot::channel();
-    std::thread::scope(|scope| {
-        let loader = std::thread::Builder::new().name("loader".to_owned());
-        let load = || {
-            let result = wiring::onnx_engine(arguments.onnxruntime.as_deref(), threads)
-                .and_then(|engine| load::all(&app, &*engine, sources, arguments.sample.as_deref()));
-            let result = result.map(|models| banner::print(arguments, &endpoints, &models, output));
+    let in_engine = Arc::new(AtomicBool::new(false));
+    let load = {
+        let (arguments, app, in_engine) = (arguments.clone(), Arc::clone(&app), Arc::clone(&in_engine));
+        move || {
+            let result = wiring::onnx_library(arguments.onnxruntime.as_deref()).and_then(|library| {
+                in_engine.store(true, SeqCst);
+                load::all(&app, sources, arguments.sample.as_deref(), || wiring::onnx_engine(&library, threads))
+            });
+            let result = result.map(|models| models.map(|models| banner::print(&arguments, &endpoints, &models, output)));
             // The receiver is gone when the server was stopped before it was ready.
-            let _ = loaded.send(result);
-        };
-        loader.spawn_scoped(scope, load).context("cannot start the loader's thread")?;
-        runtime.block_on(serve(&app, server, loading))
-    })
+            let _ = loaded.send(result.map(drop));
+        }
+    };
+    let loader = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
+    let loader = loader.context("cannot start the loader's thread")?;
+    let ended = runtime.block_on(serve(server, loading));
+    // ONNX Runtime does not survive that its process ends while it loads; a download does.
+    if in_engine.load(SeqCst) && !loader.is_finished() {
+        printer::note("waiting for the model that is being loaded");
+        // A panic there was printed there.
+        let _ = loader.join();
+    }
+    ended
 }
 
 async fn serve(
-    app: &App,
     server: Server,
     loading: oneshot::Receiver<Result<(), Failure>>,
 ) -> Result<ExitCode, Failure> {
@@ -75,7 +86,6 @@ async fn serve(
             }
         }
     };
-    let _ = app;
     let mut again = on(SignalKind::interrupt())?;
     let stopped_twice = async {
         again.recv().await;
@@ -86,7 +96,11 @@ async fn serve(
             result.context("the server failed").map_err(|error| Failure { code: 2, ..error.into() })?;
             ended
         }
-        () = stopped_twice => Ok(ExitCode::from(INTERRUPTED)),
+        () = stopped_twice => {
+            // Nothing orderly: ONNX Runtime does not survive that its process ends around a run.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            ended
+        }
     }
 }
 

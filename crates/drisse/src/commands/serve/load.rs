@@ -70,17 +70,27 @@ fn one(argument: &ModelArgument) -> Result<Source, Failure> {
     Ok(Source { name, version, model })
 }
 
-/// Loads and warms up each model, then says that the server is ready.
+/// Starts the engine, loads and warms up each model, then says that the server is ready. `None` when the
+/// server was told to stop meanwhile.
 pub(super) fn all(
     app: &App,
-    engine: &dyn Engine,
     sources: Vec<Source>,
     sample: Option<&Path>,
-) -> Result<Vec<Served>, Failure> {
-    let served =
-        sources.into_iter().map(|source| load(app, engine, source, sample)).collect::<Result<_, _>>()?;
+    engine: impl FnOnce() -> Result<Box<dyn Engine>, Failure>,
+) -> Result<Option<Vec<Served>>, Failure> {
+    if app.is_draining() {
+        return Ok(None);
+    }
+    let engine = engine()?;
+    let mut served = Vec::new();
+    for source in sources {
+        if app.is_draining() {
+            return Ok(None);
+        }
+        served.push(load(app, &*engine, source, sample)?);
+    }
     app.set_ready();
-    Ok(served)
+    Ok(Some(served))
 }
 
 fn load(app: &App, engine: &dyn Engine, source: Source, given: Option<&Path>) -> Result<Served, Failure> {
