@@ -3,6 +3,7 @@
 //! Two things set it apart from a JSON library: it fills a tensor of the wanted datatype without a
 //! tree in between, and it takes the `NaN` and `Infinity` that Python's `json` prints.
 
+mod number;
 mod reader;
 mod tensor;
 mod writer;

@@ -179,6 +179,18 @@ impl<'a> Reader<'a> {
         unit.ok_or_else(|| self.error_at(self.at - 4, "a `\\u` escape has four hexadecimal digits"))
     }
 
+    /// What is left, from the current place.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// Takes `len` bytes of what is left.
+    #[inline]
+    pub(crate) fn advance(&mut self, len: usize) {
+        self.at += len;
+    }
+
     /// The bytes of the next number, as far as they look like one.
     #[inline]
     pub(crate) fn number(&mut self) -> &'a [u8] {

@@ -1,6 +1,7 @@
 //! Lists of numbers, booleans or strings, read straight into a tensor of the datatype wanted.
 
 use super::Reader;
+use super::number::{self, Float};
 use super::reader::well_formed;
 use drisse_core::{Buffer, Data, DataType, Error, Result, Shape, Strings, Tensor, element_count};
 use half::{bf16, f16};
@@ -170,41 +171,23 @@ fn ragged(reader: &Reader<'_>) -> Error {
     reader.error("lists of one tensor are nested to different depths")
 }
 
-/// A float datatype read by the standard library: correctly rounded (Eisel-Lemire, then exact).
-trait Float: Copy + std::str::FromStr {
-    const NAN: Self;
-    const INFINITY: Self;
-    const NEG_INFINITY: Self;
-    fn is_infinite(self) -> bool;
-}
-
-macro_rules! float {
-    ($($float:ty),*) => {$(
-        impl Float for $float {
-            const NAN: Self = <$float>::NAN;
-            const INFINITY: Self = <$float>::INFINITY;
-            const NEG_INFINITY: Self = <$float>::NEG_INFINITY;
-            fn is_infinite(self) -> bool { <$float>::is_infinite(self) }
-        }
-    )*};
-}
-float!(f32, f64);
-
 #[inline]
 fn float<T: Float>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T> {
     match reader.peek() {
         Some(b'0'..=b'9' | b'-') => {}
         _ => return float_word(reader, datatype),
     }
-    if reader.word("-Infinity") {
-        return Ok(T::NEG_INFINITY);
-    }
-    let number = reader.number();
-    let parsed = std::str::from_utf8(number).ok().and_then(|text| text.parse::<T>().ok());
-    match parsed.filter(|_| well_formed(number)) {
-        Some(value) if !value.is_infinite() => Ok(value),
-        Some(_) => Err(out_of_range(reader, number, datatype)),
-        None => Err(reader.error(format_args!("`{}` is not a number", shown(number)))),
+    match number::read::<T>(reader.rest()) {
+        Some((value, len)) if !value.is_infinite() => {
+            reader.advance(len);
+            Ok(value)
+        }
+        Some((_, len)) => Err(out_of_range(reader, &reader.rest()[..len], datatype)),
+        None if reader.word("-Infinity") => Ok(T::NEG_INFINITY),
+        None => {
+            let number = reader.number();
+            Err(reader.error(format_args!("`{}` is not a number", shown(number))))
+        }
     }
 }
 

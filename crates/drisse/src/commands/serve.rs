@@ -50,9 +50,12 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         move || {
             let result = wiring::onnx_library(arguments.onnxruntime.as_deref()).and_then(|library| {
                 in_engine.store(true, SeqCst);
-                load::all(&app, sources, arguments.sample.as_deref(), || wiring::onnx_engine(&library, threads))
+                load::all(&app, sources, arguments.sample.as_deref(), || {
+                    wiring::onnx_engine(&library, threads)
+                })
             });
-            let result = result.map(|models| models.map(|models| banner::print(&arguments, &endpoints, &models, output)));
+            let result = result
+                .map(|models| models.map(|models| banner::print(&arguments, &endpoints, &models, output)));
             // The receiver is gone when the server was stopped before it was ready.
             let _ = loaded.send(result.map(drop));
         }
@@ -69,10 +72,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
     ended
 }
 
-async fn serve(
-    server: Server,
-    loading: oneshot::Receiver<Result<(), Failure>>,
-) -> Result<ExitCode, Failure> {
+async fn serve(server: Server, loading: oneshot::Receiver<Result<(), Failure>>) -> Result<ExitCode, Failure> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut ended = Ok(ExitCode::SUCCESS);
