@@ -144,6 +144,11 @@ impl Strings {
         self.ends.len()
     }
 
+    /// Bytes of all strings.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()

@@ -1,5 +1,6 @@
 //! ONNX Runtime: the library found or fetched, one environment per process, one session per model.
 
+mod arena;
 mod fetch;
 mod library;
 mod message;
@@ -42,6 +43,8 @@ impl OnnxEngine {
                 log(level, category, location, message)
             }))
             .build()
+            .map_err(|error| refused(message::one_line(error.message())))?;
+        arena::register(&environment, arena::allowance())
             .map_err(|error| refused(message::one_line(error.message())))?;
         Ok(Self { environment, threads })
     }

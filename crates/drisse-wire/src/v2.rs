@@ -183,6 +183,8 @@ fn requested_output(reader: &mut Reader<'_>, signature: &Signature, outputs: &mu
 pub struct AnswerParts {
     head: String,
     outputs: Vec<String>,
+    /// Each output's name, quoted.
+    names: Vec<String>,
 }
 
 impl AnswerParts {
@@ -190,8 +192,9 @@ impl AnswerParts {
     pub fn new(name: &str, version: &str, signature: &Signature) -> Self {
         let quote = |text: &str| serde_json::Value::from(text).to_string();
         let head = format!("{{\"model_name\":{},\"model_version\":{}", quote(name), quote(version));
-        let output = |port: &drisse_core::Port| format!("{{\"name\":{},\"datatype\":\"", quote(&port.name));
-        Self { head, outputs: signature.outputs.iter().map(output).collect() }
+        let names: Vec<_> = signature.outputs.iter().map(|port| quote(&port.name)).collect();
+        let outputs = names.iter().map(|name| format!("{{\"name\":{name},\"datatype\":\"")).collect();
+        Self { head, outputs, names }
     }
 }
 
@@ -254,8 +257,9 @@ impl<P: AsRef<AnswerParts>> Sink for AnswerSink<P> {
             ValueView::Other(other) => match table(other) {
                 Some((keys, rows)) => self.tensor(place, &rows.view(), Some(&keys)),
                 None => Err(Error::invalid(format!(
-                    "output {place} is no tensor, and this protocol carries nothing else: \
-                     name the outputs you want in `outputs`, or send the request to /score"
+                    "output {} is no tensor, and this protocol carries nothing else: \
+                     name the outputs you want in `outputs`, or send the request to /score",
+                    self.parts.as_ref().names[place]
                 ))),
             },
         }

@@ -11,8 +11,9 @@ pub(super) fn load_failure(raw: &str) -> String {
 /// Why a run failed, and whether memory was the reason.
 pub(super) fn run_failure(raw: &str) -> (String, bool) {
     let text = one_line(raw);
-    let memory =
-        ["bad allocation", "bad_alloc", "Failed to allocate memory"].iter().any(|sign| text.contains(sign));
+    let memory = ["bad allocation", "bad_alloc", "Failed to allocate memory", "Available memory of"]
+        .iter()
+        .any(|sign| text.contains(sign));
     // `Non-zero status code returned while running KIND node. Name:'NAME' Status Message: REASON`
     let node = text.split_once("while running ").and_then(|(_, rest)| {
         let (kind, rest) = rest.split_once(" node. Name:'")?;
@@ -32,11 +33,20 @@ pub(super) fn one_line(raw: &str) -> String {
     text.trim().to_owned()
 }
 
-/// The length of `PATH:LINE namespace::function(arguments) ` at the start of `text`.
+/// The length of `PATH:LINE [type] namespace::function(arguments) ` at the start of `text`.
 fn source_place(text: &str) -> usize {
     let path = text.find(' ').map_or(text.len(), |space| space + 1);
+    // A function's name has `::`; a return type may stand before it.
+    let mut name = path;
+    for word in text[path..].split(' ').take(3) {
+        if word.contains("::") {
+            break;
+        }
+        name += word.len() + 1;
+    }
+    let Some(open) = text.get(name..).and_then(|rest| rest.split(' ').next()?.find('(')) else { return path };
     let mut depth = 0_u32;
-    for (at, byte) in text.bytes().enumerate().skip(path) {
+    for (at, byte) in text.bytes().enumerate().skip(name + open) {
         match byte {
             b'(' => depth += 1,
             b')' if depth <= 1 => {
@@ -45,8 +55,6 @@ fn source_place(text: &str) -> usize {
                 return text.len() - rest.trim_start().len();
             }
             b')' => depth -= 1,
-            // A word ends before any bracket: there is no function's name here.
-            b' ' if depth == 0 => return path,
             _ => {}
         }
     }
@@ -65,6 +73,15 @@ mod tests {
         let (text, memory) = run_failure(raw);
         assert_eq!(text, "node `r` (Reshape): size != 0 was false. The input tensor cannot be reshaped");
         assert!(!memory);
+    }
+
+    #[test]
+    fn a_failed_allocation_is_told_without_its_place() {
+        let raw = "Non-zero status code returned while running ConstantOfShape node. Name:'fill' Status Message: \
+                   /onnxruntime_src/core/bfc_arena.cc:358 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, \
+                   bool) Available memory of 2 is smaller than requested bytes of 4";
+        let why = "node `fill` (ConstantOfShape): Available memory of 2 is smaller than requested bytes of 4";
+        assert_eq!(run_failure(raw), (why.to_owned(), true));
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Session {
         let options = OrtSession::builder(environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             // Memory plans are made per shape; they pay only when shapes repeat, which free dimensions deny.
-            .with_memory_pattern(!has_free_dims(&model.signature))?;
+            .with_memory_pattern(!has_free_dims(&model.signature))?
+            .with_env_allocators()?;
         let path = CString::new(model.path.as_os_str().as_bytes())?;
         let mut raw = std::ptr::null_mut();
         let api = ort::api();

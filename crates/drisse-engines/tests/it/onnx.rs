@@ -136,3 +136,16 @@ fn a_library_that_others_can_write_is_refused() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     assert!(matches!(find(Some(&path), folder.path()), Err(LibraryError::Untrusted { .. })));
 }
+
+#[test]
+fn a_tensor_larger_than_the_machine_is_refused_and_the_model_lives() {
+    let model = load("fill");
+    for length in [1_i64 << 38, 1 << 50, i64::MAX] {
+        let error = model.run([tensor(DataType::Int64, &[1], &[length])]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::Rejected), "{error:?}");
+    }
+    assert_eq!(
+        model.run([tensor(DataType::Int64, &[1], &[2_i64])]).unwrap(),
+        [Value::Tensor(floats(&[2], &[0.0, 0.0]))]
+    );
+}

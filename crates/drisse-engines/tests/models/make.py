@@ -69,3 +69,6 @@ save("mlp", [h.make_node("MatMul", ["x", "w1"], ["a"]), h.make_node("Relu", ["a"
      [tensor("x", T.FLOAT, ["batch", "time", 16])], [tensor("y", T.FLOAT, ["batch", "time", 8])],
      [nh.from_array(rng.standard_normal((16, 32), np.float32), "w1"),
       nh.from_array(rng.standard_normal((32, 8), np.float32), "w2")])
+
+save("fill", [h.make_node("ConstantOfShape", ["shape"], ["y"], "fill")],
+     [tensor("shape", T.INT64, ["rank"])], [tensor("y", T.FLOAT, None)], check=False)

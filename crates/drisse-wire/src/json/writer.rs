@@ -6,6 +6,9 @@ use drisse_core::{Error, ErrorKind, Result};
 /// An empty tensor of shape `[n, 0]` prints as n empty lists; more than this are refused.
 const MAX_EMPTY_LISTS: i64 = 1 << 20;
 
+/// An answer is not longer than this: 1 GiB, estimated by the widest form of its elements.
+const MAX_ANSWER: usize = 1 << 30;
+
 /// A JSON document being written.
 #[derive(Debug)]
 pub struct Writer {
@@ -160,6 +163,13 @@ impl Writer {
             let message = format!("an empty output of shape {shape:?} is too many empty lists for JSON");
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
+        let elements = element_count(tensor.shape).unwrap_or(usize::MAX);
+        let estimate = self.out.len().saturating_add(elements.saturating_mul(widest(tensor)));
+        if estimate > MAX_ANSWER {
+            let (datatype, shape) = (tensor.datatype, tensor.shape);
+            let message = format!("an output of {datatype} {shape:?} is too large for JSON");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
         let bytes = match tensor.data {
             DataView::Strings(strings) => {
                 let mut strings = strings.iter();
@@ -248,6 +258,18 @@ impl Writer {
     fn null(&mut self) {
         self.not_finite += 1;
         self.raw("null");
+    }
+}
+
+/// Characters the longest element of a tensor takes, comma included; of strings, the average.
+fn widest(tensor: &TensorView<'_>) -> usize {
+    match (tensor.data, tensor.datatype) {
+        (DataView::Strings(strings), _) => 3 + strings.byte_len() / strings.len().max(1),
+        (_, DataType::Bool | DataType::Int8 | DataType::Uint8) => 6,
+        (_, DataType::Int16 | DataType::Uint16) => 7,
+        (_, DataType::Int32 | DataType::Uint32 | DataType::Fp16 | DataType::Bf16) => 12,
+        (_, DataType::Fp32) => 16,
+        _ => 25,
     }
 }
 
