@@ -7,7 +7,7 @@ use drisse_wire::documents;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A made-up sample up to this long stands in the line itself.
 const MAX_INLINE: usize = 240;
@@ -114,8 +114,12 @@ fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Serv
         }
     }
     if let Some(keys) = &arguments.keys {
-        let file = quoted(&keys.display().to_string());
-        let _ = write!(curl, " -H @<(sed -n '/^[^#]/{{s/^/Authorization: Bearer /p;q}}' {file})");
+        if starts_with_digest(keys) {
+            curl += " -H \"Authorization: Bearer $KEY\"";
+        } else {
+            let file = quoted(&keys.display().to_string());
+            let _ = write!(curl, " -H @<(sed -n '/^[^#]/{{s/^/Authorization: Bearer /p;q}}' {file})");
+        }
     }
     let url = url(arguments, endpoints);
     let target = format!("{url}{}", path(model, models));
@@ -130,6 +134,13 @@ fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Serv
         }
         Sample::None => format!("{curl} {url}/v2/models/{}", model.name),
     }
+}
+
+/// Whether the first key is there only as its digest: the user has to know it.
+fn starts_with_digest(keys: &Path) -> bool {
+    let text = std::fs::read_to_string(keys).unwrap_or_default();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().is_some_and(|line| line.starts_with("sha256:"))
 }
 
 /// A path as the shell needs it.
