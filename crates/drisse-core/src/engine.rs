@@ -52,8 +52,8 @@ pub struct LoadedPackage {
     pub path: PathBuf,
     /// What the model takes and gives.
     pub signature: Signature,
-    /// Whether the model's own control flow (loops, branches) decides how long a run takes.
-    pub control_flow: bool,
+    /// Whether values, and not only shapes, decide how long a run takes (loops, sizes as inputs).
+    pub data_dependent: bool,
 }
 
 /// What the operator may set for one model.

@@ -52,20 +52,21 @@ pub struct Inspection {
     pub external_data: Vec<ExternalFile>,
     /// What its author attached, each value's first 4 KiB.
     pub metadata: BTreeMap<String, String>,
-    /// Whether loops or branches decide how long a run takes.
-    pub control_flow: bool,
+    /// Whether values, and not only shapes, decide how long a run takes: loops, branches, sizes as inputs.
+    pub data_dependent: bool,
 }
 
 /// Reads what `path` holds. Files it refers to are checked for being there, not read.
 pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     let io = |source| InspectError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    let kind = file.metadata().map_err(io)?;
+    // Looked at before it is opened: opening a pipe waits for somebody to write.
+    let kind = std::fs::metadata(path).map_err(io)?;
     if !kind.is_file() {
-        let what = if kind.is_dir() { "a folder" } else { "no regular file" }.to_owned();
+        let what = if kind.is_dir() { "a folder" } else { "a device or a pipe" }.to_owned();
         let hint = "name a model file".to_owned();
         return Err(InspectError::NotOnnx { path: path.to_owned(), what, hint });
     }
+    let file = File::open(path).map_err(io)?;
     let size = kind.len();
     if let Some((what, hint)) = sniff::other_format(&file, path).map_err(io)? {
         return Err(InspectError::NotOnnx { path: path.to_owned(), what, hint });

@@ -42,7 +42,8 @@ impl Default for Config {
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
             max_head: 32 << 10,
-            drain_timeout: Duration::from_secs(60),
+            // Kubernetes kills after 30 s.
+            drain_timeout: Duration::from_secs(25),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }

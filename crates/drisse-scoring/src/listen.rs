@@ -2,7 +2,7 @@
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -67,8 +67,15 @@ impl Listeners {
     /// Binds a path, readable by this user alone; takes the place of a socket nobody serves any more.
     pub fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
         let bind = || {
-            if UnixStream::connect(path).is_ok() {
-                return Err(std::io::Error::from(std::io::ErrorKind::AddrInUse));
+            // Only a socket that nobody serves any more is replaced: never a file, a link or a live socket.
+            match std::fs::symlink_metadata(path) {
+                Ok(there) if !there.file_type().is_socket() => {
+                    return Err(std::io::Error::other("something that is no socket is there already"));
+                }
+                Ok(_) if UnixStream::connect(path).is_ok() => {
+                    return Err(std::io::Error::from(std::io::ErrorKind::AddrInUse));
+                }
+                _ => {}
             }
             // Made elsewhere, closed to others, then put in place: there is no moment at which it is open.
             let mut fresh = path.as_os_str().to_owned();

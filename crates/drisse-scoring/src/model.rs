@@ -12,6 +12,9 @@ use std::time::Duration;
 /// and back costs 10 to 20 µs, and the other connections of the thread wait no longer than this.
 const INLINE: Duration = Duration::from_micros(150);
 
+/// One inline run this long ends inline runs until a worker has shown a short one again.
+const NEVER_INLINE: Duration = Duration::from_millis(20);
+
 /// Runs on the connection's thread that took over four times [`INLINE`], net of shorter ones,
 /// before the ceiling comes down: one preempted run is no reason.
 const INLINE_STRIKES: u32 = 8;
@@ -112,6 +115,8 @@ impl Model {
         self.learned.service_time.store(after.max(1), Relaxed);
         let strikes = self.learned.strikes.load(Relaxed);
         match inline {
+            // No preemption takes this long: the model is not what it seemed.
+            true if took > NEVER_INLINE => self.learned.inline_bytes.store(0, Relaxed),
             true if took > 4 * INLINE && strikes + 1 >= INLINE_STRIKES => {
                 self.learned.inline_bytes.store(bytes / 2, Relaxed);
                 self.learned.strikes.store(0, Relaxed);

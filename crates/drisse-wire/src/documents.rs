@@ -39,11 +39,13 @@ fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
             (tensor.datatype, shape)
         }
         ValueType::Optional(inner) => v2_tensor(inner),
-        ValueType::Sequence(inner) | ValueType::Map { value: inner, .. } => {
+        ValueType::Sequence(inner) => {
             let (datatype, mut shape) = v2_tensor(inner);
             shape.insert(0, -1);
             (datatype, shape)
         }
+        // One value per key.
+        ValueType::Map { value: inner, .. } => (v2_tensor(inner).0, vec![-1]),
         ValueType::Other(_) => (DataType::Bytes, vec![-1]),
     }
 }

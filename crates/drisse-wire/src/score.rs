@@ -3,7 +3,9 @@
 
 use crate::json::{Reader, TensorReader, Writer};
 use crate::v2;
-use drisse_core::{DataType, Error, Inputs, Result, Shape, Signature, Sink, Tensor, ValueView};
+use drisse_core::{
+    DataType, Dim, Error, Inputs, Result, Shape, Signature, Sink, Tensor, ValueType, ValueView,
+};
 
 const FORMS: &str = "send {\"data\": …} with the input as nested lists, or with an object of inputs by name";
 
@@ -38,6 +40,8 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
     reader.end()?;
     match form {
         Some(_) => Ok(inputs),
+        // A model that needs nothing needs no `data`.
+        None if signature.inputs.iter().all(|port| port.optional) => Ok(inputs),
         None => Err(Error::invalid(format!("the body has no `data`: {FORMS}"))),
     }
 }
@@ -77,15 +81,36 @@ fn columns(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) 
     if reader.peek() == Some(b'{') {
         return reader.object(|reader, name| {
             let place = place(signature, name)?;
+            let port = &signature.inputs[place];
+            // `null` for what may be left out leaves it out; elsewhere it is a NaN.
+            if (port.optional || matches!(port.kind, ValueType::Optional(_))) && reader.word_null() {
+                return Ok(());
+            }
             let mut tensor = tensor_reader(signature, place)?;
             tensor.read(reader).map_err(|error| named(error, name))?;
-            inputs.set(signature, place, tensor.finish())
+            set(signature, inputs, place, tensor.finish())
         });
     }
     let place = only(signature)?;
     let mut tensor = tensor_reader(signature, place)?;
     tensor.read(reader).map_err(|error| named(error, &signature.inputs[place].name))?;
-    inputs.set(signature, place, tensor.finish())
+    set(signature, inputs, place, tensor.finish())
+}
+
+/// Sets a tensor read from nested lists, which say less than a shape does.
+fn set(signature: &Signature, inputs: &mut Inputs, place: usize, mut tensor: Tensor) -> Result<()> {
+    let wanted = signature.inputs[place].tensor().and_then(|wanted| wanted.shape.as_deref());
+    match (wanted, tensor.shape.as_slice()) {
+        // `[]` is a batch without rows, whatever a row would be.
+        (Some([Dim::Free(_), rest @ ..]), [0]) if !rest.is_empty() => {
+            let row = rest.iter().map(|dim| if let Dim::Fixed(length) = dim { *length } else { 0 });
+            tensor.shape.extend(row);
+        }
+        // A column of n scalars, as a table has it.
+        (Some([_, Dim::Fixed(1)]), [_]) => tensor.shape.push(1),
+        _ => {}
+    }
+    inputs.set(signature, place, tensor)
 }
 
 fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
@@ -131,7 +156,15 @@ fn set_all(signature: &Signature, inputs: &mut Inputs, readers: Vec<Option<Tenso
             return Err(Error::invalid("the rows do not all have the same inputs"));
         }
         as_column(signature, place, &mut tensor);
-        inputs.set(signature, place, tensor)?;
+        set(signature, inputs, place, tensor)?;
+    }
+    if length.is_none() {
+        // No rows: an empty batch of everything that must be given.
+        for place in (0..signature.inputs.len()).filter(|&place| !signature.inputs[place].optional) {
+            let mut none = tensor_reader(signature, place)?.finish();
+            none.shape.push(0);
+            set(signature, inputs, place, none)?;
+        }
     }
     Ok(())
 }
@@ -173,7 +206,8 @@ fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) ->
     let data = data.ok_or_else(|| Error::invalid("`dataframe_split` has no `data`"))?;
     let columns = columns.unwrap_or_default();
     let mut reader = reader.again(data);
-    if columns.is_empty() || !columns.iter().all(|name| signature.input(name).is_some()) {
+    if let Some(unknown) = columns.iter().find(|name| signature.input(name).is_none()) {
+        only(signature).map_err(|_| unknown_column(signature, unknown))?;
         return self::columns(&mut reader, signature, inputs);
     }
     let mut readers: Vec<Option<TensorReader>> = signature.inputs.iter().map(|_| None).collect();
@@ -198,17 +232,17 @@ fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) ->
 /// `[{"column": value, …}, …]`, as `DataFrame.to_json(orient="records")` prints.
 fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut ahead = reader.clone();
-    let mut known = true;
+    let mut unknown = None;
     if ahead.take(b'[') && ahead.peek() == Some(b'{') {
         ahead.object(|reader, name| {
-            known &= signature.input(name).is_some();
+            if signature.input(name).is_none() {
+                unknown.get_or_insert_with(|| name.to_owned());
+            }
             reader.skip()
         })?;
     }
-    if known {
-        return rows(reader, signature, inputs);
-    }
-    let place = only(signature)?;
+    let Some(unknown) = unknown else { return rows(reader, signature, inputs) };
+    let place = only(signature).map_err(|_| unknown_column(signature, &unknown))?;
     let name = &signature.inputs[place].name;
     let datatype = datatype(signature, place)?;
     let mut columns: Vec<String> = Vec::new();
@@ -249,8 +283,16 @@ fn place(signature: &Signature, name: &str) -> Result<usize> {
     })
 }
 
+fn unknown_column(signature: &Signature, column: &str) -> Error {
+    let known = signature.input_names();
+    Error::invalid(format!("column \"{column}\" is no input of the model; its inputs are {known}"))
+}
+
 fn only(signature: &Signature) -> Result<usize> {
     signature.only_input().map(|(place, _)| place).ok_or_else(|| {
+        if signature.inputs.is_empty() {
+            return Error::invalid("the model takes no inputs: send {\"data\": {}}");
+        }
         let known = signature.input_names();
         Error::invalid(format!("the model has several inputs: give an object with {known}"))
     })

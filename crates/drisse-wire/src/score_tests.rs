@@ -57,6 +57,42 @@ fn a_table_with_a_column_per_input_fills_each() {
 }
 
 #[test]
+fn no_rows_are_an_empty_batch() {
+    let mut x = signature(&[("X", 2)]);
+    let ValueType::Tensor(tensor) = &mut x.inputs[0].kind else { unreachable!() };
+    tensor.shape = Some(vec![Dim::Free(None), Dim::Fixed(4)]);
+    for body in [
+        r#"{"data":[]}"#,
+        r#"{"instances":[]}"#,
+        r#"{"dataframe_records":[]}"#,
+        r#"{"dataframe_split":{"columns":["a","b"],"data":[]}}"#,
+    ] {
+        let inputs = decode(body.as_bytes(), &x).expect(body);
+        assert_eq!(floats(&inputs, 0), (vec![0, 4], vec![]), "{body}");
+    }
+}
+
+#[test]
+fn a_column_may_be_a_plain_list_and_an_optional_input_null() {
+    let mut two = signature(&[("age", 2), ("k", 1)]);
+    let ValueType::Tensor(tensor) = &mut two.inputs[0].kind else { unreachable!() };
+    tensor.shape = Some(vec![Dim::Free(None), Dim::Fixed(1)]);
+    two.inputs[1].optional = true;
+    let inputs = decode(br#"{"data":{"age":[20,30],"k":null}}"#, &two).unwrap();
+    assert_eq!(floats(&inputs, 0), (vec![2, 1], vec![20.0, 30.0]));
+    assert_eq!(inputs.get(1), None);
+}
+
+#[test]
+fn a_model_without_inputs_needs_no_data() {
+    let none = signature(&[]);
+    for body in ["{}", r#"{"data":{}}"#] {
+        assert!(decode(body.as_bytes(), &none).is_ok(), "{body}");
+    }
+    assert!(decode(br#"{"data":[]}"#, &none).unwrap_err().message().contains("takes no inputs"));
+}
+
+#[test]
 fn a_refusal_says_what_to_send() {
     let one = signature(&[("X", 2)]);
     let two = signature(&[("a", 1), ("b", 1)]);
@@ -72,6 +108,12 @@ fn a_refusal_says_what_to_send() {
         (&two, r#"{"instances":[{"a":1},{"a":1,"b":2}]}"#, "input \"b\" is missing in the first row"),
         (&two, r#"{"instances":[{"a":1,"a":2,"b":1},{"a":1,"b":2}]}"#, "rows"),
         (&two, r#"{"dataframe_split":{"columns":["a","b"],"data":[[1]]}}"#, "shorter than `columns`"),
+        (
+            &two,
+            r#"{"dataframe_split":{"columns":["a","c"],"data":[[1,2]]}}"#,
+            "column \"c\" is no input of the model",
+        ),
+        (&two, r#"{"dataframe_records":[{"a":1,"b":2,"c":3}]}"#, "column \"c\" is no input of the model"),
         (&one, r#"{"dataframe_records":[{"p":1,"q":2},{"p":1,"r":2}]}"#, "a record has no \"q\""),
     ] {
         let error = decode(body.as_bytes(), signature).expect_err(body);

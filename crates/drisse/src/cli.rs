@@ -71,6 +71,9 @@ pub(crate) struct Serve {
     /// The longest a request may take
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) scoring_timeout: Duration,
+    /// How long requests under way may take after SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration)]
+    pub(crate) drain_timeout: Duration,
     /// The largest body that is read
     #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = bytes)]
     pub(crate) max_body: usize,

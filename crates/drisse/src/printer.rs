@@ -23,6 +23,12 @@ pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
 
+/// Text of a model's author or a client, made harmless for a terminal: control characters are spelled out.
+pub(crate) fn plain(text: &str) -> String {
+    let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(spelled).collect()
+}
+
 /// What clap has to say: help on stdout, a mistake on stderr.
 pub(crate) fn usage(error: &clap::Error) {
     // A closed pipe is the reader's choice.
@@ -36,11 +42,21 @@ pub(crate) fn failure(failure: &Failure, output: Output) -> ExitCode {
         let error = json!({ "message": failure.error.to_string(), "causes": causes, "hint": failure.hint });
         println!("{:#}", json!({ "error": error }));
     } else {
-        eprintln!("error: {}", failure.error);
-        causes.iter().for_each(|cause| eprintln!("  Caused by: {cause}"));
+        eprintln!("error: {}", plain(&failure.error.to_string()));
+        causes.iter().for_each(|cause| eprintln!("  Caused by: {}", plain(cause)));
         if let Some(hint) = &failure.hint {
             eprintln!("\nhint: {hint}");
         }
     }
     ExitCode::from(failure.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_names_cannot_drive_the_terminal() {
+        assert_eq!(plain("x\u{1b}[2J\nready é"), "x\\u{1b}[2J\\nready é");
+    }
 }

@@ -18,7 +18,8 @@ pub(super) fn run_failure(raw: &str) -> (String, bool) {
     let node = text.split_once("while running ").and_then(|(_, rest)| {
         let (kind, rest) = rest.split_once(" node. Name:'")?;
         let (name, reason) = rest.split_once("' Status Message: ")?;
-        Some(format!("node `{name}` ({kind}): {}", reason.trim()))
+        let node = if name.is_empty() { format!("a {kind} node") } else { format!("node `{name}` ({kind})") };
+        Some(format!("{node}: {}", reason.trim()))
     });
     (node.unwrap_or(text), memory)
 }
@@ -26,11 +27,18 @@ pub(super) fn run_failure(raw: &str) -> (String, bool) {
 /// Line breaks become spaces, and the places in ONNX Runtime's source go.
 pub(super) fn one_line(raw: &str) -> String {
     let mut text = raw.split_whitespace().collect::<Vec<_>>().join(" ");
-    while let Some(start) = text.find("/onnxruntime_src/") {
+    while let Some(start) = source_start(&text) {
         let end = start + source_place(&text[start..]);
         text.replace_range(start..end, "");
     }
     text.trim().to_owned()
+}
+
+/// Where a `FILE.cc:LINE` or `FILE.h:LINE` starts.
+fn source_start(text: &str) -> Option<usize> {
+    let mark = [".cc:", ".h:"].iter().filter_map(|mark| text.find(mark)).min()?;
+    // A place may stand right behind a sentence's end: `failed.tensorprotoutils.cc:2201`.
+    Some(text[..mark].rfind([' ', '.']).map_or(0, |before| before + 1))
 }
 
 /// The length of `PATH:LINE [type] namespace::function(arguments) ` at the start of `text`.
@@ -44,7 +52,9 @@ fn source_place(text: &str) -> usize {
         }
         name += word.len() + 1;
     }
-    let Some(open) = text.get(name..).and_then(|rest| rest.split(' ').next()?.find('(')) else { return path };
+    // Otherwise it is one plain word.
+    let word = text[path..].find(' ').map_or(text.len(), |space| path + space + 1);
+    let Some(open) = text.get(name..).and_then(|rest| rest.split(' ').next()?.find('(')) else { return word };
     let mut depth = 0_u32;
     for (at, byte) in text.bytes().enumerate().skip(name + open) {
         match byte {
@@ -58,7 +68,7 @@ fn source_place(text: &str) -> usize {
             _ => {}
         }
     }
-    path
+    word
 }
 
 #[cfg(test)]
@@ -85,6 +95,16 @@ mod tests {
     }
 
     #[test]
+    fn short_places_and_unnamed_nodes_are_told_plainly() {
+        let raw = "Non-zero status code returned while running Div node. Name:'' Status Message: \
+                   element_wise_ops.cc:703 Compute Integer division by zero";
+        assert_eq!(run_failure(raw).0, "a Div node: Integer division by zero");
+        let raw =
+            "Deserialize tensor W failed.tensorprotoutils.cc:2201 GetExtDataFromTensorProto out of bounds";
+        assert_eq!(load_failure(raw), "Deserialize tensor W failed.out of bounds");
+    }
+
+    #[test]
     fn a_load_failure_does_not_repeat_the_path() {
         let raw = "Load model from /a b/m.onnx failed:Fatal error: Nope(-1) is not a registered function/op";
         assert_eq!(load_failure(raw), "Fatal error: Nope(-1) is not a registered function/op");
@@ -92,7 +112,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_message_becomes_one_line(raw in "(/onnxruntime_src/|[ \\n():'a-zé]){0,30}") {
+        fn any_message_becomes_one_line(raw in "(/onnxruntime_src/|x.cc:1|.h:2 |[ \\n():'a-zé]){0,30}") {
             proptest::prop_assert!(!one_line(&raw).contains(['\n', '\r']));
             let _ = (load_failure(&raw), run_failure(&raw));
         }

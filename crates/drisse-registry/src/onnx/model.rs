@@ -18,6 +18,23 @@ const MAX_ENTRIES: usize = 10_000;
 /// Initializers whose names are remembered: 8 bytes each, 8 MiB.
 const MAX_INITIALIZERS: usize = 1 << 20;
 
+/// Operators whose work depends on the values they get: control flow, and outputs whose size is an input.
+const DATA_DEPENDENT: [&str; 13] = [
+    "Loop",
+    "If",
+    "Scan",
+    "SequenceMap",
+    "Range",
+    "ConstantOfShape",
+    "Expand",
+    "Tile",
+    "OneHot",
+    "Pad",
+    "Resize",
+    "Upsample",
+    "CenterCropPad",
+];
+
 struct Walk<'a> {
     found: &'a mut Inspection,
     locations: BTreeSet<String>,
@@ -129,7 +146,7 @@ impl Walk<'_> {
             }
         }
         let own = domain.is_empty() || domain == "ai.onnx";
-        self.found.control_flow |= own && matches!(&*operator, "Loop" | "If" | "Scan" | "SequenceMap");
+        self.found.data_dependent |= own && DATA_DEPENDENT.contains(&&*operator);
         let name = if own { operator } else { format!("{domain}.{operator}") };
         *self.found.operators.entry(name).or_default() += 1;
         bounded(proto, self.found.operators.len(), "kinds of operators")

@@ -69,7 +69,7 @@ fn reads_ports_opsets_operators_and_who_wrote_it() {
     assert_eq!(found.signature.inputs[0].kind.to_string(), "FP32 [batch, 64]");
     assert_eq!(found.signature.outputs[0].name, "Y");
     assert_eq!((found.ir_version, found.opsets["ai.onnx"]), (8, 17));
-    assert_eq!((found.operators["Gemm"], found.control_flow), (1, true));
+    assert_eq!((found.operators["Gemm"], found.data_dependent), (1, true));
     assert_eq!((found.parameters, found.weight_bytes), (15, 60));
     assert_eq!(found.framework, Some("scikit-learn"));
 }

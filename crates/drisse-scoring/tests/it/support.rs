@@ -59,7 +59,7 @@ impl Setup {
             engine = engine.with(*name, script.clone());
         }
         for (name, _) in &self.models {
-            let package = LoadedPackage { path: name.into(), signature: signature(), control_flow: false };
+            let package = LoadedPackage { path: name.into(), signature: signature(), data_dependent: false };
             let spec = ModelSpec {
                 name: ModelName::served(name).unwrap(),
                 version: "1".to_owned(),

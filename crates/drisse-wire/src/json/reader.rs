@@ -214,6 +214,12 @@ impl<'a> Reader<'a> {
         found
     }
 
+    /// Takes `null` if it comes next.
+    pub(crate) fn word_null(&mut self) -> bool {
+        self.peek();
+        self.word("null")
+    }
+
     /// Reads any value and forgets it.
     pub fn skip(&mut self) -> Result<()> {
         match self.peek() {

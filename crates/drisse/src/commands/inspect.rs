@@ -47,7 +47,7 @@ fn document(source: &ModelSource, digest: &str) -> Value {
         "outputs": signature["outputs"],
         "operators": found.operators,
         "parameters": found.parameters,
-        "control_flow": found.control_flow,
+        "data_dependent": found.data_dependent,
         "external_data": external,
         "metadata": found.metadata,
         "sample": source.sample,
@@ -60,7 +60,7 @@ fn text(source: &ModelSource, digest: &str) -> String {
     let mut line = |name: &str, value: &str| {
         if !value.trim().is_empty() {
             // Writing to a string cannot fail.
-            let _ = writeln!(out, "{name:<12} {value}");
+            let _ = writeln!(out, "{name:<12} {}", printer::plain(&shortened(value)));
         }
     };
     line("model", &format!("{} ({}, {})", source.name, found.path.display(), shown(found.size)));
@@ -83,6 +83,13 @@ fn text(source: &ModelSource, digest: &str) -> String {
     }
     line("sample", &source.sample.as_ref().map(|path| path.display().to_string()).unwrap_or_default());
     out
+}
+
+/// A line of a table; names can be megabytes long.
+fn shortened(value: &str) -> std::borrow::Cow<'_, str> {
+    const LONGEST: usize = 400;
+    let end = value.floor_char_boundary(LONGEST);
+    if end == value.len() { value.into() } else { format!("{}…", &value[..end]).into() }
 }
 
 fn ports(what: &str, ports: &[Port], line: &mut impl FnMut(&str, &str)) {

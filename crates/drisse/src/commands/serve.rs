@@ -10,6 +10,7 @@ use anyhow::Context;
 use banner::Endpoints;
 use drisse_scoring::{AdminListener, App, Config, Keys, Listeners, Server, Tls};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -32,6 +33,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
     let config = Config {
         max_wait: arguments.max_wait,
         scoring_timeout: arguments.scoring_timeout,
+        drain_timeout: arguments.drain_timeout,
         max_body: arguments.max_body,
         max_held: Config::default().max_held.max(2 * arguments.max_body),
         ..Config::default()
@@ -44,6 +46,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
 
     // The server answers while models load, so that probes see it live and not ready.
     let (loaded, loading) = oneshot::channel();
+    let sockets = unix_sockets(arguments);
     let in_engine = Arc::new(AtomicBool::new(false));
     let load = {
         let (arguments, app, in_engine) = (arguments.clone(), Arc::clone(&app), Arc::clone(&in_engine));
@@ -56,6 +59,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
             });
             let result = result
                 .map(|models| models.map(|models| banner::print(&arguments, &endpoints, &models, output)));
+            in_engine.store(false, SeqCst);
             // The receiver is gone when the server was stopped before it was ready.
             let _ = loaded.send(result.map(drop));
         }
@@ -63,8 +67,12 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
     let loader = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
     let loader = loader.context("cannot start the loader's thread")?;
     let ended = runtime.block_on(serve(server, loading));
+    for socket in sockets {
+        // Gone already when somebody cleaned up.
+        let _ = std::fs::remove_file(socket);
+    }
     // ONNX Runtime does not survive that its process ends while it loads; a download does.
-    if in_engine.load(SeqCst) && !loader.is_finished() {
+    if in_engine.load(SeqCst) {
         printer::note("waiting for the model that is being loaded");
         // A panic there was printed there.
         let _ = loader.join();
@@ -108,6 +116,14 @@ fn on(kind: SignalKind) -> Result<Signal, Failure> {
     Ok(signal(kind).context("cannot wait for signals")?)
 }
 
+fn unix_sockets(arguments: &Serve) -> Vec<PathBuf> {
+    let admin = match &arguments.admin {
+        Some(Endpoint::Unix(path)) => Some(path.clone()),
+        _ => None,
+    };
+    arguments.unix.iter().cloned().chain(admin).collect()
+}
+
 /// Binds what was asked for; refuses to be open to other machines unless told to.
 fn listen(arguments: &Serve, keys: bool) -> Result<(Listeners, Endpoints), Failure> {
     let tcp = arguments.listen.or_else(|| arguments.unix.is_none().then_some(DEFAULT_LISTEN));
@@ -149,7 +165,7 @@ fn listen(arguments: &Serve, keys: bool) -> Result<(Listeners, Endpoints), Failu
             .is_some_and(|source| source.kind() == std::io::ErrorKind::AddrInUse);
         let failure = Failure::from(anyhow::Error::new(error));
         if taken {
-            failure.hint("another program listens there: choose another with --listen ADDRESS:PORT")
+            failure.hint("another server listens there: choose another place, or stop that one")
         } else {
             failure
         }

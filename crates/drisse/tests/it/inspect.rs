@@ -82,3 +82,13 @@ fn a_4_gib_model_is_inspected_in_under_64_mib() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["parameters"], 1_u64 << 30);
 }
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (code, _, stderr) = output(&["inspect", pipe.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("is a device or a pipe, not an ONNX model"), "{stderr}");
+}

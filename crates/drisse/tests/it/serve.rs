@@ -97,7 +97,7 @@ fn a_taken_port_is_told_before_anything_is_loaded() {
     let (code, _, stderr) = output(&["serve", "examples/digits", "--listen", &address]);
     assert_eq!(code, 1);
     assert!(stderr.starts_with(&format!("error: cannot listen on {address}")), "{stderr}");
-    assert!(stderr.contains("hint: another program listens there"), "{stderr}");
+    assert!(stderr.contains("hint: another server listens there"), "{stderr}");
 }
 
 #[test]
@@ -117,4 +117,33 @@ fn a_unix_socket_alone_opens_no_port_and_is_closed_to_others() {
     // A second server does not take a socket that is served.
     let (code, _, stderr) = output(&["serve", "examples/iris", "--unix", socket.to_str().unwrap()]);
     assert_eq!(code, 1, "{stderr}");
+}
+
+#[test]
+fn a_file_in_a_sockets_place_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "data").unwrap();
+    for flag in ["--unix", "--admin"] {
+        let place =
+            if flag == "--unix" { path.display().to_string() } else { format!("unix:{}", path.display()) };
+        let (code, _, stderr) =
+            output(&["serve", "examples/digits", "--listen", "127.0.0.1:0", flag, &place]);
+        assert_eq!(code, 1);
+        assert!(stderr.contains("something that is no socket is there already"), "{stderr}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+    }
+}
+
+#[test]
+fn a_killed_servers_socket_is_taken_over_and_a_clean_end_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let arguments = ["examples/digits", "--unix", socket.to_str().unwrap()];
+    drop(Serving::start(&arguments));
+    assert!(socket.exists(), "killed, it left its socket");
+    let mut second = Serving::start(&arguments);
+    second.signal("-TERM");
+    assert_eq!(second.child.wait().unwrap().code(), Some(0));
+    assert!(!socket.exists());
 }

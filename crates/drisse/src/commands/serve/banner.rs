@@ -58,10 +58,10 @@ fn text(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> String {
     for model in models.iter().take(MAX_SHOWN) {
         let _ = writeln!(out, "\n{} {}", model.name, model.version);
         for port in model.signature.inputs.iter().take(MAX_SHOWN) {
-            let _ = writeln!(out, "  takes  {} {}", port.name, port.kind);
+            let _ = writeln!(out, "  takes  {}", printer::plain(&format!("{} {}", port.name, port.kind)));
         }
         for port in model.signature.outputs.iter().take(MAX_SHOWN) {
-            let _ = writeln!(out, "  gives  {} {}", port.name, port.kind);
+            let _ = writeln!(out, "  gives  {}", printer::plain(&format!("{} {}", port.name, port.kind)));
         }
     }
     if models.len() > MAX_SHOWN {
@@ -70,9 +70,17 @@ fn text(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> String {
     let _ = writeln!(out);
     if let Some(first) = models.first() {
         let several = if models.len() > 1 { " and its siblings" } else { "" };
-        let _ = writeln!(out, "ready at {url}{}{several}", path(first, models));
-        if let Some(unix) = &endpoints.unix {
-            let _ = writeln!(out, "     and unix:{}", unix.display());
+        let place = path(first, models);
+        match (&endpoints.tcp, &endpoints.unix) {
+            (None, Some(unix)) => {
+                let _ = writeln!(out, "ready at unix:{}, path {place}{several}", unix.display());
+            }
+            (_, unix) => {
+                let _ = writeln!(out, "ready at {url}{place}{several}");
+                if let Some(unix) = unix {
+                    let _ = writeln!(out, "     and unix:{}", unix.display());
+                }
+            }
         }
         if let Some(admin) = &endpoints.admin {
             let _ = writeln!(out, "   admin {admin}");

@@ -99,7 +99,7 @@ fn load(app: &App, engine: &dyn Engine, source: Source, given: Option<&Path>) ->
     let package = LoadedPackage {
         path: model.inspection.path.clone(),
         signature: signature.clone(),
-        control_flow: model.inspection.control_flow,
+        data_dependent: model.inspection.data_dependent,
     };
     let failed = || format!("cannot load model `{name}` from {}", package.path.display());
     // Reading the files twice at a time costs less than once after the other.
@@ -146,6 +146,15 @@ fn sample(
         match read(path) {
             Ok((inputs, text)) => return Ok((Some(inputs), Sample::File(path.clone()), Some(text))),
             Err(error) => tracing::warn!("{} is no sample for this model: {error}", path.display()),
+        }
+    }
+    for port in signature.inputs.iter().filter(|port| !port.optional) {
+        if !port.tensor().is_some_and(|tensor| tensor.datatype.has_json_form()) {
+            tracing::warn!(
+                "input `{}` is {}, which JSON cannot carry: requests will be refused",
+                port.name,
+                port.kind
+            );
         }
     }
     let made = Inputs::smallest(signature, MAX_MADE_SAMPLE);
