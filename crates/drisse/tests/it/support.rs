@@ -1,17 +1,31 @@
 //! Running the binary and talking to what it serves.
 
+use drisse_engines::onnx;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
+/// ONNX Runtime's library, fetched once where it is missing, so that no test's output tells of it.
+static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let cache = onnx::cache_folder();
+    let found = onnx::find(None, &cache).expect("a library that can be used");
+    found.unwrap_or_else(|| onnx::fetch(&cache).expect("pip can download ONNX Runtime"))
+});
+
 /// The binary, in the repository's root, with nothing of the caller's settings.
 pub(crate) fn drisse(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drisse"));
-    command.args(arguments).current_dir(root()).env_remove("DRISSE_LOG").stdin(Stdio::null());
+    command
+        .args(arguments)
+        .current_dir(root())
+        .env_remove("DRISSE_LOG")
+        .env("DRISSE_ONNXRUNTIME", &*LIBRARY)
+        .stdin(Stdio::null());
     command
 }
 
