@@ -129,12 +129,7 @@ impl Scorer for Session {
     fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()> {
         let internal = |error: ort::Error| Error::internal(message::one_line(error.message()));
         let result = if cancel.can_be_cancelled() {
-            let mut options = RunOptions::new().map_err(internal)?;
-            if !self.limits.steady {
-                // One huge answer must not keep its memory: give back what this run made the arena grow.
-                options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(internal)?;
-            }
-            let options = Arc::new(options);
+            let options = Arc::new(RunOptions::new().map_err(internal)?);
             let terminate = Arc::clone(&options);
             // A flag that cannot be raised ends nothing: the run goes on, its answer goes nowhere.
             let _hook = cancel.on_cancel(move || drop(terminate.terminate()));
