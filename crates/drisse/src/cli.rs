@@ -1,5 +1,6 @@
 //! The command line: what can be said, and nothing that does not work yet.
 
+use crate::failure::Failure;
 use crate::printer;
 use crate::units::{bytes, duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -42,7 +43,7 @@ pub(crate) struct Serve {
     #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL")]
     pub(crate) models: Vec<ModelArgument>,
     /// Address to score on [default: 127.0.0.1:8000, unless --unix is given]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
     /// Unix socket to score on
     #[arg(long, value_name = "PATH")]
@@ -130,18 +131,37 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("unix:") {
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| "not ADDRESS:PORT nor unix:PATH".to_owned()),
+            None => address(text).map(Self::Tcp).map_err(|why| format!("{why}, or unix:PATH")),
         }
     }
+}
+
+/// An address and a port; `localhost` is this machine's IPv4 loopback, and nothing is looked up.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let spelled = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let wanted = || "an address and a port are wanted, such as 127.0.0.1:8000 or localhost:8000".to_owned();
+    spelled.as_deref().unwrap_or(text).parse().map_err(|_| wanted())
 }
 
 /// The parsed line; or, where that was all, the code to exit with.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
         // Help that was asked for is a result; anything else the user can mend.
-        let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        if !error.use_stderr() {
+            printer::usage(&error);
+            return ExitCode::SUCCESS;
+        }
+        // What asked for a document gets one, though the line it stands on could not be read.
+        let arguments: Vec<_> = std::env::args().collect();
+        let json = arguments.iter().any(|word| word == "--output=json")
+            || arguments.windows(2).any(|words| words[0] == "--output" && words[1] == "json");
+        if json {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            return printer::failure(&Failure::new(first).hint("try --help"), Output::Json);
+        }
         printer::usage(&error);
-        code
+        ExitCode::FAILURE
     })
 }
 
@@ -153,6 +173,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_needs_a_port_and_localhost_is_loopback() {
+        assert_eq!(address("localhost:80"), Ok(SocketAddr::from(([127, 0, 0, 1], 80))));
+        assert_eq!(address("[::1]:80").map(|address| address.port()), Ok(80));
+        assert!(
+            address("localhost").is_err() && address(":80").is_err() && address("example.com:80").is_err()
+        );
+        assert_eq!("unix:/s".parse(), Ok(Endpoint::Unix("/s".into())));
     }
 
     #[test]

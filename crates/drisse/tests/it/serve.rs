@@ -147,3 +147,13 @@ fn a_killed_servers_socket_is_taken_over_and_a_clean_end_leaves_none() {
     assert_eq!(second.child.wait().unwrap().code(), Some(0));
     assert!(!socket.exists());
 }
+
+#[test]
+fn a_wrong_flag_is_a_document_too_when_one_was_asked_for() {
+    let (code, stdout, stderr) =
+        output(&["serve", "examples/digits", "--listen", "8000", "--output", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &*stderr), (1, ""));
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(message.contains("'8000'") && message.contains("such as 127.0.0.1:8000"), "{message}");
+}
