@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch as signal};
 use tokio::task::JoinSet;
 
+/// Accepting failed for want of descriptors, most likely: trying again at once would spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
 /// A server ready to run.
 #[derive(Debug)]
 pub struct Server {
@@ -53,23 +56,14 @@ impl Server {
 
         let mut tasks = JoinSet::new();
         let dealt = Arc::new(std::sync::Mutex::new(reactors));
-        for listener in self.listeners.tcp {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed("listen"))?;
+        let tcp = self.listeners.tcp.into_iter().map(Listening::tcp);
+        let unix = self.listeners.unix.into_iter().map(Listening::unix);
+        for listener in tcp.chain(unix) {
+            let listener = listener.map_err(failed("listen"))?;
             let dealt = Arc::clone(&dealt);
             tasks.spawn(async move {
                 loop {
-                    let accepted = listener.accept().await;
-                    deal(&dealt, accepted.and_then(|(stream, _)| stream.into_std()).map(Stream::Tcp)).await;
-                }
-            });
-        }
-        for listener in self.listeners.unix {
-            let listener = tokio::net::UnixListener::from_std(listener).map_err(failed("listen"))?;
-            let dealt = Arc::clone(&dealt);
-            tasks.spawn(async move {
-                loop {
-                    let accepted = listener.accept().await;
-                    deal(&dealt, accepted.and_then(|(stream, _)| stream.into_std()).map(Stream::Unix)).await;
+                    deal(&dealt, listener.accept().await).await;
                 }
             });
         }
@@ -136,9 +130,31 @@ async fn deal(reactors: &std::sync::Mutex<Reactors>, accepted: std::io::Result<S
             let _ = reactors.senders[reactors.next].send(stream);
         }
         Err(error) => {
-            // Out of descriptors, most likely: accepting again at once would spin.
             tracing::warn!("cannot accept a connection: {error}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+        }
+    }
+}
+
+/// A bound socket, registered with the runtime that accepts.
+enum Listening {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listening {
+    fn tcp(listener: std::net::TcpListener) -> std::io::Result<Self> {
+        tokio::net::TcpListener::from_std(listener).map(Self::Tcp)
+    }
+
+    fn unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<Self> {
+        tokio::net::UnixListener::from_std(listener).map(Self::Unix)
+    }
+
+    async fn accept(&self) -> std::io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await?.0.into_std().map(Stream::Tcp),
+            Self::Unix(listener) => listener.accept().await?.0.into_std().map(Stream::Unix),
         }
     }
 }
@@ -149,42 +165,27 @@ fn serve_admin(
     listener: Option<AdminListener>,
     end: signal::Receiver<bool>,
 ) -> std::io::Result<impl Future<Output = ()>> {
-    enum Listening {
-        Tcp(tokio::net::TcpListener, Reach),
-        Unix(tokio::net::UnixListener),
-        None,
-    }
     let listening = match listener {
-        None => Listening::None,
-        Some(AdminListener::Unix(listener)) => Listening::Unix(tokio::net::UnixListener::from_std(listener)?),
+        None => None,
+        Some(AdminListener::Unix(listener)) => Some((Listening::unix(listener)?, Reach::ThisMachine)),
         Some(AdminListener::Tcp(listener)) => {
             let loopback = listener.local_addr()?.ip().is_loopback();
-            let reach = if loopback { Reach::ThisMachine } else { Reach::Beyond };
-            Listening::Tcp(tokio::net::TcpListener::from_std(listener)?, reach)
+            Some((Listening::tcp(listener)?, if loopback { Reach::ThisMachine } else { Reach::Beyond }))
         }
     };
     let app = Arc::clone(app);
     Ok(async move {
+        let Some((listener, reach)) = listening else { return std::future::pending().await };
         let mut connections = JoinSet::new();
         loop {
-            let (stream, reach) = match &listening {
-                Listening::None => return std::future::pending().await,
-                Listening::Tcp(listener, reach) => {
-                    let accepted = listener.accept().await;
-                    (accepted.and_then(|(stream, _)| stream.into_std()).map(Stream::Tcp), *reach)
-                }
-                Listening::Unix(listener) => {
-                    let accepted = listener.accept().await;
-                    (accepted.and_then(|(stream, _)| stream.into_std()).map(Stream::Unix), Reach::ThisMachine)
-                }
-            };
+            let stream = listener.accept().await;
             while connections.try_join_next().is_some() {}
             match stream {
                 Ok(stream) if connections.len() < admin::MAX_CONNECTIONS => {
                     connections.spawn(admin::serve(Arc::clone(&app), stream, reach, end.clone()));
                 }
                 Ok(_) => {}
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
             }
         }
     })

@@ -6,21 +6,13 @@ use crate::app::App;
 use crate::model::Model;
 use crate::score::{Request, score};
 use drisse_core::Result;
-use drisse_wire::v2::{AnswerParts, AnswerSink, decode};
+use drisse_wire::v2::{AnswerSink, decode};
 use std::sync::Arc;
 use std::time::Instant;
 
-struct Parts(Arc<AnswerParts>);
-
-impl AsRef<AnswerParts> for Parts {
-    fn as_ref(&self) -> &AnswerParts {
-        &self.0
-    }
-}
-
 pub(super) async fn infer(app: &App, model: &Arc<Model>, body: Read<'_>, deadline: Instant) -> Result<Reply> {
     let request = decode(&body.bytes, &model.signature)?;
-    let sink = AnswerSink::new(Parts(Arc::clone(&model.parts)), request.id.as_deref());
+    let sink = AnswerSink::new(Arc::clone(&model.parts), request.id.as_deref());
     let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };
     let (answer, not_finite) = score(app, model, request).await?.finish();
     model.metrics.not_finite.inc_by(not_finite);
