@@ -46,7 +46,7 @@ pub(crate) async fn handle(app: &App, request: Request<Incoming>) -> reply::Resp
     log(&head.method, status, &ids, took, model.as_deref(), result.as_ref().err());
     let response = match result {
         Ok(reply) => reply.into_response(),
-        Err(error) => reply::error(shape, &error),
+        Err(error) => reply::allow(reply::error(shape, &error), Route::methods(path)),
     };
     ids.put_on(response, app.is_draining())
 }

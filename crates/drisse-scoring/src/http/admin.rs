@@ -56,8 +56,9 @@ pub(crate) async fn serve(app: Arc<App>, stream: Stream, reach: Reach, mut end: 
 }
 
 fn handle(app: &App, request: &Request<Incoming>, reach: Reach) -> reply::Response {
-    answer(app, request, reach)
-        .map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response)
+    let answer = answer(app, request, reach);
+    let response = answer.map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response);
+    reply::allow(response, if request.uri().path() == "/drain" { "POST" } else { "GET, HEAD" })
 }
 
 fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply> {
@@ -79,7 +80,7 @@ fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply>
             app.drain();
             Ok(Reply::text("draining\n"))
         }
-        "/drain" => Err(Error::new(ErrorKind::MethodNotAllowed, "this path takes POST, not GET")),
+        "/drain" => Err(Error::new(ErrorKind::MethodNotAllowed, "this path takes POST")),
         "/live" | "/ready" | "/metrics" | "/identity" => {
             Err(Error::new(ErrorKind::MethodNotAllowed, "this path takes GET"))
         }

@@ -74,15 +74,19 @@ pub(crate) fn error(shape: ErrorShape, error: &Error) -> Response {
             let wait = error.retry_after_hint().unwrap_or_default();
             headers.insert(RETRY_AFTER, HeaderValue::from((wait.as_secs_f64().ceil() as u64).max(1)));
         }
-        ErrorKind::MethodNotAllowed => {
-            let allowed = if error.message().contains("POST,") { "POST" } else { "GET, HEAD" };
-            headers.insert(ALLOW, HeaderValue::from_static(allowed));
-        }
         // What is left of the body is not worth reading.
         ErrorKind::TooLarge | ErrorKind::RequestTimeout => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}
+    }
+    response
+}
+
+/// A 405 says which methods there are (RFC 9110, section 15.5.6).
+pub(crate) fn allow(mut response: Response, methods: &'static str) -> Response {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     }
     response
 }

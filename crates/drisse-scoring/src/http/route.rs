@@ -70,6 +70,11 @@ impl<'a> Route<'a> {
         Err(Error::new(ErrorKind::MethodNotAllowed, format!("this path takes {wanted}, not {method}")))
     }
 
+    /// The methods a path takes, as `Allow` lists them.
+    pub(super) fn methods(path: &'a str) -> &'static str {
+        if Self::of(&Method::POST, path).is_ok() { "POST" } else { "GET, HEAD" }
+    }
+
     /// Whether it is answered without a key: probes have none.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Self::Healthy | Self::Live | Self::Ready | Self::ModelReady(_))
