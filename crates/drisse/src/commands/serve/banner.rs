@@ -138,7 +138,7 @@ fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Serv
         }
         Sample::Made(_) => {
             let at = target.replacen("/score", "/sample", 1);
-            format!("{curl} -s {at} | {curl} -d @- {target}")
+            format!("{curl} -s {at} | {curl} -s -d @- {target}")
         }
         Sample::None => format!("{curl} {url}/v2/models/{}", model.name),
     }
