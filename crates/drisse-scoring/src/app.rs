@@ -53,7 +53,7 @@ impl App {
 
     /// Takes a loaded model in: warms it up, then serves it. A sample that fails is told, not fatal:
     /// a made-up one (zeros) means nothing to some models.
-    pub fn add(&self, spec: ModelSpec, warm_up: Option<&Inputs>) -> Arc<Model> {
+    pub fn add(&self, spec: ModelSpec, warm_up: Option<&Inputs>) {
         let lane = self.workers.add_lane(spec.scorer.limits().concurrency);
         let metrics = self.metrics.model(spec.name.as_str());
         let model = Arc::new(Model::new(spec, lane, metrics));
@@ -62,14 +62,12 @@ impl App {
         {
             tracing::warn!(model = %model.name, "the sample does not score: {error}");
         }
-        let added = Arc::clone(&model);
         self.models.rcu(|models| {
             let mut models: Vec<_> =
-                models.iter().filter(|other| other.name != added.name).cloned().collect();
-            models.push(Arc::clone(&added));
+                models.iter().filter(|other| other.name != model.name).cloned().collect();
+            models.push(Arc::clone(&model));
             models
         });
-        model
     }
 
     /// The models, in the order they were added.

@@ -25,6 +25,6 @@ pub use app::App;
 pub use config::Config;
 pub use keys::{Keys, KeysError};
 pub use listen::{AdminListener, BindError, Listeners};
-pub use model::{Model, ModelSpec};
+pub use model::ModelSpec;
 pub use server::{Server, ServerError};
 pub use tls::{Tls, TlsError};

@@ -4,8 +4,8 @@ use crate::metrics::ModelMetrics;
 use crate::workers::LaneId;
 use drisse_core::{Error, ErrorKind, ModelName, Result, Scorer, ScorerLimits, Signature};
 use drisse_wire::v2::AnswerParts;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A run at most this long may happen on the connection's own thread: a hop to a worker
@@ -25,6 +25,8 @@ pub struct ModelSpec {
     pub name: ModelName,
     /// The version, as V2 prints it.
     pub version: String,
+    /// The digest of its files.
+    pub digest: String,
     /// What it takes and gives.
     pub signature: Signature,
     /// V2's `platform`: which engine and format.
@@ -36,7 +38,7 @@ pub struct ModelSpec {
 }
 
 /// A served model.
-pub struct Model {
+pub(crate) struct Model {
     pub(crate) name: ModelName,
     pub(crate) version: String,
     pub(crate) platform: &'static str,
@@ -47,7 +49,7 @@ pub struct Model {
     pub(crate) limits: ScorerLimits,
     pub(crate) lane: LaneId,
     pub(crate) metrics: ModelMetrics,
-    pub(crate) digest: OnceLock<String>,
+    pub(crate) digest: String,
     learned: Learned,
 }
 
@@ -75,15 +77,9 @@ impl Model {
             limits,
             lane,
             metrics,
-            digest: OnceLock::new(),
+            digest: spec.digest,
             learned: Learned::default(),
         }
-    }
-
-    /// States the digest of the model's files, once it is known.
-    pub fn set_digest(&self, digest: String) {
-        // Set once, by the one who computes it.
-        let _ = self.digest.set(digest);
     }
 
     /// A refusal unless `version` is this model's.

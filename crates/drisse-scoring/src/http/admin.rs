@@ -108,7 +108,7 @@ fn identity(app: &App) -> serde_json::Value {
             json!({
                 "name": model.name.as_str(),
                 "version": model.version,
-                "digest": model.digest.get(),
+                "digest": model.digest,
                 "concurrency": model.limits.concurrency,
             })
         })

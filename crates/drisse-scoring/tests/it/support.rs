@@ -63,6 +63,7 @@ impl Setup {
             let spec = ModelSpec {
                 name: ModelName::served(name).unwrap(),
                 version: "1".to_owned(),
+                digest: "sha256:0".to_owned(),
                 signature: signature(),
                 platform: "fake",
                 sample: Some("{\"data\":[[1,2]]}".to_owned()),

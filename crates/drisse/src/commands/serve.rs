@@ -86,7 +86,7 @@ async fn serve(server: Server, loading: oneshot::Receiver<Result<(), Failure>>) 
     let mut ended = Ok(ExitCode::SUCCESS);
     let stop = async {
         tokio::select! {
-            Ok(Err(failure)) = loading => ended = Err(failure),
+            failure = load_failure(loading) => ended = Err(failure),
             _ = terminate.recv() => tracing::info!("stopping: answering the requests under way"),
             _ = interrupt.recv() => {
                 printer::note("stopping: answering the requests under way (again to stop at once)");
@@ -109,6 +109,16 @@ async fn serve(server: Server, loading: oneshot::Receiver<Result<(), Failure>>) 
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             ended
         }
+    }
+}
+
+/// Completes when loading fails, and never when it succeeds.
+async fn load_failure(loading: oneshot::Receiver<Result<(), Failure>>) -> Failure {
+    match loading.await {
+        Ok(Ok(())) => std::future::pending().await,
+        Ok(Err(failure)) => failure,
+        // Its sender went without a word; the panic's place was printed.
+        Err(_) => Failure { code: 2, ..Failure::new("loading the models panicked") },
     }
 }
 

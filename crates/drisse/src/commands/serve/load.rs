@@ -5,11 +5,10 @@ use crate::failure::Failure;
 use anyhow::Context;
 use drisse_core::{Engine, EngineOptions, Inputs, LoadedPackage, ModelName, Signature};
 use drisse_registry::ModelSource;
-use drisse_scoring::{App, Model, ModelSpec};
+use drisse_scoring::{App, ModelSpec};
 use drisse_wire::score;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// A sample that is made up is no larger than this: a picture of 1024 × 1024 × 3 floats in JSON.
 const MAX_MADE_SAMPLE: usize = 16 << 20;
@@ -25,7 +24,7 @@ pub(super) struct Source {
 pub(super) struct Served {
     pub(super) name: ModelName,
     pub(super) version: String,
-    pub(super) digest: Option<String>,
+    pub(super) digest: String,
     pub(super) signature: Signature,
     pub(super) sample: Sample,
 }
@@ -115,14 +114,14 @@ fn load(app: &App, engine: &dyn Engine, source: Source, given: Option<&Path>) ->
     let spec = ModelSpec {
         name: name.clone(),
         version: version.clone(),
+        digest: digest.clone(),
         signature: signature.clone(),
         platform,
         sample: text,
         scorer,
     };
-    let added: Arc<Model> = app.add(spec, inputs.as_ref());
-    added.set_digest(digest.clone());
-    Ok(Served { name, version, digest: Some(digest), signature, sample })
+    app.add(spec, inputs.as_ref());
+    Ok(Served { name, version, digest, signature, sample })
 }
 
 /// The inputs to warm up with, where they come from, and their text. A file the user named must fit;
