@@ -4,7 +4,6 @@
 pub(crate) mod admin;
 mod azure;
 mod body;
-pub(crate) mod connection;
 mod describe;
 mod reply;
 mod route;
@@ -12,8 +11,11 @@ mod v2;
 
 use crate::app::App;
 use crate::model::Model;
+use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
+use drisse_net::Handler;
 use drisse_wire::ErrorShape;
+use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
@@ -23,8 +25,19 @@ use route::{Route, Target};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Answers one request.
-pub(crate) async fn handle(app: &App, request: Request<Incoming>) -> reply::Response {
+/// What each connection's requests are answered with.
+#[derive(Clone)]
+pub(crate) struct Scoring(pub(crate) Arc<App>);
+
+impl Handler for Scoring {
+    type Body = Full<Bytes>;
+
+    async fn handle(self, request: Request<Incoming>) -> reply::Response {
+        handle(&self.0, request).await
+    }
+}
+
+async fn handle(app: &App, request: Request<Incoming>) -> reply::Response {
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let ids = Ids::of(&head, app);

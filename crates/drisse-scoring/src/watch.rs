@@ -1,7 +1,7 @@
 //! Files that may change while the server runs: keys and certificates.
 
 use crate::app::App;
-use crate::tls::Tls;
+use drisse_net::Tls;
 use std::time::Duration;
 
 /// How soon a change is seen. The files are small and read whole: renames, mounted folders and

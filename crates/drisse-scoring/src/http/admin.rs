@@ -1,27 +1,17 @@
 //! The admin listener: probes, Prometheus, and what an operator may change.
 
-use super::connection::Stream;
 use super::reply::{self, Reply};
 use crate::app::App;
+use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
+use drisse_net::Handler;
 use drisse_wire::ErrorShape;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::ORIGIN;
-use hyper::service::service_fn;
 use hyper::{Method, Request};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
-
-/// Probes and scrapers are few.
-pub(crate) const MAX_CONNECTIONS: usize = 256;
-
-/// A probe that has not sent its request by then is gone.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// From where the listener can be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,28 +20,18 @@ pub(crate) enum Reach {
     Beyond,
 }
 
-/// Serves one connection, until `end`.
-pub(crate) async fn serve(app: Arc<App>, stream: Stream, reach: Reach, mut end: watch::Receiver<bool>) {
-    let service = service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(handle(&app, &request, reach)) }
-    });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 << 10);
-    macro_rules! serve {
-        ($stream:expr) => {{
-            let Ok(stream) = $stream else { return };
-            let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
-                _ = connection.as_mut() => return,
-                _ = end.wait_for(|end| *end) => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = connection.await;
-        }};
-    }
-    match stream {
-        Stream::Tcp(stream) => serve!(tokio::net::TcpStream::from_std(stream)),
-        Stream::Unix(stream) => serve!(tokio::net::UnixStream::from_std(stream)),
+/// What the admin listener's requests are answered with.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) app: Arc<App>,
+    pub(crate) reach: Reach,
+}
+
+impl Handler for Admin {
+    type Body = Full<Bytes>;
+
+    async fn handle(self, request: Request<Incoming>) -> reply::Response {
+        handle(&self.app, &request, self.reach)
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::support::{Setup, post, read_answer, start};
 use drisse_core::ScorerLimits;
 use drisse_engines::fake::Script;
-use drisse_scoring::{Keys, Tls};
+use drisse_net::Tls;
+use drisse_scoring::Keys;
 use std::io::{BufReader, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

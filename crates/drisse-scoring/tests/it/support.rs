@@ -5,7 +5,8 @@ use drisse_core::{
     ValueType,
 };
 use drisse_engines::fake::{FakeEngine, Script};
-use drisse_scoring::{AdminListener, App, Config, Keys, Listeners, ModelSpec, Server, Tls};
+use drisse_net::{Listener, Tls, bind_tcp};
+use drisse_scoring::{App, Config, Keys, Listeners, ModelSpec, Server};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -75,10 +76,10 @@ impl Setup {
         if !self.loading {
             app.set_ready();
         }
-        let free = || Listeners::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let free = || bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let (tcp, admin) = (free(), free());
         let (address, admin_address) = (tcp.local_addr().unwrap(), admin.local_addr().unwrap());
-        let listeners = Listeners { tcp: vec![tcp], unix: vec![], admin: Some(AdminListener::Tcp(admin)) };
+        let listeners = Listeners { scoring: vec![Listener::Tcp(tcp)], admin: Some(Listener::Tcp(admin)) };
         let server = Server::new(Arc::clone(&app), listeners, self.tls);
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {

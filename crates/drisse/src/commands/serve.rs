@@ -8,7 +8,8 @@ use crate::failure::Failure;
 use crate::{printer, wiring};
 use anyhow::Context;
 use banner::Endpoints;
-use drisse_scoring::{AdminListener, App, Config, Keys, Listeners, Server, Tls};
+use drisse_net::{Listener, Tls, bind_tcp, bind_unix};
+use drisse_scoring::{App, Config, Keys, Listeners, Server};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -143,28 +144,28 @@ fn listen(arguments: &Serve, keys: bool) -> Result<(Listeners, Endpoints), Failu
                     --no-auth to let everybody in";
         return Err(Failure::new(message).hint(hint));
     }
-    let bound = || -> Result<(Listeners, Endpoints), drisse_scoring::BindError> {
+    let bound = || -> Result<(Listeners, Endpoints), drisse_net::BindError> {
         let mut listeners = Listeners::default();
         let mut endpoints = Endpoints::default();
         if let Some(address) = tcp {
-            let listener = Listeners::bind_tcp(address)?;
+            let listener = bind_tcp(address)?;
             endpoints.tcp = listener.local_addr().ok();
-            listeners.tcp.push(listener);
+            listeners.scoring.push(Listener::Tcp(listener));
         }
         if let Some(path) = &arguments.unix {
-            listeners.unix.push(Listeners::bind_unix(path)?);
+            listeners.scoring.push(Listener::Unix(bind_unix(path)?));
             endpoints.unix = Some(path.clone());
         }
         listeners.admin = match &arguments.admin {
             None => None,
             Some(Endpoint::Unix(path)) => {
                 endpoints.admin = Some(format!("unix:{}", path.display()));
-                Some(AdminListener::Unix(Listeners::bind_unix(path)?))
+                Some(Listener::Unix(bind_unix(path)?))
             }
             Some(Endpoint::Tcp(address)) => {
-                let listener = Listeners::bind_tcp(*address)?;
+                let listener = bind_tcp(*address)?;
                 endpoints.admin = listener.local_addr().ok().map(|address| format!("http://{address}"));
-                Some(AdminListener::Tcp(listener))
+                Some(Listener::Tcp(listener))
             }
         };
         Ok((listeners, endpoints))

@@ -54,7 +54,7 @@ impl Tls {
     }
 
     /// Reads the files again; whether the certificate changed. Connections keep the one they began with.
-    pub(crate) fn reload(&self) -> Result<bool, TlsError> {
+    pub fn reload(&self) -> Result<bool, TlsError> {
         let loaded = load(&self.certificate, &self.key)?;
         let changed = loaded.chain != self.current.load().chain;
         if changed {

@@ -1,12 +1,15 @@
 //! One connection from its first byte to its last: TLS, HTTP/1.1 or HTTP/2, time limits, drain.
 
-use crate::app::App;
-use crate::http::handle;
 use crate::tls::Tls;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use prometheus_client::metrics::gauge::Gauge;
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -28,81 +31,116 @@ pub(crate) enum Stream {
     Unix(std::os::unix::net::UnixStream),
 }
 
+/// What answers requests. One per core; a clone per request.
+pub trait Handler: Clone + Send + 'static {
+    /// The body of its answers.
+    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + 'static;
+
+    /// Answers one request. Dropped when its client leaves.
+    fn handle(self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// What a connection may do.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open connections; further ones are closed at once.
+    pub max_connections: usize,
+    /// A connection that has sent no whole request head by then is closed; also how long a
+    /// kept-alive connection may be idle.
+    pub header_timeout: Duration,
+    /// Bytes of a request's head.
+    pub max_head: usize,
+    /// How long requests under way may take after the server was told to stop.
+    pub drain_timeout: Duration,
+    /// Threads that serve connections.
+    pub threads: usize,
+}
+
 /// What every connection needs.
 #[derive(Clone)]
 pub(crate) struct Connections {
-    app: Arc<App>,
+    pub(crate) limits: Limits,
     tls: Option<Arc<Tls>>,
+    open: Gauge,
     http: auto::Builder<TokioExecutor>,
     stop: watch::Receiver<bool>,
 }
 
 /// Counts a connection as open until dropped.
-struct Open(Arc<App>);
+struct Open(Gauge);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.metrics.connections.dec();
+        self.0.dec();
     }
 }
 
 impl Connections {
-    pub(crate) fn new(app: Arc<App>, tls: Option<Arc<Tls>>, stop: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        tls: Option<Arc<Tls>>,
+        open: Gauge,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(app.config.header_timeout)
-            .max_buf_size(app.config.max_head.max(8 << 10))
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(limits.max_head.max(8 << 10))
             .max_headers(100);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(u32::try_from(app.config.max_head).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(4 * WINDOW)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
-        Self { app, tls, http, stop }
+        Self { limits, tls, open, http, stop }
     }
 
-    /// Serves what comes until `streams` ends, then lets the connections finish for the drain time.
-    pub(crate) async fn serve_all(self, mut streams: mpsc::UnboundedReceiver<Stream>) {
+    pub(crate) async fn serve_all<H: Handler>(
+        self,
+        mut streams: mpsc::UnboundedReceiver<Stream>,
+        handler: H,
+    ) {
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
                 stream = streams.recv() => {
                     let Some(stream) = stream else { break };
-                    if self.app.metrics.connections.inc() >= self.app.config.max_connections as i64 {
-                        self.app.metrics.connections.dec();
+                    if self.open.inc() >= self.limits.max_connections as i64 {
+                        self.open.dec();
                         continue;
                     }
-                    open.spawn(self.clone().serve(stream, Open(Arc::clone(&self.app))));
+                    let counted = Open(self.open.clone());
+                    open.spawn(self.clone().serve(stream, handler.clone(), counted));
                 }
                 Some(_) = open.join_next() => {}
             }
         }
         let finished = async { while open.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.app.config.drain_timeout, finished).await.is_err() {
+        if tokio::time::timeout(self.limits.drain_timeout, finished).await.is_err() {
             tracing::warn!("requests were still under way when the drain time ended; they are dropped");
         }
         open.shutdown().await;
     }
 
-    async fn serve(self, stream: Stream, _open: Open) {
+    async fn serve<H: Handler>(self, stream: Stream, handler: H, _open: Open) {
         match stream {
             Stream::Unix(stream) => {
                 let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
-                self.http(stream).await;
+                self.http(stream, handler).await;
             }
             Stream::Tcp(stream) => {
                 // An answer goes out at once, however small.
                 let _ = stream.set_nodelay(true);
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
-                let Some(tls) = &self.tls else { return self.http(stream).await };
+                let Some(tls) = &self.tls else { return self.http(stream, handler).await };
                 let handshake =
-                    tokio::time::timeout(self.app.config.header_timeout, tls.acceptor().accept(stream));
+                    tokio::time::timeout(self.limits.header_timeout, tls.acceptor().accept(stream));
                 match handshake.await {
-                    Ok(Ok(stream)) => self.http(stream).await,
+                    Ok(Ok(stream)) => self.http(stream, handler).await,
                     Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
@@ -110,20 +148,24 @@ impl Connections {
         }
     }
 
-    async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S) {
+    async fn http<H, S>(mut self, stream: S, handler: H)
+    where
+        H: Handler,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let spoke = Arc::new(AtomicBool::new(false));
         let service = {
-            let (app, spoke) = (Arc::clone(&self.app), Arc::clone(&spoke));
-            service_fn(move |request| {
+            let spoke = Arc::clone(&spoke);
+            service_fn(move |request: Request<Incoming>| {
                 spoke.store(true, Relaxed);
-                let app = Arc::clone(&app);
-                async move { Ok::<_, Infallible>(handle(&app, request).await) }
+                let handler = handler.clone();
+                async move { Ok::<_, Infallible>(handler.handle(request).await) }
             })
         };
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
         // hyper times a request's head only once it knows the HTTP version: a client that never
         // says enough for that is closed here.
-        let mut silence = pin!(tokio::time::sleep(self.app.config.header_timeout));
+        let mut silence = pin!(tokio::time::sleep(self.limits.header_timeout));
         let mut timed = true;
         loop {
             tokio::select! {

@@ -1,0 +1,17 @@
+//! What every server of Drisse is made of: sockets bound before anything starts, one runtime per
+//! core, connections with limits, TLS that reloads, keys held as digests.
+#![warn(missing_docs)]
+
+mod connection;
+mod few;
+mod front;
+mod keys;
+mod listen;
+mod tls;
+
+pub use connection::{Handler, Limits};
+pub use few::serve_few;
+pub use front::Front;
+pub use keys::{KeyDigests, hex};
+pub use listen::{BindError, Listener, bind_tcp, bind_unix};
+pub use tls::{Tls, TlsError};
