@@ -12,7 +12,11 @@ mod engine;
 mod error;
 mod inputs;
 mod model;
+mod plan;
+mod replica;
+mod replica_set;
 mod signature;
+mod target;
 mod tensor;
 
 pub use buffer::{Buffer, Element};
@@ -21,6 +25,12 @@ pub use datatype::DataType;
 pub use engine::{Engine, EngineOptions, LoadedPackage, Scorer, ScorerLimits, Sink, Unavailable, Work};
 pub use error::{Error, ErrorKind, Result};
 pub use inputs::Inputs;
-pub use model::{InvalidName, ModelName};
+pub use model::{InvalidName, ModelName, ServiceName};
+pub use plan::{Plan, Routed, Step, failure, plan, routes};
+pub use replica::{Death, Replica, ReplicaId, ReplicaState};
+pub use replica_set::{Place, ReplicaSet};
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
+pub use target::{
+    BoxStream, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Target, TargetError, Wanted,
+};
 pub use tensor::{Data, DataView, Shape, Strings, Tensor, TensorView, Value, ValueView, element_count};

@@ -1,18 +1,24 @@
 //! How models and services are named.
+//!
+//! One rule for both, `[a-z]([a-z0-9-]{0,46}[a-z0-9])?`, so that a name fits a DNS label, a folder and a
+//! Kubernetes object alike.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A name of a model or a service in a workspace: `[a-z]([a-z0-9-]{0,46}[a-z0-9])?`, so that it
-/// fits a DNS label, a folder and a Kubernetes object alike.
+/// A name of a model in a workspace.
 ///
 /// `drisse serve` alone takes names as files have them (`digits_mlp`); see [`ModelName::served`].
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ModelName(String);
 
+/// A name of a service in a workspace.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ServiceName(String);
+
 /// Why a name cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("`{name}` is no name for a model: {why}")]
+#[error("`{name}` cannot be a name: {why}")]
 pub struct InvalidName {
     name: String,
     why: &'static str,
@@ -39,19 +45,59 @@ impl ModelName {
     }
 }
 
+/// The longest name of a model or a service.
+const MAX_NAME: usize = 48;
+
+fn checked(name: &str) -> Result<String, InvalidName> {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let ok = match name.as_bytes() {
+        [first, rest @ ..] if first.is_ascii_lowercase() && rest.len() < MAX_NAME => {
+            rest.iter().all(|&c| inner(c) || c == b'-') && rest.last().is_none_or(|&c| inner(c))
+        }
+        _ => false,
+    };
+    let why = "a name has at most 48 lowercase letters, digits and hyphens, from a letter to no hyphen";
+    if ok { Ok(name.to_owned()) } else { Err(InvalidName { name: name.to_owned(), why }) }
+}
+
 impl FromStr for ModelName {
     type Err = InvalidName;
 
     fn from_str(name: &str) -> Result<Self, InvalidName> {
-        let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let ok = match name.as_bytes() {
-            [first, rest @ ..] if first.is_ascii_lowercase() && rest.len() <= 47 => {
-                rest.iter().all(|&c| inner(c) || c == b'-') && rest.last().is_none_or(|&c| inner(c))
+        checked(name).map(Self)
+    }
+}
+
+impl ServiceName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name nearest to a file's stem: `Digits_MLP.v2` is `digits-mlp-v2`. `None` when nothing is left.
+    pub fn slug(stem: &str) -> Option<Self> {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let mut slug = String::new();
+        for c in stem.chars().map(plain).skip_while(|c| !c.is_ascii_lowercase()) {
+            if slug.len() < MAX_NAME && !(c == '-' && slug.ends_with('-')) {
+                slug.push(c);
             }
-            _ => false,
-        };
-        let why = "a name has at most 48 lowercase letters, digits and hyphens, from a letter to no hyphen";
-        if ok { Ok(Self(name.to_owned())) } else { Err(InvalidName { name: name.to_owned(), why }) }
+        }
+        slug.trim_end_matches('-').parse().ok()
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        checked(name).map(Self)
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -73,6 +119,15 @@ mod tests {
         for bad in ["", "1a", "a-", "A", "a_b", "a.b", &"a".repeat(49)] {
             assert!(bad.parse::<ModelName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_files_stem_becomes_a_name() {
+        let slug = |stem: &str| ServiceName::slug(stem).map(|name| name.to_string());
+        assert_eq!(slug("Digits_MLP.v2").as_deref(), Some("digits-mlp-v2"));
+        assert_eq!(slug("2024-fraud__model-").as_deref(), Some("fraud-model"));
+        assert_eq!(slug(&"x".repeat(60)).map(|name| name.len()), Some(48));
+        assert_eq!(slug("2024"), None);
     }
 
     #[test]

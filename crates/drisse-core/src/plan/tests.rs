@@ -1,0 +1,209 @@
+//! From any state the plan converges, never drops below what serves, and touches only what is ours.
+
+use super::*;
+use crate::{RevisionSpec, ServiceName};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+fn name(name: &str) -> ServiceName {
+    name.parse().unwrap()
+}
+
+fn want(revisions: &[(u64, u32)]) -> ServiceSpec {
+    let wanted = |&(revision, replicas): &(u64, u32)| Wanted {
+        revision: RevisionSpec {
+            service: name("s"),
+            revision,
+            model_version: revision.to_string(),
+            digest: format!("sha256:{revision}"),
+            keys: vec![],
+            max_wait: Duration::from_millis(500),
+            scoring_timeout: Duration::from_secs(60),
+        },
+        replicas,
+        weight: 1,
+    };
+    ServiceSpec {
+        service: name("s"),
+        wanted: revisions.iter().map(wanted).collect(),
+        in_use: BTreeSet::new(),
+        start_timeout: Duration::from_secs(300),
+    }
+}
+
+fn replica(id: usize, service: &str, revision: u64, state: ReplicaState) -> Replica {
+    let id = ReplicaId::new(&format!("r{id}")).unwrap();
+    Replica { id, service: name(service), revision, outdated: false, state }
+}
+
+fn ready(seconds: u64) -> ReplicaState {
+    ReplicaState::Ready { since: at(seconds), address: "unix:/s".to_owned(), concurrency: 1, keys: None }
+}
+
+fn dead(seconds: u64, before_ready: bool, permanent: bool) -> ReplicaState {
+    ReplicaState::Dead(Death {
+        at: at(seconds),
+        reason: "exited with code 1".to_owned(),
+        before_ready,
+        permanent,
+        log: vec![],
+    })
+}
+
+/// A place and a gateway that do what they are told, one round at a time.
+struct World {
+    have: Vec<Replica>,
+    in_use: BTreeSet<ReplicaId>,
+    next: usize,
+    now: u64,
+}
+
+impl World {
+    /// One round of the control plane: route, confirm, plan, act; then whatever starts is ready.
+    fn round(&mut self, mut want: ServiceSpec) -> Plan {
+        want.in_use = self.in_use.clone();
+        let routed: BTreeSet<_> = routes(&want, &self.have)
+            .iter()
+            .flat_map(|group| &group.replicas)
+            .map(|r| r.id.clone())
+            .collect();
+        self.in_use = routed.clone();
+        want.in_use = routed;
+        let plan = plan(&want, &self.have, at(self.now));
+        for replica in &mut self.have {
+            if replica.service == want.service && matches!(replica.state, ReplicaState::Starting { .. }) {
+                replica.state = ready(self.now);
+            }
+        }
+        for step in &plan.steps {
+            match step {
+                Step::Start { place } => {
+                    self.next += 1;
+                    let revision = want.wanted[*place].revision.revision;
+                    let since = at(self.now);
+                    self.have.push(replica(self.next, "s", revision, ReplicaState::Starting { since }));
+                }
+                Step::Stop(id) => {
+                    let there = self.have.iter().find(|replica| replica.id == *id).unwrap();
+                    assert_eq!(there.service, name("s"), "only what is ours is stopped");
+                    assert!(!(self.in_use.contains(id) && there.is_ready()), "{id} takes requests");
+                    self.have.retain(|replica| replica.id != *id);
+                }
+            }
+        }
+        self.now += 31;
+        plan
+    }
+
+    fn serving(&self) -> usize {
+        self.have.iter().filter(|r| self.in_use.contains(&r.id) && r.is_ready()).count()
+    }
+}
+
+fn states() -> impl Strategy<Value = ReplicaState> {
+    prop_oneof![
+        (0..50u64).prop_map(|since| ReplicaState::Starting { since: at(since) }),
+        (0..50u64).prop_map(ready),
+        Just(ReplicaState::Stopping),
+        (0..50u64, any::<bool>()).prop_map(|(at, early)| dead(at, early, false)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn converges_from_any_state_and_never_serves_from_fewer_replicas_than_wanted(
+        states in prop::collection::vec((0..4u64, any::<bool>(), any::<bool>(), states()), 0..12),
+        revisions in prop::collection::btree_map(1..4u64, 1..4u32, 1..3),
+    ) {
+        let mut have = Vec::new();
+        let mut in_use = BTreeSet::new();
+        for (id, (revision, ours, used, state)) in states.into_iter().enumerate() {
+            let replica = replica(id, if ours { "s" } else { "other" }, revision, state);
+            if used && ours && replica.is_ready() {
+                in_use.insert(replica.id.clone());
+            }
+            have.push(replica);
+        }
+        let others: Vec<_> = have.iter().filter(|r| r.service != name("s")).cloned().collect();
+        let revisions: Vec<_> = revisions.into_iter().collect();
+        let total: u32 = revisions.iter().map(|(_, replicas)| replicas).sum();
+        let mut world = World { have, in_use, next: 100, now: 60 };
+        let before = world.serving();
+        for _ in 0..8 {
+            world.round(want(&revisions));
+            prop_assert!(world.serving() >= before.min(total as usize));
+        }
+        for (revision, replicas) in &revisions {
+            let up = world.have.iter().filter(|r| r.revision == *revision && r.service == name("s"));
+            prop_assert_eq!(up.filter(|r| r.is_ready()).count(), *replicas as usize);
+        }
+        prop_assert_eq!(world.serving(), total as usize);
+        let left = world.round(want(&revisions));
+        prop_assert_eq!(left, Plan::default());
+        prop_assert!(others.iter().all(|other| world.have.contains(other)));
+    }
+}
+
+#[test]
+fn an_update_starts_the_new_beside_the_old_and_stops_the_old_once_it_is_out_of_use() {
+    let mut world = World { have: vec![], in_use: BTreeSet::new(), next: 0, now: 0 };
+    for _ in 0..3 {
+        world.round(want(&[(1, 2)]));
+    }
+    assert_eq!(world.serving(), 2);
+    assert_eq!(world.round(want(&[(2, 2)])).steps, vec![Step::Start { place: 0 }; 2]);
+    assert!(world.have.iter().filter(|r| world.in_use.contains(&r.id)).all(|r| r.revision == 1));
+    // Its replicas became ready after the round looked; the next one moves the requests and stops the old.
+    world.round(want(&[(2, 2)]));
+    world.round(want(&[(2, 2)]));
+    assert!(world.have.iter().all(|r| r.revision == 2), "{:?}", world.have);
+    assert_eq!(world.serving(), 2);
+}
+
+#[test]
+fn deaths_back_off_and_are_forgotten_once_a_replica_stays() {
+    let want = want(&[(1, 1)]);
+    let one = vec![replica(0, "s", 1, dead(100, false, false))];
+    assert_eq!(plan(&want, &one, at(100)).steps, [Step::Start { place: 0 }], "the first is replaced at once");
+    let three: Vec<_> = (0..3).map(|id| replica(id, "s", 1, dead(100, false, false))).collect();
+    let waiting = plan(&want, &three, at(100));
+    assert_eq!((waiting.steps, waiting.again), (vec![], Some(at(100) + 2 * BACKOFF)));
+    assert_eq!(plan(&want, &three, at(101)).steps.len(), 1);
+    let mut stays = three;
+    stays.push(replica(9, "s", 1, ready(101)));
+    assert_eq!(plan(&want, &stays, at(105)), Plan::default());
+    assert_eq!(plan(&want, &stays, at(111)).steps.len(), 3, "all three are forgotten");
+}
+
+#[test]
+fn waiting_is_in_vain_when_the_model_is_wrong_or_three_replicas_died_before_they_were_ready() {
+    let want = want(&[(2, 1)]);
+    let hopeless = |deaths: &[(bool, bool)]| {
+        let have: Vec<_> = deaths
+            .iter()
+            .enumerate()
+            .map(|(id, &(early, permanent))| replica(id, "s", 2, dead(1, early, permanent)))
+            .collect();
+        failure(&want, &have).is_some()
+    };
+    assert!(hopeless(&[(true, true)]));
+    assert!(!hopeless(&[(true, false), (true, false)]));
+    assert!(hopeless(&[(true, false), (true, false), (true, false)]));
+    assert!(!hopeless(&[(false, false), (false, false), (false, false)]), "it was ready once");
+}
+
+#[test]
+fn a_replica_of_an_older_drisse_is_replaced_like_one_of_an_older_revision() {
+    let mut old = replica(0, "s", 1, ready(0));
+    old.outdated = true;
+    let mut world = World { in_use: [old.id.clone()].into(), have: vec![old], next: 1, now: 60 };
+    world.round(want(&[(1, 1)]));
+    assert_eq!(world.serving(), 1, "the old one serves until the new one is ready");
+    world.round(want(&[(1, 1)]));
+    world.round(want(&[(1, 1)]));
+    assert!(world.have.iter().all(|replica| !replica.outdated));
+}
