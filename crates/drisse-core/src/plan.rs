@@ -108,26 +108,24 @@ pub fn routes<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Vec<Routed<'a>> {
         groups.push(Routed { revision: wanted.revision.revision, weight: wanted.weight, replicas });
     }
     groups.retain(|group| !group.replicas.is_empty());
-    let wanted_ready: usize = groups.iter().map(|group| group.replicas.len()).sum();
-    if complete && wanted_ready > 0 {
+    if complete && !groups.is_empty() {
         return groups;
     }
-    let unwanted = |replica: &&Replica| !want.wanted.iter().any(|wanted| fits(replica, wanted));
-    let mut before: Vec<Routed<'a>> = Vec::new();
-    for replica in ours().filter(unwanted).filter(|replica| want.in_use.contains(&replica.id)) {
-        match before.iter_mut().find(|group| group.revision == replica.revision) {
+    let chosen =
+        |replica: &Replica| groups.iter().flat_map(|group| &group.replicas).any(|r| r.id == replica.id);
+    let before: Vec<_> =
+        ours().filter(|replica| want.in_use.contains(&replica.id) && !chosen(replica)).collect();
+    let wanted: u32 = want.wanted.iter().map(|wanted| wanted.replicas).sum();
+    if before.len() >= (wanted as usize).max(1) {
+        groups.clear();
+    }
+    for replica in before {
+        match groups.iter_mut().find(|group| group.revision == replica.revision) {
             Some(group) => group.replicas.push(replica),
-            None => {
-                before.push(Routed { revision: replica.revision, weight: 1, replicas: vec![replica] });
-            }
+            None => groups.push(Routed { revision: replica.revision, weight: 1, replicas: vec![replica] }),
         }
     }
-    let serving: usize = before.iter().map(|group| group.replicas.len()).sum();
-    let wanted: u32 = want.wanted.iter().map(|wanted| wanted.replicas).sum();
-    if serving < (wanted as usize).max(1) {
-        before.extend(groups);
-    }
-    before
+    groups
 }
 
 /// Why waiting for what is wanted is in vain, if it is.

@@ -39,8 +39,8 @@ pub enum ReplicaState {
         address: String,
         /// Requests at once that still make it faster.
         concurrency: u32,
-        /// The keys in force there, as [`crate::RevisionSpec::keys_digest`] spells them.
-        keys: Option<String>,
+        /// Whether it has confirmed the keys its revision was last prepared with.
+        keys_confirmed: bool,
     },
     /// It was told to end and answers what it has.
     Stopping,

@@ -81,6 +81,13 @@ impl Signature {
         required.next().filter(|_| required.next().is_none())
     }
 
+    /// The first thing a client would notice if `new` took this one's place, in words. Names of free
+    /// dimensions mean nothing to a client.
+    pub fn difference(&self, new: &Self) -> Option<String> {
+        let sides = [("input", &self.inputs, &new.inputs), ("output", &self.outputs, &new.outputs)];
+        sides.into_iter().find_map(|(side, old, new)| ports_differ(side, old, new))
+    }
+
     /// The names of the inputs, for messages: `` `X`, `mask` ``.
     pub fn input_names(&self) -> String {
         quoted(&self.inputs)
@@ -89,6 +96,58 @@ impl Signature {
     /// The names of the outputs, for messages.
     pub fn output_names(&self) -> String {
         quoted(&self.outputs)
+    }
+}
+
+fn ports_differ(side: &str, old: &[Port], new: &[Port]) -> Option<String> {
+    for before in old {
+        let name = &before.name;
+        let Some(after) = new.iter().find(|port| port.name == *name) else {
+            return Some(format!("{side} `{name}` ({}) is gone", before.kind));
+        };
+        if !before.kind.same_to_clients(&after.kind) {
+            return Some(format!("{side} `{name}` was {} and is {}", before.kind, after.kind));
+        }
+        if before.optional && !after.optional {
+            return Some(format!("{side} `{name}` could be left out and is required"));
+        }
+    }
+    let added =
+        new.iter().find(|port| !port.optional && old.iter().all(|before| before.name != port.name))?;
+    Some(format!("{side} `{}` ({}) is new", added.name, added.kind))
+}
+
+impl ValueType {
+    fn same_to_clients(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tensor(one), Self::Tensor(two)) => {
+                one.datatype == two.datatype
+                    && match (&one.shape, &two.shape) {
+                        (Some(one), Some(two)) => {
+                            one.len() == two.len()
+                                && one.iter().zip(two).all(|(one, two)| one.same_length(two))
+                        }
+                        (one, two) => one == two,
+                    }
+            }
+            (Self::Sequence(one), Self::Sequence(two)) | (Self::Optional(one), Self::Optional(two)) => {
+                one.same_to_clients(two)
+            }
+            (Self::Map { key, value }, Self::Map { key: other_key, value: other }) => {
+                key == other_key && value.same_to_clients(other)
+            }
+            (one, two) => one == two,
+        }
+    }
+}
+
+impl Dim {
+    fn same_length(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(one), Self::Fixed(two)) => one == two,
+            (Self::Free(_), Self::Free(_)) => true,
+            _ => false,
+        }
     }
 }
 
@@ -163,6 +222,28 @@ impl fmt::Display for ValueType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_changed_signature_is_told_in_words_and_a_renamed_free_dimension_is_no_change() {
+        let port = |name: &str, dims: Vec<Dim>, optional| Port {
+            name: name.to_owned(),
+            kind: ValueType::Tensor(TensorType { datatype: DataType::Fp32, shape: Some(dims) }),
+            optional,
+        };
+        let free = |name: &str| Dim::Free(Some(name.to_owned()));
+        let signature = |inputs: Vec<Port>| Signature { inputs, outputs: vec![] };
+        let old = signature(vec![port("X", vec![free("batch"), Dim::Fixed(64)], false)]);
+        let told = |inputs| old.difference(&signature(inputs));
+        assert_eq!(told(vec![port("X", vec![free("N"), Dim::Fixed(64)], false)]), None);
+        assert_eq!(
+            told(vec![port("X", vec![free("batch"), Dim::Fixed(32)], false)]).as_deref(),
+            Some("input `X` was FP32 [batch, 64] and is FP32 [batch, 32]")
+        );
+        assert_eq!(told(vec![]).as_deref(), Some("input `X` (FP32 [batch, 64]) is gone"));
+        let more = |optional| vec![old.inputs[0].clone(), port("m", vec![free("n")], optional)];
+        assert_eq!(told(more(true)), None);
+        assert_eq!(told(more(false)).as_deref(), Some("input `m` (FP32 [n]) is new"));
+    }
 
     #[test]
     fn a_fixed_dimension_must_be_equal_and_a_free_one_may_be_anything() {

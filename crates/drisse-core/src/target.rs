@@ -79,6 +79,8 @@ pub struct RevisionSpec {
     pub model_version: String,
     /// The digest of the model's files: `sha256:HEX`.
     pub digest: String,
+    /// The digest of its package's manifest.
+    pub package: String,
     /// The digests of the keys that open it, `sha256:HEX` each; empty: open to everybody.
     pub keys: Vec<String>,
     /// `--max-wait`.

@@ -1,5 +1,5 @@
 //! What every server of Drisse is made of: sockets bound before anything starts, one runtime per
-//! core, connections with limits, TLS that reloads, keys held as digests.
+//! core, connections with limits, TLS that reloads, keys held as digests, processes that outlive who started them.
 #![warn(missing_docs)]
 
 mod connection;
@@ -7,6 +7,7 @@ mod few;
 mod front;
 mod keys;
 mod listen;
+mod process;
 mod tls;
 
 pub use connection::{Handler, Limits};
@@ -14,4 +15,5 @@ pub use few::serve_few;
 pub use front::Front;
 pub use keys::{KeyDigests, hex};
 pub use listen::{BindError, Listener, bind_tcp, bind_unix};
+pub use process::{Build, Exit, Launch, Process, random_id, runtime_folder};
 pub use tls::{Tls, TlsError};

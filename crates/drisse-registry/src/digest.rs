@@ -1,6 +1,7 @@
 //! The digest that identifies a model: the same files give the same digest everywhere.
 
 use crate::InspectError;
+use crate::blobs::hex;
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub fn digest(folder: &Path, files: &[PathBuf]) -> Result<String, InspectError> 
     Ok(format!("sha256:{}", hex(&Sha256::digest(lines.concat()))))
 }
 
-fn file_digest(path: &Path) -> std::io::Result<String> {
+pub(crate) fn file_digest(path: &Path) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 256 << 10];
@@ -30,10 +31,6 @@ fn file_digest(path: &Path) -> std::io::Result<String> {
             read => hasher.update(&chunk[..read]),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Why a file cannot be taken as a model, and what to do about it.
+//! Why a file cannot be taken as a model, or the store cannot keep it, and what to do about it.
 
 use std::path::PathBuf;
 
@@ -82,6 +82,83 @@ impl InspectError {
             ),
             Self::Folder { .. } => Some("name the model file itself, or call it `model.onnx`".to_owned()),
             Self::Io { .. } => None,
+        }
+    }
+}
+
+/// Why the store cannot do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Something that is no digest.
+    #[error("`{digest}` is no SHA-256 digest")]
+    Digest {
+        /// What was given.
+        digest: String,
+    },
+    /// A blob that is not there.
+    #[error("blob {digest} is missing from the store")]
+    Missing {
+        /// Which.
+        digest: String,
+    },
+    /// A blob whose bytes are not those it is named by.
+    #[error("blob {digest} is damaged: its bytes have another digest")]
+    Corrupt {
+        /// Which.
+        digest: String,
+    },
+    /// A manifest that cannot be used.
+    #[error("manifest {digest} cannot be used: {why}")]
+    Manifest {
+        /// Which.
+        digest: String,
+        /// Why.
+        why: String,
+    },
+    /// A file that changed while it was read.
+    #[error("{} changed while it was read", path.display())]
+    Changed {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A document that cannot be written.
+    #[error("cannot write a package's document")]
+    Encode {
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(what: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn encode(source: serde_json::Error) -> Self {
+        Self::Encode { source }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Some(
+                "free some room on that disk, or put the workspace elsewhere with --workspace".to_owned(),
+            ),
+            Self::Missing { .. } | Self::Corrupt { .. } => Some(
+                "`drisse models verify` lists what is damaged; register the model's files again".to_owned(),
+            ),
+            Self::Changed { .. } => Some("try again once the file is written".to_owned()),
+            _ => None,
         }
     }
 }

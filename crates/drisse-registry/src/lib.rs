@@ -1,15 +1,21 @@
-//! Model files: which they are, what they hold, how they are identified.
+//! Models at rest: what a file holds, how it is identified, the packages and the store they lie in.
 //!
-//! Nothing here runs a model or loads its weights: a 4 GiB model is inspected in a few MiB.
+//! Nothing here runs a model or loads its weights: a 4 GiB model is inspected and packed in a few MiB.
 #![warn(missing_docs)]
 
+mod blobs;
 mod digest;
 mod error;
 mod onnx;
+mod package;
+mod signature;
 mod sniff;
 mod source;
 
+pub use blobs::{Blob, BlobState, Store};
 pub use digest::digest;
-pub use error::InspectError;
+pub use error::{InspectError, StoreError};
 pub use onnx::{ExternalFile, Inspection, inspect};
+pub use package::{Ingested, Manifest};
+pub use signature::{signature_document, signature_of};
 pub use source::ModelSource;

@@ -28,6 +28,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Threads that serve connections, and as many that run models.
     pub threads: usize,
+    /// Who this server is to the place that started it, told by `/identity`.
+    pub replica: Option<String>,
+    /// The build of the binary, told by `/identity`.
+    pub build: String,
 }
 
 impl Default for Config {
@@ -45,6 +49,8 @@ impl Default for Config {
             // Kubernetes kills after 30 s.
             drain_timeout: Duration::from_secs(25),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            replica: None,
+            build: String::new(),
         }
     }
 }

@@ -97,6 +97,16 @@ impl Model {
         Duration::from_nanos(self.learned.service_time.load(Relaxed))
     }
 
+    /// Requests at once that still make it faster: those that run, and those on their way there and back
+    /// meanwhile. What a gateway sends at most.
+    pub(crate) fn useful_concurrency(&self) -> usize {
+        /// From the gateway to the server and back, decoding and encoding included.
+        const ROUND_TRIP: f64 = 1e-3;
+        const MOST: f64 = 256.0;
+        let run = self.service_time().as_secs_f64().max(1e-6);
+        ((self.limits.concurrency as f64) * (1.0 + ROUND_TRIP / run)).ceil().min(MOST) as usize
+    }
+
     /// Whether a run on inputs of `bytes` is short enough for the connection's own thread.
     pub(crate) fn runs_inline(&self, bytes: usize) -> bool {
         bytes <= self.learned.inline_bytes.load(Relaxed)

@@ -1,13 +1,17 @@
 //! The shapes that cross the network: scoring requests and answers, documents about models,
 //! and the one table that maps an error to a status.
 //!
-//! Pure functions from bytes to values and back; who listens is `drisse-scoring`'s business.
+//! The decoders are pure functions from bytes to values and back; who listens is the servers' business.
 #![warn(missing_docs)]
 
+pub mod client;
+pub mod control;
 pub mod documents;
 mod error;
+pub mod http;
 pub mod json;
 pub mod openapi;
+pub mod routes;
 pub mod score;
 pub mod v2;
 

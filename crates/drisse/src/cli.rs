@@ -81,6 +81,12 @@ pub(crate) struct Serve {
     /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// Write logs to a file, which is rotated, instead of stderr
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// Who this server is to the place that started it
+    #[arg(long, value_name = "WORKSPACE/SERVICE/REVISION/ID", hide = true)]
+    pub(crate) replica: Option<String>,
 }
 
 #[derive(Debug, Args)]

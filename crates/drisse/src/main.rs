@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod failure;
+mod logs;
 mod printer;
 mod units;
 mod wiring;
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(done) => return done,
     };
-    wiring::start_logs();
+    logs::start();
     let result = match cli.command {
         cli::Command::Serve(serve) => commands::serve::run(&serve, cli.output),
         cli::Command::Inspect(inspect) => commands::inspect::run(&inspect, cli.output),

@@ -1,24 +1,11 @@
-//! The one place that knows every engine, and how logs leave the process.
+//! The one place that knows every engine and every target.
 
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_core::Engine;
 use drisse_engines::onnx::{self, OnnxEngine};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use tracing_subscriber::EnvFilter;
-
-/// Logs on stderr: for people on a terminal, JSON lines elsewhere. `DRISSE_LOG` sets what is logged.
-pub(crate) fn start_logs() {
-    let filter = EnvFilter::try_from_env("DRISSE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        logs.with_target(false).compact().init();
-    } else {
-        logs.json().flatten_event(true).init();
-    }
-}
 
 const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUNTIME: `pip download --no-deps \
                         onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";

@@ -20,6 +20,7 @@ fn want(revisions: &[(u64, u32)]) -> ServiceSpec {
             revision,
             model_version: revision.to_string(),
             digest: format!("sha256:{revision}"),
+            package: format!("sha256:p{revision}"),
             keys: vec![],
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),
@@ -41,7 +42,12 @@ fn replica(id: usize, service: &str, revision: u64, state: ReplicaState) -> Repl
 }
 
 fn ready(seconds: u64) -> ReplicaState {
-    ReplicaState::Ready { since: at(seconds), address: "unix:/s".to_owned(), concurrency: 1, keys: None }
+    ReplicaState::Ready {
+        since: at(seconds),
+        address: "unix:/s".to_owned(),
+        concurrency: 1,
+        keys_confirmed: true,
+    }
 }
 
 fn dead(seconds: u64, before_ready: bool, permanent: bool) -> ReplicaState {

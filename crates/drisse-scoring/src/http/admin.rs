@@ -38,7 +38,10 @@ impl Handler for Admin {
 fn handle(app: &App, request: &Request<Incoming>, reach: Reach) -> reply::Response {
     let answer = answer(app, request, reach);
     let response = answer.map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response);
-    reply::allow(response, if request.uri().path() == "/drain" { "POST" } else { "GET, HEAD" })
+    reply::allow(
+        response,
+        if matches!(request.uri().path(), "/drain" | "/reload") { "POST" } else { "GET, HEAD" },
+    )
 }
 
 fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply> {
@@ -60,11 +63,22 @@ fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply>
             app.drain();
             Ok(Reply::text("draining\n"))
         }
-        "/drain" => Err(Error::new(ErrorKind::MethodNotAllowed, "this path takes POST")),
+        "/reload" if request.method() == Method::POST => {
+            may_change(request, reach)?;
+            if let Some(keys) = &app.keys {
+                let what = |error: crate::KeysError| Error::internal(error.to_string());
+                keys.reload().map_err(what)?;
+            }
+            Ok(Reply::json(identity(app).to_string()))
+        }
+        "/drain" | "/reload" => Err(Error::new(ErrorKind::MethodNotAllowed, "this path takes POST")),
         "/live" | "/ready" | "/metrics" | "/identity" => {
             Err(Error::new(ErrorKind::MethodNotAllowed, "this path takes GET"))
         }
-        _ => Err(Error::new(ErrorKind::NotFound, "there are /live, /ready, /metrics, /identity and /drain")),
+        _ => Err(Error::new(
+            ErrorKind::NotFound,
+            "there are /live, /ready, /metrics, /identity, /drain and /reload",
+        )),
     }
 }
 
@@ -89,7 +103,7 @@ fn identity(app: &App) -> serde_json::Value {
                 "name": model.name.as_str(),
                 "version": model.version,
                 "digest": model.digest,
-                "concurrency": model.limits.concurrency,
+                "concurrency": model.useful_concurrency(),
             })
         })
         .collect();
@@ -101,7 +115,8 @@ fn identity(app: &App) -> serde_json::Value {
         "server": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "nonce": app.nonce,
-        "revision": null,
+        "build": app.config.build,
+        "replica": app.config.replica,
         "ready": app.is_ready(),
         "draining": app.is_draining(),
         "models": models,

@@ -6,8 +6,7 @@ use crate::printer;
 use crate::units::shown;
 use anyhow::Context;
 use drisse_core::Port;
-use drisse_registry::{Inspection, ModelSource};
-use drisse_wire::documents;
+use drisse_registry::{Inspection, ModelSource, signature_document};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -27,7 +26,7 @@ fn document(source: &ModelSource, digest: &str) -> Value {
         .iter()
         .map(|file| json!({ "location": file.location, "bytes": file.size }))
         .collect();
-    let signature = documents::signature(&found.signature);
+    let signature = signature_document(&found.signature);
     json!({
         "name": source.name,
         "path": found.path,

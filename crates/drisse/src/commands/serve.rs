@@ -5,10 +5,10 @@ mod load;
 
 use crate::cli::{Endpoint, Output, Serve};
 use crate::failure::Failure;
-use crate::{printer, wiring};
+use crate::{logs, printer, wiring};
 use anyhow::Context;
 use banner::Endpoints;
-use drisse_net::{Listener, Tls, bind_tcp, bind_unix};
+use drisse_net::{Build, Listener, Tls, bind_tcp, bind_unix};
 use drisse_scoring::{App, Config, Keys, Listeners, Server};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,6 +24,9 @@ const INTERRUPTED: u8 = 130;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
 pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure> {
+    if let Some(file) = &arguments.log_file {
+        logs::write_to(file)?;
+    }
     let sources = load::open(arguments)?;
     let keys = arguments.keys.as_deref().map(Keys::open).transpose().context("cannot serve")?;
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
@@ -36,6 +39,8 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         scoring_timeout: arguments.scoring_timeout,
         drain_timeout: arguments.drain_timeout,
         max_body: arguments.max_body,
+        replica: arguments.replica.clone(),
+        build: Build::current(env!("CARGO_PKG_VERSION")).to_string(),
         max_held: Config::default().max_held.max(2 * arguments.max_body),
         ..Config::default()
     };

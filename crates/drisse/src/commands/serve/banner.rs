@@ -3,7 +3,7 @@
 use super::load::{Sample, Served};
 use crate::cli::{Output, Serve};
 use crate::printer;
-use drisse_wire::documents;
+use drisse_registry::signature_document;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,7 +33,7 @@ pub(super) fn print(arguments: &Serve, endpoints: &Endpoints, models: &[Served],
 fn document(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> Value {
     let url = url(arguments, endpoints);
     let model = |model: &Served| {
-        let mut document = documents::signature(&model.signature);
+        let mut document = signature_document(&model.signature);
         document["name"] = json!(model.name.as_str());
         document["version"] = json!(model.version);
         document["digest"] = json!(model.digest);

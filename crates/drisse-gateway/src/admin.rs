@@ -1,0 +1,117 @@
+//! The admin socket: probes, metrics, and the routes, which only who may open the socket can change.
+
+use crate::proxy::Shared;
+use crate::table::TableError;
+use bytes::Bytes;
+use drisse_net::Handler;
+use drisse_wire::control::Failure;
+use drisse_wire::routes::RouteDocument;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A document is small: 1 MiB names over 5,000 replicas.
+const MAX_DOCUMENT: usize = 1 << 20;
+
+/// What the admin socket's requests are answered with.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    pub(crate) shared: Arc<Shared>,
+    /// Where this gateway listens, and which build it is.
+    pub(crate) identity: Arc<serde_json::Value>,
+}
+
+type Answer = (StatusCode, &'static str, String);
+
+impl Handler for Admin {
+    type Body = Full<Bytes>;
+
+    async fn handle(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (status, content_type, body) = self.answer(request).await;
+        let mut response = Response::new(Full::new(body.into()));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+    }
+}
+
+impl Admin {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let text = |text: &str| (StatusCode::OK, "text/plain; charset=utf-8", text.to_owned());
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        let table = &self.shared.table;
+        let draining = self.shared.draining.load(Relaxed);
+        if head.method == Method::GET {
+            return match path {
+                "/live" => text("live\n"),
+                "/ready" if draining => failed(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
+                "/ready" => text("ready\n"),
+                "/metrics" => {
+                    let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                    (StatusCode::OK, openmetrics, table.metrics.encode())
+                }
+                "/identity" => {
+                    let mut identity = (*self.identity).clone();
+                    identity["draining"] = json!(draining);
+                    (StatusCode::OK, "application/json", identity.to_string())
+                }
+                "/routes" => {
+                    let generations: serde_json::Map<_, _> =
+                        table.generations().into_iter().map(|(name, g)| (name, json!(g))).collect();
+                    (StatusCode::OK, "application/json", json!(generations).to_string())
+                }
+                _ => match path.strip_prefix("/routes/").and_then(|name| table.get(name)) {
+                    Some(document) => (StatusCode::OK, "application/json", json!(document).to_string()),
+                    None => failed(StatusCode::NOT_FOUND, "there is nothing of that name"),
+                },
+            };
+        }
+        if head.headers.contains_key(ORIGIN) {
+            return failed(StatusCode::NOT_FOUND, "requests of web pages change nothing here");
+        }
+        match (head.method, path.strip_prefix("/routes/")) {
+            (Method::PUT, Some(name)) => self.put(name, body).await,
+            (Method::DELETE, Some(name)) => match table.remove(name) {
+                Ok(()) => text("removed\n"),
+                Err(error) => refused(&error),
+            },
+            _ => failed(StatusCode::NOT_FOUND, "there are /routes/NAME, /live, /ready, /metrics, /identity"),
+        }
+    }
+
+    async fn put(&self, name: &str, body: Incoming) -> Answer {
+        let Ok(body) = Limited::new(body, MAX_DOCUMENT).collect().await else {
+            return failed(StatusCode::PAYLOAD_TOO_LARGE, "the document is too large or broke off");
+        };
+        let document: RouteDocument = match serde_json::from_slice(&body.to_bytes()) {
+            Ok(document) => document,
+            Err(error) => return failed(StatusCode::BAD_REQUEST, &format!("no document of routes: {error}")),
+        };
+        if document.service != name {
+            return failed(StatusCode::BAD_REQUEST, "the document is another service's");
+        }
+        // Blocks on the disk; the cores that serve requests have runtimes of their own.
+        match self.shared.table.put(document) {
+            Ok(acknowledged) => (StatusCode::OK, "application/json", json!(acknowledged).to_string()),
+            Err(error) => refused(&error),
+        }
+    }
+}
+
+fn refused(error: &TableError) -> Answer {
+    let status = match error {
+        TableError::Invalid { .. } => StatusCode::BAD_REQUEST,
+        TableError::Stale { .. } => StatusCode::CONFLICT,
+        TableError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, "application/json", json!({ "error": Failure::of(error) }).to_string())
+}
+
+fn failed(status: StatusCode, message: &str) -> Answer {
+    (status, "application/json", json!({ "error": Failure::new(message) }).to_string())
+}

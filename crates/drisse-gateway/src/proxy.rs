@@ -1,0 +1,375 @@
+//! What happens to a request: find its service, check its key, wait for a place, send it, hand the
+//! answer on as it comes.
+
+use crate::answer::{AnswerBody, Streamed, own, refusal};
+use crate::path::{self, Own, Route};
+use crate::pool::Body;
+use crate::service::{NoSlot, Service, Slot};
+use crate::table::Table;
+use bytes::Bytes;
+use drisse_core::{Error, ErrorKind};
+use drisse_net::Handler;
+use drisse_wire::documents;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode, Uri, Version};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// A body of at most this many bytes is read before its request takes a place at a replica, so that a
+/// slow client holds none, and can be sent again. 10,000 connections hold at most 320 MB of them.
+const SMALL: u64 = 32 << 10;
+
+/// The replica's own 504 says more than the gateway's: it gets this much longer to say it.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// A small body has arrived by then.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between tries while a replica that died is still in the routes.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+const DEADLINE: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all cores share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: Arc<Table>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) nonce: String,
+    pub(crate) requests: AtomicU64,
+}
+
+/// One core's handler.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) core: usize,
+}
+
+/// Why there is no answer of a replica's.
+enum Trouble {
+    Error(Error),
+    /// The replica broke off after it may have begun.
+    Broken(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Handler for Proxy {
+    type Body = AnswerBody;
+
+    async fn handle(self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let started = Instant::now();
+        let (mut head, body) = request.into_parts();
+        let http1 = head.version < Version::HTTP_2;
+        let shape = path::shape(head.uri.path());
+        let mut response = match Route::of(head.uri.path()) {
+            Route::Own(what) => self.own(what),
+            Route::Unknown => refusal(shape, &unknown(head.uri.path()), false),
+            Route::Service { name, path } => {
+                let Some(service) = self.shared.table.service_named(name) else {
+                    self.shared.table.metrics.unknown.inc();
+                    let name = &name[..name.floor_char_boundary(64)];
+                    let message =
+                        format!("there is no service `{name}`: `drisse services` lists those there are");
+                    return refusal(shape, &Error::new(ErrorKind::NotFound, message), false);
+                };
+                let open = path::is_open(path);
+                let inner = inner_uri(path, head.uri.query());
+                let result = match inner {
+                    Some(uri) => {
+                        head.uri = uri;
+                        self.service(&service, head, body, open, started).await
+                    }
+                    None => Err(Error::invalid("the path cannot be understood").into()),
+                };
+                let response = result.unwrap_or_else(|trouble| match trouble {
+                    Trouble::Error(error) => refusal(shape, &error, false),
+                    Trouble::Broken(error) => refusal(shape, &error, true),
+                });
+                service.metrics.finished(response.status().as_u16(), started.elapsed().as_secs_f64());
+                response
+            }
+        };
+        if http1 && self.shared.draining.load(Relaxed) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Proxy {
+    fn own(&self, what: Own) -> Response<AnswerBody> {
+        match what {
+            Own::Healthy => own(StatusCode::OK, "text/plain; charset=utf-8", "Healthy"),
+            Own::Live => own(StatusCode::OK, "text/plain; charset=utf-8", ""),
+            Own::Ready if self.shared.draining.load(Relaxed) => {
+                own(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", "stopping\n")
+            }
+            Own::Ready => own(StatusCode::OK, "text/plain; charset=utf-8", ""),
+            Own::Metadata => {
+                let metadata = documents::server_metadata(env!("CARGO_PKG_VERSION"));
+                own(StatusCode::OK, "application/json", metadata.to_string())
+            }
+        }
+    }
+
+    async fn service(
+        &self,
+        service: &Arc<Service>,
+        mut head: Parts,
+        body: Incoming,
+        open: bool,
+        started: Instant,
+    ) -> Result<Response<AnswerBody>, Trouble> {
+        if !open {
+            service.authorize(head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
+        }
+        let wanted = wanted_timeout(&head.headers);
+        let longest = Duration::from_millis(service.document.scoring_timeout_ms);
+        let deadline = started + wanted.unwrap_or(longest).min(longest);
+        let body = small(body, deadline).await?;
+        prepare(&mut head, &self.shared);
+        let sent = self.send(service, head, body, deadline, wanted.is_some());
+        match tokio::time::timeout_at((deadline + GRACE).into(), sent).await {
+            Ok(result) => result,
+            Err(_) => Err(late(service).into()),
+        }
+    }
+
+    /// Sends the request to a replica; to another one where it was surely not begun.
+    async fn send(
+        &self,
+        service: &Arc<Service>,
+        mut head: Parts,
+        mut body: Body,
+        deadline: Instant,
+        timed: bool,
+    ) -> Result<Response<AnswerBody>, Trouble> {
+        let began = Instant::now();
+        let until = deadline.min(began + service.max_wait());
+        let mut service = Arc::clone(service);
+        let mut failed = None;
+        loop {
+            let slot = self.slot(&mut service, until, deadline, failed.as_ref()).await?;
+            let replica = Arc::clone(&slot.in_flight.0);
+            let mut upstream = match replica.connect(self.core).await {
+                Ok(upstream) => upstream,
+                Err(error) => {
+                    drop(slot);
+                    self.again(&service, until, &error).await?;
+                    failed = Some(replica);
+                    continue;
+                }
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if timed || began.elapsed() > Duration::from_millis(1) {
+                let left = HeaderValue::from((left.as_millis() as u64).max(1));
+                head.headers.insert(DEADLINE, left);
+            }
+            let retry = retained(&head, &body);
+            let request = Request::from_parts(head, body);
+            match upstream.sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.pass(response, slot, upstream)),
+                Err(mut error) => {
+                    drop(slot);
+                    let unsent = error.take_message();
+                    let error = error.into_error();
+                    // A connection that was used before may have been closed in the meantime: then
+                    // nothing of the request was read, and hyper gives it back.
+                    let Some(request) = unsent.or_else(|| retry.filter(|_| refused_unread(&error))) else {
+                        tracing::warn!(service = service.document.service, "a replica broke off: {error}");
+                        return Err(Trouble::Broken(broken(&service)));
+                    };
+                    (head, body) = request.into_parts();
+                    if !upstream.used {
+                        self.again(&service, until, &error).await?;
+                    }
+                    failed = Some(replica);
+                }
+            }
+        }
+    }
+
+    /// A place at a replica of the service as it is routed now.
+    async fn slot(
+        &self,
+        service: &mut Arc<Service>,
+        until: Instant,
+        deadline: Instant,
+        failed: Option<&Arc<crate::replica::Replica>>,
+    ) -> Result<Slot, Trouble> {
+        let mut changes = self.shared.table.changes();
+        loop {
+            if !service.has_replicas() {
+                // One may be on its way: it is worth the same wait as a busy one.
+                let changed = tokio::time::timeout_at(until.into(), changes.changed()).await;
+                if changed.is_err() {
+                    return Err(service.unavailable().into());
+                }
+            } else {
+                match service.slot(until, failed).await {
+                    Ok(slot) => return Ok(slot),
+                    Err(NoSlot::Refused(_)) if deadline <= Instant::now() => {
+                        return Err(late(service).into());
+                    }
+                    Err(NoSlot::Refused(error)) => return Err(error.into()),
+                    Err(NoSlot::Changed) => {}
+                }
+            }
+            let name = service.document.service.clone();
+            *service =
+                self.shared.table.service_named(&name).ok_or_else(|| {
+                    Error::new(ErrorKind::NotFound, format!("service `{name}` was deleted"))
+                })?;
+        }
+    }
+
+    /// Pauses before another try; an error once there is no time for one.
+    async fn again(
+        &self,
+        service: &Service,
+        until: Instant,
+        error: &(dyn std::fmt::Display + Sync),
+    ) -> Result<(), Trouble> {
+        service.metrics.retries.inc();
+        if Instant::now() + RETRY_PAUSE > until {
+            tracing::warn!(service = service.document.service, "no replica can be reached: {error}");
+            return Err(service.unavailable().into());
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+        Ok(())
+    }
+
+    fn pass(
+        &self,
+        response: Response<Incoming>,
+        slot: Slot,
+        upstream: crate::pool::Upstream,
+    ) -> Response<AnswerBody> {
+        let (mut head, body) = response.into_parts();
+        hop_by_hop(&mut head.headers);
+        head.version = Version::HTTP_11;
+        let body = Streamed::new(body, slot, upstream, self.core);
+        Response::from_parts(head, AnswerBody::Streamed(Box::new(body)))
+    }
+}
+
+fn inner_uri(path: &str, query: Option<&str>) -> Option<Uri> {
+    let text = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    Uri::from_maybe_shared(Bytes::from(text)).ok()
+}
+
+/// A body whose length is known and small, whole; any other as it comes.
+async fn small(body: Incoming, deadline: Instant) -> Result<Body, Error> {
+    match body.size_hint().exact() {
+        Some(0) => Ok(Either::Left(Full::default())),
+        Some(length) if length <= SMALL => {
+            let until = deadline.min(Instant::now() + BODY_TIMEOUT);
+            match tokio::time::timeout_at(until.into(), body.collect()).await {
+                Ok(Ok(whole)) => Ok(Either::Left(Full::new(whole.to_bytes()))),
+                Ok(Err(error)) => {
+                    Err(Error::invalid(format!("the body ended early or is malformed: {error}")))
+                }
+                Err(_) => Err(Error::new(ErrorKind::RequestTimeout, "the body did not arrive in time")),
+            }
+        }
+        _ => Ok(Either::Right(body)),
+    }
+}
+
+/// The request once more, where its body is still here.
+fn retained(head: &Parts, body: &Body) -> Option<Request<Body>> {
+    let Either::Left(whole) = body else { return None };
+    let mut copy = Request::new(Either::Left(whole.clone()));
+    *copy.method_mut() = head.method.clone();
+    *copy.uri_mut() = head.uri.clone();
+    *copy.headers_mut() = head.headers.clone();
+    Some(copy)
+}
+
+/// Whether the replica's socket refused the request before its process read it.
+fn refused_unread(error: &hyper::Error) -> bool {
+    error.is_canceled()
+}
+
+/// The client's own limit. One that makes no sense is for the replica to refuse.
+fn wanted_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(DEADLINE)?.to_str().ok()?;
+    text.trim().parse().ok().filter(|&ms| ms > 0).map(Duration::from_millis)
+}
+
+/// What is between the client and the gateway stays there; what the replica needs is added.
+fn prepare(head: &mut Parts, shared: &Shared) {
+    hop_by_hop(&mut head.headers);
+    head.version = Version::HTTP_11;
+    if !head.headers.contains_key(HOST) {
+        head.headers.insert(HOST, HeaderValue::from_static("drisse"));
+    }
+    if !head.headers.contains_key(REQUEST_ID) {
+        let id = format!("{}-{:x}", &shared.nonce[..12], shared.requests.fetch_add(1, Relaxed));
+        if let Ok(id) = HeaderValue::try_from(id) {
+            head.headers.insert(REQUEST_ID, id);
+        }
+    }
+}
+
+/// Removes what RFC 9110, section 7.6.1, says belongs to one connection.
+fn hop_by_hop(headers: &mut HeaderMap) {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    if let Some(named) = headers.remove(CONNECTION) {
+        for name in named.to_str().unwrap_or_default().split(',').map(str::trim) {
+            // What frames the message is not a client's to remove.
+            if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("host") {
+                headers.remove(name);
+            }
+        }
+    }
+    if headers.remove(TRANSFER_ENCODING).is_some() {
+        headers.remove(CONTENT_LENGTH);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+fn unknown(path: &str) -> Error {
+    let path = &path[..path.floor_char_boundary(128)];
+    let message = format!(
+        "there is nothing at {path}: services are at /api/v1/service/NAME/score and /v2/models/NAME/infer"
+    );
+    Error::new(ErrorKind::NotFound, message)
+}
+
+fn late(service: &Service) -> Error {
+    let message = format!(
+        "the deadline passed before a replica of service `{}` had answered: allow more with \
+         x-request-timeout-ms, or `drisse update {} --scoring-timeout`",
+        service.document.service, service.document.service
+    );
+    Error::new(ErrorKind::DeadlineExceeded, message)
+}
+
+fn broken(service: &Service) -> Error {
+    let name = &service.document.service;
+    Error::internal(format!(
+        "a replica of service `{name}` ended while it had this request: `drisse logs {name}` says why; it may \
+         have been scored, so it was not sent again"
+    ))
+}

@@ -1,0 +1,69 @@
+//! One replica as the gateway knows it: where it is, how much it has under way, open connections.
+
+use crate::pool::{Pool, Upstream};
+use drisse_wire::routes::RouteReplica;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// A replica. Lives as long as a route or a request names it, across changes of the routes.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) document: RouteReplica,
+    pub(crate) place: Place,
+    pub(crate) pool: Pool,
+    in_flight: AtomicU32,
+}
+
+/// Where a replica listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Unix(PathBuf),
+    /// `HOST:PORT`.
+    Tcp(String),
+}
+
+/// A request under way, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight(pub(crate) Arc<Replica>);
+
+impl Place {
+    /// From `unix:PATH` or `http://HOST:PORT`.
+    pub(crate) fn parse(address: &str) -> Option<Self> {
+        match (address.strip_prefix("unix:"), address.strip_prefix("http://")) {
+            (Some(path), _) if path.starts_with('/') => Some(Self::Unix(path.into())),
+            (_, Some(host)) if host.contains(':') && !host.contains('/') => Some(Self::Tcp(host.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl Replica {
+    pub(crate) fn new(document: RouteReplica, place: Place, cores: usize) -> Self {
+        Self { document, place, pool: Pool::new(cores), in_flight: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Counts a request.
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// A connection that is free, or a new one.
+    pub(crate) async fn connect(&self, core: usize) -> std::io::Result<Upstream> {
+        match self.pool.take(core).await {
+            Some(upstream) => Ok(upstream),
+            None => Upstream::open(&self.place).await,
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,235 @@
+//! One service as the gateway routes it: its keys, its replicas, and the queue for a free one.
+
+use crate::metrics::ServiceMetrics;
+use crate::replica::{InFlight, Place, Replica};
+use drisse_core::{Error, ErrorKind, Result};
+use drisse_net::KeyDigests;
+use drisse_wire::routes::{RouteDocument, RouteRevision};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A service's routes as they were at one generation.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) document: RouteDocument,
+    pub(crate) keys: KeyDigests,
+    pub(crate) metrics: ServiceMetrics,
+    groups: Vec<Group>,
+    weights: u64,
+    turn: AtomicU64,
+}
+
+/// The replicas of one revision, and as many permits as they take requests at once: who waits for a
+/// permit stands in one line for all of them.
+#[derive(Debug)]
+struct Group {
+    weight: u64,
+    replicas: Vec<Arc<Replica>>,
+    free: Arc<Semaphore>,
+}
+
+/// A place at a replica, given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) in_flight: InFlight,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why there is no place.
+#[derive(Debug)]
+pub(crate) enum NoSlot {
+    /// The routes changed: ask the new ones.
+    Changed,
+    Refused(Error),
+}
+
+impl Service {
+    /// From a document; replicas that `before` knew keep their connections and counts.
+    pub(crate) fn new(
+        document: RouteDocument,
+        before: Option<&Self>,
+        metrics: ServiceMetrics,
+        cores: usize,
+    ) -> std::result::Result<Self, String> {
+        let mut keys = KeyDigests::default();
+        for key in &document.keys {
+            let digest = key.strip_prefix("sha256:").and(keys.add(key));
+            digest.ok_or("a key is no `sha256:HEX`")?;
+        }
+        let known = || before.into_iter().flat_map(|service| &service.groups).flat_map(|g| &g.replicas);
+        let mut groups = Vec::new();
+        for revision in document.revisions.iter().filter(|revision| revision.weight > 0) {
+            groups.push(group(revision, &known, cores)?);
+        }
+        groups.retain(|group: &Group| !group.replicas.is_empty());
+        let weights = groups.iter().map(|group| group.weight).sum();
+        Ok(Self { document, keys, metrics, groups, weights, turn: AtomicU64::new(0) })
+    }
+
+    /// Tells who waits that there is something newer.
+    pub(crate) fn retire(&self) {
+        self.groups.iter().for_each(|group| group.free.close());
+    }
+
+    pub(crate) fn has_replicas(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    pub(crate) fn max_wait(&self) -> Duration {
+        Duration::from_millis(self.document.max_wait_ms)
+    }
+
+    /// A place at the replica with the least under way, at once or by `until`. `avoid` has just failed.
+    pub(crate) async fn slot(
+        &self,
+        until: Instant,
+        avoid: Option<&Arc<Replica>>,
+    ) -> std::result::Result<Slot, NoSlot> {
+        let group = self.group();
+        let permit = match Arc::clone(&group.free).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(tokio::sync::TryAcquireError::Closed) => return Err(NoSlot::Changed),
+            Err(tokio::sync::TryAcquireError::NoPermits) => {
+                let _waiting = self.metrics.waiting();
+                match tokio::time::timeout_at(until.into(), Arc::clone(&group.free).acquire_owned()).await {
+                    Ok(Ok(permit)) => permit,
+                    Ok(Err(_)) => return Err(NoSlot::Changed),
+                    Err(_) => return Err(NoSlot::Refused(self.overloaded())),
+                }
+            }
+        };
+        Ok(Slot { in_flight: group.least(avoid).begin(), _permit: permit })
+    }
+
+    /// The group whose turn it is: each gets its share, spread evenly.
+    fn group(&self) -> &Group {
+        if let [only] = &*self.groups {
+            return only;
+        }
+        // Multiples of the golden ratio fall evenly into the interval (a Weyl sequence).
+        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+        let turn = self.turn.fetch_add(1, Relaxed).wrapping_mul(GOLDEN);
+        let mut point = ((u128::from(turn) * u128::from(self.weights)) >> 64) as u64;
+        for group in &self.groups {
+            match point.checked_sub(group.weight) {
+                Some(beyond) => point = beyond,
+                None => return group,
+            }
+        }
+        &self.groups[0]
+    }
+
+    fn overloaded(&self) -> Error {
+        let (name, waited) = (&self.document.service, self.document.max_wait_ms);
+        let message = format!(
+            "service `{name}` is overloaded: no replica was free within {waited} ms; send fewer requests at once, \
+             or add replicas"
+        );
+        Error::new(ErrorKind::Overloaded, message).retry_after(self.max_wait())
+    }
+
+    /// Why no request can be served now.
+    pub(crate) fn unavailable(&self) -> Error {
+        let name = &self.document.service;
+        let message = format!(
+            "service `{name}` has no replica that takes requests: `drisse services show {name}` says why"
+        );
+        Error::new(ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1))
+    }
+
+    /// A refusal unless the header carries one of the keys.
+    pub(crate) fn authorize(&self, authorization: Option<&[u8]>) -> Result<()> {
+        if self.keys.is_empty() || self.keys.accept(authorization) {
+            return Ok(());
+        }
+        let name = &self.document.service;
+        let message = format!(
+            "the key is missing or wrong: send `Authorization: Bearer KEY`, with a key that `drisse keys {name}` shows"
+        );
+        Err(Error::new(ErrorKind::Unauthenticated, message))
+    }
+}
+
+impl Group {
+    /// Of two picked in turn the one with less under way; of up to four, the least of all.
+    fn least(&self, avoid: Option<&Arc<Replica>>) -> &Arc<Replica> {
+        let good = |replica: &&Arc<Replica>| avoid.is_none_or(|avoid| !Arc::ptr_eq(replica, avoid));
+        // Relative to what each takes at once.
+        let load = |replica: &&Arc<Replica>| {
+            u64::from(replica.in_flight()) * 1000 / u64::from(replica.document.concurrency.max(1))
+        };
+        let least = self.replicas.iter().filter(good).min_by_key(load);
+        least.unwrap_or(&self.replicas[0])
+    }
+}
+
+fn group<'a, I: Iterator<Item = &'a Arc<Replica>>>(
+    revision: &RouteRevision,
+    known: &impl Fn() -> I,
+    cores: usize,
+) -> std::result::Result<Group, String> {
+    let mut replicas = Vec::new();
+    let mut permits = 0;
+    for document in &revision.replicas {
+        let place = Place::parse(&document.address)
+            .ok_or_else(|| format!("`{}` is no address of a replica", document.address))?;
+        permits += document.concurrency.clamp(1, 1 << 16) as usize;
+        let same = known().find(|replica| replica.document == *document);
+        replicas
+            .push(same.cloned().unwrap_or_else(|| Arc::new(Replica::new(document.clone(), place, cores))));
+    }
+    let free = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+    Ok(Group { weight: u64::from(revision.weight), replicas, free })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use drisse_wire::routes::RouteReplica;
+
+    fn service(revisions: &[(u64, u32, u32)]) -> Service {
+        let revision = |&(revision, weight, concurrency): &(u64, u32, u32)| RouteRevision {
+            revision,
+            weight,
+            replicas: vec![RouteReplica {
+                id: format!("r{revision}"),
+                address: format!("unix:/r{revision}"),
+                concurrency,
+            }],
+        };
+        let document = RouteDocument {
+            service: "s".to_owned(),
+            generation: 1,
+            keys: vec![],
+            max_wait_ms: 20,
+            scoring_timeout_ms: 1000,
+            revisions: revisions.iter().map(revision).collect(),
+        };
+        Service::new(document, None, Metrics::default().service("s"), 1).unwrap()
+    }
+
+    #[test]
+    fn weights_are_kept_closely() {
+        let service = service(&[(1, 90, 1), (2, 10, 1), (3, 0, 1)]);
+        let second = (0..1000).filter(|_| service.group().replicas[0].document.id == "r2").count();
+        assert!((95..=105).contains(&second), "{second} of 1000");
+    }
+
+    #[tokio::test]
+    async fn a_full_service_makes_wait_then_refuses_and_a_change_of_routes_wakes_who_waits() {
+        let service = service(&[(1, 1, 1)]);
+        let soon = || Instant::now() + service.max_wait();
+        let first = service.slot(soon(), None).await.unwrap();
+        let Err(NoSlot::Refused(error)) = service.slot(soon(), None).await else { panic!("it is full") };
+        assert_eq!(error.kind(), ErrorKind::Overloaded);
+        let far = Instant::now() + Duration::from_secs(60);
+        let (waited, ()) = tokio::join!(service.slot(far, None), async { drop(first) });
+        let second = waited.unwrap();
+        let (waited, ()) = tokio::join!(service.slot(far, None), async { service.retire() });
+        assert!(matches!(waited, Err(NoSlot::Changed)));
+        drop(second);
+    }
+}

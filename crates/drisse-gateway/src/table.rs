@@ -1,0 +1,240 @@
+//! All routes: one file per service, read at the start, replaced one by one.
+
+use crate::metrics::Metrics;
+use crate::service::Service;
+use arc_swap::ArcSwap;
+use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+type Services = HashMap<String, Arc<Service>>;
+
+/// The routes in force, and the folder they are kept in.
+#[derive(Debug)]
+pub struct Table {
+    folder: PathBuf,
+    services: ArcSwap<Services>,
+    /// Counts changes, for who waits for one.
+    changes: watch::Sender<u64>,
+    /// Held while a document is replaced.
+    writing: Mutex<()>,
+    pub(crate) metrics: Metrics,
+    cores: usize,
+}
+
+/// Why a document is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// It makes no sense.
+    #[error("the routes of `{service}` cannot be used: {why}")]
+    Invalid {
+        /// Whose.
+        service: String,
+        /// Why.
+        why: String,
+    },
+    /// It is older than what is in force.
+    #[error("generation {given} of the routes of `{service}` is older than {current}, which is in force")]
+    Stale {
+        /// Whose.
+        service: String,
+        /// What was given.
+        given: u64,
+        /// What is in force.
+        current: u64,
+    },
+    /// It cannot be kept.
+    #[error("cannot keep routes in {}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Table {
+    /// The routes kept in `folder`. One that cannot be read is told and left out.
+    pub fn open(folder: &Path, cores: usize) -> Result<Self, TableError> {
+        let io = |source| TableError::Io { path: folder.to_owned(), source };
+        let table = Self {
+            folder: folder.to_owned(),
+            services: ArcSwap::default(),
+            changes: watch::Sender::new(0),
+            writing: Mutex::new(()),
+            metrics: Metrics::default(),
+            cores,
+        };
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let mut services = Services::new();
+        for entry in std::fs::read_dir(folder).map_err(io)?.flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                // What an earlier run left half written.
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            let read = std::fs::read(&path).map_err(|error| error.to_string());
+            let document = read.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string()));
+            match document.and_then(|document| table.service(document, None)) {
+                Ok(service) => drop(services.insert(service.document.service.clone(), Arc::new(service))),
+                Err(error) => tracing::error!("the routes in {} cannot be used: {error}", path.display()),
+            }
+        }
+        table.services.store(Arc::new(services));
+        Ok(table)
+    }
+
+    pub(crate) fn service_named(&self, name: &str) -> Option<Arc<Service>> {
+        self.services.load().get(name).cloned()
+    }
+
+    /// The document in force.
+    pub fn get(&self, name: &str) -> Option<RouteDocument> {
+        self.service_named(name).map(|service| service.document.clone())
+    }
+
+    /// Every service and its generation.
+    pub fn generations(&self) -> Vec<(String, u64)> {
+        let services = self.services.load();
+        services.iter().map(|(name, service)| (name.clone(), service.document.generation)).collect()
+    }
+
+    /// Something to wait on until any route changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Puts a document on disk, then in force. The same one again changes nothing.
+    pub fn put(&self, document: RouteDocument) -> Result<RouteAcknowledgement, TableError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (name, generation) = (document.service.clone(), document.generation);
+        let before = self.service_named(&name);
+        if let Some(before) = &before {
+            let current = before.document.generation;
+            if before.document == document {
+                return Ok(RouteAcknowledgement { generation });
+            }
+            if generation <= current {
+                return Err(TableError::Stale { service: name, given: generation, current });
+            }
+        }
+        let service = self
+            .service(document, before.as_deref())
+            .map_err(|why| TableError::Invalid { service: name.clone(), why })?;
+        self.keep(&name, &service.document)?;
+        self.replace(&name, Some(Arc::new(service)));
+        Ok(RouteAcknowledgement { generation })
+    }
+
+    /// Forgets a service. Absent is fine.
+    pub fn remove(&self, name: &str) -> Result<(), TableError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path(name);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(TableError::Io { path, source });
+            }
+            _ => {}
+        }
+        self.replace(name, None);
+        self.metrics.forget(name);
+        Ok(())
+    }
+
+    fn replace(&self, name: &str, service: Option<Arc<Service>>) {
+        let before = self.service_named(name);
+        self.services.rcu(|services| {
+            let mut services = Services::clone(services);
+            match &service {
+                Some(service) => services.insert(name.to_owned(), Arc::clone(service)),
+                None => services.remove(name),
+            };
+            services
+        });
+        if let Some(before) = before {
+            before.retire();
+        }
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn service(&self, document: RouteDocument, before: Option<&Service>) -> Result<Service, String> {
+        let name = document.service.parse::<drisse_core::ServiceName>().map_err(|error| error.to_string())?;
+        Service::new(document, before, self.metrics.service(name.as_str()), self.cores)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.json"))
+    }
+
+    fn keep(&self, name: &str, document: &RouteDocument) -> Result<(), TableError> {
+        let path = self.path(name);
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            serde_json::to_writer(&mut file, document)?;
+            file.flush()?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            std::fs::File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(|source| TableError::Io { path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(generation: u64) -> RouteDocument {
+        RouteDocument {
+            service: "s".to_owned(),
+            generation,
+            keys: vec![],
+            max_wait_ms: 500,
+            scoring_timeout_ms: 1000,
+            revisions: vec![],
+        }
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_there_after_a_restart_and_never_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Table::open(folder.path(), 1).unwrap();
+        assert_eq!(table.put(document(2)).unwrap().generation, 2);
+        assert_eq!(table.put(document(2)).unwrap().generation, 2, "the same again is fine");
+        assert!(matches!(table.put(document(1)), Err(TableError::Stale { current: 2, .. })));
+        std::fs::write(folder.path().join("half"), "{").unwrap();
+        std::fs::write(folder.path().join("bad.json"), "{").unwrap();
+        let again = Table::open(folder.path(), 1).unwrap();
+        assert_eq!(again.get("s"), Some(document(2)));
+        assert!(!folder.path().join("half").exists());
+        again.remove("s").unwrap();
+        again.remove("s").unwrap();
+        assert_eq!(Table::open(folder.path(), 1).unwrap().get("s"), None);
+    }
+
+    #[test]
+    fn a_document_that_makes_no_sense_is_refused_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Table::open(folder.path(), 1).unwrap();
+        let replica = |address: &str| {
+            let revisions = serde_json::json!([{ "revision": 1, "weight": 1, "replicas": [
+                { "id": "r", "address": address, "concurrency": 1 }] }]);
+            RouteDocument { revisions: serde_json::from_value(revisions).unwrap(), ..document(1) }
+        };
+        for bad in [
+            RouteDocument { service: "../s".to_owned(), ..document(1) },
+            RouteDocument { keys: vec!["secret".to_owned()], ..document(1) },
+            replica("unix:relative"),
+            replica("ftp://x:1"),
+        ] {
+            let error = table.put(bad).unwrap_err();
+            assert!(matches!(error, TableError::Invalid { .. }) && !error.to_string().contains("secret"));
+        }
+        assert!(table.generations().is_empty());
+        table.put(replica("http://127.0.0.1:1")).unwrap();
+    }
+}

@@ -1,0 +1,274 @@
+//! Processes of this machine that outlive who started them: started detached, found again, watched.
+
+use crate::hex;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::UNIX_EPOCH;
+use tokio::io::unix::AsyncFd;
+
+/// What of the environment a process of ours may see: nothing that holds secrets.
+const ENVIRONMENT: [&str; 13] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "XDG_RUNTIME_DIR",
+    "DRISSE_LOG",
+    "DRISSE_FAKE",
+    "RUST_BACKTRACE",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+];
+
+/// How a process is started.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// Its arguments. No secrets: everybody can read them.
+    pub arguments: Vec<OsString>,
+    /// Where its output goes, appended; made for this user alone.
+    pub log: &'a Path,
+    /// What it finds as its standard input: a listening socket, or nothing.
+    pub stdin: Option<OwnedFd>,
+}
+
+/// A process, by a descriptor that never means another one.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    fd: AsyncFd<OwnedFd>,
+    child: Option<Child>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It was not our child, so nobody told us.
+    Unknown,
+}
+
+impl Process {
+    /// Starts a program that is no part of the caller's terminal. Needs a tokio runtime.
+    pub fn start(launch: Launch<'_>) -> io::Result<Self> {
+        let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(launch.log)?;
+        let mut command = Command::new(launch.program);
+        command
+            .args(launch.arguments)
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .current_dir("/")
+            // A Ctrl-C in the terminal is not for it.
+            .process_group(0)
+            .stdin(launch.stdin.map_or_else(Stdio::null, Stdio::from))
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command.spawn()?;
+        Self::watch(child.id(), Some(child))
+    }
+
+    /// Processes of this user with `flag` among their arguments, followed by a value that starts with
+    /// `prefix`; with that value.
+    pub fn find(flag: &str, prefix: &str) -> io::Result<Vec<(Self, String)>> {
+        let me = rustix::process::getuid().as_raw();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            // Opened before it is looked at: what is read is then of the process the descriptor means.
+            let Ok(process) = Self::watch(pid, None) else { continue };
+            let ours = entry.metadata().is_ok_and(|metadata| metadata.uid() == me);
+            let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+            let words: Vec<_> = line.split(|&byte| byte == 0).collect();
+            let value = words.windows(2).find(|pair| pair[0] == flag.as_bytes()).map(|pair| pair[1]);
+            let Some(value) = value.and_then(|value| std::str::from_utf8(value).ok()) else { continue };
+            if ours && value.starts_with(prefix) && !process.is_over() {
+                found.push((process, value.to_owned()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A process that is not our child.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        Self::watch(pid, None)
+    }
+
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe for descriptors that may be closed; an OwnedFd is not"
+    )]
+    fn watch(pid: u32, child: Option<Child>) -> io::Result<Self> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let fd = pidfd_open(raw, PidfdFlags::NONBLOCK)?;
+        Ok(Self { pid, fd: AsyncFd::new(fd)?, child })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        // Gone already is what was wanted.
+        let _ = pidfd_send_signal(self.fd.get_ref(), Signal::TERM);
+    }
+
+    /// Ends it.
+    pub fn kill(&self) {
+        let _ = pidfd_send_signal(self.fd.get_ref(), Signal::KILL);
+    }
+
+    /// Completes when it has ended; may be called again and dropped half way.
+    pub async fn ended(&mut self) -> Exit {
+        // A descriptor of a process can be read from once the process has ended.
+        let _ = self.fd.readable().await;
+        let status = self.child.as_mut().and_then(|child| child.wait().ok());
+        match status.map(|status| (status.code(), status.signal())) {
+            Some((Some(code), _)) => Exit::Code(code),
+            Some((_, Some(signal))) => Exit::Signal(signal),
+            _ => Exit::Unknown,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(self.fd.get_ref(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(9) => f.write_str("was killed (signal 9)"),
+            Self::Signal(signal) => write!(f, "ended by signal {signal}"),
+            Self::Unknown => f.write_str("ended"),
+        }
+    }
+}
+
+/// Which build of Drisse a process is: newer ones replace older ones.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Build {
+    version: Vec<u64>,
+    /// When the binary was written, in milliseconds since 1970.
+    written: u64,
+}
+
+impl Build {
+    /// This process's.
+    pub fn current(version: &str) -> Self {
+        let written = fs::metadata("/proc/self/exe").and_then(|metadata| metadata.modified());
+        let written = written.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Self {
+            version: version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect(),
+            written: written.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(0)),
+        }
+    }
+
+    /// From what [`ToString`] gave.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (version, written) = text.split_once('@')?;
+        let version = version.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+        Some(Self { version, written: written.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Build {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version: Vec<_> = self.version.iter().map(u64::to_string).collect();
+        write!(f, "{}@{}", version.join("."), self.written)
+    }
+}
+
+/// Twelve random lowercase hexadecimal digits.
+pub fn random_id() -> String {
+    let mut bytes = [0; 6];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    hex(&bytes)
+}
+
+/// The folder for a workspace's sockets: short, because a socket's path has at most 107 bytes, and closed
+/// to others. The same workspace has the same one, whoever asks.
+pub fn runtime_folder(workspace: &str) -> io::Result<PathBuf> {
+    let me = rustix::process::getuid().as_raw();
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+    let base = match own {
+        Some(own) => own.join("drisse"),
+        None if me == 0 => PathBuf::from("/run/drisse"),
+        None => PathBuf::from(format!("/tmp/drisse-{me}")),
+    };
+    let folder = base.join(workspace);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    for path in [&base, &folder] {
+        let metadata = fs::symlink_metadata(path)?;
+        if !metadata.is_dir() || metadata.uid() != me {
+            let message = format!("{} belongs to somebody else", path.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        if metadata.mode() & 0o077 != 0 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        }
+    }
+    File::open(&folder).map(|_| folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_found_by_its_arguments_and_its_end_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let marker = random_id();
+        let launch = |value: &str| Launch {
+            program: Path::new("/bin/sh"),
+            arguments: ["-c", "echo started; read x", "--mark", value].map(OsString::from).to_vec(),
+            log: &log,
+            stdin: None,
+        };
+        let mut ended = Process::start(launch("other")).unwrap();
+        assert_eq!(ended.ended().await, Exit::Code(1), "its input is empty, so `read` fails");
+        assert_eq!(fs::read_to_string(&log).unwrap(), "started\n");
+        assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
+
+        // One that stays: its input is a pipe nobody writes to.
+        let (_writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stays = Launch { stdin: Some(reader.into()), ..launch(&format!("{marker}/1")) };
+        let mut child = Process::start(stays).unwrap();
+        let mut found = Process::find("--mark", &marker).unwrap();
+        let (mut same, value) = found.pop().unwrap();
+        assert_eq!((same.pid(), value), (child.pid(), format!("{marker}/1")));
+        same.kill();
+        assert_eq!(child.ended().await, Exit::Signal(9));
+        assert_eq!(same.ended().await, Exit::Unknown);
+        assert!(Process::find("--mark", &marker).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_later_version_or_a_later_binary_is_newer() {
+        let build = |text| Build::parse(text).unwrap();
+        assert!(build("0.10.0@5") > build("0.9.1@9") && build("1.0.0@2") > build("1.0.0@1"));
+        let current = Build::current("1.2.3-alpha");
+        assert_eq!(Build::parse(&current.to_string()), Some(current));
+        assert_eq!(Build::parse("x"), None);
+    }
+}

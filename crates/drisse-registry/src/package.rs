@@ -1,0 +1,317 @@
+//! Packages: a model as an OCI artifact in the form of CNCF ModelPack.
+//!
+//! Specification: <https://github.com/modelpack/model-spec/blob/main/docs/spec.md>. The bytes of a
+//! manifest depend on the model alone, so the same model has the same manifest digest everywhere
+//! (`oci-spec` keeps annotations in a hash map, whose order changes from run to run).
+
+use crate::blobs::hex;
+use crate::{Blob, Inspection, ModelSource, Store, StoreError, signature_document};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const ARTIFACT: &str = "application/vnd.cncf.model.manifest.v1+json";
+const CONFIG: &str = "application/vnd.cncf.model.config.v1+json";
+const WEIGHT: &str = "application/vnd.cncf.model.weight.v1.raw";
+const WEIGHT_CONFIG: &str = "application/vnd.cncf.model.weight.config.v1.raw";
+const DATASET: &str = "application/vnd.cncf.model.dataset.v1.raw";
+const FILEPATH: &str = "org.cncf.model.filepath";
+const TITLE: &str = "org.opencontainers.image.title";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// What Drisse derives from a model; no part of its identity.
+const DERIVED: &str = "drisse.json";
+
+/// The name a sample has in a package and in a view.
+const SAMPLE: &str = "sample.json";
+
+/// A model's files, copied into the store.
+#[derive(Clone, Debug)]
+pub struct Ingested {
+    /// The digest that identifies the model.
+    pub digest: String,
+    /// What the model file holds.
+    pub inspection: Inspection,
+    /// The files, by path inside the model's folder; the model file first.
+    pub files: Vec<(PathBuf, Blob)>,
+}
+
+/// A manifest: which blobs make up a package.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    schema_version: u32,
+    media_type: String,
+    artifact_type: String,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: String,
+    size: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+/// ModelPack's config; its schema allows no other fields.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Config {
+    descriptor: ModelDescriptor,
+    config: ModelConfig,
+    modelfs: ModelFs,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelDescriptor {
+    name: String,
+    version: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    description: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ModelConfig {
+    format: String,
+    param_size: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ModelFs {
+    r#type: String,
+    diff_ids: Vec<String>,
+}
+
+impl Store {
+    /// Copies a model's files in and computes the digest of exactly what was copied. Hold
+    /// [`Store::packing`] until [`Store::pack`] and what refers to it are done.
+    pub fn ingest(&self, source: &ModelSource, progress: &dyn Fn(u64)) -> Result<Ingested, StoreError> {
+        let path = &source.inspection.path;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().map(PathBuf::from).unwrap_or_default();
+        let model = self.put_file(path, progress)?;
+        if model.size != source.inspection.size {
+            return Err(StoreError::Changed { path: path.clone() });
+        }
+        let mut files = vec![(name, model)];
+        for external in &source.inspection.external_data {
+            let relative: PathBuf = Path::new(&external.location).components().collect();
+            files.push((relative.clone(), self.put_file(&folder.join(&relative), progress)?));
+        }
+        let mut lines: Vec<_> = files
+            .iter()
+            .map(|(path, blob)| format!("{}  {}\n", &blob.digest["sha256:".len()..], path.display()))
+            .collect();
+        lines.sort_unstable();
+        let digest = format!("sha256:{}", hex(&Sha256::digest(lines.concat())));
+        Ok(Ingested { digest, inspection: source.inspection.clone(), files })
+    }
+
+    /// Writes the package of an ingested model; the manifest's digest.
+    pub fn pack(
+        &self,
+        model: &Ingested,
+        name: &str,
+        version: u64,
+        sample: Option<&[u8]>,
+    ) -> Result<String, StoreError> {
+        let mut layers: Vec<_> = model.files.iter().map(|(path, blob)| layer(WEIGHT, path, blob)).collect();
+        let derived = self.put_bytes(format!("{:#}\n", derived(model)).as_bytes())?;
+        layers.push(layer(WEIGHT_CONFIG, Path::new(DERIVED), &derived));
+        if let Some(sample) = sample {
+            layers.push(layer(DATASET, Path::new(SAMPLE), &self.put_bytes(sample)?));
+        }
+        let config = Config {
+            descriptor: ModelDescriptor {
+                name: name.to_owned(),
+                version: version.to_string(),
+                description: model.inspection.description.clone(),
+            },
+            config: ModelConfig {
+                format: "onnx".to_owned(),
+                param_size: model.inspection.parameters.to_string(),
+            },
+            modelfs: ModelFs {
+                r#type: "layers".to_owned(),
+                diff_ids: layers.iter().map(|layer| layer.digest.clone()).collect(),
+            },
+        };
+        let config = self.put_bytes(&serde_json::to_vec(&config).map_err(StoreError::encode)?)?;
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: MANIFEST.to_owned(),
+            artifact_type: ARTIFACT.to_owned(),
+            config: Descriptor {
+                media_type: CONFIG.to_owned(),
+                digest: config.digest,
+                size: config.size,
+                annotations: BTreeMap::new(),
+            },
+            layers,
+            annotations: BTreeMap::new(),
+        };
+        Ok(self.put_bytes(&serde_json::to_vec(&manifest).map_err(StoreError::encode)?)?.digest)
+    }
+
+    /// The manifest of this digest.
+    pub fn manifest(&self, digest: &str) -> Result<Manifest, StoreError> {
+        let wrong = |why: String| StoreError::Manifest { digest: digest.to_owned(), why };
+        let manifest: Manifest =
+            serde_json::from_slice(&self.read(digest)?).map_err(|error| wrong(error.to_string()))?;
+        for layer in &manifest.layers {
+            let path = layer.annotations.get(FILEPATH).map(Path::new);
+            let plain =
+                |path: &Path| path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            if !path.is_some_and(|path| plain(path) && path.file_name().is_some()) {
+                return Err(wrong("a layer has no plain path inside the package".to_owned()));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The folder an engine opens: the model's files, and its sample beside them.
+    pub fn view_of(&self, model_digest: &str, manifest: &Manifest) -> Result<PathBuf, StoreError> {
+        let files: Vec<_> =
+            manifest.files([WEIGHT, DATASET]).map(|(path, digest)| (path, digest.to_owned())).collect();
+        self.view(model_digest, &files)
+    }
+
+    /// Writes `index.json`, so that any OCI tool can read the store. Derived: what it names is in the
+    /// workspace's database.
+    pub fn write_index(&self, models: &[(String, u64, String)]) -> Result<(), StoreError> {
+        let mut manifests = Vec::new();
+        for (name, version, digest) in models {
+            let size = std::fs::metadata(self.path(digest)?).map_or(0, |metadata| metadata.len());
+            let annotations = BTreeMap::from([(REF_NAME.to_owned(), format!("{name}:{version}"))]);
+            let descriptor =
+                Descriptor { media_type: MANIFEST.to_owned(), digest: digest.clone(), size, annotations };
+            let mut document = serde_json::to_value(descriptor).map_err(StoreError::encode)?;
+            document["artifactType"] = json!(ARTIFACT);
+            manifests.push(document);
+        }
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+        self.replace(&self.root().join("index.json"), index.to_string().as_bytes())
+    }
+}
+
+impl Manifest {
+    /// Digests of every blob of the package but the manifest itself.
+    pub fn blobs(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.config).chain(&self.layers).map(|descriptor| &*descriptor.digest)
+    }
+
+    /// The model file's path inside its view.
+    pub fn model_file(&self) -> Option<PathBuf> {
+        self.files([WEIGHT]).next().map(|(path, _)| path)
+    }
+
+    /// The digest of the sample, where there is one.
+    pub fn sample(&self) -> Option<&str> {
+        self.files([DATASET]).next().map(|(_, digest)| digest)
+    }
+
+    fn files<const N: usize>(&self, types: [&'static str; N]) -> impl Iterator<Item = (PathBuf, &str)> {
+        let wanted = move |layer: &&Descriptor| types.contains(&&*layer.media_type);
+        self.layers
+            .iter()
+            .filter(wanted)
+            .filter_map(|layer| Some((PathBuf::from(layer.annotations.get(FILEPATH)?), &*layer.digest)))
+    }
+}
+
+fn layer(media_type: &str, path: &Path, blob: &Blob) -> Descriptor {
+    let path = path.display().to_string();
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: blob.digest.clone(),
+        size: blob.size,
+        annotations: BTreeMap::from([(FILEPATH.to_owned(), path.clone()), (TITLE.to_owned(), path)]),
+    }
+}
+
+fn derived(model: &Ingested) -> serde_json::Value {
+    let found = &model.inspection;
+    json!({
+        "schema": 1,
+        "digest": model.digest,
+        "engine": "onnx",
+        "framework": found.framework,
+        "producer": found.producer,
+        "producer_version": found.producer_version,
+        "opsets": found.opsets,
+        "parameters": found.parameters,
+        "data_dependent": found.data_dependent,
+        "signature": signature_document(&found.signature),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(name: &str) -> ModelSource {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        ModelSource::open(&root.join(name)).unwrap()
+    }
+
+    #[test]
+    fn the_same_model_has_the_same_package_everywhere_and_its_digest_is_the_inspectors() {
+        let pack = || {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(folder.path()).unwrap();
+            let source = example("digits");
+            let model = store.ingest(&source, &|_| ()).unwrap();
+            assert_eq!(model.digest, source.digest().unwrap());
+            (store.pack(&model, "digits", 1, Some(b"{}")).unwrap(), store, folder)
+        };
+        let (one, store, _folder) = pack();
+        assert_eq!(one, pack().0);
+        let manifest = store.manifest(&one).unwrap();
+        assert_eq!(manifest.model_file(), Some("digits.onnx".into()));
+        let view = store.view_of(&example("digits").digest().unwrap(), &manifest).unwrap();
+        assert!(view.join("digits.onnx").is_file() && view.join("sample.json").is_file());
+        assert!(!view.join(DERIVED).exists());
+    }
+
+    #[test]
+    fn the_config_has_only_what_modelpacks_schema_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let model = store.ingest(&example("wine"), &|_| ()).unwrap();
+        let manifest = store.manifest(&store.pack(&model, "wine", 3, None).unwrap()).unwrap();
+        let config = store.read(&manifest.config.digest).unwrap();
+        // `deny_unknown_fields` on every level is the schema's `additionalProperties: false`.
+        let config: Config = serde_json::from_slice(&config).unwrap();
+        assert_eq!((&*config.descriptor.name, &*config.descriptor.version), ("wine", "3"));
+        assert_eq!(config.modelfs.diff_ids.len(), manifest.layers.len());
+        assert!(manifest.layers.iter().all(|layer| layer.annotations.contains_key(FILEPATH)));
+    }
+
+    #[test]
+    fn a_manifest_with_a_path_that_leads_out_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for path in ["../x", "/etc/x", "", "a/../../x"] {
+            let blob = store.put_bytes(b"x").unwrap();
+            let text = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT,
+                "config": { "mediaType": CONFIG, "digest": blob.digest, "size": 1 },
+                "layers": [{ "mediaType": WEIGHT, "digest": blob.digest, "size": 1,
+                             "annotations": { FILEPATH: path } }] });
+            let manifest = store.put_bytes(text.to_string().as_bytes()).unwrap();
+            assert!(store.manifest(&manifest.digest).is_err(), "{path}");
+        }
+    }
+}

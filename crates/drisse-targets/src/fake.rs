@@ -1,0 +1,219 @@
+//! A place without processes whose replicas start, fail and die as they are told to. A real backend for
+//! tests of everything above the seam, and for a thousand services on one machine.
+
+use crate::changes::Changes;
+use async_trait::async_trait;
+use drisse_core::{
+    BoxStream, Death, EventSink, LogOptions, Place, Replica, ReplicaId, ReplicaState, RevisionSpec,
+    ServiceName, TargetError, Unavailable,
+};
+use drisse_net::random_id;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// How the place behaves. The default does everything at once and never fails.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// This many starts are refused.
+    pub refuse_starts: usize,
+    /// This many replicas die before they are ready.
+    pub die_before_ready: usize,
+    /// Whether those deaths say that trying again is in vain.
+    pub permanent: bool,
+    /// How long until a replica is ready.
+    pub start_time: Duration,
+    /// A replica that is ready dies after this.
+    pub die_after: Option<Duration>,
+    /// `list` never answers.
+    pub list_hangs: bool,
+    /// A log breaks off after this many lines, although it is followed.
+    pub cut_logs: Option<usize>,
+    /// Nothing can run here, for this reason.
+    pub unavailable: Option<String>,
+}
+
+/// The place. A clone is the same place, as a control plane that starts again finds it.
+#[derive(Clone, Debug)]
+pub struct Fake(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    script: Mutex<Script>,
+    replicas: Mutex<BTreeMap<ReplicaId, Replica>>,
+    logs: Mutex<HashMap<ServiceName, Vec<String>>>,
+    changes: Changes,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fake {
+    /// A place that follows `script`.
+    pub fn new(script: Script) -> Self {
+        Self(Arc::new(Shared {
+            script: Mutex::new(script),
+            replicas: Mutex::default(),
+            logs: Mutex::default(),
+            changes: Changes::new(),
+        }))
+    }
+
+    /// Behaves otherwise from now on.
+    pub fn follow(&self, script: Script) {
+        *lock(&self.0.script) = script;
+    }
+
+    /// Ends a replica from outside, as an operator with `kill` would.
+    pub fn kill(&self, id: &ReplicaId) {
+        self.0.set(id, |_| Some(died(false, false)));
+    }
+}
+
+impl Shared {
+    /// Changes a replica's state, unless it is gone or has ended.
+    fn set(&self, id: &ReplicaId, next: impl FnOnce(&ReplicaState) -> Option<ReplicaState>) {
+        let mut replicas = lock(&self.replicas);
+        let Some(replica) = replicas.get_mut(id).filter(|replica| replica.is_up()) else { return };
+        if let Some(state) = next(&replica.state) {
+            replica.state = state;
+            let service = replica.service.clone();
+            drop(replicas);
+            self.changes.tell(&service);
+        }
+    }
+
+    fn log(&self, service: &ServiceName, line: String) {
+        lock(&self.logs).entry(service.clone()).or_default().push(line);
+        self.changes.tell(service);
+    }
+}
+
+fn died(before_ready: bool, permanent: bool) -> ReplicaState {
+    ReplicaState::Dead(Death {
+        at: SystemTime::now(),
+        reason: "died as scripted".to_owned(),
+        before_ready,
+        permanent,
+        log: vec!["the last line".to_owned()],
+    })
+}
+
+#[async_trait]
+impl Place for Fake {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn check(&self) -> Result<(), Unavailable> {
+        match &lock(&self.0.script).unavailable {
+            Some(reason) => Err(Unavailable { reason: reason.clone(), hint: "change the script".to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare(&self, _: &RevisionSpec, _: &dyn EventSink) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    async fn start(&self, revision: &RevisionSpec, _: &dyn EventSink) -> Result<ReplicaId, TargetError> {
+        let (dies, permanent, start_time, die_after) = {
+            let mut script = lock(&self.0.script);
+            if script.refuse_starts > 0 {
+                script.refuse_starts -= 1;
+                return Err(TargetError::new("the start was refused, as scripted"));
+            }
+            let dies = script.die_before_ready > 0;
+            script.die_before_ready = script.die_before_ready.saturating_sub(1);
+            (dies, script.permanent, script.start_time, script.die_after)
+        };
+        let id = ReplicaId::new(&random_id()).expect("hexadecimal digits");
+        let (service, number) = (revision.service.clone(), revision.revision);
+        self.0.log(&service, format!("replica {id} of revision {number} starts"));
+        let state = ReplicaState::Starting { since: SystemTime::now() };
+        let replica = Replica { id: id.clone(), service, revision: number, outdated: false, state };
+        lock(&self.0.replicas).insert(id.clone(), replica);
+        let (shared, replica) = (Arc::clone(&self.0), id.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(start_time).await;
+            shared.set(&replica, |_| {
+                let ready = ReplicaState::Ready {
+                    since: SystemTime::now(),
+                    address: format!("unix:/fake/{replica}"),
+                    concurrency: 1,
+                    keys_confirmed: true,
+                };
+                Some(if dies { died(true, permanent) } else { ready })
+            });
+            if let Some(life) = die_after {
+                tokio::time::sleep(life).await;
+                shared.set(&replica, |_| Some(died(false, false)));
+            }
+        });
+        Ok(id)
+    }
+
+    async fn stop(&self, replica: &ReplicaId) -> Result<(), TargetError> {
+        let stopped = lock(&self.0.replicas).remove(replica);
+        if let Some(replica) = stopped {
+            self.0.log(&replica.service, format!("replica {} stopped", replica.id));
+        }
+        Ok(())
+    }
+
+    async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError> {
+        if lock(&self.0.script).list_hangs {
+            std::future::pending::<()>().await;
+        }
+        let replicas = lock(&self.0.replicas);
+        let wanted = replicas.values().filter(|replica| of.is_none_or(|of| replica.service == *of));
+        Ok(wanted.cloned().collect())
+    }
+
+    fn changes(&self) -> BoxStream<ServiceName> {
+        self.0.changes.stream()
+    }
+
+    async fn logs(
+        &self,
+        service: &ServiceName,
+        options: LogOptions,
+    ) -> Result<BoxStream<String>, TargetError> {
+        let all = lock(&self.0.logs).get(service).cloned().unwrap_or_default();
+        let mut next = all.len().saturating_sub(options.lines);
+        let cut = lock(&self.0.script).cut_logs.unwrap_or(usize::MAX);
+        let (shared, service) = (Arc::clone(&self.0), service.clone());
+        let (lines, received) = tokio::sync::mpsc::channel(64);
+        tokio::spawn(async move {
+            use futures_util::StreamExt;
+            let mut changes = shared.changes.stream();
+            let mut sent = 0;
+            loop {
+                let fresh = lock(&shared.logs).get(&service).map_or(vec![], |all| all[next..].to_vec());
+                next += fresh.len();
+                for line in fresh {
+                    if sent == cut || lines.send(line).await.is_err() {
+                        return;
+                    }
+                    sent += 1;
+                }
+                if !options.follow {
+                    return;
+                }
+                tokio::select! {
+                    _ = changes.next() => {}
+                    () = lines.closed() => return,
+                }
+            }
+        });
+        Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(received)))
+    }
+
+    async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
+        lock(&self.0.replicas).retain(|_, replica| replica.service != *service);
+        lock(&self.0.logs).remove(service);
+        self.0.changes.tell(service);
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Logs of a service's replicas: one file per replica (and its rotated predecessor), read in the order
+//! they were written.
+
+use drisse_core::{BoxStream, LogOptions};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// How much of a file's end is looked at for its last lines.
+const TAIL: u64 = 4 << 20;
+
+/// Files of replicas that are gone are kept, this many.
+const KEPT: usize = 20;
+
+/// How soon a new line is seen.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// A line that is longer is cut into several.
+const LONGEST: usize = 1 << 20;
+
+/// The last `count` lines of a file; none where it cannot be read.
+pub(super) fn tail(path: &Path, count: usize) -> Vec<String> {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
+}
+
+/// Removes the oldest files of a folder that has many.
+pub(super) fn prune(folder: &Path) {
+    let files = files(folder);
+    for (path, _) in files.iter().rev().skip(KEPT) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Files of a folder, the one written to last at the end.
+fn files(folder: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+            Some((entry.path(), metadata.modified().ok()?))
+        })
+        .collect();
+    files.sort_by_key(|(_, modified)| *modified);
+    files
+}
+
+pub(super) fn stream(folder: PathBuf, options: LogOptions) -> BoxStream<String> {
+    let (lines, received) = mpsc::channel(256);
+    tokio::spawn(async move {
+        // Ends when nobody reads any more.
+        let _ = send(&folder, options, &lines).await;
+    });
+    Box::pin(ReceiverStream::new(received))
+}
+
+type Sent = Result<(), mpsc::error::SendError<String>>;
+
+async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) -> Sent {
+    // By inode: a file that was rotated has another name and is the same file.
+    let mut read: HashMap<u64, u64> = HashMap::new();
+    let mut last: Vec<String> = Vec::new();
+    for (path, _) in files(folder).iter().rev() {
+        // Where following begins; what is written meanwhile is read then.
+        if let Ok(metadata) = fs::metadata(path) {
+            read.insert(metadata.ino(), metadata.len());
+        }
+        let wanted = options.lines.saturating_sub(last.len());
+        if wanted > 0 {
+            let mut older = tail(path, wanted);
+            older.append(&mut last);
+            last = older;
+        }
+    }
+    for line in last {
+        lines.send(line).await?;
+    }
+    while options.follow {
+        tokio::select! {
+            () = lines.closed() => return Ok(()),
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        for (path, _) in files(folder) {
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let from = read.entry(metadata.ino()).or_insert(0);
+            for line in grown(&path, from) {
+                lines.send(line).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whole lines that were added to a file after `from`, which moves on; from the beginning where the
+/// file was replaced by a shorter one.
+fn grown(path: &Path, from: &mut u64) -> Vec<String> {
+    let mut added = Vec::new();
+    let mut read = || -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        if size < *from {
+            *from = 0;
+        }
+        file.seek(SeekFrom::Start(*from))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL).read_to_end(&mut bytes)?;
+        let whole = match bytes.iter().rposition(|&byte| byte == b'\n') {
+            Some(end) => end + 1,
+            None if bytes.len() >= LONGEST => bytes.len(),
+            None => 0,
+        };
+        *from += whole as u64;
+        added.extend(String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned));
+        Ok(())
+    };
+    // A file that went is read no further.
+    let _ = read();
+    added
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+
+    #[tokio::test]
+    async fn the_last_lines_come_first_then_those_to_come_from_new_files_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("r1-a.log"), "one\ntwo\nthree\n").unwrap();
+        let options = LogOptions { lines: 2, follow: true };
+        let mut stream = stream(folder.path().to_owned(), options);
+        assert_eq!(stream.next().await.as_deref(), Some("two"));
+        assert_eq!(stream.next().await.as_deref(), Some("three"));
+        fs::write(path("r2-b.log"), "four\nfi").unwrap();
+        assert_eq!(stream.next().await.as_deref(), Some("four"));
+        fs::write(path("r2-b.log"), "four\nfive\n").unwrap();
+        assert_eq!(stream.next().await.as_deref(), Some("five"));
+        let all = LogOptions { lines: 3, follow: false };
+        let all: Vec<_> = super::stream(folder.path().to_owned(), all).collect().await;
+        assert_eq!(all, ["three", "four", "five"]);
+    }
+}

@@ -1,0 +1,253 @@
+//! One replica's process: watched from its start, or from when it was found, to its end.
+
+use super::Shared;
+use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName};
+use drisse_net::{Build, Exit, Process};
+use drisse_wire::http::{Address, Ask};
+use hyper::Method;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
+
+/// How often a replica that starts is asked whether it is ready: at first, and after a second.
+const ASK_SOON: Duration = Duration::from_millis(3);
+const ASK_LATER: Duration = Duration::from_millis(50);
+
+/// An admin listener that says nothing for this long is no answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A process that was told to end answers what it has for at most 25 s; this much later it is killed.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Lines of a dead replica's log that are told.
+const TOLD: usize = 20;
+
+/// Who a process is, as it stands in its arguments: `WORKSPACE/SERVICE/REVISION/ID`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Tag {
+    pub(super) workspace: String,
+    pub(super) service: ServiceName,
+    pub(super) revision: u64,
+    pub(super) id: ReplicaId,
+}
+
+/// Where a replica's sockets and log are.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) scoring: PathBuf,
+    pub(super) admin: PathBuf,
+    pub(super) log: PathBuf,
+}
+
+/// A replica the place knows.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) tag: Tag,
+    pub(super) files: Files,
+    pub(super) state: ReplicaState,
+    pub(super) outdated: bool,
+    /// The digest of the keys file it has confirmed.
+    pub(super) keys: Option<String>,
+    /// Tells the watching task to end the process.
+    pub(super) stop: Arc<Notify>,
+}
+
+/// What the watching task needs.
+pub(super) struct Running {
+    pub(super) tag: Tag,
+    pub(super) files: Files,
+    pub(super) build: Build,
+    pub(super) shared: Arc<Shared>,
+    pub(super) adopted: bool,
+}
+
+/// What a replica says of itself.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) keys: Option<String>,
+    concurrency: u32,
+    outdated: bool,
+}
+
+impl Tag {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let tag = Self {
+            workspace: parts.next()?.to_owned(),
+            service: parts.next()?.parse().ok()?,
+            revision: parts.next()?.parse().ok()?,
+            id: ReplicaId::new(parts.next()?)?,
+        };
+        parts.next().is_none().then_some(tag)
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}/{}", self.workspace, self.service, self.revision, self.id)
+    }
+}
+
+impl Entry {
+    /// As the plan sees it; `wanted` is the digest of the keys file in force.
+    pub(super) fn replica(&self, wanted: Option<&Option<String>>) -> Replica {
+        let mut state = self.state.clone();
+        if let ReplicaState::Ready { keys_confirmed, .. } = &mut state {
+            *keys_confirmed = wanted.is_none_or(|wanted| *wanted == self.keys);
+        }
+        Replica {
+            id: self.tag.id.clone(),
+            service: self.tag.service.clone(),
+            revision: self.tag.revision,
+            outdated: self.outdated,
+            state,
+        }
+    }
+}
+
+impl Running {
+    /// Takes the replica in and watches it until it has ended.
+    pub(super) fn watch(self, process: Process) {
+        let stop = Arc::new(Notify::new());
+        let entry = Entry {
+            tag: self.tag.clone(),
+            files: self.files.clone(),
+            state: ReplicaState::Starting { since: SystemTime::now() },
+            outdated: false,
+            keys: None,
+            stop: Arc::clone(&stop),
+        };
+        self.shared.lock().insert(self.tag.id.clone(), entry);
+        tokio::spawn(self.life(process, stop));
+    }
+
+    async fn life(self, mut process: Process, stop: Arc<Notify>) {
+        let mut was_ready = false;
+        let mut stopped = false;
+        let exit = loop {
+            tokio::select! {
+                exit = process.ended() => break exit,
+                () = stop.notified(), if !stopped => {
+                    stopped = true;
+                    process.terminate();
+                }
+                identity = self.until_ready(), if !was_ready && !stopped => {
+                    was_ready = true;
+                    self.ready(identity);
+                }
+                () = tokio::time::sleep(GRACE), if stopped => process.kill(),
+            }
+        };
+        // A killed process leaves its sockets.
+        for socket in [&self.files.scoring, &self.files.admin] {
+            let _ = std::fs::remove_file(socket);
+        }
+        {
+            let mut replicas = self.shared.lock();
+            if stopped {
+                replicas.remove(&self.tag.id);
+            } else if let Some(entry) = replicas.get_mut(&self.tag.id) {
+                let death = self.death(exit, was_ready);
+                tracing::warn!(service = %self.tag.service, replica = %self.tag.id, "died: {}", death.reason);
+                entry.state = ReplicaState::Dead(death);
+            }
+        }
+        self.shared.changes.tell(&self.tag.service);
+    }
+
+    fn ready(&self, identity: Identity) {
+        if let Some(entry) = self.shared.lock().get_mut(&self.tag.id) {
+            entry.outdated = identity.outdated;
+            entry.keys = identity.keys;
+            entry.state = ReplicaState::Ready {
+                since: SystemTime::now(),
+                address: format!("unix:{}", self.files.scoring.display()),
+                concurrency: identity.concurrency,
+                keys_confirmed: false,
+            };
+        }
+        self.shared.changes.tell(&self.tag.service);
+    }
+
+    /// Asks again and again; completes once the replica is ready and is who it should be.
+    async fn until_ready(&self) -> Identity {
+        let began = tokio::time::Instant::now();
+        let admin = Address::unix(&self.files.admin);
+        // One that was adopted is likely ready already.
+        if !self.adopted {
+            tokio::time::sleep(ASK_SOON).await;
+        }
+        loop {
+            if let Some(document) = ask(&admin, Ask::get("/identity")).await
+                && document["replica"] == self.tag.to_string()
+                && document["ready"] == true
+            {
+                return Identity::of(&document, &self.build);
+            }
+            let soon = began.elapsed() < Duration::from_secs(1);
+            tokio::time::sleep(if soon { ASK_SOON } else { ASK_LATER }).await;
+        }
+    }
+
+    fn death(&self, exit: Exit, was_ready: bool) -> Death {
+        Death {
+            at: SystemTime::now(),
+            reason: exit.to_string(),
+            before_ready: !was_ready && !self.adopted,
+            // `drisse serve` exits with 1 for what its user can mend, and starting again cannot.
+            permanent: exit == Exit::Code(1) && !was_ready,
+            log: super::logs::tail(&self.files.log, TOLD),
+        }
+    }
+}
+
+impl Identity {
+    fn of(document: &serde_json::Value, ours: &Build) -> Self {
+        let concurrency = document["models"][0]["concurrency"].as_u64().unwrap_or(1);
+        let build = document["build"].as_str().and_then(Build::parse);
+        let keys = document["keys"]["file"].as_str().and_then(|file| file.strip_prefix("sha256:"));
+        Self {
+            keys: keys.map(str::to_owned),
+            concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
+            outdated: build.is_none_or(|build| build < *ours),
+        }
+    }
+}
+
+/// Tells a replica to read its keys again; what it then says of itself.
+pub(super) async fn reload(admin: &Path) -> Result<Identity, String> {
+    let asked = ask(&Address::unix(admin), Ask::send(Method::POST, "/reload", "")).await;
+    let document = asked.ok_or_else(|| format!("no answer on {}", admin.display()))?;
+    Ok(Identity::of(&document, &Build::current("0")))
+}
+
+async fn ask(admin: &Address, ask: Ask<'_>) -> Option<serde_json::Value> {
+    let answer = tokio::time::timeout(PATIENCE, admin.ask(ask)).await.ok()?.ok()?;
+    (answer.0 == 200).then(|| serde_json::from_slice(&answer.1).ok())?
+}
+
+/// Ends all replicas of a service and waits until they are gone.
+pub(super) async fn remove_all(shared: &Arc<Shared>, service: &ServiceName) {
+    use futures_util::StreamExt;
+    let mut changes = shared.changes.stream();
+    loop {
+        let left = {
+            let mut replicas = shared.lock();
+            replicas.retain(|_, entry| {
+                entry.tag.service != *service || !matches!(entry.state, ReplicaState::Dead(_))
+            });
+            let ours = replicas.values_mut().filter(|entry| entry.tag.service == *service);
+            ours.map(|entry| {
+                entry.state = ReplicaState::Stopping;
+                entry.stop.notify_one();
+            })
+            .count()
+        };
+        if left == 0 {
+            return;
+        }
+        let _ = changes.next().await;
+    }
+}

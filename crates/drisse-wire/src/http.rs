@@ -1,0 +1,144 @@
+//! A small HTTP client: one request on a connection of its own, over TCP, TLS or a Unix socket.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Answers are documents; one over this is somebody else's.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub enum Address {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// `HOST:PORT`.
+    Http(String),
+    /// `HOST:PORT`, whose certificate is checked by this configuration.
+    Https(String, Arc<rustls::ClientConfig>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Nobody answers there.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// Where.
+        address: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The connection broke.
+    #[error("{address} broke off: {why}")]
+    Broken {
+        /// Where.
+        address: String,
+        /// How.
+        why: String,
+    },
+}
+
+/// A request's parts.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// A key or token, sent as `Authorization: Bearer`.
+    pub bearer: Option<&'a str>,
+    /// The body, JSON where there is one.
+    pub body: Bytes,
+}
+
+impl<'a> Ask<'a> {
+    /// A `GET`.
+    pub fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, bearer: None, body: Bytes::new() }
+    }
+
+    /// A request with a body.
+    pub fn send(method: Method, path: &'a str, body: impl Into<Bytes>) -> Self {
+        Self { method, path, bearer: None, body: body.into() }
+    }
+}
+
+impl Address {
+    /// A Unix socket's.
+    pub fn unix(path: &Path) -> Self {
+        Self::Unix(path.to_owned())
+    }
+
+    /// Sends a request; the answer's body is still to be read. No time limit of its own.
+    pub async fn open(&self, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError> {
+        let failed = |source| HttpError::Connect { address: self.to_string(), source };
+        match self {
+            Self::Unix(path) => self.over(UnixStream::connect(path).await.map_err(failed)?, ask).await,
+            Self::Http(host) => self.over(TcpStream::connect(host).await.map_err(failed)?, ask).await,
+            Self::Https(host, config) => {
+                let name = host.rsplit_once(':').map_or(&**host, |(name, _)| name);
+                let name = name.trim_matches(['[', ']']).to_owned();
+                let name = name.try_into().map_err(|error| failed(std::io::Error::other(error)))?;
+                let stream = TcpStream::connect(host).await.map_err(failed)?;
+                let tls = tokio_rustls::TlsConnector::from(Arc::clone(config));
+                self.over(tls.connect(name, stream).await.map_err(failed)?, ask).await
+            }
+        }
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn ask(&self, ask: Ask<'_>) -> Result<(u16, Bytes), HttpError> {
+        let answer = self.open(ask).await?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| self.broken(&*error))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    async fn over<S>(&self, stream: S, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        // Ends with the request's answer.
+        tokio::spawn(connection);
+        let host = match self {
+            Self::Unix(_) => "localhost",
+            Self::Http(host) | Self::Https(host, _) => host,
+        };
+        let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, host);
+        if let Some(bearer) = ask.bearer {
+            request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
+        }
+        if !ask.body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(ask.body)).map_err(|error| self.broken(&error))?;
+        sender.send_request(request).await.map_err(|error| self.broken(&error))
+    }
+
+    fn broken(&self, error: &dyn fmt::Display) -> HttpError {
+        HttpError::Broken { address: self.to_string(), why: error.to_string() }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Http(host) => write!(f, "http://{host}"),
+            Self::Https(host, _) => write!(f, "https://{host}"),
+        }
+    }
+}
