@@ -1,1 +1,26 @@
-//! x
+//! The control plane of a workspace: what is wanted is kept in a database, what is there is brought to
+//! it, and a REST API on a Unix socket tells and changes both.
+//!
+//! ```text
+//! api → operations → what is wanted (database) → reconcile, one task per service ─┬─► targets
+//!                          ▲                                                      └─► gateway (routes)
+//!                          └──────────────── what is seen ◄───────────────────────────┘
+//! ```
+#![warn(missing_docs)]
+
+mod api;
+mod control;
+mod db;
+mod deploy;
+mod gateway;
+mod keys;
+mod operations;
+mod problem;
+mod reconcile;
+mod registry;
+mod workspace;
+
+pub use api::openapi;
+pub use control::{Config, ControlError, Targets, TcpApi, run};
+pub use gateway::GatewaySettings;
+pub use workspace::{Lock, Workspace};

@@ -7,6 +7,7 @@ mod few;
 mod front;
 mod keys;
 mod listen;
+mod pass;
 mod process;
 mod tls;
 
@@ -15,5 +16,6 @@ pub use few::serve_few;
 pub use front::Front;
 pub use keys::{KeyDigests, hex};
 pub use listen::{BindError, Listener, bind_tcp, bind_unix};
+pub use pass::{pass_descriptor, take_descriptor};
 pub use process::{Build, Exit, Launch, Process, random_id, runtime_folder};
 pub use tls::{Tls, TlsError};

@@ -136,9 +136,13 @@ impl Store {
 
     /// Removes blobs and views that `live` does not name (blob digests and model digests); how many
     /// there were and their bytes. Waits for what is being packed.
-    pub fn collect(&self, live: &dyn Fn() -> HashSet<String>) -> Result<(usize, u64), StoreError> {
+    pub fn collect<E: From<StoreError>>(
+        &self,
+        live: impl FnOnce() -> Result<HashSet<String>, E>,
+    ) -> Result<(usize, u64), E> {
         let _alone = self.packing.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let live = live();
+        // What cannot be listed is not collected.
+        let live = live()?;
         let mut removed = (0, 0);
         for folder in ["views", "blobs/sha256"] {
             let folder = self.root.join(folder);
@@ -312,7 +316,7 @@ mod tests {
         let view = store.view(&keep.digest, &[("a/model".into(), keep.digest.clone())]).unwrap();
         assert_eq!(fs::read(view.join("a/model")).unwrap(), b"keep");
         let live = HashSet::from([keep.digest.clone()]);
-        assert_eq!(store.collect(&|| live.clone()).unwrap(), (1, 4));
+        assert_eq!(store.collect(|| Ok::<_, StoreError>(live.clone())).unwrap(), (1, 4));
         assert!(view.exists() && store.check(&drop.digest).unwrap() == BlobState::Missing);
         fs::write(folder.path().join("store/ingest/half"), "x").unwrap();
         Store::open(&folder.path().join("store")).unwrap();

@@ -208,8 +208,8 @@ pub struct Revision {
     pub model: String,
     /// The digest of the model's files.
     pub digest: String,
-    /// Scoring servers.
-    pub replicas: u32,
+    /// Whether a key is needed.
+    pub auth: bool,
     /// A request that would wait longer is refused.
     pub max_wait_ms: u64,
     /// The longest a request may take.
@@ -332,6 +332,8 @@ pub struct GatewayInfo {
     pub address: Option<String>,
     /// `http` or `https`.
     pub scheme: String,
+    /// The certificate's file, where it is served over TLS.
+    pub certificate: Option<String>,
     /// Something the user should know (another port than the usual one).
     pub note: Option<String>,
 }
@@ -357,6 +359,9 @@ pub struct Failure {
     /// What to do about it.
     #[serde(default)]
     pub hint: Option<String>,
+    /// Whether Drisse failed, and not who asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub internal: bool,
 }
 
 /// The body of an answer that is a failure.

@@ -1,14 +1,15 @@
 //! The command line: what can be said, and nothing that does not work yet.
 
+mod manage;
+mod serve;
+
+pub(crate) use manage::*;
+pub(crate) use serve::{Endpoint, ModelArgument, Serve};
+
 use crate::failure::Failure;
 use crate::printer;
-use crate::units::{bytes, duration};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::time::Duration;
 
 /// Takes a trained model to production.
 #[derive(Debug, Parser)]
@@ -17,6 +18,9 @@ pub(crate) struct Cli {
     /// How results are printed on stdout
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+    /// The workspace: a folder, or http(s)://HOST:PORT of a control plane [default: the user's data folder]
+    #[arg(long, global = true, value_name = "DIR|URL", env = "DRISSE_WORKSPACE")]
+    pub(crate) workspace: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -31,122 +35,51 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve models: one scoring server, complete by itself
-    Serve(Box<Serve>),
+    /// Deploy a model: a service with a stable endpoint, created or updated
+    Deploy(Box<Deploy>),
+    /// Change a service: its model, its options, or both
+    Update(Box<Update>),
+    /// Make an earlier revision of a service wanted again
+    Rollback(Rollback),
+    /// Remove a service
+    Delete(Delete),
+    /// Score a request with a service
+    Score(Score),
+    /// List services, or show one
+    Services(Services),
+    /// Show what a service's replicas write
+    Logs(Logs),
+    /// Show a service's keys, or replace one
+    Keys(Keys),
+    /// Register, list, tag, verify and delete models
+    Models(Models),
+    /// List targets, or check one
+    Targets(Targets),
+    /// List operations, show, follow or cancel one
+    Operations(Operations),
     /// Show what a model file holds, without running it
     Inspect(Inspect),
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Serve {
-    /// Model files or folders; NAME= serves one under another name than its file's
-    #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL")]
-    pub(crate) models: Vec<ModelArgument>,
-    /// Address to score on [default: 127.0.0.1:8000, unless --unix is given]
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Unix socket to score on
-    #[arg(long, value_name = "PATH")]
-    pub(crate) unix: Option<PathBuf>,
-    /// Where probes, Prometheus and operators ask: ADDRESS:PORT or unix:PATH
-    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
-    pub(crate) admin: Option<Endpoint>,
-    /// File with the keys that open this server, one a line, plain or as sha256:HEX
-    #[arg(long, value_name = "FILE")]
-    pub(crate) keys: Option<PathBuf>,
-    /// Let everybody score who can reach the address
-    #[arg(long, conflicts_with = "keys")]
-    pub(crate) no_auth: bool,
-    /// Certificate chain to serve HTTPS with, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// The certificate's key, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// A /score body to warm up with and to show, instead of the model's sample.json
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sample: Option<PathBuf>,
-    /// Refuse a request at once when it would wait longer than this
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
-    pub(crate) max_wait: Duration,
-    /// The longest a request may take
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub(crate) scoring_timeout: Duration,
-    /// How long requests under way may take after SIGTERM
-    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration)]
-    pub(crate) drain_timeout: Duration,
-    /// The largest body that is read
-    #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = bytes)]
-    pub(crate) max_body: usize,
-    /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
-    #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
-    pub(crate) onnxruntime: Option<PathBuf>,
-    /// Write logs to a file, which is rotated, instead of stderr
-    #[arg(long, value_name = "FILE")]
-    pub(crate) log_file: Option<PathBuf>,
-    /// Who this server is to the place that started it
-    #[arg(long, value_name = "WORKSPACE/SERVICE/REVISION/ID", hide = true)]
-    pub(crate) replica: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Inspect {
-    /// Model file or folder
-    pub(crate) file: PathBuf,
-}
-
-/// `[NAME[:VERSION]=]MODEL`.
-#[derive(Clone, Debug)]
-pub(crate) struct ModelArgument {
-    pub(crate) name: Option<String>,
-    pub(crate) version: Option<String>,
-    pub(crate) path: PathBuf,
-}
-
-impl FromStr for ModelArgument {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let plain = Self { name: None, version: None, path: text.into() };
-        // A file that has `=` in its own name is that file.
-        let Some((label, path)) = text.split_once('=').filter(|_| !plain.path.exists()) else {
-            return Ok(plain);
-        };
-        if label.contains('/') {
-            return Ok(plain);
-        }
-        let (name, version) = match label.split_once(':') {
-            Some((name, version)) if !version.is_empty() => (name, Some(version.to_owned())),
-            Some(_) => return Err(format!("`{label}` has a colon and no version behind it")),
-            None => (label, None),
-        };
-        Ok(Self { name: Some(name.to_owned()), version, path: path.into() })
-    }
-}
-
-/// An address or a Unix socket.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Endpoint {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl FromStr for Endpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix:") {
-            Some(path) => Ok(Self::Unix(path.into())),
-            None => address(text).map(Self::Tcp).map_err(|why| format!("{why}, or unix:PATH")),
-        }
-    }
-}
-
-/// An address and a port; `localhost` is this machine's IPv4 loopback, and nothing is looked up.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let spelled = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let wanted = || "an address and a port are wanted, such as 127.0.0.1:8000 or localhost:8000".to_owned();
-    spelled.as_deref().unwrap_or(text).parse().map_err(|_| wanted())
+    /// Serve models: one scoring server, complete by itself
+    Serve(Box<Serve>),
+    /// Start the control plane and the gateway of the workspace
+    Up(Up),
+    /// Stop everything in the workspace; what is wanted is kept for the next `up`
+    Down,
+    /// Show whether the control plane and the gateway run
+    Status,
+    /// Show what this machine has and lacks, with a remedy for each
+    Doctor,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Run a control plane
+    #[command(hide = true)]
+    Control(Control),
+    /// Run a gateway
+    #[command(hide = true)]
+    Gateway(Gateway),
 }
 
 /// The parsed line; or, where that was all, the code to exit with.
@@ -179,26 +112,5 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn an_address_needs_a_port_and_localhost_is_loopback() {
-        assert_eq!(address("localhost:80"), Ok(SocketAddr::from(([127, 0, 0, 1], 80))));
-        assert_eq!(address("[::1]:80").map(|address| address.port()), Ok(80));
-        assert!(
-            address("localhost").is_err() && address(":80").is_err() && address("example.com:80").is_err()
-        );
-        assert_eq!("unix:/s".parse(), Ok(Endpoint::Unix("/s".into())));
-    }
-
-    #[test]
-    fn a_model_may_carry_a_name_and_a_version() {
-        let parse =
-            |text: &str| text.parse::<ModelArgument>().map(|model| (model.name, model.version, model.path));
-        assert_eq!(parse("a/b.onnx"), Ok((None, None, "a/b.onnx".into())));
-        assert_eq!(parse("m=b.onnx"), Ok((Some("m".into()), None, "b.onnx".into())));
-        assert_eq!(parse("m:7=b.onnx"), Ok((Some("m".into()), Some("7".into()), "b.onnx".into())));
-        assert_eq!(parse("a/x=1/b.onnx"), Ok((None, None, "a/x=1/b.onnx".into())));
-        assert!(parse("m:=b.onnx").is_err());
     }
 }

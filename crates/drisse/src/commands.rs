@@ -1,4 +1,66 @@
-//! One file per command.
+//! One file per command; here each is called with what it needs.
 
-pub(crate) mod inspect;
-pub(crate) mod serve;
+mod control;
+mod deploy;
+mod doctor;
+mod gateway;
+mod inspect;
+mod keys;
+mod logs;
+mod models;
+mod operations;
+mod score;
+mod serve;
+mod services;
+mod targets;
+mod up;
+
+use crate::cli::{Cli, Command};
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::printer;
+use anyhow::Context;
+use clap::CommandFactory;
+use std::process::ExitCode;
+
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let output = cli.output;
+    let place = || Place::new(cli.workspace.as_deref());
+    match cli.command {
+        // Long-running, with runtimes of their own.
+        Command::Serve(serve) => return serve::run(&serve, output),
+        Command::Inspect(inspect) => return inspect::run(&inspect, output),
+        Command::Control(control) => return control::run(&control, place()?),
+        Command::Gateway(gateway) => return gateway::run(&gateway),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "drisse", &mut script);
+            printer::text(&String::from_utf8_lossy(&script));
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let place = place()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Deploy(deploy) => deploy::deploy(&place, &deploy, output).await,
+            Command::Update(update) => deploy::update(&place, &update, output).await,
+            Command::Rollback(rollback) => deploy::rollback(&place, &rollback, output).await,
+            Command::Delete(delete) => services::delete(&place, &delete, output).await,
+            Command::Score(score) => score::run(&place, &score).await,
+            Command::Services(services) => services::run(&place, &services, output).await,
+            Command::Logs(logs) => logs::run(&place, &logs).await,
+            Command::Keys(keys) => keys::run(&place, &keys, output).await,
+            Command::Models(models) => models::run(&place, &models, output).await,
+            Command::Targets(targets) => targets::run(&place, &targets, output).await,
+            Command::Operations(operations) => operations::run(&place, &operations, output).await,
+            Command::Up(up) => up::up(&place, &up, output).await,
+            Command::Down => up::down(&place, output).await,
+            Command::Status => up::status(&place, output).await,
+            Command::Doctor => doctor::run(&place, output).await,
+            _ => unreachable!("returned above"),
+        }
+    })
+}

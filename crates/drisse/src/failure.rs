@@ -1,5 +1,7 @@
 //! A command that did not succeed: why, what to do next, and with which code to exit.
 
+use drisse_wire::client::ClientError;
+use drisse_wire::control;
 use std::fmt;
 
 /// Why a command did not succeed.
@@ -29,5 +31,28 @@ impl From<anyhow::Error> for Failure {
         let inspect = error.chain().find_map(|cause| cause.downcast_ref::<drisse_registry::InspectError>());
         let hint = inspect.and_then(drisse_registry::InspectError::hint);
         Self { error, hint, code: 1 }
+    }
+}
+
+/// A failure as the control plane told it.
+impl From<control::Failure> for Failure {
+    fn from(told: control::Failure) -> Self {
+        let mut causes = told.causes.into_iter().rev();
+        let error = match causes.next() {
+            None => anyhow::Error::msg(told.message),
+            Some(root) => causes
+                .fold(anyhow::Error::msg(root), |error, cause| error.context(cause))
+                .context(told.message),
+        };
+        Self { error, hint: told.hint, code: if told.internal { 2 } else { 1 } }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused(failure, _) => failure.into(),
+            other => Self { error: other.into(), hint: None, code: 2 },
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 mod cli;
 mod commands;
+mod connect;
 mod failure;
+mod follow;
 mod logs;
 mod printer;
 mod units;
@@ -16,9 +18,6 @@ fn main() -> ExitCode {
         Err(done) => return done,
     };
     logs::start();
-    let result = match cli.command {
-        cli::Command::Serve(serve) => commands::serve::run(&serve, cli.output),
-        cli::Command::Inspect(inspect) => commands::inspect::run(&inspect, cli.output),
-    };
-    result.unwrap_or_else(|failure| printer::failure(&failure, cli.output))
+    let output = cli.output;
+    commands::run(cli).unwrap_or_else(|failure| printer::failure(&failure, output))
 }

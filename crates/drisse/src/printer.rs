@@ -18,6 +18,25 @@ pub(crate) fn result(output: Output, document: impl FnOnce() -> Value, text: imp
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
+/// Text on stdout, as it is.
+pub(crate) fn text(text: &str) {
+    result(Output::Text, || Value::Null, || text.to_owned());
+}
+
+/// Rows in aligned columns, under a heading.
+pub(crate) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(heading.iter().copied());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n") + "\n"
+}
+
 /// A line for people, on stderr.
 pub(crate) fn note(text: &str) {
     eprintln!("{text}");
@@ -27,6 +46,12 @@ pub(crate) fn note(text: &str) {
 pub(crate) fn plain(text: &str) -> String {
     let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(spelled).collect()
+}
+
+/// A path or an argument as the shell needs it.
+pub(crate) fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 /// What clap has to say: help on stdout, a mistake on stderr.

@@ -47,6 +47,11 @@ pub(crate) fn shown(bytes: u64) -> String {
     format!("{size:.1} TiB")
 }
 
+/// A time that has passed, for people: `0.12 s`.
+pub(crate) fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

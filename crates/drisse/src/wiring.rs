@@ -3,9 +3,14 @@
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
-use drisse_core::Engine;
+use drisse_control::{Targets, Workspace};
+use drisse_core::{Engine, ReplicaSet};
 use drisse_engines::onnx::{self, OnnxEngine};
+use drisse_net::Build;
+use drisse_registry::Store;
+use drisse_targets::{Local, LocalConfig, fake};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUNTIME: `pip download --no-deps \
                         onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
@@ -30,4 +35,30 @@ pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engi
         Ok(engine) => Ok(Box::new(engine)),
         Err(error) => Err(Failure::from(error).hint(NAME_ONE)),
     }
+}
+
+/// The targets of a workspace.
+pub(crate) fn targets(
+    workspace: &Workspace,
+    store: &Store,
+    program: &Path,
+    build: &Build,
+    onnxruntime: Option<PathBuf>,
+) -> std::io::Result<Targets> {
+    let local = Local::open(LocalConfig {
+        workspace: workspace.id.clone(),
+        program: program.to_owned(),
+        build: build.clone(),
+        onnxruntime,
+        sockets: workspace.sockets.clone(),
+        services: workspace.services(),
+        store: store.clone(),
+    })?;
+    let mut targets = Targets::new();
+    targets.insert("local".to_owned(), Arc::new(ReplicaSet(local)));
+    // For tests of the control plane with a thousand services.
+    if std::env::var_os("DRISSE_FAKE").is_some() {
+        targets.insert("fake".to_owned(), Arc::new(ReplicaSet(fake::Fake::new(fake::Script::default()))));
+    }
+    Ok(targets)
 }

@@ -113,11 +113,11 @@ fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Serv
     let mut curl = "curl".to_owned();
     match (&endpoints.tcp, &endpoints.unix) {
         (None, Some(path)) => {
-            let _ = write!(curl, " --unix-socket {}", quoted(&path.display().to_string()));
+            let _ = write!(curl, " --unix-socket {}", printer::quoted(&path.display().to_string()));
         }
         _ => {
             if let Some(certificate) = &arguments.tls_cert {
-                let _ = write!(curl, " --cacert {}", quoted(&certificate.display().to_string()));
+                let _ = write!(curl, " --cacert {}", printer::quoted(&certificate.display().to_string()));
             }
         }
     }
@@ -125,14 +125,14 @@ fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Serv
         if starts_with_digest(keys) {
             curl += " -H \"Authorization: Bearer $KEY\"";
         } else {
-            let file = quoted(&keys.display().to_string());
+            let file = printer::quoted(&keys.display().to_string());
             let _ = write!(curl, " -H @<(sed -n '/^[^#]/{{s/^/Authorization: Bearer /p;q}}' {file})");
         }
     }
     let url = url(arguments, endpoints);
     let target = format!("{url}{}", path(model, models));
     match &model.sample {
-        Sample::File(path) => format!("{curl} -d @{} {target}", quoted(&path.display().to_string())),
+        Sample::File(path) => format!("{curl} -d @{} {target}", printer::quoted(&path.display().to_string())),
         Sample::Made(sample) if sample.len() <= MAX_INLINE && !sample.contains('\'') => {
             format!("{curl} -d '{sample}' {target}")
         }
@@ -149,10 +149,4 @@ fn starts_with_digest(keys: &Path) -> bool {
     let text = std::fs::read_to_string(keys).unwrap_or_default();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.next().is_some_and(|line| line.starts_with("sha256:"))
-}
-
-/// A path as the shell needs it.
-fn quoted(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }

@@ -1,0 +1,215 @@
+//! The control API: handlers parse, call, and map what comes back.
+
+mod models;
+mod operations;
+mod services;
+mod system;
+
+use crate::control::Control;
+use crate::db::Result as Done;
+use crate::keys;
+use crate::problem::Problem;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request as AxumRequest};
+use axum::http::{Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use drisse_net::Handler;
+use drisse_wire::control::FailureBody;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use tower_service::Service;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// A request's body is at most this long: documents, not models.
+const MAX_BODY: usize = 1 << 20;
+
+/// Items of a page, where not asked otherwise.
+const PAGE: u32 = 50;
+
+/// The most items of a page.
+const MAX_PAGE: u32 = 1000;
+
+type Shared = Arc<Control>;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Drisse control API",
+    description = "Models, services and operations of one workspace. On a Unix socket for its user; over TCP \
+                   with the token in `control.token`."
+))]
+struct Document;
+
+/// What requests of the control API are answered with.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    router: Router,
+    /// What must be shown; nothing on the Unix socket, whose file is the door.
+    token: Option<Arc<str>>,
+}
+
+/// Whether a request comes over the Unix socket: only then it may name files of this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Local(bool);
+
+fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(system::status))
+        .routes(routes!(system::shutdown))
+        .routes(routes!(system::targets))
+        .routes(routes!(system::verify))
+        .routes(routes!(system::collect))
+        .routes(routes!(models::list, models::register))
+        .routes(routes!(models::show, models::change, models::delete))
+        .routes(routes!(services::list, services::deploy))
+        .routes(routes!(services::show, services::update, services::delete))
+        .routes(routes!(services::rollback))
+        .routes(routes!(services::keys, services::change_key))
+        .routes(routes!(services::logs))
+        .routes(routes!(services::sample))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::show))
+        .routes(routes!(operations::events))
+        .routes(routes!(operations::cancel))
+}
+
+/// The OpenAPI document of the control API.
+pub fn openapi() -> String {
+    let (_, document) = routes().split_for_parts();
+    document.to_pretty_json().unwrap_or_default()
+}
+
+impl Api {
+    pub(crate) fn local(control: &Shared) -> Self {
+        Self::new(control, None)
+    }
+
+    /// For TCP: who knows the token, which is made where there is none.
+    pub(crate) fn remote(control: &Shared) -> Done<Self> {
+        let path = control.workspace.token();
+        let failed = |error: std::io::Error| {
+            Problem::failed(format!("cannot keep the token in {}", path.display())).because(&error)
+        };
+        let token = match std::fs::read_to_string(&path) {
+            Ok(token) if !token.trim().is_empty() => token.trim().to_owned(),
+            _ => {
+                let token = keys::make()?;
+                let mut options = std::fs::OpenOptions::new();
+                let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path);
+                file.and_then(|mut file| writeln!(file, "{token}").and_then(|()| file.sync_all()))
+                    .map_err(failed)?;
+                token
+            }
+        };
+        Ok(Self::new(control, Some(token.into())))
+    }
+
+    fn new(control: &Shared, token: Option<Arc<str>>) -> Self {
+        let (router, _) = routes().split_for_parts();
+        let router = router
+            .fallback(async || Problem::absent("there is nothing at this path; /v1/status is a beginning"))
+            .method_not_allowed_fallback(async || Problem::new(405, "this path does not take this method"))
+            .with_state(Arc::clone(control));
+        Self { router, token }
+    }
+
+    /// Why a request is not let in.
+    fn refusal<B>(&self, request: &Request<B>) -> Option<Problem> {
+        let headers = request.headers();
+        // No web page of any origin has business here.
+        if headers.contains_key(header::ORIGIN) {
+            return Some(Problem::new(403, "requests of web pages are not answered here"));
+        }
+        let token = self.token.as_deref()?;
+        let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
+        let given = given.and_then(|given| given.strip_prefix(b"Bearer "));
+        let known = given.is_some_and(|given| keys::same(given.trim_ascii(), token.as_bytes()));
+        (!known).then(|| {
+            Problem::new(401, "the token is missing or wrong")
+                .hint("it is in `control.token` in the workspace's folder: DRISSE_TOKEN=$(cat control.token)")
+        })
+    }
+}
+
+impl Handler for Api {
+    type Body = Body;
+
+    async fn handle(mut self, request: Request<Incoming>) -> Response<Body> {
+        if let Some(problem) = self.refusal(&request) {
+            return problem.into_response();
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Local(self.token.is_none()));
+        match self.router.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, axum::Json(FailureBody { error: self.failure })).into_response()
+    }
+}
+
+/// A JSON body; nothing stands for the default.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: AxumRequest, _: &S) -> Result<Self, Problem> {
+        let body = axum::body::to_bytes(request.into_body(), MAX_BODY).await;
+        let body =
+            body.map_err(|error| Problem::new(413, "the body is too long or broke off").because(&error))?;
+        let body = if body.is_empty() { &b"{}"[..] } else { &body };
+        serde_json::from_slice(body)
+            .map(Self)
+            .map_err(|error| Problem::invalid("the body cannot be understood").because(&error))
+    }
+}
+
+/// A query string.
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        let query =
+            query.map_err(|error| Problem::invalid("the query cannot be understood").because(&error))?;
+        Ok(Self(query.0))
+    }
+}
+
+/// How much of a list, from where on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Paging {
+    /// The `next` of the page before.
+    pub(crate) after: Option<String>,
+    /// Items at most, up to 1000.
+    pub(crate) limit: Option<u32>,
+}
+
+impl Paging {
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE)
+    }
+}
+
+/// An operation that was begun.
+fn begun(
+    operation: drisse_wire::control::Operation,
+) -> (StatusCode, axum::Json<drisse_wire::control::Operation>) {
+    (StatusCode::ACCEPTED, axum::Json(operation))
+}

@@ -1,0 +1,126 @@
+//! `/v1/models`.
+
+use super::{Asked, Json, Local, Paging, Shared, begun};
+use crate::db::Result;
+use crate::db::models::ModelFilter;
+use crate::problem::Problem;
+use crate::registry::{derived_name, open_source, split_version};
+use axum::extract::{Extension, Path, State};
+use axum::response::IntoResponse;
+use drisse_core::ModelName;
+use drisse_wire::control::{FailureBody, Model, ModelChange, Operation, Page, RegisterRequest};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Filter {
+    /// The model's name.
+    name: Option<String>,
+    /// `KEY` or `KEY=VALUE`.
+    tag: Option<String>,
+    /// `KEY` or `KEY=VALUE`.
+    property: Option<String>,
+    /// What it was made with.
+    framework: Option<String>,
+    /// The `next` of the page before.
+    after: Option<String>,
+    /// Items at most, up to 1000.
+    limit: Option<u32>,
+}
+
+/// Lists registered models
+#[utoipa::path(get, path = "/v1/models", params(Filter), responses((status = 200, body = Page<Model>), (status = "default", body = FailureBody)))]
+pub(super) async fn list(
+    State(control): State<Shared>,
+    Asked(asked): Asked<Filter>,
+) -> Result<axum::Json<Page<Model>>> {
+    let after = asked.after.as_deref().map(split_version).transpose()?;
+    let after = after.map(|(name, version)| (name.to_owned(), version.unwrap_or(0)));
+    let limit = Paging { after: None, limit: asked.limit }.limit();
+    let filter = ModelFilter {
+        name: asked.name,
+        tag: asked.tag,
+        property: asked.property,
+        framework: asked.framework,
+        after,
+        limit,
+    };
+    let page = control.db.models(&filter).await?;
+    let mut items = Vec::new();
+    for row in page.items {
+        let users = control.db.users(&row.name, row.version).await?;
+        items.push(row.document(users));
+    }
+    Ok(axum::Json(Page { items, next: page.next }))
+}
+
+/// Registers a model; the operation's result is the model
+#[utoipa::path(post, path = "/v1/models", request_body = RegisterRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn register(
+    State(control): State<Shared>,
+    Extension(local): Extension<Local>,
+    Json(request): Json<RegisterRequest>,
+) -> Result<impl IntoResponse> {
+    may_name_files(local)?;
+    let source = open_source(request.path.as_ref()).await?;
+    let name = match &request.name {
+        Some(name) => name.clone(),
+        None => derived_name(&source)?,
+    };
+    name.parse::<ModelName>()
+        .map_err(|error| Problem::invalid("cannot register the model").because(&error))?;
+    Ok(begun(control.begin("register", &name, &request, None).await?))
+}
+
+/// Shows a version of a model; `latest` is the newest
+#[utoipa::path(get, path = "/v1/models/{name}/versions/{version}", params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = Model), (status = "default", body = FailureBody)))]
+pub(super) async fn show(
+    State(control): State<Shared>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<axum::Json<Model>> {
+    let row = control.db.model(&name, number(&version)?).await?;
+    let users = control.db.users(&row.name, row.version).await?;
+    Ok(axum::Json(row.document(users)))
+}
+
+/// Changes a model's tags and adds properties
+#[utoipa::path(patch, path = "/v1/models/{name}/versions/{version}", params(("name" = String, Path), ("version" = String, Path)), request_body = ModelChange, responses((status = 200, body = Model), (status = "default", body = FailureBody)))]
+pub(super) async fn change(
+    State(control): State<Shared>,
+    Path((name, version)): Path<(String, String)>,
+    Json(change): Json<ModelChange>,
+) -> Result<axum::Json<Model>> {
+    let row = control.db.change_model(&name, number(&version)?, &change, false).await?;
+    let users = control.db.users(&row.name, row.version).await?;
+    Ok(axum::Json(row.document(users)))
+}
+
+/// Deletes a version that no service uses
+#[utoipa::path(delete, path = "/v1/models/{name}/versions/{version}", params(("name" = String, Path), ("version" = String, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn delete(
+    State(control): State<Shared>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<impl IntoResponse> {
+    let row = control.db.model(&name, number(&version)?).await?;
+    let users = control.db.users(&row.name, row.version).await?;
+    if let Some(first) = users.first() {
+        let message = format!("model `{}` is in use by service `{first}`", row.full_name());
+        return Err(Problem::conflict(message)
+            .hint(format!("`drisse delete {first}` first, or deploy another model there")));
+    }
+    let request = (&row.name, row.version);
+    Ok(begun(control.begin("delete-model", &row.full_name(), &request, None).await?))
+}
+
+/// Only the workspace's own user may have files read.
+pub(super) fn may_name_files(Local(local): Local) -> Result<()> {
+    if local {
+        return Ok(());
+    }
+    Err(Problem::new(403, "files are only read for who asks over the Unix socket")
+        .hint("register the model on the control plane's machine, then deploy it by its name"))
+}
+
+fn number(version: &str) -> Result<Option<u64>> {
+    if version == "latest" { Ok(None) } else { Ok(split_version(&format!("x:{version}"))?.1) }
+}

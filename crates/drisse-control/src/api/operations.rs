@@ -1,0 +1,123 @@
+//! `/v1/operations`.
+
+use super::{Asked, Shared};
+use crate::db::Result;
+use crate::problem::Problem;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use drisse_wire::control::{FailureBody, Operation, Page, Progress};
+use serde::Deserialize;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// A connection that says nothing for this long is kept awake.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Filter {
+    /// The service or model it changes.
+    subject: Option<String>,
+    /// The `next` of the page before.
+    after: Option<i64>,
+    /// Items at most, up to 1000.
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct After {
+    /// The number of the last event that is known already.
+    #[serde(default)]
+    after: i64,
+}
+
+/// Lists operations, the newest first
+#[utoipa::path(get, path = "/v1/operations", params(Filter), responses((status = 200, body = Page<Operation>), (status = "default", body = FailureBody)))]
+pub(super) async fn list(
+    State(control): State<Shared>,
+    Asked(asked): Asked<Filter>,
+) -> Result<axum::Json<Page<Operation>>> {
+    let limit = super::Paging { after: None, limit: asked.limit }.limit();
+    Ok(axum::Json(control.db.operations(asked.subject.as_deref(), asked.after, limit).await?))
+}
+
+/// Shows an operation
+#[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = i64, Path)), responses((status = 200, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn show(
+    State(control): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Operation>> {
+    Ok(axum::Json(control.db.operation(number(&id)?).await?.document))
+}
+
+/// What happens on the way, as server-sent events; the stream ends with the operation
+#[utoipa::path(get, path = "/v1/operations/{id}/events", params(("id" = i64, Path), After), responses((status = 200, content_type = "text/event-stream", body = Progress), (status = "default", body = FailureBody)))]
+pub(super) async fn events(
+    State(control): State<Shared>,
+    Path(id): Path<String>,
+    Asked(asked): Asked<After>,
+) -> Result<impl IntoResponse> {
+    let id = number(&id)?;
+    control.db.operation(id).await?;
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(follow(control, id, asked.after, sender));
+    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// Sends events until the operation has ended or nobody listens any more.
+async fn follow(control: Shared, id: i64, mut after: i64, sender: mpsc::Sender<Result<Event, Infallible>>) {
+    let running = control.running().get(&id).cloned();
+    if let Some(running) = running {
+        let mut news = running.news();
+        // What follows must not keep the operation's sender, or its end would never be seen.
+        let weak = Arc::downgrade(&running);
+        drop(running);
+        loop {
+            news.borrow_and_update();
+            let Some(running) = weak.upgrade() else { break };
+            let fresh = running.events_after(after);
+            drop(running);
+            for progress in fresh {
+                after = progress.number;
+                if sender.send(Ok(event(&progress))).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { break },
+                () = sender.closed() => return,
+            }
+        }
+    }
+    // It has ended: everything is written down.
+    for progress in control.db.events(id, after).await.unwrap_or_default() {
+        if sender.send(Ok(event(&progress))).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn event(progress: &Progress) -> Event {
+    let event = Event::default().id(progress.number.to_string());
+    event.data(serde_json::to_string(progress).unwrap_or_default())
+}
+
+/// Ends an operation before it is done; what was before is wanted again
+#[utoipa::path(post, path = "/v1/operations/{id}/cancel", params(("id" = i64, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn cancel(
+    State(control): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse> {
+    let id = number(&id)?;
+    control.cancel(id).await?;
+    Ok(super::begun(control.db.operation(id).await?.document))
+}
+
+fn number(id: &str) -> Result<i64> {
+    id.parse().map_err(|_| Problem::invalid("an operation's id is a number"))
+}

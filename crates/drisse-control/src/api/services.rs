@@ -1,0 +1,315 @@
+//! `/v1/services`.
+
+use super::models::may_name_files;
+use super::{Asked, Json, Local, Paging, Shared, begun};
+use crate::db::Result;
+use crate::db::rfc3339;
+use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow};
+use crate::deploy::check_options;
+use crate::problem::Problem;
+use crate::registry::{derived_name, open_source, split_version};
+use axum::body::Body;
+use axum::extract::{Extension, Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use drisse_core::{LogOptions, Replica, ReplicaState, ServiceName};
+use drisse_wire::control::{
+    DeployRequest, FailureBody, Instance, KeyRequest, Keys, ModelChoice, Operation, Page, Revision,
+    RollbackRequest, Service,
+};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// How long an operation on a service may take, unless asked otherwise.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Filter {
+    /// Where it runs.
+    target: Option<String>,
+    /// How it is.
+    state: Option<String>,
+    /// `NAME` or `NAME:VERSION` of the model it serves.
+    model: Option<String>,
+    /// `KEY` or `KEY=VALUE`.
+    tag: Option<String>,
+    /// The `next` of the page before.
+    after: Option<String>,
+    /// Items at most, up to 1000.
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogQuery {
+    /// The last lines that are there; 100 without.
+    lines: Option<usize>,
+    /// Whether to go on with those to come.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// Lists services
+#[utoipa::path(get, path = "/v1/services", params(Filter), responses((status = 200, body = Page<Service>), (status = "default", body = FailureBody)))]
+pub(super) async fn list(
+    State(control): State<Shared>,
+    Asked(asked): Asked<Filter>,
+) -> Result<axum::Json<Page<Service>>> {
+    let filter = ServiceFilter {
+        target: asked.target,
+        state: asked.state,
+        model: asked.model,
+        tag: asked.tag,
+        after: asked.after,
+        limit: Paging { after: None, limit: asked.limit }.limit(),
+    };
+    let page = control.db.services(&filter).await?;
+    let items = page.items.into_iter().map(|(row, revision)| document(&control, row, &revision)).collect();
+    Ok(axum::Json(Page { items, next: page.next }))
+}
+
+/// Deploys a model: creates a service, or updates the one of that name
+#[utoipa::path(post, path = "/v1/services", request_body = DeployRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn deploy(
+    State(control): State<Shared>,
+    Extension(local): Extension<Local>,
+    Json(mut request): Json<DeployRequest>,
+) -> Result<impl IntoResponse> {
+    let derived = check_model(&control, local, &request).await?;
+    let derived = derived.ok_or_else(|| Problem::invalid("no model is named"))?;
+    let name = request.name.take().unwrap_or_else(|| derived.clone());
+    name.parse::<ServiceName>().map_err(|error| Problem::invalid("cannot deploy").because(&error))?;
+    // What a file is registered as is decided once.
+    request.name = Some(name.clone());
+    change(&control, "deploy", &name, &request).await
+}
+
+/// Updates a service
+#[utoipa::path(patch, path = "/v1/services/{name}", params(("name" = String, Path)), request_body = DeployRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn update(
+    State(control): State<Shared>,
+    Extension(local): Extension<Local>,
+    Path(name): Path<String>,
+    Json(mut request): Json<DeployRequest>,
+) -> Result<impl IntoResponse> {
+    control.db.existing_service(&name).await?;
+    check_model(&control, local, &request).await?;
+    request.name = Some(name.clone());
+    change(&control, "update", &name, &request).await
+}
+
+/// The name the model would have; a wrong file or an unknown model is refused here, before anything starts.
+async fn check_model(control: &Shared, local: Local, request: &DeployRequest) -> Result<Option<String>> {
+    if request.sample.is_some() {
+        may_name_files(local)?;
+    }
+    match &request.model {
+        None => Ok(None),
+        Some(ModelChoice::Path(path)) => {
+            may_name_files(local)?;
+            let source = open_source(path.as_ref()).await?;
+            match &request.name {
+                Some(name) => Ok(Some(name.clone())),
+                None => derived_name(&source).map(Some),
+            }
+        }
+        Some(ModelChoice::Registered(text)) => {
+            let (name, version) = split_version(text)?;
+            Ok(Some(control.db.model(name, version).await?.name))
+        }
+    }
+}
+
+async fn change(
+    control: &Shared,
+    kind: &str,
+    name: &str,
+    request: &DeployRequest,
+) -> Result<impl IntoResponse + use<>> {
+    check_options(request)?;
+    let there = control.db.service(name).await?;
+    if there.as_ref().is_some_and(|service| service.deleting) {
+        return Err(
+            Problem::conflict(format!("service `{name}` is being deleted")).hint("try again when it is gone")
+        );
+    }
+    if let Some(target) = &request.target {
+        let unusable = control.target(target)?.check().await.err();
+        if let Some(why) = unusable {
+            return Err(Problem::invalid(format!("target `{target}` cannot be used: {why}")).hint(why.hint));
+        }
+        if let Some(service) = there.filter(|service| service.target != *target) {
+            let message = format!("service `{name}` runs on target `{}`, not `{target}`", service.target);
+            return Err(Problem::conflict(message).hint("deploy it under another name, or delete it first"));
+        }
+    }
+    let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
+    Ok(begun(control.begin_change(kind, name, request, Some(timeout)).await?))
+}
+
+/// Shows a service, its revisions and what runs
+#[utoipa::path(get, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 200, body = Service), (status = "default", body = FailureBody)))]
+pub(super) async fn show(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<axum::Json<Service>> {
+    let row = control.db.existing_service(&name).await?;
+    let revisions = control.db.revisions(&name).await?;
+    let wanted = revisions.iter().find(|revision| revision.revision == row.revision);
+    let wanted = wanted.ok_or_else(|| Problem::failed(format!("service `{name}` has lost its revision")))?;
+    let mut service = document(&control, row, wanted);
+    service.revisions = revisions.iter().map(revision_document).collect();
+    let actor = control.actors().get(&name).cloned();
+    if let Some(actor) = actor {
+        let seen = actor.seen.borrow();
+        let instance = |replica: &Replica| instance(replica, seen.in_use.contains(&replica.id));
+        service.instances = seen.replicas.iter().map(instance).collect();
+    }
+    Ok(axum::Json(service))
+}
+
+/// Removes a service
+#[utoipa::path(delete, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn delete(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<impl IntoResponse> {
+    control.db.existing_service(&name).await?;
+    Ok(begun(control.begin_change("delete", &name, &(), None).await?))
+}
+
+/// Makes an earlier revision wanted again
+#[utoipa::path(post, path = "/v1/services/{name}/rollback", params(("name" = String, Path)), request_body = RollbackRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn rollback(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+    Json(request): Json<RollbackRequest>,
+) -> Result<impl IntoResponse> {
+    control.db.existing_service(&name).await?;
+    let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
+    Ok(begun(control.begin_change("rollback", &name, &request, Some(timeout)).await?))
+}
+
+/// Shows a service's keys
+#[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name" = String, Path)), responses((status = 200, body = Keys), (status = "default", body = FailureBody)))]
+pub(super) async fn keys(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<axum::Json<Keys>> {
+    let row = control.db.existing_service(&name).await?;
+    let auth = control.db.revision(&name, row.revision).await?.is_none_or(|revision| revision.auth);
+    let shown = |key: String| auth.then_some(key);
+    Ok(axum::Json(Keys { primary_key: shown(row.primary_key), secondary_key: shown(row.secondary_key) }))
+}
+
+/// Replaces a key; done once every replica and the gateway have confirmed it
+#[utoipa::path(post, path = "/v1/services/{name}/keys", params(("name" = String, Path)), request_body = KeyRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn change_key(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+    Json(request): Json<KeyRequest>,
+) -> Result<impl IntoResponse> {
+    let row = control.db.existing_service(&name).await?;
+    let auth = control.db.revision(&name, row.revision).await?.is_none_or(|revision| revision.auth);
+    if !auth {
+        return Err(Problem::conflict(format!("service `{name}` is open: it has no keys"))
+            .hint(format!("`drisse update {name} --auth` closes it")));
+    }
+    if let Some(key) = &request.value {
+        crate::keys::check(key)?;
+    }
+    Ok(begun(control.begin_change("keys", &name, &request, Some(TIMEOUT)).await?))
+}
+
+/// What a service's replicas write, line by line
+#[utoipa::path(get, path = "/v1/services/{name}/logs", params(("name" = String, Path), LogQuery), responses((status = 200, content_type = "text/plain", body = String), (status = "default", body = FailureBody)))]
+pub(super) async fn logs(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+    Asked(asked): Asked<LogQuery>,
+) -> Result<impl IntoResponse> {
+    let row = control.db.existing_service(&name).await?;
+    let service: ServiceName =
+        name.parse().map_err(|error| Problem::invalid("that is no service's name").because(&error))?;
+    let options = LogOptions { lines: asked.lines.unwrap_or(100).min(100_000), follow: asked.follow };
+    let lines = control.target(&row.target)?.logs(&service, options).await?;
+    let mut stopping = control.stopping();
+    let stopped = async move { drop(stopping.wait_for(Option::is_some).await) };
+    let lines = lines
+        .map(|line| Ok::<_, std::convert::Infallible>(format!("{line}\n")))
+        .take_until(Box::pin(stopped));
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(lines)))
+}
+
+/// A `/score` body that the service's model takes
+#[utoipa::path(get, path = "/v1/services/{name}/sample", params(("name" = String, Path)), responses((status = 200, content_type = "application/json", body = Object), (status = "default", body = FailureBody)))]
+pub(super) async fn sample(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<impl IntoResponse> {
+    let row = control.db.existing_service(&name).await?;
+    let revision = control.db.revision(&name, row.revision).await?;
+    let revision = revision.ok_or_else(|| Problem::absent(format!("service `{name}` has no revision")))?;
+    let manifest = control.store.manifest(&revision.package)?;
+    let Some(digest) = manifest.sample() else {
+        let message = format!("model `{}` has no sample", revision.model_name());
+        return Err(
+            Problem::absent(message).hint("give one: `drisse deploy … --sample FILE`, or score with --file")
+        );
+    };
+    Ok(([(CONTENT_TYPE, "application/json")], control.store.read(digest)?))
+}
+
+fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Service {
+    let uri = format!("{}/api/v1/service/{}", control.gateway.url(), row.name);
+    let ready = control.actors().get(&row.name).map_or(0, |actor| actor.seen.borrow().ready);
+    Service {
+        model: revision.model_name(),
+        digest: revision.digest.clone(),
+        revision: row.revision,
+        target: row.target,
+        state: row.state,
+        error: row.error,
+        scoring_uri: format!("{uri}/score"),
+        swagger_uri: format!("{uri}/swagger.json"),
+        auth: revision.auth,
+        replicas: if row.active { row.replicas } else { 0 },
+        ready,
+        tags: row.tags,
+        created_at: rfc3339(row.created),
+        updated_at: rfc3339(row.updated),
+        revisions: vec![],
+        instances: vec![],
+        name: row.name,
+    }
+}
+
+fn revision_document(row: &RevisionRow) -> Revision {
+    Revision {
+        revision: row.revision,
+        model: row.model_name(),
+        digest: row.digest.clone(),
+        auth: row.auth,
+        max_wait_ms: row.max_wait_ms,
+        scoring_timeout_ms: row.scoring_timeout_ms,
+        created_at: rfc3339(row.created),
+    }
+}
+
+fn instance(replica: &Replica, in_use: bool) -> Instance {
+    let (state, detail) = match &replica.state {
+        ReplicaState::Starting { .. } => ("starting", String::new()),
+        ReplicaState::Ready { address, .. } => ("ready", address.clone()),
+        ReplicaState::Stopping => ("stopping", String::new()),
+        ReplicaState::Dead(death) => ("dead", death.reason.clone()),
+    };
+    Instance {
+        id: replica.id.to_string(),
+        revision: replica.revision,
+        state: state.to_owned(),
+        in_use,
+        detail,
+    }
+}

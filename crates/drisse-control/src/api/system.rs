@@ -1,0 +1,72 @@
+//! The control plane itself: status, shutdown, targets, and the store's upkeep.
+
+use super::{Asked, Json, Shared, begun};
+use crate::db::Result;
+use crate::db::services::Counted;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use drisse_wire::control::{Failure, FailureBody, Operation, ProcessInfo, Shutdown, Status, TargetInfo};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OneModel {
+    /// `NAME` or `NAME:VERSION`; all without.
+    model: Option<String>,
+}
+
+/// Shows the control plane and the gateway
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), (status = "default", body = FailureBody)))]
+pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<Status>> {
+    Ok(axum::Json(Status {
+        version: control.version.to_owned(),
+        build: control.build.to_string(),
+        workspace: control.workspace.root.display().to_string(),
+        control: ProcessInfo { pid: Some(std::process::id()) },
+        gateway: control.gateway.info(),
+        services: control.db.service_counts(Counted::State).await?,
+    }))
+}
+
+/// Ends the control plane, or everything; what is wanted stays wanted
+#[utoipa::path(post, path = "/v1/shutdown", request_body = Shutdown, responses((status = 202, body = Object), (status = "default", body = FailureBody)))]
+pub(super) async fn shutdown(
+    State(control): State<Shared>,
+    Json(how): Json<Shutdown>,
+) -> Result<impl IntoResponse> {
+    control.end(how);
+    Ok((axum::http::StatusCode::ACCEPTED, axum::Json(serde_json::json!({}))))
+}
+
+/// Lists the targets and whether they can be used
+#[utoipa::path(get, path = "/v1/targets", responses((status = 200, body = Vec<TargetInfo>), (status = "default", body = FailureBody)))]
+pub(super) async fn targets(State(control): State<Shared>) -> Result<axum::Json<Vec<TargetInfo>>> {
+    let counts = control.db.service_counts(Counted::Target).await?;
+    let mut targets = Vec::new();
+    for (name, target) in &control.targets {
+        let error = target.check().await.err().map(|why| Failure::new(why.reason).hint(why.hint));
+        let services = counts.get(name).copied().unwrap_or(0);
+        targets.push(TargetInfo { name: name.clone(), kind: target.kind().to_owned(), services, error });
+    }
+    Ok(axum::Json(targets))
+}
+
+/// Reads every blob of a model, or of all, and compares it with its digest
+#[utoipa::path(post, path = "/v1/verify", params(OneModel), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn verify(
+    State(control): State<Shared>,
+    Asked(asked): Asked<OneModel>,
+) -> Result<impl IntoResponse> {
+    if let Some(model) = &asked.model {
+        let (name, version) = crate::registry::split_version(model)?;
+        control.db.model(name, version).await?;
+    }
+    let subject = asked.model.clone().unwrap_or_else(|| "all models".to_owned());
+    Ok(begun(control.begin("verify", &subject, &asked.model, None).await?))
+}
+
+/// Removes blobs that nothing refers to
+#[utoipa::path(post, path = "/v1/collect", responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn collect(State(control): State<Shared>) -> Result<impl IntoResponse> {
+    Ok(begun(control.begin("collect", "store", &(), None).await?))
+}

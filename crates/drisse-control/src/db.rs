@@ -1,0 +1,121 @@
+//! The workspace's database: what is registered, wanted and under way. Written before anything is done
+//! about it, synced to disk before it is acknowledged.
+
+pub(crate) mod models;
+pub(crate) mod operations;
+pub(crate) mod services;
+
+use crate::problem::Problem;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Row, Sqlite, Transaction};
+use std::path::Path;
+use std::time::Duration;
+
+/// One entry per version of the schema; a database is brought up one after the other.
+const SCHEMA: [&str; 1] = [include_str!("db/schema.sql")];
+
+/// Readers beside the one writer.
+const CONNECTIONS: u32 = 4;
+
+/// How long a writer waits for another one.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The database.
+#[derive(Clone, Debug)]
+pub(crate) struct Db(SqlitePool);
+
+pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
+
+impl Db {
+    /// Opens the file, makes it where there is none, and brings it to this version's schema.
+    pub(crate) async fn open(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit is on disk before it is acknowledged.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY)
+            .foreign_keys(true);
+        let opened = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await;
+        let pool = opened.map_err(|error| {
+            Problem::failed(format!("cannot open the database {}", path.display()))
+                .because(&error)
+                .hint("restore the file from a backup, or start with another workspace: --workspace DIR")
+        })?;
+        let db = Self(pool);
+        db.bring_up(path).await?;
+        Ok(db)
+    }
+
+    async fn bring_up(&self, path: &Path) -> Result<()> {
+        let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.0).await?.try_get(0)?;
+        let newest = SCHEMA.len() as i64;
+        if version > newest {
+            let message = format!("the database {} was written by a newer drisse", path.display());
+            return Err(Problem::invalid(message).hint("use that version, or a later one"));
+        }
+        for (number, schema) in (1_i64..).zip(SCHEMA).skip(usize::try_from(version).unwrap_or(0)) {
+            let mut transaction = self.0.begin().await?;
+            sqlx::raw_sql(schema).execute(&mut *transaction).await?;
+            let pragma = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {number}"));
+            sqlx::raw_sql(pragma).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// A transaction that writes: the only one at a time.
+    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.0.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    pub(crate) fn pool(&self) -> &SqlitePool {
+        &self.0
+    }
+
+    /// A setting, if it was ever made.
+    pub(crate) async fn setting<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let row = sqlx::query("SELECT value FROM settings WHERE name = ?").bind(name);
+        row.fetch_optional(&self.0).await?.map(|row| json(&row, "value")).transpose()
+    }
+
+    pub(crate) async fn set_setting(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let query = sqlx::query(
+            "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        );
+        query.bind(name).bind(text(value)).execute(&self.0).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+/// A value as a column keeps it.
+pub(crate) fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("maps with string keys and plain values always serialise")
+}
+
+/// A value from a column.
+pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        Problem::failed(format!("the database holds something unreadable in `{column}`")).because(&error)
+    })
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// A time as the API tells it.
+pub(crate) fn rfc3339(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
+}

@@ -1,0 +1,220 @@
+//! Registered models.
+
+use super::{Db, Result, json, now, rfc3339, text};
+use crate::problem::Problem;
+use drisse_wire::control::{Model, ModelChange, Page};
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::{QueryBuilder, Row};
+use std::collections::BTreeMap;
+
+pub(crate) type Tags = BTreeMap<String, String>;
+
+/// A version of a model.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct ModelRow {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) digest: String,
+    pub(crate) package: String,
+    pub(crate) size: u64,
+    pub(crate) framework: Option<String>,
+    pub(crate) signature: serde_json::Value,
+    pub(crate) tags: Tags,
+    pub(crate) properties: Tags,
+    pub(crate) created: i64,
+}
+
+/// Which models a list has, and from where on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ModelFilter {
+    pub(crate) name: Option<String>,
+    /// `KEY` or `KEY=VALUE`.
+    pub(crate) tag: Option<String>,
+    pub(crate) property: Option<String>,
+    pub(crate) framework: Option<String>,
+    /// The last one of the page before: `name:version`.
+    pub(crate) after: Option<(String, u64)>,
+    pub(crate) limit: u32,
+}
+
+fn row(row: &SqliteRow) -> Result<ModelRow> {
+    Ok(ModelRow {
+        name: row.try_get("name")?,
+        version: row.try_get::<i64, _>("version")? as u64,
+        digest: row.try_get("digest")?,
+        package: row.try_get("package")?,
+        size: row.try_get::<i64, _>("size")? as u64,
+        framework: row.try_get("framework")?,
+        signature: json(row, "signature")?,
+        tags: json(row, "tags")?,
+        properties: json(row, "properties")?,
+        created: row.try_get("created")?,
+    })
+}
+
+impl ModelRow {
+    /// `name:version`.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}:{}", self.name, self.version)
+    }
+
+    pub(crate) fn document(self, used_by: Vec<String>) -> Model {
+        Model {
+            name: self.name,
+            version: self.version,
+            digest: self.digest,
+            manifest_digest: self.package,
+            size: self.size,
+            framework: self.framework,
+            created_at: rfc3339(self.created),
+            tags: self.tags,
+            properties: self.properties,
+            signature: self.signature,
+            used_by,
+        }
+    }
+}
+
+impl Db {
+    /// A version, or the newest.
+    pub(crate) async fn model(&self, name: &str, version: Option<u64>) -> Result<ModelRow> {
+        let query = "SELECT * FROM models WHERE name = ? AND (? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1";
+        let version_sql = version.map(|version| version as i64);
+        let found = sqlx::query(query).bind(name).bind(version_sql).bind(version_sql);
+        let found = found.fetch_optional(self.pool()).await?;
+        let found = found.ok_or_else(|| {
+            let full = version.map_or(name.to_owned(), |version| format!("{name}:{version}"));
+            Problem::absent(format!("there is no model `{full}`"))
+                .hint("`drisse models` lists those there are; a path has a `/` or an extension")
+        })?;
+        row(&found)
+    }
+
+    pub(crate) async fn model_by_digest(&self, name: &str, digest: &str) -> Result<Option<ModelRow>> {
+        let query = sqlx::query("SELECT * FROM models WHERE name = ? AND digest = ?").bind(name).bind(digest);
+        query.fetch_optional(self.pool()).await?.as_ref().map(row).transpose()
+    }
+
+    /// The version that the next model of this name gets.
+    pub(crate) async fn next_version(&self, name: &str) -> Result<u64> {
+        let query = sqlx::query("SELECT coalesce(max(version), 0) + 1 AS next FROM models WHERE name = ?");
+        Ok(query.bind(name).fetch_one(self.pool()).await?.try_get::<i64, _>("next")? as u64)
+    }
+
+    pub(crate) async fn insert_model(&self, model: &ModelRow) -> Result<()> {
+        let query = sqlx::query("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        query
+            .bind(&model.name)
+            .bind(model.version as i64)
+            .bind(&model.digest)
+            .bind(&model.package)
+            .bind(model.size as i64)
+            .bind(&model.framework)
+            .bind(text(&model.signature))
+            .bind(text(&model.tags))
+            .bind(text(&model.properties))
+            .bind(now())
+            .execute(self.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// Another package of the same model: its sample changed.
+    pub(crate) async fn set_package(&self, name: &str, version: u64, package: &str) -> Result<()> {
+        let mut write = self.write().await?;
+        for query in [
+            "UPDATE models SET package = ? WHERE name = ? AND version = ?",
+            "UPDATE revisions SET package = ? WHERE model = ? AND version = ?",
+        ] {
+            let query = sqlx::query(query).bind(package).bind(name).bind(version as i64);
+            query.execute(&mut *write).await?;
+        }
+        Ok(write.commit().await?)
+    }
+
+    /// Sets tags and adds properties; a property that is there with another value is refused.
+    pub(crate) async fn change_model(
+        &self,
+        name: &str,
+        version: Option<u64>,
+        change: &ModelChange,
+        replace_tags: bool,
+    ) -> Result<ModelRow> {
+        let mut model = self.model(name, version).await?;
+        if replace_tags {
+            model.tags.clear();
+        }
+        model.tags.extend(change.tags.clone());
+        model.tags.retain(|tag, _| !change.remove_tags.contains(tag));
+        for (key, value) in &change.properties {
+            match model.properties.get(key).filter(|there| *there != value) {
+                Some(there) => {
+                    let full = model.full_name();
+                    let message = format!("property `{key}` of `{full}` is `{there}` and cannot be changed");
+                    return Err(Problem::conflict(message).hint("properties are only added; tags can change"));
+                }
+                None => drop(model.properties.insert(key.clone(), value.clone())),
+            }
+        }
+        let query = sqlx::query("UPDATE models SET tags = ?, properties = ? WHERE name = ? AND version = ?");
+        let query = query.bind(text(&model.tags)).bind(text(&model.properties));
+        query.bind(&model.name).bind(model.version as i64).execute(self.pool()).await?;
+        Ok(model)
+    }
+
+    /// Services with a revision that uses this version.
+    pub(crate) async fn users(&self, name: &str, version: u64) -> Result<Vec<String>> {
+        let query = "SELECT DISTINCT service FROM revisions WHERE model = ? AND version = ? ORDER BY service";
+        let rows = sqlx::query(query).bind(name).bind(version as i64).fetch_all(self.pool()).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    /// Deletes a version that no service uses, in one step with the look whether one does.
+    pub(crate) async fn delete_model(&self, name: &str, version: u64) -> Result<()> {
+        let query = "DELETE FROM models WHERE name = ? AND version = ? AND NOT EXISTS \
+                     (SELECT 1 FROM revisions WHERE model = models.name AND version = models.version)";
+        let deleted = sqlx::query(query).bind(name).bind(version as i64).execute(self.pool()).await?;
+        if deleted.rows_affected() > 0 {
+            return Ok(());
+        }
+        let users = self.users(name, version).await?.join("`, `");
+        let message = format!("model `{name}:{version}` is in use by service `{users}`");
+        Err(Problem::conflict(message).hint("delete the service, or update it and let its revisions age out"))
+    }
+
+    pub(crate) async fn models(&self, filter: &ModelFilter) -> Result<Page<ModelRow>> {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM models WHERE TRUE");
+        for (column, value) in [("name", &filter.name), ("framework", &filter.framework)] {
+            if let Some(value) = value {
+                query.push(format!(" AND {column} = ")).push_bind(value.clone());
+            }
+        }
+        for (column, wanted) in [("tags", &filter.tag), ("properties", &filter.property)] {
+            if let Some(wanted) = wanted {
+                has_entry(&mut query, column, wanted);
+            }
+        }
+        if let Some((name, version)) = &filter.after {
+            query.push(" AND (name, version) > (").push_bind(name.clone()).push(", ");
+            query.push_bind(*version as i64).push(")");
+        }
+        query.push(" ORDER BY name, version LIMIT ").push_bind(i64::from(filter.limit) + 1);
+        let rows = query.build().fetch_all(self.pool()).await?;
+        let mut items = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let more = items.len() > filter.limit as usize;
+        items.truncate(filter.limit as usize);
+        let next = items.last().filter(|_| more).map(ModelRow::full_name);
+        Ok(Page { items, next })
+    }
+}
+
+/// Restricts a query to rows whose JSON object has an entry: `KEY` or `KEY=VALUE`.
+pub(crate) fn has_entry(query: &mut QueryBuilder<Sqlite>, column: &str, wanted: &str) {
+    let (key, value) = wanted.split_once('=').map_or((wanted, None), |(key, value)| (key, Some(value)));
+    query.push(format!(" AND EXISTS (SELECT 1 FROM json_each({column}) WHERE key = "));
+    query.push_bind(key.to_owned());
+    if let Some(value) = value {
+        query.push(" AND value = ").push_bind(value.to_owned());
+    }
+    query.push(")");
+}

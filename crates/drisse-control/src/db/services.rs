@@ -1,0 +1,292 @@
+//! Services and their revisions: what is wanted.
+
+use super::models::{Tags, has_entry};
+use super::{Db, Result, json, now, text};
+use crate::problem::Problem;
+use drisse_wire::control::{Failure, Page, ServiceState};
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::{QueryBuilder, Row};
+use std::collections::BTreeMap;
+
+/// Revisions of a service that are kept, for `rollback`; their models cannot be deleted.
+const KEPT_REVISIONS: u64 = 20;
+
+/// A service as it is wanted.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct ServiceRow {
+    pub(crate) name: String,
+    pub(crate) target: String,
+    pub(crate) revision: u64,
+    pub(crate) active: bool,
+    pub(crate) replicas: u32,
+    pub(crate) state: ServiceState,
+    pub(crate) error: Option<Failure>,
+    pub(crate) primary_key: String,
+    pub(crate) secondary_key: String,
+    pub(crate) tags: Tags,
+    pub(crate) created: i64,
+    pub(crate) updated: i64,
+    pub(crate) generation: u64,
+    pub(crate) deleting: bool,
+}
+
+/// A revision.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct RevisionRow {
+    pub(crate) service: String,
+    pub(crate) revision: u64,
+    pub(crate) model: String,
+    pub(crate) version: u64,
+    pub(crate) digest: String,
+    pub(crate) package: String,
+    pub(crate) auth: bool,
+    pub(crate) max_wait_ms: u64,
+    pub(crate) scoring_timeout_ms: u64,
+    pub(crate) created: i64,
+}
+
+/// Which services a list has, and from where on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ServiceFilter {
+    pub(crate) target: Option<String>,
+    pub(crate) state: Option<String>,
+    /// `NAME` or `NAME:VERSION` of the wanted revision's model.
+    pub(crate) model: Option<String>,
+    pub(crate) tag: Option<String>,
+    pub(crate) after: Option<String>,
+    pub(crate) limit: u32,
+}
+
+fn service(row: &SqliteRow) -> Result<ServiceRow> {
+    let error: Option<String> = row.try_get("error")?;
+    Ok(ServiceRow {
+        name: row.try_get("name")?,
+        target: row.try_get("target")?,
+        revision: row.try_get::<i64, _>("revision")? as u64,
+        active: row.try_get("active")?,
+        replicas: row.try_get("replicas")?,
+        state: state(row)?,
+        error: error.and_then(|error| serde_json::from_str(&error).ok()),
+        primary_key: row.try_get("primary_key")?,
+        secondary_key: row.try_get("secondary_key")?,
+        tags: json(row, "tags")?,
+        created: row.try_get("created")?,
+        updated: row.try_get("updated")?,
+        generation: row.try_get::<i64, _>("generation")? as u64,
+        deleting: row.try_get("deleting")?,
+    })
+}
+
+fn state(row: &SqliteRow) -> Result<ServiceState> {
+    let text: String = row.try_get("state")?;
+    serde_json::from_value(text.into())
+        .map_err(|error| Problem::failed("the database holds a state nobody knows").because(&error))
+}
+
+fn revision(row: &SqliteRow) -> Result<RevisionRow> {
+    Ok(RevisionRow {
+        service: row.try_get("service")?,
+        revision: row.try_get::<i64, _>("revision")? as u64,
+        model: row.try_get("model")?,
+        version: row.try_get::<i64, _>("version")? as u64,
+        digest: row.try_get("digest")?,
+        package: row.try_get("package")?,
+        auth: row.try_get("auth")?,
+        max_wait_ms: row.try_get::<i64, _>("max_wait_ms")? as u64,
+        scoring_timeout_ms: row.try_get::<i64, _>("scoring_timeout_ms")? as u64,
+        created: row.try_get("created")?,
+    })
+}
+
+impl RevisionRow {
+    /// `name:version` of its model.
+    pub(crate) fn model_name(&self) -> String {
+        format!("{}:{}", self.model, self.version)
+    }
+
+    /// Whether it serves the same model with the same options.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        let other = Self { revision: self.revision, created: self.created, ..other.clone() };
+        Self { package: other.package.clone(), ..self.clone() } == other
+    }
+}
+
+impl Db {
+    pub(crate) async fn service(&self, name: &str) -> Result<Option<ServiceRow>> {
+        let query = sqlx::query("SELECT * FROM services WHERE name = ?").bind(name);
+        query.fetch_optional(self.pool()).await?.as_ref().map(service).transpose()
+    }
+
+    /// A service that is there.
+    pub(crate) async fn existing_service(&self, name: &str) -> Result<ServiceRow> {
+        self.service(name).await?.ok_or_else(|| {
+            Problem::absent(format!("there is no service `{name}`"))
+                .hint("`drisse services` lists those there are")
+        })
+    }
+
+    pub(crate) async fn services(&self, filter: &ServiceFilter) -> Result<Page<(ServiceRow, RevisionRow)>> {
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT name FROM services WHERE TRUE");
+        for (column, value) in [("target", &filter.target), ("state", &filter.state)] {
+            if let Some(value) = value {
+                query.push(format!(" AND {column} = ")).push_bind(value.clone());
+            }
+        }
+        if let Some(wanted) = &filter.model {
+            let (model, version) = wanted.split_once(':').map_or((&**wanted, None), |(m, v)| (m, Some(v)));
+            query.push(
+                " AND EXISTS (SELECT 1 FROM revisions AS r WHERE r.service = services.name AND \
+                 r.revision = services.revision AND r.model = ",
+            );
+            query.push_bind(model.to_owned());
+            if let Some(version) = version {
+                query.push(" AND r.version = ").push_bind(version.parse::<i64>().unwrap_or(-1));
+            }
+            query.push(")");
+        }
+        if let Some(tag) = &filter.tag {
+            has_entry(&mut query, "tags", tag);
+        }
+        if let Some(after) = &filter.after {
+            query.push(" AND name > ").push_bind(after.clone());
+        }
+        query.push(" ORDER BY name LIMIT ").push_bind(i64::from(filter.limit) + 1);
+        let rows = query.build().fetch_all(self.pool()).await?;
+        let mut items = Vec::new();
+        for row in rows.iter().take(filter.limit as usize) {
+            let name: String = row.try_get("name")?;
+            // One that was deleted meanwhile is not in the list.
+            if let Some(service) = self.service(&name).await?
+                && let Some(revision) = self.revision(&name, service.revision).await?
+            {
+                items.push((service, revision));
+            }
+        }
+        let more = rows.len() > filter.limit as usize;
+        let next = items.last().filter(|_| more).map(|(service, _)| service.name.clone());
+        Ok(Page { items, next })
+    }
+
+    pub(crate) async fn service_names(&self) -> Result<Vec<String>> {
+        let rows = sqlx::query("SELECT name FROM services").fetch_all(self.pool()).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn service_counts(&self, column: Counted) -> Result<BTreeMap<String, u64>> {
+        let query = match column {
+            Counted::State => "SELECT state, count(*) FROM services GROUP BY state",
+            Counted::Target => "SELECT target, count(*) FROM services GROUP BY target",
+        };
+        let rows = sqlx::query(query).fetch_all(self.pool()).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<i64, _>(1)? as u64))).collect()
+    }
+
+    pub(crate) async fn revision(&self, name: &str, number: u64) -> Result<Option<RevisionRow>> {
+        let query = sqlx::query("SELECT * FROM revisions WHERE service = ? AND revision = ?");
+        let row = query.bind(name).bind(number as i64).fetch_optional(self.pool()).await?;
+        row.as_ref().map(revision).transpose()
+    }
+
+    /// All that are kept, the newest first.
+    pub(crate) async fn revisions(&self, name: &str) -> Result<Vec<RevisionRow>> {
+        let query = sqlx::query("SELECT * FROM revisions WHERE service = ? ORDER BY revision DESC");
+        query.bind(name).fetch_all(self.pool()).await?.iter().map(revision).collect()
+    }
+
+    /// Writes a service whole, and a new revision with it, where there is one; `expected` is the
+    /// generation it is based on, 0 for a new service. What was written in the meantime wins. `decided` is kept
+    /// with the operation that does this, in the same step.
+    pub(crate) async fn want(
+        &self,
+        row: &ServiceRow,
+        new: Option<&RevisionRow>,
+        expected: u64,
+        decided: Option<(i64, &serde_json::Value)>,
+    ) -> Result<()> {
+        let mut write = self.write().await?;
+        let query = sqlx::query("SELECT coalesce(max(generation), 0) FROM services WHERE name = ?");
+        let there: i64 = query.bind(&row.name).fetch_one(&mut *write).await?.try_get(0)?;
+        if there as u64 != expected {
+            let message = format!("service `{}` was changed by somebody else at the same time", row.name);
+            return Err(Problem::conflict(message).hint("try again"));
+        }
+        let query = "INSERT INTO services VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (name) DO UPDATE SET target = excluded.target, revision = excluded.revision, \
+             active = excluded.active, replicas = excluded.replicas, state = excluded.state, \
+             error = excluded.error, primary_key = excluded.primary_key, \
+             secondary_key = excluded.secondary_key, tags = excluded.tags, updated = excluded.updated, \
+             generation = excluded.generation, deleting = excluded.deleting";
+        sqlx::query(query)
+            .bind(&row.name)
+            .bind(&row.target)
+            .bind(row.revision as i64)
+            .bind(row.active)
+            .bind(row.replicas)
+            .bind(row.state.to_string())
+            .bind(row.error.as_ref().map(text))
+            .bind(&row.primary_key)
+            .bind(&row.secondary_key)
+            .bind(text(&row.tags))
+            .bind(row.created)
+            .bind(row.updated)
+            .bind(row.generation as i64)
+            .bind(row.deleting)
+            .execute(&mut *write)
+            .await?;
+        if let Some(new) = new {
+            sqlx::query("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+                .bind(&new.service)
+                .bind(new.revision as i64)
+                .bind(&new.model)
+                .bind(new.version as i64)
+                .bind(&new.digest)
+                .bind(&new.package)
+                .bind(new.auth)
+                .bind(new.max_wait_ms as i64)
+                .bind(new.scoring_timeout_ms as i64)
+                .bind(now())
+                .execute(&mut *write)
+                .await?;
+            let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;
+            let old = "DELETE FROM revisions WHERE service = ? AND revision <= ? AND revision <> ?";
+            sqlx::query(old)
+                .bind(&new.service)
+                .bind(oldest)
+                .bind(row.revision as i64)
+                .execute(&mut *write)
+                .await?;
+        }
+        if let Some((operation, progress)) = decided {
+            let query = sqlx::query("UPDATE operations SET progress = ? WHERE id = ?");
+            query.bind(text(progress)).bind(operation).execute(&mut *write).await?;
+        }
+        Ok(write.commit().await?)
+    }
+
+    /// What is seen of a service; whoever wants something else of it meanwhile is not overwritten.
+    pub(crate) async fn set_state(
+        &self,
+        name: &str,
+        generation: u64,
+        state: ServiceState,
+        error: Option<&Failure>,
+    ) -> Result<()> {
+        let query = "UPDATE services SET state = ?, error = ? WHERE name = ? AND generation = ?";
+        let query = sqlx::query(query).bind(state.to_string()).bind(error.map(text));
+        query.bind(name).bind(generation as i64).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn forget_service(&self, name: &str) -> Result<()> {
+        let query = sqlx::query("DELETE FROM services WHERE name = ? AND deleting").bind(name);
+        query.execute(self.pool()).await?;
+        Ok(())
+    }
+}
+
+/// By what services are counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Counted {
+    State,
+    Target,
+}

@@ -1,0 +1,466 @@
+//! Changing what is wanted of a service, and seeing it through: deploy, update, rollback, keys, delete.
+
+use crate::control::Control;
+use crate::db::models::ModelRow;
+use crate::db::services::{RevisionRow, ServiceRow};
+use crate::db::{Result, now};
+use crate::keys;
+use crate::operations::{Ended, Op};
+use crate::problem::Problem;
+use crate::reconcile::Seen;
+use crate::registry::{Registration, split_version};
+use drisse_core::{Death, ReplicaState, ServiceName};
+use drisse_registry::signature_of;
+use drisse_wire::control::{
+    DeployRequest, Failure, KeyName, KeyRequest, ModelChoice, RollbackRequest, ServiceState,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const DEFAULT_MAX_WAIT_MS: u64 = 500;
+const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
+
+/// More on one machine is a mistake in the number.
+const MAX_REPLICAS: u32 = 1000;
+
+/// Lines of a dead replica's log that an error shows.
+const SHOWN_LINES: usize = 8;
+
+/// What an operation decided, kept with it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+struct Decided {
+    generation: u64,
+    revision: u64,
+    changed: bool,
+    /// Where to go back to: nowhere, for a first deployment.
+    before: Option<Before>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Before {
+    revision: u64,
+    replicas: u32,
+}
+
+impl Control {
+    pub(crate) async fn do_deploy(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
+        let request: DeployRequest = op.request()?;
+        let name = op.row.document.subject.clone();
+        let decided = match decided(op) {
+            Some(decided) => decided,
+            None => tokio::select! {
+                decided = self.decide(op, &name, &request) => decided?,
+                ended = op.cut_short() => return Err(ended),
+            },
+        };
+        self.see_through(op, &name, &decided).await?;
+        Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
+    }
+
+    /// Registers the model, compares with what is wanted, and writes down what is wanted now.
+    async fn decide(self: &Arc<Self>, op: &Op, name: &str, request: &DeployRequest) -> Result<Decided> {
+        let model = match &request.model {
+            None => None,
+            Some(ModelChoice::Registered(text)) => {
+                let (name, version) = split_version(text)?;
+                Some(self.db.model(name, version).await?)
+            }
+            Some(ModelChoice::Path(path)) => {
+                let source = crate::registry::open_source(path.as_ref()).await?;
+                let registration = Registration {
+                    path: PathBuf::from(path),
+                    // A service's name given for a file is its model's name too.
+                    name: match &request.name {
+                        Some(name) => name.clone(),
+                        None => crate::registry::derived_name(&source)?,
+                    },
+                    sample: request.sample.clone().map(PathBuf::from),
+                    tags: None,
+                    properties: Default::default(),
+                };
+                Some(self.register(op, registration).await?)
+            }
+        };
+        let there = self.db.service(name).await?;
+        let current = match &there {
+            Some(service) => self.db.revision(name, service.revision).await?,
+            None => None,
+        };
+        if let (Some(current), Some(model)) = (&current, &model)
+            && !request.replace
+        {
+            self.same_signature(name, current, model).await?;
+        }
+        let expected = there.as_ref().map_or(0, |service| service.generation);
+        let mut row = match there {
+            Some(service) => service,
+            None => self.new_service(name)?,
+        };
+        let before = Before { revision: row.revision, replicas: row.replicas };
+        let worked = row.active && expected > 0;
+        let next = self.next_revision(&row, current.as_ref(), model.as_ref(), request).await?;
+        let old = row.clone();
+        apply_options(&mut row, request);
+        let changed = next.is_some() || row != old || !row.active;
+        row.active = true;
+        if let Some(next) = &next {
+            row.revision = next.revision;
+            row.updated = now();
+        }
+        if changed {
+            row.generation = expected + 1;
+            row.state = if worked { ServiceState::Updating } else { ServiceState::Deploying };
+            row.error = None;
+        }
+        let decided = Decided {
+            generation: row.generation,
+            revision: row.revision,
+            changed,
+            before: worked.then_some(before),
+        };
+        if changed {
+            let progress = json!(decided);
+            self.db.want(&row, next.as_ref(), expected, Some((op.id(), &progress))).await?;
+            op.running.tell(format!("revision {} of service {name} is wanted", row.revision));
+        } else {
+            op.running.tell(format!("nothing changed: revision {} is wanted already", row.revision));
+        }
+        Ok(decided)
+    }
+
+    fn new_service(&self, name: &str) -> Result<ServiceRow> {
+        Ok(ServiceRow {
+            name: name.to_owned(),
+            target: "local".to_owned(),
+            revision: 0,
+            active: false,
+            replicas: 1,
+            state: ServiceState::Deploying,
+            error: None,
+            primary_key: keys::make()?,
+            secondary_key: keys::make()?,
+            tags: Default::default(),
+            created: now(),
+            updated: now(),
+            generation: 0,
+            deleting: false,
+        })
+    }
+
+    /// The revision that is wanted now, where it is not the one that was.
+    async fn next_revision(
+        &self,
+        service: &ServiceRow,
+        current: Option<&RevisionRow>,
+        model: Option<&ModelRow>,
+        request: &DeployRequest,
+    ) -> Result<Option<RevisionRow>> {
+        let newest = self.db.revisions(&service.name).await?.first().map_or(0, |newest| newest.revision);
+        let mut next = match (current, model) {
+            (Some(current), _) => current.clone(),
+            (None, Some(model)) => RevisionRow {
+                service: service.name.clone(),
+                revision: 0,
+                model: model.name.clone(),
+                version: model.version,
+                digest: model.digest.clone(),
+                package: model.package.clone(),
+                auth: true,
+                max_wait_ms: DEFAULT_MAX_WAIT_MS,
+                scoring_timeout_ms: DEFAULT_SCORING_TIMEOUT_MS,
+                created: now(),
+            },
+            (None, None) => return Err(Problem::invalid("no model is named, and there is none to keep")),
+        };
+        if let Some(model) = model {
+            next.model.clone_from(&model.name);
+            next.version = model.version;
+            next.digest.clone_from(&model.digest);
+            next.package.clone_from(&model.package);
+        }
+        next.auth = request.auth.unwrap_or(next.auth);
+        next.max_wait_ms = request.max_wait_ms.unwrap_or(next.max_wait_ms);
+        next.scoring_timeout_ms = request.scoring_timeout_ms.unwrap_or(next.scoring_timeout_ms);
+        // One that failed is tried again under a new number: what died under the old one is history.
+        let same = current.is_some_and(|current| current.same_as(&next)) && service.active;
+        next.revision = newest + 1;
+        Ok((!same).then_some(next))
+    }
+
+    async fn same_signature(&self, name: &str, current: &RevisionRow, model: &ModelRow) -> Result<()> {
+        let Ok(old) = self.db.model(&current.model, Some(current.version)).await else { return Ok(()) };
+        let (Some(old), Some(new)) = (signature_of(&old.signature), signature_of(&model.signature)) else {
+            return Ok(());
+        };
+        match old.difference(&new) {
+            None => Ok(()),
+            Some(difference) => {
+                let message =
+                    format!("cannot update service `{name}` to model `{}`: {difference}", model.full_name());
+                Err(Problem::conflict(message)
+                    .hint("clients would notice; deploy with --replace if that is meant"))
+            }
+        }
+    }
+
+    pub(crate) async fn do_rollback(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
+        let request: RollbackRequest = op.request()?;
+        let name = op.row.document.subject.clone();
+        let decided = match decided(op) {
+            Some(decided) => decided,
+            None => {
+                let mut row = self.db.existing_service(&name).await?;
+                let to = self.earlier(&row, request.revision).await?;
+                let expected = row.generation;
+                let before = row.active.then_some(Before { revision: row.revision, replicas: row.replicas });
+                let changed = row.revision != to || !row.active;
+                if changed {
+                    row.generation += 1;
+                    row.state = if row.active { ServiceState::Updating } else { ServiceState::Deploying };
+                    (row.revision, row.active, row.error, row.updated) = (to, true, None, now());
+                }
+                let decided = Decided { generation: row.generation, revision: to, changed, before };
+                self.db.want(&row, None, expected, Some((op.id(), &json!(decided)))).await?;
+                op.running.tell(format!("revision {to} of service {name} is wanted again"));
+                decided
+            }
+        };
+        self.see_through(op, &name, &decided).await?;
+        Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
+    }
+
+    /// The revision named, or the one before the wanted one.
+    async fn earlier(&self, service: &ServiceRow, named: Option<u64>) -> Result<u64> {
+        let kept: Vec<_> = self.db.revisions(&service.name).await?.iter().map(|r| r.revision).collect();
+        let found = match named {
+            Some(named) => kept.iter().find(|&&revision| revision == named),
+            None => kept.iter().find(|&&revision| revision < service.revision),
+        };
+        found.copied().ok_or_else(|| {
+            let kept: Vec<_> = kept.iter().map(u64::to_string).collect();
+            let message = match named {
+                Some(named) => format!("service `{}` has no revision {named}", service.name),
+                None => format!("service `{}` has no revision before {}", service.name, service.revision),
+            };
+            Problem::invalid(message).hint(format!("it has {}", kept.join(", ")))
+        })
+    }
+
+    pub(crate) async fn do_keys(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
+        let request: KeyRequest = op.request()?;
+        let name = op.row.document.subject.clone();
+        let decided = match decided(op) {
+            Some(decided) => decided,
+            None => {
+                let mut row = self.db.existing_service(&name).await?;
+                let expected = row.generation;
+                let key = match request.value {
+                    Some(key) => key,
+                    None => keys::make()?,
+                };
+                match request.key {
+                    KeyName::Primary => row.primary_key = key,
+                    KeyName::Secondary => row.secondary_key = key,
+                }
+                row.generation += 1;
+                let decided = Decided {
+                    generation: row.generation,
+                    revision: row.revision,
+                    changed: true,
+                    before: None,
+                };
+                self.db.want(&row, None, expected, Some((op.id(), &json!(decided)))).await?;
+                decided
+            }
+        };
+        // The key has changed whatever happens; success says that everybody knows.
+        self.settle(op, &name, decided.generation).await?;
+        op.running.tell("every replica and the gateway have confirmed the keys");
+        Ok(Value::Null)
+    }
+
+    pub(crate) async fn do_delete(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
+        let name = op.row.document.subject.clone();
+        if let Some(mut row) = self.db.service(&name).await? {
+            if !row.deleting {
+                let expected = row.generation;
+                (row.deleting, row.state, row.generation) = (true, ServiceState::Deleting, expected + 1);
+                self.db.want(&row, None, expected, None).await?;
+            }
+            let actor = self.actor(&parsed(&name)?);
+            actor.wake.notify_one();
+            let mut seen = actor.seen.clone();
+            tokio::select! {
+                // An error says that the task has ended: it is gone.
+                _ = seen.wait_for(|seen| seen.removed) => {}
+                ended = op.cut_short() => return Err(ended),
+            }
+        }
+        op.running.tell(format!("service {name} is gone"));
+        Ok(Value::Null)
+    }
+
+    /// Waits until what was decided is so; where it cannot be, what was before is wanted again.
+    async fn see_through(
+        self: &Arc<Self>,
+        op: &Op,
+        name: &str,
+        decided: &Decided,
+    ) -> std::result::Result<(), Ended> {
+        let settled = self.settle(op, name, decided.generation).await;
+        match &settled {
+            Ok(()) => {
+                self.db.set_state(name, decided.generation, ServiceState::Ready, None).await?;
+            }
+            Err(ended) if decided.changed => self.go_back(name, decided, ended).await?,
+            Err(_) => {}
+        }
+        settled
+    }
+
+    async fn go_back(self: &Arc<Self>, name: &str, decided: &Decided, ended: &Ended) -> Result<()> {
+        let Some(mut row) = self.db.service(name).await? else { return Ok(()) };
+        // Somebody else wants something newer: that stands.
+        if row.generation != decided.generation {
+            return Ok(());
+        }
+        row.generation += 1;
+        match decided.before {
+            Some(before) => {
+                (row.revision, row.replicas, row.state) =
+                    (before.revision, before.replicas, ServiceState::Updating);
+            }
+            None => {
+                let failure = match ended {
+                    Ended::Failed(problem) => problem.failure.clone(),
+                    Ended::Canceled => Failure::new("its deployment was canceled"),
+                    Ended::TimedOut(missing) => Failure::new(format!("it was not ready in time: {missing}")),
+                };
+                (row.active, row.state, row.error) = (false, ServiceState::Failed, Some(failure));
+            }
+        }
+        self.db.want(&row, None, decided.generation, None).await?;
+        self.actor(&parsed(name)?).wake.notify_one();
+        Ok(())
+    }
+
+    /// Waits until a round has seen `generation` and found everything as it is wanted.
+    async fn settle(
+        self: &Arc<Self>,
+        op: &Op,
+        name: &str,
+        generation: u64,
+    ) -> std::result::Result<(), Ended> {
+        let actor = self.actor(&parsed(name)?);
+        let mut events = actor.events.subscribe();
+        let mut seen = actor.seen.clone();
+        actor.wake.notify_one();
+        let mut cut_short = std::pin::pin!(op.cut_short());
+        loop {
+            {
+                let seen = seen.borrow_and_update();
+                if seen.generation >= generation {
+                    if seen.converged {
+                        // What is still in the channel belongs to this operation.
+                        while let Ok(event) = events.try_recv() {
+                            op.running.tell(event);
+                        }
+                        return Ok(());
+                    }
+                    if let Some(death) = &seen.hopeless {
+                        let mut failure = died(death);
+                        failure.message = format!("service `{name}` does not start: {}", failure.message);
+                        return Err(Problem { status: 400, failure }.into());
+                    }
+                }
+                if let Some(failure) = &seen.error {
+                    if seen.permanent {
+                        return Err(Problem { status: 500, failure: failure.clone() }.into());
+                    }
+                    op.running.tell(format!("{}; trying again", failure.message));
+                }
+            }
+            tokio::select! {
+                changed = seen.changed() => {
+                    if changed.is_err() {
+                        return Err(Problem::failed("the control plane is stopping").into());
+                    }
+                }
+                Ok(event) = events.recv() => op.running.tell(event),
+                ended = &mut cut_short => {
+                    return Err(match ended {
+                        Ended::TimedOut(_) => Ended::TimedOut(missing(&seen.borrow())),
+                        other => other,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn decided(op: &Op) -> Option<Decided> {
+    serde_json::from_value(op.row.progress.clone()).ok()
+}
+
+fn parsed(name: &str) -> Result<ServiceName> {
+    name.parse().map_err(|error| Problem::invalid("that is no service's name").because(&error))
+}
+
+/// What of a request is the service's and not a revision's.
+fn apply_options(row: &mut ServiceRow, request: &DeployRequest) {
+    if let Some(target) = &request.target {
+        row.target.clone_from(target);
+    }
+    if let Some(replicas) = request.replicas {
+        row.replicas = replicas;
+    }
+    if let Some(tags) = &request.tags {
+        row.tags.clone_from(tags);
+    }
+}
+
+/// Refuses what cannot be meant, before an operation is begun.
+pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
+    if request.replicas.is_some_and(|replicas| replicas == 0 || replicas > MAX_REPLICAS) {
+        return Err(Problem::invalid(format!("replicas are from 1 to {MAX_REPLICAS}")));
+    }
+    let zero = |time: Option<u64>| time == Some(0);
+    if zero(request.max_wait_ms) || zero(request.scoring_timeout_ms) || zero(request.timeout_ms) {
+        return Err(Problem::invalid("a time limit is more than nothing"));
+    }
+    Ok(())
+}
+
+/// Why a replica is dead, with what its log says of it.
+pub(crate) fn died(death: &Death) -> Failure {
+    let told = death.log.iter().position(|line| line.starts_with("error: "));
+    let mut failure = Failure::new(format!("its scoring server {}", death.reason));
+    match told {
+        // What `drisse serve` printed: the error, its causes, a hint.
+        Some(first) => {
+            let said = &death.log[first..];
+            failure.causes.extend(said[0].strip_prefix("error: ").map(str::to_owned));
+            let causes = said.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
+            failure.causes.extend(causes.map(str::to_owned));
+            failure.hint = said.iter().find_map(|line| line.strip_prefix("hint: ").map(str::to_owned));
+        }
+        None => {
+            let from = death.log.len().saturating_sub(SHOWN_LINES);
+            failure.causes.extend(death.log[from..].iter().map(|line| format!("its log: {line}")));
+        }
+    }
+    failure
+}
+
+/// What a service still lacks, in words.
+fn missing(seen: &Seen) -> String {
+    if let Some(failure) = &seen.error {
+        return failure.message.clone();
+    }
+    let count = |wanted: fn(&ReplicaState) -> bool| seen.replicas.iter().filter(|r| wanted(&r.state)).count();
+    let starting = count(|state| matches!(state, ReplicaState::Starting { .. }));
+    let dead = count(|state| matches!(state, ReplicaState::Dead(_)));
+    format!("{} replicas are ready, {starting} are starting, {dead} have died", seen.ready)
+}

@@ -1,0 +1,360 @@
+//! The gateway's process: started with its listening socket, found again, replaced when it dies or is
+//! older than this binary; and what it is told.
+
+use crate::db::{Db, Result};
+use crate::problem::Problem;
+use crate::workspace::Workspace;
+use drisse_net::{Build, Launch, Process, bind_tcp, random_id, take_descriptor};
+use drisse_wire::control::{Failure, FailureBody, GatewayInfo};
+use drisse_wire::http::{Address, Ask};
+use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
+use hyper::Method;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Where requests are taken unless told otherwise.
+const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4790);
+
+/// A gateway that is not up by then is told as missing.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between looks whether a gateway that starts is ready.
+const ASK_AGAIN: Duration = Duration::from_millis(3);
+
+/// Pause after a gateway that died soon after its start, doubled with each.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// One that ran for this long did not die of its start.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// Where the gateway listens, as last chosen: the next one listens there too.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct GatewaySettings {
+    /// The address; none before the first start.
+    pub address: Option<SocketAddr>,
+    /// Whether the user chose it: then no other will do.
+    pub chosen: bool,
+    /// Certificate and key, for HTTPS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// The gateway of this workspace.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    workspace: Workspace,
+    program: PathBuf,
+    build: Build,
+    settings: GatewaySettings,
+    listener: OwnedFd,
+    note: Option<String>,
+    current: watch::Sender<Option<Current>>,
+    /// Whether it is to end.
+    stop: watch::Sender<bool>,
+}
+
+/// The process that runs now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Current {
+    pid: u32,
+    admin: PathBuf,
+}
+
+/// A gateway that runs.
+struct Found {
+    process: Process,
+    id: String,
+    outdated: bool,
+}
+
+impl Gateway {
+    /// Finds the gateway that runs, or the socket to start one with.
+    pub(crate) async fn open(
+        workspace: &Workspace,
+        program: PathBuf,
+        build: Build,
+        db: &Db,
+        asked: Option<GatewaySettings>,
+    ) -> Result<(Self, impl Future<Output = ()> + use<>)> {
+        let kept: GatewaySettings = db.setting("gateway").await?.unwrap_or_default();
+        let settings = asked.unwrap_or_else(|| kept.clone());
+        let found = find(workspace, &build).await;
+        // One that listens elsewhere or otherwise than it should makes room for another.
+        let fits = |_: &Found| {
+            settings.tls == kept.tls && (settings.address == kept.address || settings.address.is_none())
+        };
+        let mut note = None;
+        let passed = found
+            .as_ref()
+            .filter(|found| fits(found))
+            .and_then(|found| take_descriptor(&workspace.sockets.join(format!("{}.f", found.id))).ok());
+        let reuse = found.as_ref().is_some_and(|found| fits(found) && !found.outdated) && passed.is_some();
+        let listener = match passed {
+            Some(listener) => TcpListener::from(listener),
+            None => {
+                if let Some(found) = &found {
+                    found.process.terminate();
+                }
+                bind(&settings, &mut note)?
+            }
+        };
+        let address = listener.local_addr().ok();
+        let settings = GatewaySettings { address, ..settings };
+        if settings != kept {
+            db.set_setting("gateway", &settings).await?;
+        }
+        let inner = Arc::new(Inner {
+            workspace: workspace.clone(),
+            program,
+            build,
+            settings,
+            listener: listener.into(),
+            note,
+            current: watch::Sender::new(None),
+            stop: watch::Sender::new(false),
+        });
+        let supervised = Arc::clone(&inner).supervise(found, reuse);
+        Ok((Self { inner }, supervised))
+    }
+
+    /// `http://HOST:PORT`, as clients on this machine reach it.
+    pub(crate) fn url(&self) -> String {
+        let scheme = self.info().scheme;
+        let address = self.inner.settings.address.unwrap_or(USUAL);
+        let host = if address.ip().is_unspecified() {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
+        } else {
+            address
+        };
+        format!("{scheme}://{host}")
+    }
+
+    pub(crate) fn info(&self) -> GatewayInfo {
+        GatewayInfo {
+            pid: self.inner.current.borrow().as_ref().map(|current| current.pid),
+            address: self.inner.settings.address.map(|address| address.to_string()),
+            scheme: if self.inner.settings.tls.is_some() { "https" } else { "http" }.to_owned(),
+            certificate: self.inner.settings.tls.as_ref().map(|(path, _)| path.display().to_string()),
+            note: self.inner.note.clone(),
+        }
+    }
+
+    /// Tells the gateway where a service's requests go; returns once it has kept that.
+    pub(crate) async fn put(&self, document: &RouteDocument) -> Result<RouteAcknowledgement> {
+        let body = serde_json::to_vec(document).unwrap_or_default();
+        let answer = self.ask(Method::PUT, &document.service, body).await?;
+        serde_json::from_slice(&answer.1)
+            .map_err(|error| Problem::failed("the gateway's answer cannot be read").because(&error))
+    }
+
+    /// What the gateway was last told.
+    pub(crate) async fn get(&self, service: &str) -> Result<Option<RouteDocument>> {
+        match self.ask(Method::GET, service, vec![]).await {
+            Ok((_, body)) => Ok(serde_json::from_slice(&body).ok()),
+            Err(problem) if problem.status == 404 => Ok(None),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Takes a service off the gateway.
+    pub(crate) async fn remove(&self, service: &str) -> Result<()> {
+        self.ask(Method::DELETE, service, vec![]).await.map(drop)
+    }
+
+    /// Services the gateway has routes for.
+    pub(crate) async fn routed(&self) -> Result<Vec<String>> {
+        let (_, body) = self.ask_path(Method::GET, "/routes", vec![]).await?;
+        let all: serde_json::Map<_, _> = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(all.keys().cloned().collect())
+    }
+
+    /// Ends the gateway: it answers what it has.
+    pub(crate) fn stop(&self) {
+        self.inner.stop.send_replace(true);
+    }
+
+    async fn ask(&self, method: Method, service: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>)> {
+        self.ask_path(method, &format!("/routes/{service}"), body).await
+    }
+
+    /// Asks until the gateway answers; one that was killed meanwhile is replaced by then.
+    async fn ask_path(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>)> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let admin = self.admin().await?;
+            let asked = admin.ask(Ask::send(method.clone(), path, body.clone())).await;
+            match asked {
+                Ok((status, body)) if status < 400 => return Ok((status, body.to_vec())),
+                Ok((status, body)) => {
+                    let failure = serde_json::from_slice::<FailureBody>(&body).map(|body| body.error);
+                    let failure = failure.unwrap_or_else(|_| Failure::new("the gateway refused"));
+                    return Err(Problem { status, failure });
+                }
+                Err(error) if Instant::now() > until => {
+                    return Err(Problem::failed("cannot tell the gateway its routes").because(&error));
+                }
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+
+    async fn admin(&self) -> Result<Address> {
+        let mut current = self.inner.current.subscribe();
+        let up = tokio::time::timeout(PATIENCE, current.wait_for(Option::is_some)).await;
+        match up {
+            Ok(Ok(current)) => {
+                Ok(Address::Unix(current.as_ref().map(|current| current.admin.clone()).unwrap_or_default()))
+            }
+            _ => {
+                let log = self.inner.workspace.logs().join("gateway.log");
+                Err(Problem::failed("the gateway does not start")
+                    .hint(format!("its log is {}", log.display())))
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Keeps one gateway running until told to stop.
+    async fn supervise(self: Arc<Self>, found: Option<Found>, reuse: bool) {
+        let mut old = found;
+        let mut running = old.take_if(|_| reuse).map(|found| (found.process, found.id));
+        let mut pause = BACKOFF;
+        let mut stop = self.stop.subscribe();
+        while !*stop.borrow_and_update() {
+            let began = Instant::now();
+            let (mut process, id) = match running.take() {
+                Some(running) => running,
+                None => match self.start() {
+                    Ok(started) => started,
+                    Err(error) => {
+                        tracing::error!("cannot start the gateway: {error}");
+                        tokio::time::sleep(pause).await;
+                        continue;
+                    }
+                },
+            };
+            let admin = self.workspace.sockets.join(format!("{id}.a"));
+            let address = Address::unix(&admin);
+            let ended = tokio::select! {
+                () = ready(&address) => false,
+                _ = process.ended() => true,
+            };
+            if !ended {
+                self.current.send_replace(Some(Current { pid: process.pid(), admin: admin.clone() }));
+                // Both have the socket: what the old one accepted it answers, everything else is the new one's.
+                if let Some(old) = old.take() {
+                    old.process.terminate();
+                }
+                let exit = tokio::select! {
+                    exit = process.ended() => Some(exit),
+                    () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
+                };
+                match exit {
+                    Some(exit) => tracing::warn!("the gateway ended: {exit}"),
+                    None => {
+                        process.terminate();
+                        process.ended().await;
+                    }
+                }
+            }
+            self.current.send_replace(None);
+            for end in ["a", "f"] {
+                let _ = std::fs::remove_file(self.workspace.sockets.join(format!("{id}.{end}")));
+            }
+            if began.elapsed() < STEADY && !*stop.borrow() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(STEADY);
+            } else {
+                pause = BACKOFF;
+            }
+        }
+    }
+
+    fn start(&self) -> std::io::Result<(Process, String)> {
+        let id = format!("g{}", random_id());
+        let socket = |end: &str| self.workspace.sockets.join(format!("{id}.{end}"));
+        let mut arguments: Vec<OsString> = vec!["gateway".into()];
+        let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
+        add("--gateway", format!("{}/{id}", self.workspace.id).into());
+        add("--admin", socket("a").into());
+        add("--pass", socket("f").into());
+        add("--routes", self.workspace.routes().into());
+        let log = self.workspace.logs().join("gateway.log");
+        add("--log-file", log.clone().into());
+        if let Some((certificate, key)) = &self.settings.tls {
+            add("--tls-cert", certificate.clone().into());
+            add("--tls-key", key.clone().into());
+        }
+        let stdin = Some(self.listener.try_clone()?);
+        let process = Process::start(Launch { program: &self.program, arguments, log: &log, stdin })?;
+        tracing::info!(pid = process.pid(), build = %self.build, "started the gateway");
+        Ok((process, id))
+    }
+}
+
+/// The gateway of this workspace that runs, if one does; further ones are ended.
+async fn find(workspace: &Workspace, build: &Build) -> Option<Found> {
+    let prefix = format!("{}/", workspace.id);
+    let mut found: Option<Found> = None;
+    for (process, value) in Process::find("--gateway", &prefix).ok()? {
+        let Some(id) = value.strip_prefix(&prefix).map(str::to_owned) else { continue };
+        let admin = Address::Unix(workspace.sockets.join(format!("{id}.a")));
+        let identity = tokio::time::timeout(PATIENCE, admin.ask(Ask::get("/identity"))).await;
+        let identity = identity.ok().and_then(|answer| answer.ok()).map(|(_, body)| body);
+        let identity: serde_json::Value =
+            identity.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
+        let draining = identity["draining"] != false;
+        if draining {
+            process.terminate();
+            continue;
+        }
+        let theirs = identity["build"].as_str().and_then(Build::parse);
+        let outdated = theirs.is_none_or(|theirs| theirs < *build);
+        match &found {
+            Some(_) => process.terminate(),
+            None => found = Some(Found { process, id, outdated }),
+        }
+    }
+    found
+}
+
+async fn ready(admin: &Address) {
+    loop {
+        let asked = tokio::time::timeout(PATIENCE, admin.ask(Ask::get("/ready"))).await;
+        if matches!(asked, Ok(Ok((200, _)))) {
+            return;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Binds the address that was chosen, or the usual one, or, where that is taken, any.
+fn bind(settings: &GatewaySettings, note: &mut Option<String>) -> Result<TcpListener> {
+    let wanted = settings.address.unwrap_or(USUAL);
+    let taken = match bind_tcp(wanted) {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    if settings.chosen {
+        return Err(Problem::invalid("cannot open the gateway's address")
+            .because(&taken)
+            .hint("choose another one: `drisse up --gateway ADDRESS:PORT`"));
+    }
+    let any = SocketAddr::new(wanted.ip(), 0);
+    let listener = bind_tcp(any)
+        .map_err(|error| Problem::failed("cannot open an address for the gateway").because(&error))?;
+    let address = listener.local_addr().unwrap_or(any);
+    *note = Some(format!("{wanted} is taken: the gateway listens on {address}"));
+    Ok(listener)
+}

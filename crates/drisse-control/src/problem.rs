@@ -1,0 +1,84 @@
+//! What went wrong in the control plane: whose it is, and what to do about it.
+
+use drisse_wire::control::Failure;
+
+/// A failure and the HTTP status it is told with: 4xx the caller can mend, 5xx we failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Problem {
+    pub(crate) status: u16,
+    pub(crate) failure: Failure,
+}
+
+impl Problem {
+    pub(crate) fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, failure: Failure { internal: status >= 500, ..Failure::new(message) } }
+    }
+
+    /// The request makes no sense, or does not fit what is there.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(400, message)
+    }
+
+    /// What is named does not exist.
+    pub(crate) fn absent(message: impl Into<String>) -> Self {
+        Self::new(404, message)
+    }
+
+    /// What is there stands against it.
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(409, message)
+    }
+
+    /// We failed, or this machine did.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(500, message)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.failure = self.failure.hint(hint);
+        self
+    }
+
+    /// Adds an error and what led to it.
+    pub(crate) fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let cause = Failure::of(error);
+        self.failure.causes.push(cause.message);
+        self.failure.causes.extend(cause.causes);
+        self
+    }
+
+    /// Puts what was attempted in front.
+    pub(crate) fn context(mut self, what: impl Into<String>) -> Self {
+        self.failure = self.failure.context(what);
+        self
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        let full = error.as_database_error().is_some_and(|error| error.message().contains("disk is full"));
+        let problem = Self::failed("the workspace's database refused").because(&error);
+        if full { problem.hint("free some room on the disk of the workspace") } else { problem }
+    }
+}
+
+impl From<drisse_registry::StoreError> for Problem {
+    fn from(error: drisse_registry::StoreError) -> Self {
+        let failure = Failure { hint: error.hint(), ..Failure::of(&error) };
+        let theirs = matches!(error, drisse_registry::StoreError::Changed { .. });
+        Self { status: if theirs { 400 } else { 500 }, failure: Failure { internal: !theirs, ..failure } }
+    }
+}
+
+impl From<drisse_registry::InspectError> for Problem {
+    fn from(error: drisse_registry::InspectError) -> Self {
+        Self { status: 400, failure: Failure { hint: error.hint(), ..Failure::of(&error) } }
+    }
+}
+
+impl From<drisse_core::TargetError> for Problem {
+    fn from(error: drisse_core::TargetError) -> Self {
+        let failure = Failure { hint: error.hint.clone(), internal: true, ..Failure::of(&error) };
+        Self { status: 500, failure }
+    }
+}

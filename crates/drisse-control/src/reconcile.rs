@@ -1,0 +1,373 @@
+//! Bringing what is there to what is wanted: one task per service, woken by changes, each round from
+//! the beginning, so that it does not matter what was missed.
+
+use crate::control::Control;
+use crate::db::Result;
+use crate::db::services::{RevisionRow, ServiceRow};
+use crate::keys;
+use drisse_core::{
+    Death, Event, EventSink, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, ServiceSpec,
+    Target, Wanted, failure, routes,
+};
+use drisse_wire::control::{Failure, ServiceState};
+use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Notify, broadcast, watch};
+
+/// Without any change a service is still looked at this often.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// After a round that failed the next one waits this long, doubled each time …
+const RETRY: Duration = Duration::from_millis(100);
+
+/// … up to this.
+const MAX_RETRY: Duration = Duration::from_secs(10);
+
+/// A target that says nothing for this long is told as failing.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A replica that is not ready by then is replaced.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A service's task, as others see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Actor {
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) seen: watch::Receiver<Seen>,
+    pub(crate) events: broadcast::Sender<String>,
+}
+
+/// What the last round saw.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Of what was wanted then.
+    pub(crate) generation: u64,
+    /// Whether everything is as it was wanted.
+    pub(crate) converged: bool,
+    /// Whether the service is gone.
+    pub(crate) removed: bool,
+    /// Why waiting is in vain.
+    pub(crate) hopeless: Option<Death>,
+    /// Why the round could not be finished.
+    pub(crate) error: Option<Failure>,
+    /// Whether another round cannot help.
+    pub(crate) permanent: bool,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) in_use: BTreeSet<ReplicaId>,
+    /// Replicas of the wanted revision that take requests.
+    pub(crate) ready: u32,
+}
+
+/// Events of one service, for whoever waits for it.
+struct Told<'a>(&'a broadcast::Sender<String>);
+
+impl EventSink for Told<'_> {
+    fn event(&self, event: Event) {
+        // Nobody waiting is fine.
+        let _ = self.0.send(event.0);
+    }
+}
+
+/// One service's task.
+pub(crate) struct Reconciler {
+    control: Arc<Control>,
+    name: ServiceName,
+    wake: Arc<Notify>,
+    seen: watch::Sender<Seen>,
+    events: broadcast::Sender<String>,
+    /// What the gateway has confirmed.
+    routed: Option<RouteDocument>,
+}
+
+/// Why a round was not finished.
+struct Unfinished {
+    failure: Failure,
+    permanent: bool,
+}
+
+impl Reconciler {
+    pub(crate) fn start(control: &Arc<Control>, name: ServiceName) -> Actor {
+        let (seen, watched) = watch::channel(Seen::default());
+        let (events, _) = broadcast::channel(256);
+        let wake = Arc::new(Notify::new());
+        let actor = Actor { wake: Arc::clone(&wake), seen: watched, events: events.clone() };
+        let task = Self { control: Arc::clone(control), name, wake, seen, events, routed: None };
+        control.runtime.spawn(task.run());
+        actor
+    }
+
+    async fn run(mut self) {
+        let mut retry = RETRY;
+        let mut stopping = self.control.stopping();
+        loop {
+            let again = match self.round().await {
+                Ok(again) => {
+                    retry = RETRY;
+                    again.map_or(RESYNC, |at| at.duration_since(SystemTime::now()).unwrap_or_default())
+                }
+                Err(unfinished) => {
+                    tracing::warn!(service = %self.name, "{}", unfinished.failure.message);
+                    self.seen.send_modify(|seen| {
+                        seen.converged = false;
+                        seen.permanent = unfinished.permanent;
+                        seen.error = Some(unfinished.failure);
+                    });
+                    retry = (retry * 2).min(MAX_RETRY);
+                    retry
+                }
+            };
+            if self.seen.borrow().removed {
+                self.control.forget_actor(&self.name);
+                return;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(again.max(Duration::from_millis(1))) => {}
+                _ = stopping.wait_for(Option::is_some) => return,
+            }
+        }
+    }
+
+    /// Looks, routes, acts. When to come again though nothing changes.
+    async fn round(&mut self) -> std::result::Result<Option<SystemTime>, Unfinished> {
+        let db = &self.control.db;
+        let Some(service) = db.service(self.name.as_str()).await? else {
+            self.seen.send_modify(|seen| seen.removed = true);
+            return Ok(None);
+        };
+        let target = self.control.target(&service.target)?;
+        if service.deleting {
+            self.remove(&*target).await?;
+            return Ok(None);
+        }
+        let revision = db.revision(self.name.as_str(), service.revision).await?;
+        let revision = revision.ok_or_else(|| {
+            Unfinished::from(crate::problem::Problem::failed(format!(
+                "revision {} of service `{}` is missing from the database",
+                service.revision, self.name
+            )))
+        })?;
+        if self.routed.is_none() {
+            self.routed = self.control.gateway.get(self.name.as_str()).await?;
+        }
+        let mut spec = self.spec(&service, &revision);
+        let listed = tokio::time::timeout(PATIENCE, target.list(Some(&self.name))).await;
+        let have = listed.map_err(|_| Unfinished {
+            failure: Failure::new(format!("target `{}` does not answer", service.target)),
+            permanent: false,
+        })??;
+        self.route(&service, &revision, &spec, &have).await?;
+        spec.in_use = self.in_use();
+        self.look(&service, &revision, &spec, have).await?;
+        let again = target.apply(&spec, &Told(&self.events)).await?;
+        // What the steps changed is told by the target; what they removed at once is not.
+        Ok(again)
+    }
+
+    fn in_use(&self) -> BTreeSet<ReplicaId> {
+        let replicas = self.routed.iter().flat_map(|document| &document.revisions);
+        replicas.flat_map(|revision| &revision.replicas).filter_map(|r| ReplicaId::new(&r.id)).collect()
+    }
+
+    fn spec(&self, service: &ServiceRow, revision: &RevisionRow) -> ServiceSpec {
+        let digests = if revision.auth { keys::digests(service) } else { vec![] };
+        let wanted = Wanted {
+            revision: RevisionSpec {
+                service: self.name.clone(),
+                revision: revision.revision,
+                model_version: revision.version.to_string(),
+                digest: revision.digest.clone(),
+                package: revision.package.clone(),
+                keys: digests,
+                max_wait: Duration::from_millis(revision.max_wait_ms),
+                scoring_timeout: Duration::from_millis(revision.scoring_timeout_ms),
+            },
+            replicas: service.replicas,
+            weight: 1,
+        };
+        ServiceSpec {
+            service: self.name.clone(),
+            wanted: if service.active { vec![wanted] } else { vec![] },
+            in_use: self.in_use(),
+            start_timeout: START_TIMEOUT,
+        }
+    }
+
+    /// Tells the gateway where requests go, where that has changed, and waits until it has kept it.
+    async fn route(
+        &mut self,
+        service: &ServiceRow,
+        revision: &RevisionRow,
+        spec: &ServiceSpec,
+        have: &[Replica],
+    ) -> std::result::Result<(), Unfinished> {
+        let groups = routes(spec, have);
+        let replica = |replica: &&Replica| match &replica.state {
+            ReplicaState::Ready { address, concurrency, .. } => Some(RouteReplica {
+                id: replica.id.to_string(),
+                address: address.clone(),
+                concurrency: *concurrency,
+            }),
+            _ => None,
+        };
+        let revisions = groups.iter().map(|group| RouteRevision {
+            revision: group.revision,
+            weight: group.weight,
+            replicas: group.replicas.iter().filter_map(replica).collect(),
+        });
+        let generation = self.routed.as_ref().map_or(0, |document| document.generation);
+        let mut document = RouteDocument {
+            service: self.name.to_string(),
+            generation,
+            keys: if revision.auth { keys::digests(service) } else { vec![] },
+            max_wait_ms: revision.max_wait_ms,
+            scoring_timeout_ms: revision.scoring_timeout_ms,
+            revisions: revisions.collect(),
+        };
+        if self.routed.as_ref() == Some(&document) {
+            return Ok(());
+        }
+        document.generation += 1;
+        match self.control.gateway.put(&document).await {
+            Ok(_) => {
+                let count: usize = document.revisions.iter().map(|revision| revision.replicas.len()).sum();
+                if count > 0 {
+                    let numbers: Vec<_> =
+                        document.revisions.iter().map(|revision| revision.revision.to_string()).collect();
+                    let numbers = numbers.join(", ");
+                    let text = format!("requests go to revision {numbers} ({count} replicas)");
+                    Told(&self.events).event(Event(text));
+                }
+                self.routed = Some(document);
+                Ok(())
+            }
+            Err(problem) => {
+                // What the gateway has is read again in the next round.
+                self.routed = None;
+                Err(problem.into())
+            }
+        }
+    }
+
+    /// Says how the service is.
+    async fn look(
+        &mut self,
+        service: &ServiceRow,
+        revision: &RevisionRow,
+        spec: &ServiceSpec,
+        have: Vec<Replica>,
+    ) -> std::result::Result<(), Unfinished> {
+        let ours = |replica: &&Replica| replica.revision == revision.revision && !replica.outdated;
+        let serving = |replica: &&Replica| replica.is_ready() && spec.in_use.contains(&replica.id);
+        let ready = have.iter().filter(ours).filter(serving).count();
+        let confirmed = have.iter().filter(serving).all(|replica| {
+            matches!(replica.state, ReplicaState::Ready { keys_confirmed: true, .. }) || !revision.auth
+        });
+        let complete = if service.active {
+            ready == service.replicas as usize && spec.in_use.len() == ready
+        } else {
+            spec.in_use.is_empty() && !have.iter().any(Replica::is_up)
+        };
+        let converged = complete && confirmed;
+        let hopeless = failure(spec, &have).cloned();
+        let death = have.iter().filter_map(Replica::death).max_by_key(|death| death.at);
+        let waiting = self.control.is_changing(self.name.as_str());
+        let (state, error) = match service.state {
+            ServiceState::Failed => (ServiceState::Failed, service.error.clone()),
+            state if waiting => (state, service.error.clone()),
+            _ if converged => (ServiceState::Ready, None),
+            _ => (ServiceState::Degraded, death.map(crate::deploy::died)),
+        };
+        if (state, &error) != (service.state, &service.error) {
+            let generation = service.generation;
+            self.control.db.set_state(self.name.as_str(), generation, state, error.as_ref()).await?;
+        }
+        self.seen.send_replace(Seen {
+            generation: service.generation,
+            converged,
+            removed: false,
+            hopeless,
+            error: None,
+            permanent: false,
+            replicas: have,
+            in_use: spec.in_use.clone(),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+        });
+        Ok(())
+    }
+
+    /// First no request goes there, then nothing runs there, then it is forgotten.
+    async fn remove(&mut self, target: &dyn Target) -> std::result::Result<(), Unfinished> {
+        self.control.gateway.remove(self.name.as_str()).await?;
+        target.remove(&self.name).await?;
+        self.control.db.forget_service(self.name.as_str()).await?;
+        self.seen.send_modify(|seen| seen.removed = true);
+        Ok(())
+    }
+}
+
+impl From<crate::problem::Problem> for Unfinished {
+    fn from(problem: crate::problem::Problem) -> Self {
+        Self { failure: problem.failure, permanent: false }
+    }
+}
+
+impl From<drisse_core::TargetError> for Unfinished {
+    fn from(error: drisse_core::TargetError) -> Self {
+        let permanent = error.permanent;
+        Self { permanent, ..crate::problem::Problem::from(error).into() }
+    }
+}
+
+impl Control {
+    /// The service's task, started where it does not run yet.
+    pub(crate) fn actor(self: &Arc<Self>, name: &ServiceName) -> Actor {
+        let mut actors = self.actors();
+        let start = || Reconciler::start(self, name.clone());
+        actors.entry(name.as_str().to_owned()).or_insert_with(start).clone()
+    }
+
+    /// Starts a task for every service, and wakes them when targets say so.
+    pub(crate) async fn reconcile_all(self: &Arc<Self>) -> Result<()> {
+        use futures_util::StreamExt;
+        for target in self.targets.values() {
+            let (control, mut changes) = (Arc::clone(self), target.changes());
+            self.runtime.spawn(async move {
+                while let Some(name) = changes.next().await {
+                    let actor = control.actors().get(name.as_str()).cloned();
+                    if let Some(actor) = actor {
+                        actor.wake.notify_one();
+                    }
+                }
+            });
+        }
+        for name in self.db.service_names().await? {
+            if let Ok(name) = name.parse() {
+                self.actor(&name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is there and belongs to no service: left by a service that was deleted while the
+    /// control plane was killed.
+    pub(crate) async fn remove_orphans(self: &Arc<Self>) -> Result<()> {
+        let known: BTreeSet<_> = self.db.service_names().await?.into_iter().collect();
+        for name in self.gateway.routed().await? {
+            if !known.contains(&name) {
+                self.gateway.remove(&name).await?;
+            }
+        }
+        for target in self.targets.values() {
+            let Ok(Ok(all)) = tokio::time::timeout(PATIENCE, target.list(None)).await else { continue };
+            let orphans: BTreeSet<_> = all.into_iter().map(|replica| replica.service).collect();
+            for orphan in orphans.iter().filter(|name| !known.contains(name.as_str())) {
+                tracing::warn!(service = %orphan, "belongs to no service: removed");
+                target.remove(orphan).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! The workspace's folder: where everything in it lies, and that one control plane at a time has it.
+
+use crate::db::Result;
+use crate::problem::Problem;
+use drisse_net::{hex, runtime_folder};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A workspace's folder, and the short one for its sockets.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    /// Absolute, without links.
+    pub root: PathBuf,
+    /// Names it in arguments of processes and in the sockets' folder.
+    pub id: String,
+    /// Where its sockets are.
+    pub sockets: PathBuf,
+}
+
+/// Held by the control plane as long as it lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "unlocked when it is closed")] File);
+
+impl Workspace {
+    /// Opens the folder, and makes it, for this user alone, where there is none.
+    pub fn open(root: &Path) -> std::io::Result<Self> {
+        if !root.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        }
+        let root = root.canonicalize()?;
+        let mode = fs::metadata(&root)?.permissions().mode();
+        if mode & 0o077 != 0 && !root.join("drisse.db").exists() && fs::read_dir(&root)?.next().is_none() {
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
+        }
+        let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+        let id = hex(&digest)[..10].to_owned();
+        Ok(Self { sockets: runtime_folder(&id)?, id, root })
+    }
+
+    /// The control API's socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.sockets.join("control")
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("drisse.db")
+    }
+
+    /// Models.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Keys and logs of services.
+    pub fn services(&self) -> PathBuf {
+        self.root.join("services")
+    }
+
+    /// The gateway's routes.
+    pub fn routes(&self) -> PathBuf {
+        self.root.join("routes")
+    }
+
+    /// The daemons' logs.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// The token of the control API over TCP.
+    pub fn token(&self) -> PathBuf {
+        self.root.join("control.token")
+    }
+
+    /// Takes the workspace for this process; refused while another control plane has it.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        let path = self.root.join("control.lock");
+        let open = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = open.map_err(|error| {
+            Problem::failed(format!("cannot write in the workspace {}", self.root.display())).because(&error)
+        })?;
+        file.try_lock().map_err(|_| {
+            Problem::conflict(format!("another control plane has the workspace {}", self.root.display()))
+                .hint("`drisse status` shows it")
+        })?;
+        for folder in [self.services(), self.routes(), self.logs()] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| {
+                Problem::failed(format!("cannot make {}", folder.display())).because(&error)
+            })?;
+        }
+        Ok(Lock(file))
+    }
+}

@@ -1,0 +1,377 @@
+//! What manages models and services.
+
+use super::serve::address;
+use crate::units::duration;
+use clap::{Args, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// A model file or folder (with a `/` or an extension), or a registered NAME[:VERSION]
+    pub(crate) model: String,
+    /// The service's name [default: the model's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where it runs [default: local]
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: ServiceOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// The service
+    pub(crate) service: String,
+    /// A model file or folder, or a registered NAME[:VERSION] [default: the one it has]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: ServiceOptions,
+}
+
+/// An option that is not given keeps its value.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServiceOptions {
+    /// How many scoring servers [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas: Option<u32>,
+    /// Ask for a key (the default)
+    #[arg(long, conflicts_with = "no_auth")]
+    pub(crate) auth: bool,
+    /// Let everybody score who can reach the gateway
+    #[arg(long)]
+    pub(crate) no_auth: bool,
+    /// Tags of the service; those given replace all
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) tags: Vec<(String, String)>,
+    /// A /score body that is kept with the model, instead of the sample.json beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sample: Option<PathBuf>,
+    /// Refuse a request when it would wait longer than this [default: 500ms]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) max_wait: Option<Duration>,
+    /// The longest a request may take [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) scoring_timeout: Option<Duration>,
+    /// How long this may take before what was before is wanted again [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Return at once; `drisse operations` shows how it goes
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Deploy although the model's inputs or outputs have changed
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The service
+    pub(crate) service: String,
+    /// Which revision [default: the one before]
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+    /// How long this may take [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Return at once
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// The service
+    pub(crate) service: String,
+    /// Return at once
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Score {
+    /// The service
+    pub(crate) service: String,
+    /// The request's body, as /score takes it; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "sample")]
+    pub(crate) file: Option<PathBuf>,
+    /// Score the sample that is kept with the model (the default)
+    #[arg(long)]
+    pub(crate) sample: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Services {
+    #[command(subcommand)]
+    pub(crate) command: Option<ServicesCommand>,
+    #[command(flatten)]
+    pub(crate) filter: ServiceFilter,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServicesCommand {
+    /// Show a service, its revisions and what runs
+    Show {
+        /// The service
+        service: String,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ServiceFilter {
+    /// Only those on this target
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Only those in this state, such as Ready
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// Only those that serve this model: NAME or NAME:VERSION
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Only those with this tag
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) tag: Option<String>,
+    #[command(flatten)]
+    pub(crate) page: Page,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Page {
+    /// At most this many [default: 50]
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u32>,
+    /// Go on where the page before ended
+    #[arg(long, value_name = "LAST")]
+    pub(crate) after: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The service
+    pub(crate) service: String,
+    /// Go on with lines to come, across restarts and updates
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The last lines that are there
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) lines: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    /// The service
+    pub(crate) service: String,
+    /// Print the primary key as a header, for `curl -H @<(drisse keys SERVICE --header)`
+    #[arg(long, conflicts_with_all = ["regenerate", "set"])]
+    pub(crate) header: bool,
+    /// Replace a key by a new one; done once everything has confirmed it
+    #[arg(long, value_name = "KEY", value_enum)]
+    pub(crate) regenerate: Option<WhichKey>,
+    /// Replace a key by one of your own, read from standard input: it must not stand in a command line
+    #[arg(long, value_name = "KEY", value_enum, conflicts_with = "regenerate")]
+    pub(crate) set: Option<WhichKey>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum WhichKey {
+    Primary,
+    Secondary,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Models {
+    #[command(subcommand)]
+    pub(crate) command: Option<ModelsCommand>,
+    #[command(flatten)]
+    pub(crate) filter: ModelFilter,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ModelFilter {
+    /// Only versions of this model
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Only those with this tag
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) tag: Option<String>,
+    /// Only those with this property
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) property: Option<String>,
+    /// Only those made with this framework
+    #[arg(long)]
+    pub(crate) framework: Option<String>,
+    #[command(flatten)]
+    pub(crate) page: Page,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Register a model file or folder; the same files are the same version
+    Register {
+        /// The file or folder
+        path: PathBuf,
+        /// The model's name [default: the file's]
+        #[arg(long)]
+        name: Option<String>,
+        /// Tags; those given replace all
+        #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
+        tags: Vec<(String, String)>,
+        /// Properties, which are only ever added
+        #[arg(long = "property", value_name = "KEY=VALUE", value_parser = pair)]
+        properties: Vec<(String, String)>,
+        /// A /score body, instead of the sample.json beside the model
+        #[arg(long, value_name = "FILE")]
+        sample: Option<PathBuf>,
+    },
+    /// Show a version, the newest unless one is named
+    Show {
+        /// NAME[:VERSION]
+        model: String,
+    },
+    /// Change tags, add properties
+    Tag {
+        /// NAME[:VERSION]
+        model: String,
+        /// Tags to set
+        #[arg(value_name = "KEY=VALUE", value_parser = pair)]
+        tags: Vec<(String, String)>,
+        /// Tags to remove
+        #[arg(long, value_name = "KEY")]
+        remove: Vec<String>,
+        /// Properties to add
+        #[arg(long = "property", value_name = "KEY=VALUE", value_parser = pair)]
+        properties: Vec<(String, String)>,
+    },
+    /// Read every byte that is kept and compare it with its digest
+    Verify {
+        /// NAME[:VERSION] [default: all]
+        model: Option<String>,
+    },
+    /// Delete a version that no service uses
+    Delete {
+        /// NAME[:VERSION]
+        model: String,
+    },
+    /// Remove blobs that no registered model has
+    Prune,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Targets {
+    #[command(subcommand)]
+    pub(crate) command: Option<TargetsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TargetsCommand {
+    /// Show a target
+    Show {
+        /// Its name
+        target: String,
+    },
+    /// Say whether a target can be used; exits with 1 where it cannot
+    Check {
+        /// Its name
+        target: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Operations {
+    #[command(subcommand)]
+    pub(crate) command: Option<OperationsCommand>,
+    /// Only those of this service or model
+    #[arg(long)]
+    pub(crate) subject: Option<String>,
+    #[command(flatten)]
+    pub(crate) page: Page,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationsCommand {
+    /// Follow an operation to its end
+    Show {
+        /// Its number
+        id: i64,
+    },
+    /// End an operation before it is done; what was before is wanted again
+    Cancel {
+        /// Its number
+        id: i64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Model file or folder
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Up {
+    /// Where requests are taken [default: as before, at first 127.0.0.1:4790]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub(crate) gateway: Option<SocketAddr>,
+    /// Certificate chain the gateway serves HTTPS with, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Also serve the control API here, for who has the token in control.token
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub(crate) control: Option<SocketAddr>,
+    /// Certificate chain of the control API, in PEM; needed beyond this machine
+    #[arg(long, value_name = "FILE", requires_all = ["control_key", "control"])]
+    pub(crate) control_cert: Option<PathBuf>,
+    /// That certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "control_cert")]
+    pub(crate) control_key: Option<PathBuf>,
+    /// Start at boot: install a systemd unit
+    #[arg(long)]
+    pub(crate) boot: bool,
+    /// Write the unit to this file instead of installing it
+    #[arg(long, value_name = "FILE", requires = "boot")]
+    pub(crate) unit: Option<PathBuf>,
+    /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
+    #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Control {
+    #[command(flatten)]
+    pub(crate) up: Up,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gateway {
+    /// WORKSPACE/ID
+    #[arg(long)]
+    pub(crate) gateway: String,
+    #[arg(long)]
+    pub(crate) admin: PathBuf,
+    #[arg(long)]
+    pub(crate) pass: PathBuf,
+    #[arg(long)]
+    pub(crate) routes: PathBuf,
+    #[arg(long)]
+    pub(crate) log_file: PathBuf,
+    #[arg(long)]
+    pub(crate) tls_cert: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("KEY=VALUE is wanted".to_owned()),
+    }
+}

@@ -1,0 +1,59 @@
+//! `drisse control`: the daemon that `up`, and every command that needs it, starts.
+
+use crate::cli;
+use crate::connect::{Place, VERSION};
+use crate::failure::Failure;
+use crate::{logs, wiring};
+use anyhow::Context;
+use drisse_control::{Config, ControlError, GatewaySettings, TcpApi};
+use drisse_net::Build;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Failure> {
+    let workspace = place.folder()?.clone();
+    let up = &arguments.up;
+    // Whatever a terminal it was started from does, it stays.
+    let _ = rustix::process::setsid();
+    std::fs::create_dir_all(workspace.logs()).context("cannot make the folder for logs")?;
+    logs::write_to(&workspace.logs().join("control.log"))?;
+    let program = std::env::current_exe().context("cannot find this program's file")?;
+    let build = Build::current(VERSION);
+    let pair = |certificate: &Option<_>, key: &Option<_>| certificate.clone().zip(key.clone());
+    let changes = up.gateway.is_some() || up.tls_cert.is_some();
+    let gateway = changes.then(|| GatewaySettings {
+        address: up.gateway,
+        chosen: up.gateway.is_some(),
+        tls: pair(&up.tls_cert, &up.tls_key),
+    });
+    let tcp = up.control.map(|address| TcpApi { address, tls: pair(&up.control_cert, &up.control_key) });
+    let library = up.onnxruntime.clone();
+    let config =
+        Config { workspace, version: VERSION, build: build.clone(), program: program.clone(), gateway, tcp };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+        let stop = async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = hangup.recv() => {}
+                }
+            }
+        };
+        let targets = |workspace: &drisse_control::Workspace, store: &drisse_registry::Store| {
+            wiring::targets(workspace, store, &program, &build, library)
+        };
+        Ok::<_, anyhow::Error>(drisse_control::run(config, targets, stop).await)
+    })?;
+    // Blocking work may still be reading a model: what it wrote is collected at the next start.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(ControlError(failure)) => Err(failure.into()),
+    }
+}

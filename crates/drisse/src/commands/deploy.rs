@@ -1,0 +1,274 @@
+//! `drisse deploy`, `update` and `rollback`: ask for it, follow it, score the sample, show the endpoint.
+
+use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update};
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::follow::{Left, follow};
+use crate::{printer, units};
+use anyhow::Context;
+use drisse_wire::client::{Client, ClientError};
+use drisse_wire::control::{DeployRequest, Keys, ModelChoice, Operation, RollbackRequest, Service};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// A sample this short stands in the line to paste; an answer this long is shown whole.
+const MAX_INLINE: usize = 240;
+
+pub(crate) async fn deploy(place: &Place, arguments: &Deploy, output: Output) -> Result<ExitCode, Failure> {
+    let early = choose_file(&arguments.model)?;
+    let client = place.connect().await?;
+    let model = choose(&client, &arguments.model, early).await?;
+    let mut request = request(&arguments.options, Some(model))?;
+    request.name.clone_from(&arguments.name);
+    request.target.clone_from(&arguments.target);
+    let operation = client.deploy(&request).await?;
+    finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
+}
+
+pub(crate) async fn update(place: &Place, arguments: &Update, output: Output) -> Result<ExitCode, Failure> {
+    let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
+    let client = place.connect().await?;
+    let model = match &arguments.model {
+        Some(model) => Some(choose(&client, model, early).await?),
+        None => None,
+    };
+    let request = request(&arguments.options, model)?;
+    let operation = client.update(&arguments.service, &request).await?;
+    finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
+}
+
+pub(crate) async fn rollback(
+    place: &Place,
+    arguments: &Rollback,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let client = place.connect().await?;
+    let timeout_ms = arguments.timeout.map(milliseconds);
+    let request = RollbackRequest { revision: arguments.revision, timeout_ms };
+    let operation = client.rollback(&arguments.service, request).await?;
+    let options = ServiceOptions { no_wait: arguments.no_wait, ..ServiceOptions::default() };
+    finish(place, &client, operation, &options, None, output).await
+}
+
+/// A path has a `/` or an extension; anything else may be a registered model. Files are checked before
+/// the control plane is asked, so that a wrong one is told even where nothing runs.
+fn choose_file(text: &str) -> Result<Option<PathBuf>, Failure> {
+    if text.starts_with("oci://") {
+        return Err(Failure::new(format!("cannot deploy {text}: models are not pulled from registries yet"))
+            .hint("download the file, and deploy that"));
+    }
+    let path = Path::new(text);
+    if !text.contains('/') && path.extension().is_none() {
+        return Ok(None);
+    }
+    let absolute = std::path::absolute(path).context("cannot find the current folder")?;
+    drisse_registry::ModelSource::open(path).with_context(|| format!("cannot deploy {text}"))?;
+    Ok(Some(absolute))
+}
+
+async fn choose(client: &Client, text: &str, file: Option<PathBuf>) -> Result<ModelChoice, Failure> {
+    if let Some(file) = file {
+        let text = file.to_str().ok_or_else(|| Failure::new("the path is no UTF-8"))?;
+        return Ok(ModelChoice::Path(text.to_owned()));
+    }
+    let (name, version) = super::models::parse(text)?;
+    let registered = match client.model(name, version).await {
+        Ok(_) => true,
+        Err(ClientError::Refused(_, 404)) => false,
+        Err(other) => return Err(other.into()),
+    };
+    match (registered, Path::new(text).exists()) {
+        (true, false) => Ok(ModelChoice::Registered(text.to_owned())),
+        (true, true) => {
+            Err(Failure::new(format!("`{text}` is a registered model, and a file or folder here too"))
+                .hint(format!("write ./{text} for the file; deploy the model from another folder")))
+        }
+        (false, true) => Err(Failure::new(format!("there is no registered model `{text}`"))
+            .hint(format!("write ./{text} for the file or folder"))),
+        (false, false) => Err(Failure::new(format!("there is no model `{text}`"))
+            .hint("`drisse models` lists registered ones; a path has a `/` or an extension")),
+    }
+}
+
+fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest, Failure> {
+    let sample = options.sample.as_ref().map(|sample| {
+        let absolute = std::path::absolute(sample).context("cannot find the current folder")?;
+        if !absolute.is_file() {
+            return Err(Failure::new(format!("there is no sample {}", sample.display())));
+        }
+        absolute.into_os_string().into_string().map_err(|_| Failure::new("the sample's path is no UTF-8"))
+    });
+    if options.sample.is_some() && !matches!(model, Some(ModelChoice::Path(_))) {
+        return Err(Failure::new("--sample belongs to a model file, and none is named")
+            .hint("a sample is kept with its model: name the model's file too"));
+    }
+    Ok(DeployRequest {
+        model,
+        replicas: options.replicas,
+        auth: match (options.auth, options.no_auth) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+        tags: (!options.tags.is_empty()).then(|| options.tags.iter().cloned().collect()),
+        sample: sample.transpose()?,
+        max_wait_ms: options.max_wait.map(milliseconds),
+        scoring_timeout_ms: options.scoring_timeout.map(milliseconds),
+        timeout_ms: options.timeout.map(milliseconds),
+        replace: options.replace,
+        ..DeployRequest::default()
+    })
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// The sample as a file the user has, for the line to paste.
+fn given_sample(request: &DeployRequest) -> Option<PathBuf> {
+    if let Some(sample) = &request.sample {
+        return Some(sample.into());
+    }
+    let Some(ModelChoice::Path(path)) = &request.model else { return None };
+    let source = drisse_registry::ModelSource::open(Path::new(path)).ok()?;
+    source.sample
+}
+
+async fn finish(
+    place: &Place,
+    client: &Client,
+    operation: Operation,
+    options: &ServiceOptions,
+    sample: Option<PathBuf>,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let began = Instant::now();
+    let name = operation.subject.clone();
+    if options.no_wait {
+        let id = operation.id;
+        let document = || json!({ "name": name, "operation": id, "state": "Deploying" });
+        let text = || {
+            format!("operation {id} has begun: `drisse{} operations show {id}` follows it\n", place.flag())
+        };
+        printer::result(output, document, text);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let done = match follow(place, client, &operation).await? {
+        Left::Done(done) => done,
+        Left::Detached(code) => return Ok(code),
+    };
+    let service = client.service(&name).await?;
+    let keys = client.keys(&name).await?;
+    let body = client.sample(&name).await.ok();
+    let answer = match &body {
+        Some(body) => {
+            let answered = super::score::score(client, &service, &keys, body.clone()).await;
+            match answered {
+                Ok((200, answer)) => {
+                    printer::note(&format!("{:>8}  the sample is scored", units::seconds(began.elapsed())));
+                    Some(String::from_utf8_lossy(&answer).trim_end().to_owned())
+                }
+                // A made-up sample, of zeros, means nothing to some models.
+                Ok((status, answer)) => {
+                    let said = printer::plain(&String::from_utf8_lossy(&answer));
+                    printer::note(&format!("the sample does not score: status {status}: {said}"));
+                    None
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        None => None,
+    };
+    let document = || document(&service, &keys, &done, answer.as_deref());
+    let text = || text(place, &service, sample.as_deref(), body.as_deref(), answer.as_deref());
+    printer::result(output, document, text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn document(service: &Service, keys: &Keys, done: &Operation, answer: Option<&str>) -> Value {
+    json!({
+        "name": service.name,
+        "model": service.model,
+        "digest": service.digest,
+        "revision": service.revision,
+        "target": service.target,
+        "state": service.state,
+        "scoring_uri": service.scoring_uri,
+        "swagger_uri": service.swagger_uri,
+        "primary_key": keys.primary_key,
+        "secondary_key": keys.secondary_key,
+        "replicas": service.replicas,
+        "tags": service.tags,
+        "changed": done.result["changed"],
+        "operation": done.id,
+        "answer": answer.and_then(|answer| serde_json::from_str::<Value>(answer).ok()),
+    })
+}
+
+fn text(
+    place: &Place,
+    service: &Service,
+    sample: Option<&Path>,
+    body: Option<&[u8]>,
+    answer: Option<&str>,
+) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name:<9} {value}");
+    };
+    line("service", &format!("{}, revision {}, {}", service.name, service.revision, service.state));
+    line("model", &format!("{} ({})", service.model, service.digest));
+    line("endpoint", &service.scoring_uri);
+    line("openapi", &service.swagger_uri);
+    if let Some(answer) = answer {
+        let end = answer.floor_char_boundary(MAX_INLINE);
+        let more = if end < answer.len() { "…" } else { "" };
+        line("answer", &format!("{}{more}", printer::plain(&answer[..end])));
+    }
+    let _ = write!(out, "\ntry it:\n\n  {}\n\n", curl(place, service, sample, body));
+    out
+}
+
+/// A line that works when pasted into bash. No key stands in it: other users see command lines.
+fn curl(place: &Place, service: &Service, sample: Option<&Path>, body: Option<&[u8]>) -> String {
+    let mut curl = "curl".to_owned();
+    if service.auth {
+        let (drisse, flag, name) = (this_program(), place.flag(), &service.name);
+        let _ = write!(curl, " -H @<({drisse}{flag} keys {name} --header)");
+    }
+    let uri = &service.scoring_uri;
+    let inline = body.filter(|body| body.len() <= MAX_INLINE && !body.contains(&b'\''));
+    match (sample, inline.and_then(|body| std::str::from_utf8(body).ok())) {
+        (Some(file), _) => {
+            let file = here(file);
+            format!("{curl} -d @{} {uri}", printer::quoted(&file.display().to_string()))
+        }
+        (None, Some(body)) => format!("{curl} -d '{}' {uri}", body.trim_end()),
+        (None, None) if body.is_some() => {
+            let from = uri.strip_suffix("/score").unwrap_or(uri);
+            format!("{curl} -s {from}/sample | {curl} -s -d @- {uri}")
+        }
+        (None, None) => format!("{curl} {}", service.swagger_uri),
+    }
+}
+
+/// How the user calls this program: by its name where the shell finds it, else by its path.
+pub(crate) fn this_program() -> String {
+    let Ok(program) = std::env::current_exe() else { return "drisse".to_owned() };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&path).map(|folder| folder.join("drisse"));
+    if found.any(|found| found.canonicalize().is_ok_and(|found| found == program)) {
+        return "drisse".to_owned();
+    }
+    printer::quoted(&here(&program).display().to_string())
+}
+
+/// A path as seen from the current folder, where it is below it.
+fn here(path: &Path) -> PathBuf {
+    let folder = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&folder).map_or_else(|_| path.to_owned(), Path::to_owned)
+}

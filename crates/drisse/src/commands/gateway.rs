@@ -1,0 +1,72 @@
+//! `drisse gateway`: the daemon that the control plane starts, with its listening socket as standard input.
+
+use crate::cli;
+use crate::connect::VERSION;
+use crate::failure::Failure;
+use crate::logs;
+use anyhow::Context;
+use drisse_gateway::{Config, Gateway};
+use drisse_net::{Build, Listener, Tls, bind_unix, pass_descriptor};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// As long as a scoring server's.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
+    logs::write_to(&arguments.log_file)?;
+    let listener =
+        std::io::stdin().as_fd().try_clone_to_owned().context("cannot use the listening socket")?;
+    let listener = TcpListener::from(listener);
+    let address = listener.local_addr().context("standard input is no listening socket")?;
+    listener.set_nonblocking(true).context("cannot use the listening socket")?;
+    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::open(certificate, key).context("cannot serve HTTPS")?),
+        _ => None,
+    };
+    let admin = bind_unix(&arguments.admin).context("cannot serve the admin socket")?;
+    let passing = bind_unix(&arguments.pass).context("cannot pass the listening socket on")?;
+    let copy = listener.try_clone().context("cannot pass the listening socket on")?;
+    let pass = move || {
+        if let Err(error) = pass_descriptor(&passing, copy.as_fd()) {
+            tracing::error!("the listening socket is no longer passed on: {error}");
+        }
+    };
+    std::thread::Builder::new().name("pass".to_owned()).spawn(pass).context("cannot start a thread")?;
+    let nonce = arguments.gateway.rsplit('/').next().unwrap_or_default();
+    let config = Config {
+        listeners: vec![Listener::Tcp(listener)],
+        admin: Listener::Unix(admin),
+        tls,
+        routes: arguments.routes.clone(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        drain_timeout: DRAIN_TIMEOUT,
+        identity: serde_json::json!({
+            "server": VERSION,
+            "build": Build::current(VERSION).to_string(),
+            "pid": std::process::id(),
+            "nonce": nonce,
+            "address": address.to_string(),
+        }),
+    };
+    let gateway = Gateway::new(config).context("cannot start the gateway")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+        let stop = async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = hangup.recv() => {}
+                }
+            }
+        };
+        gateway.run(stop).await.context("the gateway failed")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

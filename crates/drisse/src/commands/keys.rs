@@ -1,0 +1,59 @@
+//! `drisse keys`: show, hand to curl, replace.
+
+use crate::cli::{Keys, Output, WhichKey};
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::follow::{Left, follow};
+use crate::printer;
+use anyhow::Context;
+use drisse_wire::control::{KeyName, KeyRequest};
+use serde_json::json;
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+
+/// A key is at most 256 characters; what is longer is something else.
+const MAX_INPUT: u64 = 4096;
+
+pub(crate) async fn run(place: &Place, arguments: &Keys, output: Output) -> Result<ExitCode, Failure> {
+    let value = arguments.set.map(|_| read_key()).transpose()?;
+    let client = place.connect().await?;
+    let name = &arguments.service;
+    if let Some(which) = arguments.regenerate.or(arguments.set) {
+        let key = match which {
+            WhichKey::Primary => KeyName::Primary,
+            WhichKey::Secondary => KeyName::Secondary,
+        };
+        let operation = client.change_key(name, &KeyRequest { key, value }).await?;
+        if let Left::Detached(code) = follow(place, &client, &operation).await? {
+            return Ok(code);
+        }
+    }
+    let keys = client.keys(name).await?;
+    let open = || Failure::new(format!("service `{name}` is open: it has no keys"));
+    if arguments.header {
+        let key = keys.primary_key.ok_or_else(open)?;
+        printer::text(&format!("Authorization: Bearer {key}\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = || match (&keys.primary_key, &keys.secondary_key) {
+        (Some(primary), Some(secondary)) => format!("primary    {primary}\nsecondary  {secondary}\n"),
+        _ => format!("service {name} is open: it has no keys\n"),
+    };
+    printer::result(output, || json!(keys), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A key from standard input: in a command line other users would see it.
+fn read_key() -> Result<String, Failure> {
+    if std::io::stdin().is_terminal() {
+        printer::note("type the key, then Enter and Ctrl-D:");
+    }
+    let mut text = String::new();
+    std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).context("cannot read the key")?;
+    let key = text.trim();
+    if key.is_empty() {
+        return Err(Failure::new("standard input holds no key")
+            .hint("`openssl rand -hex 32 | drisse keys NAME --set primary`"));
+    }
+    Ok(key.to_owned())
+}

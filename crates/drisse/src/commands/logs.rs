@@ -1,0 +1,63 @@
+//! `drisse logs`: what a service's replicas write, made readable.
+
+use crate::cli::Logs;
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::printer;
+use serde_json::Value;
+use std::process::ExitCode;
+
+/// Interrupted from the keyboard: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+pub(crate) async fn run(place: &Place, arguments: &Logs) -> Result<ExitCode, Failure> {
+    let mut lines = arguments.lines;
+    loop {
+        let client = place.connect().await?;
+        let mut stream = client.logs(&arguments.service, lines, arguments.follow).await?;
+        loop {
+            let line = tokio::select! {
+                line = stream.next() => line?,
+                _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),
+            };
+            let Some(line) = line else { break };
+            printer::text(&format!("{}\n", readable(&line)));
+        }
+        if !arguments.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        // The control plane went; another one goes on where it was.
+        lines = 0;
+    }
+}
+
+/// A line as people read it: JSON lines of ours become `TIME LEVEL message key=value`.
+fn readable(line: &str) -> String {
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else { return printer::plain(line) };
+    let mut take = |name: &str| match fields.remove(name) {
+        Some(Value::String(text)) => text,
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let (time, level, message) = (take("timestamp"), take("level"), take("message"));
+    take("target");
+    if time.is_empty() || level.is_empty() {
+        return printer::plain(line);
+    }
+    let rest: String = fields.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+    printer::plain(&format!("{time} {level:<5} {message}{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_ours_are_made_readable_and_others_are_left() {
+        let ours =
+            r#"{"timestamp":"2026-01-01T00:00:00Z","level":"WARN","message":"slow","target":"x","ms":3}"#;
+        assert_eq!(readable(ours), "2026-01-01T00:00:00Z WARN  slow ms=3");
+        assert_eq!(readable("error: no"), "error: no");
+        assert_eq!(readable("{\"a\":1}"), "{\"a\":1}");
+    }
+}

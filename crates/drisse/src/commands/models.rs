@@ -1,0 +1,207 @@
+//! `drisse models`: register, list, tag, verify, delete.
+
+use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::follow::{Left, follow};
+use crate::{printer, units};
+use anyhow::Context;
+use drisse_wire::client::Client;
+use drisse_wire::control::{Model, ModelChange, Operation, RegisterRequest};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Result<ExitCode, Failure> {
+    let Some(command) = &arguments.command else { return list(place, &arguments.filter, output).await };
+    match command {
+        ModelsCommand::Register { path, name, tags, properties, sample } => {
+            let request = RegisterRequest {
+                path: absolute(path)?,
+                name: name.clone(),
+                sample: sample.as_deref().map(absolute).transpose()?,
+                tags: (!tags.is_empty()).then(|| tags.iter().cloned().collect()),
+                properties: (!properties.is_empty()).then(|| properties.iter().cloned().collect()),
+            };
+            // A wrong file is told even where nothing runs.
+            drisse_registry::ModelSource::open(path)
+                .with_context(|| format!("cannot register {}", path.display()))?;
+            let client = place.connect().await?;
+            let operation = client.register(&request).await?;
+            finish(place, &client, operation, output, |result| {
+                let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
+                format!("{}:{} {}\n", text("name"), result["version"], text("digest"))
+            })
+            .await
+        }
+        ModelsCommand::Show { model } => {
+            let client = place.connect().await?;
+            let (name, version) = parse(model)?;
+            let model = client.model(name, version).await?;
+            printer::result(output, || json!(model), || text(&model));
+            Ok(ExitCode::SUCCESS)
+        }
+        ModelsCommand::Tag { model, tags, remove, properties } => {
+            let client = place.connect().await?;
+            let (name, version) = parse(model)?;
+            let change = ModelChange {
+                tags: tags.iter().cloned().collect(),
+                remove_tags: remove.clone(),
+                properties: properties.iter().cloned().collect(),
+            };
+            let model = client.change_model(name, version, &change).await?;
+            printer::result(output, || json!(model), || text(&model));
+            Ok(ExitCode::SUCCESS)
+        }
+        ModelsCommand::Verify { model } => {
+            let client = place.connect().await?;
+            let operation = client.verify(model.as_deref()).await?;
+            let text = |result: &Value| format!("{} models are whole\n", result["models"]);
+            finish(place, &client, operation, output, text).await
+        }
+        ModelsCommand::Delete { model } => {
+            let client = place.connect().await?;
+            let (name, version) = parse(model)?;
+            let operation = client.delete_model(name, version).await?;
+            let text = |result: &Value| format!("deleted {}\n", result["deleted"].as_str().unwrap_or(model));
+            finish(place, &client, operation, output, text).await
+        }
+        ModelsCommand::Prune => {
+            let client = place.connect().await?;
+            let operation = client.collect().await?;
+            let text = |result: &Value| {
+                let bytes = units::shown(result["bytes"].as_u64().unwrap_or(0));
+                format!("removed {} blobs, {bytes}\n", result["blobs"])
+            };
+            finish(place, &client, operation, output, text).await
+        }
+    }
+}
+
+async fn finish(
+    place: &Place,
+    client: &Client,
+    operation: Operation,
+    output: Output,
+    text: impl FnOnce(&Value) -> String,
+) -> Result<ExitCode, Failure> {
+    match follow(place, client, &operation).await? {
+        Left::Done(done) => {
+            printer::result(output, || done.result.clone(), || text(&done.result));
+            Ok(ExitCode::SUCCESS)
+        }
+        Left::Detached(code) => Ok(code),
+    }
+}
+
+async fn list(place: &Place, filter: &ModelFilter, output: Output) -> Result<ExitCode, Failure> {
+    let client = place.connect().await?;
+    let query = query(&[
+        ("name", filter.name.as_deref()),
+        ("tag", filter.tag.as_deref()),
+        ("property", filter.property.as_deref()),
+        ("framework", filter.framework.as_deref()),
+    ]);
+    let page = client.models(&paged(query, &filter.page)).await?;
+    let row = |model: &Model| {
+        let tags: Vec<_> = model.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![
+            format!("{}:{}", model.name, model.version),
+            units::shown(model.size),
+            model.framework.clone().unwrap_or_default(),
+            model.created_at.clone(),
+            tags.join(","),
+            model.used_by.join(","),
+        ]
+    };
+    let heading = ["MODEL", "SIZE", "FRAMEWORK", "CREATED", "TAGS", "USED BY"];
+    printer::result(output, || json!(page), || printer::table(&heading, page.items.iter().map(row)));
+    note_more(&page.next, page.items.is_empty(), "models", output);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says that there is nothing, or more.
+pub(crate) fn note_more(next: &Option<String>, empty: bool, what: &str, output: Output) {
+    match next {
+        _ if output == Output::Json => {}
+        Some(next) => printer::note(&format!("there are more: --after {next}")),
+        None if empty => printer::note(&format!("there are no {what}")),
+        None => {}
+    }
+}
+
+fn text(model: &Model) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "{name:<10} {}", printer::plain(value));
+        }
+    };
+    let pairs = |pairs: &std::collections::BTreeMap<String, String>| {
+        pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+    };
+    line("model", &format!("{}:{}", model.name, model.version));
+    line("digest", &model.digest);
+    line("manifest", &model.manifest_digest);
+    line("size", &units::shown(model.size));
+    line("framework", model.framework.as_deref().unwrap_or_default());
+    line("created", &model.created_at);
+    line("tags", &pairs(&model.tags));
+    line("properties", &pairs(&model.properties));
+    line("used by", &model.used_by.join(", "));
+    let signature = drisse_registry::signature_of(&model.signature).unwrap_or_default();
+    for (what, ports) in [("input", &signature.inputs), ("output", &signature.outputs)] {
+        for port in ports {
+            line(what, &format!("{} {}", port.name, port.kind));
+        }
+    }
+    out
+}
+
+/// `NAME` or `NAME:VERSION`.
+pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), Failure> {
+    let Some((name, version)) = text.split_once(':') else { return checked(text, None, text) };
+    match version.parse() {
+        Ok(version) if version > 0 => checked(name, Some(version), text),
+        _ => {
+            Err(Failure::new(format!("`{version}` is no version"))
+                .hint("versions are numbers from 1: `name:3`"))
+        }
+    }
+}
+
+fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>), Failure> {
+    match name.parse::<drisse_core::ModelName>() {
+        Ok(_) => Ok((name, version)),
+        Err(error) => Err(Failure::new(format!("there is no model `{text}`: {error}"))
+            .hint("a path has a `/` or an extension")),
+    }
+}
+
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let absolute = std::path::absolute(path).context("cannot find the current folder")?;
+    absolute.into_os_string().into_string().map_err(|_| Failure::new("the path is no UTF-8"))
+}
+
+/// A query string of what is given.
+pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
+    let given = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", escaped((*value)?))));
+    given.collect::<Vec<_>>().join("&")
+}
+
+pub(crate) fn paged(query: String, page: &Page) -> String {
+    let limit = page.limit.map(|limit| limit.to_string());
+    let more = self::query(&[("limit", limit.as_deref()), ("after", page.after.as_deref())]);
+    [query, more].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&")
+}
+
+/// Percent-encoding (RFC 3986).
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}

@@ -1,0 +1,63 @@
+//! `drisse score`: one request, through the gateway, with the service's own key.
+
+use crate::cli::Score;
+use crate::connect::{Place, trusting};
+use crate::failure::Failure;
+use crate::printer;
+use anyhow::Context;
+use drisse_wire::client::Client;
+use drisse_wire::control::{Keys, Service};
+use drisse_wire::http::{Address, Ask};
+use hyper::Method;
+use hyper::body::Bytes;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(crate) async fn run(place: &Place, arguments: &Score) -> Result<ExitCode, Failure> {
+    let client = place.connect().await?;
+    let body = match &arguments.file {
+        Some(file) if file == Path::new("-") => {
+            let mut body = Vec::new();
+            std::io::stdin().read_to_end(&mut body).context("cannot read standard input")?;
+            body.into()
+        }
+        Some(file) => std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?.into(),
+        None => client.sample(&arguments.service).await?,
+    };
+    let service = client.service(&arguments.service).await?;
+    let keys = client.keys(&arguments.service).await?;
+    let (status, answer) = score(&client, &service, &keys, body).await?;
+    let text = String::from_utf8_lossy(&answer);
+    if status < 400 {
+        printer::text(&format!("{}\n", text.trim_end()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let message = serde_json::from_slice::<serde_json::Value>(&answer).ok();
+    let message = message.as_ref().and_then(|answer| answer["message"].as_str()).unwrap_or(&text);
+    let failure = Failure::new(format!("service `{}` answered {status}: {message}", arguments.service));
+    Err(Failure { code: if status < 500 { 1 } else { 2 }, ..failure })
+}
+
+/// Sends a body to a service's endpoint; the status and the answer.
+pub(crate) async fn score(
+    client: &Client,
+    service: &Service,
+    keys: &Keys,
+    body: Bytes,
+) -> Result<(u16, Bytes), Failure> {
+    let uri = &service.scoring_uri;
+    let (scheme, rest) = uri.split_once("://").ok_or_else(|| Failure::new("there is no gateway"))?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let address = if scheme == "https" {
+        let certificate = client.status().await?.gateway.certificate;
+        let certificate =
+            certificate.ok_or_else(|| Failure::new("the gateway's certificate is not known"))?;
+        Address::Https(host.to_owned(), trusting(Path::new(&certificate))?)
+    } else {
+        Address::Http(host.to_owned())
+    };
+    let ask = Ask { bearer: keys.primary_key.as_deref(), ..Ask::send(Method::POST, path, body) };
+    let answer = address.ask(ask).await.context("cannot score through the gateway");
+    Ok(answer.map_err(|error| Failure { code: 2, ..error.into() })?)
+}

@@ -1,0 +1,118 @@
+//! `drisse services` and `drisse delete`.
+
+use super::models::{paged, query};
+use crate::cli::{Delete, Output, Services, ServicesCommand};
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::follow::{Left, follow};
+use crate::printer;
+use drisse_wire::control::Service;
+use serde_json::json;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+pub(crate) async fn run(place: &Place, arguments: &Services, output: Output) -> Result<ExitCode, Failure> {
+    let client = place.connect().await?;
+    if let Some(ServicesCommand::Show { service }) = &arguments.command {
+        let service = client.service(service).await?;
+        printer::result(output, || json!(service), || text(&service));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let filter = &arguments.filter;
+    let query = query(&[
+        ("target", filter.target.as_deref()),
+        ("state", filter.state.as_deref()),
+        ("model", filter.model.as_deref()),
+        ("tag", filter.tag.as_deref()),
+    ]);
+    let page = client.services(&paged(query, &filter.page)).await?;
+    let row = |service: &Service| {
+        vec![
+            service.name.clone(),
+            service.state.to_string(),
+            service.model.clone(),
+            service.revision.to_string(),
+            format!("{}/{}", service.ready, service.replicas),
+            service.target.clone(),
+            service.scoring_uri.clone(),
+        ]
+    };
+    let heading = ["SERVICE", "STATE", "MODEL", "REVISION", "READY", "TARGET", "ENDPOINT"];
+    let text = || printer::table(&heading, page.items.iter().map(row));
+    printer::result(output, || json!(page), text);
+    super::models::note_more(&page.next, page.items.is_empty(), "services", output);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(service: &Service) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "{name:<10} {}", printer::plain(value));
+        }
+    };
+    line("service", &service.name);
+    line("state", &format!("{} ({} of {} replicas ready)", service.state, service.ready, service.replicas));
+    if let Some(error) = &service.error {
+        line("error", &error.message);
+        error.causes.iter().for_each(|cause| line("because", cause));
+        line("hint", error.hint.as_deref().unwrap_or_default());
+    }
+    line("model", &format!("{} ({})", service.model, service.digest));
+    line("target", &service.target);
+    line("endpoint", &service.scoring_uri);
+    line("openapi", &service.swagger_uri);
+    line(
+        "keys",
+        if service.auth { "asked for" } else { "not asked for: open to everybody who can reach it" },
+    );
+    let tags: Vec<_> = service.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    line("tags", &tags.join(", "));
+    line("created", &service.created_at);
+    line("updated", &service.updated_at);
+    let revision = |revision: &drisse_wire::control::Revision| {
+        let wanted = if revision.revision == service.revision { "wanted" } else { "" };
+        vec![
+            revision.revision.to_string(),
+            revision.model.clone(),
+            format!("{} ms", revision.max_wait_ms),
+            format!("{} ms", revision.scoring_timeout_ms),
+            revision.created_at.clone(),
+            wanted.to_owned(),
+        ]
+    };
+    let heading = ["REVISION", "MODEL", "MAX WAIT", "TIMEOUT", "CREATED", ""];
+    let _ = write!(out, "\n{}", printer::table(&heading, service.revisions.iter().map(revision)));
+    if !service.instances.is_empty() {
+        let instance = |instance: &drisse_wire::control::Instance| {
+            let used = if instance.in_use { "yes" } else { "no" };
+            vec![
+                instance.id.clone(),
+                instance.revision.to_string(),
+                instance.state.clone(),
+                used.to_owned(),
+                instance.detail.clone(),
+            ]
+        };
+        let heading = ["REPLICA", "REVISION", "STATE", "IN USE", ""];
+        let _ = write!(out, "\n{}", printer::table(&heading, service.instances.iter().map(instance)));
+    }
+    out
+}
+
+pub(crate) async fn delete(place: &Place, arguments: &Delete, output: Output) -> Result<ExitCode, Failure> {
+    let client = place.connect().await?;
+    let name = &arguments.service;
+    let operation = client.delete(name).await?;
+    if !arguments.no_wait
+        && let Left::Detached(code) = follow(place, &client, &operation).await?
+    {
+        return Ok(code);
+    }
+    let id = operation.id;
+    let deleted = !arguments.no_wait;
+    let text = || if deleted { format!("deleted {name}\n") } else { format!("operation {id} has begun\n") };
+    printer::result(output, || json!({ "name": name, "operation": id, "deleted": deleted }), text);
+    Ok(ExitCode::SUCCESS)
+}

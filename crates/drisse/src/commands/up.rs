@@ -1,0 +1,212 @@
+//! `drisse up`, `down` and `status`: the daemons of a workspace.
+
+use super::deploy::this_program;
+use crate::cli::{Output, Up};
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::printer;
+use anyhow::Context;
+use drisse_control::Workspace;
+use drisse_net::Process;
+use drisse_wire::control::{GatewayInfo, ProcessInfo, Shutdown, Status};
+use drisse_wire::http::{Address, Ask};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+/// After this long it is said what is waited for.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Replicas answer what they have for at most 25 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
+    if arguments.boot {
+        return boot(place.folder()?, arguments, output);
+    }
+    let (_, status) = place.connect_with(arguments).await?;
+    if let Some(note) = &status.gateway.note {
+        printer::note(note);
+    }
+    printer::result(output, || json!(status), || text(&status));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn status(place: &Place, output: Output) -> Result<ExitCode, Failure> {
+    let (status, running) = match (place.running().await, place) {
+        (Some((_, status)), _) => (status, true),
+        (None, Place::Folder(workspace)) => (at_rest(workspace).await, false),
+        (None, Place::Remote(client, _)) => (client.status().await?, true),
+    };
+    let document = || {
+        let mut document = json!(status);
+        document["running"] = json!(running);
+        document
+    };
+    printer::result(output, document, || text(&status));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A workspace whose control plane does not run; its gateway may.
+async fn at_rest(workspace: &Workspace) -> Status {
+    let prefix = format!("{}/", workspace.id);
+    let found = Process::find("--gateway", &prefix).unwrap_or_default();
+    let mut gateway = GatewayInfo { scheme: "http".to_owned(), ..GatewayInfo::default() };
+    if let Some((process, value)) = found.first() {
+        gateway.pid = Some(process.pid());
+        let id = value.strip_prefix(&prefix).unwrap_or_default();
+        let admin = Address::Unix(workspace.sockets.join(format!("{id}.a")));
+        if let Ok((200, body)) = admin.ask(Ask::get("/identity")).await {
+            let identity: Value = serde_json::from_slice(&body).unwrap_or_default();
+            gateway.address = identity["address"].as_str().map(str::to_owned);
+        }
+    }
+    Status {
+        version: crate::connect::VERSION.to_owned(),
+        build: String::new(),
+        workspace: workspace.root.display().to_string(),
+        control: ProcessInfo::default(),
+        gateway,
+        services: Default::default(),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let process = |pid: Option<u32>| pid.map_or("not running".to_owned(), |pid| format!("process {pid}"));
+    let address = status.gateway.address.as_ref().filter(|_| status.gateway.pid.is_some());
+    let address =
+        address.map(|address| format!(", {}://{address}", status.gateway.scheme)).unwrap_or_default();
+    let services: Vec<_> = status.services.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let services = if services.is_empty() { "none".to_owned() } else { services.join(", ") };
+    format!(
+        "workspace  {}\ncontrol    {}\ngateway    {}{address}\nservices   {}\n",
+        status.workspace,
+        process(status.control.pid),
+        process(status.gateway.pid),
+        if status.control.pid.is_some() { services } else { "known once the control plane runs".to_owned() },
+    )
+}
+
+pub(crate) async fn down(place: &Place, output: Output) -> Result<ExitCode, Failure> {
+    let workspace = place.folder()?;
+    let told = async {
+        if let Some((client, status)) = place.running().await {
+            let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
+            // Whoever is ending already is ending.
+            let _ = client.shutdown(Shutdown::All).await;
+            if let Some(mut process) = process {
+                process.ended().await;
+            }
+        }
+        end_all(workspace).await;
+    };
+    let mut told = std::pin::pin!(told);
+    let waited = async {
+        tokio::select! {
+            () = &mut told => return,
+            () = tokio::time::sleep(SILENCE) => {
+                printer::note("waiting for requests under way to be answered");
+            }
+        }
+        told.await;
+    };
+    if tokio::time::timeout(PATIENCE, waited).await.is_err() {
+        return Err(Failure { code: 2, ..Failure::new("not everything has stopped") }
+            .hint(format!("the logs are in {}", workspace.logs().display())));
+    }
+    let text = || "everything has stopped; `drisse up` starts what was wanted again\n".to_owned();
+    printer::result(output, || json!({ "stopped": true }), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends what is left: of a control plane that was killed, the gateway and replicas go on.
+async fn end_all(workspace: &Workspace) {
+    let prefix = format!("{}/", workspace.id);
+    for flag in ["--gateway", "--replica"] {
+        for (mut process, _) in Process::find(flag, &prefix).unwrap_or_default() {
+            process.terminate();
+            process.ended().await;
+        }
+    }
+    for entry in std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten() {
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
+/// Installs, or only writes, a systemd unit that brings the workspace up at boot.
+fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
+    let root = rustix::process::getuid().is_root();
+    let unit = unit(workspace, arguments, root)?;
+    if let Some(file) = &arguments.unit {
+        std::fs::write(file, unit).with_context(|| format!("cannot write {}", file.display()))?;
+        printer::result(output, || json!({ "unit": file }), || format!("{}\n", file.display()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Err(Failure::new("cannot start at boot: this machine was not started by systemd").hint(
+            "write the unit for another machine with --unit FILE, or run `drisse up` from your init system",
+        ));
+    }
+    let folder = if root {
+        PathBuf::from("/etc/systemd/system")
+    } else {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        home.join(".config/systemd/user")
+    };
+    let file = folder.join(format!("drisse-{}.service", workspace.id));
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&file, unit))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let name = file.file_name().unwrap_or_default();
+    for words in [&["daemon-reload"][..], &["enable", "--now"]] {
+        let mut command = Command::new("systemctl");
+        command.args((!root).then_some("--user")).args(words);
+        if words.len() > 1 {
+            command.arg(name);
+        }
+        let done = command.stdout(std::io::stderr()).status().context("cannot run systemctl")?;
+        if !done.success() {
+            return Err(Failure::new(format!("systemctl {} failed", words.join(" "))));
+        }
+    }
+    if !root {
+        printer::note("`loginctl enable-linger` keeps it running while you are not logged in");
+    }
+    printer::result(output, || json!({ "unit": file }), || format!("{}\n", file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The unit. The control plane alone is its process: `KillMode=process` leaves the gateway and the
+/// replicas running when it is restarted, and the next one takes them over.
+fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, Failure> {
+    let library = crate::wiring::onnx_library(arguments.onnxruntime.as_deref())?;
+    let program = std::env::current_exe().context("cannot find this program's file")?;
+    // systemd reads `%` and `$` in a command line, and splits it at spaces.
+    let word = |path: &Path| {
+        let text = path.display().to_string().replace('%', "%%").replace('$', "$$").replace('"', "\\\"");
+        format!("\"{text}\"")
+    };
+    let (program, root_folder, library) = (word(&program), word(&workspace.root), word(&library));
+    let install = if root { "multi-user.target" } else { "default.target" };
+    let cache = std::env::var_os("HOME").map(|home| format!("Environment=HOME={}\n", home.display()));
+    let cache = cache.unwrap_or_default();
+    Ok(format!(
+        "# Written by `{} up --boot`.\n\
+         [Unit]\n\
+         Description=Drisse control plane ({})\n\
+         After=network.target\n\n\
+         [Service]\n\
+         Type=exec\n\
+         {cache}ExecStart={program} control --workspace {root_folder} --onnxruntime {library}\n\
+         KillMode=process\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         UMask=0077\n\
+         NoNewPrivileges=yes\n\n\
+         [Install]\n\
+         WantedBy={install}\n",
+        this_program(),
+        workspace.id,
+    ))
+}

@@ -1,0 +1,290 @@
+//! Reaching a workspace's control plane: the one that runs, or one that is started.
+
+use crate::cli::Up;
+use crate::failure::Failure;
+use crate::{printer, wiring};
+use anyhow::Context;
+use drisse_control::Workspace;
+use drisse_net::{Build, Launch, Process};
+use drisse_wire::client::{Client, ClientError};
+use drisse_wire::control::{Shutdown, Status};
+use drisse_wire::http::Address;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::ffi::OsString;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A control plane that is not up by then does not come up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// After this long it is said what is waited for.
+const SILENCE: Duration = Duration::from_secs(2);
+
+const ASK_AGAIN: Duration = Duration::from_millis(2);
+
+/// A workspace, as the user named it.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A folder on this machine.
+    Folder(Box<Workspace>),
+    /// Somebody's control plane.
+    Remote(Client, String),
+}
+
+impl Place {
+    pub(crate) fn new(named: Option<&str>) -> Result<Self, Failure> {
+        if let Some(url) = named.filter(|named| named.contains("://")) {
+            return remote(url);
+        }
+        let root = named.map_or_else(default_folder, |named| Ok(PathBuf::from(named)))?;
+        let workspace = Workspace::open(&root)
+            .with_context(|| format!("cannot open the workspace {}", root.display()))
+            .map_err(|error| Failure::from(error).hint("name another folder with --workspace DIR"))?;
+        Ok(Self::Folder(Box::new(workspace)))
+    }
+
+    /// What a command line needs to reach this workspace again.
+    pub(crate) fn flag(&self) -> String {
+        match self {
+            Self::Folder(workspace) => {
+                let usual = default_folder().ok().and_then(|folder| folder.canonicalize().ok());
+                if usual.as_deref() == Some(&*workspace.root)
+                    || std::env::var_os("DRISSE_WORKSPACE").is_some()
+                {
+                    String::new()
+                } else {
+                    format!(" --workspace {}", printer::quoted(&workspace.root.display().to_string()))
+                }
+            }
+            Self::Remote(_, url) => format!(" --workspace {url}"),
+        }
+    }
+
+    /// The folder; commands about processes need one.
+    pub(crate) fn folder(&self) -> Result<&Workspace, Failure> {
+        match self {
+            Self::Folder(workspace) => Ok(workspace),
+            Self::Remote(_, url) => Err(Failure::new(format!("{url} is managed on its own machine"))),
+        }
+    }
+
+    /// The control plane, if it runs.
+    pub(crate) async fn running(&self) -> Option<(Client, Status)> {
+        let client = self.client();
+        let status = client.status().await.ok()?;
+        Some((client, status))
+    }
+
+    /// The control plane, started where it does not run, replaced where it is older than this binary.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        self.connect_with(&Up { onnxruntime: env_onnxruntime(), ..Up::default() })
+            .await
+            .map(|(client, _)| client)
+    }
+
+    /// The same, with what `up` was told.
+    pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status), Failure> {
+        let client = self.client();
+        let workspace = match self {
+            Self::Folder(workspace) => workspace,
+            Self::Remote(client, _) => {
+                let status = client.status().await?;
+                return Ok((client.clone(), status));
+            }
+        };
+        match client.status().await {
+            Ok(status) if !is_older(&status) && !up.changes_something() => return Ok((client, status)),
+            Ok(status) => {
+                if is_older(&status) {
+                    let text = format!(
+                        "the control plane that runs is older ({}): taking over from it",
+                        status.build
+                    );
+                    printer::note(&text);
+                }
+                hand_over(&client, &status).await?;
+            }
+            Err(ClientError::Unreachable(_)) => {}
+            // One that speaks otherwise is another version.
+            Err(_) => {}
+        }
+        let status = start(workspace, up, &client).await?;
+        Ok((client, status))
+    }
+
+    fn client(&self) -> Client {
+        match self {
+            Self::Folder(workspace) => Client::new(Address::unix(&workspace.control_socket()), None),
+            Self::Remote(client, _) => client.clone(),
+        }
+    }
+}
+
+impl Up {
+    /// Whether the control plane has to start again for it.
+    fn changes_something(&self) -> bool {
+        self.gateway.is_some() || self.tls_cert.is_some() || self.control.is_some()
+    }
+}
+
+pub(crate) fn env_onnxruntime() -> Option<PathBuf> {
+    std::env::var_os("DRISSE_ONNXRUNTIME").map(PathBuf::from)
+}
+
+fn default_folder() -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    let data = data.ok_or_else(|| {
+        Failure::new("cannot find the user's data folder: HOME is not set").hint("name one: --workspace DIR")
+    })?;
+    Ok(data.join("drisse"))
+}
+
+fn remote(url: &str) -> Result<Place, Failure> {
+    let token = std::env::var("DRISSE_TOKEN").ok().map(|token| token.trim().to_owned());
+    let token = token.ok_or_else(|| {
+        Failure::new(format!("cannot reach {url}: there is no token"))
+            .hint("put what is in the workspace's control.token into DRISSE_TOKEN")
+    })?;
+    let address = match url.trim_end_matches('/').split_once("://") {
+        Some(("http", host)) => Address::Http(host.to_owned()),
+        Some(("https", host)) => {
+            let authority = std::env::var_os("DRISSE_CA").map(PathBuf::from).ok_or_else(|| {
+                Failure::new(format!("cannot trust {url}: no certificate is named"))
+                    .hint("name the certificate of who signed it, in PEM: DRISSE_CA=FILE")
+            })?;
+            Address::Https(host.to_owned(), trusting(&authority)?)
+        }
+        _ => {
+            return Err(
+                Failure::new(format!("`{url}` is no workspace")).hint("a folder, or http(s)://HOST:PORT")
+            );
+        }
+    };
+    Ok(Place::Remote(Client::new(address, Some(token)), url.to_owned()))
+}
+
+/// A TLS configuration that trusts the certificates in a PEM file, and no others.
+pub(crate) fn trusting(certificates: &Path) -> Result<Arc<rustls::ClientConfig>, Failure> {
+    let read = || -> anyhow::Result<_> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(certificates)? {
+            roots.add(certificate?)?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    };
+    Ok(read().with_context(|| format!("cannot use the certificate {}", certificates.display()))?)
+}
+
+fn is_older(status: &Status) -> bool {
+    Build::parse(&status.build).is_none_or(|theirs| theirs < Build::current(VERSION))
+}
+
+/// Ends the control plane alone: what it started goes on.
+async fn hand_over(client: &Client, status: &Status) -> Result<(), Failure> {
+    let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
+    client.shutdown(Shutdown::Handover).await?;
+    if let Some(mut process) = process {
+        let ended = tokio::time::timeout(PATIENCE, process.ended()).await;
+        ended.map_err(|_| Failure { code: 2, ..Failure::new("the older control plane does not end") })?;
+    }
+    Ok(())
+}
+
+/// Starts a control plane and waits until it answers.
+async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status, Failure> {
+    let library = wiring::onnx_library(up.onnxruntime.as_deref())?;
+    let program = std::env::current_exe().context("cannot find this program's file")?;
+    let logs = workspace.logs();
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&logs);
+    made.with_context(|| format!("cannot write in the workspace {}", workspace.root.display()))?;
+    let log = logs.join("control.log");
+    let written = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+    let launch =
+        Launch { program: &program, arguments: arguments(workspace, up, &library), log: &log, stdin: None };
+    let mut process = Process::start(launch).context("cannot start the control plane")?;
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        if let Ok(status) = client.status().await {
+            return Ok(status);
+        }
+        tokio::select! {
+            exit = process.ended() => {
+                // Somebody else may have been faster: then theirs is as good.
+                if let Ok(status) = client.status().await {
+                    return Ok(status);
+                }
+                return Err(said(&log, written, &format!("the control plane {exit}")));
+            }
+            () = tokio::time::sleep(ASK_AGAIN) => {}
+        }
+        if began.elapsed() > SILENCE && !told {
+            printer::note(&format!("waiting for the control plane to start (it logs to {})", log.display()));
+            told = true;
+        }
+        if began.elapsed() > PATIENCE {
+            let failure =
+                Failure::new(format!("the control plane did not start within {} s", PATIENCE.as_secs()));
+            return Err(Failure { code: 2, ..failure.hint(format!("its log is {}", log.display())) });
+        }
+    }
+}
+
+fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["control".into()];
+    let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
+    add("--workspace", workspace.root.clone().into());
+    add("--onnxruntime", library.into());
+    for (flag, address) in [("--gateway", up.gateway), ("--control", up.control)] {
+        if let Some(address) = address {
+            add(flag, address.to_string().into());
+        }
+    }
+    let files = [
+        ("--tls-cert", &up.tls_cert),
+        ("--tls-key", &up.tls_key),
+        ("--control-cert", &up.control_cert),
+        ("--control-key", &up.control_key),
+    ];
+    for (flag, file) in files {
+        if let Some(file) = file {
+            add(flag, std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
+        }
+    }
+    arguments
+}
+
+/// What a daemon that ended said last, as a failure of its own.
+fn said(log: &Path, from: u64, otherwise: &str) -> Failure {
+    let read = || -> std::io::Result<String> {
+        let mut file = std::fs::File::open(log)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().unwrap_or_default();
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
+    let Some(error) = lines.next().and_then(|line| line.strip_prefix("error: ")) else {
+        let failure = Failure::new(otherwise).hint(format!("its log is {}", log.display()));
+        return Failure { code: 2, ..failure };
+    };
+    let rest: Vec<_> = lines.collect();
+    let causes = rest.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
+    let told = drisse_wire::control::Failure {
+        causes: causes.map(str::to_owned).collect(),
+        hint: rest.iter().find_map(|line| line.strip_prefix("hint: ").map(str::to_owned)),
+        ..drisse_wire::control::Failure::new(error)
+    };
+    told.into()
+}
