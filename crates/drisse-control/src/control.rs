@@ -23,6 +23,9 @@ use tokio::sync::{Notify, watch};
 /// The targets of a workspace, by name.
 pub type Targets = BTreeMap<String, Arc<dyn Target>>;
 
+/// The status of a workspace that another control plane has (RFC 4918, section 11.3: locked).
+pub(crate) const TAKEN: u16 = 423;
+
 /// Replicas that were told to end are waited for at most this long.
 const DOWN_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -54,12 +57,17 @@ pub struct TcpApi {
 
 /// Why a control plane cannot run.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.message)]
-pub struct ControlError(pub Failure);
+#[error("{}", failure.message)]
+pub struct ControlError {
+    /// What went wrong.
+    pub failure: Failure,
+    /// Whether it is only that another control plane has the workspace.
+    pub taken: bool,
+}
 
 impl From<Problem> for ControlError {
     fn from(problem: Problem) -> Self {
-        Self(problem.failure)
+        Self { taken: problem.status == TAKEN, failure: problem.failure }
     }
 }
 

@@ -24,6 +24,9 @@ const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// A gateway that is not up by then is told as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A gateway that was found and says nothing for this long is replaced.
+const STARTING: Duration = Duration::from_secs(2);
+
 /// Between looks whether a gateway that starts is ready.
 const ASK_AGAIN: Duration = Duration::from_millis(3);
 
@@ -120,7 +123,10 @@ impl Gateway {
             settings,
             listener: listener.into(),
             note,
-            current: watch::Sender::new(None),
+            current: watch::Sender::new(found.as_ref().filter(|_| reuse).map(|found| Current {
+                pid: found.process.pid(),
+                admin: workspace.sockets.join(format!("{}.a", found.id)),
+            })),
             stop: watch::Sender::new(false),
         });
         let supervised = Arc::clone(&inner).supervise(found, reuse);
@@ -246,11 +252,16 @@ impl Inner {
             };
             let admin = self.workspace.sockets.join(format!("{id}.a"));
             let address = Address::unix(&admin);
-            let ended = tokio::select! {
-                () = ready(&address) => false,
-                _ = process.ended() => true,
+            let is_up = tokio::select! {
+                () = ready(&address) => true,
+                _ = process.ended() => false,
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+                    process.terminate();
+                    process.ended().await;
+                    false
+                }
             };
-            if !ended {
+            if is_up {
                 self.current.send_replace(Some(Current { pid: process.pid(), admin: admin.clone() }));
                 // Both have the socket: what the old one accepted it answers, everything else is the new one's.
                 if let Some(old) = old.take() {
@@ -282,7 +293,8 @@ impl Inner {
     }
 
     fn start(&self) -> std::io::Result<(Process, String)> {
-        let id = format!("g{}", random_id());
+        // The hyphen tells it from a replica's.
+        let id = format!("g-{}", random_id());
         let socket = |end: &str| self.workspace.sockets.join(format!("{id}.{end}"));
         let mut arguments: Vec<OsString> = vec!["gateway".into()];
         let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
@@ -310,12 +322,9 @@ async fn find(workspace: &Workspace, build: &Build) -> Option<Found> {
     for (process, value) in Process::find("--gateway", &prefix).ok()? {
         let Some(id) = value.strip_prefix(&prefix).map(str::to_owned) else { continue };
         let admin = Address::Unix(workspace.sockets.join(format!("{id}.a")));
-        let identity = tokio::time::timeout(PATIENCE, admin.ask(Ask::get("/identity"))).await;
-        let identity = identity.ok().and_then(|answer| answer.ok()).map(|(_, body)| body);
-        let identity: serde_json::Value =
-            identity.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
-        let draining = identity["draining"] != false;
-        if draining {
+        // It may have been started the moment before its control plane was killed.
+        let identity = tokio::time::timeout(STARTING, identity(&admin)).await.unwrap_or_default();
+        if identity["draining"] != false {
             process.terminate();
             continue;
         }
@@ -327,6 +336,15 @@ async fn find(workspace: &Workspace, build: &Build) -> Option<Found> {
         }
     }
     found
+}
+
+async fn identity(admin: &Address) -> serde_json::Value {
+    loop {
+        if let Ok((200, body)) = admin.ask(Ask::get("/identity")).await {
+            return serde_json::from_slice(&body).unwrap_or_default();
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 async fn ready(admin: &Address) {

@@ -25,6 +25,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// … up to this.
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
+/// How soon it is asked again whether replicas have answered all they got.
+const DRAIN_AGAIN: Duration = Duration::from_millis(20);
+
 /// A target that says nothing for this long is told as failing.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -79,6 +82,8 @@ pub(crate) struct Reconciler {
     events: broadcast::Sender<String>,
     /// What the gateway has confirmed.
     routed: Option<RouteDocument>,
+    /// Replicas that get no requests any more and have not answered all they got.
+    draining: BTreeSet<ReplicaId>,
 }
 
 /// Why a round was not finished.
@@ -93,7 +98,15 @@ impl Reconciler {
         let (events, _) = broadcast::channel(256);
         let wake = Arc::new(Notify::new());
         let actor = Actor { wake: Arc::clone(&wake), seen: watched, events: events.clone() };
-        let task = Self { control: Arc::clone(control), name, wake, seen, events, routed: None };
+        let task = Self {
+            control: Arc::clone(control),
+            name,
+            wake,
+            seen,
+            events,
+            routed: None,
+            draining: BTreeSet::new(),
+        };
         control.runtime.spawn(task.run());
         actor
     }
@@ -161,9 +174,10 @@ impl Reconciler {
         self.route(&service, &revision, &spec, &have).await?;
         spec.in_use = self.in_use();
         self.look(&service, &revision, &spec, have).await?;
+        spec.in_use.extend(self.draining.iter().cloned());
         let again = target.apply(&spec, &Told(&self.events)).await?;
-        // What the steps changed is told by the target; what they removed at once is not.
-        Ok(again)
+        let soon = (!self.draining.is_empty()).then(|| SystemTime::now() + DRAIN_AGAIN);
+        Ok([again, soon].into_iter().flatten().min())
     }
 
     fn in_use(&self) -> BTreeSet<ReplicaId> {
@@ -226,12 +240,17 @@ impl Reconciler {
             scoring_timeout_ms: revision.scoring_timeout_ms,
             revisions: revisions.collect(),
         };
-        if self.routed.as_ref() == Some(&document) {
+        let same = self.routed.as_ref() == Some(&document);
+        if same && self.draining.is_empty() {
             return Ok(());
         }
-        document.generation += 1;
+        document.generation += u64::from(!same);
         match self.control.gateway.put(&document).await {
-            Ok(_) => {
+            Ok(acknowledged) => {
+                self.draining = acknowledged.draining.iter().filter_map(|id| ReplicaId::new(id)).collect();
+                if same {
+                    return Ok(());
+                }
                 let count: usize = document.revisions.iter().map(|revision| revision.replicas.len()).sum();
                 if count > 0 {
                     let numbers: Vec<_> =

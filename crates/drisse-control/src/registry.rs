@@ -283,6 +283,8 @@ async fn refresh(
     given: bool,
 ) -> Result<ModelRow> {
     let store = &control.store;
+    // The view has links to the blobs as they were; replicas that run have their files open.
+    store.forget_view(&there.digest);
     let whole = store
         .manifest(&there.package)
         .is_ok_and(|manifest| manifest.sample().is_none_or(|sample| store.read(sample).is_ok()));
@@ -294,7 +296,6 @@ async fn refresh(
         return Ok(there);
     }
     control.db.set_package(&there.name, there.version, &package).await?;
-    store.forget_view(&there.digest);
     Ok(ModelRow { package, ..there })
 }
 

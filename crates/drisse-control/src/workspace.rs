@@ -82,8 +82,8 @@ impl Workspace {
             Problem::failed(format!("cannot write in the workspace {}", self.root.display())).because(&error)
         })?;
         file.try_lock().map_err(|_| {
-            Problem::conflict(format!("another control plane has the workspace {}", self.root.display()))
-                .hint("`drisse status` shows it")
+            let message = format!("another control plane has the workspace {}", self.root.display());
+            Problem::new(crate::control::TAKEN, message).hint("`drisse status` shows it")
         })?;
         for folder in [self.services(), self.routes(), self.logs()] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 /// with each death …
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// … up to this.
+/// … up to this, which is also the pause after a death that trying again does not mend.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Deaths of one revision that are remembered, so that the pause can grow: 200 ms · 2⁷ = 25.6 s.
@@ -157,9 +157,14 @@ fn deaths<'a>(have: &'a [Replica], wanted: &Wanted) -> Vec<&'a Death> {
 
 /// When to start the next replica, if not now.
 fn restart_at(deaths: &[&Death], now: SystemTime) -> Option<SystemTime> {
-    let last = deaths.iter().map(|death| death.at).max()?;
-    let doublings = u32::try_from(deaths.len().checked_sub(2)?).unwrap_or(u32::MAX).min(16);
-    let at = last + BACKOFF.saturating_mul(1 << doublings).min(MAX_BACKOFF);
+    let last = deaths.iter().max_by_key(|death| death.at)?;
+    let pause = if last.permanent {
+        MAX_BACKOFF
+    } else {
+        let doublings = u32::try_from(deaths.len().checked_sub(2)?).unwrap_or(u32::MAX).min(16);
+        BACKOFF.saturating_mul(1 << doublings).min(MAX_BACKOFF)
+    };
+    let at = last.at + pause;
     // A clock that was set back must not keep a service down.
     (!passed(at, now) && at.duration_since(now).is_ok_and(|wait| wait <= MAX_BACKOFF)).then_some(at)
 }

@@ -190,7 +190,7 @@ impl Proxy {
                     // A connection that was used before may have been closed in the meantime: then
                     // nothing of the request was read, and hyper gives it back.
                     let Some(request) = unsent.or_else(|| retry.filter(|_| refused_unread(&error))) else {
-                        tracing::warn!(service = service.document.service, "a replica broke off: {error}");
+                        tracing::warn!(service = service.document.service, "a replica broke off: {error:?}");
                         return Err(Trouble::Broken(broken(&service)));
                     };
                     (head, body) = request.into_parts();
@@ -303,9 +303,13 @@ fn retained(head: &Parts, body: &Body) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// Whether the replica's socket refused the request before its process read it.
+/// Whether the replica surely did not read the whole request: it was not sent, or the connection was
+/// reset, which is how a socket with unread bytes ends. A replica scores only what it has read whole; one
+/// that read everything and then ended leaves an orderly end instead.
 fn refused_unread(error: &hyper::Error) -> bool {
-    error.is_canceled()
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.is_canceled() || source.is_some_and(|io| matches!(io.kind(), BrokenPipe | ConnectionReset))
 }
 
 /// The client's own limit. One that makes no sense is for the replica to refuse.

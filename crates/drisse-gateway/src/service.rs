@@ -16,7 +16,9 @@ pub(crate) struct Service {
     pub(crate) document: RouteDocument,
     pub(crate) keys: KeyDigests,
     pub(crate) metrics: ServiceMetrics,
-    groups: Vec<Group>,
+    groups: Vec<Arc<Group>>,
+    /// Groups of earlier routes with requests still under way.
+    retired: Vec<Arc<Group>>,
     weights: u64,
     turn: AtomicU64,
 }
@@ -28,6 +30,8 @@ struct Group {
     weight: u64,
     replicas: Vec<Arc<Replica>>,
     free: Arc<Semaphore>,
+    /// Of `free` when nothing is under way.
+    permits: usize,
 }
 
 /// A place at a replica, given up when dropped.
@@ -59,18 +63,32 @@ impl Service {
             digest.ok_or("a key is no `sha256:HEX`")?;
         }
         let known = || before.into_iter().flat_map(|service| &service.groups).flat_map(|g| &g.replicas);
+        let earlier = before.into_iter().flat_map(|service| service.groups.iter().chain(&service.retired));
+        let retired = earlier.filter(|group| group.is_busy()).cloned().collect();
         let mut groups = Vec::new();
         for revision in document.revisions.iter().filter(|revision| revision.weight > 0) {
-            groups.push(group(revision, &known, cores)?);
+            groups.push(Arc::new(group(revision, &known, cores)?));
         }
-        groups.retain(|group: &Group| !group.replicas.is_empty());
+        groups.retain(|group: &Arc<Group>| !group.replicas.is_empty());
         let weights = groups.iter().map(|group| group.weight).sum();
-        Ok(Self { document, keys, metrics, groups, weights, turn: AtomicU64::new(0) })
+        Ok(Self { document, keys, metrics, groups, retired, weights, turn: AtomicU64::new(0) })
     }
 
     /// Tells who waits that there is something newer.
     pub(crate) fn retire(&self) {
         self.groups.iter().for_each(|group| group.free.close());
+    }
+
+    /// Replicas that are in no route any more and have requests under way.
+    pub(crate) fn draining(&self) -> Vec<String> {
+        let routed =
+            |id: &str| self.groups.iter().flat_map(|group| &group.replicas).any(|r| r.document.id == id);
+        let busy = self.retired.iter().filter(|group| group.is_busy()).flat_map(|group| &group.replicas);
+        let mut ids: Vec<_> =
+            busy.map(|replica| replica.document.id.clone()).filter(|id| !routed(id)).collect();
+        ids.sort();
+        ids.dedup();
+        ids
     }
 
     pub(crate) fn has_replicas(&self) -> bool {
@@ -153,7 +171,12 @@ impl Service {
 }
 
 impl Group {
-    /// Of two picked in turn the one with less under way; of up to four, the least of all.
+    /// Whether a request has a place here: from the moment it got its permit, before it is sent.
+    fn is_busy(&self) -> bool {
+        self.free.available_permits() < self.permits
+    }
+
+    /// The replica with the least under way.
     fn least(&self, avoid: Option<&Arc<Replica>>) -> &Arc<Replica> {
         let good = |replica: &&Arc<Replica>| avoid.is_none_or(|avoid| !Arc::ptr_eq(replica, avoid));
         // Relative to what each takes at once.
@@ -180,8 +203,9 @@ fn group<'a, I: Iterator<Item = &'a Arc<Replica>>>(
         replicas
             .push(same.cloned().unwrap_or_else(|| Arc::new(Replica::new(document.clone(), place, cores))));
     }
-    let free = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-    Ok(Group { weight: u64::from(revision.weight), replicas, free })
+    let permits = permits.min(Semaphore::MAX_PERMITS);
+    let free = Arc::new(Semaphore::new(permits));
+    Ok(Group { weight: u64::from(revision.weight), replicas, free, permits })
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ impl Table {
         if let Some(before) = &before {
             let current = before.document.generation;
             if before.document == document {
-                return Ok(RouteAcknowledgement { generation });
+                return Ok(RouteAcknowledgement { generation, draining: before.draining() });
             }
             if generation <= current {
                 return Err(TableError::Stale { service: name, given: generation, current });
@@ -126,8 +126,9 @@ impl Table {
             .service(document, before.as_deref())
             .map_err(|why| TableError::Invalid { service: name.clone(), why })?;
         self.keep(&name, &service.document)?;
-        self.replace(&name, Some(Arc::new(service)));
-        Ok(RouteAcknowledgement { generation })
+        let service = Arc::new(service);
+        self.replace(&name, Some(Arc::clone(&service)));
+        Ok(RouteAcknowledgement { generation, draining: service.draining() })
     }
 
     /// Forgets a service. Absent is fine.

@@ -6,12 +6,15 @@ use crate::tls::Tls;
 use prometheus_client::metrics::gauge::Gauge;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// Accepting failed for want of descriptors, most likely: trying again at once would spin.
 pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a server that stops waits for its clients to close their connections themselves.
+const LAME_DUCK: Duration = Duration::from_millis(250);
 
 /// Where and how a server is reached.
 #[derive(Debug)]
@@ -43,6 +46,7 @@ impl Front {
     ) -> std::io::Result<()> {
         let (stopping, stopped) = watch::channel(false);
         let listeners = self.listeners.into_iter().map(Listening::new).collect::<Result<Vec<_>, _>>()?;
+        let open = self.open.clone();
         let connections = Connections::new(self.limits, self.tls, self.open, stopped);
         let (reactors, ended) = start_reactors(&connections, make)?;
         let dealt = Arc::new(Mutex::new(reactors));
@@ -56,9 +60,14 @@ impl Front {
             });
         }
         stop.await;
-        // No new connections; those there finish what they began.
+        // No new connections. Those there are told to close with their next answer; only one that says
+        // nothing for a while is closed from here, so that no request crosses with that.
         acceptors.shutdown().await;
         drop(dealt);
+        let began = Instant::now();
+        while open.get() > 0 && began.elapsed() < LAME_DUCK {
+            tokio::time::sleep(LAME_DUCK / 50).await;
+        }
         let _ = stopping.send(true);
         for reactor in ended {
             // An error says that its thread ended too.

@@ -235,7 +235,8 @@ impl Store {
     fn keep(&self, file: tempfile::NamedTempFile, blob: Blob) -> Result<Blob, StoreError> {
         let place = self.path(&blob.digest)?;
         let failed = |error| StoreError::io("write", &place, error);
-        if fs::metadata(&place).is_ok_and(|there| there.len() == blob.size) {
+        // What is there is read: a blob that was damaged is replaced.
+        if self.check(&blob.digest)? == BlobState::Good {
             return Ok(blob);
         }
         file.as_file().set_permissions(fs::Permissions::from_mode(0o400)).map_err(failed)?;

@@ -45,8 +45,11 @@ pub struct RouteReplica {
 }
 
 /// A gateway's answer to a document: what is in force now, kept on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RouteAcknowledgement {
     /// The generation in force.
     pub generation: u64,
+    /// Replicas that are in no route any more and still have requests of this gateway's under way: not to
+    /// be stopped yet. The same document again asks anew.
+    pub draining: Vec<String>,
 }

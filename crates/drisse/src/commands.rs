@@ -15,6 +15,8 @@ mod services;
 mod targets;
 mod up;
 
+pub(crate) use control::TAKEN;
+
 use crate::cli::{Cli, Command};
 use crate::connect::Place;
 use crate::failure::Failure;

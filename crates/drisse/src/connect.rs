@@ -1,11 +1,12 @@
 //! Reaching a workspace's control plane: the one that runs, or one that is started.
 
 use crate::cli::Up;
+use crate::commands::TAKEN;
 use crate::failure::Failure;
 use crate::{printer, wiring};
 use anyhow::Context;
 use drisse_control::Workspace;
-use drisse_net::{Build, Launch, Process};
+use drisse_net::{Build, Exit, Launch, Process};
 use drisse_wire::client::{Client, ClientError};
 use drisse_wire::control::{Shutdown, Status};
 use drisse_wire::http::Address;
@@ -213,16 +214,20 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
         Launch { program: &program, arguments: arguments(workspace, up, &library), log: &log, stdin: None };
     let mut process = Process::start(launch).context("cannot start the control plane")?;
     let began = Instant::now();
-    let mut told = false;
+    let (mut told, mut taken) = (false, false);
     loop {
         if let Ok(status) = client.status().await {
+            if let Some(note) = &status.gateway.note {
+                printer::note(note);
+            }
             return Ok(status);
         }
         tokio::select! {
-            exit = process.ended() => {
-                // Somebody else may have been faster: then theirs is as good.
-                if let Ok(status) = client.status().await {
-                    return Ok(status);
+            exit = process.ended(), if !taken => {
+                // Somebody else was faster: theirs is as good.
+                if exit == Exit::Code(i32::from(TAKEN)) {
+                    taken = true;
+                    continue;
                 }
                 return Err(said(&log, written, &format!("the control plane {exit}")));
             }

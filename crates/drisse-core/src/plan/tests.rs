@@ -175,6 +175,8 @@ fn deaths_back_off_and_are_forgotten_once_a_replica_stays() {
     let want = want(&[(1, 1)]);
     let one = vec![replica(0, "s", 1, dead(100, false, false))];
     assert_eq!(plan(&want, &one, at(100)).steps, [Step::Start { place: 0 }], "the first is replaced at once");
+    let wrong = vec![replica(0, "s", 1, dead(100, true, true))];
+    assert_eq!(plan(&want, &wrong, at(100)).steps, [], "a wrong model is not tried again and again");
     let three: Vec<_> = (0..3).map(|id| replica(id, "s", 1, dead(100, false, false))).collect();
     let waiting = plan(&want, &three, at(100));
     assert_eq!((waiting.steps, waiting.again), (vec![], Some(at(100) + 2 * BACKOFF)));

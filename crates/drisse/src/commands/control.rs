@@ -10,9 +10,14 @@ use drisse_net::Build;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The exit code where another control plane has the workspace: who started this one waits for that one.
+pub(crate) const TAKEN: u8 = 3;
+
 pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Failure> {
     let workspace = place.folder()?.clone();
     let up = &arguments.up;
+    // What it and all it starts write is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // Whatever a terminal it was started from does, it stays.
     let _ = rustix::process::setsid();
     std::fs::create_dir_all(workspace.logs()).context("cannot make the folder for logs")?;
@@ -54,6 +59,9 @@ pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Fa
     runtime.shutdown_background();
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(ControlError(failure)) => Err(failure.into()),
+        Err(ControlError { failure, taken }) => {
+            let failure = Failure::from(failure);
+            Err(if taken { Failure { code: TAKEN, ..failure } } else { failure })
+        }
     }
 }

@@ -63,8 +63,13 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
                     wiring::onnx_engine(&library, threads)
                 })
             });
-            let result = result
-                .map(|models| models.map(|models| banner::print(&arguments, &endpoints, &models, output)));
+            let result = result.map(|models| {
+                models.map(|models| match &arguments.replica {
+                    // Nobody pastes from a replica's log.
+                    Some(replica) => tracing::info!(replica, "ready"),
+                    None => banner::print(&arguments, &endpoints, &models, output),
+                })
+            });
             in_engine.store(false, SeqCst);
             // The receiver is gone when the server was stopped before it was ready.
             let _ = loaded.send(result.map(drop));

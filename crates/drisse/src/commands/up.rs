@@ -26,9 +26,6 @@ pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<
         return boot(place.folder()?, arguments, output);
     }
     let (_, status) = place.connect_with(arguments).await?;
-    if let Some(note) = &status.gateway.note {
-        printer::note(note);
-    }
     printer::result(output, || json!(status), || text(&status));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,12 @@
 //! The real binary, on real models: what it prints, serves and exits with.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
+mod deploy;
+mod errors;
 mod inspect;
+mod load;
+mod manage;
 mod serve;
 mod support;
+mod survive;
+mod workspace;

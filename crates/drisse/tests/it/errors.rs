@@ -1,0 +1,75 @@
+//! What the user can mend, as it is told: every message on one page.
+
+use crate::workspace::Workspace;
+
+#[test]
+fn what_the_user_can_mend_exits_1_and_says_what_to_do() {
+    let workspace = Workspace::new();
+    workspace.ok(&["models", "register", "examples/digits/digits.onnx"]);
+    let mut all = String::new();
+    for arguments in [
+        &["deploy", "digit"][..],
+        &["deploy", "nowhere/model.onnx"],
+        &["deploy", "examples/requirements.txt"],
+        &["deploy", "examples"],
+        &["deploy", "digits:9"],
+        &["deploy", "digits:x"],
+        &["deploy", "oci://registry/digits"],
+        &["deploy", "examples/digits/digits.onnx", "--name", "Digits"],
+        &["deploy", "digits:1", "--target", "moon"],
+        &["deploy", "digits:1", "--replicas", "0"],
+        &["deploy", "digits:1", "--sample", "examples/iris/sample.json"],
+        &["deploy", "examples/digits/digits.onnx", "--sample", "examples/iris/sample.json"],
+        &["deploy", "examples/digits/digits.onnx", "--sample", "nowhere.json"],
+        &["deploy", "digits:1", "--tag", "novalue"],
+        &["update", "nothing", "--replicas", "2"],
+        &["rollback", "nothing"],
+        &["delete", "nothing"],
+        &["score", "nothing"],
+        &["logs", "nothing"],
+        &["keys", "nothing"],
+        &["services", "show", "nothing"],
+        &["models", "show", "nothing"],
+        &["models", "register", "examples/digits/sample.json"],
+        &["models", "delete", "digits:7"],
+        &["targets", "check", "moon"],
+        &["operations", "show", "99"],
+        &["operations", "cancel", "99"],
+    ] {
+        let ran = workspace.run(arguments);
+        assert_eq!(ran.code, 1, "{arguments:?}: {ran:?}");
+        assert_eq!(ran.stdout, "", "{arguments:?}");
+        let stderr: String =
+            ran.stderr.lines().filter(|line| !is_progress(line)).map(|line| format!("{line}\n")).collect();
+        all += &format!("$ drisse {}\n{stderr}\n", arguments.join(" "));
+    }
+    insta::assert_snapshot!(workspace.neutral(&all));
+}
+
+/// A line that tells of progress, with the time it came at.
+fn is_progress(line: &str) -> bool {
+    line.trim_start().split_once(" s  ").is_some_and(|(time, _)| time.parse::<f64>().is_ok())
+        || line.contains("is taken: the gateway listens on")
+}
+
+#[test]
+fn a_failure_is_a_document_where_one_was_asked_for() {
+    let workspace = Workspace::new();
+    let ran = workspace.run(&["--output", "json", "score", "nothing"]);
+    assert_eq!(ran.code, 1);
+    let error = ran.json()["error"].clone();
+    assert_eq!(error["message"], "there is no service `nothing`");
+    assert_eq!(error["hint"], "`drisse services` lists those there are");
+    assert_eq!(error["causes"], serde_json::json!([]));
+}
+
+#[test]
+fn a_request_the_model_refuses_is_told_with_its_status() {
+    let workspace = Workspace::new();
+    workspace.ok(&["deploy", "examples/digits/digits.onnx"]);
+    let body = workspace.folder.path().join("body.json");
+    std::fs::write(&body, "{\"data\": [1, 2]}").unwrap();
+    let ran = workspace.run(&["score", "digits", "--file", body.to_str().unwrap()]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("service `digits` answered 400: input \"X\""), "{ran:?}");
+}

@@ -1,0 +1,272 @@
+//! Models, keys, logs, operations, and the daemons of a workspace.
+
+use crate::deploy::request;
+use crate::workspace::Workspace;
+use serde_json::json;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+const DIGITS: &str = "examples/digits/digits.onnx";
+
+#[test]
+fn models_are_versions_by_content_with_tags_that_change_and_properties_that_only_grow() {
+    let workspace = Workspace::new();
+    let first =
+        workspace.json(&["models", "register", DIGITS, "--tag", "stage=dev", "--property", "auc=0.9"]);
+    assert_eq!((&first["name"], &first["version"]), (&"digits".into(), &1.into()));
+    assert_eq!(
+        workspace.json(&["models", "register", DIGITS])["version"],
+        1,
+        "the same files, the same version"
+    );
+    let second = workspace.variant("second");
+    assert_eq!(workspace.json(&["models", "register", second.to_str().unwrap()])["version"], 2);
+    let tagged = workspace.json(&["models", "tag", "digits:1", "stage=prod", "--property", "f1=0.8"]);
+    assert_eq!(tagged["tags"], json!({ "stage": "prod" }));
+    assert_eq!(tagged["properties"], json!({ "auc": "0.9", "f1": "0.8" }));
+    let ran = workspace.run(&["models", "tag", "digits:1", "--property", "auc=1.0"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("property `auc` of `digits:1` is `0.9` and cannot be changed"), "{ran:?}");
+    let names = |arguments: &[&str]| {
+        let page = workspace.json(&[&["models"], arguments].concat());
+        let items = page["items"].as_array().unwrap().clone();
+        items
+            .iter()
+            .map(|model| format!("{}:{}", model["name"].as_str().unwrap(), model["version"]))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["--tag", "stage=prod"]), ["digits:1"]);
+    assert_eq!(names(&["--property", "f1"]), ["digits:1"]);
+    assert_eq!(names(&["--framework", "scikit-learn", "--limit", "1"]), ["digits:1"]);
+    assert_eq!(names(&["--limit", "1", "--after", "digits:1"]), ["digits:2"]);
+    assert_eq!(workspace.json(&["models", "show", "digits"])["version"], 2, "the newest without a version");
+}
+
+#[test]
+fn a_model_in_use_is_not_deleted_and_one_that_is_deleted_leaves_no_blob() {
+    let workspace = Workspace::new();
+    workspace.ok(&["deploy", DIGITS]);
+    let ran = workspace.run(&["models", "delete", "digits:1"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("model `digits:1` is in use by service `digits`"), "{ran:?}");
+    workspace.ok(&["delete", "digits"]);
+    workspace.ok(&["models", "delete", "digits:1"]);
+    let blobs = workspace.root.join("store/blobs/sha256");
+    assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(workspace.root.join("store/views")).unwrap().count(), 0);
+    assert_eq!(workspace.run(&["deploy", "digits:1"]).code, 1);
+}
+
+#[test]
+fn verify_finds_a_flipped_bit_and_registering_again_mends_it() {
+    let workspace = Workspace::new();
+    let model = workspace.json(&["models", "register", DIGITS]);
+    workspace.ok(&["models", "verify"]);
+    let digest = std::fs::read(crate::support::root().join(DIGITS)).unwrap();
+    let blobs = workspace.root.join("store/blobs/sha256");
+    let weights = std::fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap().path());
+    let weights = weights.into_iter().find(|path| std::fs::read(path).unwrap() == digest).unwrap();
+    let mut bytes = digest.clone();
+    bytes[1000] ^= 1;
+    std::fs::set_permissions(&weights, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&weights, bytes).unwrap();
+    let ran = workspace.run(&["models", "verify", "digits:1"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr.contains("model `digits:1` is damaged") && ran.stderr.contains("other bytes"),
+        "{ran:?}"
+    );
+    assert_eq!(workspace.json(&["models", "register", DIGITS])["digest"], model["digest"]);
+    workspace.ok(&["models", "verify"]);
+}
+
+#[test]
+fn a_key_of_ones_own_is_read_from_standard_input_and_must_not_be_guessable() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let set = |key: &str| {
+        let mut command = workspace.command(&["keys", "digits", "--set", "primary"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let refused = set("short");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("16 to 256 visible ASCII characters") && !said.contains("short"), "{said}");
+    assert!(set("a-key-of-ones-own\n").status.success());
+    let mut own = request(&deployed);
+    own.bytes = String::from_utf8(own.bytes)
+        .unwrap()
+        .replace(deployed["primary_key"].as_str().unwrap(), "a-key-of-ones-own")
+        .into_bytes();
+    assert_eq!(own.send().unwrap().0, 200);
+    assert_eq!(
+        workspace.ok(&["keys", "digits", "--header"]).stdout,
+        "Authorization: Bearer a-key-of-ones-own\n"
+    );
+}
+
+#[test]
+fn followed_logs_go_on_across_an_update_and_a_killed_control_plane() {
+    let workspace = Workspace::new();
+    workspace.ok(&["deploy", DIGITS]);
+    let mut logs = workspace.command(&["logs", "digits", "-f"]);
+    let mut logs = logs.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(logs.stdout.take().unwrap()).lines();
+    let mut until = |text: &str| {
+        let found = lines.by_ref().map(Result::unwrap).find(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no line with {text}"));
+    };
+    until("/digits/1/");
+    let second = workspace.variant("second");
+    workspace.ok(&["update", "digits", second.to_str().unwrap()]);
+    until("/digits/2/");
+    crate::workspace::kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
+    let third = workspace.variant("third");
+    workspace.ok(&["update", "digits", third.to_str().unwrap()]);
+    until("/digits/3/");
+    logs.kill().unwrap();
+    logs.wait().unwrap();
+}
+
+#[test]
+fn an_interrupted_deploy_is_only_detached_and_an_operation_can_be_canceled() {
+    let workspace = Workspace::new();
+    workspace.ok(&["deploy", DIGITS]);
+    // A model that no replica gets to serve within the time this takes: the process is stopped as it starts.
+    let ran = workspace.run(&["operations", "cancel", "1"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("operation 1 has ended already: Succeeded"), "{ran:?}");
+    assert_eq!(workspace.run(&["operations", "show", "99"]).code, 1);
+    let listed = workspace.json(&["operations", "--subject", "digits"]);
+    assert_eq!(
+        (&listed["items"][0]["kind"], &listed["items"][0]["state"]),
+        (&"deploy".into(), &"Succeeded".into())
+    );
+}
+
+#[test]
+fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers() {
+    let workspace = Workspace::new();
+    workspace.ok(&["models", "register", DIGITS]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    workspace.ok(&["up", "--control", &free]);
+    let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
+    assert_eq!(
+        std::fs::metadata(workspace.root.join("control.token")).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let url = format!("http://{free}");
+    let remote = |token: &str, arguments: &[&str]| {
+        let mut command = workspace.command(arguments);
+        command.env("DRISSE_WORKSPACE", &url).env("DRISSE_TOKEN", token.trim());
+        crate::workspace::ran(command)
+    };
+    let ran = remote("wrong", &["models"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.starts_with("error: the token is missing or wrong"), "{ran:?}");
+    assert!(remote(&token, &["models"]).stdout.contains("digits:1"));
+    let ran = remote(&token, &["deploy", DIGITS]);
+    assert!(
+        ran.code == 1 && ran.stderr.contains("files are only read for who asks over the Unix socket"),
+        "{ran:?}"
+    );
+    assert_eq!(remote(&token, &["deploy", "digits:1"]).code, 0);
+    let beyond = workspace.run(&["up", "--control", "0.0.0.0:0"]);
+    assert_eq!(beyond.code, 1);
+    assert!(beyond.stderr.contains("only over TLS"), "{beyond:?}");
+    workspace.ok(&["up"]);
+}
+
+#[test]
+fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
+    let workspace = Workspace::new();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) =
+        (workspace.folder.path().join("cert.pem"), workspace.folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let up = workspace.json(&["up", "--gateway", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key]);
+    assert_eq!(up["gateway"]["scheme"], "https");
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let uri = deployed["scoring_uri"].as_str().unwrap();
+    assert!(uri.starts_with("https://127.0.0.1:"), "{uri}");
+    for version in ["--http1.1", "--http2"] {
+        let mut curl = Command::new("curl");
+        let header = format!("authorization: Bearer {}", deployed["primary_key"].as_str().unwrap());
+        curl.args([
+            "-s",
+            version,
+            "--cacert",
+            certificate,
+            "-H",
+            &header,
+            "-d",
+            "@examples/digits/sample.json",
+            uri,
+        ]);
+        let answer = curl.current_dir(crate::support::root()).output().unwrap();
+        assert!(answer.stdout.starts_with(b"{\"label\":[0]"), "{version}: {answer:?}");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let ran = workspace.run(&["up", "--gateway", &taken]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("error: cannot open the gateway's address"), "{ran:?}");
+    assert!(ran.stderr.contains("hint: choose another one"), "{ran:?}");
+}
+
+#[test]
+fn the_unit_for_boot_is_one_systemd_accepts() {
+    let workspace = Workspace::new();
+    let unit = workspace.folder.path().join("drisse.service");
+    workspace.ok(&["up", "--boot", "--unit", unit.to_str().unwrap()]);
+    let text = std::fs::read_to_string(&unit).unwrap();
+    assert!(text.contains("KillMode=process"), "{text}");
+    let verified = Command::new("systemd-analyze").args(["verify", unit.to_str().unwrap()]).output();
+    match verified {
+        Ok(verified) => assert!(verified.status.success(), "{verified:?}"),
+        Err(_) => assert!(std::env::var_os("CI").is_none(), "systemd-analyze is needed here"),
+    }
+    if !std::path::Path::new("/run/systemd/system").is_dir() {
+        let ran = workspace.run(&["up", "--boot"]);
+        assert_eq!(ran.code, 1);
+        assert!(ran.stderr.contains("this machine was not started by systemd"), "{ran:?}");
+    }
+}
+
+#[test]
+fn nothing_in_a_workspace_can_be_read_by_others() {
+    let workspace = Workspace::new();
+    workspace.ok(&["deploy", DIGITS]);
+    let mut folders = vec![workspace.root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let metadata = entry.metadata().unwrap();
+            let mode = metadata.permissions().mode() & 0o077;
+            assert_eq!(mode, 0, "{} has mode {:o}", entry.path().display(), metadata.permissions().mode());
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+}
+
+#[test]
+fn doctor_names_a_remedy_for_what_is_missing_and_status_starts_nothing() {
+    let workspace = Workspace::new();
+    let status = workspace.status();
+    assert!(status["control"]["pid"].is_null() && status["gateway"]["pid"].is_null());
+    let doctor = workspace.json(&["doctor"]);
+    assert_eq!(doctor["works"], true);
+    let checks = doctor["checks"].as_array().unwrap();
+    assert!(checks.iter().all(|check| check["state"] == "ok" || check["remedy"].is_string()), "{doctor}");
+    assert!(workspace.pid("control").is_none(), "neither starts anything");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(workspace.ok(&["completions", shell]).stdout.contains("drisse"));
+    }
+}

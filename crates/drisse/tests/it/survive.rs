@@ -1,0 +1,183 @@
+//! Processes are killed, and what was acknowledged is still there.
+
+use crate::deploy::request;
+use crate::load::Load;
+use crate::workspace::{Workspace, kill, ran};
+use std::process::Command;
+use std::time::Duration;
+
+const DIGITS: &str = "examples/digits/digits.onnx";
+
+/// Within this everything is as it was.
+const SOON: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_killed_control_plane_fails_no_request_and_the_next_command_takes_over_what_runs() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let (control, gateway) = (workspace.pid("control").unwrap(), workspace.pid("gateway").unwrap());
+    let replicas = workspace.replicas("digits");
+    let load = Load::start(8, &request(&deployed));
+    load.more(200);
+    kill(u32::try_from(control).unwrap(), "-9");
+    load.more(500);
+    let status = workspace.status();
+    assert_eq!(
+        (&status["control"]["pid"], &status["gateway"]["pid"]),
+        (&serde_json::Value::Null, &gateway.into())
+    );
+    let began = std::time::Instant::now();
+    workspace.ok(&["services"]);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert_ne!(workspace.pid("control"), Some(control));
+    assert_eq!(workspace.pid("gateway"), Some(gateway), "the gateway was taken over");
+    workspace.ok(&["deploy", DIGITS]);
+    assert_eq!(workspace.replicas("digits"), replicas, "the replica was taken over, and no second one runs");
+    let seen = load.end();
+    assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+    // What it took over it also looks after.
+    kill(replicas[0], "-9");
+    workspace.wait("the replica is replaced", || {
+        let now = workspace.replicas("digits");
+        now.len() == 1 && now != replicas
+    });
+    workspace.wait("it serves", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
+}
+
+#[test]
+fn a_killed_gateway_is_back_soon_and_only_what_it_had_under_way_fails() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let load = Load::start(8, &request(&deployed));
+    load.more(200);
+    let killed = std::time::Instant::now();
+    kill(u32::try_from(workspace.pid("gateway").unwrap()).unwrap(), "-9");
+    load.more(500);
+    let seen = load.end();
+    assert!(seen.failures.len() <= 8, "at most one per connection: {:?}", seen.failures);
+    let last = seen.failures.iter().map(|failure| failure.at).max();
+    assert!(last.is_none_or(|last| last - killed < SOON), "{:?}", seen.failures);
+}
+
+#[test]
+fn a_killed_replica_fails_only_what_it_had_under_way_and_is_replaced() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS, "--replicas", "2"]);
+    let load = Load::start(8, &request(&deployed));
+    load.more(200);
+    let replicas = workspace.replicas("digits");
+    kill(replicas[0], "-9");
+    load.more(500);
+    workspace.wait("the replica is replaced", || {
+        let now = workspace.replicas("digits");
+        now.len() == 2 && !now.contains(&replicas[0])
+    });
+    load.more(200);
+    let seen = load.end();
+    let unexpected: Vec<_> =
+        seen.failures.iter().filter(|failure| !failure.what.starts_with("502")).collect();
+    assert!(unexpected.is_empty() && seen.failures.len() <= 8, "{:?}", seen.failures);
+}
+
+#[test]
+fn the_only_replica_is_replaced_while_requests_wait() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS, "--max-wait", "10s"]);
+    let replicas = workspace.replicas("digits");
+    kill(replicas[0], "-9");
+    // Sent while nothing is there: it waits for the next one.
+    let (status, answer) = request(&deployed).send().unwrap();
+    assert_eq!(status, 200, "{answer}");
+    assert_ne!(workspace.replicas("digits"), replicas);
+}
+
+#[test]
+fn when_everything_was_killed_up_brings_back_what_was_wanted() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
+    for (pid, _) in workspace.processes() {
+        kill(pid, "-9");
+    }
+    workspace.ok(&["up"]);
+    workspace.wait("it serves again", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
+    assert_eq!(workspace.replicas("digits").len(), 1);
+}
+
+#[test]
+fn down_stops_everything_and_up_starts_it_at_the_same_address() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let address = workspace.status()["gateway"]["address"].clone();
+    workspace.ok(&["down"]);
+    let status = workspace.status();
+    assert!(status["control"]["pid"].is_null() && status["gateway"]["pid"].is_null(), "{status}");
+    assert!(workspace.replicas("digits").is_empty());
+    workspace.ok(&["down"]);
+    let up = workspace.json(&["up"]);
+    assert_eq!(up["gateway"]["address"], address);
+    workspace.wait("it serves again", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
+}
+
+#[test]
+fn a_deployment_goes_on_when_the_control_plane_is_killed_half_way() {
+    let workspace = Workspace::new();
+    workspace.ok(&["up"]);
+    for nth in 0..3 {
+        let control = u32::try_from(workspace.pid("control").unwrap()).unwrap();
+        let name = format!("d{nth}");
+        let begun = workspace.json(&["deploy", DIGITS, "--name", &name, "--no-wait"]);
+        kill(control, "-9");
+        let id = begun["operation"].to_string();
+        let ended = workspace.json(&["operations", "show", &id]);
+        assert_eq!(ended["state"], "Succeeded", "{ended}");
+        assert!(workspace.ok(&["score", &name]).stdout.starts_with("{\"label\""));
+        assert_eq!(workspace.replicas(&name).len(), 1);
+    }
+}
+
+#[test]
+fn a_newer_binary_takes_over_from_older_daemons_without_a_failed_request() {
+    let workspace = Workspace::new();
+    let older = workspace.folder.path().join("drisse");
+    std::fs::copy(env!("CARGO_BIN_EXE_drisse"), &older).unwrap();
+    let touched = Command::new("touch").args(["-d", "2020-01-01"]).arg(&older).status().unwrap();
+    assert!(touched.success());
+    let mut deploy = Command::new(&older);
+    let here = workspace.command(&["--output", "json", "deploy", DIGITS]);
+    deploy.args(here.get_args()).current_dir(here.get_current_dir().unwrap());
+    for (name, value) in here.get_envs() {
+        deploy.env(name, value.unwrap_or_default());
+    }
+    deploy.env_remove("DRISSE_LOG");
+    let deployed = ran(deploy).json();
+    let before = (workspace.pid("control"), workspace.pid("gateway"), workspace.replicas("digits"));
+    let load = Load::start(8, &request(&deployed));
+    load.more(200);
+    let said = workspace.ok(&["services"]).stderr;
+    assert!(said.contains("the control plane that runs is older"), "{said}");
+    assert_ne!(workspace.pid("control"), before.0);
+    workspace.wait("the gateway is replaced", || {
+        workspace.pid("gateway").is_some_and(|pid| Some(pid) != before.1)
+    });
+    workspace.wait("the replica is replaced", || {
+        let now = workspace.replicas("digits");
+        now.len() == 1 && now != before.2
+    });
+    load.more(500);
+    let seen = load.end();
+    assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+    assert_eq!(workspace.ok(&["services"]).stderr, "", "the second time there is nothing to say");
+}
+
+#[test]
+fn a_second_control_plane_does_not_start() {
+    let workspace = Workspace::new();
+    workspace.ok(&["up"]);
+    let root = workspace.root.to_str().unwrap();
+    let ran = workspace.run(&["control", "--workspace", root]);
+    assert_eq!(ran.code, 3);
+    let log = std::fs::read_to_string(workspace.root.join("logs/control.log")).unwrap();
+    assert!(log.contains("error: another control plane has the workspace"), "{log}");
+    assert!(workspace.pid("control").is_some());
+}

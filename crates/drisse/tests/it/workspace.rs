@@ -1,0 +1,166 @@
+//! A workspace of a test's own, with its control plane, gateway and replicas; all ended when dropped.
+
+use crate::support::{drisse, root};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a busy machine; a hang fails the test instead of stopping it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// What a command printed and exited with.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+}
+
+impl Workspace {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { root: folder.path().join("ws"), folder }
+    }
+
+    /// The same, at a path this long.
+    pub(crate) fn at_path_of(length: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut root = folder.path().to_owned();
+        while root.as_os_str().len() + 101 < length {
+            root.push("x".repeat(100));
+        }
+        let rest = length - root.as_os_str().len() - 1;
+        root.push("y".repeat(rest));
+        assert_eq!(root.as_os_str().len(), length);
+        Self { root, folder }
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = drisse(arguments);
+        command.env("DRISSE_WORKSPACE", &self.root);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments))
+    }
+
+    /// Runs what must succeed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        ran
+    }
+
+    /// Runs what must succeed, and reads the document it prints.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        self.ok(&[&["--output", "json"], arguments].concat()).json()
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        self.json(&["status"])
+    }
+
+    pub(crate) fn pid(&self, what: &str) -> Option<u64> {
+        self.status()[what]["pid"].as_u64()
+    }
+
+    /// Processes of this workspace's replicas of a service.
+    pub(crate) fn replicas(&self, service: &str) -> Vec<u32> {
+        self.processes()
+            .into_iter()
+            .filter(|(_, line)| line.contains(&format!("/{service}/")))
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+
+    /// Every process of this workspace but the control plane: its number and its command line.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        let Ok(canonical) = self.root.canonicalize() else { return vec![] };
+        let root = canonical.display().to_string();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let daemon = ["--replica", "--gateway"].iter().any(|flag| line.contains(flag));
+            if daemon && line.contains(&root) {
+                found.push((pid, line));
+            }
+        }
+        found
+    }
+
+    /// The digits model with something added that changes its bytes and nothing else.
+    pub(crate) fn variant(&self, what: &str) -> PathBuf {
+        let mut bytes = std::fs::read(root().join("examples/digits/digits.onnx")).unwrap();
+        // ModelProto.doc_string, field 6: of a field that is there twice the last one counts.
+        bytes.extend([0x32, u8::try_from(what.len()).unwrap()]);
+        bytes.extend(what.as_bytes());
+        let folder = self.folder.path().join(what);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("digits.onnx"), bytes).unwrap();
+        folder.join("digits.onnx")
+    }
+
+    /// Asks until it is so.
+    pub(crate) fn wait(&self, what: &str, mut so: impl FnMut() -> bool) -> Duration {
+        let began = Instant::now();
+        while !so() {
+            assert!(began.elapsed() < PATIENCE, "{what} does not happen");
+            std::thread::yield_now();
+        }
+        began.elapsed()
+    }
+
+    /// A file's text, with what differs from run to run replaced.
+    pub(crate) fn neutral(&self, text: &str) -> String {
+        let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
+        let text = text.replace(&root.display().to_string(), "WORKSPACE");
+        text.replace(&self.folder.path().display().to_string(), "FOLDER")
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        let down = self.command(&["down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(std::thread::panicking() || down.is_ok_and(|status| status.success()), "everything ends");
+        for (pid, line) in self.processes() {
+            kill(pid, "-9");
+            assert!(std::thread::panicking() || is_zombie(pid), "{line} was left");
+        }
+    }
+}
+
+/// A process that has ended and that nobody has asked about.
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+}
+
+pub(crate) fn ran(mut command: Command) -> Ran {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+pub(crate) fn kill(pid: u32, signal: &str) {
+    // Gone already is fine.
+    let _ = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+pub(crate) fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
