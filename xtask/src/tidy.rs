@@ -55,21 +55,27 @@ fn core_knows_the_words_and_not_the_world() {
 
 #[test]
 fn dependencies_point_one_way() {
-    let allowed: [(&str, &[&str]); 7] = [
+    let allowed: [(&str, &[&str]); 10] = [
         ("drisse-core", &[]),
-        ("drisse-wire", &["drisse-core"]),
         ("drisse-net", &[]),
+        ("drisse-wire", &["drisse-core"]),
         ("drisse-registry", &["drisse-core"]),
         ("drisse-engines", &["drisse-core"]),
         ("drisse-scoring", &["drisse-core", "drisse-net", "drisse-wire"]),
+        ("drisse-gateway", &["drisse-core", "drisse-net", "drisse-wire"]),
+        ("drisse-targets", &["drisse-core", "drisse-net", "drisse-registry", "drisse-wire"]),
+        ("drisse-control", &["drisse-core", "drisse-net", "drisse-registry", "drisse-wire"]),
         (
             "drisse",
             &[
+                "drisse-control",
                 "drisse-core",
                 "drisse-engines",
+                "drisse-gateway",
                 "drisse-net",
                 "drisse-registry",
                 "drisse-scoring",
+                "drisse-targets",
                 "drisse-wire",
             ],
         ),
@@ -88,10 +94,13 @@ fn dependencies_point_one_way() {
 }
 
 #[test]
-fn the_scoring_server_names_no_engine() {
+fn servers_name_no_engine_and_no_target() {
     for (name, text) in sources() {
-        if name.starts_with("crates/drisse-scoring/src") {
-            assert!(!text.contains("drisse_engines") && !text.contains("ort::"), "{name} names an engine");
+        let server = ["scoring", "gateway", "control"]
+            .iter()
+            .any(|c| name.starts_with(&format!("crates/drisse-{c}/src")));
+        for named in ["drisse_engines", "ort::", "drisse_targets"] {
+            assert!(!server || !text.contains(named), "{name} names {named}");
         }
     }
 }

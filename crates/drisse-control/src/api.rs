@@ -213,3 +213,20 @@ fn begun(
 ) -> (StatusCode, axum::Json<drisse_wire::control::Operation>) {
     (StatusCode::ACCEPTED, axum::Json(operation))
 }
+
+#[cfg(test)]
+mod tests {
+    /// What clients are made from; `WRITE_DOCS=1 cargo test -p drisse-control` writes it anew.
+    #[test]
+    fn the_document_in_docs_is_that_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/control-api.json");
+        let code = super::openapi() + "\n";
+        if std::env::var_os("WRITE_DOCS").is_some() {
+            std::fs::write(path, &code).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap() == code,
+            "WRITE_DOCS=1 writes docs/control-api.json anew"
+        );
+    }
+}

@@ -370,8 +370,9 @@ impl Control {
                         return Ok(());
                     }
                     if let Some(death) = &seen.hopeless {
-                        let mut failure = died(death);
-                        failure.message = format!("service `{name}` does not start: {}", failure.message);
+                        let (kind, target) = (&op.row.document.kind, &seen.target);
+                        let failure = died(death)
+                            .context(format!("cannot {kind} service `{name}` on target `{target}`"));
                         return Err(Problem { status: 400, failure }.into());
                     }
                 }

@@ -47,6 +47,8 @@ pub(crate) struct Actor {
 pub(crate) struct Seen {
     /// Of what was wanted then.
     pub(crate) generation: u64,
+    /// Where it is to run.
+    pub(crate) target: String,
     /// Whether everything is as it was wanted.
     pub(crate) converged: bool,
     /// Whether the service is gone.
@@ -305,6 +307,7 @@ impl Reconciler {
         }
         self.seen.send_replace(Seen {
             generation: service.generation,
+            target: service.target.clone(),
             converged,
             removed: false,
             hopeless,

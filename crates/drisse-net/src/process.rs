@@ -107,10 +107,7 @@ impl Process {
         Self::watch(pid, None)
     }
 
-    #[expect(
-        deprecated,
-        reason = "its replacement is unsafe for descriptors that may be closed; an OwnedFd is not"
-    )]
+    #[expect(deprecated, reason = "its replacement asks for a promise that an OwnedFd keeps by itself")]
     fn watch(pid: u32, child: Option<Child>) -> io::Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;

@@ -80,7 +80,11 @@ pub(super) async fn deploy(
     let derived = check_model(&control, local, &request).await?;
     let derived = derived.ok_or_else(|| Problem::invalid("no model is named"))?;
     let name = request.name.take().unwrap_or_else(|| derived.clone());
-    name.parse::<ServiceName>().map_err(|error| Problem::invalid("cannot deploy").because(&error))?;
+    name.parse::<ServiceName>().map_err(|error| {
+        Problem::invalid(format!("cannot deploy a service of the name `{name}`"))
+            .because(&error)
+            .hint("give it another one: --name NAME")
+    })?;
     // What a file is registered as is decided once.
     request.name = Some(name.clone());
     change(&control, "deploy", &name, &request).await

@@ -129,6 +129,7 @@ impl Workspace {
     pub(crate) fn neutral(&self, text: &str) -> String {
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
         let text = text.replace(&root.display().to_string(), "WORKSPACE");
+        let text = text.replace(&crate::support::root().display().to_string(), "REPOSITORY");
         text.replace(&self.folder.path().display().to_string(), "FOLDER")
     }
 }
