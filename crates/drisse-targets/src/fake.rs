@@ -19,7 +19,9 @@ pub struct Script {
     pub refuse_starts: usize,
     /// This many replicas die before they are ready.
     pub die_before_ready: usize,
-    /// Whether those deaths say that trying again is in vain.
+    /// Every replica of the service of this name dies before it is ready.
+    pub die_in: Option<String>,
+    /// Whether early deaths say that trying again is in vain.
     pub permanent: bool,
     /// How long until a replica is ready.
     pub start_time: Duration,
@@ -124,7 +126,8 @@ impl Place for Fake {
                 script.refuse_starts -= 1;
                 return Err(TargetError::new("the start was refused, as scripted"));
             }
-            let dies = script.die_before_ready > 0;
+            let cursed = script.die_in.as_deref() == Some(revision.service.as_str());
+            let dies = script.die_before_ready > 0 || cursed;
             script.die_before_ready = script.die_before_ready.saturating_sub(1);
             (dies, script.permanent, script.start_time, script.die_after)
         };

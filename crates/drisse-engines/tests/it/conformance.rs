@@ -1,6 +1,6 @@
 //! Every engine keeps the seam's promises; what ONNX Runtime adds is below in its own file.
 
-use drisse_core::conformance::{Fixture, all};
+use drisse_core::conformance::engine::{Fixture, all};
 use drisse_core::{Dim, LoadedPackage, Port, Signature, TensorType, ValueType};
 use drisse_engines::fake::{FakeEngine, Script};
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! One ONNX engine for all tests of a binary, and the models beside them.
-use drisse_core::conformance::Collected;
+use drisse_core::conformance::engine::Collected;
 use drisse_core::{
     Buffer, Cancel, Data, DataType, Element, Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer,
     Shape, Tensor, Value, Work,

@@ -5,6 +5,7 @@ mod deploy;
 mod errors;
 mod inspect;
 mod load;
+mod local;
 mod manage;
 mod serve;
 mod support;

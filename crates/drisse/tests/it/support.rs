@@ -17,6 +17,11 @@ static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     found.unwrap_or_else(|| onnx::fetch(&cache).expect("pip can download ONNX Runtime"))
 });
 
+/// ONNX Runtime's library.
+pub(crate) fn library() -> PathBuf {
+    LIBRARY.clone()
+}
+
 /// The binary, in the repository's root, with nothing of the caller's settings.
 pub(crate) fn drisse(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drisse"));

@@ -1,0 +1,158 @@
+//! What every target promises, one function per promise.
+//!
+//! A target's test is [`all`] with revisions of its own, on a target where nothing else runs. Time limits
+//! are the caller's: every wait here is for a change the target tells.
+
+use crate::{LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec, Target, Wanted};
+use futures_util::StreamExt;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Revisions with which a target shows what it can do. Their services are of the caller's choice.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// Two revisions of one service that start and stay, 1 and 2.
+    pub good: [RevisionSpec; 2],
+    /// A revision of another service that starts and stays.
+    pub other: RevisionSpec,
+    /// A revision of a third service that can never be ready, and what its death must tell.
+    pub broken: (RevisionSpec, &'static str),
+}
+
+/// Every promise, one after the other.
+pub async fn all(target: &dyn Target, fixture: &Fixture) {
+    target.check().await.expect("the target can be used");
+    starts_what_is_wanted_once(target, fixture).await;
+    tells_one_services_replicas_from_anothers(target, fixture).await;
+    keeps_what_is_in_use_and_stops_what_is_not(target, fixture).await;
+    stops_what_is_too_much(target, fixture).await;
+    gives_up_on_what_cannot_start_and_says_why(target, fixture).await;
+    gives_logs_and_those_to_come(target, fixture).await;
+    removes_all_of_a_service_and_nothing_else(target, fixture).await;
+}
+
+/// What is wanted is started; wanting it again starts nothing more.
+pub async fn starts_what_is_wanted_once(target: &dyn Target, fixture: &Fixture) {
+    let spec = spec(&fixture.good[0], 2);
+    let first = settled(target, &spec).await;
+    for _ in 0..3 {
+        target.apply(&spec, &()).await.expect("apply works");
+    }
+    let ids = |replicas: &[Replica]| replicas.iter().map(|r| r.id.clone()).collect::<BTreeSet<_>>();
+    let again = list(target, &spec.service).await;
+    assert_eq!(ids(&again), ids(&first), "no replica came or went");
+    assert_eq!(again.len(), 2);
+}
+
+/// `list` of a service has its replicas alone, `list` of everything has all.
+pub async fn tells_one_services_replicas_from_anothers(target: &dyn Target, fixture: &Fixture) {
+    settled(target, &spec(&fixture.good[0], 1)).await;
+    settled(target, &spec(&fixture.other, 1)).await;
+    let service = &fixture.other.service;
+    assert!(list(target, service).await.iter().all(|replica| replica.service == *service));
+    let all = target.list(None).await.expect("list works");
+    for service in [&fixture.good[0].service, service] {
+        assert!(all.iter().any(|replica| replica.service == *service), "{service} is in the whole list");
+    }
+}
+
+/// A replica of a revision no longer wanted stays while requests go there, and ends when none do.
+pub async fn keeps_what_is_in_use_and_stops_what_is_not(target: &dyn Target, fixture: &Fixture) {
+    let old = settled(target, &spec(&fixture.good[0], 1)).await;
+    let used: BTreeSet<ReplicaId> = old.iter().map(|replica| replica.id.clone()).collect();
+    let mut next = spec(&fixture.good[1], 1);
+    next.in_use = used.clone();
+    let both = settled(target, &next).await;
+    assert!(
+        used.iter().all(|id| both.iter().any(|r| r.id == *id && r.is_ready())),
+        "the old one still serves"
+    );
+    next.in_use = both.iter().filter(|r| r.revision == 2).map(|r| r.id.clone()).collect();
+    until(target, &next, |replicas| replicas.iter().all(|replica| replica.revision == 2)).await;
+}
+
+/// Fewer replicas wanted: the surplus ends, never one that is in use.
+pub async fn stops_what_is_too_much(target: &dyn Target, fixture: &Fixture) {
+    let three = settled(target, &spec(&fixture.good[1], 3)).await;
+    let mut one = spec(&fixture.good[1], 1);
+    let kept = three[2].id.clone();
+    one.in_use = BTreeSet::from([kept.clone()]);
+    let left = until(target, &one, |replicas| replicas.len() == 1).await;
+    assert_eq!(left[0].id, kept);
+}
+
+/// A replica that cannot start is dead, with the reason and the last lines of its log.
+pub async fn gives_up_on_what_cannot_start_and_says_why(target: &dyn Target, fixture: &Fixture) {
+    let (broken, said) = &fixture.broken;
+    let spec = spec(broken, 1);
+    let replicas = until(target, &spec, |replicas| crate::failure(&spec, replicas).is_some()).await;
+    let death = crate::failure(&spec, &replicas).expect("it was there");
+    assert!(death.before_ready && !death.reason.is_empty());
+    assert!(death.log.iter().any(|line| line.contains(said)), "{:?} does not say {said}", death.log);
+}
+
+/// The last lines are there; with `follow` those to come are too.
+pub async fn gives_logs_and_those_to_come(target: &dyn Target, fixture: &Fixture) {
+    let service = &fixture.good[1].service;
+    let options = LogOptions { lines: 1, follow: false };
+    let there: Vec<_> = target.logs(service, options).await.expect("logs work").collect().await;
+    assert_eq!(there.len(), 1, "one line was asked for");
+    let options = LogOptions { lines: 0, follow: true };
+    let mut following = target.logs(service, options).await.expect("logs work");
+    // One replica more writes that it starts.
+    let more = spec(&fixture.good[1], 2);
+    let (line, _) = futures_util::future::join(following.next(), settled(target, &more)).await;
+    assert!(line.is_some());
+}
+
+/// Nothing of the service is left, everything of the others is; absent is fine.
+pub async fn removes_all_of_a_service_and_nothing_else(target: &dyn Target, fixture: &Fixture) {
+    let (gone, stays) = (&fixture.good[0].service, &fixture.other.service);
+    let before = list(target, stays).await;
+    for _ in 0..2 {
+        target.remove(gone).await.expect("remove works");
+        assert_eq!(list(target, gone).await, []);
+    }
+    assert_eq!(list(target, stays).await, before);
+    for service in [stays, &fixture.broken.0.service] {
+        target.remove(service).await.expect("remove works");
+    }
+    assert_eq!(target.list(None).await.expect("list works"), []);
+}
+
+fn spec(revision: &RevisionSpec, replicas: u32) -> ServiceSpec {
+    ServiceSpec {
+        service: revision.service.clone(),
+        wanted: vec![Wanted { revision: revision.clone(), replicas, weight: 1 }],
+        in_use: BTreeSet::new(),
+        start_timeout: Duration::from_secs(300),
+    }
+}
+
+async fn list(target: &dyn Target, service: &ServiceName) -> Vec<Replica> {
+    target.list(Some(service)).await.expect("list works")
+}
+
+/// Applies until every wanted replica is ready.
+async fn settled(target: &dyn Target, spec: &ServiceSpec) -> Vec<Replica> {
+    let wanted = &spec.wanted[0];
+    let number = wanted.revision.revision;
+    until(target, spec, |replicas| {
+        let ready = replicas.iter().filter(|r| r.revision == number && r.is_ready()).count();
+        ready == wanted.replicas as usize
+    })
+    .await
+}
+
+/// Applies after every change until it is so.
+async fn until(target: &dyn Target, spec: &ServiceSpec, so: impl Fn(&[Replica]) -> bool) -> Vec<Replica> {
+    let mut changes = target.changes();
+    loop {
+        target.apply(spec, &()).await.expect("apply works");
+        let replicas = list(target, &spec.service).await;
+        if so(&replicas) {
+            return replicas;
+        }
+        changes.next().await.expect("changes are told as long as the target lives");
+    }
+}

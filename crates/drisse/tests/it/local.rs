@@ -1,0 +1,53 @@
+//! The local place, made of this binary's processes, keeps every promise of a target.
+
+use crate::support::{library, root};
+use drisse_core::conformance::target::{self, Fixture};
+use drisse_core::{ReplicaSet, RevisionSpec};
+use drisse_net::{Build, runtime_folder};
+use drisse_registry::{ModelSource, Store};
+use drisse_targets::{Local, LocalConfig};
+use std::time::Duration;
+
+#[tokio::test]
+async fn local_keeps_every_promise() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let pack = |path: &str, service: &str, revision: u64| {
+        let source = ModelSource::open(&root().join(path)).unwrap();
+        let model = store.ingest(&source, &|_| ()).unwrap();
+        RevisionSpec {
+            service: service.parse().unwrap(),
+            revision,
+            model_version: "1".to_owned(),
+            digest: model.digest.clone(),
+            package: store.pack(&model, service, 1, None).unwrap(),
+            keys: vec![format!("sha256:{}", "0".repeat(64))],
+            max_wait: Duration::from_millis(500),
+            scoring_timeout: Duration::from_secs(60),
+        }
+    };
+    let unknown = "crates/drisse-engines/tests/models/unknown_operator.onnx";
+    let fixture = Fixture {
+        good: [pack("examples/digits", "good", 1), pack("examples/iris", "good", 2)],
+        other: pack("examples/wine", "other", 1),
+        broken: (pack(unknown, "broken", 1), "No Op registered for Nope"),
+    };
+    let workspace = drisse_net::random_id();
+    let sockets = runtime_folder(&workspace).unwrap();
+    let config = LocalConfig {
+        workspace,
+        program: env!("CARGO_BIN_EXE_drisse").into(),
+        build: Build::current("0"),
+        onnxruntime: Some(library()),
+        sockets: sockets.clone(),
+        services: folder.path().join("services"),
+        store,
+    };
+    let all = async {
+        let local = ReplicaSet(Local::open(config).unwrap());
+        target::all(&local, &fixture).await;
+    };
+    tokio::time::timeout(crate::workspace::PATIENCE, all).await.expect("it ends in time");
+    assert_eq!(std::fs::read_dir(&sockets).unwrap().count(), 0, "no socket is left");
+    std::fs::remove_dir(sockets).unwrap();
+}
