@@ -3,7 +3,8 @@
 
 use crate::answer::{AnswerBody, Streamed, own, refusal};
 use crate::path::{self, Own, Route};
-use crate::pool::Body;
+use crate::pool::{Body, Upstream};
+use crate::replica::Replica;
 use crate::service::{NoSlot, Service, Slot};
 use crate::table::Table;
 use bytes::Bytes;
@@ -161,16 +162,15 @@ impl Proxy {
         let began = Instant::now();
         let until = deadline.min(began + service.max_wait());
         let mut service = Arc::clone(service);
-        let mut failed = None;
+        let mut failed = Vec::new();
         loop {
-            let slot = self.slot(&mut service, until, deadline, failed.as_ref()).await?;
+            let slot = self.slot(&mut service, until, deadline, &failed).await?;
             let replica = Arc::clone(&slot.in_flight.0);
             let mut upstream = match replica.connect(self.core).await {
                 Ok(upstream) => upstream,
                 Err(error) => {
                     drop(slot);
-                    self.again(&service, until, &error).await?;
-                    failed = Some(replica);
+                    self.again(&service, until, &mut failed, replica, &error).await?;
                     continue;
                 }
             };
@@ -187,6 +187,9 @@ impl Proxy {
                     drop(slot);
                     let unsent = error.take_message();
                     let error = error.into_error();
+                    if error.is_user() {
+                        return Err(malformed(&error).into());
+                    }
                     // A connection that was used before may have been closed in the meantime: then
                     // nothing of the request was read, and hyper gives it back.
                     let Some(request) = unsent.or_else(|| retry.filter(|_| refused_unread(&error))) else {
@@ -194,10 +197,10 @@ impl Proxy {
                         return Err(Trouble::Broken(broken(&service)));
                     };
                     (head, body) = request.into_parts();
+                    // One that had been idle may only have been closed meanwhile: another is opened.
                     if !upstream.used {
-                        self.again(&service, until, &error).await?;
+                        self.again(&service, until, &mut failed, replica, &error).await?;
                     }
-                    failed = Some(replica);
                 }
             }
         }
@@ -209,7 +212,7 @@ impl Proxy {
         service: &mut Arc<Service>,
         until: Instant,
         deadline: Instant,
-        failed: Option<&Arc<crate::replica::Replica>>,
+        failed: &[Arc<Replica>],
     ) -> Result<Slot, Trouble> {
         let mut changes = self.shared.table.changes();
         loop {
@@ -237,14 +240,22 @@ impl Proxy {
         }
     }
 
-    /// Pauses before another try; an error once there is no time for one.
+    /// Remembers that a replica failed. Once all have, pauses and tries them again; an error once there
+    /// is no time for that.
     async fn again(
         &self,
         service: &Service,
         until: Instant,
+        failed: &mut Vec<Arc<Replica>>,
+        replica: Arc<Replica>,
         error: &(dyn std::fmt::Display + Sync),
     ) -> Result<(), Trouble> {
         service.metrics.retries.inc();
+        failed.push(replica);
+        if failed.len() < service.replica_count() {
+            return Ok(());
+        }
+        failed.clear();
         if Instant::now() + RETRY_PAUSE > until {
             tracing::warn!(service = service.document.service, "no replica can be reached: {error}");
             return Err(service.unavailable().into());
@@ -253,12 +264,7 @@ impl Proxy {
         Ok(())
     }
 
-    fn pass(
-        &self,
-        response: Response<Incoming>,
-        slot: Slot,
-        upstream: crate::pool::Upstream,
-    ) -> Response<AnswerBody> {
+    fn pass(&self, response: Response<Incoming>, slot: Slot, upstream: Upstream) -> Response<AnswerBody> {
         let (mut head, body) = response.into_parts();
         hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
@@ -283,9 +289,7 @@ async fn small(body: Incoming, deadline: Instant) -> Result<Body, Error> {
             let until = deadline.min(Instant::now() + BODY_TIMEOUT);
             match tokio::time::timeout_at(until.into(), body.collect()).await {
                 Ok(Ok(whole)) => Ok(Either::Left(Full::new(whole.to_bytes()))),
-                Ok(Err(error)) => {
-                    Err(Error::invalid(format!("the body ended early or is malformed: {error}")))
-                }
+                Ok(Err(error)) => Err(malformed(&error)),
                 Err(_) => Err(Error::new(ErrorKind::RequestTimeout, "the body did not arrive in time")),
             }
         }
@@ -351,6 +355,10 @@ fn hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, UPGRADE] {
         headers.remove(name);
     }
+}
+
+fn malformed(error: &hyper::Error) -> Error {
+    Error::invalid(format!("the body ended early or is malformed: {error}"))
 }
 
 fn unknown(path: &str) -> Error {

@@ -91,6 +91,10 @@ impl Service {
         ids
     }
 
+    pub(crate) fn replica_count(&self) -> usize {
+        self.groups.iter().map(|group| group.replicas.len()).sum()
+    }
+
     pub(crate) fn has_replicas(&self) -> bool {
         !self.groups.is_empty()
     }
@@ -99,11 +103,11 @@ impl Service {
         Duration::from_millis(self.document.max_wait_ms)
     }
 
-    /// A place at the replica with the least under way, at once or by `until`. `avoid` has just failed.
+    /// A place at the replica with the least under way, at once or by `until`. `avoid` have just failed.
     pub(crate) async fn slot(
         &self,
         until: Instant,
-        avoid: Option<&Arc<Replica>>,
+        avoid: &[Arc<Replica>],
     ) -> std::result::Result<Slot, NoSlot> {
         let group = self.group();
         let permit = match Arc::clone(&group.free).try_acquire_owned() {
@@ -177,8 +181,8 @@ impl Group {
     }
 
     /// The replica with the least under way.
-    fn least(&self, avoid: Option<&Arc<Replica>>) -> &Arc<Replica> {
-        let good = |replica: &&Arc<Replica>| avoid.is_none_or(|avoid| !Arc::ptr_eq(replica, avoid));
+    fn least(&self, avoid: &[Arc<Replica>]) -> &Arc<Replica> {
+        let good = |replica: &&Arc<Replica>| avoid.iter().all(|avoid| !Arc::ptr_eq(replica, avoid));
         // Relative to what each takes at once.
         let load = |replica: &&Arc<Replica>| {
             u64::from(replica.in_flight()) * 1000 / u64::from(replica.document.concurrency.max(1))
@@ -246,13 +250,13 @@ mod tests {
     async fn a_full_service_makes_wait_then_refuses_and_a_change_of_routes_wakes_who_waits() {
         let service = service(&[(1, 1, 1)]);
         let soon = || Instant::now() + service.max_wait();
-        let first = service.slot(soon(), None).await.unwrap();
-        let Err(NoSlot::Refused(error)) = service.slot(soon(), None).await else { panic!("it is full") };
+        let first = service.slot(soon(), &[]).await.unwrap();
+        let Err(NoSlot::Refused(error)) = service.slot(soon(), &[]).await else { panic!("it is full") };
         assert_eq!(error.kind(), ErrorKind::Overloaded);
         let far = Instant::now() + Duration::from_secs(60);
-        let (waited, ()) = tokio::join!(service.slot(far, None), async { drop(first) });
+        let (waited, ()) = tokio::join!(service.slot(far, &[]), async { drop(first) });
         let second = waited.unwrap();
-        let (waited, ()) = tokio::join!(service.slot(far, None), async { service.retire() });
+        let (waited, ()) = tokio::join!(service.slot(far, &[]), async { service.retire() });
         assert!(matches!(waited, Err(NoSlot::Changed)));
         drop(second);
     }

@@ -1,0 +1,5 @@
+//! A gateway in process, before replicas that do exactly what a test says.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
+
+mod proxy;
+mod support;
