@@ -99,10 +99,10 @@ function done(summary, latency) io.write(string.format("@ %d %d %f %f\\n", summa
 
 
 class Report:
-    """What is printed, and kept in docs/performance.md."""
+    """What is printed, and kept in docs/performance.md: a section per script."""
 
-    def __init__(self):
-        self.lines = []
+    def __init__(self, title, about):
+        self.title, self.about, self.lines = title, about, []
 
     def __call__(self, text):
         print(text, flush=True)
@@ -111,16 +111,13 @@ class Report:
     def save(self):
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
         text = "\n".join(self.lines)
-        (ROOT / "docs/performance.md").write_text(f"""# Performance
-
-Written by `cargo xtask bench` at {commit.stdout.strip()}. The probe (`bench/src/probe.rs`) is the limit: for the first
-table ONNX Runtime's C API alone, for the others a bare hyper with ONNX Runtime inline, without keys, limits, checks,
-ids or metrics. Machines differ; the ratios are what counts.
-
-```
-{text}
-```
-""")
+        section = f"## {self.title}\n\nAt {commit.stdout.strip()}. {self.about}\n\n```\n{text}\n```\n"
+        path = ROOT / "docs/performance.md"
+        head, *sections = path.read_text().split("\n## ")
+        sections = [f"## {old.strip()}\n" for old in sections if not old.startswith(self.title)]
+        place = 0 if self.title.startswith("The scoring server") else len(sections)
+        sections.insert(place, section)
+        path.write_text("\n".join([head.strip() + "\n", *sections]))
 
 
 def main(folder):
@@ -132,7 +129,8 @@ def main(folder):
     median = statistics.median
     start = median(times["drisse"]) - median(times["probe"])
     more = median(memory["drisse"]) - median(memory["probe"])
-    say = Report()
+    say = Report("The scoring server", """The probe (`bench/src/probe.rs`) is the limit: for the first table ONNX
+Runtime's C API alone, for the others a bare hyper with ONNX Runtime inline, without keys, limits, checks, ids or metrics.""")
     say(f"medians of {ROUNDS} interleaved rounds, {os.cpu_count()} cores, load generator on the same machine\n")
     say(f"{'':34}{'probe':>10}{'drisse':>10}{'beyond':>10}{'limit':>10}")
     say(f"{'start to first answer, ms':34}{median(times['probe']):10.1f}{median(times['drisse']):10.1f}{start:10.1f}{LIMITS['start']:10.1f}")

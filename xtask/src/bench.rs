@@ -1,22 +1,32 @@
-//! `cargo xtask bench`: builds, installs the load generator if it is missing, measures.
+//! `cargo xtask bench`: builds, installs the load generators if they are missing, measures.
 
 use crate::{release_folder, root};
 use anyhow::{Context, Result, ensure};
 use std::process::{Command, Stdio};
 
+/// What generates load, and the proxy the gateway is measured beside: command and Debian package.
+const TOOLS: [(&str, &str); 3] = [("wrk", "wrk"), ("h2load", "nghttp2-client"), ("haproxy", "haproxy")];
+
 pub(crate) fn run() -> Result<()> {
-    let has_wrk =
-        Command::new("wrk").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !has_wrk {
-        let installed = Command::new("apt-get").args(["install", "-y", "-q", "wrk"]).status();
-        let installed = installed.context("cannot install wrk, the load generator")?;
-        ensure!(installed.success(), "cannot install wrk: `apt-get update && apt-get install wrk`");
+    for (tool, package) in TOOLS {
+        let mut asked = Command::new(tool);
+        asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        if asked.status().is_err() {
+            let installed = Command::new("apt-get").args(["install", "-y", "-q", package]).status();
+            let installed = installed.with_context(|| format!("cannot install {tool}"))?;
+            ensure!(
+                installed.success(),
+                "cannot install {tool}: `apt-get update && apt-get install {package}`"
+            );
+        }
     }
     let arguments = ["build", "--release", "-p", "drisse", "-p", "bench"];
     let built = Command::new("cargo").args(arguments).current_dir(root()).status()?;
     ensure!(built.success(), "the build failed");
-    let measured =
-        Command::new("python3").arg("bench/bench.py").arg(release_folder()).current_dir(root()).status()?;
-    ensure!(measured.success(), "the measurement failed");
+    for script in ["bench/bench.py", "bench/deploy.py"] {
+        let mut measure = Command::new("python3");
+        let measured = measure.arg(script).arg(release_folder()).current_dir(root()).status()?;
+        ensure!(measured.success(), "the measurement of {script} failed");
+    }
     Ok(())
 }

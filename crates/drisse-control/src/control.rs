@@ -2,7 +2,7 @@
 
 use crate::api;
 use crate::db::{Db, Result};
-use crate::gateway::{Gateway, GatewaySettings};
+use crate::gateway::{Gateway, GatewayChange};
 use crate::operations::Running;
 use crate::problem::Problem;
 use crate::reconcile::Actor;
@@ -11,6 +11,7 @@ use drisse_core::{Replica, ServiceName, ServiceSpec, Target};
 use drisse_net::{Build, Front, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
 use drisse_registry::Store;
 use drisse_wire::control::{Failure, Shutdown};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -40,14 +41,16 @@ pub struct Config {
     pub build: Build,
     /// The binary that serves and routes.
     pub program: PathBuf,
-    /// Where the gateway is to listen; `None` keeps what was.
-    pub gateway: Option<GatewaySettings>,
-    /// Where the control API is also to listen, for who has the token.
+    /// What is to change about the gateway.
+    pub gateway: GatewayChange,
+    /// Where the control API is also to listen, for who has the token; kept for the next start.
     pub tcp: Option<TcpApi>,
+    /// Whether the control API is to listen on its Unix socket alone, whatever was kept.
+    pub no_tcp: bool,
 }
 
 /// The control API over TCP.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TcpApi {
     /// The address.
     pub address: SocketAddr,
@@ -83,6 +86,8 @@ pub(crate) struct Control {
     pub(crate) build: Build,
     pub(crate) runtime: Handle,
     pub(crate) models_changed: Notify,
+    /// Held by whoever changes which models there are, or relies on one being there.
+    pub(crate) models_lock: tokio::sync::Mutex<()>,
     actors: Mutex<HashMap<String, Actor>>,
     running: Mutex<HashMap<i64, Arc<Running>>>,
     /// The operation that changes each service now.
@@ -105,6 +110,8 @@ pub async fn run(
     let _lock = workspace.lock()?;
     let db = Db::open(&workspace.database()).await?;
     let store = Store::open(&workspace.store()).map_err(Problem::from)?;
+    let kept: Option<TcpApi> = db.setting("control_api").await?.flatten();
+    let tcp = if config.no_tcp { None } else { config.tcp.clone().or_else(|| kept.clone()) };
     let (gateway, supervised) =
         Gateway::open(&workspace, config.program, config.build.clone(), &db, config.gateway).await?;
     let targets = targets(&workspace, &store)
@@ -119,6 +126,7 @@ pub async fn run(
         build: config.build,
         runtime: Handle::current(),
         models_changed: Notify::new(),
+        models_lock: tokio::sync::Mutex::default(),
         actors: Mutex::default(),
         running: Mutex::default(),
         changing: Mutex::default(),
@@ -136,8 +144,11 @@ pub async fn run(
         }
     });
 
-    let how = control.serve(config.tcp, stop).await?;
+    let _ = std::fs::remove_file(control.workspace.stopped_mark());
+    let how = control.serve(tcp, kept, stop).await?;
     if how == Shutdown::All {
+        // Whoever waits for something is told, and starts nothing again.
+        let _ = std::fs::write(control.workspace.stopped_mark(), "");
         control.gateway.stop();
         // An error says that it has ended.
         let _ = gateway.await;
@@ -153,6 +164,7 @@ impl Control {
     async fn serve(
         self: &Arc<Self>,
         tcp: Option<TcpApi>,
+        kept: Option<TcpApi>,
         stop: impl Future<Output = ()>,
     ) -> Result<Shutdown> {
         let unserved = |error: &(dyn std::error::Error + 'static)| {
@@ -163,7 +175,10 @@ impl Control {
         let unix = api::Api::local(self);
         let unix = serve_few(Listener::Unix(listener), unix, ends).map_err(|error| unserved(&error))?;
         let mut told = self.stop.subscribe();
-        let remote = self.serve_tcp(tcp)?;
+        let remote = self.serve_tcp(tcp.clone())?;
+        if tcp != kept {
+            self.db.set_setting("control_api", &tcp).await?;
+        }
         tracing::info!(workspace = %self.workspace.root.display(), build = %self.build, "the control plane is up");
         let how = tokio::select! {
             () = unix => Shutdown::Handover,

@@ -8,10 +8,12 @@ pub(crate) mod services;
 use crate::problem::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{Row, Sqlite, SqliteConnection};
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,6 +35,11 @@ pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
 impl Db {
     /// Opens the file, makes it where there is none, and brings it to this version's schema.
     pub(crate) async fn open(path: &Path) -> Result<Self> {
+        // SQLite takes an empty file for a new database; services and models would be forgotten.
+        if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+            return Err(Problem::invalid(format!("the database {} is empty", path.display()))
+                .hint("restore it from a backup; to begin anew, move the workspace's folder away"));
+        }
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -60,18 +67,22 @@ impl Db {
             return Err(Problem::invalid(message).hint("use that version, or a later one"));
         }
         for (number, schema) in (1_i64..).zip(SCHEMA).skip(usize::try_from(version).unwrap_or(0)) {
-            let mut transaction = self.0.begin().await?;
-            sqlx::raw_sql(schema).execute(&mut *transaction).await?;
+            let mut write = self.write().await?;
+            sqlx::raw_sql(schema).execute(&mut *write).await?;
             let pragma = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {number}"));
-            sqlx::raw_sql(pragma).execute(&mut *transaction).await?;
-            transaction.commit().await?;
+            sqlx::raw_sql(pragma).execute(&mut *write).await?;
+            write.commit().await?;
         }
         Ok(())
     }
 
     /// A transaction that writes: the only one at a time.
-    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.0.begin_with("BEGIN IMMEDIATE").await?)
+    pub(crate) async fn write(&self) -> Result<Write> {
+        let mut connection = self.0.acquire().await?;
+        let begun = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await;
+        let write = Write { connection, done: false };
+        begun?;
+        Ok(write)
     }
 
     pub(crate) fn pool(&self) -> &SqlitePool {
@@ -94,6 +105,44 @@ impl Db {
 
     pub(crate) async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+/// A transaction. Dropped before it is committed, or where committing fails (a full disk), it closes its
+/// connection, which undoes it: a connection that is used again is always between transactions. (sqlx's own
+/// transactions count their depth and lose count when a commit fails.)
+pub(crate) struct Write {
+    connection: PoolConnection<Sqlite>,
+    done: bool,
+}
+
+impl Write {
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Deref for Write {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        if !self.done {
+            self.connection.close_on_drop();
+        }
     }
 }
 

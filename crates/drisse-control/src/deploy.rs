@@ -23,7 +23,7 @@ const DEFAULT_MAX_WAIT_MS: u64 = 500;
 const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
 
 /// More on one machine is a mistake in the number.
-const MAX_REPLICAS: u32 = 1000;
+const MAX_REPLICAS: u32 = 100;
 
 /// Lines of a dead replica's log that an error shows.
 const SHOWN_LINES: usize = 8;
@@ -50,22 +50,26 @@ impl Control {
         let name = op.row.document.subject.clone();
         let decided = match decided(op) {
             Some(decided) => decided,
-            None => tokio::select! {
-                decided = self.decide(op, &name, &request) => decided?,
-                ended = op.cut_short() => return Err(ended),
-            },
+            None => {
+                let model = tokio::select! {
+                    model = self.choose(op, &request) => model?,
+                    ended = op.cut_short() => return Err(ended),
+                };
+                // Not to be cut short: what is written down is seen through or taken back.
+                self.decide(op, &name, &request, model).await?
+            }
         };
         self.see_through(op, &name, &decided).await?;
         Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
     }
 
-    /// Registers the model, compares with what is wanted, and writes down what is wanted now.
-    async fn decide(self: &Arc<Self>, op: &Op, name: &str, request: &DeployRequest) -> Result<Decided> {
-        let model = match &request.model {
-            None => None,
+    /// The model asked for, registered where it is a file.
+    async fn choose(self: &Arc<Self>, op: &Op, request: &DeployRequest) -> Result<Option<ModelRow>> {
+        match &request.model {
+            None => Ok(None),
             Some(ModelChoice::Registered(text)) => {
                 let (name, version) = split_version(text)?;
-                Some(self.db.model(name, version).await?)
+                self.db.model(name, version).await.map(Some)
             }
             Some(ModelChoice::Path(path)) => {
                 let source = crate::registry::open_source(path.as_ref()).await?;
@@ -80,9 +84,24 @@ impl Control {
                     tags: None,
                     properties: Default::default(),
                 };
-                Some(self.register(op, registration).await?)
+                self.register(op, registration).await.map(Some)
             }
-        };
+        }
+    }
+
+    /// Compares with what is wanted, and writes down what is wanted now.
+    async fn decide(
+        self: &Arc<Self>,
+        op: &Op,
+        name: &str,
+        request: &DeployRequest,
+        model: Option<ModelRow>,
+    ) -> Result<Decided> {
+        // Nobody deletes the model until a revision refers to it.
+        let _models = self.models_lock.lock().await;
+        if let Some(model) = &model {
+            self.db.model(&model.name, Some(model.version)).await?;
+        }
         let there = self.db.service(name).await?;
         let current = match &there {
             Some(service) => self.db.revision(name, service.revision).await?,
@@ -293,8 +312,7 @@ impl Control {
             actor.wake.notify_one();
             let mut seen = actor.seen.clone();
             tokio::select! {
-                // An error says that the task has ended: it is gone.
-                _ = seen.wait_for(|seen| seen.removed) => {}
+                removed = seen.wait_for(|seen| seen.removed) => drop(removed.map_err(|_| Ended::Stopping)?),
                 ended = op.cut_short() => return Err(ended),
             }
         }
@@ -309,8 +327,12 @@ impl Control {
         name: &str,
         decided: &Decided,
     ) -> std::result::Result<(), Ended> {
+        if op.resumed {
+            self.was_taken_back(name, decided).await?;
+        }
         let settled = self.settle(op, name, decided.generation).await;
         match &settled {
+            Err(Ended::Stopping) => {}
             Ok(()) => {
                 self.db.set_state(name, decided.generation, ServiceState::Ready, None).await?;
             }
@@ -318,6 +340,18 @@ impl Control {
             Err(_) => {}
         }
         settled
+    }
+
+    /// Whether the control plane before took back what was decided, and was killed before it said so.
+    async fn was_taken_back(&self, name: &str, decided: &Decided) -> Result<()> {
+        let row = self.db.existing_service(name).await?;
+        if row.generation == decided.generation {
+            return Ok(());
+        }
+        let failure = row.error.unwrap_or_else(|| {
+            Failure::new(format!("revision {} of service `{name}` did not get ready", decided.revision))
+        });
+        Err(Problem { status: 400, failure })
     }
 
     async fn go_back(self: &Arc<Self>, name: &str, decided: &Decided, ended: &Ended) -> Result<()> {
@@ -337,6 +371,7 @@ impl Control {
                     Ended::Failed(problem) => problem.failure.clone(),
                     Ended::Canceled => Failure::new("its deployment was canceled"),
                     Ended::TimedOut(missing) => Failure::new(format!("it was not ready in time: {missing}")),
+                    Ended::Stopping => return Ok(()),
                 };
                 (row.active, row.state, row.error) = (false, ServiceState::Failed, Some(failure));
             }
@@ -369,14 +404,15 @@ impl Control {
                         }
                         return Ok(());
                     }
-                    if let Some(death) = &seen.hopeless {
+                    // What died before this began is history.
+                    if let Some(death) = seen.hopeless.as_ref().filter(|death| op.saw(death)) {
                         let (kind, target) = (&op.row.document.kind, &seen.target);
                         let failure = died(death)
                             .context(format!("cannot {kind} service `{name}` on target `{target}`"));
                         return Err(Problem { status: 400, failure }.into());
                     }
                 }
-                if let Some(failure) = &seen.error {
+                if let Some(failure) = seen.error.as_ref().filter(|_| seen.error_of >= generation) {
                     if seen.permanent {
                         return Err(Problem { status: 500, failure: failure.clone() }.into());
                     }
@@ -386,7 +422,7 @@ impl Control {
             tokio::select! {
                 changed = seen.changed() => {
                     if changed.is_err() {
-                        return Err(Problem::failed("the control plane is stopping").into());
+                        return Err(Ended::Stopping);
                     }
                 }
                 Ok(event) = events.recv() => op.running.tell(event),
@@ -398,6 +434,14 @@ impl Control {
                 }
             }
         }
+    }
+}
+
+impl Op {
+    /// Whether a death is of this operation's time.
+    fn saw(&self, death: &Death) -> bool {
+        let at = death.at.duration_since(std::time::UNIX_EPOCH).map_or(0, |at| at.as_millis());
+        i64::try_from(at).is_ok_and(|at| at >= self.row.created)
     }
 }
 

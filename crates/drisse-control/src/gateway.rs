@@ -4,7 +4,7 @@
 use crate::db::{Db, Result};
 use crate::problem::Problem;
 use crate::workspace::Workspace;
-use drisse_net::{Build, Launch, Process, bind_tcp, random_id, take_descriptor};
+use drisse_net::{Build, Launch, Process, Tls, bind_tcp, random_id, take_descriptor};
 use drisse_wire::control::{Failure, FailureBody, GatewayInfo};
 use drisse_wire::http::{Address, Ask};
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
@@ -38,11 +38,20 @@ const STEADY: Duration = Duration::from_secs(5);
 
 /// Where the gateway listens, as last chosen: the next one listens there too.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct GatewaySettings {
+struct Settings {
     /// The address; none before the first start.
-    pub address: Option<SocketAddr>,
+    address: Option<SocketAddr>,
     /// Whether the user chose it: then no other will do.
-    pub chosen: bool,
+    chosen: bool,
+    /// Certificate and key, for HTTPS.
+    tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// What is to change about the gateway; what is not given stays.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GatewayChange {
+    /// Where it is to listen.
+    pub address: Option<SocketAddr>,
     /// Certificate and key, for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
@@ -58,7 +67,7 @@ struct Inner {
     workspace: Workspace,
     program: PathBuf,
     build: Build,
-    settings: GatewaySettings,
+    settings: Settings,
     listener: OwnedFd,
     note: Option<String>,
     current: watch::Sender<Option<Current>>,
@@ -87,32 +96,39 @@ impl Gateway {
         program: PathBuf,
         build: Build,
         db: &Db,
-        asked: Option<GatewaySettings>,
+        change: GatewayChange,
     ) -> Result<(Self, impl Future<Output = ()> + use<>)> {
-        let kept: GatewaySettings = db.setting("gateway").await?.unwrap_or_default();
-        let settings = asked.unwrap_or_else(|| kept.clone());
-        let found = find(workspace, &build).await;
-        // One that listens elsewhere or otherwise than it should makes room for another.
-        let fits = |_: &Found| {
-            settings.tls == kept.tls && (settings.address == kept.address || settings.address.is_none())
+        let kept: Settings = db.setting("gateway").await?.unwrap_or_default();
+        let settings = Settings {
+            address: change.address.or(kept.address),
+            chosen: change.address.is_some() || kept.chosen,
+            tls: change.tls.or_else(|| kept.tls.clone()),
         };
+        // Looked at before anything that works is ended.
+        if let Some((certificate, key)) = &settings.tls {
+            Tls::open(certificate, key).map_err(|error| {
+                Problem::invalid("the gateway cannot serve HTTPS")
+                    .because(&error)
+                    .hint("name files that are there: `drisse up --tls-cert FILE --tls-key FILE`")
+            })?;
+        }
+        let found = find(workspace, &build).await;
+        let same_address = settings.address.is_none_or(|address| kept.address == Some(address));
         let mut note = None;
         let passed = found
             .as_ref()
-            .filter(|found| fits(found))
+            .filter(|_| same_address)
             .and_then(|found| take_descriptor(&workspace.sockets.join(format!("{}.f", found.id))).ok());
-        let reuse = found.as_ref().is_some_and(|found| fits(found) && !found.outdated) && passed.is_some();
+        let reuse = passed.is_some()
+            && settings.tls == kept.tls
+            && found.as_ref().is_some_and(|found| !found.outdated);
+        // One that is not reused serves until the next one is ready.
         let listener = match passed {
             Some(listener) => TcpListener::from(listener),
-            None => {
-                if let Some(found) = &found {
-                    found.process.terminate();
-                }
-                bind(&settings, &mut note)?
-            }
+            None => bind(&settings, &mut note)?,
         };
         let address = listener.local_addr().ok();
-        let settings = GatewaySettings { address, ..settings };
+        let settings = Settings { address, ..settings };
         if settings != kept {
             db.set_setting("gateway", &settings).await?;
         }
@@ -198,7 +214,11 @@ impl Gateway {
         let until = Instant::now() + PATIENCE;
         loop {
             let admin = self.admin().await?;
-            let asked = admin.ask(Ask::send(method.clone(), path, body.clone())).await;
+            let asked = admin.ask(Ask::send(method.clone(), path, body.clone()));
+            // One that hangs is told as one that does not answer.
+            let Ok(asked) = tokio::time::timeout(PATIENCE, asked).await else {
+                return Err(Problem::failed("the gateway does not answer"));
+            };
             match asked {
                 Ok((status, body)) if status < 400 => return Ok((status, body.to_vec())),
                 Ok((status, body)) => {
@@ -255,6 +275,11 @@ impl Inner {
             let is_up = tokio::select! {
                 () = ready(&address) => true,
                 _ = process.ended() => false,
+                () = tokio::time::sleep(PATIENCE) => {
+                    process.kill();
+                    process.ended().await;
+                    false
+                }
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => {
                     process.terminate();
                     process.ended().await;
@@ -358,7 +383,7 @@ async fn ready(admin: &Address) {
 }
 
 /// Binds the address that was chosen, or the usual one, or, where that is taken, any.
-fn bind(settings: &GatewaySettings, note: &mut Option<String>) -> Result<TcpListener> {
+fn bind(settings: &Settings, note: &mut Option<String>) -> Result<TcpListener> {
     let wanted = settings.address.unwrap_or(USUAL);
     let taken = match bind_tcp(wanted) {
         Ok(listener) => return Ok(listener),

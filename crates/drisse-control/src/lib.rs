@@ -22,5 +22,5 @@ mod workspace;
 
 pub use api::openapi;
 pub use control::{Config, ControlError, Targets, TcpApi, run};
-pub use gateway::GatewaySettings;
+pub use gateway::GatewayChange;
 pub use workspace::{Lock, Workspace};

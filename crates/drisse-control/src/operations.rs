@@ -25,6 +25,8 @@ pub(crate) struct Running {
 pub(crate) struct Op {
     pub(crate) row: OperationRow,
     pub(crate) running: Arc<Running>,
+    /// Whether it was begun by a control plane before this one.
+    pub(crate) resumed: bool,
 }
 
 /// Why an operation ended before it was done.
@@ -34,6 +36,8 @@ pub(crate) enum Ended {
     Canceled,
     /// With what was still missing.
     TimedOut(String),
+    /// The control plane ends: the next one goes on.
+    Stopping,
 }
 
 impl From<Problem> for Ended {
@@ -114,7 +118,7 @@ impl Control {
     /// Writes an operation down and starts it.
     pub(crate) async fn begin(
         self: &Arc<Self>,
-        kind: &str,
+        kind: &'static str,
         subject: &str,
         request: &impl Serialize,
         timeout: Option<Duration>,
@@ -125,26 +129,32 @@ impl Control {
             .map(|timeout| now().saturating_add(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)));
         let row = self.db.begin_operation(kind, subject, &request, deadline).await?;
         let document = row.document.clone();
-        self.go_on(row);
+        self.go_on(row, false);
         Ok(document)
     }
 
     /// The same, for an operation that changes a service: one at a time.
     pub(crate) async fn begin_change(
         self: &Arc<Self>,
-        kind: &str,
+        kind: &'static str,
         service: &str,
         request: &impl Serialize,
         timeout: Option<Duration>,
     ) -> Result<Operation> {
-        // Claimed before anything is awaited, so that of two only one comes through.
-        self.claim(service, 0)?;
-        let begun = self.begin(kind, service, request, timeout).await;
-        match &begun {
-            Ok(operation) => self.name_claim(service, operation.id),
-            Err(_) => self.release(service),
-        }
-        begun
+        let request = serde_json::to_value(request).unwrap_or_default();
+        let (control, service) = (Arc::clone(self), service.to_owned());
+        // In a task of its own: a client that leaves must not leave a claim, or an operation nobody runs.
+        let begun = self.runtime.spawn(async move {
+            // Claimed before anything is awaited, so that of two only one comes through.
+            control.claim(&service, 0)?;
+            let begun = control.begin(kind, &service, &request, timeout).await;
+            match &begun {
+                Ok(operation) => control.name_claim(&service, operation.id),
+                Err(_) => control.release(&service),
+            }
+            begun
+        });
+        begun.await.unwrap_or_else(|error| Err(Problem::failed("a task panicked").because(&error)))
     }
 
     /// Takes up every operation that had not ended.
@@ -157,15 +167,15 @@ impl Control {
                 // They were one at a time when they began.
                 let _ = self.claim(&subject, id);
             }
-            self.go_on(row);
+            self.go_on(row, true);
         }
         Ok(())
     }
 
-    fn go_on(self: &Arc<Self>, row: OperationRow) {
+    fn go_on(self: &Arc<Self>, row: OperationRow, resumed: bool) {
         let running = Arc::new(Running::new());
         self.running().insert(row.document.id, Arc::clone(&running));
-        let (control, op) = (Arc::clone(self), Op { row, running });
+        let (control, op) = (Arc::clone(self), Op { row, running, resumed });
         self.runtime.spawn(async move {
             let result = control.execute(&op).await;
             control.finish(&op, result).await;
@@ -189,6 +199,8 @@ impl Control {
     async fn finish(self: &Arc<Self>, op: &Op, result: std::result::Result<Value, Ended>) {
         let document = &op.row.document;
         let (state, error, result) = match result {
+            // It stays as it is written down: running.
+            Err(Ended::Stopping) => return,
             Ok(result) => (OperationState::Succeeded, None, result),
             Err(Ended::Failed(problem)) => (OperationState::Failed, Some(problem.failure), Value::Null),
             Err(Ended::Canceled) => {

@@ -57,15 +57,24 @@ impl Problem {
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         let full = error.as_database_error().is_some_and(|error| error.message().contains("disk is full"));
-        let problem = Self::failed("the workspace's database refused").because(&error);
-        if full { problem.hint("free some room on the disk of the workspace") } else { problem }
+        let what = "the workspace's database refused";
+        if full {
+            let problem = Self::new(400, what).because(&error);
+            return problem.hint("free some room on the disk of the workspace");
+        }
+        Self::failed(what).because(&error)
     }
 }
 
 impl From<drisse_registry::StoreError> for Problem {
     fn from(error: drisse_registry::StoreError) -> Self {
         let failure = Failure { hint: error.hint(), ..Failure::of(&error) };
-        let theirs = matches!(error, drisse_registry::StoreError::Changed { .. });
+        use drisse_registry::StoreError::{Changed, Io};
+        let theirs = match &error {
+            Changed { .. } => true,
+            Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        };
         Self { status: if theirs { 400 } else { 500 }, failure: Failure { internal: !theirs, ..failure } }
     }
 }

@@ -25,8 +25,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// … up to this.
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
-/// How soon it is asked again whether replicas have answered all they got.
-const DRAIN_AGAIN: Duration = Duration::from_millis(20);
+/// How soon it is asked again whether replicas have answered all they got, or have confirmed their keys.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A target that says nothing for this long is told as failing.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -55,8 +55,10 @@ pub(crate) struct Seen {
     pub(crate) removed: bool,
     /// Why waiting is in vain.
     pub(crate) hopeless: Option<Death>,
-    /// Why the round could not be finished.
+    /// Why the round could not be finished …
     pub(crate) error: Option<Failure>,
+    /// … and what was wanted when it began.
+    pub(crate) error_of: u64,
     /// Whether another round cannot help.
     pub(crate) permanent: bool,
     pub(crate) replicas: Vec<Replica>,
@@ -84,6 +86,8 @@ pub(crate) struct Reconciler {
     events: broadcast::Sender<String>,
     /// What the gateway has confirmed.
     routed: Option<RouteDocument>,
+    /// What was wanted when the last round began.
+    generation: u64,
     /// Replicas that get no requests any more and have not answered all they got.
     draining: BTreeSet<ReplicaId>,
 }
@@ -107,6 +111,7 @@ impl Reconciler {
             seen,
             events,
             routed: None,
+            generation: 0,
             draining: BTreeSet::new(),
         };
         control.runtime.spawn(task.run());
@@ -126,6 +131,7 @@ impl Reconciler {
                     tracing::warn!(service = %self.name, "{}", unfinished.failure.message);
                     self.seen.send_modify(|seen| {
                         seen.converged = false;
+                        seen.error_of = self.generation;
                         seen.permanent = unfinished.permanent;
                         seen.error = Some(unfinished.failure);
                     });
@@ -152,6 +158,7 @@ impl Reconciler {
             self.seen.send_modify(|seen| seen.removed = true);
             return Ok(None);
         };
+        self.generation = service.generation;
         let target = self.control.target(&service.target)?;
         if service.deleting {
             self.remove(&*target).await?;
@@ -168,18 +175,33 @@ impl Reconciler {
             self.routed = self.control.gateway.get(self.name.as_str()).await?;
         }
         let mut spec = self.spec(&service, &revision);
-        let listed = tokio::time::timeout(PATIENCE, target.list(Some(&self.name))).await;
-        let have = listed.map_err(|_| Unfinished {
-            failure: Failure::new(format!("target `{}` does not answer", service.target)),
-            permanent: false,
-        })??;
-        self.route(&service, &revision, &spec, &have).await?;
+        let have = self.list(&*target).await?;
+        // One that gets requests and was only just found again will say in a moment that it is ready.
+        let found = |replica: &Replica| {
+            matches!(replica.state, ReplicaState::Starting { .. }) && spec.in_use.contains(&replica.id)
+        };
+        if !have.iter().any(found) {
+            self.route(&service, &revision, &spec, &have).await?;
+        }
         spec.in_use = self.in_use();
-        self.look(&service, &revision, &spec, have).await?;
+        let routed = spec.in_use.clone();
         spec.in_use.extend(self.draining.iter().cloned());
-        let again = target.apply(&spec, &Told(&self.events)).await?;
-        let soon = (!self.draining.is_empty()).then(|| SystemTime::now() + DRAIN_AGAIN);
+        let applied = target.apply(&spec, &Told(&self.events)).await;
+        spec.in_use = routed;
+        let have = self.list(&*target).await?;
+        let settled = self.look(&service, &revision, &spec, have).await?;
+        let again = applied?;
+        let soon = (!self.draining.is_empty() || !settled).then(|| SystemTime::now() + LOOK_AGAIN);
         Ok([again, soon].into_iter().flatten().min())
+    }
+
+    async fn list(&self, target: &dyn Target) -> std::result::Result<Vec<Replica>, Unfinished> {
+        let listed = tokio::time::timeout(PATIENCE, target.list(Some(&self.name))).await;
+        let silent = |_| Unfinished {
+            failure: Failure::new(format!("target `{}` does not answer", target.kind())),
+            permanent: false,
+        };
+        Ok(listed.map_err(silent)??)
     }
 
     fn in_use(&self) -> BTreeSet<ReplicaId> {
@@ -228,6 +250,13 @@ impl Reconciler {
             }),
             _ => None,
         };
+        // Who is let in, and for how long, is that of the revision that serves.
+        let serving = groups.first().map_or(revision.revision, |group| group.revision);
+        let serving = match serving == revision.revision {
+            true => None,
+            false => self.control.db.revision(self.name.as_str(), serving).await?,
+        };
+        let revision = serving.as_ref().unwrap_or(revision);
         let revisions = groups.iter().map(|group| RouteRevision {
             revision: group.revision,
             weight: group.weight,
@@ -272,14 +301,14 @@ impl Reconciler {
         }
     }
 
-    /// Says how the service is.
+    /// Says how the service is; whether every replica that serves has confirmed its keys.
     async fn look(
         &mut self,
         service: &ServiceRow,
         revision: &RevisionRow,
         spec: &ServiceSpec,
         have: Vec<Replica>,
-    ) -> std::result::Result<(), Unfinished> {
+    ) -> std::result::Result<bool, Unfinished> {
         let ours = |replica: &&Replica| replica.revision == revision.revision && !replica.outdated;
         let serving = |replica: &&Replica| replica.is_ready() && spec.in_use.contains(&replica.id);
         let ready = have.iter().filter(ours).filter(serving).count();
@@ -312,12 +341,13 @@ impl Reconciler {
             removed: false,
             hopeless,
             error: None,
+            error_of: 0,
             permanent: false,
             replicas: have,
             in_use: spec.in_use.clone(),
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
         });
-        Ok(())
+        Ok(confirmed)
     }
 
     /// First no request goes there, then nothing runs there, then it is forgotten.
@@ -378,7 +408,8 @@ impl Control {
     pub(crate) async fn remove_orphans(self: &Arc<Self>) -> Result<()> {
         let known: BTreeSet<_> = self.db.service_names().await?.into_iter().collect();
         for name in self.gateway.routed().await? {
-            if !known.contains(&name) {
+            // It may have been deployed since.
+            if !known.contains(&name) && self.db.service(&name).await?.is_none() {
                 self.gateway.remove(&name).await?;
             }
         }
@@ -386,6 +417,9 @@ impl Control {
             let Ok(Ok(all)) = tokio::time::timeout(PATIENCE, target.list(None)).await else { continue };
             let orphans: BTreeSet<_> = all.into_iter().map(|replica| replica.service).collect();
             for orphan in orphans.iter().filter(|name| !known.contains(name.as_str())) {
+                if self.db.service(orphan.as_str()).await?.is_some() {
+                    continue;
+                }
                 tracing::warn!(service = %orphan, "belongs to no service: removed");
                 target.remove(orphan).await?;
             }

@@ -6,7 +6,7 @@ use crate::db::models::{ModelFilter, ModelRow, Tags};
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
 use drisse_core::{Inputs, ModelName, ServiceName, Signature};
-use drisse_registry::{BlobState, ModelSource, Store, signature_document};
+use drisse_registry::{BlobState, ModelSource, Store, StoreError, signature_document};
 use drisse_wire::control::{ModelChange, RegisterRequest};
 use drisse_wire::score;
 use serde_json::{Value, json};
@@ -114,6 +114,8 @@ impl Control {
                 .ingest(&source, &progress)
                 .map_err(|error| Problem::from(error).context(format!("cannot register {shown}")))?;
             let registered = control.runtime.block_on(async {
+                // One at a time decides which version is the next.
+                let _models = control.models_lock.lock().await;
                 let db = &control.db;
                 if let Some(there) = db.model_by_digest(&what.name, &model.digest).await? {
                     return Ok::<_, Problem>(
@@ -146,6 +148,7 @@ impl Control {
         if !replace && change.properties.is_empty() {
             return Ok(row);
         }
+        let _models = self.models_lock.lock().await;
         self.db.change_model(&row.name, Some(row.version), &change, replace).await
     }
 
@@ -153,11 +156,17 @@ impl Control {
         let (name, version): (String, u64) = op.request()?;
         let model = match self.db.model(&name, Some(version)).await {
             Ok(model) => model,
-            // Deleted before the control plane was killed.
-            Err(problem) if problem.status == 404 && !op.row.progress.is_null() => return Ok(Value::Null),
+            // Deleted before the control plane was killed; its blobs may still be there.
+            Err(problem) if problem.status == 404 && op.resumed => {
+                self.collect_garbage().await?;
+                return Ok(json!({ "deleted": format!("{name}:{version}") }));
+            }
             Err(problem) => return Err(problem.into()),
         };
-        self.db.delete_model(&name, version).await?;
+        {
+            let _models = self.models_lock.lock().await;
+            self.db.delete_model(&name, version).await?;
+        }
         self.models_changed.notify_one();
         let removed = self.collect_garbage().await?;
         op.running.tell(format!("removed {} blobs, {} MiB", removed.0, removed.1 >> 20));
@@ -244,7 +253,11 @@ impl Control {
             match self.store.manifest(&model.package) {
                 Ok(manifest) => live.extend(manifest.blobs().map(str::to_owned)),
                 // What it refers to is not known: its blobs may go, and `models verify` tells.
-                Err(error) => tracing::error!(model = model.full_name(), "cannot be read: {error}"),
+                Err(error @ (StoreError::Missing { .. } | StoreError::Corrupt { .. })) => {
+                    tracing::error!(model = model.full_name(), "cannot be read: {error}");
+                }
+                // It may be readable the next time: nothing is collected now.
+                Err(error) => return Err(error.into()),
             }
             live.extend([model.package, model.digest]);
         }
@@ -283,8 +296,9 @@ async fn refresh(
     given: bool,
 ) -> Result<ModelRow> {
     let store = &control.store;
-    // The view has links to the blobs as they were; replicas that run have their files open.
-    store.forget_view(&there.digest);
+    if model.view_is_stale(store) {
+        store.forget_view(&there.digest);
+    }
     let whole = store
         .manifest(&there.package)
         .is_ok_and(|manifest| manifest.sample().is_none_or(|sample| store.read(sample).is_ok()));
@@ -296,6 +310,7 @@ async fn refresh(
         return Ok(there);
     }
     control.db.set_package(&there.name, there.version, &package).await?;
+    store.forget_view(&there.digest);
     Ok(ModelRow { package, ..there })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::db::Result;
 use crate::problem::Problem;
-use drisse_net::{hex, runtime_folder};
+use drisse_net::{hex, runtime_folder, runtime_path};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -19,11 +19,26 @@ pub struct Workspace {
     pub sockets: PathBuf,
 }
 
+/// What names a workspace, from its folder's path.
+fn id(root: &Path) -> String {
+    hex(&Sha256::digest(root.as_os_str().as_encoded_bytes()))[..10].to_owned()
+}
+
 /// Held by the control plane as long as it lives.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "unlocked when it is closed")] File);
 
 impl Workspace {
+    /// The workspace of this folder, which is not made where it is not there: then nothing is in it.
+    pub fn existing(root: &Path) -> std::io::Result<Self> {
+        if root.exists() {
+            return Self::open(root);
+        }
+        let root = std::path::absolute(root)?;
+        let id = id(&root);
+        Ok(Self { sockets: runtime_path(&id), id, root })
+    }
+
     /// Opens the folder, and makes it, for this user alone, where there is none.
     pub fn open(root: &Path) -> std::io::Result<Self> {
         if !root.exists() {
@@ -34,8 +49,7 @@ impl Workspace {
         if mode & 0o077 != 0 && !root.join("drisse.db").exists() && fs::read_dir(&root)?.next().is_none() {
             fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
         }
-        let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
-        let id = hex(&digest)[..10].to_owned();
+        let id = id(&root);
         Ok(Self { sockets: runtime_folder(&id)?, id, root })
     }
 
@@ -72,6 +86,16 @@ impl Workspace {
     /// The token of the control API over TCP.
     pub fn token(&self) -> PathBuf {
         self.root.join("control.token")
+    }
+
+    /// There while everything was stopped on purpose.
+    pub fn stopped_mark(&self) -> PathBuf {
+        self.root.join("stopped")
+    }
+
+    /// Takes the workspace for somebody who is no control plane; `None` while one has it.
+    pub fn try_lock(&self) -> Option<Lock> {
+        self.lock().ok()
     }
 
     /// Takes the workspace for this process; refused while another control plane has it.

@@ -13,13 +13,13 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// … up to this, which is also the pause after a death that trying again does not mend.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Deaths of one revision that are remembered, so that the pause can grow: 200 ms · 2⁷ = 25.6 s.
+/// Deaths of one revision that are remembered per wanted replica, so that the pause can grow: 200 ms · 2⁷ = 25.6 s.
 const REMEMBERED: usize = 9;
 
 /// A replica that has been ready this long shows that the deaths before it were no loop.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// A revision that has died this often before it was ever ready is given up by who waits for it.
+/// A revision each of whose replicas has died this often before it was ever ready is given up by who waits.
 const HOPELESS: usize = 3;
 
 /// What to do next.
@@ -70,8 +70,8 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
         });
         let wants = wanted.replicas as usize;
         if let Some(missing) = wants.checked_sub(up.len()).filter(|&missing| missing > 0) {
-            match restart_at(&deaths(have, wanted), now) {
-                Some(later) => plan.again = plan.again.max(Some(later)),
+            match restart_at(&deaths(have, wanted), wants, now) {
+                Some(later) => plan.again = Some(plan.again.map_or(later, |again| again.min(later))),
                 None => plan.steps.extend((0..missing).map(|_| Step::Start { place })),
             }
         }
@@ -97,6 +97,9 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
 /// Where requests go now: to what is wanted once all of it is ready; until then to what they go to
 /// already, helped by what is ready of the wanted.
 pub fn routes<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Vec<Routed<'a>> {
+    if want.wanted.is_empty() {
+        return Vec::new();
+    }
     let ours = || have.iter().filter(|replica| replica.service == want.service && replica.is_ready());
     let mut groups = Vec::new();
     let mut complete = true;
@@ -133,7 +136,7 @@ pub fn failure<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Option<&'a Death>
     want.wanted.iter().find_map(|wanted| {
         let early: Vec<_> = deaths(have, wanted).into_iter().filter(|death| death.before_ready).collect();
         let last = *early.iter().max_by_key(|death| death.at)?;
-        (last.permanent || early.len() >= HOPELESS).then_some(last)
+        (last.permanent || early.len() >= HOPELESS * (wanted.replicas as usize).max(1)).then_some(last)
     })
 }
 
@@ -155,13 +158,15 @@ fn deaths<'a>(have: &'a [Replica], wanted: &Wanted) -> Vec<&'a Death> {
     have.iter().filter(|replica| fits(replica, wanted)).filter_map(Replica::death).collect()
 }
 
-/// When to start the next replica, if not now.
-fn restart_at(deaths: &[&Death], now: SystemTime) -> Option<SystemTime> {
+/// When to start the next replica, if not now. Deaths count per wanted replica: that several were killed
+/// together is no loop.
+fn restart_at(deaths: &[&Death], replicas: usize, now: SystemTime) -> Option<SystemTime> {
     let last = deaths.iter().max_by_key(|death| death.at)?;
     let pause = if last.permanent {
         MAX_BACKOFF
     } else {
-        let doublings = u32::try_from(deaths.len().checked_sub(2)?).unwrap_or(u32::MAX).min(16);
+        let rounds = deaths.len().div_ceil(replicas.max(1));
+        let doublings = u32::try_from(rounds.checked_sub(2)?).unwrap_or(u32::MAX).min(16);
         BACKOFF.saturating_mul(1 << doublings).min(MAX_BACKOFF)
     };
     let at = last.at + pause;
@@ -178,7 +183,8 @@ fn forgettable<'a>(have: &'a [Replica], wanted: &Wanted, now: SystemTime) -> Vec
     let mut dead: Vec<_> =
         have.iter().filter(|replica| fits(replica, wanted) && replica.death().is_some()).collect();
     dead.sort_by_key(|replica| std::cmp::Reverse(replica.death().map(|death| death.at)));
-    dead.split_off(if steady { 0 } else { REMEMBERED.min(dead.len()) })
+    let remembered = REMEMBERED * (wanted.replicas as usize).max(1);
+    dead.split_off(if steady { 0 } else { remembered.min(dead.len()) })
 }
 
 fn passed(at: SystemTime, now: SystemTime) -> bool {

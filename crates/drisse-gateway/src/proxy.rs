@@ -24,8 +24,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// A body of at most this many bytes is read before its request takes a place at a replica, so that a
-/// slow client holds none, and can be sent again. 10,000 connections hold at most 320 MB of them.
-const SMALL: u64 = 32 << 10;
+/// slow client holds none, and can be sent again …
+const SMALL: u64 = 1 << 20;
+
+/// … as long as all of them together are at most this; further ones stream.
+const MAX_HELD: u64 = 256 << 20;
 
 /// The replica's own 504 says more than the gateway's: it gets this much longer to say it.
 const GRACE: Duration = Duration::from_millis(250);
@@ -46,6 +49,24 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     pub(crate) nonce: String,
     pub(crate) requests: AtomicU64,
+    /// Bytes of bodies that are read before they are sent.
+    pub(crate) held: AtomicU64,
+}
+
+/// Bytes that count against [`MAX_HELD`] until dropped.
+struct Held<'a>(&'a AtomicU64, u64);
+
+impl<'a> Held<'a> {
+    fn take(held: &'a AtomicU64, bytes: u64) -> Option<Self> {
+        let taken = Self(held, bytes);
+        (held.fetch_add(bytes, Relaxed) + bytes <= MAX_HELD).then_some(taken)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Relaxed);
+    }
 }
 
 /// One core's handler.
@@ -53,6 +74,15 @@ pub(crate) struct Shared {
 pub(crate) struct Proxy {
     pub(crate) shared: Arc<Shared>,
     pub(crate) core: usize,
+}
+
+/// How long a request has been here already, and whether its client counts.
+#[derive(Clone, Copy)]
+struct Waited {
+    since: Instant,
+    timed: bool,
+    /// Whether it needs no key, and so no place.
+    open: bool,
 }
 
 /// Why there is no answer of a replica's.
@@ -141,9 +171,12 @@ impl Proxy {
         let wanted = wanted_timeout(&head.headers);
         let longest = Duration::from_millis(service.document.scoring_timeout_ms);
         let deadline = started + wanted.unwrap_or(longest).min(longest);
-        let body = small(body, deadline).await?;
+        let held = body.size_hint().exact().filter(|&length| length <= SMALL);
+        let held = held.and_then(|length| Held::take(&self.shared.held, length));
+        let body = if held.is_some() { small(body, deadline).await? } else { Either::Right(body) };
         prepare(&mut head, &self.shared);
-        let sent = self.send(service, head, body, deadline, wanted.is_some());
+        let waited = Waited { since: started, timed: wanted.is_some(), open };
+        let sent = self.send(service, head, body, deadline, waited);
         match tokio::time::timeout_at((deadline + GRACE).into(), sent).await {
             Ok(result) => result,
             Err(_) => Err(late(service).into()),
@@ -157,14 +190,16 @@ impl Proxy {
         mut head: Parts,
         mut body: Body,
         deadline: Instant,
-        timed: bool,
+        waited: Waited,
     ) -> Result<Response<AnswerBody>, Trouble> {
-        let began = Instant::now();
-        let until = deadline.min(began + service.max_wait());
+        let until = deadline.min(waited.since + service.max_wait());
         let mut service = Arc::clone(service);
         let mut failed = Vec::new();
         loop {
-            let slot = self.slot(&mut service, until, deadline, &failed).await?;
+            let slot = match waited.open && service.has_replicas() {
+                true => service.beside(&failed),
+                false => self.slot(&mut service, until, deadline, &failed).await?,
+            };
             let replica = Arc::clone(&slot.in_flight.0);
             let mut upstream = match replica.connect(self.core).await {
                 Ok(upstream) => upstream,
@@ -174,10 +209,10 @@ impl Proxy {
                     continue;
                 }
             };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if timed || began.elapsed() > Duration::from_millis(1) {
-                let left = HeaderValue::from((left.as_millis() as u64).max(1));
-                head.headers.insert(DEADLINE, left);
+            let now = Instant::now();
+            if waited.timed || now - waited.since > Duration::from_millis(1) {
+                let left = deadline.saturating_duration_since(now).as_millis() as u64;
+                head.headers.insert(DEADLINE, HeaderValue::from(left.max(1)));
             }
             let retry = retained(&head, &body);
             let request = Request::from_parts(head, body);
@@ -214,30 +249,34 @@ impl Proxy {
         deadline: Instant,
         failed: &[Arc<Replica>],
     ) -> Result<Slot, Trouble> {
-        let mut changes = self.shared.table.changes();
         loop {
-            if !service.has_replicas() {
-                // One may be on its way: it is worth the same wait as a busy one.
-                let changed = tokio::time::timeout_at(until.into(), changes.changed()).await;
-                if changed.is_err() {
-                    return Err(service.unavailable().into());
-                }
-            } else {
+            if service.has_replicas() {
                 match service.slot(until, failed).await {
                     Ok(slot) => return Ok(slot),
                     Err(NoSlot::Refused(_)) if deadline <= Instant::now() => {
                         return Err(late(service).into());
                     }
                     Err(NoSlot::Refused(error)) => return Err(error.into()),
-                    Err(NoSlot::Changed) => {}
+                    Err(NoSlot::Changed) => *service = self.current(service)?,
                 }
+                continue;
             }
-            let name = service.document.service.clone();
-            *service =
-                self.shared.table.service_named(&name).ok_or_else(|| {
-                    Error::new(ErrorKind::NotFound, format!("service `{name}` was deleted"))
-                })?;
+            // One may be on its way: it is worth the same wait as a busy one.
+            let mut changes = self.shared.table.changes();
+            *service = self.current(service)?;
+            if !service.has_replicas()
+                && tokio::time::timeout_at(until.into(), changes.changed()).await.is_err()
+            {
+                return Err(service.unavailable().into());
+            }
         }
+    }
+
+    /// The service as it is routed now.
+    fn current(&self, service: &Service) -> Result<Arc<Service>, Error> {
+        let name = &service.document.service;
+        let gone = || Error::new(ErrorKind::NotFound, format!("service `{name}` was deleted"));
+        self.shared.table.service_named(name).ok_or_else(gone)
     }
 
     /// Remembers that a replica failed. Once all have, pauses and tries them again; an error once there
@@ -281,19 +320,16 @@ fn inner_uri(path: &str, query: Option<&str>) -> Option<Uri> {
     Uri::from_maybe_shared(Bytes::from(text)).ok()
 }
 
-/// A body whose length is known and small, whole; any other as it comes.
+/// A small body, whole.
 async fn small(body: Incoming, deadline: Instant) -> Result<Body, Error> {
-    match body.size_hint().exact() {
-        Some(0) => Ok(Either::Left(Full::default())),
-        Some(length) if length <= SMALL => {
-            let until = deadline.min(Instant::now() + BODY_TIMEOUT);
-            match tokio::time::timeout_at(until.into(), body.collect()).await {
-                Ok(Ok(whole)) => Ok(Either::Left(Full::new(whole.to_bytes()))),
-                Ok(Err(error)) => Err(malformed(&error)),
-                Err(_) => Err(Error::new(ErrorKind::RequestTimeout, "the body did not arrive in time")),
-            }
-        }
-        _ => Ok(Either::Right(body)),
+    if body.is_end_stream() {
+        return Ok(Either::Left(Full::default()));
+    }
+    let until = deadline.min(Instant::now() + BODY_TIMEOUT);
+    match tokio::time::timeout_at(until.into(), body.collect()).await {
+        Ok(Ok(whole)) => Ok(Either::Left(Full::new(whole.to_bytes()))),
+        Ok(Err(error)) => Err(malformed(&error)),
+        Err(_) => Err(Error::new(ErrorKind::RequestTimeout, "the body did not arrive in time")),
     }
 }
 
@@ -381,7 +417,7 @@ fn late(service: &Service) -> Error {
 fn broken(service: &Service) -> Error {
     let name = &service.document.service;
     Error::internal(format!(
-        "a replica of service `{name}` ended while it had this request: `drisse logs {name}` says why; it may \
-         have been scored, so it was not sent again"
+        "a replica of service `{name}` ended while it had this request: `drisse services show {name}` says why; \
+         it may have been scored, so it was not sent again"
     ))
 }

@@ -69,6 +69,7 @@ impl Gateway {
             table: Arc::clone(&table),
             draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            held: AtomicU64::new(0),
         });
         let limits = Limits {
             max_connections: 10_000,

@@ -38,7 +38,8 @@ struct Group {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) in_flight: InFlight,
-    _permit: OwnedSemaphorePermit,
+    /// None for what takes no place: probes, which strangers may send.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no place.
@@ -63,8 +64,11 @@ impl Service {
             digest.ok_or("a key is no `sha256:HEX`")?;
         }
         let known = || before.into_iter().flat_map(|service| &service.groups).flat_map(|g| &g.replicas);
-        let earlier = before.into_iter().flat_map(|service| service.groups.iter().chain(&service.retired));
-        let retired = earlier.filter(|group| group.is_busy()).cloned().collect();
+        // The groups of before still give places until this takes theirs.
+        let earlier = before.into_iter().flat_map(|service| {
+            service.groups.iter().chain(service.retired.iter().filter(|group| group.is_busy()))
+        });
+        let retired = earlier.cloned().collect();
         let mut groups = Vec::new();
         for revision in document.revisions.iter().filter(|revision| revision.weight > 0) {
             groups.push(Arc::new(group(revision, &known, cores)?));
@@ -122,7 +126,12 @@ impl Service {
                 }
             }
         };
-        Ok(Slot { in_flight: group.least(avoid).begin(), _permit: permit })
+        Ok(Slot { in_flight: group.least(avoid).begin(), _permit: Some(permit) })
+    }
+
+    /// A replica for a request that needs no key: it waits in no line and keeps nobody waiting.
+    pub(crate) fn beside(&self, avoid: &[Arc<Replica>]) -> Slot {
+        Slot { in_flight: self.group().least(avoid).begin(), _permit: None }
     }
 
     /// The group whose turn it is: each gets its share, spread evenly.

@@ -17,5 +17,5 @@ pub use front::Front;
 pub use keys::{KeyDigests, hex};
 pub use listen::{BindError, Listener, bind_tcp, bind_unix};
 pub use pass::{pass_descriptor, take_descriptor};
-pub use process::{Build, Exit, Launch, Process, random_id, runtime_folder};
+pub use process::{Build, Exit, Launch, Process, random_id, runtime_folder, runtime_path};
 pub use tls::{Tls, TlsError};

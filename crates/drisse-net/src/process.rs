@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use tokio::io::unix::AsyncFd;
 
 /// What of the environment a process of ours may see: nothing that holds secrets.
-const ENVIRONMENT: [&str; 13] = [
+const ENVIRONMENT: [&str; 12] = [
     "PATH",
     "HOME",
     "LANG",
@@ -22,7 +22,6 @@ const ENVIRONMENT: [&str; 13] = [
     "TZ",
     "TMPDIR",
     "XDG_CACHE_HOME",
-    "XDG_RUNTIME_DIR",
     "DRISSE_LOG",
     "DRISSE_FAKE",
     "RUST_BACKTRACE",
@@ -65,7 +64,10 @@ pub enum Exit {
 impl Process {
     /// Starts a program that is no part of the caller's terminal. Needs a tokio runtime.
     pub fn start(launch: Launch<'_>) -> io::Result<Self> {
-        let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(launch.log)?;
+        let open = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(launch.log);
+        let log = open.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot write {}: {error}", launch.log.display()))
+        })?;
         let mut command = Command::new(launch.program);
         command
             .args(launch.arguments)
@@ -203,16 +205,20 @@ pub fn random_id() -> String {
 }
 
 /// The folder for a workspace's sockets: short, because a socket's path has at most 107 bytes, and closed
-/// to others. The same workspace has the same one, whoever asks.
+/// to others. It depends on the user alone, so that a login, a boot unit and cron find the same one, and
+/// does not go when the user logs out, as XDG_RUNTIME_DIR does.
+pub fn runtime_path(workspace: &str) -> PathBuf {
+    let me = rustix::process::getuid().as_raw();
+    let base =
+        if me == 0 { PathBuf::from("/run/drisse") } else { PathBuf::from(format!("/tmp/drisse-{me}")) };
+    base.join(workspace)
+}
+
+/// The same, made where it is not there; refused where it is somebody else's.
 pub fn runtime_folder(workspace: &str) -> io::Result<PathBuf> {
     let me = rustix::process::getuid().as_raw();
-    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
-    let base = match own {
-        Some(own) => own.join("drisse"),
-        None if me == 0 => PathBuf::from("/run/drisse"),
-        None => PathBuf::from(format!("/tmp/drisse-{me}")),
-    };
-    let folder = base.join(workspace);
+    let folder = runtime_path(workspace);
+    let base = folder.parent().unwrap_or(Path::new("/")).to_owned();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     for path in [&base, &folder] {
         let metadata = fs::symlink_metadata(path)?;

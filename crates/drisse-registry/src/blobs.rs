@@ -155,7 +155,7 @@ impl Store {
                 let path = entry.path();
                 let Ok(metadata) = entry.metadata() else { continue };
                 let gone = if metadata.is_dir() {
-                    fs::remove_dir_all(&path)
+                    self.discard(&path)
                 } else {
                     removed = (removed.0 + 1, removed.1 + metadata.len());
                     fs::remove_file(&path)
@@ -203,11 +203,25 @@ impl Store {
         Ok(place)
     }
 
+    /// Where a view is, if it was made.
+    pub(crate) fn existing_view(&self, digest: &str) -> Result<PathBuf, StoreError> {
+        let place = self.root.join("views").join(digest.strip_prefix("sha256:").unwrap_or_default());
+        let missing = || StoreError::Missing { digest: digest.to_owned() };
+        place.is_dir().then_some(place).ok_or_else(missing)
+    }
+
     /// Removes a view, so that the next [`Self::view`] makes it anew.
     pub fn forget_view(&self, digest: &str) {
         if let Some(hex) = digest.strip_prefix("sha256:").filter(|hex| is_hex(hex)) {
-            let _ = fs::remove_dir_all(self.root.join("views").join(hex));
+            // Gone already is what was wanted.
+            let _ = self.discard(&self.root.join("views").join(hex));
         }
+    }
+
+    /// Removes a folder in one step: there is no moment at which it is half there.
+    fn discard(&self, folder: &Path) -> io::Result<()> {
+        let scratch = tempfile::tempdir_in(self.scratch_folder())?;
+        fs::rename(folder, scratch.path().join("gone"))
     }
 
     /// Puts a whole file in another's place.

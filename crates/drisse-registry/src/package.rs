@@ -40,6 +40,24 @@ pub struct Ingested {
     pub files: Vec<(PathBuf, Blob)>,
 }
 
+impl Ingested {
+    /// Whether a view made earlier has other files than the store has now: a blob was damaged and is
+    /// written anew.
+    pub fn view_is_stale(&self, store: &Store) -> bool {
+        let Ok(view) = store.existing_view(&self.digest) else { return false };
+        let same = |(path, blob): &(PathBuf, Blob)| {
+            use std::os::unix::fs::MetadataExt;
+            let inode =
+                |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+            match (inode(&view.join(path)), store.path(&blob.digest).map(|path| inode(&path))) {
+                (Ok(linked), Ok(Ok(kept))) => linked == kept || linked.0 != kept.0,
+                _ => false,
+            }
+        };
+        !self.files.iter().all(same)
+    }
+}
+
 /// A manifest: which blobs make up a package.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

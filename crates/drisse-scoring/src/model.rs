@@ -103,6 +103,10 @@ impl Model {
         /// From the gateway to the server and back, decoding and encoding included.
         const ROUND_TRIP: f64 = 1e-3;
         const MOST: f64 = 256.0;
+        // The next run may be as long as the last was short.
+        if !self.limits.steady {
+            return self.limits.concurrency;
+        }
         let run = self.service_time().as_secs_f64().max(1e-6);
         ((self.limits.concurrency as f64) * (1.0 + ROUND_TRIP / run)).ceil().min(MOST) as usize
     }

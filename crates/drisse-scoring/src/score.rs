@@ -5,6 +5,7 @@ use crate::model::Model;
 use drisse_core::{Cancel, Error, ErrorKind, Inputs, Result, Sink, Work};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -36,9 +37,11 @@ where
     let cancel = Cancel::new();
     let (answer, answered) = oneshot::channel();
     let queued_at = Instant::now();
+    let started = Arc::new(AtomicBool::new(false));
     let work = {
-        let (model, cancel) = (Arc::clone(model), cancel.clone());
+        let (model, cancel, started) = (Arc::clone(model), cancel.clone(), Arc::clone(&started));
         Box::new(move || {
+            started.store(true, SeqCst);
             model.metrics.queue_time.observe(queued_at.elapsed().as_secs_f64());
             // The receiver is gone when the client is.
             let _ = answer.send(run(&model, request, bytes, &cancel, false));
@@ -47,6 +50,18 @@ where
     let ticket = app.workers.push(model.lane, app.config.max_queue, deadline, &cancel, work);
     let Some(_ticket) = ticket else { return Err(overloaded(model, app.config.max_queue, Duration::ZERO)) };
     let _waiting = model.metrics.waiting();
+    let mut answered = answered;
+    // Admission estimates; runs that are longer than usual must not make those behind them wait for ever.
+    let patience = queued_at + app.config.max_wait;
+    if patience < deadline {
+        match tokio::time::timeout_at(patience.into(), &mut answered).await {
+            Ok(Ok(result)) => return result,
+            Err(_) if !started.load(SeqCst) => {
+                return Err(overloaded(model, app.workers.waiting(model.lane).0, app.config.max_wait));
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
     match tokio::time::timeout_at(deadline.into(), answered).await {
         Ok(Ok(result)) => result,
         // Dropped by a worker: the deadline passed before its turn came.

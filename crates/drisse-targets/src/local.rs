@@ -179,6 +179,7 @@ impl Local {
         add("--max-wait", time(revision.max_wait));
         add("--scoring-timeout", time(revision.scoring_timeout));
         add("--log-file", files.log.clone().into());
+        add("--digest", revision.digest.clone().into());
         if !revision.keys.is_empty() {
             add("--keys", self.keys_file(&revision.service).into());
         }
@@ -255,7 +256,8 @@ impl Place for Local {
             Process::start(launch).map_err(|error| failed("start", &self.config.program, &error))?;
         events.event(Event(format!("replica {id} started, process {}", process.pid())));
         self.watch(process, tag, false);
-        logs::prune(&self.logs(&revision.service));
+        let written: Vec<_> = self.shared.lock().values().map(|entry| entry.files.log.clone()).collect();
+        logs::prune(&self.logs(&revision.service), &written);
         Ok(id)
     }
 

@@ -96,8 +96,9 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
             || arguments.windows(2).any(|words| words[0] == "--output" && words[1] == "json");
         if json {
             let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            return printer::failure(&Failure::new(first).hint("try --help"), Output::Json);
+            let said = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default();
+            let words: Vec<_> = said.split_whitespace().collect();
+            return printer::failure(&Failure::new(words.join(" ")).hint("try --help"), Output::Json);
         }
         printer::usage(&error);
         ExitCode::FAILURE

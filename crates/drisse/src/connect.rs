@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::{printer, wiring};
 use anyhow::Context;
 use drisse_control::Workspace;
-use drisse_net::{Build, Exit, Launch, Process};
+use drisse_net::{Build, Exit, Launch, Process, Tls};
 use drisse_wire::client::{Client, ClientError};
 use drisse_wire::control::{Shutdown, Status};
 use drisse_wire::http::Address;
@@ -39,12 +39,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    pub(crate) fn new(named: Option<&str>) -> Result<Self, Failure> {
+    /// The place of this name; a folder that is not there is made only where `make` says so.
+    pub(crate) fn new(named: Option<&str>, make: bool) -> Result<Self, Failure> {
         if let Some(url) = named.filter(|named| named.contains("://")) {
             return remote(url);
         }
         let root = named.map_or_else(default_folder, |named| Ok(PathBuf::from(named)))?;
-        let workspace = Workspace::open(&root)
+        let opened = if make { Workspace::open(&root) } else { Workspace::existing(&root) };
+        let workspace = opened
             .with_context(|| format!("cannot open the workspace {}", root.display()))
             .map_err(|error| Failure::from(error).hint("name another folder with --workspace DIR"))?;
         Ok(Self::Folder(Box::new(workspace)))
@@ -78,7 +80,7 @@ impl Place {
     /// The control plane, if it runs.
     pub(crate) async fn running(&self) -> Option<(Client, Status)> {
         let client = self.client();
-        let status = client.status().await.ok()?;
+        let status = tokio::time::timeout(PATIENCE, client.status()).await.ok()?.ok()?;
         Some((client, status))
     }
 
@@ -91,6 +93,7 @@ impl Place {
 
     /// The same, with what `up` was told.
     pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status), Failure> {
+        up.check()?;
         let client = self.client();
         let workspace = match self {
             Self::Folder(workspace) => workspace,
@@ -99,7 +102,13 @@ impl Place {
                 return Ok((client.clone(), status));
             }
         };
-        match client.status().await {
+        let asked = tokio::time::timeout(PATIENCE, client.status()).await;
+        let asked = asked.map_err(|_| {
+            let failure = Failure::new("the control plane does not answer");
+            Failure { code: 2, ..failure }
+                .hint("`pgrep -af 'drisse control'` shows it; kill it, and try again")
+        })?;
+        match asked {
             Ok(status) if !is_older(&status) && !up.changes_something() => return Ok((client, status)),
             Ok(status) => {
                 if is_older(&status) {
@@ -130,7 +139,17 @@ impl Place {
 impl Up {
     /// Whether the control plane has to start again for it.
     fn changes_something(&self) -> bool {
-        self.gateway.is_some() || self.tls_cert.is_some() || self.control.is_some()
+        self.gateway.is_some() || self.tls_cert.is_some() || self.control.is_some() || self.no_control
+    }
+
+    /// Refuses files that cannot be used, before anything that works is ended.
+    fn check(&self) -> Result<(), Failure> {
+        for (certificate, key) in [(&self.tls_cert, &self.tls_key), (&self.control_cert, &self.control_key)] {
+            if let (Some(certificate), Some(key)) = (certificate, key) {
+                Tls::open(certificate, key).context("cannot serve HTTPS")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -210,11 +229,17 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     made.with_context(|| format!("cannot write in the workspace {}", workspace.root.display()))?;
     let log = logs.join("control.log");
     let written = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let launch =
-        Launch { program: &program, arguments: arguments(workspace, up, &library), log: &log, stdin: None };
-    let mut process = Process::start(launch).context("cannot start the control plane")?;
+    let launch = || -> Result<Process, Failure> {
+        let arguments = arguments(workspace, up, &library);
+        let launch = Launch { program: &program, arguments, log: &log, stdin: None };
+        let started = Process::start(launch).context("cannot start the control plane");
+        started.map_err(|error| {
+            Failure::from(error).hint("`drisse doctor` says whether the workspace can be written")
+        })
+    };
+    let mut process = launch()?;
     let began = Instant::now();
-    let (mut told, mut taken) = (false, false);
+    let (mut told, mut taken): (_, Option<Instant>) = (false, None);
     loop {
         if let Ok(status) = client.status().await {
             if let Some(note) = &status.gateway.note {
@@ -223,15 +248,20 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
             return Ok(status);
         }
         tokio::select! {
-            exit = process.ended(), if !taken => {
-                // Somebody else was faster: theirs is as good.
+            exit = process.ended(), if taken.is_none() => {
+                // Somebody else was faster: theirs is as good, once it answers.
                 if exit == Exit::Code(i32::from(TAKEN)) {
-                    taken = true;
+                    taken = Some(Instant::now());
                     continue;
                 }
                 return Err(said(&log, written, &format!("the control plane {exit}")));
             }
             () = tokio::time::sleep(ASK_AGAIN) => {}
+        }
+        // It may have been `drisse down`, which is through in a while and leaves none behind.
+        if taken.is_some_and(|since| since.elapsed() > SILENCE) {
+            process = launch()?;
+            taken = None;
         }
         if began.elapsed() > SILENCE && !told {
             printer::note(&format!("waiting for the control plane to start (it logs to {})", log.display()));
@@ -255,6 +285,10 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
             add(flag, address.to_string().into());
         }
     }
+    if up.no_control {
+        arguments.push("--no-control".into());
+    }
+    let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
     let files = [
         ("--tls-cert", &up.tls_cert),
         ("--tls-key", &up.tls_key),

@@ -65,7 +65,12 @@ async fn wait(
     use drisse_wire::client::ClientError;
     loop {
         match client.wait(id, each).await {
-            Err(ClientError::Unreachable(_)) if matches!(place, Place::Folder(_)) => {
+            Err(ClientError::Unreachable(_)) => {
+                // One that was killed is started again; one that was told to stop is not.
+                if place.folder()?.stopped_mark().exists() {
+                    let stopped = format!("everything was stopped before operation {id} had ended");
+                    return Err(Failure::new(stopped).hint("it goes on with the next `drisse up`"));
+                }
                 place.connect().await?;
             }
             other => return Ok(other?),

@@ -90,6 +90,7 @@ pub(super) async fn change(
     Path((name, version)): Path<(String, String)>,
     Json(change): Json<ModelChange>,
 ) -> Result<axum::Json<Model>> {
+    let _models = control.models_lock.lock().await;
     let row = control.db.change_model(&name, number(&version)?, &change, false).await?;
     let users = control.db.users(&row.name, row.version).await?;
     Ok(axum::Json(row.document(users)))

@@ -128,7 +128,7 @@ async fn check_model(control: &Shared, local: Local, request: &DeployRequest) ->
 
 async fn change(
     control: &Shared,
-    kind: &str,
+    kind: &'static str,
     name: &str,
     request: &DeployRequest,
 ) -> Result<impl IntoResponse + use<>> {

@@ -15,7 +15,8 @@ pub(crate) struct OperationRow {
     pub(crate) document: Operation,
     pub(crate) request: serde_json::Value,
     pub(crate) progress: serde_json::Value,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, as all times here.
+    pub(crate) created: i64,
     pub(crate) deadline: Option<i64>,
 }
 
@@ -45,6 +46,7 @@ fn operation(row: &SqliteRow) -> Result<OperationRow> {
         },
         request: json(row, "request")?,
         progress: json(row, "progress")?,
+        created: row.try_get("created")?,
         deadline: row.try_get("deadline")?,
     })
 }

@@ -204,8 +204,10 @@ impl Db {
         decided: Option<(i64, &serde_json::Value)>,
     ) -> Result<()> {
         let mut write = self.write().await?;
-        let query = sqlx::query("SELECT coalesce(max(generation), 0) FROM services WHERE name = ?");
-        let there: i64 = query.bind(&row.name).fetch_one(&mut *write).await?.try_get(0)?;
+        let query =
+            "SELECT coalesce(max(generation), 0), coalesce(max(revision), 0) FROM services WHERE name = ?";
+        let found = sqlx::query(query).bind(&row.name).fetch_one(&mut *write).await?;
+        let (there, served): (i64, i64) = (found.try_get(0)?, found.try_get(1)?);
         if there as u64 != expected {
             let message = format!("service `{}` was changed by somebody else at the same time", row.name);
             return Err(Problem::conflict(message).hint("try again"));
@@ -248,11 +250,13 @@ impl Db {
                 .execute(&mut *write)
                 .await?;
             let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;
-            let old = "DELETE FROM revisions WHERE service = ? AND revision <= ? AND revision <> ?";
+            // The one that serves until the new one is ready may be older still.
+            let old = "DELETE FROM revisions WHERE service = ? AND revision <= ? AND revision NOT IN (?, ?)";
             sqlx::query(old)
                 .bind(&new.service)
                 .bind(oldest)
                 .bind(row.revision as i64)
+                .bind(served)
                 .execute(&mut *write)
                 .await?;
         }

@@ -150,6 +150,12 @@ proptest! {
         prop_assert_eq!(world.serving(), total as usize);
         let left = world.round(want(&revisions));
         prop_assert_eq!(left, Plan::default());
+        // Nothing wanted any more: nothing serves, and what is left is dead or not ours.
+        for _ in 0..3 {
+            world.round(want(&[]));
+        }
+        prop_assert_eq!(world.serving(), 0);
+        prop_assert!(world.have.iter().all(|r| r.service != name("s") || !r.is_up()));
         prop_assert!(others.iter().all(|other| world.have.contains(other)));
     }
 }
@@ -185,6 +191,13 @@ fn deaths_back_off_and_are_forgotten_once_a_replica_stays() {
     stays.push(replica(9, "s", 1, ready(101)));
     assert_eq!(plan(&want, &stays, at(105)), Plan::default());
     assert_eq!(plan(&want, &stays, at(111)).steps.len(), 3, "all three are forgotten");
+}
+
+#[test]
+fn replicas_that_were_killed_together_are_replaced_at_once() {
+    let killed: Vec<_> = (0..10).map(|id| replica(id, "s", 1, dead(100, false, false))).collect();
+    let plan = plan(&want(&[(1, 10)]), &killed, at(100));
+    assert_eq!(plan.steps, vec![Step::Start { place: 0 }; 10]);
 }
 
 #[test]

@@ -38,11 +38,23 @@ pub(super) fn tail(path: &Path, count: usize) -> Vec<String> {
     lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
 }
 
-/// Removes the oldest files of a folder that has many.
-pub(super) fn prune(folder: &Path) {
+/// Adds to a replica's log how its process ended, which it could not say itself.
+pub(super) fn note(path: &Path, reason: &str) {
+    let time = jiff::Timestamp::now();
+    let line = serde_json::json!({ "timestamp": time.to_string(), "level": "ERROR",
+                                   "message": format!("the scoring server {reason}") });
+    let file = fs::OpenOptions::new().append(true).open(path);
+    // Without its log there is nobody to tell.
+    let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()));
+}
+
+/// Removes the oldest files of a folder that has many, but none of those in `written`.
+pub(super) fn prune(folder: &Path, written: &[PathBuf]) {
     let files = files(folder);
     for (path, _) in files.iter().rev().skip(KEPT) {
-        let _ = fs::remove_file(path);
+        if !written.contains(path) {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -73,20 +85,23 @@ type Sent = Result<(), mpsc::error::SendError<String>>;
 async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) -> Sent {
     // By inode: a file that was rotated has another name and is the same file.
     let mut read: HashMap<u64, u64> = HashMap::new();
-    let mut last: Vec<String> = Vec::new();
-    for (path, _) in files(folder).iter().rev() {
+    let mut last: Vec<(String, String)> = Vec::new();
+    for (path, _) in files(folder) {
         // Where following begins; what is written meanwhile is read then.
-        if let Ok(metadata) = fs::metadata(path) {
+        if let Ok(metadata) = fs::metadata(&path) {
             read.insert(metadata.ino(), metadata.len());
         }
-        let wanted = options.lines.saturating_sub(last.len());
-        if wanted > 0 {
-            let mut older = tail(path, wanted);
-            older.append(&mut last);
-            last = older;
+        // A line without a time belongs to the one before it.
+        let mut time = String::new();
+        for line in tail(&path, options.lines) {
+            if let Some(at) = timestamp(&line) {
+                at.clone_into(&mut time);
+            }
+            last.push((time.clone(), line));
         }
     }
-    for line in last {
+    last.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (_, line) in last.split_off(last.len().saturating_sub(options.lines)) {
         lines.send(line).await?;
     }
     while options.follow {
@@ -103,6 +118,11 @@ async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) 
         }
     }
     Ok(())
+}
+
+/// The time a line of ours was written at, which sorts as text.
+fn timestamp(line: &str) -> Option<&str> {
+    line.strip_prefix("{\"timestamp\":\"")?.split('"').next()
 }
 
 /// Whole lines that were added to a file after `from`, which moves on; from the beginning where the

@@ -131,7 +131,8 @@ impl Running {
                 exit = process.ended() => break exit,
                 () = stop.notified(), if !stopped => {
                     stopped = true;
-                    process.terminate();
+                    // One that was never ready has nothing to answer, and cannot end while it loads.
+                    if was_ready { process.terminate() } else { process.kill() }
                 }
                 identity = self.until_ready(), if !was_ready && !stopped => {
                     was_ready = true;
@@ -150,6 +151,7 @@ impl Running {
                 replicas.remove(&self.tag.id);
             } else if let Some(entry) = replicas.get_mut(&self.tag.id) {
                 let death = self.death(exit, was_ready);
+                super::logs::note(&self.files.log, &death.reason);
                 tracing::warn!(service = %self.tag.service, replica = %self.tag.id, "died: {}", death.reason);
                 entry.state = ReplicaState::Dead(death);
             }

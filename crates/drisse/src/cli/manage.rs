@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(crate) struct Deploy {
     /// A model file or folder (with a `/` or an extension), or a registered NAME[:VERSION]
     pub(crate) model: String,
-    /// The service's name [default: the model's]
+    /// The service's name, and that of the model a file is registered as [default: the file's]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Where it runs [default: local]
@@ -34,7 +34,7 @@ pub(crate) struct Update {
 /// An option that is not given keeps its value.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServiceOptions {
-    /// How many scoring servers [default: 1]
+    /// How many scoring servers, whatever the revision [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) replicas: Option<u32>,
     /// Ask for a key (the default)
@@ -140,8 +140,8 @@ pub(crate) struct ServiceFilter {
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Page {
-    /// At most this many [default: 50]
-    #[arg(long, value_name = "N")]
+    /// At most this many, up to 1000 [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: Option<u32>,
     /// Go on where the page before ended
     #[arg(long, value_name = "LAST")]
@@ -326,6 +326,9 @@ pub(crate) struct Up {
     /// Also serve the control API here, for who has the token in control.token
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) control: Option<SocketAddr>,
+    /// Serve the control API on its Unix socket alone again
+    #[arg(long, conflicts_with = "control")]
+    pub(crate) no_control: bool,
     /// Certificate chain of the control API, in PEM; needed beyond this machine
     #[arg(long, value_name = "FILE", requires_all = ["control_key", "control"])]
     pub(crate) control_cert: Option<PathBuf>,

@@ -54,6 +54,9 @@ pub(crate) struct Serve {
     /// Write logs to a file, which is rotated, instead of stderr
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
+    /// What the model's files must have as their digest
+    #[arg(long, value_name = "sha256:HEX", hide = true)]
+    pub(crate) digest: Option<String>,
     /// Who this server is to the place that started it
     #[arg(long, value_name = "WORKSPACE/SERVICE/REVISION/ID", hide = true)]
     pub(crate) replica: Option<String>,

@@ -5,7 +5,7 @@ use crate::connect::{Place, VERSION};
 use crate::failure::Failure;
 use crate::{logs, wiring};
 use anyhow::Context;
-use drisse_control::{Config, ControlError, GatewaySettings, TcpApi};
+use drisse_control::{Config, ControlError, GatewayChange, TcpApi};
 use drisse_net::Build;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,16 +25,18 @@ pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Fa
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let build = Build::current(VERSION);
     let pair = |certificate: &Option<_>, key: &Option<_>| certificate.clone().zip(key.clone());
-    let changes = up.gateway.is_some() || up.tls_cert.is_some();
-    let gateway = changes.then(|| GatewaySettings {
-        address: up.gateway,
-        chosen: up.gateway.is_some(),
-        tls: pair(&up.tls_cert, &up.tls_key),
-    });
+    let gateway = GatewayChange { address: up.gateway, tls: pair(&up.tls_cert, &up.tls_key) };
     let tcp = up.control.map(|address| TcpApi { address, tls: pair(&up.control_cert, &up.control_key) });
     let library = up.onnxruntime.clone();
-    let config =
-        Config { workspace, version: VERSION, build: build.clone(), program: program.clone(), gateway, tcp };
+    let config = Config {
+        workspace,
+        version: VERSION,
+        build: build.clone(),
+        program: program.clone(),
+        gateway,
+        tcp,
+        no_tcp: up.no_control,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let ended = runtime.block_on(async {

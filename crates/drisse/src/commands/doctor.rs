@@ -24,8 +24,10 @@ struct Finding {
 pub(crate) async fn run(place: &Place, output: Output) -> Result<ExitCode, Failure> {
     let mut findings = vec![onnx_runtime(), pip()];
     if let Place::Folder(workspace) = place {
-        findings.push(writable(&workspace.root));
-        findings.push(room(&workspace.root));
+        // Where it is not there yet, what counts is where it would be.
+        let there = workspace.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        findings.push(writable(there, &workspace.root));
+        findings.push(room(there));
         findings.push(sockets(&workspace.sockets));
         findings.push(daemons(place).await);
     }
@@ -81,8 +83,8 @@ fn pip() -> Finding {
     Finding { what: "pip", needed: false, good, detail, remedy: "`apt-get install python3-pip`" }
 }
 
-fn writable(root: &Path) -> Finding {
-    let tried = tempfile::tempfile_in(root);
+fn writable(there: &Path, root: &Path) -> Finding {
+    let tried = tempfile::tempfile_in(there);
     let detail = tried.as_ref().map_or_else(ToString::to_string, |_| root.display().to_string());
     let remedy = "name a folder you may write to with --workspace";
     Finding { what: "workspace", needed: true, good: tried.is_ok(), detail, remedy }
@@ -96,7 +98,7 @@ fn room(root: &Path) -> Finding {
 }
 
 fn sockets(folder: &Path) -> Finding {
-    let remedy = "set XDG_RUNTIME_DIR to a short, private folder";
+    let remedy = "name a workspace whose sockets have a shorter path";
     let detail = folder.display().to_string();
     // A socket's name is at most 16 characters, its path at most 107 bytes.
     Finding { what: "sockets", needed: true, good: detail.len() < 90, detail, remedy }

@@ -26,7 +26,10 @@ pub(crate) async fn run(place: &Place, arguments: &Logs) -> Result<ExitCode, Fai
         if !arguments.follow {
             return Ok(ExitCode::SUCCESS);
         }
-        // The control plane went; another one goes on where it was.
+        if place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists()) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        // The control plane was killed; another one goes on where it was.
         lines = 0;
     }
 }

@@ -59,5 +59,13 @@ pub(crate) async fn score(
     };
     let ask = Ask { bearer: keys.primary_key.as_deref(), ..Ask::send(Method::POST, path, body) };
     let answer = address.ask(ask).await.context("cannot score through the gateway");
-    Ok(answer.map_err(|error| Failure { code: 2, ..error.into() })?)
+    answer.map_err(|error| {
+        let failure = Failure::from(error);
+        if scheme == "https" {
+            failure
+                .hint("the certificate must be an end entity's (CA:FALSE) with this address among its names")
+        } else {
+            Failure { code: 2, ..failure }
+        }
+    })
 }

@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         move || {
             let result = wiring::onnx_library(arguments.onnxruntime.as_deref()).and_then(|library| {
                 in_engine.store(true, SeqCst);
-                load::all(&app, sources, arguments.sample.as_deref(), || {
+                load::all(&app, sources, arguments.sample.as_deref(), arguments.digest.as_deref(), || {
                     wiring::onnx_engine(&library, threads)
                 })
             });

@@ -13,10 +13,15 @@ use drisse_wire::http::{Address, Ask};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// After this long it is said what is waited for.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// A gateway that is not up by then does not come up.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(10);
+
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Replicas answer what they have for at most 25 s.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +30,18 @@ pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<
     if arguments.boot {
         return boot(place.folder()?, arguments, output);
     }
-    let (_, status) = place.connect_with(arguments).await?;
+    let (client, mut status) = place.connect_with(arguments).await?;
+    // The gateway is up a moment after the control plane.
+    let began = Instant::now();
+    while status.gateway.pid.is_none() {
+        if began.elapsed() > GATEWAY_PATIENCE {
+            let failure = Failure { code: 2, ..Failure::new("the gateway does not start") };
+            let log = place.folder()?.logs().join("gateway.log");
+            return Err(failure.hint(format!("its log is {}", log.display())));
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+        status = client.status().await?;
+    }
     printer::result(output, || json!(status), || text(&status));
     Ok(ExitCode::SUCCESS)
 }
@@ -117,18 +133,20 @@ pub(crate) async fn down(place: &Place, output: Output) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends what is left: of a control plane that was killed, the gateway and replicas go on.
+/// Ends what is left: of a control plane that was killed, the gateway and replicas go on. Holds the
+/// workspace, so that no control plane starts meanwhile; where one has, all is its.
 async fn end_all(workspace: &Workspace) {
+    let Some(_held) = workspace.try_lock() else { return };
     let prefix = format!("{}/", workspace.id);
+    let mut left = Vec::new();
     for flag in ["--gateway", "--replica"] {
-        for (mut process, _) in Process::find(flag, &prefix).unwrap_or_default() {
-            process.terminate();
-            process.ended().await;
-        }
+        left.extend(Process::find(flag, &prefix).unwrap_or_default());
     }
-    for entry in std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten() {
-        let _ = std::fs::remove_file(entry.path());
+    left.iter().for_each(|(process, _)| process.terminate());
+    for (process, _) in &mut left {
+        process.ended().await;
     }
+    let _ = std::fs::remove_dir_all(&workspace.sockets);
 }
 
 /// Installs, or only writes, a systemd unit that brings the workspace up at boot.
@@ -197,7 +215,7 @@ fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, Fai
          Type=exec\n\
          {cache}ExecStart={program} control --workspace {root_folder} --onnxruntime {library}\n\
          KillMode=process\n\
-         Restart=always\n\
+         Restart=on-failure\n\
          RestartSec=1\n\
          UMask=0077\n\
          NoNewPrivileges=yes\n\n\

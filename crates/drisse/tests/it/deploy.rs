@@ -176,7 +176,7 @@ fn a_failed_first_deployment_stays_failed_with_its_logs_until_it_is_deployed_aga
     let ran = workspace.run(&["--output", "json", "deploy", broken, "--name", "x"]);
     assert_eq!(ran.code, 1);
     let error = ran.json()["error"].clone();
-    assert!(error["causes"][1].as_str().unwrap().contains("No Op registered for Nope"), "{error}");
+    assert!(error["causes"][2].as_str().unwrap().contains("No Op registered for Nope"), "{error}");
     let service = workspace.json(&["services", "show", "x"]);
     assert_eq!(service["state"], "Failed");
     assert!(workspace.ok(&["logs", "x"]).stdout.contains("No Op registered for Nope"));

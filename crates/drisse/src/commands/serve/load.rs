@@ -75,6 +75,7 @@ pub(super) fn all(
     app: &App,
     sources: Vec<Source>,
     sample: Option<&Path>,
+    expected: Option<&str>,
     engine: impl FnOnce() -> Result<Box<dyn Engine>, Failure>,
 ) -> Result<Option<Vec<Served>>, Failure> {
     if app.is_draining() {
@@ -86,7 +87,16 @@ pub(super) fn all(
         if app.is_draining() {
             return Ok(None);
         }
-        served.push(load(app, &*engine, source, sample)?);
+        let model = load(app, &*engine, source, sample)?;
+        if let Some(expected) = expected.filter(|expected| *expected != model.digest) {
+            let what = format!(
+                "the files of model `{}` are damaged: their digest is {}, not {expected}",
+                model.name, model.digest
+            );
+            return Err(Failure::new(what)
+                .hint("`drisse models verify` lists what is damaged; deploy the model's file again"));
+        }
+        served.push(model);
     }
     app.set_ready();
     Ok(Some(served))
