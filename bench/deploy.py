@@ -42,6 +42,8 @@ class Unix(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
     def ask(self, method, path, body=None):
+        # The server closes what is idle for long.
+        self.close()
         self.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
         answer = self.getresponse()
         text = answer.read()

@@ -7,13 +7,10 @@ use crate::db::{Result, now};
 use crate::keys;
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
-use crate::reconcile::Seen;
 use crate::registry::{Registration, split_version};
-use drisse_core::{Death, ReplicaState, ServiceName};
+use drisse_core::ServiceName;
 use drisse_registry::signature_of;
-use drisse_wire::control::{
-    DeployRequest, Failure, KeyName, KeyRequest, ModelChoice, RollbackRequest, ServiceState,
-};
+use drisse_wire::control::{DeployRequest, KeyName, KeyRequest, ModelChoice, RollbackRequest, ServiceState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -25,23 +22,20 @@ const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
 /// More on one machine is a mistake in the number.
 const MAX_REPLICAS: u32 = 100;
 
-/// Lines of a dead replica's log that an error shows.
-const SHOWN_LINES: usize = 8;
-
 /// What an operation decided, kept with it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-struct Decided {
-    generation: u64,
-    revision: u64,
-    changed: bool,
+pub(crate) struct Decided {
+    pub(crate) generation: u64,
+    pub(crate) revision: u64,
+    pub(crate) changed: bool,
     /// Where to go back to: nowhere, for a first deployment.
-    before: Option<Before>,
+    pub(crate) before: Option<Before>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Before {
-    revision: u64,
-    replicas: u32,
+pub(crate) struct Before {
+    pub(crate) revision: u64,
+    pub(crate) replicas: u32,
 }
 
 impl Control {
@@ -319,137 +313,13 @@ impl Control {
         op.running.tell(format!("service {name} is gone"));
         Ok(Value::Null)
     }
-
-    /// Waits until what was decided is so; where it cannot be, what was before is wanted again.
-    async fn see_through(
-        self: &Arc<Self>,
-        op: &Op,
-        name: &str,
-        decided: &Decided,
-    ) -> std::result::Result<(), Ended> {
-        if op.resumed {
-            self.was_taken_back(name, decided).await?;
-        }
-        let settled = self.settle(op, name, decided.generation).await;
-        match &settled {
-            Err(Ended::Stopping) => {}
-            Ok(()) => {
-                self.db.set_state(name, decided.generation, ServiceState::Ready, None).await?;
-            }
-            Err(ended) if decided.changed => self.go_back(name, decided, ended).await?,
-            Err(_) => {}
-        }
-        settled
-    }
-
-    /// Whether the control plane before took back what was decided, and was killed before it said so.
-    async fn was_taken_back(&self, name: &str, decided: &Decided) -> Result<()> {
-        let row = self.db.existing_service(name).await?;
-        if row.generation == decided.generation {
-            return Ok(());
-        }
-        let failure = row.error.unwrap_or_else(|| {
-            Failure::new(format!("revision {} of service `{name}` did not get ready", decided.revision))
-        });
-        Err(Problem { status: 400, failure })
-    }
-
-    async fn go_back(self: &Arc<Self>, name: &str, decided: &Decided, ended: &Ended) -> Result<()> {
-        let Some(mut row) = self.db.service(name).await? else { return Ok(()) };
-        // Somebody else wants something newer: that stands.
-        if row.generation != decided.generation {
-            return Ok(());
-        }
-        row.generation += 1;
-        match decided.before {
-            Some(before) => {
-                (row.revision, row.replicas, row.state) =
-                    (before.revision, before.replicas, ServiceState::Updating);
-            }
-            None => {
-                let failure = match ended {
-                    Ended::Failed(problem) => problem.failure.clone(),
-                    Ended::Canceled => Failure::new("its deployment was canceled"),
-                    Ended::TimedOut(missing) => Failure::new(format!("it was not ready in time: {missing}")),
-                    Ended::Stopping => return Ok(()),
-                };
-                (row.active, row.state, row.error) = (false, ServiceState::Failed, Some(failure));
-            }
-        }
-        self.db.want(&row, None, decided.generation, None).await?;
-        self.actor(&parsed(name)?).wake.notify_one();
-        Ok(())
-    }
-
-    /// Waits until a round has seen `generation` and found everything as it is wanted.
-    async fn settle(
-        self: &Arc<Self>,
-        op: &Op,
-        name: &str,
-        generation: u64,
-    ) -> std::result::Result<(), Ended> {
-        let actor = self.actor(&parsed(name)?);
-        let mut events = actor.events.subscribe();
-        let mut seen = actor.seen.clone();
-        actor.wake.notify_one();
-        let mut cut_short = std::pin::pin!(op.cut_short());
-        loop {
-            {
-                let seen = seen.borrow_and_update();
-                if seen.generation >= generation {
-                    if seen.converged {
-                        // What is still in the channel belongs to this operation.
-                        while let Ok(event) = events.try_recv() {
-                            op.running.tell(event);
-                        }
-                        return Ok(());
-                    }
-                    // What died before this began is history.
-                    if let Some(death) = seen.hopeless.as_ref().filter(|death| op.saw(death)) {
-                        let (kind, target) = (&op.row.document.kind, &seen.target);
-                        let failure = died(death)
-                            .context(format!("cannot {kind} service `{name}` on target `{target}`"));
-                        return Err(Problem { status: 400, failure }.into());
-                    }
-                }
-                if let Some(failure) = seen.error.as_ref().filter(|_| seen.error_of >= generation) {
-                    if seen.permanent {
-                        return Err(Problem { status: 500, failure: failure.clone() }.into());
-                    }
-                    op.running.tell(format!("{}; trying again", failure.message));
-                }
-            }
-            tokio::select! {
-                changed = seen.changed() => {
-                    if changed.is_err() {
-                        return Err(Ended::Stopping);
-                    }
-                }
-                Ok(event) = events.recv() => op.running.tell(event),
-                ended = &mut cut_short => {
-                    return Err(match ended {
-                        Ended::TimedOut(_) => Ended::TimedOut(missing(&seen.borrow())),
-                        other => other,
-                    });
-                }
-            }
-        }
-    }
-}
-
-impl Op {
-    /// Whether a death is of this operation's time.
-    fn saw(&self, death: &Death) -> bool {
-        let at = death.at.duration_since(std::time::UNIX_EPOCH).map_or(0, |at| at.as_millis());
-        i64::try_from(at).is_ok_and(|at| at >= self.row.created)
-    }
 }
 
 fn decided(op: &Op) -> Option<Decided> {
     serde_json::from_value(op.row.progress.clone()).ok()
 }
 
-fn parsed(name: &str) -> Result<ServiceName> {
+pub(crate) fn parsed(name: &str) -> Result<ServiceName> {
     name.parse().map_err(|error| Problem::invalid("that is no service's name").because(&error))
 }
 
@@ -476,36 +346,4 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
         return Err(Problem::invalid("a time limit is more than nothing"));
     }
     Ok(())
-}
-
-/// Why a replica is dead, with what its log says of it.
-pub(crate) fn died(death: &Death) -> Failure {
-    let told = death.log.iter().position(|line| line.starts_with("error: "));
-    let mut failure = Failure::new(format!("its scoring server {}", death.reason));
-    match told {
-        // What `drisse serve` printed: the error, its causes, a hint.
-        Some(first) => {
-            let said = &death.log[first..];
-            failure.causes.extend(said[0].strip_prefix("error: ").map(str::to_owned));
-            let causes = said.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
-            failure.causes.extend(causes.map(str::to_owned));
-            failure.hint = said.iter().find_map(|line| line.strip_prefix("hint: ").map(str::to_owned));
-        }
-        None => {
-            let from = death.log.len().saturating_sub(SHOWN_LINES);
-            failure.causes.extend(death.log[from..].iter().map(|line| format!("its log: {line}")));
-        }
-    }
-    failure
-}
-
-/// What a service still lacks, in words.
-fn missing(seen: &Seen) -> String {
-    if let Some(failure) = &seen.error {
-        return failure.message.clone();
-    }
-    let count = |wanted: fn(&ReplicaState) -> bool| seen.replicas.iter().filter(|r| wanted(&r.state)).count();
-    let starting = count(|state| matches!(state, ReplicaState::Starting { .. }));
-    let dead = count(|state| matches!(state, ReplicaState::Dead(_)));
-    format!("{} replicas are ready, {starting} are starting, {dead} have died", seen.ready)
 }

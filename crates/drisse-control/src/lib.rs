@@ -18,6 +18,7 @@ mod operations;
 mod problem;
 mod reconcile;
 mod registry;
+mod settle;
 mod workspace;
 
 pub use api::openapi;

@@ -328,7 +328,7 @@ impl Reconciler {
             ServiceState::Failed => (ServiceState::Failed, service.error.clone()),
             state if waiting => (state, service.error.clone()),
             _ if converged => (ServiceState::Ready, None),
-            _ => (ServiceState::Degraded, death.map(crate::deploy::died)),
+            _ => (ServiceState::Degraded, death.map(crate::settle::died)),
         };
         if (state, &error) != (service.state, &service.error) {
             let generation = service.generation;

@@ -118,9 +118,7 @@ impl Control {
                 let _models = control.models_lock.lock().await;
                 let db = &control.db;
                 if let Some(there) = db.model_by_digest(&what.name, &model.digest).await? {
-                    return Ok::<_, Problem>(
-                        refresh(&control, there, &model, sample.as_deref(), given).await?,
-                    );
+                    return refresh(&control, there, &model, sample.as_deref(), given).await;
                 }
                 let version = db.next_version(&what.name).await?;
                 let package = store.pack(&model, &what.name, version, sample.as_deref())?;

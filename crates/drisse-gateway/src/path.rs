@@ -59,11 +59,10 @@ pub(crate) fn is_open(path: &str) -> bool {
         "/" | "/ping" | "/health" | "/v2/health/live" | "/v2/health/ready" => true,
         _ => path.strip_prefix("/v2/models/").is_some_and(|rest| {
             let mut parts = rest.split('/').skip(1);
-            match (parts.next(), parts.next(), parts.next(), parts.next()) {
-                (Some("ready"), None, ..) => true,
-                (Some("versions"), Some(_), Some("ready"), None) => true,
-                _ => false,
-            }
+            matches!(
+                (parts.next(), parts.next(), parts.next(), parts.next()),
+                (Some("ready"), None, ..) | (Some("versions"), Some(_), Some("ready"), None)
+            )
         }),
     }
 }

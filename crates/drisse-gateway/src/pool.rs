@@ -26,7 +26,14 @@ pub(crate) struct Upstream {
 
 /// Free connections, by core.
 #[derive(Debug)]
-pub(crate) struct Pool(Box<[Mutex<Vec<(Upstream, Instant)>>]>);
+pub(crate) struct Pool(Box<[Mutex<Vec<Free>>]>);
+
+/// A free connection, and since when it is.
+#[derive(Debug)]
+struct Free {
+    upstream: Upstream,
+    since: Instant,
+}
 
 impl Upstream {
     pub(crate) async fn open(place: &Place) -> std::io::Result<Self> {
@@ -61,18 +68,17 @@ impl Pool {
     /// The free connection used last, if one is open.
     pub(crate) async fn take(&self, core: usize) -> Option<Upstream> {
         loop {
-            let (mut upstream, since) = {
+            let mut upstream = {
                 let mut free = self.0[core].lock().unwrap_or_else(PoisonError::into_inner);
-                let (upstream, since) = free.pop()?;
+                let Free { upstream, since } = free.pop()?;
                 if since.elapsed() > MAX_IDLE {
                     // Those below are older still.
                     free.clear();
                     return None;
                 }
-                (upstream, since)
+                upstream
             };
             // It was put back when its answer's last byte was read; its task may still be finishing.
-            let _ = since;
             if upstream.sender.ready().await.is_ok() {
                 return Some(upstream);
             }
@@ -83,7 +89,7 @@ impl Pool {
     pub(crate) fn put(&self, core: usize, upstream: Upstream) {
         if !upstream.sender.is_closed() {
             let mut free = self.0[core].lock().unwrap_or_else(PoisonError::into_inner);
-            free.push((Upstream { used: true, ..upstream }, Instant::now()));
+            free.push(Free { upstream: Upstream { used: true, ..upstream }, since: Instant::now() });
         }
     }
 }

@@ -20,21 +20,36 @@ fn slow(latency: Duration, config: Config) -> Setup {
 
 #[test]
 fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
-    let config = Config { max_wait: Duration::from_millis(1), ..Config::default() };
-    let server = slow(Duration::from_millis(300), config).start();
+    let config = Config { max_wait: Duration::from_millis(1500), ..Config::default() };
+    let server = slow(Duration::from_secs(1), config).start();
     assert_eq!(server.post("/score", BODY).status, 200, "the first shows how long a run takes");
+    let mut clients = [server.connect(), server.connect(), server.connect()];
+    for (nth, client) in clients.iter_mut().enumerate() {
+        client.write(post("/score", "", BODY));
+        server.wait_for(WAITING, (nth + 1) as f64);
+    }
+    let began = Instant::now();
+    let refused = server.post("/score", BODY);
+    assert!(began.elapsed() < Duration::from_millis(500), "at once: {:?}", began.elapsed());
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.headers.contains("retry-after: 3\r\n"), "{}", refused.headers);
+    assert!(refused.body.contains("model `slow` is overloaded: 2 requests wait"), "{}", refused.body);
+    assert_eq!(server.metric("drisse_rejected_requests_total{model=\"slow\"} "), 1.0);
+    let [running, waiting, _] = &mut clients;
+    assert_eq!((running.read().status, waiting.read().status), (200, 200), "what was admitted is answered");
+}
+
+#[test]
+fn what_waits_longer_than_was_estimated_is_refused_when_its_patience_ends() {
+    let config = Config { max_wait: Duration::from_millis(50), ..Config::default() };
+    let server = slow(Duration::from_secs(3600), config).start();
     let mut running = server.connect();
     running.write(post("/score", "", BODY));
     server.wait_for(WAITING, 1.0);
-    let mut waiting = server.connect();
-    waiting.write(post("/score", "", BODY));
-    server.wait_for(WAITING, 2.0);
+    // Nothing has run yet, so nothing is known of how long a run takes.
     let refused = server.post("/score", BODY);
     assert_eq!(refused.status, 503, "{}", refused.body);
     assert!(refused.headers.contains("retry-after: 1\r\n"), "{}", refused.headers);
-    assert!(refused.body.contains("model `slow` is overloaded: 1 requests wait"), "{}", refused.body);
-    assert_eq!(server.metric("drisse_rejected_requests_total{model=\"slow\"} "), 1.0);
-    assert_eq!((running.read().status, waiting.read().status), (200, 200), "what was admitted is answered");
 }
 
 #[test]

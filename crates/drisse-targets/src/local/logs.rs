@@ -104,7 +104,10 @@ async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) 
     for (_, line) in last.split_off(last.len().saturating_sub(options.lines)) {
         lines.send(line).await?;
     }
-    while options.follow {
+    if !options.follow {
+        return Ok(());
+    }
+    loop {
         tokio::select! {
             () = lines.closed() => return Ok(()),
             () = tokio::time::sleep(INTERVAL) => {}
@@ -117,7 +120,6 @@ async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) 
             }
         }
     }
-    Ok(())
 }
 
 /// The time a line of ours was written at, which sorts as text.

@@ -181,3 +181,103 @@ fn a_second_control_plane_does_not_start() {
     assert!(log.contains("error: another control plane has the workspace"), "{log}");
     assert!(workspace.pid("control").is_some());
 }
+
+#[test]
+fn what_was_stopped_on_purpose_goes_on_with_the_next_up() {
+    let workspace = Workspace::new();
+    workspace.ok(&["up"]);
+    let begun = workspace.json(&["deploy", DIGITS, "--no-wait"]);
+    workspace.ok(&["down"]);
+    assert!(workspace.replicas("digits").is_empty());
+    workspace.ok(&["up"]);
+    let ended = workspace.json(&["operations", "show", &begun["operation"].to_string()]);
+    assert_eq!(ended["state"], "Succeeded", "{ended}");
+    assert!(workspace.ok(&["score", "digits"]).stdout.starts_with("{\"label\""));
+}
+
+#[test]
+fn files_that_were_damaged_are_not_served_and_deploying_them_again_mends_them() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let whole = std::fs::read(crate::support::root().join(DIGITS)).unwrap();
+    let blobs = std::fs::read_dir(workspace.root.join("store/blobs/sha256")).unwrap();
+    let weights = blobs.map(|entry| entry.unwrap().path()).find(|path| std::fs::read(path).unwrap() == whole);
+    let weights = weights.unwrap();
+    let mut bytes = whole.clone();
+    // A bit of a weight: the model still loads, and would answer otherwise.
+    bytes[2000] ^= 1;
+    std::fs::set_permissions(&weights, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(&weights, bytes).unwrap();
+    let ran = workspace.run(&["update", "digits", "--max-wait", "1s"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("the files of model `digits` are damaged"), "{ran:?}");
+    assert_eq!(request(&deployed).send().unwrap().0, 200, "the replica that runs has the whole ones");
+    workspace.ok(&["deploy", DIGITS]);
+    workspace.ok(&["update", "digits", "--max-wait", "1s"]);
+    workspace.ok(&["models", "verify"]);
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_is_refused_and_leaves_everything_running() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let load = Load::start(2, &request(&deployed));
+    load.more(50);
+    let ran = workspace.run(&["up", "--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"]);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr.starts_with("error: cannot serve HTTPS\n  Caused by: cannot read certificate"),
+        "{ran:?}"
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ran = workspace.run(&["up", "--gateway", &taken.local_addr().unwrap().to_string()]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    load.more(50);
+    workspace.ok(&["up"]);
+    load.more(50);
+    let seen = load.end();
+    assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+}
+
+/// A small disk of its own; gone when dropped.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// `None` where this user may not make one.
+    fn new(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(folder.path());
+        let mounted = mount.stderr(std::process::Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_once_there_is_room_everything_goes_on() {
+    let Some(disk) = Disk::new("size=4m") else {
+        assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");
+        return;
+    };
+    let workspace = Workspace::inside(disk.0.path());
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    let fill = disk.0.path().join("fill");
+    let mut file = std::fs::File::create(&fill).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    for nth in 1..=5 {
+        let ran = workspace.run(&["update", "digits", "--max-wait", &format!("{nth}s")]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.stderr.contains("hint: free some room"), "{ran:?}");
+    }
+    assert_eq!(request(&deployed).send().unwrap().0, 200);
+    drop(file);
+    std::fs::remove_file(&fill).unwrap();
+    workspace.ok(&["update", "digits", "--max-wait", "9s"]);
+    assert_eq!(request(&deployed).send().unwrap().0, 200);
+}

@@ -34,6 +34,11 @@ impl Workspace {
         Self { root: folder.path().join("ws"), folder }
     }
 
+    /// The same, in a folder that is there.
+    pub(crate) fn inside(folder: &Path) -> Self {
+        Self { root: folder.join("ws"), folder: tempfile::tempdir().unwrap() }
+    }
+
     /// The same, at a path this long.
     pub(crate) fn at_path_of(length: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
