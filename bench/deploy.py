@@ -240,7 +240,7 @@ def scale(drisse, say):
 
     def deploy(nth):
         connection = Unix(socket_path)
-        finish(connection, connection.ask("POST", "/v1/services", {"model": {"registered": "m0:1"}, "name": f"f{nth}", "target": "fake"}))
+        finish(connection, connection.ask("POST", "/v1/services", {"model": {"registered": f"m{nth if isinstance(nth, int) and nth >= 10 else 0}:1"}, "name": f"f{nth}", "target": "fake"}))
 
     def measure(tag):
         page, show, wanted = [], [], []
@@ -271,6 +271,10 @@ def scale(drisse, say):
     time.sleep(20)
     idle = (cpu(pid) - before) / 20
     memory = resident(pid)
+    os.kill(pid, 9)
+    workspace.run("services", "--limit", "1")
+    time.sleep(10)
+    fresh = resident(workspace.control()[1])
     workspace.close()
     say(f"\nthe control plane with {MODELS:,} models and {SERVICES:,} services (fake place), medians of {DEPLOYS}\n")
     say(f"{'':44}{'few':>10}{'many':>10}{'ratio':>12}{'limit':>8}")
@@ -278,6 +282,7 @@ def scale(drisse, say):
         say(f"{what:44}{one:10.2f}{other:10.2f}{other / one:12.2f}{1.1:8}")
     say(f"{'idle, share of a core':44}{'':10}{idle:10.4f}")
     say(f"{'idle, resident memory, MiB':44}{'':10}{memory:10.1f}{'':12}{40:8}")
+    say(f"{'  the same after a restart':44}{'':10}{fresh:10.1f}")
 
 
 def main(folder):

@@ -21,7 +21,10 @@ use std::time::Duration;
 const SCHEMA: [&str; 1] = [include_str!("db/schema.sql")];
 
 /// Readers beside the one writer.
-const CONNECTIONS: u32 = 4;
+const CONNECTIONS: u32 = 3;
+
+/// Of each connection, in KiB (negative, as SQLite wants it): the tables' upper pages.
+const CACHE: &str = "-512";
 
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(10);
@@ -47,6 +50,7 @@ impl Db {
             // A commit is on disk before it is acknowledged.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
+            .pragma("cache_size", CACHE)
             .foreign_keys(true);
         let opened = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await;
         let pool = opened.map_err(|error| {

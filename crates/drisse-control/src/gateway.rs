@@ -334,7 +334,8 @@ impl Inner {
             add("--tls-key", key.clone().into());
         }
         let stdin = Some(self.listener.try_clone()?);
-        let process = Process::start(Launch { program: &self.program, arguments, log: &log, stdin })?;
+        let process =
+            Process::start(Launch { program: &self.program, arguments, settings: &[], log: &log, stdin })?;
         tracing::info!(pid = process.pid(), build = %self.build, "started the gateway");
         Ok((process, id))
     }

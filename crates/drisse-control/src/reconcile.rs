@@ -31,6 +31,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A target that says nothing for this long is told as failing.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Events that somebody who waits may be behind; there is one such channel per service.
+const EVENTS: usize = 32;
+
 /// A replica that is not ready by then is replaced.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -101,7 +104,7 @@ struct Unfinished {
 impl Reconciler {
     pub(crate) fn start(control: &Arc<Control>, name: ServiceName) -> Actor {
         let (seen, watched) = watch::channel(Seen::default());
-        let (events, _) = broadcast::channel(256);
+        let (events, _) = broadcast::channel(EVENTS);
         let wake = Arc::new(Notify::new());
         let actor = Actor { wake: Arc::clone(&wake), seen: watched, events: events.clone() };
         let task = Self {
@@ -122,7 +125,8 @@ impl Reconciler {
         let mut retry = RETRY;
         let mut stopping = self.control.stopping();
         loop {
-            let again = match self.round().await {
+            // On the heap only while it runs: most services have nothing to do most of the time.
+            let again = match Box::pin(self.round()).await {
                 Ok(again) => {
                     retry = RETRY;
                     again.map_or(RESYNC, |at| at.duration_since(SystemTime::now()).unwrap_or_default())
@@ -287,7 +291,8 @@ impl Reconciler {
                     let numbers: Vec<_> =
                         document.revisions.iter().map(|revision| revision.revision.to_string()).collect();
                     let numbers = numbers.join(", ");
-                    let text = format!("requests go to revision {numbers} ({count} replicas)");
+                    let s = if count == 1 { "" } else { "s" };
+                    let text = format!("requests go to revision {numbers} ({count} replica{s})");
                     Told(&self.events).event(Event(text));
                 }
                 self.routed = Some(document);

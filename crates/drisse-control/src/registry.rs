@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::db::Result;
-use crate::db::models::{ModelFilter, ModelRow, Tags};
+use crate::db::models::{ModelParts, ModelRow, Tags};
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
 use drisse_core::{Inputs, ModelName, ServiceName, Signature};
@@ -192,7 +192,7 @@ impl Control {
             let mut good = HashSet::new();
             let mut damaged = Vec::new();
             for model in models {
-                let name = model.full_name();
+                let name = format!("{}:{}", model.name, model.version);
                 let faults = faults(&control.store, &model, &mut good);
                 if !faults.is_empty() {
                     running.tell(format!("{name} is damaged: {}", faults.join("; ")));
@@ -227,21 +227,11 @@ impl Control {
     }
 
     /// Every registered model, or the one named.
-    async fn every_model(&self, wanted: Option<&str>) -> Result<Vec<ModelRow>> {
-        if let Some(wanted) = wanted {
-            let (name, version) = split_version(wanted)?;
-            return Ok(vec![self.db.model(name, version).await?]);
-        }
-        let mut models = Vec::new();
-        let mut filter = ModelFilter { limit: 1000, ..ModelFilter::default() };
-        loop {
-            let page = self.db.models(&filter).await?;
-            models.extend(page.items);
-            match (page.next, models.last()) {
-                (Some(_), Some(last)) => filter.after = Some((last.name.clone(), last.version)),
-                _ => return Ok(models),
-            }
-        }
+    async fn every_model(&self, wanted: Option<&str>) -> Result<Vec<ModelParts>> {
+        let Some(wanted) = wanted else { return self.db.all_models().await };
+        let (name, version) = split_version(wanted)?;
+        let ModelRow { name, version, digest, package, .. } = self.db.model(name, version).await?;
+        Ok(vec![ModelParts { name, version, digest, package }])
     }
 
     /// Digests of everything registered models are made of, and of the models themselves.
@@ -252,7 +242,7 @@ impl Control {
                 Ok(manifest) => live.extend(manifest.blobs().map(str::to_owned)),
                 // What it refers to is not known: its blobs may go, and `models verify` tells.
                 Err(error @ (StoreError::Missing { .. } | StoreError::Corrupt { .. })) => {
-                    tracing::error!(model = model.full_name(), "cannot be read: {error}");
+                    tracing::error!(model = model.name, version = model.version, "cannot be read: {error}");
                 }
                 // It may be readable the next time: nothing is collected now.
                 Err(error) => return Err(error.into()),
@@ -277,7 +267,7 @@ impl Control {
         let models = self.every_model(None).await?;
         let store = self.store.clone();
         blocking(move || {
-            let entry = |model: ModelRow| (model.name, model.version, model.package);
+            let entry = |model: ModelParts| (model.name, model.version, model.package);
             Ok(store.write_index(&models.into_iter().map(entry).collect::<Vec<_>>())?)
         })
         .await
@@ -313,7 +303,7 @@ async fn refresh(
 }
 
 /// What is wrong with a model's blobs; `good` are known to be whole.
-fn faults(store: &Store, model: &ModelRow, good: &mut HashSet<String>) -> Vec<String> {
+fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<String> {
     let manifest = match store.manifest(&model.package) {
         Ok(manifest) => manifest,
         Err(error) => return vec![error.to_string()],

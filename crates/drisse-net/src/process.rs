@@ -36,6 +36,8 @@ pub struct Launch<'a> {
     pub program: &'a Path,
     /// Its arguments. No secrets: everybody can read them.
     pub arguments: Vec<OsString>,
+    /// What its environment has beside the user's own.
+    pub settings: &'a [(&'a str, &'a str)],
     /// Where its output goes, appended; made for this user alone.
     pub log: &'a Path,
     /// What it finds as its standard input: a listening socket, or nothing.
@@ -73,6 +75,7 @@ impl Process {
             .args(launch.arguments)
             .env_clear()
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .envs(launch.settings.iter().copied())
             .current_dir("/")
             // A Ctrl-C in the terminal is not for it.
             .process_group(0)
@@ -245,6 +248,7 @@ mod tests {
         let launch = |value: &str| Launch {
             program: Path::new("/bin/sh"),
             arguments: ["-c", "echo started; read x", "--mark", value].map(OsString::from).to_vec(),
+            settings: &[],
             log: &log,
             stdin: None,
         };

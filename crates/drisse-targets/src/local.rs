@@ -251,7 +251,8 @@ impl Place for Local {
         };
         let files = self.files(&tag);
         let arguments = self.arguments(revision, &tag, &files)?;
-        let launch = Launch { program: &self.config.program, arguments, log: &files.log, stdin: None };
+        let launch =
+            Launch { program: &self.config.program, arguments, settings: &[], log: &files.log, stdin: None };
         let process =
             Process::start(launch).map_err(|error| failed("start", &self.config.program, &error))?;
         events.event(Event(format!("replica {id} started, process {}", process.pid())));

@@ -55,7 +55,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Delete(delete) => services::delete(&place, &delete, output).await,
             Command::Score(score) => score::run(&place, &score).await,
             Command::Services(services) => services::run(&place, &services, output).await,
-            Command::Logs(logs) => logs::run(&place, &logs).await,
+            Command::Logs(logs) => logs::run(&place, &logs, output).await,
             Command::Keys(keys) => keys::run(&place, &keys, output).await,
             Command::Models(models) => models::run(&place, &models, output).await,
             Command::Targets(targets) => targets::run(&place, &targets, output).await,

@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// After this long it is said what is waited for.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// glibc gives memory back, and has one heap: the control plane works in short bursts on many threads.
+pub(crate) const FRUGAL: [(&str, &str); 2] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
+
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A workspace, as the user named it.
@@ -231,7 +235,7 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     let written = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
     let launch = || -> Result<Process, Failure> {
         let arguments = arguments(workspace, up, &library);
-        let launch = Launch { program: &program, arguments, log: &log, stdin: None };
+        let launch = Launch { program: &program, arguments, settings: &FRUGAL, log: &log, stdin: None };
         let started = Process::start(launch).context("cannot start the control plane");
         started.map_err(|error| {
             Failure::from(error).hint("`drisse doctor` says whether the workspace can be written")

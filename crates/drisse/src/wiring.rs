@@ -56,9 +56,11 @@ pub(crate) fn targets(
     })?;
     let mut targets = Targets::new();
     targets.insert("local".to_owned(), Arc::new(ReplicaSet(local)));
-    // For tests of the control plane with a thousand services.
-    if std::env::var_os("DRISSE_FAKE").is_some() {
-        targets.insert("fake".to_owned(), Arc::new(ReplicaSet(fake::Fake::new(fake::Script::default()))));
+    // For tests of the control plane: a thousand services, or ones that take the time it says to start.
+    if let Ok(start_time) = std::env::var("DRISSE_FAKE") {
+        let start_time = crate::units::duration(&start_time).unwrap_or_default();
+        let place = fake::Fake::new(fake::Script { start_time, ..fake::Script::default() });
+        targets.insert("fake".to_owned(), Arc::new(ReplicaSet(place)));
     }
     Ok(targets)
 }

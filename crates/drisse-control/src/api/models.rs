@@ -46,11 +46,7 @@ pub(super) async fn list(
         limit,
     };
     let page = control.db.models(&filter).await?;
-    let mut items = Vec::new();
-    for row in page.items {
-        let users = control.db.users(&row.name, row.version).await?;
-        items.push(row.document(users));
-    }
+    let items = page.items.into_iter().map(|(row, users)| row.document(users)).collect();
     Ok(axum::Json(Page { items, next: page.next }))
 }
 

@@ -24,6 +24,15 @@ pub(crate) struct ModelRow {
     pub(crate) created: i64,
 }
 
+/// What a version is made of, without what it says of itself: thousands at a time are small.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ModelParts {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) digest: String,
+    pub(crate) package: String,
+}
+
 /// Which models a list has, and from where on.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ModelFilter {
@@ -169,6 +178,21 @@ impl Db {
         Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
 
+    /// Every version.
+    pub(crate) async fn all_models(&self) -> Result<Vec<ModelParts>> {
+        let query = sqlx::query("SELECT name, version, digest, package FROM models ORDER BY name, version");
+        let rows = query.fetch_all(self.pool()).await?;
+        let parts = |row: &SqliteRow| -> Result<ModelParts> {
+            Ok(ModelParts {
+                name: row.try_get("name")?,
+                version: row.try_get::<i64, _>("version")? as u64,
+                digest: row.try_get("digest")?,
+                package: row.try_get("package")?,
+            })
+        };
+        rows.iter().map(parts).collect()
+    }
+
     /// Deletes a version that no service uses, in one step with the look whether one does.
     pub(crate) async fn delete_model(&self, name: &str, version: u64) -> Result<()> {
         let query = "DELETE FROM models WHERE name = ? AND version = ? AND NOT EXISTS \
@@ -182,8 +206,13 @@ impl Db {
         Err(Problem::conflict(message).hint("delete the service, or update it and let its revisions age out"))
     }
 
-    pub(crate) async fn models(&self, filter: &ModelFilter) -> Result<Page<ModelRow>> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM models WHERE TRUE");
+    /// A page of versions, each with services that use it: of many, the first.
+    pub(crate) async fn models(&self, filter: &ModelFilter) -> Result<Page<(ModelRow, Vec<String>)>> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT *, (SELECT json_group_array(service) FROM (SELECT DISTINCT service FROM revisions AS r \
+             WHERE r.model = models.name AND r.version = models.version ORDER BY service LIMIT 20)) AS users \
+             FROM models WHERE TRUE",
+        );
         for (column, value) in [("name", &filter.name), ("framework", &filter.framework)] {
             if let Some(value) = value {
                 query.push(format!(" AND {column} = ")).push_bind(value.clone());
@@ -200,10 +229,11 @@ impl Db {
         }
         query.push(" ORDER BY name, version LIMIT ").push_bind(i64::from(filter.limit) + 1);
         let rows = query.build().fetch_all(self.pool()).await?;
-        let mut items = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let item = |found: &SqliteRow| Ok((row(found)?, json(found, "users")?));
+        let mut items = rows.iter().map(item).collect::<Result<Vec<_>>>()?;
         let more = items.len() > filter.limit as usize;
         items.truncate(filter.limit as usize);
-        let next = items.last().filter(|_| more).map(ModelRow::full_name);
+        let next = items.last().filter(|_| more).map(|(last, _)| last.full_name());
         Ok(Page { items, next })
     }
 }

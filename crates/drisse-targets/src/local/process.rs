@@ -131,8 +131,9 @@ impl Running {
                 exit = process.ended() => break exit,
                 () = stop.notified(), if !stopped => {
                     stopped = true;
-                    // One that was never ready has nothing to answer, and cannot end while it loads.
-                    if was_ready { process.terminate() } else { process.kill() }
+                    // One that was never ready has nothing to answer, and cannot end while it loads. One
+                    // that was found may have been.
+                    if was_ready || self.adopted { process.terminate() } else { process.kill() }
                 }
                 identity = self.until_ready(), if !was_ready && !stopped => {
                     was_ready = true;

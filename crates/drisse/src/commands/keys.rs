@@ -32,7 +32,8 @@ pub(crate) async fn run(place: &Place, arguments: &Keys, output: Output) -> Resu
     let open = || Failure::new(format!("service `{name}` is open: it has no keys"));
     if arguments.header {
         let key = keys.primary_key.ok_or_else(open)?;
-        printer::text(&format!("Authorization: Bearer {key}\n"));
+        let header = format!("Authorization: Bearer {key}");
+        printer::result(output, || json!({ "header": header }), || format!("{header}\n"));
         return Ok(ExitCode::SUCCESS);
     }
     let text = || match (&keys.primary_key, &keys.secondary_key) {

@@ -1,16 +1,26 @@
 //! `drisse logs`: what a service's replicas write, made readable.
 
-use crate::cli::Logs;
+use crate::cli::{Logs, Output};
 use crate::connect::Place;
 use crate::failure::Failure;
 use crate::printer;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Interrupted from the keyboard: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-pub(crate) async fn run(place: &Place, arguments: &Logs) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(place: &Place, arguments: &Logs, output: Output) -> Result<ExitCode, Failure> {
+    if output == Output::Json && !arguments.follow {
+        let client = place.connect().await?;
+        let mut stream = client.logs(&arguments.service, arguments.lines, false).await?;
+        let mut lines = Vec::new();
+        while let Some(line) = stream.next().await? {
+            lines.push(line);
+        }
+        printer::result(output, || json!({ "lines": lines }), String::new);
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut lines = arguments.lines;
     loop {
         let client = place.connect().await?;

@@ -204,8 +204,11 @@ fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, Fai
     };
     let (program, root_folder, library) = (word(&program), word(&workspace.root), word(&library));
     let install = if root { "multi-user.target" } else { "default.target" };
-    let cache = std::env::var_os("HOME").map(|home| format!("Environment=HOME={}\n", home.display()));
-    let cache = cache.unwrap_or_default();
+    let home = std::env::var_os("HOME").map(|home| format!("Environment=HOME={}\n", home.display()));
+    let mut environment = home.unwrap_or_default();
+    for (name, value) in crate::connect::FRUGAL {
+        environment += &format!("Environment={name}={value}\n");
+    }
     Ok(format!(
         "# Written by `{} up --boot`.\n\
          [Unit]\n\
@@ -213,7 +216,7 @@ fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, Fai
          After=network.target\n\n\
          [Service]\n\
          Type=exec\n\
-         {cache}ExecStart={program} control --workspace {root_folder} --onnxruntime {library}\n\
+         {environment}ExecStart={program} control --workspace {root_folder} --onnxruntime {library}\n\
          KillMode=process\n\
          Restart=on-failure\n\
          RestartSec=1\n\

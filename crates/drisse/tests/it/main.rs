@@ -3,6 +3,7 @@
 
 mod deploy;
 mod errors;
+mod help;
 mod inspect;
 mod load;
 mod local;

@@ -133,19 +133,59 @@ fn followed_logs_go_on_across_an_update_and_a_killed_control_plane() {
 }
 
 #[test]
-fn an_interrupted_deploy_is_only_detached_and_an_operation_can_be_canceled() {
+fn an_interrupted_deploy_is_only_detached_and_its_operation_can_be_followed_and_canceled() {
     let workspace = Workspace::new();
-    workspace.ok(&["deploy", DIGITS]);
-    // A model that no replica gets to serve within the time this takes: the process is stopped as it starts.
-    let ran = workspace.run(&["operations", "cancel", "1"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("operation 1 has ended already: Succeeded"), "{ran:?}");
-    assert_eq!(workspace.run(&["operations", "show", "99"]).code, 1);
-    let listed = workspace.json(&["operations", "--subject", "digits"]);
-    assert_eq!(
-        (&listed["items"][0]["kind"], &listed["items"][0]["state"]),
-        (&"deploy".into(), &"Succeeded".into())
+    let slow = |arguments: &[&str]| {
+        let mut command = workspace.command(arguments);
+        command.env("DRISSE_FAKE", "10m");
+        command
+    };
+    assert!(slow(&["models", "register", DIGITS]).output().unwrap().status.success());
+    let deploy = ["deploy", "digits:1", "--name", "slow", "--target", "fake"];
+    let mut child = slow(&deploy).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("revision 1 of service slow is wanted")));
+    crate::workspace::kill(child.id(), "-INT");
+    let said: Vec<_> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let said = said.join("\n");
+    assert!(
+        said.contains("detached: the operation goes on") && said.contains("operations cancel 2"),
+        "{said}"
     );
+    assert_eq!(workspace.json(&["services", "show", "slow"])["state"], "Deploying");
+
+    // Two changes of one service at a time are one too many.
+    let ran = workspace.run(&["update", "slow", "--replicas", "2"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("service `slow` is being changed by operation 2"), "{ran:?}");
+
+    workspace.ok(&["operations", "cancel", "2"]);
+    let ended = workspace.json(&["operations", "show", "2"]);
+    assert_eq!(ended["state"], "Canceled", "{ended}");
+    let service = workspace.json(&["services", "show", "slow"]);
+    assert_eq!(service["state"], "Failed");
+    assert_eq!(service["error"]["message"], "its deployment was canceled");
+    let ran = workspace.run(&["operations", "cancel", "2"]);
+    assert!(ran.code == 1 && ran.stderr.contains("operation 2 has ended already: Canceled"), "{ran:?}");
+}
+
+#[test]
+fn a_deployment_that_takes_too_long_ends_and_says_what_was_missing() {
+    let workspace = Workspace::new();
+    let mut up = workspace.command(&["models", "register", DIGITS]);
+    assert!(up.env("DRISSE_FAKE", "10m").output().unwrap().status.success());
+    let ran = workspace.run(&["deploy", "digits:1", "--name", "s", "--target", "fake", "--timeout", "300ms"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("error: deploy of `s` did not end in time"), "{ran:?}");
+    assert!(ran.stderr.contains("Caused by: 0 replicas are ready, 1 are starting, 0 have died"), "{ran:?}");
+    assert_eq!(workspace.json(&["operations"])["items"][0]["state"], "TimedOut");
+    let listed = workspace.json(&["operations", "--subject", "s"]);
+    assert_eq!(
+        (&listed["items"][0]["kind"], listed["items"].as_array().unwrap().len()),
+        (&"deploy".into(), 1)
+    );
+    assert_eq!(workspace.run(&["operations", "show", "99"]).code, 1);
 }
 
 #[test]
@@ -178,18 +218,49 @@ fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers(
     let beyond = workspace.run(&["up", "--control", "0.0.0.0:0"]);
     assert_eq!(beyond.code, 1);
     assert!(beyond.stderr.contains("only over TLS"), "{beyond:?}");
-    workspace.ok(&["up"]);
+    // Kept for the next start, whoever starts it.
+    workspace.ok(&["services"]);
+    crate::workspace::kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
+    workspace.ok(&["services"]);
+    assert_eq!(remote(&token, &["models"]).code, 0);
+    workspace.ok(&["up", "--no-control"]);
+    assert_eq!(remote(&token, &["models"]).code, 2);
+}
+
+#[test]
+fn the_control_api_beyond_this_machine_is_https() {
+    let workspace = Workspace::new();
+    let (certificate, key) = certificate(&workspace);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    workspace.ok(&["up", "--control", &free, "--control-cert", &certificate, "--control-key", &key]);
+    let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
+    let mut command = workspace.command(&["deploy", "nothing"]);
+    command.env("DRISSE_WORKSPACE", format!("https://{free}")).env("DRISSE_TOKEN", token.trim());
+    let ran = crate::workspace::ran(command);
+    assert!(ran.code == 1 && ran.stderr.contains("name the certificate of who signed it"), "{ran:?}");
+    let mut command = workspace.command(&["services"]);
+    command.env("DRISSE_WORKSPACE", format!("https://{free}")).env("DRISSE_TOKEN", token.trim());
+    let ran = crate::workspace::ran({
+        command.env("DRISSE_CA", &certificate);
+        command
+    });
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+/// A self-signed certificate for this machine, and its key.
+fn certificate(workspace: &Workspace) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let path = |name: &str| workspace.folder.path().join(name);
+    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    (path("cert.pem").display().to_string(), path("key.pem").display().to_string())
 }
 
 #[test]
 fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
     let workspace = Workspace::new();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    let (certificate, key) =
-        (workspace.folder.path().join("cert.pem"), workspace.folder.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let (certificate, key) = certificate(&workspace);
+    let (certificate, key) = (&*certificate, &*key);
     let up = workspace.json(&["up", "--gateway", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key]);
     assert_eq!(up["gateway"]["scheme"], "https");
     let deployed = workspace.json(&["deploy", DIGITS]);

@@ -1,0 +1,36 @@
+//! The command line is a contract: its help is kept, and a change of it is seen.
+
+use crate::support::output;
+
+#[test]
+fn every_commands_help_is_as_it_was() {
+    let commands = [
+        "deploy",
+        "update",
+        "rollback",
+        "delete",
+        "score",
+        "services",
+        "logs",
+        "keys",
+        "models",
+        "targets",
+        "operations",
+        "inspect",
+        "serve",
+        "up",
+        "down",
+        "status",
+        "doctor",
+        "completions",
+    ];
+    let mut all = output(&["--help"]).1;
+    for command in commands {
+        let (code, help, stderr) = output(&[command, "-h"]);
+        assert_eq!((code, &*stderr), (0, ""));
+        all += &format!("\n$ drisse {command} -h\n{help}");
+    }
+    // What the environment sets is not the contract's.
+    let lines = all.lines().map(|line| line.split(" [env: ").next().unwrap_or_default().trim_end());
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+}
