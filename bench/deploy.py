@@ -222,67 +222,68 @@ backend b
     say(f"{'16 connections, requests/s':44}{rate['direct']:10.0f}{rate['gateway']:10.0f}{rate['haproxy']:10.0f}{f'{ratio:.2f} x':>12}{'0.5 x':>8}")
 
 
-def scale(drisse, say):
-    workspace = Workspace(drisse, DRISSE_FAKE="1")
-    workspace.run("up")
-    control, pid = workspace.control()
-    socket_path = control.path
+class Plane:
+    """A control plane with this many models and services of the fake place."""
 
-    def finish(connection, operation):
+    def __init__(self, drisse, models, services):
+        self.workspace = Workspace(drisse, DRISSE_FAKE="1")
+        self.workspace.run("up")
+        self.control, self.pid = self.workspace.control()
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(self.register, range(models)))
+            # One model a service, as far as there are so many.
+            list(pool.map(lambda nth: self.deploy(f"f{nth}", f"m{nth % (models // 10)}:1"), range(services)))
+
+    def finish(self, connection, operation):
         connection.request("GET", f"/v1/operations/{operation['id']}/events")
         connection.getresponse().read()
         done = connection.ask("GET", f"/v1/operations/{operation['id']}")
         assert done["state"] == "Succeeded", done
 
-    def register(nth):
-        connection = Unix(socket_path)
-        finish(connection, connection.ask("POST", "/v1/models", {"path": str(workspace.variant(f"m{nth}")), "name": f"m{nth // 10}"}))
+    def register(self, nth):
+        connection = Unix(self.control.path)
+        body = {"path": str(self.workspace.variant(f"m{nth}")), "name": f"m{nth // 10}"}
+        self.finish(connection, connection.ask("POST", "/v1/models", body))
 
-    def deploy(nth):
-        connection = Unix(socket_path)
-        finish(connection, connection.ask("POST", "/v1/services", {"model": {"registered": f"m{nth if isinstance(nth, int) and nth >= 10 else 0}:1"}, "name": f"f{nth}", "target": "fake"}))
+    def deploy(self, name, model):
+        connection = Unix(self.control.path)
+        self.finish(connection, connection.ask("POST", "/v1/services", {"model": {"registered": model}, "name": name, "target": "fake"}))
 
-    def measure(tag):
-        page, show, wanted = [], [], []
-        for nth in range(DEPLOYS):
-            for times, what in ((page, "/v1/models?limit=50"), (show, "/v1/services/f5")):
-                began = time.perf_counter()
-                control.ask("GET", what)
-                times.append((time.perf_counter() - began) * 1e3)
+    def measure(self, nth, times):
+        for what in ("/v1/models?limit=50", "/v1/services/f5"):
             began = time.perf_counter()
-            deploy(f"{tag}{nth}")
-            wanted.append((time.perf_counter() - began) * 1e3)
-        for nth in range(DEPLOYS):
-            finish(control, control.ask("DELETE", f"/v1/services/f{tag}{nth}"))
-        return median(page), median(show), median(wanted)
+            self.control.ask("GET", what)
+            times[what].append((time.perf_counter() - began) * 1e3)
+        began = time.perf_counter()
+        self.deploy(f"x{nth}", "m0:1")
+        times["deploy"].append((time.perf_counter() - began) * 1e3)
+        self.finish(self.control, self.control.ask("DELETE", f"/v1/services/x{nth}"))
 
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        # A page of 50 is as long in both: the first look has 50 models and 10 services.
-        list(pool.map(register, range(50)))
-        list(pool.map(deploy, range(10)))
-        few = measure("x")
-        list(pool.map(register, range(50, MODELS)))
-        list(pool.map(deploy, range(10, SERVICES)))
-        # The index of the store is written a while after the last change.
-        time.sleep(5)
-        many = measure("y")
+
+def scale(drisse, say):
+    # A page of 50 is as long in both.
+    few, many = Plane(drisse, 50, 10), Plane(drisse, MODELS, SERVICES)
+    # The index of the store is written a while after the last change.
     time.sleep(5)
-    before = cpu(pid)
+    whats = ("/v1/models?limit=50", "/v1/services/f5", "deploy")
+    times = {plane: {what: [] for what in whats} for plane in (few, many)}
+    for nth in range(5 * DEPLOYS):
+        for plane in (few, many):
+            plane.measure(nth, times[plane])
+    time.sleep(15)
+    before = cpu(many.pid)
     time.sleep(20)
-    idle = (cpu(pid) - before) / 20
-    memory = resident(pid)
-    os.kill(pid, 9)
-    workspace.run("services", "--limit", "1")
-    time.sleep(10)
-    fresh = resident(workspace.control()[1])
-    workspace.close()
-    say(f"\nthe control plane with {MODELS:,} models and {SERVICES:,} services (fake place), medians of {DEPLOYS}\n")
+    idle = (cpu(many.pid) - before) / 20
+    memory = [resident(plane.pid) for plane in (few, many)]
+    for plane in (few, many):
+        plane.workspace.close()
+    say(f"\nthe control plane: 50 models and 10 services, and {MODELS:,} and {SERVICES:,} (fake place); medians of {5 * DEPLOYS}\n")
     say(f"{'':44}{'few':>10}{'many':>10}{'ratio':>12}{'limit':>8}")
-    for what, one, other in zip(("a page of 50 models, ms", "show a service, ms", "deploy a service, ms"), few, many):
-        say(f"{what:44}{one:10.2f}{other:10.2f}{other / one:12.2f}{1.1:8}")
+    for what, name in zip(whats, ("a page of 50 models, ms", "show a service, ms", "deploy a service, ms")):
+        one, other = (median(times[plane][what]) for plane in (few, many))
+        say(f"{name:44}{one:10.2f}{other:10.2f}{other / one:12.2f}{1.1:8}")
     say(f"{'idle, share of a core':44}{'':10}{idle:10.4f}")
-    say(f"{'idle, resident memory, MiB':44}{'':10}{memory:10.1f}{'':12}{40:8}")
-    say(f"{'  the same after a restart':44}{'':10}{fresh:10.1f}")
+    say(f"{'idle, resident memory, MiB':44}{memory[0]:10.1f}{memory[1]:10.1f}{'':12}{40:8}")
 
 
 def main(folder):

@@ -27,6 +27,9 @@ pub type Targets = BTreeMap<String, Arc<dyn Target>>;
 /// The status of a workspace that another control plane has (RFC 4918, section 11.3: locked).
 pub(crate) const TAKEN: u16 = 423;
 
+/// A thousand services that all start at once take turns: each round needs some memory.
+const ROUNDS: usize = 64;
+
 /// Replicas that were told to end are waited for at most this long.
 const DOWN_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -86,6 +89,8 @@ pub(crate) struct Control {
     pub(crate) build: Build,
     pub(crate) runtime: Handle,
     pub(crate) models_changed: Notify,
+    /// Rounds of services at a time.
+    pub(crate) rounds: tokio::sync::Semaphore,
     /// Held by whoever changes which models there are, or relies on one being there.
     pub(crate) models_lock: tokio::sync::Mutex<()>,
     actors: Mutex<HashMap<String, Actor>>,
@@ -126,6 +131,7 @@ pub async fn run(
         build: config.build,
         runtime: Handle::current(),
         models_changed: Notify::new(),
+        rounds: tokio::sync::Semaphore::new(ROUNDS),
         models_lock: tokio::sync::Mutex::default(),
         actors: Mutex::default(),
         running: Mutex::default(),

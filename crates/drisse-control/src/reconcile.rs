@@ -125,8 +125,12 @@ impl Reconciler {
         let mut retry = RETRY;
         let mut stopping = self.control.stopping();
         loop {
+            let control = Arc::clone(&self.control);
+            let turn = control.rounds.acquire().await;
             // On the heap only while it runs: most services have nothing to do most of the time.
-            let again = match Box::pin(self.round()).await {
+            let round = Box::pin(self.round()).await;
+            drop(turn);
+            let again = match round {
                 Ok(again) => {
                     retry = RETRY;
                     again.map_or(RESYNC, |at| at.duration_since(SystemTime::now()).unwrap_or_default())

@@ -3,10 +3,10 @@
 use crate::pool::Upstream;
 use crate::service::Slot;
 use bytes::Bytes;
-use drisse_core::{Error, ErrorKind};
+use drisse_core::Error;
 use drisse_wire::ErrorShape;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -96,16 +96,6 @@ pub(crate) fn refusal(shape: ErrorShape, error: &Error, broken: bool) -> Respons
     let status = if broken { 502 } else { drisse_wire::http_status(error.kind()) };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = own(status, "application/json", drisse_wire::error_body(shape, error));
-    let headers = response.headers_mut();
-    match error.kind() {
-        ErrorKind::Unauthenticated => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        ErrorKind::Overloaded | ErrorKind::Unavailable => {
-            let wait = error.retry_after_hint().unwrap_or_default();
-            headers.insert(RETRY_AFTER, HeaderValue::from((wait.as_secs_f64().ceil() as u64).max(1)));
-        }
-        _ => {}
-    }
+    drisse_wire::error_headers(error, response.headers_mut());
     response
 }

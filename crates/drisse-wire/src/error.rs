@@ -1,7 +1,8 @@
-//! The one table of errors: each kind's HTTP and gRPC status, and each protocol's body.
+//! The one table of errors: each kind's HTTP and gRPC status, its headers, and each protocol's body.
 
 use crate::json::Writer;
 use drisse_core::{Error, ErrorKind};
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 /// The HTTP status of a kind.
 pub fn http_status(kind: ErrorKind) -> u16 {
@@ -29,6 +30,20 @@ fn row(kind: ErrorKind) -> (u16, i32) {
         ErrorKind::Overloaded => (503, 14),
         ErrorKind::Unavailable => (503, 14),
         ErrorKind::DeadlineExceeded => (504, 4),
+    }
+}
+
+/// Sets the headers an error's kind calls for: what a 401 asks for, when to come again after a 503.
+pub fn error_headers(error: &Error, headers: &mut HeaderMap) {
+    match error.kind() {
+        ErrorKind::Unauthenticated => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        ErrorKind::Overloaded | ErrorKind::Unavailable => {
+            let wait = error.retry_after_hint().unwrap_or_default();
+            headers.insert(RETRY_AFTER, HeaderValue::from((wait.as_secs_f64().ceil() as u64).max(1)));
+        }
+        _ => {}
     }
 }
 

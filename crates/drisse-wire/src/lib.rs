@@ -15,4 +15,4 @@ pub mod routes;
 pub mod score;
 pub mod v2;
 
-pub use error::{ErrorShape, error_body, grpc_code, http_status};
+pub use error::{ErrorShape, error_body, error_headers, grpc_code, http_status};

@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// glibc gives memory back, and has one heap: the control plane works in short bursts on many threads.
-pub(crate) const FRUGAL: [(&str, &str); 2] =
-    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
+pub(crate) const FRUGAL: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
 
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 

@@ -25,8 +25,8 @@ pub(crate) fn start() {
     }
 }
 
-/// Puts a file in the place of stdout and stderr, so that what libraries and panics print is there too.
-/// Nobody else has to be alive to rotate it.
+/// Puts a file in the place of stderr, so that what libraries and panics print is there too. Nobody else
+/// has to be alive to rotate it.
 pub(crate) fn write_to(path: &Path) -> Result<(), Failure> {
     take(path).with_context(|| format!("cannot log to {}", path.display()))?;
     let path = path.to_owned();
@@ -46,9 +46,7 @@ pub(crate) fn write_to(path: &Path) -> Result<(), Failure> {
 
 fn take(path: &Path) -> std::io::Result<()> {
     let file: File = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    rustix::stdio::dup2_stdout(&file)?;
-    rustix::stdio::dup2_stderr(&file)?;
-    Ok(())
+    Ok(rustix::stdio::dup2_stderr(&file)?)
 }
 
 fn older(path: &Path) -> PathBuf {

@@ -6,9 +6,7 @@ use drisse_core::{Error, ErrorKind};
 use drisse_wire::ErrorShape;
 use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 
 pub(crate) type Response = hyper::Response<Full<Bytes>>;
@@ -66,19 +64,10 @@ pub(crate) fn error(shape: ErrorShape, error: &Error) -> Response {
     let mut response =
         Reply { status: drisse_wire::http_status(error.kind()), ..Reply::json(body) }.into_response();
     let headers = response.headers_mut();
-    match error.kind() {
-        ErrorKind::Unauthenticated => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        ErrorKind::Overloaded | ErrorKind::Unavailable => {
-            let wait = error.retry_after_hint().unwrap_or_default();
-            headers.insert(RETRY_AFTER, HeaderValue::from((wait.as_secs_f64().ceil() as u64).max(1)));
-        }
-        // What is left of the body is not worth reading.
-        ErrorKind::TooLarge | ErrorKind::RequestTimeout => {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        _ => {}
+    drisse_wire::error_headers(error, headers);
+    // What is left of the body is not worth reading.
+    if matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::RequestTimeout) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -157,3 +157,23 @@ fn a_wrong_flag_is_a_document_too_when_one_was_asked_for() {
     let message = document["error"]["message"].as_str().unwrap();
     assert!(message.contains("'8000'") && message.contains("such as 127.0.0.1:8000"), "{message}");
 }
+
+#[test]
+fn a_log_file_makes_room_for_a_new_one_when_it_is_large() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, older) = (folder.path().join("log"), folder.path().join("log.1"));
+    // Larger than 10 MiB, and no room taken.
+    std::fs::File::create(&log).unwrap().set_len(11 << 20).unwrap();
+    let arguments = ["examples/digits", "--listen", "127.0.0.1:0", "--log-file", log.to_str().unwrap()];
+    let mut serving = Serving::start(&arguments);
+    let began = std::time::Instant::now();
+    while !older.exists() {
+        assert!(began.elapsed() < crate::workspace::PATIENCE, "it is not rotated");
+        std::thread::yield_now();
+    }
+    serving.signal("-TERM");
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+    assert!(std::fs::metadata(&older).unwrap().len() >= 11 << 20);
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("stopping: answering the requests under way"), "{said}");
+}
