@@ -17,6 +17,8 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::Duration;
 
+const RESTORE: &str = "restore it from a backup; to begin anew, move the workspace's folder away";
+
 /// One entry per version of the schema; a database is brought up one after the other.
 const SCHEMA: [&str; 1] = [include_str!("db/schema.sql")];
 
@@ -38,10 +40,15 @@ pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
 impl Db {
     /// Opens the file, makes it where there is none, and brings it to this version's schema.
     pub(crate) async fn open(path: &Path) -> Result<Self> {
-        // SQLite takes an empty file for a new database; services and models would be forgotten.
-        if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
-            return Err(Problem::invalid(format!("the database {} is empty", path.display()))
-                .hint("restore it from a backup; to begin anew, move the workspace's folder away"));
+        // SQLite takes an empty file for a new database; where there are models already, they would be
+        // forgotten. (One that was killed as it made the file left an empty one, and no models.)
+        let models = path.with_file_name("store").join("blobs/sha256");
+        let has_models = std::fs::read_dir(models).is_ok_and(|mut blobs| blobs.next().is_some());
+        if has_models && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+            return Err(Problem::invalid(format!("the database {} is empty", path.display())).hint(RESTORE));
+        }
+        if is_cut_off(path) {
+            return Err(Problem::failed(format!("the database {} is cut off", path.display())).hint(RESTORE));
         }
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -56,7 +63,7 @@ impl Db {
         let pool = opened.map_err(|error| {
             Problem::failed(format!("cannot open the database {}", path.display()))
                 .because(&error)
-                .hint("restore the file from a backup, or start with another workspace: --workspace DIR")
+                .hint(RESTORE)
         })?;
         let db = Self(pool);
         db.bring_up(path).await?;
@@ -110,6 +117,31 @@ impl Db {
     pub(crate) async fn close(&self) {
         self.0.close().await;
     }
+}
+
+/// Whether a database file is shorter than its header says (<https://www.sqlite.org/fileformat.html>,
+/// section 1.3): SQLite itself would tell only when it comes to what is missing. A log beside it may have the
+/// rest.
+fn is_cut_off(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0) {
+        return false;
+    }
+    let Ok(bytes) = std::fs::File::open(path).and_then(|file| {
+        let mut header = [0; 32];
+        std::io::Read::read_exact(&mut &file, &mut header)?;
+        Ok((header, file.metadata()?.len()))
+    }) else {
+        return false;
+    };
+    let (header, length) = bytes;
+    let page = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 1 << 16,
+        size => u64::from(size),
+    };
+    let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
+    header.starts_with(b"SQLite format 3") && length < page * u64::from(pages)
 }
 
 /// A transaction. Dropped before it is committed, or where committing fails (a full disk), it closes its

@@ -81,6 +81,17 @@ struct Descriptor {
     annotations: BTreeMap<String, String>,
 }
 
+/// A package in the layout's index.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IndexEntry<'a> {
+    media_type: &'a str,
+    artifact_type: &'a str,
+    digest: &'a str,
+    size: u64,
+    annotations: BTreeMap<&'a str, String>,
+}
+
 /// ModelPack's config; its schema allows no other fields.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -210,18 +221,21 @@ impl Store {
     /// Writes `index.json`, so that any OCI tool can read the store. Derived: what it names is in the
     /// workspace's database.
     pub fn write_index(&self, models: &[(String, u64, String)]) -> Result<(), StoreError> {
-        let mut manifests = Vec::new();
-        for (name, version, digest) in models {
-            let size = std::fs::metadata(self.path(digest)?).map_or(0, |metadata| metadata.len());
-            let annotations = BTreeMap::from([(REF_NAME.to_owned(), format!("{name}:{version}"))]);
-            let descriptor =
-                Descriptor { media_type: MANIFEST.to_owned(), digest: digest.clone(), size, annotations };
-            let mut document = serde_json::to_value(descriptor).map_err(StoreError::encode)?;
-            document["artifactType"] = json!(ARTIFACT);
-            manifests.push(document);
+        // Written as it goes: a tree of ten thousand entries would be many times its text.
+        let mut text = format!("{{\"schemaVersion\":2,\"mediaType\":\"{INDEX}\",\"manifests\":[");
+        for (nth, (name, version, digest)) in models.iter().enumerate() {
+            let entry = IndexEntry {
+                media_type: MANIFEST,
+                artifact_type: ARTIFACT,
+                digest,
+                size: std::fs::metadata(self.path(digest)?).map_or(0, |metadata| metadata.len()),
+                annotations: BTreeMap::from([(REF_NAME, format!("{name}:{version}"))]),
+            };
+            text += if nth > 0 { "," } else { "" };
+            text += &serde_json::to_string(&entry).map_err(StoreError::encode)?;
         }
-        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
-        self.replace(&self.root().join("index.json"), index.to_string().as_bytes())
+        text += "]}";
+        self.replace(&self.root().join("index.json"), text.as_bytes())
     }
 }
 
@@ -316,6 +330,27 @@ mod tests {
         assert_eq!((&*config.descriptor.name, &*config.descriptor.version), ("wine", "3"));
         assert_eq!(config.modelfs.diff_ids.len(), manifest.layers.len());
         assert!(manifest.layers.iter().all(|layer| layer.annotations.contains_key(FILEPATH)));
+    }
+
+    #[test]
+    fn the_index_names_every_package_as_oci_tools_expect_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let model = store.ingest(&example("wine"), &|_| ()).unwrap();
+        let package = store.pack(&model, "wine", 1, None).unwrap();
+        let entry = |version| ("wine".to_owned(), version, package.clone());
+        store.write_index(&[entry(1), entry(2)]).unwrap();
+        let text = std::fs::read(folder.path().join("index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&index["schemaVersion"], &index["mediaType"]), (&2.into(), &INDEX.into()));
+        let [first, second] = &**index["manifests"].as_array().unwrap() else { panic!("{index}") };
+        assert_eq!((&first["digest"], &first["mediaType"]), (&(*package).into(), &MANIFEST.into()));
+        assert_eq!(first["annotations"][REF_NAME], "wine:1");
+        assert_eq!(
+            (&second["annotations"][REF_NAME], &second["artifactType"]),
+            (&"wine:2".into(), &ARTIFACT.into())
+        );
+        assert!(first["size"].as_u64().unwrap() > 100);
     }
 
     #[test]

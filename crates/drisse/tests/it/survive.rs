@@ -281,3 +281,22 @@ fn a_full_disk_is_told_and_once_there_is_room_everything_goes_on() {
     workspace.ok(&["update", "digits", "--max-wait", "9s"]);
     assert_eq!(request(&deployed).send().unwrap().0, 200);
 }
+
+#[test]
+fn a_database_that_lost_everything_is_refused_and_one_that_was_never_written_is_not() {
+    let workspace = Workspace::new();
+    std::fs::create_dir_all(&workspace.root).unwrap();
+    let database = workspace.root.join("drisse.db");
+    std::fs::write(&database, "").unwrap();
+    workspace.ok(&["models", "register", DIGITS]);
+    workspace.ok(&["down"]);
+    let kept = std::fs::read(&database).unwrap();
+    for broken in [&b""[..], b"not a database", &kept[..kept.len() / 2]] {
+        std::fs::write(&database, broken).unwrap();
+        let ran = workspace.run(&["models"]);
+        assert!(ran.code > 0 && ran.stderr.contains("drisse.db"), "{ran:?}");
+        assert!(ran.stderr.contains("hint: restore"), "{ran:?}");
+    }
+    std::fs::write(&database, kept).unwrap();
+    assert!(workspace.ok(&["models"]).stdout.contains("digits:1"));
+}
