@@ -211,9 +211,9 @@ backend b
     say(f"\nthe gateway's hop, digits, medians of {ROUNDS}; direct is the same replica, over TCP, without it\n")
     say(f"{'':44}{'direct':>10}{'gateway':>10}{'haproxy':>10}{'':>12}{'limit':>8}")
     beyond = p50["gateway"] - p50["direct"]
-    say(f"{'2,000 requests/s, p50, µs':44}{p50['direct']:10.0f}{p50['gateway']:10.0f}{p50['haproxy']:10.0f}{f'+{beyond:.0f}':>12}{'+60':>8}")
+    say(f"{'2,000 requests/s, p50, µs':44}{p50['direct']:10.0f}{p50['gateway']:10.0f}{p50['haproxy']:10.0f}{f'{beyond:+.0f}':>12}{'+60':>8}")
     beyond = p99["gateway"] - p99["direct"]
-    say(f"{'2,000 requests/s, p99, µs':44}{p99['direct']:10.0f}{p99['gateway']:10.0f}{p99['haproxy']:10.0f}{f'+{beyond:.0f}':>12}{'+300':>8}")
+    say(f"{'2,000 requests/s, p99, µs':44}{p99['direct']:10.0f}{p99['gateway']:10.0f}{p99['haproxy']:10.0f}{f'{beyond:+.0f}':>12}{'+300':>8}")
     for what, table in (("2,000 requests/s", used), ("16 connections, full load", used_full)):
         ratio = table["gateway"] / table["haproxy"]
         name = f"{what}, CPU per request, µs"

@@ -6,8 +6,11 @@ use drisse_wire::control::{Failure, Operation, OperationState, Page, Progress};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-/// Operations that are kept.
+/// Operations that are kept …
 const KEPT: i64 = 10_000;
+
+/// … and how many of those before go at a time.
+const PRUNED: i64 = 100;
 
 /// An operation, with what only the control plane needs.
 #[derive(Clone, PartialEq, Debug)]
@@ -65,8 +68,10 @@ impl Db {
         let query =
             sqlx::query(query).bind(kind).bind(subject).bind(text(request)).bind(now()).bind(deadline);
         let row = operation(&query.fetch_one(&mut *write).await?)?;
-        let old = sqlx::query("DELETE FROM operations WHERE id <= ? AND state <> 'Running'");
-        old.bind(row.document.id - KEPT).execute(&mut *write).await?;
+        if row.document.id % PRUNED == 0 {
+            let old = sqlx::query("DELETE FROM operations WHERE id <= ? AND state <> 'Running'");
+            old.bind(row.document.id - KEPT).execute(&mut *write).await?;
+        }
         write.commit().await?;
         Ok(row)
     }
