@@ -3,10 +3,21 @@
 use crate::support::{library, root};
 use drisse_core::conformance::target::{self, Fixture};
 use drisse_core::{ReplicaSet, RevisionSpec};
-use drisse_net::{Build, runtime_folder};
+use drisse_net::{Build, Process, runtime_folder};
 use drisse_registry::{ModelSource, Store};
 use drisse_targets::{Local, LocalConfig};
 use std::time::Duration;
+
+/// Ends what a test that fails leaves running.
+struct Leftovers(String);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        for (process, _) in Process::find("--replica", &format!("{}/", self.0)).unwrap_or_default() {
+            process.kill();
+        }
+    }
+}
 
 #[tokio::test]
 async fn local_keeps_every_promise() {
@@ -34,6 +45,7 @@ async fn local_keeps_every_promise() {
     };
     let workspace = drisse_net::random_id();
     let sockets = runtime_folder(&workspace).unwrap();
+    let _leftovers = Leftovers(workspace.clone());
     let config = LocalConfig {
         workspace,
         program: env!("CARGO_BIN_EXE_drisse").into(),
