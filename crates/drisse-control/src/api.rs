@@ -17,7 +17,6 @@ use axum::response::IntoResponse;
 use drisse_net::Handler;
 use drisse_wire::control::FailureBody;
 use hyper::body::Incoming;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -191,20 +190,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// How much of a list, from where on.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Paging {
-    /// The `next` of the page before.
-    pub(crate) after: Option<String>,
-    /// Items at most, up to 1000.
-    pub(crate) limit: Option<u32>,
-}
-
-impl Paging {
-    pub(crate) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE)
-    }
+/// How many items a page has, as far as the client says.
+fn page_limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(PAGE).clamp(1, MAX_PAGE)
 }
 
 /// An operation that was begun.

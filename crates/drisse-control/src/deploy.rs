@@ -66,14 +66,10 @@ impl Control {
                 self.db.model(name, version).await.map(Some)
             }
             Some(ModelChoice::Path(path)) => {
-                let source = crate::registry::open_source(path.as_ref()).await?;
                 let registration = Registration {
                     path: PathBuf::from(path),
                     // A service's name given for a file is its model's name too.
-                    name: match &request.name {
-                        Some(name) => name.clone(),
-                        None => crate::registry::derived_name(&source)?,
-                    },
+                    name: op.row.document.subject.clone(),
                     sample: request.sample.clone().map(PathBuf::from),
                     tags: None,
                     properties: Default::default(),

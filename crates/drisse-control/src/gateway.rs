@@ -175,14 +175,14 @@ impl Gateway {
     pub(crate) async fn put(&self, document: &RouteDocument) -> Result<RouteAcknowledgement> {
         let body = serde_json::to_vec(document).unwrap_or_default();
         let answer = self.ask(Method::PUT, &document.service, body).await?;
-        serde_json::from_slice(&answer.1)
+        serde_json::from_slice(&answer)
             .map_err(|error| Problem::failed("the gateway's answer cannot be read").because(&error))
     }
 
     /// What the gateway was last told.
     pub(crate) async fn get(&self, service: &str) -> Result<Option<RouteDocument>> {
         match self.ask(Method::GET, service, vec![]).await {
-            Ok((_, body)) => Ok(serde_json::from_slice(&body).ok()),
+            Ok(body) => Ok(serde_json::from_slice(&body).ok()),
             Err(problem) if problem.status == 404 => Ok(None),
             Err(problem) => Err(problem),
         }
@@ -195,7 +195,7 @@ impl Gateway {
 
     /// Services the gateway has routes for.
     pub(crate) async fn routed(&self) -> Result<Vec<String>> {
-        let (_, body) = self.ask_path(Method::GET, "/routes", vec![]).await?;
+        let body = self.ask_path(Method::GET, "/routes", vec![]).await?;
         let all: serde_json::Map<_, _> = serde_json::from_slice(&body).unwrap_or_default();
         Ok(all.keys().cloned().collect())
     }
@@ -205,12 +205,12 @@ impl Gateway {
         self.inner.stop.send_replace(true);
     }
 
-    async fn ask(&self, method: Method, service: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>)> {
+    async fn ask(&self, method: Method, service: &str, body: Vec<u8>) -> Result<Vec<u8>> {
         self.ask_path(method, &format!("/routes/{service}"), body).await
     }
 
     /// Asks until the gateway answers; one that was killed meanwhile is replaced by then.
-    async fn ask_path(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>)> {
+    async fn ask_path(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
         let until = Instant::now() + PATIENCE;
         loop {
             let admin = self.admin().await?;
@@ -220,7 +220,7 @@ impl Gateway {
                 return Err(Problem::failed("the gateway does not answer"));
             };
             match asked {
-                Ok((status, body)) if status < 400 => return Ok((status, body.to_vec())),
+                Ok((status, body)) if status < 400 => return Ok(body.to_vec()),
                 Ok((status, body)) => {
                     let failure = serde_json::from_slice::<FailureBody>(&body).map(|body| body.error);
                     let failure = failure.unwrap_or_else(|_| Failure::new("the gateway refused"));

@@ -66,11 +66,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
 impl Control {
     pub(crate) async fn do_register(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
         let request: RegisterRequest = op.request()?;
-        let source = open_source(Path::new(&request.path)).await?;
-        let name = request.name.map_or_else(|| derived_name(&source), Ok)?;
         let registration = Registration {
             path: request.path.into(),
-            name,
+            name: op.row.document.subject.clone(),
             sample: request.sample.map(PathBuf::from),
             tags: request.tags,
             properties: request.properties.unwrap_or_default(),

@@ -2,8 +2,8 @@
 //! written once, here.
 
 use crate::{
-    BoxStream, Event, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec,
-    Step, Target, TargetError, Unavailable, plan,
+    BoxStream, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec, Step,
+    Target, TargetError, Unavailable, plan,
 };
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
@@ -96,11 +96,5 @@ impl<P: Place> Target for ReplicaSet<P> {
         options: LogOptions,
     ) -> Result<BoxStream<String>, TargetError> {
         self.0.logs(service, options).await
-    }
-}
-
-impl From<String> for Event {
-    fn from(text: String) -> Self {
-        Self(text)
     }
 }

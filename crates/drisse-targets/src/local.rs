@@ -137,8 +137,9 @@ impl Local {
         }
         let text: String = revision.keys.iter().map(|key| format!("{key}\n")).collect();
         let path = self.keys_file(&revision.service);
+        let digest = Some(hex(&Sha256::digest(&text)));
         if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            return Ok(Some(hex(&Sha256::digest(&text))));
+            return Ok(digest);
         }
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(self.folder(&revision.service))?;
@@ -147,7 +148,7 @@ impl Local {
             file.persist(&path).map(drop).map_err(|error| error.error)
         };
         write().map_err(|error| failed("write the keys", &path, &error))?;
-        Ok(Some(hex(&Sha256::digest(&text))))
+        Ok(digest)
     }
 
     fn arguments(

@@ -27,9 +27,9 @@ use std::process::ExitCode;
 
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let output = cli.output;
-    // These look at what is there, or end it: a mistyped folder is not made.
-    let make = !matches!(cli.command, Command::Down | Command::Status | Command::Doctor);
-    let place = || Place::new(cli.workspace.as_deref(), make);
+    let named = cli.workspace.as_deref();
+    let looks_only = matches!(cli.command, Command::Down | Command::Status | Command::Doctor);
+    let place = || if looks_only { Place::existing(named) } else { Place::new(named) };
     match cli.command {
         // Long-running, with runtimes of their own.
         Command::Serve(serve) => return serve::run(&serve, output),

@@ -43,14 +43,22 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The place of this name; a folder that is not there is made only where `make` says so.
-    pub(crate) fn new(named: Option<&str>, make: bool) -> Result<Self, Failure> {
+    /// The place of this name; a folder that is not there is made.
+    pub(crate) fn new(named: Option<&str>) -> Result<Self, Failure> {
+        Self::at(named, Workspace::open)
+    }
+
+    /// The same for who only looks, or ends what is there: nothing is made.
+    pub(crate) fn existing(named: Option<&str>) -> Result<Self, Failure> {
+        Self::at(named, Workspace::existing)
+    }
+
+    fn at(named: Option<&str>, open: fn(&Path) -> std::io::Result<Workspace>) -> Result<Self, Failure> {
         if let Some(url) = named.filter(|named| named.contains("://")) {
             return remote(url);
         }
         let root = named.map_or_else(default_folder, |named| Ok(PathBuf::from(named)))?;
-        let opened = if make { Workspace::open(&root) } else { Workspace::existing(&root) };
-        let workspace = opened
+        let workspace = open(&root)
             .with_context(|| format!("cannot open the workspace {}", root.display()))
             .map_err(|error| Failure::from(error).hint("name another folder with --workspace DIR"))?;
         Ok(Self::Folder(Box::new(workspace)))

@@ -1,6 +1,6 @@
 //! `/v1/models`.
 
-use super::{Asked, Json, Local, Paging, Shared, begun};
+use super::{Asked, Json, Local, Shared, begun, page_limit};
 use crate::db::Result;
 use crate::db::models::ModelFilter;
 use crate::problem::Problem;
@@ -36,7 +36,7 @@ pub(super) async fn list(
 ) -> Result<axum::Json<Page<Model>>> {
     let after = asked.after.as_deref().map(split_version).transpose()?;
     let after = after.map(|(name, version)| (name.to_owned(), version.unwrap_or(0)));
-    let limit = Paging { after: None, limit: asked.limit }.limit();
+    let limit = page_limit(asked.limit);
     let filter = ModelFilter {
         name: asked.name,
         tag: asked.tag,

@@ -42,7 +42,7 @@ pub(super) async fn list(
     State(control): State<Shared>,
     Asked(asked): Asked<Filter>,
 ) -> Result<axum::Json<Page<Operation>>> {
-    let limit = super::Paging { after: None, limit: asked.limit }.limit();
+    let limit = super::page_limit(asked.limit);
     Ok(axum::Json(control.db.operations(asked.subject.as_deref(), asked.after, limit).await?))
 }
 

@@ -1,7 +1,7 @@
 //! `/v1/services`.
 
 use super::models::may_name_files;
-use super::{Asked, Json, Local, Paging, Shared, begun};
+use super::{Asked, Json, Local, Shared, begun, page_limit};
 use crate::db::Result;
 use crate::db::rfc3339;
 use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow};
@@ -63,7 +63,7 @@ pub(super) async fn list(
         model: asked.model,
         tag: asked.tag,
         after: asked.after,
-        limit: Paging { after: None, limit: asked.limit }.limit(),
+        limit: page_limit(asked.limit),
     };
     let page = control.db.services(&filter).await?;
     let items = page.items.into_iter().map(|(row, revision)| document(&control, row, &revision)).collect();
@@ -196,6 +196,11 @@ pub(super) async fn rollback(
     Ok(begun(control.begin_change("rollback", &name, &request, Some(timeout)).await?))
 }
 
+/// Whether the wanted revision of a service asks for a key.
+async fn asks_for_keys(control: &Shared, row: &ServiceRow) -> Result<bool> {
+    Ok(control.db.revision(&row.name, row.revision).await?.is_none_or(|revision| revision.auth))
+}
+
 /// Shows a service's keys
 #[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name" = String, Path)), responses((status = 200, body = Keys), (status = "default", body = FailureBody)))]
 pub(super) async fn keys(
@@ -203,7 +208,7 @@ pub(super) async fn keys(
     Path(name): Path<String>,
 ) -> Result<axum::Json<Keys>> {
     let row = control.db.existing_service(&name).await?;
-    let auth = control.db.revision(&name, row.revision).await?.is_none_or(|revision| revision.auth);
+    let auth = asks_for_keys(&control, &row).await?;
     let shown = |key: String| auth.then_some(key);
     Ok(axum::Json(Keys { primary_key: shown(row.primary_key), secondary_key: shown(row.secondary_key) }))
 }
@@ -216,7 +221,7 @@ pub(super) async fn change_key(
     Json(request): Json<KeyRequest>,
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
-    let auth = control.db.revision(&name, row.revision).await?.is_none_or(|revision| revision.auth);
+    let auth = asks_for_keys(&control, &row).await?;
     if !auth {
         return Err(Problem::conflict(format!("service `{name}` is open: it has no keys"))
             .hint(format!("`drisse update {name} --auth` closes it")));
