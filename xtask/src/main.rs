@@ -1,8 +1,10 @@
 //! What a developer runs. `cargo xtask test` sets up what the tests need and runs them all;
-//! `cargo xtask bench` measures against the limits.
+//! `cargo xtask bench` measures against the limits; `cargo xtask prove` tries what is promised.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool talks to its developer")]
 
 mod bench;
+mod proof;
+mod prove;
 mod python;
 mod steps;
 mod test;
@@ -17,9 +19,11 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test::run(),
         ["bench"] => bench::run(),
+        ["prove"] => prove::run(),
         _ => {
             eprintln!("cargo xtask test    sets up what the tests need and runs them all");
             eprintln!("cargo xtask bench   measures start, memory, throughput and CPU beside their limits");
+            eprintln!("cargo xtask prove   tries everything that is promised and writes docs/proof.md");
             return ExitCode::FAILURE;
         }
     };

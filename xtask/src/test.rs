@@ -1,7 +1,7 @@
 //! `cargo xtask test`: sets up what the tests need and runs them all, nothing skipped.
 
 use crate::steps::Steps;
-use crate::{python, release_folder, root};
+use crate::{proof, prove, python, release_folder, root};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ pub(crate) fn run() -> Result<()> {
     deny(&mut steps)?;
     // The binary first: the tests of the command line run it.
     steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;
-    steps.run("Rust tests", &mut cargo(&["test", "-q", "--workspace"]))?;
+    steps.run("Rust tests", prove::set_up(&mut cargo(&["test", "-q", "--workspace"]))?)?;
     let python = python::environment()?;
     let drisse = release_folder().join("drisse");
     for name in ["models", "onnx_cases"] {
@@ -34,6 +34,7 @@ pub(crate) fn run() -> Result<()> {
         command.args(["-W", "ignore"]).arg(script).arg(&drisse);
         steps.run(&format!("conformance: {name}"), &mut command)?;
     }
+    println!("\n{}", proof::tables(&proof::written()?));
     steps.finish()
 }
 

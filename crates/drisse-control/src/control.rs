@@ -7,7 +7,7 @@ use crate::operations::Running;
 use crate::problem::Problem;
 use crate::reconcile::Actor;
 use crate::workspace::Workspace;
-use drisse_core::{Replica, ServiceName, ServiceSpec, Target};
+use drisse_core::{Replica, ServiceName, ServiceSpec, Target, step};
 use drisse_net::{Build, Front, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
 use drisse_registry::Store;
 use drisse_wire::control::{Failure, Shutdown};
@@ -114,6 +114,7 @@ pub async fn run(
     let workspace = config.workspace;
     let _lock = workspace.lock()?;
     let db = Db::open(&workspace.database()).await?;
+    step("the workspace is open");
     let store = Store::open(&workspace.store()).map_err(Problem::from)?;
     let kept: Option<TcpApi> = db.setting("control_api").await?.flatten();
     let tcp = if config.no_tcp { None } else { config.tcp.clone().or_else(|| kept.clone()) };
@@ -141,6 +142,7 @@ pub async fn run(
     let gateway = tokio::spawn(supervised);
     // Whoever can connect finds everything in its place.
     control.resume().await?;
+    step("operations go on");
     control.reconcile_all().await?;
     tokio::spawn(Arc::clone(&control).keep_index());
     let orphans = Arc::clone(&control);
@@ -176,6 +178,7 @@ impl Control {
         let unserved = |error: &(dyn std::error::Error + 'static)| {
             Problem::failed("cannot serve the control API").because(error)
         };
+        drisse_net::remove_sockets(&self.workspace.sockets, "control");
         let listener = bind_unix(&self.workspace.control_socket()).map_err(|error| unserved(&error))?;
         let (end, ends) = watch::channel(false);
         let unix = api::Api::local(self);

@@ -6,6 +6,7 @@ pub(crate) mod operations;
 pub(crate) mod services;
 
 use crate::problem::Problem;
+use drisse_core::step;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::pool::PoolConnection;
@@ -30,6 +31,9 @@ const CACHE: &str = "-512";
 
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// How long a connection is waited for: longer than a machine stands still, which is no reason to fail.
+const STANDSTILL: Duration = Duration::from_secs(300);
 
 /// The database.
 #[derive(Clone, Debug)]
@@ -59,7 +63,8 @@ impl Db {
             .busy_timeout(BUSY)
             .pragma("cache_size", CACHE)
             .foreign_keys(true);
-        let opened = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await;
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(STANDSTILL);
+        let opened = pool.connect_with(options).await;
         let pool = opened.map_err(|error| {
             Problem::failed(format!("cannot open the database {}", path.display()))
                 .because(&error)
@@ -154,8 +159,10 @@ pub(crate) struct Write {
 
 impl Write {
     pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        step("the database is about to change");
         sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
         self.done = true;
+        step("the database has changed");
         Ok(())
     }
 }

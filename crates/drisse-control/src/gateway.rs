@@ -25,7 +25,7 @@ const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A gateway that was found and says nothing for this long is replaced.
-const STARTING: Duration = Duration::from_secs(2);
+const STARTING: Duration = Duration::from_secs(5);
 
 /// Between looks whether a gateway that starts is ready.
 const ASK_AGAIN: Duration = Duration::from_millis(3);
@@ -113,6 +113,7 @@ impl Gateway {
             })?;
         }
         let found = find(workspace, &build).await;
+        sweep(workspace, found.as_ref());
         let same_address = settings.address.is_none_or(|address| kept.address == Some(address));
         let mut note = None;
         let passed = found
@@ -291,9 +292,15 @@ impl Inner {
                 // Both have the socket: what the old one accepted it answers, everything else is the new one's.
                 if let Some(old) = old.take() {
                     old.process.terminate();
+                    drisse_net::remove_sockets(&self.workspace.sockets, &old.id);
                 }
                 let exit = tokio::select! {
                     exit = process.ended() => Some(exit),
+                    () = address.fell_silent() => {
+                        tracing::error!("the gateway does not answer: it is killed and started again");
+                        process.kill();
+                        Some(process.ended().await)
+                    }
                     () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
                 };
                 match exit {
@@ -305,9 +312,7 @@ impl Inner {
                 }
             }
             self.current.send_replace(None);
-            for end in ["a", "f"] {
-                let _ = std::fs::remove_file(self.workspace.sockets.join(format!("{id}.{end}")));
-            }
+            drisse_net::remove_sockets(&self.workspace.sockets, &id);
             if began.elapsed() < STEADY && !*stop.borrow() {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(STEADY);
@@ -349,7 +354,11 @@ async fn find(workspace: &Workspace, build: &Build) -> Option<Found> {
         let Some(id) = value.strip_prefix(&prefix).map(str::to_owned) else { continue };
         let admin = Address::Unix(workspace.sockets.join(format!("{id}.a")));
         // It may have been started the moment before its control plane was killed.
-        let identity = tokio::time::timeout(STARTING, identity(&admin)).await.unwrap_or_default();
+        let Ok(identity) = tokio::time::timeout(STARTING, identity(&admin)).await else {
+            // It hangs: it would not end if it were asked to.
+            process.kill();
+            continue;
+        };
         if identity["draining"] != false {
             process.terminate();
             continue;
@@ -362,6 +371,17 @@ async fn find(workspace: &Workspace, build: &Build) -> Option<Found> {
         }
     }
     found
+}
+
+/// Removes sockets of gateways that are gone.
+fn sweep(workspace: &Workspace, found: Option<&Found>) {
+    for entry in std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name.split('.').next().filter(|id| id.starts_with("g-"));
+        if id.is_some_and(|id| found.is_none_or(|found| found.id != id)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 async fn identity(admin: &Address) -> serde_json::Value {

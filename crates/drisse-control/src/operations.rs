@@ -4,6 +4,7 @@ use crate::control::Control;
 use crate::db::operations::{OperationRow, Outcome};
 use crate::db::{Result, now, rfc3339};
 use crate::problem::Problem;
+use drisse_core::step;
 use drisse_wire::control::{Failure, Operation, OperationState, Progress};
 use serde::Serialize;
 use serde_json::Value;
@@ -129,6 +130,7 @@ impl Control {
             .map(|timeout| now().saturating_add(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)));
         let row = self.db.begin_operation(kind, subject, &request, deadline).await?;
         let document = row.document.clone();
+        step("an operation is written down");
         self.go_on(row, false);
         Ok(document)
     }
@@ -178,6 +180,7 @@ impl Control {
         let (control, op) = (Arc::clone(self), Op { row, running, resumed });
         self.runtime.spawn(async move {
             let result = control.execute(&op).await;
+            step("an operation is done");
             control.finish(&op, result).await;
         });
     }
@@ -214,6 +217,13 @@ impl Control {
                 (OperationState::TimedOut, Some(failure), Value::Null)
             }
         };
+        // What a registration that did not come to its end left in the store is nobody's.
+        if (op.resumed || error.is_some())
+            && matches!(&*document.kind, "register" | "deploy" | "update")
+            && let Err(problem) = self.collect_garbage().await
+        {
+            tracing::warn!("cannot collect what was left: {:?}", problem.failure);
+        }
         let outcome = Outcome { state, error, result };
         let events = op.running.lock().clone();
         // Ended for good only once it is written: until then a client that follows goes on following.
@@ -223,6 +233,7 @@ impl Control {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+        step("an operation has ended");
         if changes_service(&document.kind) {
             self.release(&document.subject);
             let actor = self.actors().get(&document.subject).cloned();

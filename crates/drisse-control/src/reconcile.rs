@@ -7,7 +7,7 @@ use crate::db::services::{RevisionRow, ServiceRow};
 use crate::keys;
 use drisse_core::{
     Death, Event, EventSink, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, ServiceSpec,
-    Target, Wanted, failure, routes,
+    Target, Wanted, failure, routes, step,
 };
 use drisse_wire::control::{Failure, ServiceState};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
@@ -194,9 +194,11 @@ impl Reconciler {
         spec.in_use = self.in_use();
         let routed = spec.in_use.clone();
         spec.in_use.extend(self.draining.iter().cloned());
+        step("the gateway knows the routes");
         let applied = target.apply(&spec, &Told(&self.events)).await;
         spec.in_use = routed;
         let have = self.list(&*target).await?;
+        step("replicas are started and stopped");
         let settled = self.look(&service, &revision, &spec, have).await?;
         let again = applied?;
         let soon = (!self.draining.is_empty() || !settled).then(|| SystemTime::now() + LOOK_AGAIN);
@@ -362,8 +364,11 @@ impl Reconciler {
     /// First no request goes there, then nothing runs there, then it is forgotten.
     async fn remove(&mut self, target: &dyn Target) -> std::result::Result<(), Unfinished> {
         self.control.gateway.remove(self.name.as_str()).await?;
+        step("a service has no routes");
         target.remove(&self.name).await?;
+        step("a service has no replicas");
         self.control.db.forget_service(self.name.as_str()).await?;
+        step("a service is forgotten");
         self.seen.send_modify(|seen| seen.removed = true);
         Ok(())
     }

@@ -5,7 +5,7 @@ use crate::db::Result;
 use crate::db::models::{ModelParts, ModelRow, Tags};
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
-use drisse_core::{Inputs, ModelName, ServiceName, Signature};
+use drisse_core::{Inputs, ModelName, ServiceName, Signature, step};
 use drisse_registry::{BlobState, ModelSource, Store, StoreError, signature_document};
 use drisse_wire::control::{ModelChange, RegisterRequest};
 use drisse_wire::score;
@@ -111,6 +111,7 @@ impl Control {
             let model = store
                 .ingest(&source, &progress)
                 .map_err(|error| Problem::from(error).context(format!("cannot register {shown}")))?;
+            step("a model's files are in the store");
             let registered = control.runtime.block_on(async {
                 // One at a time decides which version is the next.
                 let _models = control.models_lock.lock().await;
@@ -120,6 +121,7 @@ impl Control {
                 }
                 let version = db.next_version(&what.name).await?;
                 let package = store.pack(&model, &what.name, version, sample.as_deref())?;
+                step("a model is packed");
                 let row = ModelRow {
                     name: what.name.clone(),
                     version,
@@ -163,6 +165,7 @@ impl Control {
             let _models = self.models_lock.lock().await;
             self.db.delete_model(&name, version).await?;
         }
+        step("a model is forgotten");
         self.models_changed.notify_one();
         let removed = self.collect_garbage().await?;
         op.running.tell(format!("removed {} blobs, {} MiB", removed.0, removed.1 >> 20));
@@ -176,7 +179,7 @@ impl Control {
     }
 
     /// Removes blobs and views that no registered model has.
-    async fn collect_garbage(self: &Arc<Self>) -> Result<(usize, u64)> {
+    pub(crate) async fn collect_garbage(self: &Arc<Self>) -> Result<(usize, u64)> {
         let control = Arc::clone(self);
         blocking(move || control.store.collect(|| control.runtime.block_on(control.live()))).await
     }

@@ -16,6 +16,7 @@ mod plan;
 mod replica;
 mod replica_set;
 mod signature;
+mod steps;
 mod target;
 mod tensor;
 
@@ -30,6 +31,7 @@ pub use plan::{Plan, Routed, Step, failure, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};
 pub use replica_set::{Place, ReplicaSet};
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
+pub use steps::{step, watch_steps};
 pub use target::{
     BoxStream, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Target, TargetError, Wanted,
 };

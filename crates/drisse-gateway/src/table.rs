@@ -3,6 +3,7 @@
 use crate::metrics::Metrics;
 use crate::service::Service;
 use arc_swap::ArcSwap;
+use drisse_core::step;
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
 use std::collections::HashMap;
 use std::io::Write;
@@ -128,6 +129,7 @@ impl Table {
         self.keep(&name, &service.document)?;
         let service = Arc::new(service);
         self.replace(&name, Some(Arc::clone(&service)));
+        step("routes are in force");
         Ok(RouteAcknowledgement { generation, draining: service.draining() })
     }
 
@@ -141,6 +143,7 @@ impl Table {
             }
             _ => {}
         }
+        step("routes are removed");
         self.replace(name, None);
         self.metrics.forget(name);
         Ok(())
@@ -178,8 +181,11 @@ impl Table {
             serde_json::to_writer(&mut file, document)?;
             file.flush()?;
             file.as_file().sync_all()?;
+            step("routes are written");
             file.persist(&path).map_err(|error| error.error)?;
-            std::fs::File::open(&self.folder)?.sync_all()
+            std::fs::File::open(&self.folder)?.sync_all()?;
+            step("routes are in place");
+            Ok(())
         };
         write().map_err(|source| TableError::Io { path: path.clone(), source })
     }

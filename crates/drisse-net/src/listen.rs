@@ -1,6 +1,7 @@
 //! Sockets, bound before anything is loaded, so that a taken port is told at once.
 
 use crate::connection::Stream;
+use drisse_core::step;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -85,6 +86,19 @@ pub fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, BindError>
     bind().map_err(|source| BindError::Tcp { address, source })
 }
 
+/// Removes what a process that is gone left in a folder of sockets: those named `name`, or `name` and more
+/// after a full stop.
+pub fn remove_sockets(folder: &Path, name: &str) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let rest = file.to_str().and_then(|file| file.strip_prefix(name));
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+            // Gone already is what was wanted.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Binds a path, readable by this user alone; takes the place of a socket nobody serves any more.
 pub fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
     let bind = || {
@@ -105,7 +119,9 @@ pub fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, BindEr
         let _ = std::fs::remove_file(&fresh);
         let listener = std::os::unix::net::UnixListener::bind(&fresh)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+        step("a socket is made");
         std::fs::rename(&fresh, path)?;
+        step("a socket is in place");
         listener.set_nonblocking(true)?;
         Ok(listener)
     };

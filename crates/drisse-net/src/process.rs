@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use tokio::io::unix::AsyncFd;
 
 /// What of the environment a process of ours may see: nothing that holds secrets.
-const ENVIRONMENT: [&str; 12] = [
+const ENVIRONMENT: [&str; 13] = [
     "PATH",
     "HOME",
     "LANG",
@@ -24,6 +24,7 @@ const ENVIRONMENT: [&str; 12] = [
     "XDG_CACHE_HOME",
     "DRISSE_LOG",
     "DRISSE_FAKE",
+    "DRISSE_STEPS",
     "RUST_BACKTRACE",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
@@ -83,6 +84,7 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log);
         let child = command.spawn()?;
+        drisse_core::step("a process is started");
         Self::watch(child.id(), Some(child))
     }
 
@@ -198,6 +200,17 @@ impl std::fmt::Display for Build {
         let version: Vec<_> = self.version.iter().map(u64::to_string).collect();
         write!(f, "{}@{}", version.join("."), self.written)
     }
+}
+
+/// Lets this process open as many files as it ever may; how many that is.
+pub fn open_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // What may not be raised stays as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
 /// Twelve random lowercase hexadecimal digits.

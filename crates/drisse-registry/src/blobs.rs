@@ -3,6 +3,7 @@
 //! Layout: <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>.
 
 use crate::StoreError;
+use drisse_core::step;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -161,6 +162,7 @@ impl Store {
                     fs::remove_file(&path)
                 };
                 gone.map_err(|error| StoreError::io("remove", &path, error))?;
+                step("something was collected");
             }
         }
         Ok(removed)
@@ -194,8 +196,9 @@ impl Store {
             }
         }
         let whole = scratch.keep();
+        step("a view is made");
         match fs::rename(&whole, &place) {
-            Ok(()) => {}
+            Ok(()) => step("a view is in place"),
             // Somebody else was faster.
             Err(_) if place.is_dir() => drop(fs::remove_dir_all(&whole)),
             Err(error) => return Err(StoreError::io("write", &place, error)),
@@ -221,7 +224,9 @@ impl Store {
     /// Removes a folder in one step: there is no moment at which it is half there.
     fn discard(&self, folder: &Path) -> io::Result<()> {
         let scratch = tempfile::tempdir_in(self.scratch_folder())?;
-        fs::rename(folder, scratch.path().join("gone"))
+        fs::rename(folder, scratch.path().join("gone"))?;
+        step("a folder is on its way out");
+        Ok(())
     }
 
     /// Puts a whole file in another's place.
@@ -229,6 +234,7 @@ impl Store {
         let failed = |error| StoreError::io("write", path, error);
         let mut file = self.scratch()?;
         file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        step("a file is written anew");
         file.persist(path).map_err(|error| failed(error.error))?;
         sync_folder(path).map_err(failed)
     }
@@ -255,8 +261,10 @@ impl Store {
         }
         file.as_file().set_permissions(fs::Permissions::from_mode(0o400)).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
+        step("a blob is written");
         file.persist(&place).map_err(|error| failed(error.error))?;
         sync_folder(&place).map_err(failed)?;
+        step("a blob is in place");
         Ok(blob)
     }
 }

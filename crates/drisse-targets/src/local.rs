@@ -11,7 +11,7 @@ use crate::changes::Changes;
 use async_trait::async_trait;
 use drisse_core::{
     BoxStream, Event, EventSink, LogOptions, Place, Replica, ReplicaId, ReplicaState, RevisionSpec,
-    ServiceName, TargetError, Unavailable,
+    ServiceName, TargetError, Unavailable, step,
 };
 use drisse_net::{Build, Launch, Process, hex, random_id};
 use drisse_registry::Store;
@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -91,7 +91,7 @@ impl Local {
         let known = self.shared.lock();
         for entry in std::fs::read_dir(&self.config.sockets).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let id = name.strip_suffix(".s").or(name.strip_suffix(".a")).and_then(ReplicaId::new);
+            let id = name.split('.').next().and_then(ReplicaId::new);
             if id.is_some_and(|id| !known.contains_key(&id)) {
                 let _ = std::fs::remove_file(entry.path());
             }
@@ -123,6 +123,7 @@ impl Local {
         let running = Running {
             files: self.files(&tag),
             build: self.config.build.clone(),
+            sockets: self.config.sockets.clone(),
             shared: Arc::clone(&self.shared),
             tag,
             adopted,
@@ -142,10 +143,16 @@ impl Local {
             return Ok(digest);
         }
         let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(self.folder(&revision.service))?;
+            // Of one name, so that the next one takes the place of what was left half written.
+            let fresh = path.with_extension("new");
+            let mut file = std::fs::OpenOptions::new();
+            let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
             file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map(drop).map_err(|error| error.error)
+            file.sync_all()?;
+            step("keys are written");
+            std::fs::rename(&fresh, &path)?;
+            step("keys are in place");
+            Ok(())
         };
         write().map_err(|error| failed("write the keys", &path, &error))?;
         Ok(digest)
@@ -272,6 +279,7 @@ impl Place for Local {
         } else {
             entry.state = ReplicaState::Stopping;
             entry.stop.notify_one();
+            step("a replica is told to end");
         }
         drop(replicas);
         self.shared.changes.tell(&service);
@@ -299,6 +307,7 @@ impl Place for Local {
 
     async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
         process::remove_all(&self.shared, service).await;
+        step("replicas are gone");
         self.shared.keys().remove(service);
         let folder = self.folder(service);
         match std::fs::remove_dir_all(&folder) {

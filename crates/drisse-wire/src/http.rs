@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -26,6 +27,13 @@ pub enum Address {
     /// `HOST:PORT`, whose certificate is checked by this configuration.
     Https(String, Arc<rustls::ClientConfig>),
 }
+
+/// How often it is asked whether a server is alive.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// A server that has not answered for this long hangs. Its admin listener has a thread that does nothing else:
+/// only a machine that stands still keeps it silent.
+pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +111,17 @@ impl Address {
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| self.broken(&*error))?;
         Ok((status, body.to_bytes()))
+    }
+
+    /// Completes once a server that is to answer `GET /live` has not done so for [`SILENCE`]: it is stopped or
+    /// stuck. One that answers anything is alive; one that is gone is for others to notice.
+    pub async fn fell_silent(&self) {
+        loop {
+            tokio::time::sleep(PROBE).await;
+            if tokio::time::timeout(SILENCE, self.ask(Ask::get("/live"))).await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn over<S>(&self, stream: S, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError>

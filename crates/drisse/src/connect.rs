@@ -24,6 +24,9 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A control plane that is not up by then does not come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A control plane that is not up by then is told as failing: a machine may stand still for half a minute.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
 /// After this long it is said what is waited for.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -140,6 +143,18 @@ impl Place {
         Ok((client, status))
     }
 
+    /// Asks what changes nothing; once more where the control plane was killed meanwhile.
+    pub(crate) async fn ask<T>(
+        &self,
+        client: &Client,
+        ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
+    ) -> Result<T, Failure> {
+        match ask(client).await {
+            Err(ClientError::Unreachable(_)) => Ok(ask(&self.connect().await?).await?),
+            other => Ok(other?),
+        }
+    }
+
     fn client(&self) -> Client {
         match self {
             Self::Folder(workspace) => Client::new(Address::unix(&workspace.control_socket()), None),
@@ -251,7 +266,7 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     };
     let mut process = launch()?;
     let began = Instant::now();
-    let (mut told, mut taken): (_, Option<Instant>) = (false, None);
+    let (mut told, mut taken, mut killed): (_, Option<Instant>, _) = (false, None, false);
     loop {
         if let Ok(status) = client.status().await {
             if let Some(note) = &status.gateway.note {
@@ -264,6 +279,12 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
                 // Somebody else was faster: theirs is as good, once it answers.
                 if exit == Exit::Code(i32::from(TAKEN)) {
                     taken = Some(Instant::now());
+                    continue;
+                }
+                // Killed, once, by whoever needed memory or meant another one: it is started again.
+                if matches!(exit, Exit::Signal(_)) && !killed {
+                    killed = true;
+                    process = launch()?;
                     continue;
                 }
                 return Err(said(&log, written, &format!("the control plane {exit}")));
@@ -279,9 +300,11 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
             printer::note(&format!("waiting for the control plane to start (it logs to {})", log.display()));
             told = true;
         }
-        if began.elapsed() > PATIENCE {
-            let failure =
-                Failure::new(format!("the control plane did not start within {} s", PATIENCE.as_secs()));
+        if began.elapsed() > START_PATIENCE {
+            let failure = Failure::new(format!(
+                "the control plane did not start within {} s",
+                START_PATIENCE.as_secs()
+            ));
             return Err(Failure { code: 2, ..failure.hint(format!("its log is {}", log.display())) });
         }
     }

@@ -2,6 +2,7 @@
 
 use drisse_wire::client::ClientError;
 use drisse_wire::control;
+use drisse_wire::http::HttpError;
 use std::fmt;
 
 /// Why a command did not succeed.
@@ -52,6 +53,10 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(failure, _) => failure.into(),
+            broken @ ClientError::Unreachable(HttpError::Broken { .. }) => {
+                let hint = "what was asked may have begun all the same: `drisse operations` lists it";
+                Self { error: broken.into(), hint: Some(hint.to_owned()), code: 2 }
+            }
             other => Self { error: other.into(), hint: None, code: 2 },
         }
     }

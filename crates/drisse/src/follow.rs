@@ -5,7 +5,9 @@ use crate::failure::Failure;
 use crate::{printer, units};
 use drisse_wire::client::Client;
 use drisse_wire::control::{Operation, OperationState, Progress};
+use drisse_wire::http::SILENCE;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -33,9 +35,11 @@ pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) ->
         let line = format!("{:>8}  {}", units::seconds(began.elapsed()), printer::plain(&progress.message));
         bar.suspend(|| printer::note(&line));
     };
+    drisse_core::step("an operation has begun");
     let id = begun.id;
     let waited = tokio::select! {
         waited = wait(place, client, id, &mut each) => waited,
+        never = tell_of_silence(client, &bar) => match never {},
         _ = tokio::signal::ctrl_c() => {
             bar.finish_and_clear();
             let flag = place.flag();
@@ -48,10 +52,31 @@ pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) ->
     };
     bar.finish_and_clear();
     let operation = waited?;
+    drisse_core::step("an operation was seen through");
     match (operation.state, operation.error.clone()) {
         (OperationState::Succeeded, _) => Ok(Left::Done(Box::new(operation))),
         (_, Some(failure)) => Err(failure.into()),
         (state, None) => Err(Failure::new(format!("operation {id} ended: {state:?}"))),
+    }
+}
+
+/// Says so when the control plane stops answering, and when it answers again.
+async fn tell_of_silence(client: &Client, bar: &ProgressBar) -> Infallible {
+    let mut silent = false;
+    loop {
+        tokio::time::sleep(SILENCE).await;
+        let answers = tokio::time::timeout(SILENCE, client.status()).await.is_ok();
+        if answers == silent {
+            silent = !answers;
+            bar.suspend(|| {
+                printer::note(match silent {
+                    true => {
+                        "waiting: the control plane does not answer (`pgrep -af 'drisse control'` shows it)"
+                    }
+                    false => "the control plane answers again",
+                });
+            });
+        }
     }
 }
 

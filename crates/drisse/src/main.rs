@@ -7,6 +7,7 @@ mod failure;
 mod follow;
 mod logs;
 mod printer;
+mod steps;
 mod units;
 mod wiring;
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Err(done) => return done,
     };
     logs::start();
+    steps::watch();
     let output = cli.output;
     commands::run(cli).unwrap_or_else(|failure| printer::failure(&failure, output))
 }

@@ -3,7 +3,7 @@
 use super::Shared;
 use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName};
 use drisse_net::{Build, Exit, Process};
-use drisse_wire::http::{Address, Ask};
+use drisse_wire::http::{Address, Ask, SILENCE};
 use hyper::Method;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,7 @@ pub(super) struct Running {
     pub(super) tag: Tag,
     pub(super) files: Files,
     pub(super) build: Build,
+    pub(super) sockets: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) adopted: bool,
 }
@@ -126,6 +127,8 @@ impl Running {
     async fn life(self, mut process: Process, stop: Arc<Notify>) {
         let mut was_ready = false;
         let mut stopped = false;
+        let mut silent = false;
+        let admin = Address::unix(&self.files.admin);
         let exit = loop {
             tokio::select! {
                 exit = process.ended() => break exit,
@@ -139,19 +142,25 @@ impl Running {
                     was_ready = true;
                     self.ready(identity);
                 }
+                // One that was found is asked from the start: it may hang already.
+                () = admin.fell_silent(), if (was_ready || self.adopted) && !stopped && !silent => {
+                    silent = true;
+                    process.kill();
+                }
                 () = tokio::time::sleep(GRACE), if stopped => process.kill(),
             }
         };
         // A killed process leaves its sockets.
-        for socket in [&self.files.scoring, &self.files.admin] {
-            let _ = std::fs::remove_file(socket);
-        }
+        drisse_net::remove_sockets(&self.sockets, self.tag.id.as_str());
         {
             let mut replicas = self.shared.lock();
             if stopped {
                 replicas.remove(&self.tag.id);
             } else if let Some(entry) = replicas.get_mut(&self.tag.id) {
-                let death = self.death(exit, was_ready);
+                let mut death = self.death(exit, was_ready);
+                if silent {
+                    death.reason = format!("did not answer for {} s and was killed", SILENCE.as_secs());
+                }
                 super::logs::note(&self.files.log, &death.reason);
                 tracing::warn!(service = %self.tag.service, replica = %self.tag.id, "died: {}", death.reason);
                 entry.state = ReplicaState::Dead(death);

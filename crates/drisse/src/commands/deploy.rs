@@ -160,9 +160,9 @@ async fn finish(
         Left::Done(done) => done,
         Left::Detached(code) => return Ok(code),
     };
-    let service = client.service(&name).await?;
-    let keys = client.keys(&name).await?;
-    let body = client.sample(&name).await.ok();
+    let service = place.ask(client, async |client| client.service(&name).await).await?;
+    let keys = place.ask(client, async |client| client.keys(&name).await).await?;
+    let body = place.ask(client, async |client| client.sample(&name).await).await.ok();
     let answer = match &body {
         Some(body) => {
             let answered = super::score::score(client, &service, &keys, body.clone()).await;

@@ -28,7 +28,7 @@ pub(crate) async fn run(place: &Place, arguments: &Keys, output: Output) -> Resu
             return Ok(code);
         }
     }
-    let keys = client.keys(name).await?;
+    let keys = place.ask(&client, async |client| client.keys(name).await).await?;
     let open = || Failure::new(format!("service `{name}` is open: it has no keys"));
     if arguments.header {
         let key = keys.primary_key.ok_or_else(open)?;

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
 use banner::Endpoints;
+use drisse_core::step;
 use drisse_net::{Build, Listener, Tls, bind_tcp, bind_unix};
 use drisse_scoring::{App, Config, Keys, Listeners, Server};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         _ => None,
     };
     let (listeners, endpoints) = listen(arguments, keys.is_some())?;
+    step("a server listens");
     let config = Config {
         max_wait: arguments.max_wait,
         scoring_timeout: arguments.scoring_timeout,
@@ -64,6 +66,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
                 })
             });
             let result = result.map(|models| {
+                step("a server has its models");
                 models.map(|models| match &arguments.replica {
                     // Nobody pastes from a replica's log.
                     Some(replica) => tracing::info!(replica, "ready"),
@@ -78,6 +81,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
     let loader = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
     let loader = loader.context("cannot start the loader's thread")?;
     let ended = runtime.block_on(serve(server, loading));
+    step("a server has answered everything");
     for socket in sockets {
         // Gone already when somebody cleaned up.
         let _ = std::fs::remove_file(socket);

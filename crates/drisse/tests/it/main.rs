@@ -12,3 +12,8 @@ mod serve;
 mod support;
 mod survive;
 mod workspace;
+
+/// The program under test.
+fn program() -> std::path::PathBuf {
+    env!("CARGO_BIN_EXE_drisse").into()
+}

@@ -24,7 +24,7 @@ pub(crate) fn library() -> PathBuf {
 
 /// The binary, in the repository's root, with nothing of the caller's settings.
 pub(crate) fn drisse(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_drisse"));
+    let mut command = Command::new(crate::program());
     command
         .args(arguments)
         .current_dir(root())

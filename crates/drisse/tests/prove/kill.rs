@@ -1,0 +1,182 @@
+//! Every process is killed, and stopped, at every step of every change: nothing acknowledged is lost,
+//! nothing is half there, and soon everything is as it is wanted.
+
+use crate::proof;
+use crate::scenario::{Passed, Scenario, all};
+use crate::workspace::{PATIENCE, kill};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+const PART: &str = "1. Kill matrix";
+
+/// From the command after the kill to everything as it is wanted.
+const SOON: Duration = Duration::from_secs(2);
+
+/// How long a process is stopped.
+const STOPPED: Duration = Duration::from_secs(30);
+
+/// Of a step that is passed again and again only the first times are tried: rounds of looking are alike.
+const TIMES: usize = 4;
+
+/// One run: this process dies the `nth` time it passes this step.
+#[derive(Clone, Debug)]
+struct Point {
+    scenario: &'static Scenario,
+    passed: Passed,
+    nth: usize,
+}
+
+/// Every step that scenarios pass, in the order of the first; all but the first scenario and time of each only
+/// where everything is tried.
+fn points(whole: bool) -> Vec<Point> {
+    let mut seen = BTreeSet::new();
+    let mut points = Vec::new();
+    for scenario in all() {
+        let mut times = BTreeMap::<_, usize>::new();
+        for passed in scenario.trace() {
+            let nth = times.entry(passed.clone()).and_modify(|times| *times += 1).or_insert(1);
+            let first = seen.insert(passed.clone());
+            if first || (whole && *nth <= TIMES) {
+                points.push(Point { scenario, passed, nth: *nth });
+            }
+        }
+    }
+    points
+}
+
+/// The names of all steps in the sources.
+fn written() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![crate::support::root().join("crates")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("tests") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(path).unwrap();
+                let calls = text.split("step(\"").skip(1).filter_map(|rest| rest.split('"').next());
+                names.extend(calls.map(str::to_owned));
+            }
+        }
+    }
+    names
+}
+
+/// What the runs of a matrix came to.
+#[derive(Default)]
+struct Outcome {
+    runs: AtomicUsize,
+    /// Steps at which somebody was hit: another run may pass them in another order, or less often.
+    hit: Mutex<BTreeSet<Passed>>,
+    slowest: Mutex<Duration>,
+    broken: Mutex<Vec<String>>,
+}
+
+/// Tries every point, several at a time.
+fn try_all(
+    points: &[Point],
+    at_once: usize,
+    run: impl Fn(&Point) -> Result<Option<Duration>, String> + Sync,
+) -> Outcome {
+    let outcome = Outcome::default();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some(point) = points.get(next.fetch_add(1, SeqCst)) {
+                    let name = format!(
+                        "{}: {} at `{}` #{}",
+                        point.scenario.name, point.passed.role, point.passed.step, point.nth
+                    );
+                    match run(point) {
+                        Ok(Some(took)) => {
+                            outcome.runs.fetch_add(1, SeqCst);
+                            outcome.hit.lock().unwrap().insert(point.passed.clone());
+                            let mut slowest = outcome.slowest.lock().unwrap();
+                            *slowest = took.max(*slowest);
+                            if took > SOON {
+                                outcome.broken.lock().unwrap().push(format!("{name}: took {took:.1?}"));
+                            }
+                        }
+                        Ok(None) => {}
+                        Err(why) => outcome.broken.lock().unwrap().push(format!("{name}: {why}")),
+                    }
+                }
+            });
+        }
+    });
+    outcome
+}
+
+fn report(claim: &str, points: &[Point], outcome: &Outcome) {
+    let (runs, hit) = (outcome.runs.load(SeqCst), outcome.hit.lock().unwrap());
+    let (broken, slowest) = (outcome.broken.lock().unwrap(), *outcome.slowest.lock().unwrap());
+    assert!(broken.is_empty(), "{} of {runs} runs:\n{}", broken.len(), broken.join("\n"));
+    let missed: BTreeSet<_> =
+        points.iter().map(|point| &point.passed).filter(|step| !hit.contains(step)).collect();
+    assert!(missed.is_empty(), "nobody was hit at {missed:?}");
+    let steps = hit.len();
+    let figure = format!("{runs} runs at {steps} steps, 0 broken; slowest {:.2} s", slowest.as_secs_f64());
+    proof::holds(PART, claim, figure, "0 broken, 2 s", slowest <= SOON);
+}
+
+#[test]
+fn whoever_is_killed_at_any_step_nothing_is_lost_and_nothing_is_left() {
+    let _machine = proof::among_others();
+    let points = points(proof::whole());
+    let passed: BTreeSet<_> = points.iter().map(|point| point.passed.step.clone()).collect();
+    let missing: Vec<_> = written().difference(&passed).cloned().collect();
+    assert!(missing.is_empty(), "no scenario passes these steps: {missing:?}");
+    let outcome = try_all(&points, 3, |point| {
+        let mut run = point.scenario.prepare();
+        run.arm(&point.passed, "kill", point.nth);
+        run.change();
+        let took = run.settled()?;
+        Ok(run.happened("kill").then_some(took))
+    });
+    report(
+        "whoever is killed (-9) at any step of any change, what was acknowledged is there and nothing is left over",
+        &points,
+        &outcome,
+    );
+}
+
+#[test]
+fn whoever_is_stopped_at_any_step_everything_goes_on() {
+    let _machine = proof::among_others();
+    let whole = proof::whole();
+    let mut points = points(false);
+    // Stopping takes half a minute each: the quick part tries one of each kind of process.
+    if !whole {
+        let mut roles = BTreeSet::new();
+        points.retain(|point| roles.insert(point.passed.role.clone()));
+    }
+    let outcome = try_all(&points, 16, |point| {
+        let mut run = point.scenario.prepare();
+        run.arm(&point.passed, "stop", point.nth);
+        let changing = run.begin_change();
+        let began = Instant::now();
+        let stopped = loop {
+            if let Some(stopped) = run.victim("stop") {
+                break Some(stopped);
+            }
+            if run.has_changed(&changing) || began.elapsed() > PATIENCE {
+                break None;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        };
+        let Some(stopped) = stopped else {
+            run.end_change(changing);
+            return Ok(None);
+        };
+        let hold = if whole { STOPPED } else { Duration::from_secs(3) };
+        std::thread::park_timeout(hold);
+        kill(stopped, "-CONT");
+        run.end_change(changing);
+        run.settled().map(Some)
+    });
+    report("whoever stands still (SIGSTOP) for 30 s at any step, everything goes on", &points, &outcome);
+}

@@ -1,0 +1,24 @@
+//! What Drisse promises beyond its features, proved on the real programs: each test states a fact, and
+//! writes its figure for docs/proof.md. `cargo test` runs the quick part,
+//! `cargo xtask prove` all of it.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
+
+mod kill;
+mod proof;
+mod scenario;
+
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
+#[path = "../it/load.rs"]
+mod load;
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
+#[path = "../it/support.rs"]
+mod support;
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
+#[path = "../it/workspace.rs"]
+mod workspace;
+
+/// The program under test: users' (`DRISSE_BIN`), or the one built with the tests.
+fn program() -> std::path::PathBuf {
+    std::env::var_os("DRISSE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_drisse").into(), Into::into)
+}

@@ -1,0 +1,373 @@
+//! Changes of a workspace, each as a user makes it, and what must be true after it whatever happened
+//! meanwhile.
+
+use crate::support::root;
+use crate::workspace::{PATIENCE, Ran, Workspace, ran};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+const DIGITS: &str = "examples/digits/digits.onnx";
+
+/// A change: what comes before it, itself, and what is so once it is done.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    before: &'static [&'static [&'static str]],
+    change: &'static [&'static str],
+    done: fn(&Run) -> bool,
+}
+
+/// A step that a process passes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Passed {
+    pub(crate) role: String,
+    pub(crate) step: String,
+}
+
+/// A scenario in a workspace of its own.
+pub(crate) struct Run {
+    scenario: &'static Scenario,
+    workspace: Workspace,
+    steps: PathBuf,
+    other: PathBuf,
+    /// The primary key before the change.
+    key: Option<String>,
+    /// How the change's command ended.
+    ran: Option<Ran>,
+}
+
+/// `OTHER` is a model file that differs from the digits model in its bytes alone.
+const SCENARIOS: [Scenario; 7] = [
+    Scenario {
+        name: "register",
+        before: &[],
+        change: &["models", "register", DIGITS, "--name", "m"],
+        done: |run| run.has_models(&["m:1"]),
+    },
+    Scenario {
+        name: "deploy",
+        before: &[&["up"]],
+        change: &["deploy", DIGITS, "--name", "s"],
+        done: |run| run.has_models(&["s:1"]) && run.serves(1),
+    },
+    Scenario {
+        name: "update",
+        before: &[&["deploy", DIGITS, "--name", "s"]],
+        change: &["update", "s", "OTHER"],
+        done: |run| run.has_models(&["s:1", "s:2"]) && run.serves(2),
+    },
+    Scenario {
+        name: "rollback",
+        before: &[&["deploy", DIGITS, "--name", "s"], &["update", "s", "--max-wait", "1s"]],
+        change: &["rollback", "s"],
+        done: |run| run.serves(1),
+    },
+    Scenario {
+        name: "regenerate",
+        before: &[&["deploy", DIGITS, "--name", "s"]],
+        change: &["keys", "s", "--regenerate", "primary"],
+        done: |run| run.serves(1) && run.workspace_key() != run.key,
+    },
+    Scenario {
+        name: "delete",
+        before: &[&["deploy", DIGITS, "--name", "s"]],
+        change: &["delete", "s"],
+        done: |run| run.services().is_empty() && run.has_models(&["s:1"]),
+    },
+    Scenario {
+        name: "collect garbage",
+        before: &[
+            // One that was served has a view.
+            &["deploy", DIGITS, "--name", "m"],
+            &["delete", "m"],
+            &["models", "register", "OTHER", "--name", "m"],
+        ],
+        change: &["models", "delete", "m:1"],
+        done: |run| run.has_models(&["m:2"]),
+    },
+];
+
+pub(crate) fn all() -> &'static [Scenario] {
+    static ALL: [Scenario; 7] = SCENARIOS;
+    &ALL
+}
+
+impl Scenario {
+    /// The steps that its processes pass.
+    pub(crate) fn trace(&'static self) -> Vec<Passed> {
+        let mut run = self.prepare();
+        run.change();
+        run.settled().unwrap_or_else(|why| panic!("{}: {why}", self.name));
+        let text = std::fs::read_to_string(run.steps.join("trace")).unwrap();
+        let passed = |line: &str| {
+            let (role, step) = line.split_once('\t').unwrap();
+            Passed { role: role.to_owned(), step: step.to_owned() }
+        };
+        text.lines().map(passed).collect()
+    }
+
+    /// A workspace in which the change comes next.
+    pub(crate) fn prepare(&'static self) -> Run {
+        let workspace = Workspace::new();
+        let steps = workspace.folder.path().join("steps");
+        std::fs::create_dir(&steps).unwrap();
+        let other = workspace.variant("other");
+        let mut run = Run { scenario: self, workspace, steps, other, key: None, ran: None };
+        for command in self.before {
+            let ran = run.run(command);
+            assert_eq!(ran.code, 0, "{command:?}: {ran:?}");
+        }
+        if !self.before.is_empty() {
+            run.key = run.workspace_key();
+        }
+        // The steps so far are no part of the change.
+        std::fs::write(run.steps.join("trace"), "").unwrap();
+        run
+    }
+}
+
+impl Run {
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let other = self.other.to_str().unwrap();
+        let arguments: Vec<_> =
+            arguments.iter().map(|word| if *word == "OTHER" { other } else { word }).collect();
+        let mut command = self.workspace.command(&arguments);
+        command.env("DRISSE_STEPS", &self.steps);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments))
+    }
+
+    /// Lets a process do `how` the `nth` time it passes a step.
+    pub(crate) fn arm(&self, passed: &Passed, how: &str, nth: usize) {
+        let file = self.steps.join(format!("{} {}", passed.role, passed.step));
+        std::fs::write(file, format!("{how} {nth}")).unwrap();
+    }
+
+    /// The process that did it.
+    pub(crate) fn victim(&self, how: &str) -> Option<u32> {
+        let names = std::fs::read_dir(&self.steps).unwrap().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| name.strip_prefix(&format!("{how} "))?.parse().ok()).next()
+    }
+
+    pub(crate) fn happened(&self, how: &str) -> bool {
+        self.victim(how).is_some()
+    }
+
+    /// Makes the change.
+    pub(crate) fn change(&mut self) {
+        self.ran = Some(self.run(self.scenario.change));
+    }
+
+    /// The same, without waiting.
+    pub(crate) fn begin_change(&self) -> Receiver<Ran> {
+        let mut command = self.command(self.scenario.change);
+        let (tell, told) = channel();
+        command.stdin(Stdio::null());
+        std::thread::spawn(move || tell.send(ran(command)));
+        told
+    }
+
+    pub(crate) fn end_change(&mut self, changing: Receiver<Ran>) {
+        if self.ran.is_none() {
+            self.ran = changing.recv_timeout(PATIENCE).ok();
+        }
+    }
+
+    /// Whether the command has ended.
+    pub(crate) fn has_changed(&mut self, changing: &Receiver<Ran>) -> bool {
+        if self.ran.is_none() {
+            self.ran = changing.try_recv().ok();
+        }
+        self.ran.is_some()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        self.workspace.json(arguments)
+    }
+
+    fn services(&self) -> Vec<Value> {
+        self.json(&["services"])["items"].as_array().unwrap().clone()
+    }
+
+    fn models(&self) -> Vec<Value> {
+        self.json(&["models"])["items"].as_array().unwrap().clone()
+    }
+
+    fn has_models(&self, wanted: &[&str]) -> bool {
+        let mut there: Vec<_> = self.models().iter().map(full_name).collect();
+        there.sort();
+        there == wanted
+    }
+
+    fn workspace_key(&self) -> Option<String> {
+        let ran = self.workspace.run(&["--output", "json", "keys", "s"]);
+        (ran.code == 0).then(|| ran.json()["primary_key"].as_str().unwrap().to_owned())
+    }
+
+    /// Whether the service has this revision, and answers to its key and to no other.
+    fn serves(&self, revision: u64) -> bool {
+        let services = self.services();
+        let [service] = &services[..] else { return false };
+        service["revision"] == revision && service["state"] == "Ready" && self.answers(service)
+    }
+
+    fn answers(&self, service: &Value) -> bool {
+        let uri = service["scoring_uri"].as_str().unwrap();
+        let body = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
+        let status =
+            |key: &str| crate::load::Request::new(uri, Some(key), &body).send().map_or(0, |answer| answer.0);
+        let Some(key) = self.workspace_key() else { return false };
+        let old = self.key.as_ref().filter(|old| **old != key);
+        status(&key) == 200 && status("wrong") == 401 && old.is_none_or(|old| status(old) == 401)
+    }
+
+    /// How long it took, from the next command on, until everything was as it is wanted; or what is not.
+    pub(crate) fn settled(&self) -> Result<Duration, String> {
+        let began = Instant::now();
+        let ran = self.workspace.run(&["services"]);
+        if ran.code != 0 {
+            return Err(format!("the next command fails: {ran:?}"));
+        }
+        let mut wrong = self.wrong();
+        while let Some(why) = wrong {
+            if began.elapsed() > PATIENCE / 4 {
+                return Err(why);
+            }
+            std::thread::yield_now();
+            wrong = self.wrong();
+        }
+        let took = began.elapsed();
+        self.kept()?;
+        Ok(took)
+    }
+
+    /// What is not as it is wanted yet.
+    fn wrong(&self) -> Option<String> {
+        let operations = self.json(&["operations"]);
+        if let Some(running) =
+            operations["items"].as_array()?.iter().find(|operation| operation["state"] == "Running")
+        {
+            return Some(format!("still running: {running}"));
+        }
+        for service in self.services() {
+            if service["state"] != "Ready" || !self.answers(&service) {
+                return Some(format!("does not serve: {service}"));
+            }
+        }
+        self.left_over()
+    }
+
+    /// Processes, sockets, files and blobs that nothing needs.
+    fn left_over(&self) -> Option<String> {
+        let services = self.services();
+        let processes = self.workspace.processes();
+        if processes.len() != 1 + services.len() {
+            return Some(format!("processes: {processes:?}"));
+        }
+        let ids: BTreeSet<_> = processes.iter().filter_map(|(_, line)| id(line)).collect();
+        let admin = processes[0].1.split(' ').skip_while(|word| *word != "--admin").nth(1)?;
+        let sockets = Path::new(admin.trim_start_matches("unix:")).parent().map(names).unwrap_or_default();
+        let strange = |name: &&String| {
+            *name != "control"
+                && name.rsplit_once('.').is_none_or(|(id, end)| !ids.contains(id) || end.len() != 1)
+        };
+        if let Some(socket) = sockets.iter().find(strange) {
+            return Some(format!("socket {socket} is left"));
+        }
+        let root = &self.workspace.root;
+        let known: BTreeSet<_> = services.iter().filter_map(|service| service["name"].as_str()).collect();
+        let routes = names(&root.join("routes"));
+        if let Some(file) =
+            routes.iter().find(|name| !name.strip_suffix(".json").is_some_and(|name| known.contains(name)))
+        {
+            return Some(format!("routes/{file} is left"));
+        }
+        for service in names(&root.join("services")) {
+            let files = names(&root.join("services").join(&service));
+            let strange = files.iter().any(|name| name != "keys" && name != "logs");
+            if !known.contains(&*service) || strange {
+                return Some(format!("services/{service} is left, with {files:?}"));
+            }
+        }
+        self.left_in_store()
+    }
+
+    fn left_in_store(&self) -> Option<String> {
+        let store = self.workspace.root.join("store");
+        let blobs = store.join("blobs/sha256");
+        let (mut live, mut digests) = (BTreeSet::new(), BTreeSet::new());
+        for model in self.models() {
+            let hex = |digest: &Value| digest.as_str().unwrap().trim_start_matches("sha256:").to_owned();
+            digests.insert(hex(&model["digest"]));
+            let package = hex(&model["manifest_digest"]);
+            let Ok(manifest) = std::fs::read(blobs.join(&package)) else {
+                return Some(format!("no manifest of {model}"));
+            };
+            let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+            live.insert(package);
+            live.insert(hex(&manifest["config"]["digest"]));
+            live.extend(manifest["layers"].as_array().unwrap().iter().map(|layer| hex(&layer["digest"])));
+        }
+        let there: BTreeSet<_> = names(&blobs).into_iter().collect();
+        if there != live {
+            return Some(format!(
+                "blobs: too many {:?}, missing {:?}",
+                there.difference(&live),
+                live.difference(&there)
+            ));
+        }
+        let left = names(&store.join("ingest"));
+        if !left.is_empty() {
+            return Some(format!("ingest: {left:?}"));
+        }
+        names(&store.join("views"))
+            .iter()
+            .find(|view| !digests.contains(*view))
+            .map(|view| format!("view {view} is left"))
+    }
+
+    /// What was acknowledged is there, and every byte is whole.
+    fn kept(&self) -> Result<(), String> {
+        let verified = self.workspace.run(&["models", "verify"]);
+        if verified.code != 0 {
+            return Err(format!("{verified:?}"));
+        }
+        let Some(ran) = &self.ran else { return Err("the command never ended".to_owned()) };
+        let done = (self.scenario.done)(self);
+        // Killed itself, it may have been before it had asked for anything.
+        let began =
+            std::fs::read_to_string(self.steps.join("trace")).unwrap().contains("an operation has begun");
+        match ran.code {
+            0 if !done => Err(format!("acknowledged, and not there: {ran:?}")),
+            -1 if began && !done => Err("begun, and not seen through".to_owned()),
+            0 | -1 => Ok(()),
+            // The connection broke as it was asked for, and it says that it may have begun.
+            2 if ran.stderr.contains("may have begun") => Ok(()),
+            _ => Err(format!("the command failed: {ran:?}")),
+        }
+    }
+}
+
+/// A model as commands name it.
+fn full_name(model: &Value) -> String {
+    format!("{}:{}", model["name"].as_str().unwrap(), model["version"])
+}
+
+/// What names a daemon's sockets: the end of its `--replica` or `--gateway`.
+fn id(line: &str) -> Option<String> {
+    let mut words = line.split(' ').skip_while(|word| !matches!(*word, "--replica" | "--gateway"));
+    words.nth(1)?.rsplit('/').next().map(str::to_owned)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
