@@ -216,6 +216,7 @@ impl Control {
             let limits = Limits {
                 max_connections: 256,
                 header_timeout: Duration::from_secs(30),
+                write_timeout: Duration::from_secs(30),
                 max_head: 16 << 10,
                 drain_timeout: Duration::from_secs(1),
                 threads: 1,

@@ -15,6 +15,7 @@ mod model;
 mod plan;
 mod replica;
 mod replica_set;
+mod service_time;
 mod signature;
 mod steps;
 mod target;
@@ -30,6 +31,7 @@ pub use model::{InvalidName, ModelName, ServiceName};
 pub use plan::{Plan, Routed, Step, failure, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};
 pub use replica_set::{Place, ReplicaSet};
+pub use service_time::ServiceTime;
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
 pub use steps::{step, watch_steps};
 pub use target::{

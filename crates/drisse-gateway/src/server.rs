@@ -69,11 +69,14 @@ impl Gateway {
             table: Arc::clone(&table),
             draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
-            held: AtomicU64::new(0),
+            holding: Default::default(),
+            room: Default::default(),
         });
         let limits = Limits {
-            max_connections: 10_000,
+            // An idle one takes about 8 KiB.
+            max_connections: 16_384,
             header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             max_head: 32 << 10,
             drain_timeout: config.drain_timeout,
             threads: config.threads,

@@ -1,10 +1,11 @@
 //! One connection from its first byte to its last: TLS, HTTP/1.1 or HTTP/2, time limits, drain.
 
+use crate::answers::{Answers, Watched};
 use crate::tls::Tls;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
@@ -17,9 +18,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutWriter;
 
 /// Requests one HTTP/2 connection may have under way.
 const MAX_STREAMS: u32 = 256;
+
+/// Where three quarters of the connections are taken, one that has said nothing for this long makes room.
+const CROWDED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of a body HTTP/2 lets a client send before it is read.
 const WINDOW: u32 = 1 << 20;
@@ -34,7 +39,7 @@ pub(crate) enum Stream {
 /// What answers requests. One per core; a clone per request.
 pub trait Handler: Clone + Send + 'static {
     /// The body of its answers.
-    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + Unpin + 'static;
 
     /// Answers one request. Dropped when its client leaves.
     fn handle(self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
@@ -48,6 +53,8 @@ pub struct Limits {
     /// A connection that has sent no whole request head by then is closed; also how long a
     /// kept-alive connection may be idle.
     pub header_timeout: Duration,
+    /// A client that takes nothing of its answer for this long is cut off.
+    pub write_timeout: Duration,
     /// Bytes of a request's head.
     pub max_head: usize,
     /// How long requests under way may take after the server was told to stop.
@@ -154,19 +161,35 @@ impl Connections {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let spoke = Arc::new(AtomicBool::new(false));
+        let answers = Answers::default();
+        let patience = self.limits.write_timeout;
         let service = {
-            let spoke = Arc::clone(&spoke);
+            let (spoke, answers) = (Arc::clone(&spoke), answers.clone());
             service_fn(move |request: Request<Incoming>| {
                 spoke.store(true, Relaxed);
-                let handler = handler.clone();
-                async move { Ok::<_, Infallible>(handler.handle(request).await) }
+                let (handler, answers) = (handler.clone(), answers.clone());
+                let http2 = request.version() == Version::HTTP_2;
+                async move {
+                    let response: Response<H::Body> = handler.handle(request).await;
+                    Ok::<_, Infallible>(response.map(|body| match http2 {
+                        true => answers.watch(body, patience),
+                        false => Watched::unwatched(body),
+                    }))
+                }
             })
         };
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(patience));
+        let stream = TokioIo::new(Box::pin(stream));
+        let mut connection = pin!(self.http.serve_connection(stream, service));
         // hyper times a request's head only once it knows the HTTP version: a client that never
         // says enough for that is closed here.
-        let mut silence = pin!(tokio::time::sleep(self.limits.header_timeout));
+        let crowded = self.limits.max_connections as i64 / 4 * 3;
+        let mut silence = pin!(tokio::time::sleep(CROWDED_TIMEOUT.min(self.limits.header_timeout)));
         let mut timed = true;
+        let began = tokio::time::Instant::now();
+        let mut looks = tokio::time::interval(patience);
+        looks.reset();
         loop {
             tokio::select! {
                 biased;
@@ -177,10 +200,19 @@ impl Connections {
                     return;
                 }
                 () = silence.as_mut(), if timed => {
-                    if !spoke.load(Relaxed) {
+                    let whole = began + self.limits.header_timeout;
+                    let over = tokio::time::Instant::now() >= whole || self.open.get() > crowded;
+                    timed = !spoke.load(Relaxed);
+                    if timed && over {
                         return;
                     }
-                    timed = false;
+                    silence.as_mut().reset(whole.min(tokio::time::Instant::now() + CROWDED_TIMEOUT));
+                }
+                _ = looks.tick() => {
+                    if answers.are_late() {
+                        tracing::debug!("a client took its answer too slowly");
+                        return;
+                    }
                 }
                 _ = self.stop.wait_for(|stop| *stop) => break,
             }

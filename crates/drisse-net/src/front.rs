@@ -2,6 +2,7 @@
 
 use crate::connection::{Connections, Handler, Limits, Stream};
 use crate::listen::{Listener, Listening};
+use crate::process::open_files;
 use crate::tls::Tls;
 use prometheus_client::metrics::gauge::Gauge;
 use std::future::Future;
@@ -12,6 +13,9 @@ use tokio::task::JoinSet;
 
 /// Accepting failed for want of descriptors, most likely: trying again at once would spin.
 pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Files kept for what is no connection: models, logs, probes, connections to replicas.
+const RESERVED_FILES: usize = 256;
 
 /// How long a server that stops waits for its clients to close their connections themselves.
 const LAME_DUCK: Duration = Duration::from_millis(250);
@@ -47,7 +51,11 @@ impl Front {
         let (stopping, stopped) = watch::channel(false);
         let listeners = self.listeners.into_iter().map(Listening::new).collect::<Result<Vec<_>, _>>()?;
         let open = self.open.clone();
-        let connections = Connections::new(self.limits, self.tls, self.open, stopped);
+        let mut limits = self.limits;
+        // Connections beyond what may be open are closed, not left waiting: others need files too.
+        limits.max_connections =
+            limits.max_connections.min(open_files().saturating_sub(RESERVED_FILES).max(1));
+        let connections = Connections::new(limits, self.tls, self.open, stopped);
         let (reactors, ended) = start_reactors(&connections, make)?;
         let dealt = Arc::new(Mutex::new(reactors));
         let mut acceptors = JoinSet::new();

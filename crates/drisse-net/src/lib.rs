@@ -2,6 +2,7 @@
 //! core, connections with limits, TLS that reloads, keys held as digests, processes that outlive who started them.
 #![warn(missing_docs)]
 
+mod answers;
 mod connection;
 mod few;
 mod front;

@@ -9,6 +9,7 @@ use crate::workers::Workers;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Inputs, Result};
+use prometheus_client::metrics::gauge::Gauge;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::sync::Arc;
@@ -27,10 +28,20 @@ pub struct App {
     requests: AtomicU64,
 }
 
-/// Bytes of a body that count against [`Config::max_held`] until dropped.
-pub(crate) struct Held<'a> {
-    app: &'a App,
+/// Bytes that count against [`Config::max_held`] until dropped.
+pub(crate) struct Held {
+    all: Gauge,
     bytes: usize,
+    max: i64,
+}
+
+/// An answer that counts against [`Config::max_held`] until its last byte is gone.
+struct HeldAnswer(Bytes, #[expect(dead_code, reason = "its drop gives the memory back")] Held);
+
+impl AsRef<[u8]> for HeldAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl App {
@@ -122,10 +133,21 @@ impl App {
     }
 
     /// Counts `bytes` as held, or refuses.
-    pub(crate) fn hold(&self, bytes: usize) -> Result<Held<'_>> {
-        let mut held = Held { app: self, bytes: 0 };
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Held> {
+        let max = i64::try_from(self.config.max_held).unwrap_or(i64::MAX);
+        let mut held = Held { all: self.metrics.held_bytes.clone(), bytes: 0, max };
         held.grow(bytes)?;
         Ok(held)
+    }
+
+    /// Counts an answer as held until its client has taken it, or refuses. Small ones are not worth it.
+    pub(crate) fn hold_answer(&self, answer: Bytes) -> Result<Bytes> {
+        const SMALL: usize = 64 << 10;
+        if answer.len() <= SMALL {
+            return Ok(answer);
+        }
+        let held = self.hold(answer.len())?;
+        Ok(Bytes::from_owner(HeldAnswer(answer, held)))
     }
 
     /// A request's id, when its client gave none.
@@ -138,21 +160,32 @@ impl App {
     }
 }
 
-impl Held<'_> {
+impl Held {
+    /// Counts what is still to come: a quarter of the memory stays free for what is there already.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
+        let max = self.max;
+        self.max = max / 4 * 3;
+        let grown = if bytes > 0 { self.grow(bytes) } else { Ok(()) };
+        self.max = max;
+        grown
+    }
+
+    /// Counts more. Whoever is alone may be as large as any limit of its own allows.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
-        let before = self.app.metrics.held_bytes.inc_by(bytes as i64);
+        let before = self.all.inc_by(bytes as i64);
+        let others = before - self.bytes as i64;
         self.bytes += bytes;
-        if before.saturating_add(bytes as i64) <= self.app.config.max_held as i64 {
+        if others == 0 || before.saturating_add(bytes as i64) <= self.max {
             return Ok(());
         }
-        let message = "the bodies of the requests under way fill the memory set aside for them";
+        let message = "the bodies and answers of the requests under way fill the memory set aside for them";
         Err(Error::new(ErrorKind::Overloaded, message))
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.app.metrics.held_bytes.dec_by(self.bytes as i64);
+        self.all.dec_by(self.bytes as i64);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// A body must have arrived by then.
     pub body_timeout: Duration,
+    /// A client that takes nothing of its answer for this long is cut off.
+    pub write_timeout: Duration,
     /// Bytes of a request's head.
     pub max_head: usize,
     /// How long requests under way may take after the server was told to stop.
@@ -42,9 +44,11 @@ impl Default for Config {
             max_body: 100 << 20,
             max_held: 512 << 20,
             max_queue: 1000,
-            max_connections: 10_000,
+            // An idle one takes about 8 KiB.
+            max_connections: 16_384,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             max_head: 32 << 10,
             // Kubernetes kills after 30 s.
             drain_timeout: Duration::from_secs(25),

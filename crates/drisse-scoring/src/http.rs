@@ -11,6 +11,7 @@ mod v2;
 
 use crate::app::App;
 use crate::model::Model;
+use crate::score::admit;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::Handler;
@@ -45,7 +46,7 @@ async fn handle(app: &App, request: Request<Incoming>) -> reply::Response {
     let shape = if path.starts_with("/v2") { ErrorShape::Error } else { ErrorShape::Message };
     let mut model = None;
     let result = match Route::of(&head.method, path) {
-        Ok(route) => answer(app, route, &head, body, started, &mut model).await,
+        Ok(route) => answer(app, route, &head, body, started, &mut model).await.and_then(|r| r.held(app)),
         Err(error) => Err(error),
     };
     let status = match &result {
@@ -114,6 +115,8 @@ async fn answer(
             let deadline = deadline(app, head, started)?;
             acceptable(head)?;
             let read = body::read(app, body, deadline).await?;
+            // Before it is decoded: a refusal costs as little as it can.
+            admit(app, &model, deadline)?;
             match route {
                 Route::Score(_) => azure::score(app, &model, read, deadline).await,
                 _ => v2::infer(app, &model, read, deadline).await,

@@ -2,10 +2,10 @@
 
 use crate::metrics::ModelMetrics;
 use crate::workers::LaneId;
-use drisse_core::{Error, ErrorKind, ModelName, Result, Scorer, ScorerLimits, Signature};
+use drisse_core::{Error, ErrorKind, ModelName, Result, Scorer, ScorerLimits, ServiceTime, Signature};
 use drisse_wire::v2::AnswerParts;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A run at most this long may happen on the connection's own thread: a hop to a worker
@@ -56,8 +56,8 @@ pub(crate) struct Model {
 /// What runs have shown. Races between threads lose an update, not more.
 #[derive(Debug, Default)]
 struct Learned {
-    /// Nanoseconds a run takes: an average that forgets.
-    service_time: AtomicU64,
+    /// How long a run takes.
+    service_time: ServiceTime,
     /// Inputs of at most this many bytes run inline.
     inline_bytes: AtomicUsize,
     strikes: AtomicU32,
@@ -92,9 +92,9 @@ impl Model {
         Err(Error::new(ErrorKind::NotFound, message))
     }
 
-    /// How long a run takes on average; zero before the first.
-    pub(crate) fn service_time(&self) -> Duration {
-        Duration::from_nanos(self.learned.service_time.load(Relaxed))
+    /// How long a run takes.
+    pub(crate) fn service_time(&self) -> &ServiceTime {
+        &self.learned.service_time
     }
 
     /// Requests at once that still make it faster: those that run, and those on their way there and back
@@ -107,7 +107,7 @@ impl Model {
         if !self.limits.steady {
             return self.limits.concurrency;
         }
-        let run = self.service_time().as_secs_f64().max(1e-6);
+        let run = self.service_time().mean().as_secs_f64().max(1e-6);
         ((self.limits.concurrency as f64) * (1.0 + ROUND_TRIP / run)).ceil().min(MOST) as usize
     }
 
@@ -118,11 +118,7 @@ impl Model {
 
     /// Learns from a run of `took` on inputs of `bytes`.
     pub(crate) fn learn(&self, took: Duration, bytes: usize, inline: bool) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let before = self.learned.service_time.load(Relaxed);
-        // 1/8 of the new: about the last twenty runs count.
-        let after = if before == 0 { nanos } else { before - before / 8 + nanos / 8 };
-        self.learned.service_time.store(after.max(1), Relaxed);
+        self.learned.service_time.learn(took);
         let strikes = self.learned.strikes.load(Relaxed);
         match inline {
             // No preemption takes this long: the model is not what it seemed.

@@ -31,8 +31,7 @@ where
     if model.runs_inline(bytes) {
         return run(model, request, bytes, &Cancel::never(), true);
     }
-    admit(app, model, request.deadline)?;
-
+    let reckoned = admit(app, model, request.deadline)? + model.service_time().mean();
     let deadline = request.deadline;
     let cancel = Cancel::new();
     let (answer, answered) = oneshot::channel();
@@ -47,17 +46,34 @@ where
             let _ = answer.send(run(&model, request, bytes, &cancel, false));
         })
     };
-    let ticket = app.workers.push(model.lane, app.config.max_queue, deadline, &cancel, work);
+    // One whose turn comes too late to end in time is dropped: its run would only keep others waiting.
+    let start_by = deadline.checked_sub(model.service_time().mean()).unwrap_or(deadline);
+    let ticket = app.workers.push(model.lane, app.config.max_queue, start_by, &cancel, work);
     let Some(_ticket) = ticket else { return Err(overloaded(model, app.config.max_queue, Duration::ZERO)) };
     let _waiting = model.metrics.waiting();
-    let mut answered = answered;
+    let result = answer_in_time(app, model, queued_at, deadline, &started, answered).await;
+    // One that never had its turn would have needed its run yet.
+    let missing = if started.load(SeqCst) { Duration::ZERO } else { model.service_time().mean() };
+    model.service_time().learn_surplus(reckoned, queued_at.elapsed() + missing);
+    result
+}
+
+/// Waits for a worker's answer, for as long as that makes sense.
+async fn answer_in_time<S>(
+    app: &App,
+    model: &Model,
+    queued_at: Instant,
+    deadline: Instant,
+    started: &AtomicBool,
+    mut answered: oneshot::Receiver<Result<S>>,
+) -> Result<S> {
     // Admission estimates; runs that are longer than usual must not make those behind them wait for ever.
     let patience = queued_at + app.config.max_wait;
     if patience < deadline {
         match tokio::time::timeout_at(patience.into(), &mut answered).await {
             Ok(Ok(result)) => return result,
             Err(_) if !started.load(SeqCst) => {
-                return Err(overloaded(model, app.workers.waiting(model.lane).0, app.config.max_wait));
+                return Err(overloaded(model, app.workers.waiting(model.lane), app.config.max_wait));
             }
             Ok(Err(_)) | Err(_) => {}
         }
@@ -69,16 +85,16 @@ where
     }
 }
 
-/// Refuses at once what could not start in time.
-fn admit(app: &App, model: &Model, deadline: Instant) -> Result<()> {
-    let (queued, busy) = app.workers.waiting(model.lane);
-    if !busy {
-        return Ok(());
+/// Refuses at once what would wait for too long, or would likely not be answered in time if it waited. How long
+/// it will wait for its turn.
+pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Duration> {
+    let time = model.service_time();
+    let Some(wait) = app.workers.wait(model.lane, time.mean()) else { return Ok(Duration::ZERO) };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if wait > app.config.max_wait || wait + time.mean() + time.surplus() > left {
+        return Err(overloaded(model, app.workers.waiting(model.lane), wait));
     }
-    let lanes = u32::try_from(model.limits.concurrency.min(app.config.threads).max(1)).unwrap_or(1);
-    let wait = model.service_time().saturating_mul(u32::try_from(queued).unwrap_or(u32::MAX)) / lanes;
-    let patience = app.config.max_wait.min(deadline.saturating_duration_since(Instant::now()));
-    if wait > patience { Err(overloaded(model, queued, wait)) } else { Ok(()) }
+    Ok(wait)
 }
 
 fn overloaded(model: &Model, queued: usize, wait: Duration) -> Error {

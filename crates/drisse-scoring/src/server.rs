@@ -51,6 +51,7 @@ impl Server {
         let limits = Limits {
             max_connections: config.max_connections,
             header_timeout: config.header_timeout,
+            write_timeout: config.write_timeout,
             max_head: config.max_head,
             drain_timeout: config.drain_timeout,
             threads: config.threads,

@@ -5,7 +5,7 @@ use drisse_core::Cancel;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A piece of work. Dropped without being called when its deadline passed or nobody waits for it.
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
@@ -23,7 +23,8 @@ struct Job {
 
 struct Lane {
     jobs: VecDeque<Job>,
-    running: usize,
+    /// When each run under way began.
+    running: Vec<Instant>,
     concurrency: usize,
     /// Whether the lane stands in `State::turns`.
     queued: bool,
@@ -74,15 +75,27 @@ impl Workers {
         let mut state = self.shared.lock();
         state.next += 1;
         let id = LaneId(state.next);
-        let lane = Lane { jobs: VecDeque::new(), running: 0, concurrency: concurrency.max(1), queued: false };
+        let concurrency = concurrency.clamp(1, self.threads.len());
+        let lane = Lane { jobs: VecDeque::new(), running: vec![], concurrency, queued: false };
         state.lanes.insert(id, lane);
         id
     }
 
-    /// How many jobs wait in a lane, and whether all its turns are taken.
-    pub(crate) fn waiting(&self, lane: LaneId) -> (usize, bool) {
+    /// How many jobs wait in a lane.
+    pub(crate) fn waiting(&self, lane: LaneId) -> usize {
+        self.shared.lock().lanes.get(&lane).map_or(0, |lane| lane.jobs.len())
+    }
+
+    /// When one more job would begin, if each run takes `run`; none where it would at once.
+    pub(crate) fn wait(&self, lane: LaneId, run: Duration) -> Option<Duration> {
         let state = self.shared.lock();
-        state.lanes.get(&lane).map_or((0, false), |lane| (lane.jobs.len(), lane.running >= lane.concurrency))
+        let lane = state.lanes.get(&lane).filter(|lane| lane.running.len() >= lane.concurrency)?;
+        let mut left: Vec<_> = lane.running.iter().map(|began| run.saturating_sub(began.elapsed())).collect();
+        left.sort();
+        // Those before it take the turns as they come free, then whole rounds of runs.
+        let ahead = lane.jobs.len();
+        let rounds = u32::try_from(ahead / left.len()).unwrap_or(u32::MAX);
+        Some(run.saturating_mul(rounds) + left[ahead % left.len()])
     }
 
     /// Puts work at the end of a lane; `None` when `max` jobs wait there already.
@@ -143,7 +156,7 @@ impl Drop for Ticket {
 impl State {
     fn take_turn(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if !lane.queued && !lane.jobs.is_empty() && lane.running < lane.concurrency {
+        if !lane.queued && !lane.jobs.is_empty() && lane.running.len() < lane.concurrency {
             lane.queued = true;
             self.turns.push_back(id);
         }
@@ -168,7 +181,8 @@ impl Shared {
             let Some(lane) = state.lanes.get_mut(&id) else { continue };
             lane.queued = false;
             let Some(job) = lane.jobs.pop_front() else { continue };
-            lane.running += 1;
+            let began = Instant::now();
+            lane.running.push(began);
             state.take_turn(id);
             let more = !state.turns.is_empty();
             drop(state);
@@ -181,8 +195,10 @@ impl Shared {
                 (job.work)();
             }
             state = self.lock();
-            if let Some(lane) = state.lanes.get_mut(&id) {
-                lane.running -= 1;
+            if let Some(lane) = state.lanes.get_mut(&id)
+                && let Some(place) = lane.running.iter().position(|other| *other == began)
+            {
+                lane.running.swap_remove(place);
             }
             state.take_turn(id);
         }
@@ -193,7 +209,6 @@ impl Shared {
 mod tests {
     use super::*;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)
@@ -235,9 +250,13 @@ mod tests {
             workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| panic!("nobody waits for it")));
         assert!(waiting.is_some());
         assert!(workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| ())).is_none());
-        assert_eq!(workers.waiting(lane), (1, true));
+        assert_eq!(workers.waiting(lane), 1);
+        let hour = Duration::from_secs(3600);
+        // What is left of the one that runs, and the one that waits.
+        assert!(workers.wait(lane, hour).is_some_and(|wait| wait > hour && wait < 2 * hour));
         drop(waiting);
-        assert_eq!(workers.waiting(lane).0, 0);
+        assert_eq!(workers.waiting(lane), 0);
+        assert!(workers.wait(lane, hour).is_some_and(|wait| wait < hour));
         go.send(()).unwrap();
         drop(workers);
         drop(blocking);

@@ -10,7 +10,7 @@ use drisse_wire::score::{AnswerSink, decode};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) async fn score(app: &App, model: &Arc<Model>, body: Read<'_>, deadline: Instant) -> Result<Reply> {
+pub(super) async fn score(app: &App, model: &Arc<Model>, body: Read, deadline: Instant) -> Result<Reply> {
     let inputs = decode(&body.bytes, &model.signature)?;
     let outputs = (0..model.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&model.signature));

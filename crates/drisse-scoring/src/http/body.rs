@@ -8,21 +8,27 @@ use hyper::body::{Body, Incoming};
 use std::time::Instant;
 use tokio::time::timeout_at;
 
+/// A body that announces more than this has its memory set aside when it begins.
+const LARGE: usize = 1 << 20;
+
 /// A whole body, and its place in the server's memory.
-pub(crate) struct Read<'a> {
+pub(crate) struct Read {
     pub(crate) bytes: Bytes,
-    _held: Held<'a>,
+    _held: Held,
 }
 
 /// Reads `body` within `deadline` and the server's own limits.
-pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Result<Read<'_>> {
+pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Result<Read> {
     let limit = app.config.max_body;
     let announced = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(too_large(limit));
     }
-    // What is announced is held from the start, so that no later frame is refused half way.
-    let mut held = app.hold(announced)?;
+    // What a large body announces is held from the start, so that no later frame is refused half way; of small
+    // ones only what has come: many that never come hold nothing.
+    let mut held = app.hold(0)?;
+    let held_before = if announced > LARGE { announced } else { 0 };
+    held.reserve(held_before)?;
     let until = deadline.min(Instant::now() + app.config.body_timeout);
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
@@ -38,7 +44,7 @@ pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Re
         if so_far > limit {
             return Err(too_large(limit));
         }
-        if so_far > announced {
+        if so_far > held_before {
             held.grow(data.len())?;
         }
         match &first {

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use bytes::Bytes;
-use drisse_core::{Error, ErrorKind};
+use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::ErrorShape;
 use http_body_util::Full;
 use hyper::StatusCode;
@@ -42,6 +42,11 @@ impl Reply {
     /// The same with another media type.
     pub(crate) fn of_type(self, content_type: &'static str) -> Self {
         Self { content_type: Some(HeaderValue::from_static(content_type)), ..self }
+    }
+
+    /// The same, its body counted as held until it is gone.
+    pub(crate) fn held(self, app: &App) -> Result<Self> {
+        Ok(Self { body: app.hold_answer(self.body)?, ..self })
     }
 
     pub(crate) fn into_response(self) -> Response {

@@ -10,7 +10,7 @@ use drisse_wire::v2::{AnswerSink, decode};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) async fn infer(app: &App, model: &Arc<Model>, body: Read<'_>, deadline: Instant) -> Result<Reply> {
+pub(super) async fn infer(app: &App, model: &Arc<Model>, body: Read, deadline: Instant) -> Result<Reply> {
     let request = decode(&body.bytes, &model.signature)?;
     let sink = AnswerSink::new(Arc::clone(&model.parts), request.id.as_deref());
     let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };

@@ -20,7 +20,7 @@ fn slow(latency: Duration, config: Config) -> Setup {
 
 #[test]
 fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
-    let config = Config { max_wait: Duration::from_millis(1500), ..Config::default() };
+    let config = Config { max_wait: Duration::from_millis(2500), ..Config::default() };
     let server = slow(Duration::from_secs(1), config).start();
     assert_eq!(server.post("/score", BODY).status, 200, "the first shows how long a run takes");
     let mut clients = [server.connect(), server.connect(), server.connect()];
