@@ -10,6 +10,7 @@
 
 mod admin;
 mod answer;
+mod group;
 mod metrics;
 mod path;
 mod pool;
@@ -18,6 +19,7 @@ mod replica;
 mod server;
 mod service;
 mod table;
+mod upload;
 
 pub use server::{Config, Gateway, GatewayError};
 pub use table::{Table, TableError};

@@ -1,9 +1,7 @@
 //! Connections to one replica, kept per core: the last one used is the first used again.
 
 use crate::replica::Place;
-use bytes::Bytes;
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use crate::upload::Upload;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::sync::{Mutex, PoisonError};
@@ -13,13 +11,10 @@ use tokio::net::{TcpStream, UnixStream};
 /// A replica closes a connection that is idle for 60 s: one of half that age is surely open.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// What is sent upstream: a small body whole, a large one as it comes.
-pub(crate) type Body = Either<Full<Bytes>, Incoming>;
-
 /// A connection to a replica.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) sender: SendRequest<Body>,
+    pub(crate) sender: SendRequest<Upload>,
     /// Whether it has carried a request before: then its end may only have gone unnoticed.
     pub(crate) used: bool,
 }

@@ -1,18 +1,19 @@
 //! What happens to a request: find its service, check its key, wait for a place, send it, hand the
 //! answer on as it comes.
 
-use crate::answer::{AnswerBody, Streamed, own, refusal};
+use crate::answer::{AnswerBody, Room, Source, own, refusal};
+use crate::group::{Patience, Slot};
 use crate::path::{self, Own, Route};
-use crate::pool::{Body, Upstream};
+use crate::pool::Upstream;
 use crate::replica::Replica;
-use crate::service::{NoSlot, Service, Slot};
+use crate::service::{NoSlot, Service};
 use crate::table::Table;
+use crate::upload::{Holding, Upload, malformed};
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind};
 use drisse_net::Handler;
 use drisse_wire::documents;
-use http_body_util::{BodyExt, Either, Full};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
@@ -23,18 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// A body of at most this many bytes is read before its request takes a place at a replica, so that a
-/// slow client holds none, and can be sent again …
-const SMALL: u64 = 1 << 20;
-
-/// … as long as all of them together are at most this; further ones stream.
-const MAX_HELD: u64 = 256 << 20;
-
 /// The replica's own 504 says more than the gateway's: it gets this much longer to say it.
 const GRACE: Duration = Duration::from_millis(250);
-
-/// A small body has arrived by then.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between tries while a replica that died is still in the routes.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -49,24 +40,10 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     pub(crate) nonce: String,
     pub(crate) requests: AtomicU64,
-    /// Bytes of bodies that are read before they are sent.
-    pub(crate) held: AtomicU64,
-}
-
-/// Bytes that count against [`MAX_HELD`] until dropped.
-struct Held<'a>(&'a AtomicU64, u64);
-
-impl<'a> Held<'a> {
-    fn take(held: &'a AtomicU64, bytes: u64) -> Option<Self> {
-        let taken = Self(held, bytes);
-        (held.fetch_add(bytes, Relaxed) + bytes <= MAX_HELD).then_some(taken)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Relaxed);
-    }
+    /// What is held of requests' bodies …
+    pub(crate) holding: Holding,
+    /// … and of answers.
+    pub(crate) room: Room,
 }
 
 /// One core's handler.
@@ -171,9 +148,7 @@ impl Proxy {
         let wanted = wanted_timeout(&head.headers);
         let longest = Duration::from_millis(service.document.scoring_timeout_ms);
         let deadline = started + wanted.unwrap_or(longest).min(longest);
-        let held = body.size_hint().exact().filter(|&length| length <= SMALL);
-        let held = held.and_then(|length| Held::take(&self.shared.held, length));
-        let body = if held.is_some() { small(body, deadline).await? } else { Either::Right(body) };
+        let body = Upload::read(body, &self.shared.holding, deadline).await?;
         prepare(&mut head, &self.shared);
         let waited = Waited { since: started, timed: wanted.is_some(), open };
         let sent = self.send(service, head, body, deadline, waited);
@@ -188,17 +163,18 @@ impl Proxy {
         &self,
         service: &Arc<Service>,
         mut head: Parts,
-        mut body: Body,
+        mut body: Upload,
         deadline: Instant,
         waited: Waited,
     ) -> Result<Response<AnswerBody>, Trouble> {
         let until = deadline.min(waited.since + service.max_wait());
+        let patience = Patience { until, deadline };
         let mut service = Arc::clone(service);
         let mut failed = Vec::new();
         loop {
             let slot = match waited.open && service.has_replicas() {
                 true => service.beside(&failed),
-                false => self.slot(&mut service, until, deadline, &failed).await?,
+                false => self.slot(&mut service, patience, &failed).await?,
             };
             let replica = Arc::clone(&slot.in_flight.0);
             let mut upstream = match replica.connect(self.core).await {
@@ -217,7 +193,13 @@ impl Proxy {
             let retry = retained(&head, &body);
             let request = Request::from_parts(head, body);
             match upstream.sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.pass(response, slot, upstream)),
+                Ok(response) => {
+                    let passed = self.pass(response, slot, upstream).await;
+                    return passed.map_err(|error| {
+                        tracing::warn!(service = service.document.service, "an answer broke off: {error:?}");
+                        Trouble::Broken(broken(&service))
+                    });
+                }
                 Err(mut error) => {
                     drop(slot);
                     let unsent = error.take_message();
@@ -245,15 +227,14 @@ impl Proxy {
     async fn slot(
         &self,
         service: &mut Arc<Service>,
-        until: Instant,
-        deadline: Instant,
+        patience: Patience,
         failed: &[Arc<Replica>],
     ) -> Result<Slot, Trouble> {
         loop {
             if service.has_replicas() {
-                match service.slot(until, failed).await {
+                match service.slot(patience, failed).await {
                     Ok(slot) => return Ok(slot),
-                    Err(NoSlot::Refused(_)) if deadline <= Instant::now() => {
+                    Err(NoSlot::Refused(_)) if patience.deadline <= Instant::now() => {
                         return Err(late(service).into());
                     }
                     Err(NoSlot::Refused(error)) => return Err(error.into()),
@@ -265,7 +246,7 @@ impl Proxy {
             let mut changes = self.shared.table.changes();
             *service = self.current(service)?;
             if !service.has_replicas()
-                && tokio::time::timeout_at(until.into(), changes.changed()).await.is_err()
+                && tokio::time::timeout_at(patience.until.into(), changes.changed()).await.is_err()
             {
                 return Err(service.unavailable().into());
             }
@@ -303,12 +284,17 @@ impl Proxy {
         Ok(())
     }
 
-    fn pass(&self, response: Response<Incoming>, slot: Slot, upstream: Upstream) -> Response<AnswerBody> {
+    async fn pass(
+        &self,
+        response: Response<Incoming>,
+        slot: Slot,
+        upstream: Upstream,
+    ) -> hyper::Result<Response<AnswerBody>> {
         let (mut head, body) = response.into_parts();
         hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
-        let body = Streamed::new(body, slot, upstream, self.core);
-        Response::from_parts(head, AnswerBody::Streamed(Box::new(body)))
+        let body = Source { body, slot, upstream, core: self.core }.read(&self.shared.room).await?;
+        Ok(Response::from_parts(head, body))
     }
 }
 
@@ -320,23 +306,9 @@ fn inner_uri(path: &str, query: Option<&str>) -> Option<Uri> {
     Uri::from_maybe_shared(Bytes::from(text)).ok()
 }
 
-/// A small body, whole.
-async fn small(body: Incoming, deadline: Instant) -> Result<Body, Error> {
-    if body.is_end_stream() {
-        return Ok(Either::Left(Full::default()));
-    }
-    let until = deadline.min(Instant::now() + BODY_TIMEOUT);
-    match tokio::time::timeout_at(until.into(), body.collect()).await {
-        Ok(Ok(whole)) => Ok(Either::Left(Full::new(whole.to_bytes()))),
-        Ok(Err(error)) => Err(malformed(&error)),
-        Err(_) => Err(Error::new(ErrorKind::RequestTimeout, "the body did not arrive in time")),
-    }
-}
-
 /// The request once more, where its body is still here.
-fn retained(head: &Parts, body: &Body) -> Option<Request<Body>> {
-    let Either::Left(whole) = body else { return None };
-    let mut copy = Request::new(Either::Left(whole.clone()));
+fn retained(head: &Parts, body: &Upload) -> Option<Request<Upload>> {
+    let mut copy = Request::new(body.again()?);
     *copy.method_mut() = head.method.clone();
     *copy.uri_mut() = head.uri.clone();
     *copy.headers_mut() = head.headers.clone();
@@ -391,10 +363,6 @@ fn hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRAILER, UPGRADE] {
         headers.remove(name);
     }
-}
-
-fn malformed(error: &hyper::Error) -> Error {
-    Error::invalid(format!("the body ended early or is malformed: {error}"))
 }
 
 fn unknown(path: &str) -> Error {

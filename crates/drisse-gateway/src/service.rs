@@ -1,14 +1,14 @@
 //! One service as the gateway routes it: its keys, its replicas, and the queue for a free one.
 
+use crate::group::{Full, Group, Patience, Slot};
 use crate::metrics::ServiceMetrics;
-use crate::replica::{InFlight, Place, Replica};
-use drisse_core::{Error, ErrorKind, Result};
+use crate::replica::Replica;
+use drisse_core::{Error, ErrorKind, Result, ServiceTime};
 use drisse_net::KeyDigests;
-use drisse_wire::routes::{RouteDocument, RouteRevision};
+use drisse_wire::routes::RouteDocument;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::time::Duration;
 
 /// A service's routes as they were at one generation.
 #[derive(Debug)]
@@ -21,25 +21,8 @@ pub(crate) struct Service {
     retired: Vec<Arc<Group>>,
     weights: u64,
     turn: AtomicU64,
-}
-
-/// The replicas of one revision, and as many permits as they take requests at once: who waits for a
-/// permit stands in one line for all of them.
-#[derive(Debug)]
-struct Group {
-    weight: u64,
-    replicas: Vec<Arc<Replica>>,
-    free: Arc<Semaphore>,
-    /// Of `free` when nothing is under way.
-    permits: usize,
-}
-
-/// A place at a replica, given up when dropped.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) in_flight: InFlight,
-    /// None for what takes no place: probes, which strangers may send.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// How long requests keep their places, whatever the routes.
+    times: Arc<ServiceTime>,
 }
 
 /// Why there is no place.
@@ -69,18 +52,19 @@ impl Service {
             service.groups.iter().chain(service.retired.iter().filter(|group| group.is_busy()))
         });
         let retired = earlier.cloned().collect();
+        let times = before.map_or_else(Arc::default, |before| Arc::clone(&before.times));
         let mut groups = Vec::new();
         for revision in document.revisions.iter().filter(|revision| revision.weight > 0) {
-            groups.push(Arc::new(group(revision, &known, cores)?));
+            groups.push(Arc::new(Group::new(revision, &known, cores, &times)?));
         }
         groups.retain(|group: &Arc<Group>| !group.replicas.is_empty());
         let weights = groups.iter().map(|group| group.weight).sum();
-        Ok(Self { document, keys, metrics, groups, retired, weights, turn: AtomicU64::new(0) })
+        Ok(Self { document, keys, metrics, groups, retired, weights, turn: AtomicU64::new(0), times })
     }
 
     /// Tells who waits that there is something newer.
     pub(crate) fn retire(&self) {
-        self.groups.iter().for_each(|group| group.free.close());
+        self.groups.iter().for_each(|group| group.retire());
     }
 
     /// Replicas that are in no route any more and have requests under way.
@@ -107,31 +91,30 @@ impl Service {
         Duration::from_millis(self.document.max_wait_ms)
     }
 
-    /// A place at the replica with the least under way, at once or by `until`. `avoid` have just failed.
+    /// A place at the replica with the least under way, at once or in time. `avoid` have just failed.
     pub(crate) async fn slot(
         &self,
-        until: Instant,
+        patience: Patience,
         avoid: &[Arc<Replica>],
     ) -> std::result::Result<Slot, NoSlot> {
-        let group = self.group();
-        let permit = match Arc::clone(&group.free).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(tokio::sync::TryAcquireError::Closed) => return Err(NoSlot::Changed),
-            Err(tokio::sync::TryAcquireError::NoPermits) => {
-                let _waiting = self.metrics.waiting();
-                match tokio::time::timeout_at(until.into(), Arc::clone(&group.free).acquire_owned()).await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) => return Err(NoSlot::Changed),
-                    Err(_) => return Err(NoSlot::Refused(self.overloaded())),
-                }
+        match self.group().slot(patience, avoid, &self.metrics).await {
+            Ok(slot) => Ok(slot),
+            Err(Full::Closed) => Err(NoSlot::Changed),
+            Err(Full::TooLong(wait)) => {
+                let why =
+                    format!("a replica would be free in about {} ms, which is too late", wait.as_millis());
+                Err(NoSlot::Refused(self.overloaded(&why, wait)))
             }
-        };
-        Ok(Slot { in_flight: group.least(avoid).begin(), _permit: Some(permit) })
+            Err(Full::Waited(waited)) => {
+                let why = format!("no replica was free within {} ms", waited.as_millis());
+                Err(NoSlot::Refused(self.overloaded(&why, waited)))
+            }
+        }
     }
 
     /// A replica for a request that needs no key: it waits in no line and keeps nobody waiting.
     pub(crate) fn beside(&self, avoid: &[Arc<Replica>]) -> Slot {
-        Slot { in_flight: self.group().least(avoid).begin(), _permit: None }
+        self.group().beside(avoid)
     }
 
     /// The group whose turn it is: each gets its share, spread evenly.
@@ -152,13 +135,12 @@ impl Service {
         &self.groups[0]
     }
 
-    fn overloaded(&self) -> Error {
-        let (name, waited) = (&self.document.service, self.document.max_wait_ms);
+    fn overloaded(&self, why: &str, wait: Duration) -> Error {
+        let name = &self.document.service;
         let message = format!(
-            "service `{name}` is overloaded: no replica was free within {waited} ms; send fewer requests at once, \
-             or add replicas"
+            "service `{name}` is overloaded: {why}; send fewer requests at once, allow more time, or add replicas"
         );
-        Error::new(ErrorKind::Overloaded, message).retry_after(self.max_wait())
+        Error::new(ErrorKind::Overloaded, message).retry_after(wait)
     }
 
     /// Why no request can be served now.
@@ -183,49 +165,12 @@ impl Service {
     }
 }
 
-impl Group {
-    /// Whether a request has a place here: from the moment it got its permit, before it is sent.
-    fn is_busy(&self) -> bool {
-        self.free.available_permits() < self.permits
-    }
-
-    /// The replica with the least under way.
-    fn least(&self, avoid: &[Arc<Replica>]) -> &Arc<Replica> {
-        let good = |replica: &&Arc<Replica>| avoid.iter().all(|avoid| !Arc::ptr_eq(replica, avoid));
-        // Relative to what each takes at once.
-        let load = |replica: &&Arc<Replica>| {
-            u64::from(replica.in_flight()) * 1000 / u64::from(replica.document.concurrency.max(1))
-        };
-        let least = self.replicas.iter().filter(good).min_by_key(load);
-        least.unwrap_or(&self.replicas[0])
-    }
-}
-
-fn group<'a, I: Iterator<Item = &'a Arc<Replica>>>(
-    revision: &RouteRevision,
-    known: &impl Fn() -> I,
-    cores: usize,
-) -> std::result::Result<Group, String> {
-    let mut replicas = Vec::new();
-    let mut permits = 0;
-    for document in &revision.replicas {
-        let place = Place::parse(&document.address)
-            .ok_or_else(|| format!("`{}` is no address of a replica", document.address))?;
-        permits += document.concurrency.clamp(1, 1 << 16) as usize;
-        let same = known().find(|replica| replica.document == *document);
-        replicas
-            .push(same.cloned().unwrap_or_else(|| Arc::new(Replica::new(document.clone(), place, cores))));
-    }
-    let permits = permits.min(Semaphore::MAX_PERMITS);
-    let free = Arc::new(Semaphore::new(permits));
-    Ok(Group { weight: u64::from(revision.weight), replicas, free, permits })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use drisse_wire::routes::RouteReplica;
+    use drisse_wire::routes::{RouteReplica, RouteRevision};
+    use std::time::Instant;
 
     fn service(revisions: &[(u64, u32, u32)]) -> Service {
         let revision = |&(revision, weight, concurrency): &(u64, u32, u32)| RouteRevision {
@@ -258,11 +203,12 @@ mod tests {
     #[tokio::test]
     async fn a_full_service_makes_wait_then_refuses_and_a_change_of_routes_wakes_who_waits() {
         let service = service(&[(1, 1, 1)]);
-        let soon = || Instant::now() + service.max_wait();
+        let by = |until| Patience { until, deadline: until };
+        let soon = || by(Instant::now() + service.max_wait());
         let first = service.slot(soon(), &[]).await.unwrap();
         let Err(NoSlot::Refused(error)) = service.slot(soon(), &[]).await else { panic!("it is full") };
         assert_eq!(error.kind(), ErrorKind::Overloaded);
-        let far = Instant::now() + Duration::from_secs(60);
+        let far = by(Instant::now() + Duration::from_secs(60));
         let (waited, ()) = tokio::join!(service.slot(far, &[]), async { drop(first) });
         let second = waited.unwrap();
         let (waited, ()) = tokio::join!(service.slot(far, &[]), async { service.retire() });

@@ -2,4 +2,5 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 mod proxy;
+mod slow;
 mod support;

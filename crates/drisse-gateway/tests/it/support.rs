@@ -172,6 +172,11 @@ impl<S: Stream> Peer<S> {
         line
     }
 
+    /// Fills `bytes` with what comes.
+    pub(crate) fn take(&mut self, bytes: &mut [u8]) {
+        self.0.read_exact(bytes).unwrap();
+    }
+
     /// Whether the other side has closed: waits until it has, or says something.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.0.fill_buf().is_ok_and(<[u8]>::is_empty)

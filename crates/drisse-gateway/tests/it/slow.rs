@@ -1,0 +1,105 @@
+//! Clients that are slow, or leave, hold no place at a replica.
+
+use crate::support::{Running, document};
+use std::sync::mpsc;
+
+const SCORE: &str = "/api/v1/service/s/score";
+
+/// More than the sockets between take.
+const LONG: usize = 32 << 20;
+
+#[test]
+fn a_client_that_sends_its_body_slowly_holds_no_place() {
+    let gateway = Running::start();
+    let mut replica = gateway.replica("r", |mut peer| {
+        while !peer.read().0.is_empty() {
+            peer.answer("200 OK", "", "{}");
+        }
+    });
+    replica.concurrency = 1;
+    gateway.put(&document(1, vec![replica]));
+    let mut announced = gateway.connect();
+    announced.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n{{"));
+    let mut chunked = gateway.connect();
+    chunked
+        .write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"));
+    for _ in 0..3 {
+        assert!(gateway.post(SCORE, "", "{}").0.starts_with("HTTP/1.1 200"));
+    }
+    chunked.write("1\r\n}\r\n0\r\n\r\n");
+    assert!(chunked.read().0.starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_client_that_takes_its_answer_slowly_holds_no_place() {
+    let gateway = Running::start();
+    let long = "x".repeat(LONG);
+    let mut replica = gateway.replica("r", move |mut peer| {
+        loop {
+            let (head, body) = peer.read();
+            match &*body {
+                _ if head.is_empty() => return,
+                "long" => peer.answer("200 OK", "", &long),
+                _ => peer.answer("200 OK", "", "{}"),
+            }
+        }
+    });
+    replica.concurrency = 1;
+    gateway.put(&document(1, vec![replica]));
+    let mut slow = gateway.connect();
+    slow.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nlong"));
+    let head = slow.head();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    for _ in 0..3 {
+        assert!(gateway.post(SCORE, "", "{}").0.starts_with("HTTP/1.1 200"));
+    }
+    let mut taken = vec![0; LONG];
+    slow.take(&mut taken);
+    assert!(taken.iter().all(|&byte| byte == b'x'), "nothing of it is lost");
+}
+
+#[test]
+fn a_client_that_leaves_the_line_is_never_sent_on() {
+    let gateway = Running::start();
+    let (begun, begins) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let shared = std::sync::Mutex::new((begun, gate));
+    let mut replica = gateway.replica("r", move |mut peer| {
+        loop {
+            let (head, body) = peer.read();
+            if head.is_empty() {
+                return;
+            }
+            let shared = shared.lock().unwrap();
+            shared.0.send(body).unwrap();
+            shared.1.recv().unwrap();
+            peer.answer("200 OK", "", "{}");
+        }
+    });
+    replica.concurrency = 1;
+    let mut routes = document(1, vec![replica]);
+    routes.max_wait_ms = 20_000;
+    gateway.put(&routes);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.post(SCORE, "", "first"));
+        assert_eq!(begins.recv().unwrap(), "first");
+        let mut leaves = gateway.connect();
+        leaves.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\ngone"));
+        let waiting = |count| {
+            let wanted = format!("drisse_gateway_waiting{{service=\"s\"}} {count}");
+            while !gateway.admin("GET", "/metrics", "").1.contains(&wanted) {
+                std::thread::yield_now();
+            }
+        };
+        waiting(1);
+        drop(leaves);
+        waiting(0);
+        let last = scope.spawn(|| gateway.post(SCORE, "", "last"));
+        go.send(()).unwrap();
+        assert_eq!(begins.recv().unwrap(), "last");
+        go.send(()).unwrap();
+        for answered in [first, last] {
+            assert!(answered.join().unwrap().0.starts_with("HTTP/1.1 200"));
+        }
+    });
+}
