@@ -4,9 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
+mod flood;
+mod h2;
 mod kill;
+mod overload;
 mod proof;
 mod scenario;
+mod surge;
 
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "../it/load.rs"]

@@ -3,10 +3,15 @@
 use serde_json::json;
 use std::fmt::Display;
 use std::io::Write;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Held for writing by who measures, for reading by everybody else.
 static MACHINE: RwLock<()> = RwLock::new(());
+
+/// To be held by a test that measures: it has the machine for itself.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// To be held by a test that does not.
 pub(crate) fn among_others() -> RwLockReadGuard<'static, ()> {

@@ -1,0 +1,265 @@
+//! Clients that mean harm, or are broken: connections that say nothing, heads and bodies that never end,
+//! answers nobody takes, floods of frames. Memory stays bounded, and everybody else is served.
+
+use crate::h2;
+use crate::load::Request;
+use crate::proof;
+use crate::support::{Serving, root};
+use crate::workspace::Workspace;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+const PART: &str = "3. Overload and slow clients";
+
+/// Somebody else's request is answered by then, whatever a flood does: a bound on starving, not a speed.
+const SERVED: Duration = Duration::from_secs(2);
+
+/// A server under attack.
+pub(crate) struct Door {
+    pub(crate) host: String,
+    path: String,
+    key: Option<String>,
+    pid: u32,
+}
+
+/// What one attack did.
+struct Harm {
+    /// MiB that the server grew by.
+    grown: f64,
+    slowest: Duration,
+    failed: Vec<String>,
+}
+
+type Attack = (&'static str, fn(&Door) -> Vec<TcpStream>);
+
+/// Each opens what it opens and gives the connections back: they stay open while others are served.
+const ATTACKS: [Attack; 13] = [
+    ("10,000 idle connections", idle),
+    ("500 heads that come byte by byte", slow_heads),
+    ("500 bodies of 1 MB that never come", slow_bodies),
+    ("200 bodies of 2 MB that never come", large_slow_bodies),
+    ("200 clients that never take their answers", slow_readers),
+    ("50 bodies of endless small chunks", endless_chunks),
+    ("heads of 10,000 headers, and of 10 MB", header_flood),
+    ("bodies of a terabyte", huge_bodies),
+    ("JSON nested 5,000,000 deep", deep_json),
+    ("HTTP/2: 20,000 requests reset at once", h2::rapid_reset),
+    ("HTTP/2: 50,000 settings and pings", h2::settings_flood),
+    ("HTTP/2: a head in endless continuations", h2::continuation_flood),
+    ("HTTP/2: answers without a window", h2::no_window),
+];
+
+impl Door {
+    /// A request's head, to be followed by `headers` and a body.
+    pub(crate) fn head(&self, headers: &str) -> String {
+        let key = self.key.as_ref().map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+        format!("POST {} HTTP/1.1\r\nhost: h\r\n{key}{headers}\r\n", self.path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.host).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+    }
+
+    /// Writes until it is written, the server closes, or it takes nothing more.
+    pub(crate) fn push(stream: &mut TcpStream, bytes: &[u8]) {
+        // What the server does not want it need not take.
+        let _ = stream.write_all(bytes);
+    }
+
+    /// What the server is in memory, in MiB.
+    fn resident(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// Attacks while others ask, one after the other.
+    fn under(&self, attack: fn(&Self) -> Vec<TcpStream>) -> Harm {
+        let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
+        let request = Request::new(&format!("http://{}{}", self.host, self.path), self.key(), &sample);
+        let before = self.resident();
+        let over = AtomicBool::new(false);
+        let (mut grown, mut slowest, mut failed) = (0.0_f64, Duration::ZERO, vec![]);
+        std::thread::scope(|scope| {
+            let attacking = scope.spawn(|| {
+                let open = attack(self);
+                over.store(true, SeqCst);
+                open
+            });
+            let mut left = 20;
+            while left > 0 {
+                // Twenty more once everything is open.
+                left -= u32::from(over.load(SeqCst));
+                let began = Instant::now();
+                match request.send() {
+                    Ok((200, _)) => {}
+                    other => failed.push(format!("{other:?}")),
+                }
+                slowest = slowest.max(began.elapsed());
+                grown = grown.max(self.resident() - before);
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            drop(attacking.join().unwrap());
+        });
+        Harm { grown, slowest, failed }
+    }
+}
+
+fn idle(door: &Door) -> Vec<TcpStream> {
+    let count = if proof::whole() { 10_000 } else { 2_000 };
+    // As many as this process may open.
+    (0..count).map_while(|_| TcpStream::connect(&door.host).ok()).collect()
+}
+
+fn slow_heads(door: &Door) -> Vec<TcpStream> {
+    let mut open: Vec<_> = (0..500).map(|_| door.connect()).collect();
+    for byte in door.head("x-slow: 1\r\n").as_bytes().iter().take(20) {
+        open.iter_mut().for_each(|stream| Door::push(stream, &[*byte]));
+    }
+    open
+}
+
+fn slow_bodies(door: &Door) -> Vec<TcpStream> {
+    bodies_that_never_come(door, 500, 1_000_000)
+}
+
+fn large_slow_bodies(door: &Door) -> Vec<TcpStream> {
+    bodies_that_never_come(door, 200, 2_000_000)
+}
+
+fn bodies_that_never_come(door: &Door, count: usize, length: usize) -> Vec<TcpStream> {
+    let begin = |_| {
+        let mut stream = door.connect();
+        Door::push(&mut stream, (door.head(&format!("content-length: {length}\r\n")) + "{").as_bytes());
+        stream
+    };
+    (0..count).map(begin).collect()
+}
+
+/// A `/score` body with this many rows.
+fn rows(count: usize) -> String {
+    let row = format!("[{}]", ["1"; 64].join(","));
+    format!("{{\"data\":[{}]}}", vec![row; count].join(","))
+}
+
+fn slow_readers(door: &Door) -> Vec<TcpStream> {
+    // 2,000 rows are answered with about 450 KB.
+    let body = rows(2_000);
+    let request = door.head(&format!("content-length: {}\r\n", body.len())) + &body;
+    let begin = |_| {
+        let mut stream = door.connect();
+        // Several on each connection, without taking one.
+        (0..4).for_each(|_| Door::push(&mut stream, request.as_bytes()));
+        stream
+    };
+    (0..200).map(begin).collect()
+}
+
+fn endless_chunks(door: &Door) -> Vec<TcpStream> {
+    let chunks = "1\r\n \r\n".repeat(200_000);
+    let begin = |_| {
+        let mut stream = door.connect();
+        Door::push(&mut stream, (door.head("transfer-encoding: chunked\r\n") + &chunks).as_bytes());
+        stream
+    };
+    (0..50).map(begin).collect()
+}
+
+fn header_flood(door: &Door) -> Vec<TcpStream> {
+    let many: String = (0..10_000).map(|nth| format!("x-{nth}: 1\r\n")).collect();
+    let long = format!("x-long: {}\r\n", "a".repeat(10 << 20));
+    let begin = |nth: usize| {
+        let mut stream = door.connect();
+        Door::push(&mut stream, door.head(if nth.is_multiple_of(2) { &many } else { &long }).as_bytes());
+        refused(&mut stream, &["431"]);
+        stream
+    };
+    (0..20).map(begin).collect()
+}
+
+fn huge_bodies(door: &Door) -> Vec<TcpStream> {
+    let begin = |_| {
+        let mut stream = door.connect();
+        Door::push(&mut stream, (door.head("content-length: 1000000000000\r\n") + "{").as_bytes());
+        refused(&mut stream, &["413"]);
+        stream
+    };
+    (0..50).map(begin).collect()
+}
+
+fn deep_json(door: &Door) -> Vec<TcpStream> {
+    let body = format!("{{\"data\":{}", "[".repeat(5_000_000));
+    let begin = |_| {
+        let mut stream = door.connect();
+        let head = door.head(&format!("content-length: {}\r\n", body.len()));
+        Door::push(&mut stream, (head + &body).as_bytes());
+        refused(&mut stream, &["400"]);
+        stream
+    };
+    (0..10).map(begin).collect()
+}
+
+/// The server answered with one of these, or closed.
+fn refused(stream: &mut TcpStream, statuses: &[&str]) {
+    let mut start = [0; 12];
+    match stream.read_exact(&mut start) {
+        Ok(()) => {
+            let text = String::from_utf8_lossy(&start).into_owned();
+            assert!(statuses.iter().any(|status| text.ends_with(status)), "{text}");
+        }
+        // Closed while it was still being written to: what was said is lost with it.
+        Err(error) => assert_ne!(error.kind(), ErrorKind::WouldBlock, "it neither answered nor closed"),
+    }
+}
+
+fn try_all(door: &Door, place: &str) {
+    // The connections of a flood need files here too.
+    for (name, attack) in ATTACKS {
+        let harm = door.under(attack);
+        let figure = format!(
+            "+{:.0} MiB; others served, slowest {:.0} ms, {} failed",
+            harm.grown.max(0.0),
+            harm.slowest.as_secs_f64() * 1e3,
+            harm.failed.len()
+        );
+        assert!(harm.failed.is_empty(), "{name} {place}: {:?}", harm.failed);
+        let held = harm.grown < 256.0 && harm.slowest < SERVED;
+        proof::holds(PART, &format!("{name}, {place}"), figure, "256 MiB, 2 s, 0 failed", held);
+    }
+}
+
+#[test]
+fn at_the_scoring_server_no_flood_takes_its_memory_or_keeps_others_out() {
+    let _machine = proof::alone();
+    let serving = Serving::start(&["examples/digits/digits.onnx", "--listen", "127.0.0.1:0"]);
+    let host = serving.url().trim_start_matches("http://").to_owned();
+    try_all(
+        &Door { host, path: "/score".to_owned(), key: None, pid: serving.child.id() },
+        "at the scoring server",
+    );
+}
+
+#[test]
+fn at_the_gateway_no_flood_takes_its_memory_or_keeps_others_out() {
+    let _machine = proof::alone();
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", "examples/digits/digits.onnx"]);
+    let uri = deployed["scoring_uri"].as_str().unwrap().trim_start_matches("http://").to_owned();
+    let (host, path) = uri.split_at(uri.find('/').unwrap());
+    let key = deployed["primary_key"].as_str().map(str::to_owned);
+    let pid = u32::try_from(workspace.pid("gateway").unwrap()).unwrap();
+    try_all(&Door { host: host.to_owned(), path: path.to_owned(), key, pid }, "at the gateway");
+}

@@ -1,0 +1,127 @@
+//! Ten times as many requests as can be served: those that are taken are answered in time, the others are
+//! told at once.
+
+use crate::load::Request;
+use crate::proof;
+use crate::support::Serving;
+use crate::surge::{Answered, surge};
+use crate::workspace::Workspace;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const PART: &str = "3. Overload and slow clients";
+
+/// A refusal is there by then.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
+/// magika, which tells files' types by their bytes: about 8 ms on a core.
+pub(crate) fn magika() -> Option<PathBuf> {
+    let named = std::env::var_os("DRISSE_MAGIKA").map(PathBuf::from);
+    if named.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "DRISSE_MAGIKA names no model");
+        let said = "no overload of a real model: DRISSE_MAGIKA names none (`cargo xtask test` sets it)";
+        writeln!(std::io::stderr(), "{said}").unwrap();
+    }
+    named
+}
+
+/// One request of magika's: 2048 numbers.
+fn body() -> String {
+    let numbers: Vec<_> = (0..2048).map(|nth| (nth * 7 % 257).to_string()).collect();
+    format!("{{\"data\": [[{}]]}}", numbers.join(","))
+}
+
+fn with_deadline(request: &Request, deadline: Duration) -> Request {
+    let text = String::from_utf8(request.bytes.clone()).unwrap();
+    let header = format!("\r\nx-request-timeout-ms: {}\r\n", deadline.as_millis());
+    Request { bytes: text.replacen("\r\n", &header, 1).into_bytes(), ..request.clone() }
+}
+
+fn quantile(times: &mut [Duration], of: f64) -> Duration {
+    times.sort();
+    times.get(((times.len() as f64 - 1.0) * of) as usize).copied().unwrap_or_default()
+}
+
+/// What one request takes when there is no other.
+fn unloaded(request: &Request) -> Duration {
+    let mut times: Vec<_> = (0..60)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(request.send().unwrap().0, 200);
+            began.elapsed()
+        })
+        .collect();
+    quantile(&mut times[20..], 0.5)
+}
+
+fn try_it(request: &Request, place: &str) {
+    let alone = unloaded(request);
+    // As many as it can do, a little less than that at a time.
+    let second = Duration::from_secs(1);
+    let capacity = surge(request, 1e6, 2 * second, 4).iter().filter(|a| a.status == 200).count() as f64 / 2.0;
+    // Twice what it takes alone, and one more run as they are when every core has one.
+    let cores = std::thread::available_parallelism().unwrap().get() as f64;
+    let deadline = (2 * alone + Duration::from_secs_f64(cores / capacity)).as_secs_f64() * 1e3;
+    let deadline = Duration::from_millis(deadline.ceil() as u64);
+    let whole = proof::whole();
+    let time = if whole { 10 * second } else { 3 * second };
+    let answers = surge(&with_deadline(request, deadline), 10.0 * capacity, time, 192);
+    let is = |status| move |answer: &&Answered| answer.status == status;
+    let taken: Vec<_> = answers.iter().filter(is(200)).collect();
+    let late = answers.iter().filter(is(504)).count() + taken.iter().filter(|a| a.took > deadline).count();
+    let admitted = taken.len() + answers.iter().filter(is(504)).count();
+    let refused: Vec<_> = answers.iter().filter(is(503)).collect();
+    let mut waits: Vec<_> = refused.iter().map(|answer| answer.took).collect();
+    let told = refused.iter().all(|answer| answer.retry_after);
+    let others = answers.len() - admitted - refused.len();
+    let in_time = 1.0 - late as f64 / admitted.max(1) as f64;
+    let (p50, p99) = (quantile(&mut waits, 0.5), quantile(&mut waits, 0.99));
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let figure = format!(
+        "{:.0}/s offered to {capacity:.0}/s: {} answered, {:.1} % within {:.0} ms; {} refused, p50 {:.2} ms, p99 {:.2} ms; {others} others",
+        answers.len() as f64 / time.as_secs_f64(),
+        taken.len(),
+        in_time * 100.0,
+        ms(deadline),
+        refused.len(),
+        ms(p50),
+        ms(p99),
+    );
+    // The quick part shares its machine, and a debug build may serve it.
+    let (least, longest) = if whole { (0.99, AT_ONCE) } else { (0.8, 8 * AT_ONCE) };
+    let held = others == 0
+        && told
+        && in_time >= least
+        && p99 < longest
+        && taken.len() as f64 > 0.5 * capacity * time.as_secs_f64();
+    let limit = format!(
+        "{:.0} % in time, refusals in {:.0} ms with Retry-After, more than half of the capacity used",
+        least * 100.0,
+        ms(longest)
+    );
+    let claim = format!(
+        "ten times the load of magika, {place}: who is taken is answered in time, who is not is told at once"
+    );
+    proof::holds(PART, &claim, figure, limit, held);
+}
+
+#[test]
+fn at_the_scoring_server_ten_times_the_load_makes_nobody_wait_in_vain() {
+    let Some(model) = magika() else { return };
+    let _machine = proof::alone();
+    let served = format!("magika={}", model.display());
+    let serving = Serving::start(&[&served, "--listen", "127.0.0.1:0"]);
+    let request = Request::new(&format!("{}/score", serving.url()), None, &body());
+    try_it(&request, "at the scoring server");
+}
+
+#[test]
+fn through_the_gateway_ten_times_the_load_makes_nobody_wait_in_vain() {
+    let Some(model) = magika() else { return };
+    let _machine = proof::alone();
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", model.to_str().unwrap(), "--name", "magika"]);
+    let (uri, key) = (deployed["scoring_uri"].as_str().unwrap(), deployed["primary_key"].as_str());
+    try_it(&Request::new(uri, key, &body()), "through the gateway");
+}
