@@ -97,7 +97,7 @@ impl Process {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             // Opened before it is looked at: what is read is then of the process the descriptor means.
             let Ok(process) = Self::watch(pid, None) else { continue };
-            let ours = entry.metadata().is_ok_and(|metadata| metadata.uid() == me);
+            let ours = belongs_to(&entry.path(), me);
             let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
             let words: Vec<_> = line.split(|&byte| byte == 0).collect();
             let value = words.windows(2).find(|pair| pair[0] == flag.as_bytes()).map(|pair| pair[1]);
@@ -168,6 +168,15 @@ impl std::fmt::Display for Exit {
     }
 }
 
+/// Whether a process is a user's, by all its user ids. Not by who owns its folder: that is root for every
+/// process that cannot be dumped, whoever runs it.
+fn belongs_to(folder: &Path, user: u32) -> bool {
+    let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let mut ids = ids.unwrap_or_default().split_whitespace().peekable();
+    ids.peek().is_some() && ids.all(|id| id.parse() == Ok(user))
+}
+
 /// Which build of Drisse a process is: newer ones replace older ones.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Build {
@@ -235,8 +244,9 @@ pub fn runtime_folder(workspace: &str) -> io::Result<PathBuf> {
     let me = rustix::process::getuid().as_raw();
     let folder = runtime_path(workspace);
     let base = folder.parent().unwrap_or(Path::new("/")).to_owned();
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     for path in [&base, &folder] {
+        // Nothing is made below a folder before it is known whose it is.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let metadata = fs::symlink_metadata(path)?;
         if !metadata.is_dir() || metadata.uid() != me {
             let message = format!("{} belongs to somebody else", path.display());

@@ -75,8 +75,7 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
 fn trusted(path: &Path) -> Result<(), LibraryError> {
     let untrusted = |why: String| LibraryError::Untrusted { path: path.to_owned(), why };
     let path = path.canonicalize().map_err(|error| untrusted(error.to_string()))?;
-    // /proc/self belongs to the user the process runs as.
-    let me = std::fs::metadata("/proc/self").map_or(0, |me| me.uid());
+    let me = rustix::process::geteuid().as_raw();
     for place in [Some(&*path), path.parent()].into_iter().flatten() {
         let metadata = place.metadata().map_err(|error| untrusted(error.to_string()))?;
         if metadata.uid() != 0 && metadata.uid() != me {

@@ -16,6 +16,7 @@ pub(crate) const TAKEN: u8 = 3;
 pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Failure> {
     let workspace = place.folder()?.clone();
     let up = &arguments.up;
+    drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     // What it and all it starts write is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // Whatever a terminal it was started from does, it stays.

@@ -25,6 +25,7 @@ const INTERRUPTED: u8 = 130;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
 pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure> {
+    drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     if let Some(file) = &arguments.log_file {
         logs::write_to(file)?;
     }
