@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request as AxumRequest};
 use axum::http::{Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use drisse_net::Handler;
+use drisse_net::{Door, Handler};
 use drisse_wire::control::FailureBody;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -49,6 +49,7 @@ struct Document;
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     router: Router,
+    door: Door,
     /// What must be shown; nothing on the Unix socket, whose file is the door.
     token: Option<Arc<str>>,
 }
@@ -86,11 +87,11 @@ pub fn openapi() -> String {
 
 impl Api {
     pub(crate) fn local(control: &Shared) -> Self {
-        Self::new(control, None)
+        Self::new(control, Door::Unix, None)
     }
 
     /// For TCP: who knows the token, which is made where there is none.
-    pub(crate) fn remote(control: &Shared) -> Done<Self> {
+    pub(crate) fn remote(control: &Shared, door: Door) -> Done<Self> {
         let path = control.workspace.token();
         let failed = |error: std::io::Error| {
             Problem::failed(format!("cannot keep the token in {}", path.display())).because(&error)
@@ -106,27 +107,25 @@ impl Api {
                 token
             }
         };
-        Ok(Self::new(control, Some(token.into())))
+        Ok(Self::new(control, door, Some(token.into())))
     }
 
-    fn new(control: &Shared, token: Option<Arc<str>>) -> Self {
+    fn new(control: &Shared, door: Door, token: Option<Arc<str>>) -> Self {
         let (router, _) = routes().split_for_parts();
         let router = router
             .fallback(async || Problem::absent("there is nothing at this path; /v1/status is a beginning"))
             .method_not_allowed_fallback(async || Problem::new(405, "this path does not take this method"))
             .with_state(Arc::clone(control));
-        Self { router, token }
+        Self { router, door, token }
     }
 
     /// Why a request is not let in.
     fn refusal<B>(&self, request: &Request<B>) -> Option<Problem> {
-        let headers = request.headers();
-        // No web page of any origin has business here.
-        if headers.contains_key(header::ORIGIN) {
-            return Some(Problem::new(403, "requests of web pages are not answered here"));
+        if let Some(why) = self.door.refusal(request) {
+            return Some(Problem::new(403, why));
         }
         let token = self.token.as_deref()?;
-        let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
+        let given = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
         let given = given.and_then(|given| given.strip_prefix(b"Bearer "));
         let known = given.is_some_and(|given| keys::same(given.trim_ascii(), token.as_bytes()));
         (!known).then(|| {

@@ -8,7 +8,7 @@ use crate::problem::Problem;
 use crate::reconcile::Actor;
 use crate::workspace::Workspace;
 use drisse_core::{Replica, ServiceName, ServiceSpec, Target, step};
-use drisse_net::{Build, Front, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
+use drisse_net::{Build, Door, Front, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
 use drisse_registry::Store;
 use drisse_wire::control::{Failure, Shutdown};
 use serde::{Deserialize, Serialize};
@@ -221,7 +221,8 @@ impl Control {
                 drain_timeout: Duration::from_secs(1),
                 threads: 1,
             };
-            let api = api::Api::remote(self)?;
+            let door = if tls.is_some() { Door::Tls } else { Door::Tcp };
+            let api = api::Api::remote(self, door)?;
             let listeners = vec![Listener::Tcp(listener)];
             Ok((Front { listeners, tls: tls.map(Arc::new), limits, open: Default::default() }, api))
         });

@@ -3,12 +3,12 @@
 use crate::proxy::Shared;
 use crate::table::TableError;
 use bytes::Bytes;
-use drisse_net::Handler;
+use drisse_net::{Door, Handler};
 use drisse_wire::control::Failure;
 use drisse_wire::routes::RouteDocument;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
     /// Where this gateway listens, and which build it is.
     pub(crate) identity: Arc<serde_json::Value>,
+    pub(crate) door: Door,
 }
 
 type Answer = (StatusCode, &'static str, String);
@@ -42,6 +43,7 @@ impl Handler for Admin {
 impl Admin {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let text = |text: &str| (StatusCode::OK, "text/plain; charset=utf-8", text.to_owned());
+        let refusal = self.door.refusal(&request);
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let table = &self.shared.table;
@@ -71,8 +73,8 @@ impl Admin {
                 },
             };
         }
-        if head.headers.contains_key(ORIGIN) {
-            return failed(StatusCode::NOT_FOUND, "requests of web pages change nothing here");
+        if let Some(why) = refusal {
+            return failed(StatusCode::FORBIDDEN, why);
         }
         match (head.method, path.strip_prefix("/routes/")) {
             (Method::PUT, Some(name)) => self.put(name, body).await,

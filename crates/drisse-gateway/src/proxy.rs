@@ -349,7 +349,10 @@ fn prepare(head: &mut Parts, shared: &Shared) {
 fn hop_by_hop(headers: &mut HeaderMap) {
     const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
     const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-    if let Some(named) = headers.remove(CONNECTION) {
+    // It may stand there several times.
+    let all: Vec<_> = headers.get_all(CONNECTION).iter().cloned().collect();
+    headers.remove(CONNECTION);
+    for named in all {
         for name in named.to_str().unwrap_or_default().split(',').map(str::trim) {
             // What frames the message is not a client's to remove.
             if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("host") {

@@ -3,7 +3,7 @@
 use crate::admin::Admin;
 use crate::proxy::{Proxy, Shared};
 use crate::table::{Table, TableError};
-use drisse_net::{Front, Limits, Listener, Tls, serve_few};
+use drisse_net::{Door, Front, Limits, Listener, Tls, serve_few};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -92,7 +92,8 @@ impl Gateway {
         };
         let mut front = pin!(front.serve(make, stop));
         let (end, ends) = watch::channel(false);
-        let admin = Admin { shared: Arc::clone(&shared), identity: Arc::new(config.identity) };
+        let door = Door::of(&config.admin);
+        let admin = Admin { shared: Arc::clone(&shared), identity: Arc::new(config.identity), door };
         let admin = serve_few(config.admin, admin, ends)?;
         let beside = async { tokio::join!(admin, renew(tls.as_deref())) };
         let ended = tokio::select! {

@@ -135,6 +135,10 @@ impl Table {
 
     /// Forgets a service. Absent is fine.
     pub fn remove(&self, name: &str) -> Result<(), TableError> {
+        // It becomes part of a path.
+        if let Err(error) = name.parse::<drisse_core::ServiceName>() {
+            return Err(TableError::Invalid { service: name.to_owned(), why: error.to_string() });
+        }
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(name);
         match std::fs::remove_file(&path) {
@@ -221,6 +225,10 @@ mod tests {
         again.remove("s").unwrap();
         again.remove("s").unwrap();
         assert_eq!(Table::open(folder.path(), 1).unwrap().get("s"), None);
+        std::fs::write(folder.path().join("other.json"), "").unwrap();
+        let inner = Table::open(&folder.path().join("inner"), 1).unwrap();
+        assert!(matches!(inner.remove("../other"), Err(TableError::Invalid { .. })));
+        assert!(folder.path().join("other.json").exists());
     }
 
     #[test]

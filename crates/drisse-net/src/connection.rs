@@ -1,9 +1,12 @@
 //! One connection from its first byte to its last: TLS, HTTP/1.1 or HTTP/2, time limits, drain.
 
 use crate::answers::{Answers, Watched};
+use crate::request::ambiguous;
 use crate::tls::Tls;
 use bytes::Bytes;
+use http_body_util::{Either, Empty};
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -170,7 +173,7 @@ impl Connections {
                 let (handler, answers) = (handler.clone(), answers.clone());
                 let http2 = request.version() == Version::HTTP_2;
                 async move {
-                    let response: Response<H::Body> = handler.handle(request).await;
+                    let response = answer(handler, request).await;
                     Ok::<_, Infallible>(response.map(|body| match http2 {
                         true => answers.watch(body, patience),
                         false => Watched::unwatched(body),
@@ -220,4 +223,17 @@ impl Connections {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
+}
+
+/// The handler's answer; a refusal, as hyper's own are, of what it must not see.
+pub(crate) async fn answer<H: Handler>(
+    handler: H,
+    request: Request<Incoming>,
+) -> Response<Either<H::Body, Empty<Bytes>>> {
+    let Some(status) = ambiguous(&request) else { return handler.handle(request).await.map(Either::Left) };
+    tracing::debug!("a request was refused: its head can be understood in several ways");
+    let mut refusal = Response::new(Either::Right(Empty::new()));
+    *refusal.status_mut() = status;
+    refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    refusal
 }

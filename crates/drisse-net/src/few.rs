@@ -1,6 +1,6 @@
 //! A listener with few clients (probes, Prometheus, operators): HTTP/1.1 on the caller's runtime.
 
-use crate::connection::{Handler, Stream};
+use crate::connection::{Handler, Stream, answer};
 use crate::front::ACCEPT_AGAIN;
 use crate::listen::{Listener, Listening};
 use hyper::body::Incoming;
@@ -46,7 +46,7 @@ pub fn serve_few<H: Handler>(
 async fn connection<H: Handler>(stream: Stream, handler: H, mut end: watch::Receiver<bool>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.handle(request).await) }
+        async move { Ok::<_, Infallible>(answer(handler, request).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(16 << 10);

@@ -11,6 +11,7 @@ mod listen;
 mod memory;
 mod pass;
 mod process;
+mod request;
 mod tls;
 
 pub use connection::{Handler, Limits};
@@ -21,4 +22,5 @@ pub use listen::{BindError, Listener, bind_tcp, bind_unix, remove_sockets};
 pub use memory::keep_memory_private;
 pub use pass::{pass_descriptor, take_descriptor};
 pub use process::{Build, Exit, Launch, Process, open_files, random_id, runtime_folder, runtime_path};
+pub use request::Door;
 pub use tls::{Tls, TlsError};

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::http::Scoring;
 use crate::http::admin::{Admin, Reach};
 use crate::watch::watch;
-use drisse_net::{Front, Limits, Listener, Tls, serve_few};
+use drisse_net::{Door, Front, Limits, Listener, Tls, serve_few};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -67,7 +67,8 @@ impl Server {
         // The admin answers until the end.
         let (end_admin, admin_ends) = signal::channel(false);
         let admin = listeners.admin.map(|listener| {
-            let reach = if listener.is_local() { Reach::ThisMachine } else { Reach::Beyond };
+            let door = Door::of(&listener);
+            let reach = if listener.is_local() { Reach::ThisMachine(door) } else { Reach::Beyond };
             serve_few(listener, Admin { app: Arc::clone(&app), reach }, admin_ends)
         });
         let admin = admin.transpose().map_err(failed("listen for the admin"))?;

@@ -4,11 +4,10 @@ use super::reply::{self, Reply};
 use crate::app::App;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
-use drisse_net::Handler;
+use drisse_net::{Door, Handler};
 use drisse_wire::ErrorShape;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::ORIGIN;
 use hyper::{Method, Request};
 use serde_json::json;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use std::sync::Arc;
 /// From where the listener can be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
-    ThisMachine,
+    ThisMachine(Door),
     Beyond,
 }
 
@@ -85,13 +84,10 @@ fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply>
 /// Changes come from this machine and from no web page.
 fn may_change(request: &Request<Incoming>, reach: Reach) -> Result<()> {
     let refused = |why: &str| Err(Error::new(ErrorKind::NotFound, why));
-    if reach == Reach::Beyond {
+    let Reach::ThisMachine(door) = reach else {
         return refused("this listener can be reached from other machines, so it changes nothing");
-    }
-    if request.headers().contains_key(ORIGIN) {
-        return refused("requests of web pages change nothing here");
-    }
-    Ok(())
+    };
+    door.refusal(request).map_or(Ok(()), refused)
 }
 
 fn identity(app: &App) -> serde_json::Value {

@@ -114,6 +114,8 @@ fn the_admin_listener_tells_and_changes_nothing_for_a_web_page() {
     assert!(identity.contains("\"name\":\"echo\"") && identity.contains("\"nonce\":\""), "{identity}");
     assert_eq!(server.admin("GET", "/drain", "").status, 405);
     assert_eq!(server.admin("POST", "/drain", "origin: http://evil\r\n").status, 404);
+    // The page's own name leads here.
+    assert_eq!(server.admin("POST", "http://evil.example/drain", "").status, 404);
     assert_eq!(server.admin("GET", "/ready", "").status, 200);
     assert_eq!(server.admin("POST", "/drain", "").status, 200);
     assert_eq!(server.admin("GET", "/ready", "").status, 503);

@@ -105,7 +105,7 @@ impl Running {
     }
 
     pub(crate) fn admin(&self, method: &str, path: &str, headers: &str) -> Answer {
-        Client::to(self.admin).send(&format!("{method} {path} HTTP/1.1\r\nhost: h\r\n{headers}\r\n"))
+        Client::to(self.admin).send(&format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}\r\n"))
     }
 
     /// The value of a metric's series, as Prometheus would read it.

@@ -1,0 +1,149 @@
+//! Requests that are refused before anybody looks at what they ask for: those that two readers could
+//! understand differently, and those that a web page has sent.
+
+use crate::listen::Listener;
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
+use hyper::http::uri::Authority;
+use hyper::{Request, StatusCode, Version};
+use std::net::IpAddr;
+
+/// How a listener is reached, and so what tells a web page's requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// A file, which no web page can open.
+    Unix,
+    /// An address.
+    Tcp,
+    /// An address, whose certificate a browser checks against the name it was given.
+    Tls,
+}
+
+impl Door {
+    /// A listener's, without TLS.
+    pub fn of(listener: &Listener) -> Self {
+        match listener {
+            Listener::Unix(_) => Self::Unix,
+            Listener::Tcp(_) => Self::Tcp,
+        }
+    }
+
+    /// Why a request is not let in, where a web page may have sent it. Pages that the browser takes for
+    /// others' say so by `Origin`. One whose own name was made to lead here (DNS rebinding) is of the same
+    /// origin to the browser, but the name stands in `Host`: an address or `localhost` cannot be a
+    /// stranger's.
+    pub fn refusal<B>(self, request: &Request<B>) -> Option<&'static str> {
+        if request.headers().contains_key(ORIGIN) {
+            return Some("requests of web pages are not answered here");
+        }
+        if self == Self::Tcp && !asked(request).is_none_or(|host| is_no_strangers(&host)) {
+            return Some("this is answered under an IP address or `localhost`, and under no other name");
+        }
+        None
+    }
+}
+
+/// The host a request is for, without its port: none where HTTP/1.0 names none.
+fn asked<B>(request: &Request<B>) -> Option<String> {
+    if let Some(host) = request.uri().host() {
+        return Some(host.to_owned());
+    }
+    let given = request.headers().get(HOST)?;
+    // What cannot be read is no address.
+    let host = Authority::try_from(given.as_bytes()).map(|authority| authority.host().to_owned());
+    Some(host.unwrap_or_default())
+}
+
+fn is_no_strangers(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+/// The status of a refusal of what RFC 9112 tells servers to refuse, and hyper lets through: heads in which
+/// two readers could see two different messages. The connection ends with it.
+pub(crate) fn ambiguous<B>(request: &Request<B>) -> Option<StatusCode> {
+    let headers = request.headers();
+    if request.version() > Version::HTTP_11 {
+        return None;
+    }
+    if !has_one_host(headers, request.version()) {
+        return Some(StatusCode::BAD_REQUEST);
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next()?;
+    // Section 6.1: both are "an attempt to perform request smuggling".
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Some(StatusCode::BAD_REQUEST);
+    }
+    // Section 6.1: a coding that is not understood is answered with 501.
+    let plain = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    (!plain).then_some(StatusCode::NOT_IMPLEMENTED)
+}
+
+/// Section 3.2: exactly one `Host` in HTTP/1.1, at most one before, and one that can be read.
+fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    let Some(host) = hosts.next() else { return version < Version::HTTP_11 };
+    let readable = host.is_empty()
+        || Authority::try_from(host.as_bytes()).is_ok_and(|authority| !authority.as_str().contains('@'));
+    readable && hosts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(version: Version, target: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let builder = Request::builder().version(version).uri(target);
+        headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value)).body(()).unwrap()
+    }
+
+    #[test]
+    fn a_web_page_is_told_by_its_origin_or_by_the_name_that_led_it_here() {
+        for (host, let_in) in [
+            ("127.0.0.1:4791", true),
+            ("localhost:4791", true),
+            ("LOCALHOST", true),
+            ("192.0.2.7", true),
+            ("[::1]:4791", true),
+            ("evil.example:4791", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("2130706433", false),
+            ("", false),
+        ] {
+            let asked = request(Version::HTTP_11, "/v1/status", &[("host", host)]);
+            assert_eq!(Door::Tcp.refusal(&asked).is_none(), let_in, "{host}");
+            assert!(Door::Unix.refusal(&asked).is_none() && Door::Tls.refusal(&asked).is_none());
+        }
+        let absolute = request(Version::HTTP_11, "http://evil.example/", &[("host", "localhost")]);
+        assert!(Door::Tcp.refusal(&absolute).is_some(), "the target names the host, RFC 9112, section 3.2.2");
+        assert!(Door::Tcp.refusal(&request(Version::HTTP_10, "/", &[])).is_none());
+        let page = request(Version::HTTP_11, "/", &[("host", "localhost"), ("origin", "null")]);
+        for door in [Door::Unix, Door::Tcp, Door::Tls] {
+            assert!(door.refusal(&page).is_some());
+        }
+    }
+
+    #[test]
+    fn a_head_that_two_readers_could_understand_differently_is_refused() {
+        let host = ("host", "h:1");
+        for (version, headers, status) in [
+            (Version::HTTP_11, vec![host], None),
+            (Version::HTTP_11, vec![("host", "")], None),
+            (Version::HTTP_10, vec![], None),
+            (Version::HTTP_11, vec![], Some(400)),
+            (Version::HTTP_11, vec![host, host], Some(400)),
+            (Version::HTTP_11, vec![("host", "a b")], Some(400)),
+            (Version::HTTP_11, vec![("host", "user@h")], Some(400)),
+            (Version::HTTP_11, vec![host, ("transfer-encoding", "Chunked")], None),
+            (Version::HTTP_11, vec![host, ("transfer-encoding", "gzip, chunked")], Some(501)),
+            (
+                Version::HTTP_11,
+                vec![host, ("transfer-encoding", "chunked"), ("content-length", "1")],
+                Some(400),
+            ),
+        ] {
+            let refused = ambiguous(&request(version, "/", &headers)).map(|status| status.as_u16());
+            assert_eq!(refused, status, "{version:?} {headers:?}");
+        }
+    }
+}
