@@ -359,8 +359,12 @@ fn sample(
 
 fn read_sample(path: &Path, signature: &Signature) -> Result<Vec<u8>> {
     let unfit = || Problem::invalid(format!("{} is no sample for this model", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| unfit().because(&error))?.len();
-    if size > MAX_SAMPLE {
+    let file = std::fs::metadata(path).map_err(|error| unfit().because(&error))?;
+    // A pipe would keep us waiting, a device never ends.
+    if !file.is_file() {
+        return Err(unfit().hint("a sample is a file"));
+    }
+    if file.len() > MAX_SAMPLE {
         return Err(unfit().hint("a sample is one request's body, at most 100 MiB"));
     }
     let bytes = std::fs::read(path).map_err(|error| unfit().because(&error))?;

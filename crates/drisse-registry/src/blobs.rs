@@ -76,7 +76,7 @@ impl Store {
     /// Copies a file in, telling `progress` how many bytes went by.
     pub fn put_file(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<Blob, StoreError> {
         let read = |error| StoreError::io("read", path, error);
-        let mut source = File::open(path).map_err(read)?;
+        let mut source = crate::digest::open(path).map_err(read)?;
         let mut target = self.scratch()?;
         let wrote = |error| StoreError::io("write", &self.scratch_folder(), error);
         let mut hasher = Sha256::new();

@@ -4,7 +4,10 @@ use crate::InspectError;
 use crate::blobs::hex;
 use sha2::{Digest, Sha256};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 /// SHA-256 of the sorted `HEX  PATH` lines of `files`, as `sha256:HEX`. `sha256sum` in the folder,
 /// sorted, gives the same lines.
@@ -21,8 +24,15 @@ pub fn digest(folder: &Path, files: &[PathBuf]) -> Result<String, InspectError> 
     Ok(format!("sha256:{}", hex(&Sha256::digest(lines.concat()))))
 }
 
+/// Opens a file that was one when it was looked at: what took its place since must not keep us waiting, as
+/// a pipe would, or never end, as a device would.
+pub(crate) fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no regular file")) }
+}
+
 pub(crate) fn file_digest(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
+    let mut file = open(path)?;
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 256 << 10];
     loop {
@@ -36,6 +46,15 @@ pub(crate) fn file_digest(path: &Path) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_that_took_a_files_place_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("w");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        let error = digest(folder.path(), &["w".into()]).unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("no regular file"));
+    }
 
     #[test]
     fn is_that_of_sha256sums_lines() {

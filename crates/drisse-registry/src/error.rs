@@ -43,6 +43,14 @@ pub enum InspectError {
         /// What is wrong there.
         what: String,
     },
+    /// It is larger than any ONNX model can be.
+    #[error("{} has {} MiB, and a model file has at most 2047", path.display(), size >> 20)]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Bytes it has.
+        size: u64,
+    },
     /// It refers to data outside of its folder.
     #[error("{} keeps tensors in `{location}`, which {why}", path.display())]
     ExternalData {
@@ -75,7 +83,7 @@ impl InspectError {
                 "`python -c \"import onnx; onnx.checker.check_model('{}')\"` says more",
                 path.display()
             )),
-            Self::ExternalData { .. } => Some(
+            Self::ExternalData { .. } | Self::TooLarge { .. } => Some(
                 "save the model with its data beside it: `onnx.save(model, 'model.onnx', \
                  save_as_external_data=True, location='model.onnx.data')`"
                     .to_owned(),

@@ -12,7 +12,6 @@ use crate::{InspectError, sniff};
 use drisse_core::Signature;
 use protobuf::Fault;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What an ONNX file holds.
@@ -66,7 +65,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
         let hint = "name a model file".to_owned();
         return Err(InspectError::NotOnnx { path: path.to_owned(), what, hint });
     }
-    let file = File::open(path).map_err(io)?;
+    let file = crate::digest::open(path).map_err(io)?;
     let size = kind.len();
     if let Some((what, hint)) = sniff::other_format(&file, path).map_err(io)? {
         return Err(InspectError::NotOnnx { path: path.to_owned(), what, hint });

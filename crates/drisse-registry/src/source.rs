@@ -14,11 +14,18 @@ pub struct ModelSource {
     pub sample: Option<PathBuf>,
 }
 
+/// Protobuf has no messages of 2 GiB: <https://protobuf.dev/programming-guides/proto-limits/>.
+const MAX_MODEL: u64 = i32::MAX as u64;
+
 impl ModelSource {
-    /// Finds and inspects the model at `path`: the file, or a folder's `model.onnx` or only `.onnx`.
+    /// Finds and inspects the model at `path`: the file, or a folder's `model.onnx` or only `.onnx`. One
+    /// that no engine could read is refused before anybody reads all of it.
     pub fn open(path: &Path) -> Result<Self, InspectError> {
         let file = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
         let inspection = inspect(&file)?;
+        if inspection.size > MAX_MODEL {
+            return Err(InspectError::TooLarge { path: file, size: inspection.size });
+        }
         let sample = Some(file.with_file_name("sample.json")).filter(|sample| sample.is_file());
         Ok(Self { name: name(&file), inspection, sample })
     }

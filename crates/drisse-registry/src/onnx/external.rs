@@ -2,7 +2,15 @@
 
 use crate::InspectError;
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+
+/// Weights were written: a file of which less than this part was is an unfinished download, or made to keep
+/// whoever reads it busy. File systems that compress do not come near.
+const HOLES: u64 = 1000;
+
+/// A smaller file is read in no time, whatever it holds.
+const LITTLE: u64 = 1 << 30;
 
 /// A file beside the model that holds tensors.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +57,10 @@ fn one(model: &Path, folder: &Path, location: String) -> Result<ExternalFile, In
             return Err(refused("is a link: put the file itself beside the model"));
         }
         size = metadata.is_file().then_some(metadata.len());
+        // `st_blocks` counts 512 bytes each.
+        if metadata.len() > LITTLE && metadata.blocks() * 512 < metadata.len() / HOLES {
+            return Err(refused("is almost nothing but holes: copy or download it again"));
+        }
     }
     match size {
         Some(size) => Ok(ExternalFile { location, size }),

@@ -15,6 +15,10 @@ const KEPT_TEXT: usize = 4 << 10;
 const MAX_TEXT: u64 = 16 << 20;
 /// Inputs, outputs, operator kinds, metadata entries, external files: each at most this many.
 const MAX_ENTRIES: usize = 10_000;
+/// Dimensions of one tensor: NumPy has no more either.
+const MAX_RANK: usize = 64;
+/// A path is no longer: `PATH_MAX` of Linux.
+const MAX_PATH: usize = 4096;
 /// Initializers whose names are remembered: 8 bytes each, 8 MiB.
 const MAX_INITIALIZERS: usize = 1 << 20;
 
@@ -196,6 +200,7 @@ impl Walk<'_> {
                 Field::Bytes(13, _) => {
                     let (key, value) = entry(proto)?;
                     if key == "location" {
+                        at_most(proto, MAX_PATH, value.len(), "bytes in a path")?;
                         self.locations.insert(value);
                         bounded(proto, self.locations.len(), "external files")?;
                     }
@@ -211,10 +216,14 @@ impl Walk<'_> {
 }
 
 fn bounded<R: Read + Seek>(proto: &Proto<R>, count: usize, what: &str) -> Result<()> {
-    if count <= MAX_ENTRIES {
+    at_most(proto, MAX_ENTRIES, count, what)
+}
+
+fn at_most<R: Read + Seek>(proto: &Proto<R>, most: usize, count: usize, what: &str) -> Result<()> {
+    if count <= most {
         return Ok(());
     }
-    Err(proto.corrupt(proto.at(), format!("more than {MAX_ENTRIES} {what}")))
+    Err(proto.corrupt(proto.at(), format!("more than {most} {what}")))
 }
 
 /// A `StringStringEntryProto`.
@@ -342,7 +351,7 @@ fn dims<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Vec<Dim>> {
         while let Some(field) = proto.field()? {
             if let Field::Bytes(1, _) = field {
                 dims.push(dim(proto)?);
-                bounded(proto, dims.len(), "dimensions")?;
+                at_most(proto, MAX_RANK, dims.len(), "dimensions")?;
             }
         }
         Ok(())

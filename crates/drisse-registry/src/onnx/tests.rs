@@ -98,6 +98,20 @@ fn a_sparse_4_gib_model_is_read_without_its_weights() {
     std::fs::OpenOptions::new().append(true).open(&path).unwrap().set_len(head.len() as u64 + raw).unwrap();
     let found = inspect(&path).unwrap();
     assert_eq!((found.parameters, found.weight_bytes), (raw / 4, raw));
+    let error = crate::ModelSource::open(&path).unwrap_err().to_string();
+    assert!(error.ends_with("has 4096 MiB, and a model file has at most 2047"), "{error}");
+}
+
+#[test]
+fn lists_that_a_model_has_no_use_for_are_bounded() {
+    let many = [bytes(1, b"X"), bytes(2, &bytes(1, &bytes(2, &bytes(1, b"").repeat(65))))].concat();
+    let long = external(&"x".repeat(5000));
+    for (part, why) in
+        [(bytes(11, &many), "more than 64 dimensions"), (long, "more than 4096 bytes in a path")]
+    {
+        let error = Folder::new().inspect(&model(&[part])).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
 }
 
 #[test]
@@ -118,6 +132,7 @@ fn external_data_must_be_a_plain_file_beside_the_model() {
     folder.file("w.bin", &[0; 16]);
     let found = folder.inspect(&model(&[external("w.bin"), external("./w.bin")])).unwrap();
     assert_eq!(found.external_data[0].size, 16);
+    std::fs::File::create(folder.0.path().join("holes")).unwrap().set_len(1 << 40).unwrap();
     std::os::unix::fs::symlink("w.bin", folder.0.path().join("link")).unwrap();
     std::os::unix::fs::symlink(".", folder.0.path().join("loop")).unwrap();
     for (location, why) in [
@@ -128,6 +143,7 @@ fn external_data_must_be_a_plain_file_beside_the_model() {
         ("loop/w.bin", "is a link"),
         ("gone.bin", "is not there"),
         (".", "is no regular file"),
+        ("holes", "is almost nothing but holes"),
         ("", "is no path"),
     ] {
         let error = folder.inspect(&model(&[external(location)])).unwrap_err();

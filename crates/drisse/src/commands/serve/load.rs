@@ -8,10 +8,15 @@ use drisse_registry::ModelSource;
 use drisse_scoring::{App, ModelSpec};
 use drisse_wire::score;
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A sample that is made up is no larger than this: a picture of 1024 × 1024 × 3 floats in JSON.
 const MAX_MADE_SAMPLE: usize = 16 << 20;
+
+/// What is longer is no request's body, and broken off no JSON.
+const MAX_SAMPLE: u64 = 100 << 20;
 
 /// A model that was inspected, under the name it will be served.
 pub(super) struct Source {
@@ -142,7 +147,8 @@ fn sample(
 ) -> Result<(Option<Inputs>, Sample, Option<String>), Failure> {
     let signature = &model.inspection.signature;
     let read = |path: &Path| -> anyhow::Result<(Inputs, String)> {
-        let text = std::fs::read_to_string(path)?;
+        let mut text = String::new();
+        File::open(path)?.take(MAX_SAMPLE).read_to_string(&mut text)?;
         let inputs = score::decode(text.as_bytes(), signature)?;
         inputs.check(signature)?;
         Ok((inputs, text))
