@@ -5,7 +5,7 @@ use crate::problem::Problem;
 use drisse_net::{hex, runtime_folder, runtime_path};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A workspace's folder, and the short one for its sockets.
@@ -45,9 +45,17 @@ impl Workspace {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         }
         let root = root.canonicalize()?;
-        let mode = fs::metadata(&root)?.permissions().mode();
+        let metadata = fs::metadata(&root)?;
+        let (mode, me) = (metadata.permissions().mode(), rustix::process::geteuid().as_raw());
+        let denied = |why: &str| std::io::Error::new(std::io::ErrorKind::PermissionDenied, why);
+        // Whoever may rename what is in it decides which models and keys are used.
+        if ![0, me].contains(&metadata.uid()) {
+            return Err(denied("it belongs to somebody else"));
+        }
         if mode & 0o077 != 0 && !root.join("drisse.db").exists() && fs::read_dir(&root)?.next().is_none() {
             fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
+        } else if mode & 0o002 != 0 {
+            return Err(denied("it can be written by everybody"));
         }
         let id = id(&root);
         Ok(Self { sockets: runtime_folder(&id)?, id, root })
@@ -115,5 +123,26 @@ impl Workspace {
             })?;
         }
         Ok(Lock(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_everybody_may_write_to_is_no_workspace_unless_it_is_empty_and_can_be_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        let sockets = Workspace::open(folder.path()).unwrap().sockets;
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        mode(0o777);
+        fs::write(folder.path().join("drisse.db"), "").unwrap();
+        let error = Workspace::open(folder.path()).unwrap_err().to_string();
+        assert_eq!(error, "it can be written by everybody");
+        mode(0o755);
+        Workspace::open(folder.path()).unwrap();
+        fs::remove_dir(sockets).unwrap();
     }
 }
