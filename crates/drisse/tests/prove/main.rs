@@ -6,6 +6,7 @@
 
 mod flood;
 mod h2;
+mod attack;
 mod kill;
 mod overload;
 mod proof;

@@ -1,0 +1,124 @@
+//! Who gets in: every door, tried as somebody tries it who should not be let in. SECURITY.md lists them.
+
+//TODO mod control;
+//TODO mod files;
+//TODO mod hostile;
+//TODO mod keys;
+//TODO mod models;
+mod http2;
+mod smuggling;
+//TODO mod stranger;
+
+use crate::workspace::Workspace;
+use serde_json::Value;
+use std::fmt::Debug;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(crate) const PART: &str = "5. Who gets in";
+
+const DIGITS: &str = "examples/digits/digits.onnx";
+
+/// A connection that says nothing for this long is stuck, not slow.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A row of docs/proof.md of so many tries, each of which must be as it should: what was not is told.
+#[track_caller]
+fn every<T: Debug>(claim: &str, tried: usize, wrong: &[T]) {
+    let figure = if wrong.is_empty() { format!("{tried} of {tried}") } else { format!("not so: {wrong:#?}") };
+    crate::proof::holds(PART, claim, figure, "every one", tried > 0 && wrong.is_empty());
+}
+
+/// A body that the digits model takes.
+fn zeros() -> String {
+    format!("{{\"data\":[[{}0]]}}", "0,".repeat(63))
+}
+
+/// A workspace whose digits are deployed, and what `deploy` said.
+fn deployed() -> (Workspace, Value) {
+    let workspace = Workspace::new();
+    let service = workspace.json(&["deploy", DIGITS]);
+    (workspace, service)
+}
+
+fn text<'a>(document: &'a Value, name: &str) -> &'a str {
+    document[name].as_str().unwrap()
+}
+
+/// `HOST:PORT` of a URL.
+fn host(url: &str) -> String {
+    url.trim_start_matches("http://").split('/').next().unwrap().to_owned()
+}
+
+/// What comes back for these bytes until the other side closes.
+fn over_tcp(host: &str, bytes: &[u8]) -> String {
+    let stream = TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(SILENCE)).unwrap();
+    exchange(stream, bytes)
+}
+
+fn over_unix(path: &Path, bytes: &[u8]) -> String {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(SILENCE)).unwrap();
+    exchange(stream, bytes)
+}
+
+fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> String {
+    // Who refuses closes, perhaps before everything is written; what it said is still there.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    let stuck = ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    String::from_utf8_lossy(&answer).into_owned()
+        + if stuck { "\nHTTP/1.1 000 nothing more came" } else { "" }
+}
+
+/// The statuses of all answers in what came back.
+fn statuses(answers: &str) -> Vec<u16> {
+    answers.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
+}
+
+/// A request that ends its connection.
+fn request(method: &str, target: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         {headers}\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// The argument that follows a flag in a process's command line.
+fn argument(line: &str, flag: &str) -> String {
+    line.split(' ').skip_while(|word| *word != flag).nth(1).unwrap().to_owned()
+}
+
+/// The command line of the service's replica.
+fn replica(workspace: &Workspace) -> (u32, String) {
+    workspace.processes().into_iter().find(|(_, line)| line.contains("--replica")).unwrap()
+}
+
+/// The folder of the workspace's sockets.
+fn sockets(workspace: &Workspace) -> PathBuf {
+    let admin = argument(&replica(workspace).1, "--unix");
+    Path::new(&admin).parent().unwrap().to_owned()
+}
+
+/// A counter's value: of its lines the sum.
+fn count(metrics: &str, name: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Whether this may be tried as another user, which needs root. Required where CI says so.
+fn as_root(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    assert!(root || std::env::var_os("CI").is_none(), "{what} is tried as root");
+    if !root {
+        println!("not tried, because these tests do not run as root: {what}");
+    }
+    root
+}

@@ -1,0 +1,124 @@
+//! Request smuggling through HTTP/2: requests that would become others in the HTTP/1.1 the gateway speaks with
+//! replicas.
+
+use super::{deployed, every, host, text, zeros};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// What is added to a good request, and what becomes of it. The sections are RFC 9113's. `LENGTH` is that of
+/// the body.
+#[rustfmt::skip]
+const AMBIGUOUS: &[(&str, &str, &[(&str, &str)], &str)] = &[
+    // (what, section, headers, fate)
+    ("plain, to compare",          "",      &[("content-length", "LENGTH")], "200"),
+    ("without a length",           "8.1.1", &[], "200"),
+    ("a length less than the data", "8.1.1", &[("content-length", "1")], "reset"),
+    ("a length over the data",     "8.1.1", &[("content-length", "9999")], "reset"),
+    ("two lengths that differ",    "8.1.1", &[("content-length", "LENGTH"), ("content-length", "1")], "reset"),
+    ("Transfer-Encoding",          "8.2.2", &[("transfer-encoding", "chunked")], "reset"),
+    ("Connection",                 "8.2.2", &[("connection", "transfer-encoding")], "reset"),
+    ("Upgrade",                    "8.2.2", &[("upgrade", "h2c")], "reset"),
+    ("CR LF in a value",           "8.2.1", &[("x", "a\r\ntransfer-encoding: chunked")], "reset"),
+    ("CR LF in a name",            "8.2.1", &[("x: a\r\ntransfer-encoding", "chunked")], "reset"),
+    ("a NUL in a value",           "8.2.1", &[("x", "a\0b")], "reset"),
+    ("a capital letter in a name", "8.2.1", &[("Transfer-Encoding", "chunked")], "reset"),
+    ("a colon in a name",          "8.2.1", &[("transfer-encoding:", "chunked")], "reset"),
+    ("a second path",              "8.3",   &[(":path", "/")], "reset"),
+    ("an unknown pseudo-header",   "8.3",   &[(":x", "y")], "reset"),
+];
+
+/// Paths that would end the request line, if they were written as they are.
+const PATHS: [&str; 3] =
+    ["/score HTTP/1.1\r\nx: y", "/score HTTP/1.1", "/score\r\n\r\nPOST /score HTTP/1.1\r\n\r\n"];
+
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let stream = u8::from(matches!(kind, DATA | HEADERS));
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Header fields as RFC 7541, section 6.2.2, spells them: literal, new names, not compressed.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).ok().filter(|&length| length < 127).unwrap());
+            block.extend(text.bytes());
+        }
+    }
+    block
+}
+
+/// What becomes of a request: its status, or that its stream or its connection was ended.
+fn fate(host: &str, fields: &[(&str, &str)], body: &str) -> String {
+    let mut stream = TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(super::SILENCE)).unwrap();
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, &[])].concat();
+    let request = [frame(HEADERS, END_HEADERS, &block(fields)), frame(DATA, END_STREAM, body.as_bytes())];
+    stream.write_all(&[preface, request.concat()].concat()).unwrap();
+    loop {
+        let mut head = [0; 9];
+        if stream.read_exact(&mut head).is_err() {
+            return "reset".to_owned();
+        }
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        match (head[3], payload.first()) {
+            (RST_STREAM | GOAWAY, _) => return "reset".to_owned(),
+            // Statuses of the static table: RFC 7541, appendix A.
+            (HEADERS, Some(0x88)) => return "200".to_owned(),
+            (HEADERS, Some(0x8c)) => return "400".to_owned(),
+            (HEADERS, other) => return format!("{other:?}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn no_request_is_smuggled_through_http2() {
+    let _others = crate::proof::among_others();
+    let (_workspace, service) = deployed();
+    let host = host(text(&service, "scoring_uri"));
+    let (body, key) = (zeros(), format!("Bearer {}", text(&service, "primary_key")));
+    let prefix = "/api/v1/service/digits";
+    let ask = |path: &str, more: &[(&str, &str)]| {
+        let path = format!("{prefix}{path}");
+        let usual = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "h"),
+            (":path", &path),
+            ("authorization", &key),
+        ];
+        fate(&host, &[&usual, more].concat(), &body)
+    };
+    let length = body.len().to_string();
+    let mut wrong = Vec::new();
+    for (what, section, fields, wanted) in AMBIGUOUS {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|&(name, value)| (name, if value == "LENGTH" { &length } else { value }))
+            .collect();
+        let came = ask("/score", &fields);
+        if came != *wanted {
+            wrong.push(format!("{what} ({section}): {came}, not {wanted}"));
+        }
+    }
+    for path in PATHS {
+        let came = ask(path, &[]);
+        if came == "200" {
+            wrong.push(format!("{path:?}: {came}"));
+        }
+    }
+    let claim = "A request in HTTP/2 that would be another one in HTTP/1.1 ends its stream at the gateway";
+    every(claim, AMBIGUOUS.len() + PATHS.len(), &wrong);
+}
