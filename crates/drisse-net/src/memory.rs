@@ -8,8 +8,8 @@ const NO_CORE: u64 = 1;
 
 /// Keeps this process's memory out of core dumps, and out of reach of other processes of its user.
 ///
-/// A process that cannot be dumped has a `/proc` folder that belongs to root. Where `/proc` is mounted
-/// with `hidepid`, its own user could then no longer find it; there the limit alone stands.
+/// Where `/proc` is mounted with `hidepid`, users see only processes that they could trace, and so none that
+/// cannot be dumped, not even their own: replicas would not be found again. There the limit alone stands.
 pub fn keep_memory_private() -> std::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(NO_CORE), maximum: Some(NO_CORE) })?;
     if !hides_processes(&std::fs::read_to_string("/proc/self/mounts").unwrap_or_default()) {

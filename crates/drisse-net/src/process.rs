@@ -168,8 +168,8 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// Whether a process is a user's, by all its user ids. Not by who owns its folder: that is root for every
-/// process that cannot be dumped, whoever runs it.
+/// Whether a process is a user's, by all its user ids. Not by who owns its folder: that is root for a program
+/// such as `su`, whoever runs it.
 fn belongs_to(folder: &Path, user: u32) -> bool {
     let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));

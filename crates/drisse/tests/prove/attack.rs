@@ -1,13 +1,14 @@
 //! Who gets in: every door, tried as somebody tries it who should not be let in. SECURITY.md lists them.
 
-//TODO mod control;
-//TODO mod files;
-//TODO mod hostile;
-//TODO mod keys;
-//TODO mod models;
+mod control;
+mod files;
+mod hostile;
 mod http2;
+mod keys;
+mod memory;
+mod models;
 mod smuggling;
-//TODO mod stranger;
+mod stranger;
 
 use crate::workspace::Workspace;
 use serde_json::Value;
@@ -20,6 +21,9 @@ use std::time::Duration;
 
 pub(crate) const PART: &str = "5. Who gets in";
 
+/// `nobody`: a user without rights.
+const STRANGER: u32 = 65534;
+
 const DIGITS: &str = "examples/digits/digits.onnx";
 
 /// A connection that says nothing for this long is stuck, not slow.
@@ -30,6 +34,19 @@ const SILENCE: Duration = Duration::from_secs(30);
 fn every<T: Debug>(claim: &str, tried: usize, wrong: &[T]) {
     let figure = if wrong.is_empty() { format!("{tried} of {tried}") } else { format!("not so: {wrong:#?}") };
     crate::proof::holds(PART, claim, figure, "every one", tried > 0 && wrong.is_empty());
+}
+
+/// Everything below a folder, and the folder itself.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    let mut at = 0;
+    while at < found.len() {
+        if found[at].symlink_metadata().unwrap().is_dir() {
+            found.extend(std::fs::read_dir(&found[at]).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        at += 1;
+    }
+    found
 }
 
 /// A body that the digits model takes.
