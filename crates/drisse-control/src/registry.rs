@@ -52,7 +52,7 @@ pub(crate) async fn open_source(path: &Path) -> Result<ModelSource> {
         return Err(Problem::invalid(format!("{} is no absolute path", path.display())));
     }
     let path = path.to_owned();
-    blocking(move || Ok(ModelSource::open(&path)?)).await
+    blocking(move || Ok(ModelSource::open_to_run(&path)?)).await
 }
 
 /// Runs what blocks on a thread of its own.
@@ -94,7 +94,7 @@ impl Control {
         let replace = what.tags.is_some();
         let row = blocking(move || {
             let shown = what.path.display();
-            let source = ModelSource::open(&what.path)?;
+            let source = ModelSource::open_to_run(&what.path)?;
             let (sample, given) = sample(&source, what.sample.as_deref(), &|line| running.tell(line))?;
             let copied = AtomicU64::new(0);
             let total = source.inspection.size

@@ -18,16 +18,22 @@ pub struct ModelSource {
 const MAX_MODEL: u64 = i32::MAX as u64;
 
 impl ModelSource {
-    /// Finds and inspects the model at `path`: the file, or a folder's `model.onnx` or only `.onnx`. One
-    /// that no engine could read is refused before anybody reads all of it.
+    /// Finds and inspects the model at `path`: the file, or a folder's `model.onnx` or only `.onnx`.
     pub fn open(path: &Path) -> Result<Self, InspectError> {
         let file = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
         let inspection = inspect(&file)?;
-        if inspection.size > MAX_MODEL {
-            return Err(InspectError::TooLarge { path: file, size: inspection.size });
-        }
         let sample = Some(file.with_file_name("sample.json")).filter(|sample| sample.is_file());
         Ok(Self { name: name(&file), inspection, sample })
+    }
+
+    /// The same for who is going to run it: one that no engine could read is refused before all of it is.
+    pub fn open_to_run(path: &Path) -> Result<Self, InspectError> {
+        let source = Self::open(path)?;
+        let Inspection { path, size, .. } = &source.inspection;
+        if *size > MAX_MODEL {
+            return Err(InspectError::TooLarge { path: path.clone(), size: *size });
+        }
+        Ok(source)
     }
 
     /// The digest of the model file and its external data.

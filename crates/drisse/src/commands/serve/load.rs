@@ -64,7 +64,7 @@ pub(super) fn open(arguments: &Serve) -> Result<Vec<Source>, Failure> {
 
 fn one(argument: &ModelArgument) -> Result<Source, Failure> {
     let path = argument.path.display();
-    let model = ModelSource::open(&argument.path).with_context(|| format!("cannot serve {path}"))?;
+    let model = ModelSource::open_to_run(&argument.path).with_context(|| format!("cannot serve {path}"))?;
     let name = argument.name.as_ref().unwrap_or(&model.name);
     let name = ModelName::served(name).map_err(|error| {
         Failure::from(anyhow::Error::new(error)).hint(format!("name it on the command line: NAME={path}"))

@@ -36,6 +36,14 @@ fn graph(dims: &[u64], node: &[Vec<u8>], more: &[u8]) -> Vec<u8> {
     [number(1, 8), bytes(8, &number(2, 17)), bytes(7, &graph)].concat()
 }
 
+/// A good model, and the beginning of a field that nobody knows and that fills a file of this size.
+pub(super) fn up_to(size: u64) -> Vec<u8> {
+    let model = model(&[4], &[]);
+    // Its tag has two bytes, its length six.
+    let rest = size - model.len() as u64 - 8;
+    [model, varint(31 << 3 | 2), varint(rest)].concat()
+}
+
 /// An initializer of these dimensions whose data lies in a file beside the model.
 pub(super) fn external(location: &str) -> Vec<u8> {
     let entry = [bytes(1, b"location"), bytes(2, location.as_bytes())].concat();
