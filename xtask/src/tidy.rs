@@ -160,7 +160,7 @@ fn every_dependency_has_its_reason() {
 fn the_architecture_stays_readable_and_links_lead_somewhere() {
     let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
     assert!(read("ARCHITECTURE.md").lines().count() <= 200);
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"] {
         let text = read(name);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
             if !link.is_empty() && !link.contains("://") {

@@ -9,6 +9,7 @@ mod memory;
 mod models;
 mod smuggling;
 mod stranger;
+mod timing;
 
 use crate::workspace::Workspace;
 use serde_json::Value;
@@ -131,11 +132,12 @@ fn count(metrics: &str, name: &str) -> f64 {
 }
 
 /// Whether this may be tried as another user, which needs root. Required where CI says so.
+#[expect(clippy::print_stderr, reason = "what is not tried is said")]
 fn as_root(what: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     assert!(root || std::env::var_os("CI").is_none(), "{what} is tried as root");
     if !root {
-        println!("not tried, because these tests do not run as root: {what}");
+        eprintln!("not tried, because these tests do not run as root: {what}");
     }
     root
 }

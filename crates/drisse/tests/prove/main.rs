@@ -4,9 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
+mod attack;
 mod flood;
 mod h2;
-mod attack;
 mod kill;
 mod overload;
 mod proof;

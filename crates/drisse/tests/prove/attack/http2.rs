@@ -13,10 +13,12 @@ const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 /// What is added to a good request, and what becomes of it. The sections are RFC 9113's. `LENGTH` is that of
 /// the body.
 #[rustfmt::skip]
-const AMBIGUOUS: &[(&str, &str, &[(&str, &str)], &str)] = &[
+const AMBIGUOUS: &[(&str, &str, Fields<'_>, &str)] = &[
     // (what, section, headers, fate)
     ("plain, to compare",          "",      &[("content-length", "LENGTH")], "200"),
     ("without a length",           "8.1.1", &[], "200"),
@@ -46,7 +48,7 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Header fields as RFC 7541, section 6.2.2, spells them: literal, new names, not compressed.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+fn block(fields: Fields<'_>) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -59,7 +61,7 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// What becomes of a request: its status, or that its stream or its connection was ended.
-fn fate(host: &str, fields: &[(&str, &str)], body: &str) -> String {
+fn fate(host: &str, fields: Fields<'_>, body: &str) -> String {
     let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(super::SILENCE)).unwrap();
     let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, &[])].concat();
@@ -90,7 +92,7 @@ fn no_request_is_smuggled_through_http2() {
     let host = host(text(&service, "scoring_uri"));
     let (body, key) = (zeros(), format!("Bearer {}", text(&service, "primary_key")));
     let prefix = "/api/v1/service/digits";
-    let ask = |path: &str, more: &[(&str, &str)]| {
+    let ask = |path: &str, more: Fields<'_>| {
         let path = format!("{prefix}{path}");
         let usual = [
             (":method", "POST"),

@@ -1,6 +1,6 @@
 //! What a process had in its memory when it died, keys too, is in no core dump.
 
-use super::{every, host, over_tcp, request, statuses};
+use super::{every, over_tcp, request, statuses};
 use crate::proof::among_others;
 use crate::support::{drisse, library, root};
 use crate::workspace::{PATIENCE, Workspace, kill};
