@@ -6,7 +6,6 @@ use crate::proof;
 use crate::support::Serving;
 use crate::surge::{Answered, surge};
 use crate::workspace::Workspace;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -15,13 +14,14 @@ const PART: &str = "3. Overload and slow clients";
 /// A refusal is there by then.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
+#[expect(clippy::print_stderr, reason = "what is left out is said")]
 /// magika, which tells files' types by their bytes: about 8 ms on a core.
 pub(crate) fn magika() -> Option<PathBuf> {
     let named = std::env::var_os("DRISSE_MAGIKA").map(PathBuf::from);
     if named.is_none() {
         assert!(std::env::var_os("CI").is_none(), "DRISSE_MAGIKA names no model");
         let said = "no overload of a real model: DRISSE_MAGIKA names none (`cargo xtask test` sets it)";
-        writeln!(std::io::stderr(), "{said}").unwrap();
+        eprintln!("{said}");
     }
     named
 }
