@@ -18,8 +18,6 @@ use drisse_net::{Door, Handler};
 use drisse_wire::control::FailureBody;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use tower_service::Service;
 use utoipa::OpenApi;
@@ -100,10 +98,7 @@ impl Api {
             Ok(token) if !token.trim().is_empty() => token.trim().to_owned(),
             _ => {
                 let token = keys::make()?;
-                let mut options = std::fs::OpenOptions::new();
-                let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path);
-                file.and_then(|mut file| writeln!(file, "{token}").and_then(|()| file.sync_all()))
-                    .map_err(failed)?;
+                drisse_registry::replace_file(&path, format!("{token}\n").as_bytes()).map_err(failed)?;
                 token
             }
         };

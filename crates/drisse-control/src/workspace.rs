@@ -3,9 +3,10 @@
 use crate::db::Result;
 use crate::problem::Problem;
 use drisse_net::{hex, runtime_folder, runtime_path};
+use drisse_registry::make_folder;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A workspace's folder, and the short one for its sockets.
@@ -42,7 +43,7 @@ impl Workspace {
     /// Opens the folder, and makes it, for this user alone, where there is none.
     pub fn open(root: &Path) -> std::io::Result<Self> {
         if !root.exists() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+            make_folder(root)?;
         }
         let root = root.canonicalize()?;
         let metadata = fs::metadata(&root)?;
@@ -117,8 +118,8 @@ impl Workspace {
             let message = format!("another control plane has the workspace {}", self.root.display());
             Problem::new(crate::control::TAKEN, message).hint("`drisse status` shows it")
         })?;
-        for folder in [self.services(), self.routes(), self.logs()] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| {
+        for folder in [self.root.clone(), self.services(), self.routes(), self.logs()] {
+            make_folder(&folder).map_err(|error| {
                 Problem::failed(format!("cannot make {}", folder.display())).because(&error)
             })?;
         }

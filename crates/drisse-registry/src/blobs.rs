@@ -3,12 +3,13 @@
 //! Layout: <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>.
 
 use crate::StoreError;
+use crate::durable::{make_folder, sync_folder, sync_folder_of};
 use drisse_core::step;
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
@@ -50,11 +51,7 @@ impl Store {
         let store = Self { root: Arc::new(root.to_owned()), packing: Arc::default() };
         for folder in ["blobs/sha256", "views", "ingest"] {
             let path = root.join(folder);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(|error| StoreError::io("make", &path, error))?;
+            make_folder(&path).map_err(|error| StoreError::io("make", &path, error))?;
         }
         let ingest = root.join("ingest");
         let left = fs::read_dir(&ingest).map_err(|error| StoreError::io("read", &ingest, error))?;
@@ -179,6 +176,7 @@ impl Store {
         }
         let scratch = tempfile::tempdir_in(self.scratch_folder())
             .map_err(|error| StoreError::io("write", &self.scratch_folder(), error))?;
+        let mut folders = BTreeSet::from([scratch.path().to_owned()]);
         for (name, blob) in files {
             let (from, to) = (self.path(blob)?, scratch.path().join(name));
             let failed = |error: io::Error| match error.kind() {
@@ -187,13 +185,21 @@ impl Store {
             };
             if let Some(folder) = to.parent() {
                 fs::create_dir_all(folder).map_err(failed)?;
+                let made = folder.ancestors().take_while(|above| above.starts_with(scratch.path()));
+                folders.extend(made.map(Path::to_owned));
             }
             match fs::hard_link(&from, &to) {
                 Ok(()) => {}
                 // Two files of one name: copying would write into the first one's blob.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(failed(error)),
-                Err(_) => drop(fs::copy(&from, &to).map_err(failed)?),
+                Err(_) => {
+                    fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all()).map_err(failed)?;
+                }
             }
+        }
+        // After a power cut a folder of this name is whole.
+        for folder in &folders {
+            sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
         }
         let whole = scratch.keep();
         step("a view is made");
@@ -221,10 +227,12 @@ impl Store {
         }
     }
 
-    /// Removes a folder in one step: there is no moment at which it is half there.
+    /// Removes a folder in one step: there is no moment at which it is half there, and none after a power
+    /// cut either.
     fn discard(&self, folder: &Path) -> io::Result<()> {
         let scratch = tempfile::tempdir_in(self.scratch_folder())?;
         fs::rename(folder, scratch.path().join("gone"))?;
+        sync_folder_of(folder)?;
         step("a folder is on its way out");
         Ok(())
     }
@@ -236,7 +244,7 @@ impl Store {
         file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         step("a file is written anew");
         file.persist(path).map_err(|error| failed(error.error))?;
-        sync_folder(path).map_err(failed)
+        sync_folder_of(path).map_err(failed)
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -257,13 +265,15 @@ impl Store {
         let failed = |error| StoreError::io("write", &place, error);
         // What is there is read: a blob that was damaged is replaced.
         if self.check(&blob.digest)? == BlobState::Good {
+            // Who wrote it may have been killed, or told of an error, before its name was on disk.
+            sync_folder_of(&place).map_err(failed)?;
             return Ok(blob);
         }
         file.as_file().set_permissions(fs::Permissions::from_mode(0o400)).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         step("a blob is written");
         file.persist(&place).map_err(|error| failed(error.error))?;
-        sync_folder(&place).map_err(failed)?;
+        sync_folder_of(&place).map_err(failed)?;
         step("a blob is in place");
         Ok(blob)
     }
@@ -278,11 +288,6 @@ fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A rename is there after a power cut once its folder is.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 pub(crate) fn is_hex(text: &str) -> bool {

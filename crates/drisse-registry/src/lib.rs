@@ -5,6 +5,7 @@
 
 mod blobs;
 mod digest;
+mod durable;
 mod error;
 mod onnx;
 mod package;
@@ -14,6 +15,7 @@ mod source;
 
 pub use blobs::{Blob, BlobState, Store};
 pub use digest::digest;
+pub use durable::{make_folder, replace_file, sync_folder_of};
 pub use error::{InspectError, StoreError};
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{Ingested, Manifest};

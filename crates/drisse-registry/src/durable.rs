@@ -1,0 +1,64 @@
+//! Files and folders that are there after a power cut: contents are synced before they get their name, and
+//! names by syncing the folder they are in.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// Makes a folder for this user alone, with those above it, where they are not there, and sees to it that
+/// it stays. One that is there may have been made by who was killed before that.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        if let Some(above) = path.parent().filter(|above| !above.is_dir()) {
+            make_folder(above)?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            made => made?,
+        }
+    }
+    match sync_folder_of(path) {
+        // Of a folder that may not be listed nothing can be promised.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Puts a whole file, for this user alone, in another's place.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder_of(path)
+}
+
+/// Makes the name of a file or folder stay: a rename is there after a power cut once its folder is.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    sync_folder(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Makes the names in a folder stay.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_made_with_those_above_and_a_file_in_the_way_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b/c");
+        make_folder(&deep).unwrap();
+        make_folder(&deep).unwrap();
+        replace_file(&deep.join("f"), b"one").unwrap();
+        replace_file(&deep.join("f"), b"two").unwrap();
+        assert_eq!(fs::read(deep.join("f")).unwrap(), b"two");
+        assert_eq!(fs::read_dir(&deep).unwrap().count(), 1, "nothing else is left");
+        assert!(make_folder(&deep.join("f")).is_err() && make_folder(&deep.join("f/g")).is_err());
+    }
+}
