@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 mod attack;
+mod disk;
 mod flood;
 mod h2;
 mod kill;

@@ -1,0 +1,10 @@
+//! Disks that fail, fill up, forget and lie; and the power cut.
+
+mod files;
+mod known;
+mod models;
+mod power;
+mod strace;
+
+/// The chapter of docs/proof.md.
+const PART: &str = "2. Disk";

@@ -1,0 +1,118 @@
+//! What was acknowledged, and whether it is there.
+
+use crate::workspace::Workspace;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Within this everything serves again.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What was acknowledged: commands that had ended well.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Known {
+    /// By name and version, and their digests.
+    pub(crate) models: BTreeMap<String, String>,
+    /// With their primary keys.
+    pub(crate) services: BTreeMap<String, String>,
+    /// Operations by number.
+    pub(crate) operations: BTreeMap<String, Value>,
+}
+
+impl Known {
+    /// What a workspace tells now.
+    pub(crate) fn of(workspace: &Workspace) -> Self {
+        let items = |words: &[&str]| workspace.json(words)["items"].as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+        let models = items(&["models"]).into_iter();
+        let services = items(&["services"]).into_iter();
+        let operations = items(&["operations"]).into_iter();
+        Self {
+            models: models
+                .map(|model| {
+                    (format!("{}:{}", text(&model["name"]), model["version"]), text(&model["digest"]))
+                })
+                .collect(),
+            services: services
+                .map(|service| {
+                    let name = text(&service["name"]);
+                    let keys = workspace.json(&["keys", &name]);
+                    (name, text(&keys["primary_key"]))
+                })
+                .collect(),
+            operations: operations.map(|operation| (operation["id"].to_string(), operation)).collect(),
+        }
+    }
+
+    /// What is wrong with a workspace that knew this, and that may have come as far as `next`.
+    pub(crate) fn missing(&self, next: &Self, workspace: &Workspace) -> Option<String> {
+        let ran = workspace.run(&["up"]);
+        if ran.code != 0 {
+            return Some(format!("it does not start: {}", ran.stderr));
+        }
+        // What was under way goes on, and ends well or not.
+        workspace.wait("what was under way ends", || {
+            let operations = workspace.json(&["operations"]);
+            operations["items"].as_array().unwrap().iter().all(|operation| operation["state"] != "Running")
+        });
+        let now = Self::of(workspace);
+        let models = differs(&self.models, &next.models, &now.models);
+        let services = || differs(&self.services, &next.services, &now.services);
+        if let Some(what) = models.or_else(services) {
+            return Some(what);
+        }
+        for (id, operation) in &self.operations {
+            if now.operations.get(id) != Some(operation) {
+                return Some(format!("operation {id} is {:?}, and was {operation}", now.operations.get(id)));
+            }
+        }
+        let ran = workspace.run(&["models", "verify"]);
+        if ran.code != 0 {
+            return Some(ran.stderr);
+        }
+        for service in now.services.keys() {
+            let began = Instant::now();
+            while let Some(ran) = Some(workspace.run(&["score", service])).filter(|ran| ran.code != 0) {
+                if began.elapsed() > SOON {
+                    return Some(format!("service {service} does not serve: {}", ran.stderr));
+                }
+            }
+        }
+        left(&workspace.root).map(|path| format!("{} was left", path.display()))
+    }
+}
+
+/// Something that was acknowledged and is not so, or was gone and is back.
+fn differs(
+    before: &BTreeMap<String, String>,
+    next: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Option<String> {
+    for (name, value) in before {
+        let kept = match next.get(name) {
+            Some(next) if next == value => now.get(name) == Some(value),
+            // A key was being made anew.
+            Some(_) => now.contains_key(name),
+            // It was being deleted.
+            None => true,
+        };
+        if !kept {
+            return Some(format!("{name} is {:?}, and was acknowledged as {value}", now.get(name)));
+        }
+    }
+    let back = now.keys().find(|name| !before.contains_key(*name) && !next.contains_key(*name));
+    back.map(|name| format!("{name} is back"))
+}
+
+/// A file of which only half was written.
+fn left(root: &Path) -> Option<PathBuf> {
+    for folder in ["", "store", "store/ingest", "store/blobs/sha256", "store/views", "routes", "services"] {
+        for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
+            if folder == "store/ingest" || entry.file_name().to_string_lossy().starts_with('.') {
+                return Some(entry.path());
+            }
+        }
+    }
+    None
+}
