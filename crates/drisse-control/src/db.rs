@@ -126,11 +126,14 @@ impl Db {
 
 /// Whether a database file is shorter than its header says (<https://www.sqlite.org/fileformat.html>,
 /// section 1.3): SQLite itself would tell only when it comes to what is missing. A log beside it may have the
-/// rest.
+/// rest; a journal, of the file's first moment, what to undo.
 fn is_cut_off(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    if std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0) {
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        std::fs::metadata(name).is_ok_and(|metadata| metadata.len() > 0)
+    };
+    if beside("-wal") || beside("-journal") {
         return false;
     }
     let Ok(bytes) = std::fs::File::open(path).and_then(|file| {
