@@ -62,6 +62,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(system::shutdown))
         .routes(routes!(system::targets))
         .routes(routes!(system::verify))
+        .routes(routes!(system::repair))
         .routes(routes!(system::collect))
         .routes(routes!(models::list, models::register))
         .routes(routes!(models::show, models::change, models::delete))

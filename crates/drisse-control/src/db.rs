@@ -21,7 +21,7 @@ use std::time::Duration;
 const RESTORE: &str = "restore it from a backup; to begin anew, move the workspace's folder away";
 
 /// One entry per version of the schema; a database is brought up one after the other.
-const SCHEMA: [&str; 1] = [include_str!("db/schema.sql")];
+const SCHEMA: [&str; 2] = [include_str!("db/schema.sql"), include_str!("db/schema-2.sql")];
 
 /// Readers beside the one writer.
 const CONNECTIONS: u32 = 3;

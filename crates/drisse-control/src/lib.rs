@@ -19,6 +19,7 @@ mod problem;
 mod reconcile;
 mod registry;
 mod settle;
+mod verify;
 mod workspace;
 
 pub use api::openapi;

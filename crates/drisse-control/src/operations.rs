@@ -194,6 +194,7 @@ impl Control {
             "delete" => self.do_delete(op).await,
             "delete-model" => self.do_delete_model(op).await,
             "verify" => self.do_verify(op).await,
+            "repair" => self.do_repair(op).await,
             "collect" => self.do_collect(op).await,
             other => Err(Problem::failed(format!("there is no operation `{other}`")).into()),
         }

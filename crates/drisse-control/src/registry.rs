@@ -6,7 +6,7 @@ use crate::db::models::{ModelParts, ModelRow, Tags};
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
 use drisse_core::{Inputs, ModelName, ServiceName, Signature, step};
-use drisse_registry::{BlobState, ModelSource, Store, StoreError, signature_document};
+use drisse_registry::{ModelSource, StoreError, signature_document};
 use drisse_wire::control::{ModelChange, RegisterRequest};
 use drisse_wire::score;
 use serde_json::{Value, json};
@@ -116,7 +116,11 @@ impl Control {
                 // One at a time decides which version is the next.
                 let _models = control.models_lock.lock().await;
                 let db = &control.db;
+                let path = source.inspection.path.to_str().map(str::to_owned);
                 if let Some(there) = db.model_by_digest(&what.name, &model.digest).await? {
+                    if there.source != path {
+                        db.set_source(&there.name, there.version, path.as_deref()).await?;
+                    }
                     return refresh(&control, there, &model, sample.as_deref(), given).await;
                 }
                 let version = db.next_version(&what.name).await?;
@@ -133,6 +137,7 @@ impl Control {
                     tags: Tags::new(),
                     properties: Tags::new(),
                     created: crate::db::now(),
+                    source: path,
                 };
                 db.insert_model(&row).await?;
                 running.tell(format!("registered {}", row.full_name()));
@@ -184,55 +189,12 @@ impl Control {
         blocking(move || control.store.collect(|| control.runtime.block_on(control.live()))).await
     }
 
-    pub(crate) async fn do_verify(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
-        let wanted: Option<String> = op.request()?;
-        let models = self.every_model(wanted.as_deref()).await?;
-        let (control, running) = (Arc::clone(self), Arc::clone(&op.running));
-        let count = models.len();
-        let checked = blocking(move || {
-            let mut good = HashSet::new();
-            let mut damaged = Vec::new();
-            for model in models {
-                let name = format!("{}:{}", model.name, model.version);
-                let faults = faults(&control.store, &model, &mut good);
-                if !faults.is_empty() {
-                    running.tell(format!("{name} is damaged: {}", faults.join("; ")));
-                    damaged.push(json!({ "model": name, "faults": faults }));
-                }
-            }
-            Ok(damaged)
-        });
-        let damaged = tokio::select! {
-            damaged = checked => damaged?,
-            ended = op.cut_short() => return Err(ended),
-        };
-        if let Some(first) = damaged.first() {
-            let rest =
-                if damaged.len() > 1 { format!(" and {} more", damaged.len() - 1) } else { String::new() };
-            let name = first["model"].as_str().unwrap_or_default();
-            let causes = damaged.iter().map(|model| {
-                let faults = model["faults"].as_array().into_iter().flatten().filter_map(Value::as_str);
-                format!(
-                    "{}: {}",
-                    model["model"].as_str().unwrap_or_default(),
-                    faults.collect::<Vec<_>>().join("; ")
-                )
-            });
-            let mut problem = Problem::invalid(format!("model `{name}`{rest} is damaged"))
-                .hint("register the model's files again: what is damaged is written anew");
-            problem.failure.causes = causes.collect();
-            return Err(problem.into());
-        }
-        op.running.tell(format!("{count} models are whole"));
-        Ok(json!({ "models": count }))
-    }
-
     /// Every registered model, or the one named.
-    async fn every_model(&self, wanted: Option<&str>) -> Result<Vec<ModelParts>> {
+    pub(crate) async fn every_model(&self, wanted: Option<&str>) -> Result<Vec<ModelParts>> {
         let Some(wanted) = wanted else { return self.db.all_models().await };
         let (name, version) = split_version(wanted)?;
-        let ModelRow { name, version, digest, package, .. } = self.db.model(name, version).await?;
-        Ok(vec![ModelParts { name, version, digest, package }])
+        let ModelRow { name, version, digest, package, source, .. } = self.db.model(name, version).await?;
+        Ok(vec![ModelParts { name, version, digest, package, source }])
     }
 
     /// Digests of everything registered models are made of, and of the models themselves.
@@ -303,29 +265,6 @@ async fn refresh(
     Ok(ModelRow { package, ..there })
 }
 
-/// What is wrong with a model's blobs; `good` are known to be whole.
-fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<String> {
-    let manifest = match store.manifest(&model.package) {
-        Ok(manifest) => manifest,
-        Err(error) => return vec![error.to_string()],
-    };
-    let mut faults = Vec::new();
-    for blob in manifest.blobs() {
-        if good.contains(blob) {
-            continue;
-        }
-        match store.check(blob) {
-            Ok(BlobState::Good) => drop(good.insert(blob.to_owned())),
-            Ok(BlobState::Corrupt) => {
-                faults.push(format!("blob {blob} has other bytes than its digest says"))
-            }
-            Ok(BlobState::Missing) => faults.push(format!("blob {blob} is missing")),
-            Err(error) => faults.push(error.to_string()),
-        }
-    }
-    faults
-}
-
 /// `NAME` or `NAME:VERSION`.
 pub(crate) fn split_version(text: &str) -> Result<(&str, Option<u64>)> {
     let Some((name, version)) = text.split_once(':') else { return Ok((text, None)) };
@@ -352,9 +291,13 @@ fn sample(
             Err(problem) => tell(format!("{}; it is left out", problem.failure.message)),
         }
     }
+    Ok((made_sample(signature), false))
+}
+
+/// The smallest inputs, of zeros.
+pub(crate) fn made_sample(signature: &Signature) -> Option<Vec<u8>> {
     let made = Inputs::smallest(signature, MAX_MADE_SAMPLE);
-    let text = made.and_then(|inputs| score::encode(signature, &inputs));
-    Ok((text.map(String::into_bytes), false))
+    made.and_then(|inputs| score::encode(signature, &inputs)).map(String::into_bytes)
 }
 
 fn read_sample(path: &Path, signature: &Signature) -> Result<Vec<u8>> {

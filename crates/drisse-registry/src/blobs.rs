@@ -213,7 +213,7 @@ impl Store {
     }
 
     /// Where a view is, if it was made.
-    pub(crate) fn existing_view(&self, digest: &str) -> Result<PathBuf, StoreError> {
+    pub fn existing_view(&self, digest: &str) -> Result<PathBuf, StoreError> {
         let place = self.root.join("views").join(digest.strip_prefix("sha256:").unwrap_or_default());
         let missing = || StoreError::Missing { digest: digest.to_owned() };
         place.is_dir().then_some(place).ok_or_else(missing)

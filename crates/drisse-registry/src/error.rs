@@ -163,7 +163,8 @@ impl StoreError {
                 "free some room on that disk, or put the workspace elsewhere with --workspace".to_owned(),
             ),
             Self::Missing { .. } | Self::Corrupt { .. } => Some(
-                "`drisse models verify` lists what is damaged; register the model's files again".to_owned(),
+                "`drisse models verify --repair` mends what it can; or register the model's files again"
+                    .to_owned(),
             ),
             Self::Changed { .. } => Some("try again once the file is written".to_owned()),
             _ => None,

@@ -9,6 +9,7 @@ mod durable;
 mod error;
 mod onnx;
 mod package;
+mod repair;
 mod signature;
 mod sniff;
 mod source;

@@ -255,6 +255,22 @@ impl Manifest {
         self.files([DATASET]).next().map(|(_, digest)| digest)
     }
 
+    /// The model's files and its sample: path inside the package, and blob. Everything else is derived.
+    pub fn content(&self) -> impl Iterator<Item = (PathBuf, Blob)> {
+        self.layers.iter().filter(|layer| layer.media_type != WEIGHT_CONFIG).filter_map(|layer| {
+            let path = PathBuf::from(layer.annotations.get(FILEPATH)?);
+            Some((path, Blob { digest: layer.digest.clone(), size: layer.size }))
+        })
+    }
+
+    /// Every blob of the package but the manifest itself, and what it is called.
+    pub fn every_blob(&self) -> impl Iterator<Item = (String, Blob)> {
+        std::iter::once(&self.config).chain(&self.layers).map(|descriptor| {
+            let path = descriptor.annotations.get(FILEPATH).map_or("its config", String::as_str);
+            (path.to_owned(), Blob { digest: descriptor.digest.clone(), size: descriptor.size })
+        })
+    }
+
     fn files<const N: usize>(&self, types: [&'static str; N]) -> impl Iterator<Item = (PathBuf, &str)> {
         let wanted = move |layer: &&Descriptor| types.contains(&&*layer.media_type);
         self.layers

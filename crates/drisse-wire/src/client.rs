@@ -2,7 +2,7 @@
 
 use crate::control::{
     API, DeployRequest, Failure, FailureBody, KeyRequest, Keys, Model, ModelChange, Operation, Page,
-    Progress, RegisterRequest, RollbackRequest, Service, Shutdown, Status, TargetInfo,
+    Progress, RegisterRequest, RepairRequest, RollbackRequest, Service, Shutdown, Status, TargetInfo,
 };
 use crate::http::{Address, Ask, HttpError};
 use bytes::Bytes;
@@ -93,6 +93,12 @@ impl Client {
     pub async fn verify(&self, model: Option<&str>) -> Result<Operation> {
         let query = model.map(|model| format!("?model={model}")).unwrap_or_default();
         self.send(Method::POST, &format!("/verify{query}"), &()).await
+    }
+
+    /// The same, and writes anew what is damaged.
+    pub async fn repair(&self, model: Option<&str>, request: &RepairRequest) -> Result<Operation> {
+        let query = model.map(|model| format!("?model={model}")).unwrap_or_default();
+        self.send(Method::POST, &format!("/repair{query}"), request).await
     }
 
     /// Removes blobs nothing refers to.

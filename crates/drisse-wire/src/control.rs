@@ -36,6 +36,14 @@ pub struct RegisterRequest {
     pub properties: Option<BTreeMap<String, String>>,
 }
 
+/// `POST /v1/repair`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RepairRequest {
+    /// Files and folders where bytes that are missing may be.
+    pub from: Vec<String>,
+}
+
 /// `PATCH /v1/models/{name}/versions/{version}`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]

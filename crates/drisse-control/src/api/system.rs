@@ -1,11 +1,13 @@
 //! The control plane itself: status, shutdown, targets, and the store's upkeep.
 
-use super::{Asked, Json, Shared, begun};
+use super::{Asked, Json, Local, Shared, begun};
 use crate::db::Result;
 use crate::db::services::Counted;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::IntoResponse;
-use drisse_wire::control::{Failure, FailureBody, Operation, ProcessInfo, Shutdown, Status, TargetInfo};
+use drisse_wire::control::{
+    Failure, FailureBody, Operation, ProcessInfo, RepairRequest, Shutdown, Status, TargetInfo,
+};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -57,12 +59,32 @@ pub(super) async fn verify(
     State(control): State<Shared>,
     Asked(asked): Asked<OneModel>,
 ) -> Result<impl IntoResponse> {
-    if let Some(model) = &asked.model {
-        let (name, version) = crate::registry::split_version(model)?;
-        control.db.model(name, version).await?;
-    }
-    let subject = asked.model.clone().unwrap_or_else(|| "all models".to_owned());
+    let subject = verified(&control, &asked).await?;
     Ok(begun(control.begin("verify", &subject, &asked.model, None).await?))
+}
+
+/// What is verified, in words: a model that is there, or all.
+async fn verified(control: &Shared, asked: &OneModel) -> Result<String> {
+    let Some(model) = &asked.model else { return Ok("all models".to_owned()) };
+    let (name, version) = crate::registry::split_version(model)?;
+    control.db.model(name, version).await?;
+    Ok(model.clone())
+}
+
+/// Does the same, and writes anew what is damaged: from what is there, the files models were registered from,
+/// and files that are named
+#[utoipa::path(post, path = "/v1/repair", params(OneModel), request_body = RepairRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+pub(super) async fn repair(
+    State(control): State<Shared>,
+    Extension(local): Extension<Local>,
+    Asked(asked): Asked<OneModel>,
+    Json(request): Json<RepairRequest>,
+) -> Result<impl IntoResponse> {
+    if !request.from.is_empty() {
+        super::models::may_name_files(local)?;
+    }
+    let subject = verified(&control, &asked).await?;
+    Ok(begun(control.begin("repair", &subject, &(&asked.model, &request), None).await?))
 }
 
 /// Removes blobs that nothing refers to

@@ -22,6 +22,8 @@ pub(crate) struct ModelRow {
     pub(crate) tags: Tags,
     pub(crate) properties: Tags,
     pub(crate) created: i64,
+    /// The file it was registered from.
+    pub(crate) source: Option<String>,
 }
 
 /// What a version is made of, without what it says of itself: thousands at a time are small.
@@ -31,6 +33,7 @@ pub(crate) struct ModelParts {
     pub(crate) version: u64,
     pub(crate) digest: String,
     pub(crate) package: String,
+    pub(crate) source: Option<String>,
 }
 
 /// Which models a list has, and from where on.
@@ -58,6 +61,7 @@ fn row(row: &SqliteRow) -> Result<ModelRow> {
         tags: json(row, "tags")?,
         properties: json(row, "properties")?,
         created: row.try_get("created")?,
+        source: row.try_get("source")?,
     })
 }
 
@@ -111,7 +115,7 @@ impl Db {
     }
 
     pub(crate) async fn insert_model(&self, model: &ModelRow) -> Result<()> {
-        let query = sqlx::query("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let query = sqlx::query("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
         query
             .bind(&model.name)
             .bind(model.version as i64)
@@ -123,8 +127,16 @@ impl Db {
             .bind(text(&model.tags))
             .bind(text(&model.properties))
             .bind(now())
+            .bind(&model.source)
             .execute(self.pool())
             .await?;
+        Ok(())
+    }
+
+    /// Another file that has the same model.
+    pub(crate) async fn set_source(&self, name: &str, version: u64, source: Option<&str>) -> Result<()> {
+        let query = sqlx::query("UPDATE models SET source = ? WHERE name = ? AND version = ?");
+        query.bind(source).bind(name).bind(version as i64).execute(self.pool()).await?;
         Ok(())
     }
 
@@ -180,7 +192,8 @@ impl Db {
 
     /// Every version.
     pub(crate) async fn all_models(&self) -> Result<Vec<ModelParts>> {
-        let query = sqlx::query("SELECT name, version, digest, package FROM models ORDER BY name, version");
+        let query =
+            sqlx::query("SELECT name, version, digest, package, source FROM models ORDER BY name, version");
         let rows = query.fetch_all(self.pool()).await?;
         let parts = |row: &SqliteRow| -> Result<ModelParts> {
             Ok(ModelParts {
@@ -188,6 +201,7 @@ impl Db {
                 version: row.try_get::<i64, _>("version")? as u64,
                 digest: row.try_get("digest")?,
                 package: row.try_get("package")?,
+                source: row.try_get("source")?,
             })
         };
         rows.iter().map(parts).collect()

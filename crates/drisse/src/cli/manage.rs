@@ -250,6 +250,12 @@ pub(crate) enum ModelsCommand {
     Verify {
         /// NAME[:VERSION] [default: all]
         model: Option<String>,
+        /// Write anew what is damaged, from the files models were registered from and from what else is there
+        #[arg(long)]
+        repair: bool,
+        /// Files and folders that may have what is missing
+        #[arg(long, value_name = "PATH", requires = "repair", num_args = 1..)]
+        from: Vec<PathBuf>,
     },
     /// Delete a version that no service uses
     Delete {

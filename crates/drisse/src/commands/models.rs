@@ -7,7 +7,7 @@ use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
 use drisse_wire::client::Client;
-use drisse_wire::control::{Model, ModelChange, Operation, RegisterRequest};
+use drisse_wire::control::{Model, ModelChange, Operation, RegisterRequest, RepairRequest};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -54,10 +54,19 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
             printer::result(output, || json!(model), || text(&model));
             Ok(ExitCode::SUCCESS)
         }
-        ModelsCommand::Verify { model } => {
+        ModelsCommand::Verify { model, repair, from } => {
             let client = place.connect().await?;
-            let operation = client.verify(model.as_deref()).await?;
-            let text = |result: &Value| format!("{} models are whole\n", result["models"]);
+            let operation = if *repair {
+                let from = from.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+                client.repair(model.as_deref(), &RepairRequest { from }).await?
+            } else {
+                client.verify(model.as_deref()).await?
+            };
+            let text = |result: &Value| {
+                let repaired = result["repaired"].as_array().map_or(0, Vec::len);
+                let repaired = if repaired > 0 { format!(", {repaired} repaired") } else { String::new() };
+                format!("{} models are whole{repaired}\n", result["models"])
+            };
             finish(place, &client, operation, output, text).await
         }
         ModelsCommand::Delete { model } => {

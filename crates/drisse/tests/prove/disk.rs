@@ -1,5 +1,6 @@
 //! Disks that fail, fill up, forget and lie; and the power cut.
 
+mod damage;
 mod files;
 mod known;
 mod models;

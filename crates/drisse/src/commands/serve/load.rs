@@ -98,8 +98,9 @@ pub(super) fn all(
                 "the files of model `{}` are damaged: their digest is {}, not {expected}",
                 model.name, model.digest
             );
-            return Err(Failure::new(what)
-                .hint("`drisse models verify` lists what is damaged; deploy the model's file again"));
+            return Err(Failure::new(what).hint(
+                "`drisse models verify --repair` mends what it can; or deploy the model's file again",
+            ));
         }
         served.push(model);
     }

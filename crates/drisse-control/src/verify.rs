@@ -1,0 +1,233 @@
+//! Reading every byte of models and comparing; and repairing what can be repaired.
+
+use crate::control::Control;
+use crate::db::Result;
+use crate::db::models::ModelParts;
+use crate::operations::{Ended, Op};
+use crate::problem::Problem;
+use crate::registry::{blocking, made_sample};
+use drisse_registry::{Blob, BlobState, Manifest, ModelSource, Store};
+use drisse_wire::control::RepairRequest;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Of a folder that is named no more files than this are looked at.
+const MAX_FILES: usize = 100_000;
+
+/// A model that is not whole, and what is wrong with it.
+struct Damaged {
+    name: String,
+    faults: Vec<String>,
+}
+
+impl Control {
+    pub(crate) async fn do_verify(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
+        let wanted: Option<String> = op.request()?;
+        self.verify(op, wanted.as_deref(), None).await
+    }
+
+    pub(crate) async fn do_repair(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
+        let (wanted, request): (Option<String>, RepairRequest) = op.request()?;
+        let from = request.from.iter().map(PathBuf::from).collect();
+        self.verify(op, wanted.as_deref(), Some(from)).await
+    }
+
+    /// Reads models; `from` is where a repair may find files, where one is wanted.
+    async fn verify(
+        self: &Arc<Self>,
+        op: &Op,
+        wanted: Option<&str>,
+        from: Option<Vec<PathBuf>>,
+    ) -> std::result::Result<Value, Ended> {
+        let models = self.every_model(wanted).await?;
+        let (control, running) = (Arc::clone(self), Arc::clone(&op.running));
+        let (count, repairs) = (models.len(), from.is_some());
+        let checked = blocking(move || {
+            let from = from.map(|from| files(&from)).transpose()?;
+            let (mut good, mut damaged, mut repaired) = (HashSet::new(), Vec::new(), Vec::new());
+            for model in models {
+                let name = format!("{}:{}", model.name, model.version);
+                let mut faults = faults(&control.store, &model, &mut good);
+                if faults.is_empty() {
+                    continue;
+                }
+                running.tell(format!("{name} is damaged: {}", faults.join("; ")));
+                if let Some(from) = &from {
+                    let tell = |what: String| running.tell(format!("{name}: {what}"));
+                    // What was written before something failed is written.
+                    if let Err(problem) = control.repair(&model, from, &tell) {
+                        tell(format!("cannot be repaired: {}", problem.failure.message));
+                    }
+                    let model = control.runtime.block_on(control.every_model(Some(&name)))?;
+                    faults = self::faults(&control.store, &model[0], &mut good);
+                }
+                if faults.is_empty() {
+                    running.tell(format!("{name} is whole again"));
+                    repaired.push(name);
+                } else {
+                    damaged.push(Damaged { name, faults });
+                }
+            }
+            Ok((damaged, repaired))
+        });
+        let (damaged, repaired) = tokio::select! {
+            checked = checked => checked?,
+            ended = op.cut_short() => return Err(ended),
+        };
+        if !repaired.is_empty() {
+            self.models_changed.notify_one();
+        }
+        match damaged.is_empty() {
+            true => op.running.tell(format!("{count} models are whole")),
+            false => return Err(told(&damaged, repairs).into()),
+        }
+        Ok(json!({ "models": count, "repaired": repaired }))
+    }
+
+    /// Writes a model's damaged blobs anew from whatever has their bytes, and what Drisse derives from them.
+    fn repair(&self, model: &ModelParts, from: &[PathBuf], tell: &dyn Fn(String)) -> Result<()> {
+        let store = &self.store;
+        // Until the database refers to the blobs, nobody may collect them.
+        let _packing = store.packing();
+        let view = store.existing_view(&model.digest).ok();
+        let source = model.source.as_deref().map(Path::new);
+        let beside: Vec<_> = view.iter().map(|view| &**view).chain(source.and_then(Path::parent)).collect();
+        let manifest = store.manifest(&model.package).ok();
+        for (path, blob) in manifest.iter().flat_map(Manifest::content) {
+            if store.check(&blob.digest)? == BlobState::Good {
+                continue;
+            }
+            let named = beside.iter().map(|folder| folder.join(&path));
+            match store.mend(&blob, named.chain(from.iter().cloned()))? {
+                Some(file) => tell(format!("{} is written anew from {}", path.display(), file.display())),
+                None => tell(format!("no file has the bytes of {}", path.display())),
+            }
+        }
+        let model_files = from.iter().filter(|file| file.extension().is_some_and(|end| end == "onnx"));
+        let model_files = model_files.map(|file| &**file).chain(source);
+        let (laid_out, sample) = match &manifest {
+            Some(manifest) => {
+                // With its links to what was damaged a view is no use; made anew it is what is kept now.
+                store.forget_view(&model.digest);
+                let kept =
+                    |blob: &Blob| store.check(&blob.digest).is_ok_and(|state| state == BlobState::Good);
+                let files = manifest.content().filter(|(_, blob)| kept(blob));
+                let files: Vec<_> = files.map(|(path, blob)| (path, blob.digest)).collect();
+                let view = store.view(&model.digest, &files)?;
+                let sample = manifest.sample().and_then(|sample| store.read(sample).ok());
+                (manifest.model_file().map(|file| view.join(file)), sample)
+            }
+            None => {
+                let sample = view.as_ref().and_then(|view| std::fs::read(view.join("sample.json")).ok());
+                (view.clone(), sample)
+            }
+        };
+        let mut sources = laid_out.iter().map(|path| &**path).chain(model_files);
+        let whole = |path: &&Path| {
+            let source = ModelSource::open(path).ok()?;
+            source.digest().is_ok_and(|digest| digest == model.digest).then_some(source)
+        };
+        let packed = match sources.find_map(|path| whole(&path)) {
+            Some(found) => self.pack_again(model, &found, sample, tell),
+            None => Err(Problem::invalid("no file or folder has the whole model")),
+        };
+        // The next one who needs it makes it of what is kept then.
+        store.forget_view(&model.digest);
+        packed
+    }
+
+    /// Makes the package of a whole model anew. The one it had, unless its sample is lost for good.
+    fn pack_again(
+        &self,
+        model: &ModelParts,
+        source: &ModelSource,
+        sample: Option<Vec<u8>>,
+        tell: &dyn Fn(String),
+    ) -> Result<()> {
+        let ingested = self.store.ingest(source, &|_| ())?;
+        let beside = source.sample.as_deref().and_then(|sample| std::fs::read(sample).ok());
+        let made = made_sample(&source.inspection.signature);
+        let samples = [sample.clone(), beside, made.clone(), None];
+        let pack = |sample: Option<&[u8]>| self.store.pack(&ingested, &model.name, model.version, sample);
+        for sample in &samples {
+            if pack(sample.as_deref())? == model.package {
+                return Ok(());
+            }
+        }
+        let package = pack(sample.or(made).as_deref())?;
+        tell("its sample is lost: it has another one now".to_owned());
+        self.runtime.block_on(async {
+            let _models = self.models_lock.lock().await;
+            self.db.set_package(&model.name, model.version, &package).await
+        })
+    }
+}
+
+/// What is wrong with a model's blobs and its view; `good` are known to be whole.
+fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<String> {
+    let manifest = match store.manifest(&model.package) {
+        Ok(manifest) => manifest,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut faults = Vec::new();
+    for (path, Blob { digest, .. }) in manifest.every_blob() {
+        if good.contains(&digest) {
+            continue;
+        }
+        match store.check(&digest) {
+            Ok(BlobState::Good) => drop(good.insert(digest)),
+            Ok(BlobState::Corrupt) => {
+                faults.push(format!("{path}: blob {digest} has other bytes than its digest says"));
+            }
+            Ok(BlobState::Missing) => faults.push(format!("{path}: blob {digest} is missing")),
+            Err(error) => faults.push(format!("{path}: {error}")),
+        }
+    }
+    let laid_out = store.view_faults(&model.digest, &manifest).into_iter();
+    faults.extend(laid_out.map(|path| format!("{} is damaged", path.display())));
+    faults
+}
+
+/// That models are damaged, and what would help.
+fn told(damaged: &[Damaged], repairs: bool) -> Problem {
+    let rest = if damaged.len() > 1 { format!(" and {} more", damaged.len() - 1) } else { String::new() };
+    let name = damaged.first().map_or("", |model| &model.name);
+    let hint = match repairs {
+        false => "`drisse models verify --repair` mends what it can",
+        true => {
+            "name files or folders that have what is missing (`drisse models verify --repair --from PATH`), or \
+             register the model's files again"
+        }
+    };
+    let mut problem = Problem::invalid(format!("model `{name}`{rest} is damaged")).hint(hint);
+    let causes = damaged.iter().map(|model| format!("{}: {}", model.name, model.faults.join("; ")));
+    problem.failure.causes = causes.collect();
+    problem
+}
+
+/// The files that are named, and those in folders that are.
+fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut left = named.to_vec();
+    while let Some(path) = left.pop() {
+        let unread = |error: std::io::Error| {
+            Problem::invalid(format!("cannot read {}", path.display())).because(&error)
+        };
+        // Links in a folder are not followed: it might be a ring.
+        let kind = path.symlink_metadata().map_err(unread)?;
+        if kind.is_dir() || named.contains(&path) && path.is_dir() {
+            for entry in std::fs::read_dir(&path).map_err(unread)? {
+                left.push(entry.map_err(unread)?.path());
+            }
+        } else {
+            found.push(path);
+        }
+        if found.len() > MAX_FILES {
+            return Err(Problem::invalid(format!("there are more than {MAX_FILES} files to look at"))
+                .hint("name the folder they are in"));
+        }
+    }
+    Ok(found)
+}
