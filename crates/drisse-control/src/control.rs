@@ -145,6 +145,7 @@ pub async fn run(
     step("operations go on");
     control.reconcile_all().await?;
     tokio::spawn(Arc::clone(&control).keep_index());
+    tokio::spawn(control.db.clone().keep_backup());
     let orphans = Arc::clone(&control);
     tokio::spawn(async move {
         if let Err(problem) = orphans.remove_orphans().await {
@@ -163,6 +164,7 @@ pub async fn run(
         control.stop_replicas().await;
         let _ = control.write_index().await;
     }
+    control.db.back_up().await;
     control.db.close().await;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The workspace's database: what is registered, wanted and under way. Written before anything is done
 //! about it, synced to disk before it is acknowledged.
 
+pub(crate) mod backup;
 pub(crate) mod models;
 pub(crate) mod operations;
 pub(crate) mod services;
@@ -15,10 +16,11 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row, Sqlite, SqliteConnection};
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-
-const RESTORE: &str = "restore it from a backup; to begin anew, move the workspace's folder away";
+use tokio::sync::Notify;
 
 /// One entry per version of the schema; a database is brought up one after the other.
 const SCHEMA: [&str; 2] = [include_str!("db/schema.sql"), include_str!("db/schema-2.sql")];
@@ -37,23 +39,30 @@ const STANDSTILL: Duration = Duration::from_secs(300);
 
 /// The database.
 #[derive(Clone, Debug)]
-pub(crate) struct Db(SqlitePool);
+pub(crate) struct Db {
+    pool: SqlitePool,
+    path: PathBuf,
+    changed: Arc<Changed>,
+}
+
+/// Whether it has changed since its backup was written.
+#[derive(Debug, Default)]
+struct Changed {
+    unsaved: AtomicBool,
+    notify: Notify,
+}
 
 pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
 
 impl Db {
     /// Opens the file, makes it where there is none, and brings it to this version's schema.
     pub(crate) async fn open(path: &Path) -> Result<Self> {
-        // SQLite takes an empty file for a new database; where there are models already, they would be
-        // forgotten. (One that was killed as it made the file left an empty one, and no models.)
-        let models = path.with_file_name("store").join("blobs/sha256");
-        let has_models = std::fs::read_dir(models).is_ok_and(|mut blobs| blobs.next().is_some());
-        if has_models && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
-            return Err(Problem::invalid(format!("the database {} is empty", path.display())).hint(RESTORE));
+        if let Some(how) = missing(path) {
+            return Err(damaged(path, how));
         }
-        if is_cut_off(path) {
-            return Err(Problem::failed(format!("the database {} is cut off", path.display())).hint(RESTORE));
-        }
+        backup::sweep(path);
+        let changed = Arc::new(Changed::default());
+        let hook = Arc::clone(&changed);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -64,19 +73,35 @@ impl Db {
             .pragma("cache_size", CACHE)
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(STANDSTILL);
-        let opened = pool.connect_with(options).await;
-        let pool = opened.map_err(|error| {
-            Problem::failed(format!("cannot open the database {}", path.display()))
-                .because(&error)
-                .hint(RESTORE)
-        })?;
-        let db = Self(pool);
+        let pool = pool.after_connect(move |connection, _| {
+            let hook = Arc::clone(&hook);
+            Box::pin(async move {
+                connection.lock_handle().await?.set_commit_hook(move || {
+                    hook.unsaved.store(true, Relaxed);
+                    hook.notify.notify_one();
+                    true
+                });
+                Ok(())
+            })
+        });
+        let unusable = |error: &(dyn std::error::Error + 'static)| {
+            let problem = Problem::failed(format!("cannot open the database {}", path.display()));
+            problem.because(error).hint(backup::hint(path))
+        };
+        let pool = pool.connect_with(options).await.map_err(|error| unusable(&error))?;
+        let mut connection = pool.acquire().await.map_err(|error| unusable(&error))?;
+        // What is damaged is told now, and not when it is come to.
+        if let Err(why) = backup::whole(&mut connection).await {
+            return Err(damaged(path, "damaged").because(&std::io::Error::other(why)));
+        }
+        drop(connection);
+        let db = Self { pool, path: path.to_owned(), changed };
         db.bring_up(path).await?;
         Ok(db)
     }
 
     async fn bring_up(&self, path: &Path) -> Result<()> {
-        let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.0).await?.try_get(0)?;
+        let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.pool).await?.try_get(0)?;
         let newest = SCHEMA.len() as i64;
         if version > newest {
             let message = format!("the database {} was written by a newer drisse", path.display());
@@ -94,7 +119,7 @@ impl Db {
 
     /// A transaction that writes: the only one at a time.
     pub(crate) async fn write(&self) -> Result<Write> {
-        let mut connection = self.0.acquire().await?;
+        let mut connection = self.pool.acquire().await?;
         let begun = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await;
         let write = Write { connection, done: false };
         begun?;
@@ -102,25 +127,42 @@ impl Db {
     }
 
     pub(crate) fn pool(&self) -> &SqlitePool {
-        &self.0
+        &self.pool
     }
 
     /// A setting, if it was ever made.
     pub(crate) async fn setting<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let row = sqlx::query("SELECT value FROM settings WHERE name = ?").bind(name);
-        row.fetch_optional(&self.0).await?.map(|row| json(&row, "value")).transpose()
+        row.fetch_optional(&self.pool).await?.map(|row| json(&row, "value")).transpose()
     }
 
     pub(crate) async fn set_setting(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let query = sqlx::query(
             "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         );
-        query.bind(name).bind(text(value)).execute(&self.0).await?;
+        query.bind(name).bind(text(value)).execute(&self.pool).await?;
         Ok(())
     }
 
     pub(crate) async fn close(&self) {
-        self.0.close().await;
+        self.pool.close().await;
+    }
+}
+
+fn damaged(path: &Path, how: &str) -> Problem {
+    Problem::invalid(format!("the database {} is {how}", path.display())).hint(backup::hint(path))
+}
+
+/// Whether a database that was there is not, or not wholly: how it is. SQLite makes a new one of an empty file,
+/// or none; where there are models already, they would be forgotten. (One that was killed as it made the file
+/// left an empty one, and no models.)
+pub(crate) fn missing(path: &Path) -> Option<&'static str> {
+    let models = path.with_file_name("store").join("blobs/sha256");
+    let has_models = std::fs::read_dir(models).is_ok_and(|mut blobs| blobs.next().is_some());
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.len() == 0 && has_models => Some("empty"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && has_models => Some("gone"),
+        _ => is_cut_off(path).then_some("cut off"),
     }
 }
 

@@ -13,6 +13,7 @@ mod control;
 mod db;
 mod deploy;
 mod gateway;
+mod health;
 mod keys;
 mod operations;
 mod problem;
@@ -24,5 +25,7 @@ mod workspace;
 
 pub use api::openapi;
 pub use control::{Config, ControlError, Targets, TcpApi, run};
+pub use db::backup::{Restored, restore};
 pub use gateway::GatewayChange;
+pub use health::{Health, examine};
 pub use workspace::{Lock, Workspace};

@@ -48,7 +48,7 @@ impl Store {
     /// Opens the store at `root`, and makes it where there is none. What an earlier run left half
     /// written is removed.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: Arc::new(root.to_owned()), packing: Arc::default() };
+        let store = Self::existing(root);
         for folder in ["blobs/sha256", "views", "ingest"] {
             let path = root.join(folder);
             make_folder(&path).map_err(|error| StoreError::io("make", &path, error))?;
@@ -63,6 +63,11 @@ impl Store {
             store.replace(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
         Ok(store)
+    }
+
+    /// The store at `root` as it is: nothing is made or removed.
+    pub fn existing(root: &Path) -> Self {
+        Self { root: Arc::new(root.to_owned()), packing: Arc::default() }
     }
 
     /// To be held from the first blob of a package until something refers to it.

@@ -341,6 +341,9 @@ pub(crate) struct Up {
     /// That certificate's key, in PEM
     #[arg(long, value_name = "FILE", requires = "control_cert")]
     pub(crate) control_key: Option<PathBuf>,
+    /// Take the database's backup in place of a damaged one, which is kept; what was changed since then is lost
+    #[arg(long, conflicts_with = "boot")]
+    pub(crate) restore: bool,
     /// Start at boot: install a systemd unit
     #[arg(long)]
     pub(crate) boot: bool,

@@ -30,6 +30,9 @@ pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<
     if arguments.boot {
         return boot(place.folder()?, arguments, output);
     }
+    if arguments.restore {
+        restore(place.folder()?).await?;
+    }
     let (client, mut status) = place.connect_with(arguments).await?;
     // The gateway is up a moment after the control plane.
     let began = Instant::now();
@@ -44,6 +47,21 @@ pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<
     }
     printer::result(output, || json!(status), || text(&status));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the database's backup, and says what that means.
+async fn restore(workspace: &Workspace) -> Result<(), Failure> {
+    let restored = drisse_control::restore(workspace).await.map_err(|error| {
+        let failure = Failure::from(error.failure);
+        if error.taken { failure.hint("end it first: `drisse down`") } else { failure }
+    })?;
+    printer::note(&format!(
+        "took the database's backup of {}: models registered since then have to be registered again, services \
+         deployed since then are removed, and other changes since then are undone",
+        restored.written
+    ));
+    printer::note(&format!("what was there before is kept: {}", restored.kept.display()));
+    Ok(())
 }
 
 pub(crate) async fn status(place: &Place, output: Output) -> Result<ExitCode, Failure> {

@@ -295,7 +295,7 @@ fn a_database_that_lost_everything_is_refused_and_one_that_was_never_written_is_
         std::fs::write(&database, broken).unwrap();
         let ran = workspace.run(&["models"]);
         assert!(ran.code > 0 && ran.stderr.contains("drisse.db"), "{ran:?}");
-        assert!(ran.stderr.contains("hint: restore"), "{ran:?}");
+        assert!(ran.stderr.contains("hint: `drisse up --restore`"), "{ran:?}");
     }
     std::fs::write(&database, kept).unwrap();
     assert!(workspace.ok(&["models"]).stdout.contains("digits:1"));

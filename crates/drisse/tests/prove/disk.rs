@@ -1,6 +1,7 @@
 //! Disks that fail, fill up, forget and lie; and the power cut.
 
 mod damage;
+mod database;
 mod files;
 mod known;
 mod models;

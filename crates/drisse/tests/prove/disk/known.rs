@@ -79,7 +79,14 @@ impl Known {
                 }
             }
         }
-        left(&workspace.root).map(|path| format!("{} was left", path.display()))
+        // What is being written now is there for a moment.
+        let began = Instant::now();
+        while let Some(path) = left(&workspace.root) {
+            if began.elapsed() > SOON {
+                return Some(format!("{} was left", path.display()));
+            }
+        }
+        None
     }
 }
 

@@ -1,0 +1,81 @@
+//! What a workspace's files say of themselves, whether its control plane runs or not. Nothing is changed.
+
+use crate::Workspace;
+use crate::db::{self, backup};
+use drisse_registry::{BlobState, Store};
+use sqlx::{Connection, Row};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// A backup follows a change within seconds.
+const LATE: Duration = Duration::from_secs(60);
+
+/// How a workspace's files are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    /// What is wrong with the database, and what to do about it.
+    pub database: Option<(String, String)>,
+    /// When its backup was written, if there is one.
+    pub backup: Option<String>,
+    /// Whether the backup has what changed last.
+    pub current: bool,
+    /// How many models there are.
+    pub models: usize,
+    /// Files of models that are missing or have another length.
+    pub damaged: Vec<String>,
+}
+
+/// Looks at a workspace; `None` where nothing is in it yet. Of models lengths alone are looked at.
+pub async fn examine(workspace: &Workspace) -> Option<Health> {
+    let path = workspace.database();
+    if !path.exists() && db::missing(&path).is_none() {
+        return None;
+    }
+    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let backup = changed(&backup::path_of(&path));
+    let last = [changed(&path), changed(&path.with_extension("db-wal"))].into_iter().flatten().max();
+    let current = |backup: SystemTime| last.is_none_or(|last| last < backup + LATE);
+    let mut health = Health {
+        database: None,
+        backup: backup::written(&path),
+        current: backup.is_some_and(current),
+        models: 0,
+        damaged: vec![],
+    };
+    let looked = match db::missing(&path) {
+        Some(how) => Err(format!("it is {how}")),
+        None => look(&path, &Store::existing(&workspace.store()), &mut health).await,
+    };
+    health.database = looked.err().map(|why| (why, backup::hint(&path)));
+    Some(health)
+}
+
+async fn look(path: &Path, store: &Store, health: &mut Health) -> Result<(), String> {
+    let text = |error: sqlx::Error| error.to_string();
+    let mut connection = backup::open_to_read(path).await.map_err(text)?;
+    backup::whole(&mut connection).await?;
+    let query = sqlx::query("SELECT name || ':' || version, package FROM models ORDER BY name, version");
+    let rows = query.fetch_all(&mut connection).await.map_err(text)?;
+    // Whatever it says, everything is read.
+    let _ = connection.close().await;
+    health.models = rows.len();
+    for row in rows {
+        let name: String = row.try_get(0).map_err(text)?;
+        let manifest = match store.manifest(row.try_get(1).map_err(text)?) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                health.damaged.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        for (path, blob) in manifest.every_blob() {
+            match store.glance(&blob) {
+                Ok(BlobState::Good) => {}
+                Ok(BlobState::Missing) => health.damaged.push(format!("{name}: {path} is missing")),
+                Ok(BlobState::Corrupt) => health.damaged.push(format!("{name}: {path} is damaged")),
+                Err(error) => health.damaged.push(format!("{name}: {error}")),
+            }
+        }
+    }
+    Ok(())
+}
