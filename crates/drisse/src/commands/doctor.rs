@@ -4,21 +4,39 @@ use crate::cli::Output;
 use crate::connect::Place;
 use crate::failure::Failure;
 use crate::printer;
+use drisse_control::Health;
 use drisse_engines::onnx;
 use serde_json::json;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Less room than this and a model of usual size does not fit.
+/// Less room than this and a model of usual size does not fit …
 const LITTLE_ROOM: u64 = 1 << 30;
+
+/// … and with less than this part of it free most file systems get slow, in percent.
+const LITTLE_PART: u64 = 5;
+
+/// Of what is damaged so much is shown.
+const SHOWN: usize = 3;
 
 struct Finding {
     what: &'static str,
     /// Whether Drisse works without it on this machine.
     needed: bool,
     good: bool,
+    /// How it is where it is not good.
+    bad: &'static str,
     detail: String,
-    remedy: &'static str,
+    remedy: String,
+}
+
+impl Finding {
+    /// What is there or not.
+    fn new(what: &'static str, needed: bool, good: bool, detail: String, remedy: &str) -> Self {
+        let bad = if needed { "missing" } else { "not there" };
+        Self { what, needed, good, bad, detail, remedy: remedy.to_owned() }
+    }
 }
 
 pub(crate) async fn run(place: &Place, output: Output) -> Result<ExitCode, Failure> {
@@ -28,24 +46,23 @@ pub(crate) async fn run(place: &Place, output: Output) -> Result<ExitCode, Failu
         let there = workspace.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         findings.push(writable(there, &workspace.root));
         findings.push(room(there));
+        if let Some(health) = drisse_control::examine(workspace).await {
+            findings.extend(kept(health));
+        }
         findings.push(sockets(&workspace.sockets));
         findings.push(daemons(place).await);
     }
     findings.push(systemd());
     let broken = findings.iter().any(|finding| finding.needed && !finding.good);
-    let state = |finding: &Finding| match (finding.good, finding.needed) {
-        (true, _) => "ok",
-        (false, true) => "missing",
-        (false, false) => "not there",
-    };
+    let state = |finding: &Finding| if finding.good { "ok" } else { finding.bad };
     let row = |finding: &Finding| {
-        let remedy = if finding.good { "" } else { finding.remedy };
-        vec![finding.what.to_owned(), state(finding).to_owned(), finding.detail.clone(), remedy.to_owned()]
+        let remedy = if finding.good { String::new() } else { finding.remedy.clone() };
+        vec![finding.what.to_owned(), state(finding).to_owned(), finding.detail.clone(), remedy]
     };
     let document = || {
         let finding = |finding: &Finding| {
             json!({ "what": finding.what, "state": state(finding), "needed": finding.needed,
-                    "detail": finding.detail, "remedy": (!finding.good).then_some(finding.remedy) })
+                    "detail": finding.detail, "remedy": (!finding.good).then_some(&finding.remedy) })
         };
         json!({ "checks": findings.iter().map(finding).collect::<Vec<_>>(), "works": !broken })
     };
@@ -63,7 +80,7 @@ fn onnx_runtime() -> Finding {
     };
     // It is fetched, if there is something to fetch it with.
     let remedy = "run any deployment to fetch it, or name a library with DRISSE_ONNXRUNTIME";
-    Finding { what: "ONNX Runtime", needed: !(good || has_pip()), good, detail, remedy }
+    Finding::new("ONNX Runtime", !(good || has_pip()), good, detail, remedy)
 }
 
 fn has_pip() -> bool {
@@ -80,28 +97,78 @@ fn has_pip() -> bool {
 fn pip() -> Finding {
     let good = has_pip();
     let detail = if good { "fetches ONNX Runtime, once" } else { "" }.to_owned();
-    Finding { what: "pip", needed: false, good, detail, remedy: "`apt-get install python3-pip`" }
+    Finding::new("pip", false, good, detail, "`apt-get install python3-pip`")
 }
 
 fn writable(there: &Path, root: &Path) -> Finding {
     let tried = tempfile::tempfile_in(there);
-    let detail = tried.as_ref().map_or_else(ToString::to_string, |_| root.display().to_string());
-    let remedy = "name a folder you may write to with --workspace";
-    Finding { what: "workspace", needed: true, good: tried.is_ok(), detail, remedy }
+    let remedy = match tried.as_ref().err().map(std::io::Error::kind) {
+        Some(ErrorKind::ReadOnlyFilesystem) => {
+            "a disk is read-only after an error, or as it was mounted: `dmesg` and `findmnt` say which"
+        }
+        Some(ErrorKind::StorageFull) => "free some room on that disk",
+        _ => "name a folder you may write to with --workspace",
+    };
+    let detail = match &tried {
+        Ok(_) => root.display().to_string(),
+        Err(error) => format!("cannot write in {}: {error}", there.display()),
+    };
+    Finding::new("workspace", true, tried.is_ok(), detail, remedy)
 }
 
 fn room(root: &Path) -> Finding {
-    let free = rustix::fs::statvfs(root).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(0);
-    let detail = format!("{} free", crate::units::shown(free));
-    let remedy = "free some room, or put the workspace on another disk with --workspace";
-    Finding { what: "disk", needed: true, good: free >= LITTLE_ROOM, detail, remedy }
+    let disk = rustix::fs::statvfs(root).map(|disk| {
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        (bytes(disk.f_bavail), bytes(disk.f_blocks))
+    });
+    let (free, of) = disk.unwrap_or_default();
+    let detail = format!("{} of {} free", crate::units::shown(free), crate::units::shown(of));
+    let remedy =
+        "free some room (`drisse models prune`), or put the workspace on another disk with --workspace";
+    let enough = free >= LITTLE_ROOM;
+    let good = enough && free / LITTLE_PART >= of / 100;
+    Finding { bad: "low", ..Finding::new("disk", !enough, good, detail, remedy) }
+}
+
+/// What is kept in the workspace, and whether it is whole.
+fn kept(health: Health) -> [Finding; 3] {
+    let (detail, remedy) = health.database.clone().unwrap_or_default();
+    let whole = health.database.is_none();
+    let database = Finding { bad: "damaged", ..Finding::new("database", true, whole, detail, &remedy) };
+    let remedy =
+        "the control plane writes it soon after each change, and says in logs/control.log if it cannot";
+    let backup = Finding::new(
+        "backup",
+        false,
+        health.current,
+        health.backup.clone().map(|at| format!("written {at}")).unwrap_or_default(),
+        remedy,
+    );
+    let backup = if health.backup.is_some() { Finding { bad: "old", ..backup } } else { backup };
+    let damaged = &health.damaged;
+    let mut detail = match damaged.is_empty() {
+        true => format!("{} of the right length; `drisse models verify` reads every byte", health.models),
+        false => damaged.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; "),
+    };
+    if damaged.len() > SHOWN {
+        detail += &format!("; and {} more", damaged.len() - SHOWN);
+    }
+    let remedy = "`drisse models verify --repair`";
+    let models = Finding::new("models", true, whole && damaged.is_empty(), detail, remedy);
+    let models = match whole {
+        true => Finding { bad: "damaged", ..models },
+        false => {
+            Finding { needed: false, bad: "unknown", detail: String::new(), remedy: String::new(), ..models }
+        }
+    };
+    [database, backup, models]
 }
 
 fn sockets(folder: &Path) -> Finding {
     let remedy = "name a workspace whose sockets have a shorter path";
     let detail = folder.display().to_string();
     // A socket's name is at most 16 characters, its path at most 107 bytes.
-    Finding { what: "sockets", needed: true, good: detail.len() < 90, detail, remedy }
+    Finding::new("sockets", true, detail.len() < 90, detail, remedy)
 }
 
 async fn daemons(place: &Place) -> Finding {
@@ -113,17 +180,11 @@ async fn daemons(place: &Place) -> Finding {
         }
         None => "started by any command that needs them".to_owned(),
     };
-    Finding { what: "daemons", needed: false, good: running.is_some(), detail, remedy: "`drisse up`" }
+    Finding::new("daemons", false, running.is_some(), detail, "`drisse up`")
 }
 
 fn systemd() -> Finding {
     let good = Path::new("/run/systemd/system").is_dir();
     let detail = if good { "can start Drisse at boot: `drisse up --boot`" } else { "" }.to_owned();
-    Finding {
-        what: "systemd",
-        needed: false,
-        good,
-        detail,
-        remedy: "start `drisse up` from your init system",
-    }
+    Finding::new("systemd", false, good, detail, "start `drisse up` from your init system")
 }
