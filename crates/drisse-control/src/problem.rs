@@ -47,6 +47,15 @@ impl Problem {
         self
     }
 
+    /// Adds an error of the file system, and what to do about it.
+    pub(crate) fn because_of_disk(self, error: &std::io::Error) -> Self {
+        let problem = self.because(error);
+        match drisse_registry::disk_hint(error) {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }
+    }
+
     /// Puts what was attempted in front.
     pub(crate) fn context(mut self, what: impl Into<String>) -> Self {
         self.failure = self.failure.context(what);
@@ -56,13 +65,28 @@ impl Problem {
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        let full = error.as_database_error().is_some_and(|error| error.message().contains("disk is full"));
-        let what = "the workspace's database refused";
-        if full {
-            let problem = Self::new(400, what).because(&error);
-            return problem.hint("free some room on the disk of the workspace");
-        }
-        Self::failed(what).because(&error)
+        let what = "the workspace's database drisse.db refused";
+        let sqlx::Error::Database(refused) = &error else { return Self::failed(what).because(&error) };
+        // https://www.sqlite.org/rescode.html: the lowest byte is the kind.
+        let code = refused.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(0);
+        let (status, hint) = match code & 0xff {
+            8 => {
+                (400, "the disk is read-only, or the file is: `dmesg` and `findmnt` say more; try again then")
+            }
+            10 => (
+                500,
+                "the disk fails: `dmesg` says more, `drisse doctor` what is damaged; what was acknowledged is \
+                 kept, try again",
+            ),
+            11 | 26 => (
+                500,
+                "it is damaged: `drisse doctor` says more; `drisse down`, then `drisse up --restore`, takes its \
+                 backup",
+            ),
+            13 => (400, "free some room on the disk of the workspace"),
+            _ => return Self::failed(what).because(&**refused),
+        };
+        Self::new(status, what).because(&**refused).hint(hint)
     }
 }
 
@@ -72,7 +96,10 @@ impl From<drisse_registry::StoreError> for Problem {
         use drisse_registry::StoreError::{Changed, Io};
         let theirs = match &error {
             Changed { .. } => true,
-            Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Io { source, .. } => {
+                use std::io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
+                matches!(source.kind(), StorageFull | ReadOnlyFilesystem)
+            }
             _ => false,
         };
         Self { status: if theirs { 400 } else { 500 }, failure: Failure { internal: !theirs, ..failure } }

@@ -112,7 +112,8 @@ impl Workspace {
         let path = self.root.join("control.lock");
         let open = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = open.map_err(|error| {
-            Problem::failed(format!("cannot write in the workspace {}", self.root.display())).because(&error)
+            Problem::failed(format!("cannot write in the workspace {}", self.root.display()))
+                .because_of_disk(&error)
         })?;
         file.try_lock().map_err(|_| {
             let message = format!("another control plane has the workspace {}", self.root.display());
@@ -120,7 +121,7 @@ impl Workspace {
         })?;
         for folder in [self.root.clone(), self.services(), self.routes(), self.logs()] {
             make_folder(&folder).map_err(|error| {
-                Problem::failed(format!("cannot make {}", folder.display())).because(&error)
+                Problem::failed(format!("cannot make {}", folder.display())).because_of_disk(&error)
             })?;
         }
         Ok(Lock(file))

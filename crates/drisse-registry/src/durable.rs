@@ -35,6 +35,25 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder_of(path)
 }
 
+/// What to do about a disk that refuses, where something is known.
+pub fn disk_hint(error: &io::Error) -> Option<&'static str> {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
+            Some("free some room on that disk, or put the workspace elsewhere with --workspace")
+        }
+        (io::ErrorKind::ReadOnlyFilesystem, _) => Some(
+            "the disk is read-only, which Linux makes it after errors: `dmesg` and `findmnt` say more; mount it \
+             for writing, then try again",
+        ),
+        // EIO: the standard library has no word for it.
+        (_, Some(5)) => Some(
+            "the disk fails: `dmesg` says more, `drisse doctor` what is damaged; what was acknowledged is kept, \
+             try again",
+        ),
+        _ => None,
+    }
+}
+
 /// Makes the name of a file or folder stay: a rename is there after a power cut once its folder is.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     sync_folder(path.parent().unwrap_or(Path::new("/")))

@@ -159,9 +159,7 @@ impl StoreError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Some(
-                "free some room on that disk, or put the workspace elsewhere with --workspace".to_owned(),
-            ),
+            Self::Io { source, .. } => crate::disk_hint(source).map(str::to_owned),
             Self::Missing { .. } | Self::Corrupt { .. } => Some(
                 "`drisse models verify --repair` mends what it can; or register the model's files again"
                     .to_owned(),

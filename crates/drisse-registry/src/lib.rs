@@ -16,7 +16,7 @@ mod source;
 
 pub use blobs::{Blob, BlobState, Store};
 pub use digest::digest;
-pub use durable::{make_folder, replace_file, sync_folder_of};
+pub use durable::{disk_hint, make_folder, replace_file, sync_folder_of};
 pub use error::{InspectError, StoreError};
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{Ingested, Manifest};

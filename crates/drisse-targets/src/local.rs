@@ -321,13 +321,17 @@ impl Place for Local {
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> TargetError {
     let error_text = format!("cannot {what} {}: {error}", path.display());
+    let hint = drisse_registry::disk_hint(error);
     match error.kind() {
-        std::io::ErrorKind::StorageFull => {
-            TargetError::permanent(error_text).hint("free some room on that disk")
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem => {
+            TargetError::permanent(error_text).hint(hint.unwrap_or_default())
         }
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => {
             TargetError::permanent(error_text)
         }
-        _ => TargetError::new(error_text),
+        _ => match hint {
+            Some(hint) => TargetError::new(error_text).hint(hint),
+            None => TargetError::new(error_text),
+        },
     }
 }

@@ -79,7 +79,7 @@ impl Db {
     async fn write_backup(&self) -> Result<()> {
         let (new, place) = (new_backup(&self.path), path_of(&self.path));
         let failed = |path: &Path, error: &io::Error| {
-            Problem::failed(format!("cannot write {}", path.display())).because(error)
+            Problem::failed(format!("cannot write {}", path.display())).because_of_disk(error)
         };
         remove(&new).map_err(|error| failed(&new, &error))?;
         // Keys are in it: it is for this user alone before anything is.

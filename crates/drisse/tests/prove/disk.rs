@@ -2,6 +2,7 @@
 
 mod damage;
 mod database;
+mod faults;
 mod files;
 mod known;
 mod models;

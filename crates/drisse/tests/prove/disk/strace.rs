@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// What changes a disk, or says that it is to be kept.
 const TRACED: &str = "openat,write,pwrite64,writev,pwritev,lseek,ftruncate,fallocate,rename,renameat,renameat2,\
@@ -131,5 +132,38 @@ fn bytes(text: &str) -> Vec<u8> {
     match text.strip_prefix("\\x") {
         Some(hex) => hex.split("\\x").map(|pair| digits(pair).unwrap_or(b'?')).collect(),
         None => text.as_bytes().to_vec(),
+    }
+}
+
+/// A strace that makes calls of running programs fail, until it is dropped.
+pub(crate) struct Faults {
+    strace: Child,
+    trace: tempfile::NamedTempFile,
+}
+
+impl Faults {
+    /// `what` is strace's: `fsync,fdatasync:error=EIO:when=2` fails the second call of each thread.
+    pub(crate) fn start(pids: &[u64], what: &str) -> Self {
+        let trace = tempfile::NamedTempFile::new().unwrap();
+        let calls = what.split(':').next().unwrap();
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-e", &format!("trace={calls}"), "-e", &format!("inject={what}"), "-o"]);
+        strace.arg(trace.path()).args(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]));
+        let mut strace = strace.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
+        for _ in pids {
+            lines.by_ref().map(Result::unwrap).find(|line| line.contains("attached")).unwrap();
+        }
+        // Somebody has to read what else it says.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { strace, trace }
+    }
+
+    /// How many calls failed.
+    pub(crate) fn end(mut self) -> usize {
+        crate::workspace::kill(self.strace.id(), "-INT");
+        let _ = self.strace.wait();
+        let text = std::fs::read_to_string(self.trace.path()).unwrap();
+        text.lines().filter(|line| line.ends_with("(INJECTED)")).count()
     }
 }

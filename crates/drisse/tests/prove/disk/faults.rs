@@ -1,0 +1,100 @@
+//! Calls of the control plane and the gateway fail, one after the other.
+
+use super::PART;
+use super::known::Known;
+use super::strace::{self, Faults};
+use crate::proof;
+use crate::workspace::Workspace;
+
+/// What fails, and how; where it is to be quick, the first ones.
+const FAULTS: [&str; 7] = [
+    "fsync,fdatasync:error=EIO",
+    "pwrite64:error=ENOSPC",
+    "rename,renameat,renameat2:error=EIO",
+    "pwrite64:error=EIO",
+    "pwrite64:error=EROFS",
+    "linkat:error=EIO",
+    "mkdir,mkdirat:error=ENOSPC",
+];
+const QUICK: usize = 3;
+
+/// More calls of one kind no thread makes for one command.
+const MOST: u32 = 60;
+
+/// What came of it.
+#[derive(Default)]
+struct Seen {
+    calls: usize,
+    /// Commands that told of it, and those that succeeded all the same.
+    told: usize,
+    done: usize,
+}
+
+#[test]
+fn a_call_that_fails_is_told_with_what_to_do_and_nothing_acknowledged_is_lost() {
+    if !strace::is_there() {
+        return;
+    }
+    let _guard = proof::among_others();
+    let workspace = Workspace::new();
+    workspace.ok(&["deploy", "examples/digits/digits.onnx"]);
+    let mut seen = Seen::default();
+    let (faults, most) = if proof::whole() { (FAULTS.len(), MOST) } else { (QUICK, 1) };
+    let mut number = 0;
+    for fault in &FAULTS[..faults] {
+        for command in ["register", "deploy", "update", "keys"] {
+            for when in 1..=most {
+                number += 1;
+                let words = words(&workspace, command, number);
+                if one(&workspace, &format!("{fault}:when={when}"), &words, &mut seen) == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    let Seen { calls, told, done } = seen;
+    let claim = "a system call that fails (no sync, no room, no rename) is told with what to do, or made up for; \
+                 the same command then works and nothing acknowledged is lost";
+    let figure = format!("{calls} calls failed: {told} commands told it, {done} were done all the same");
+    proof::holds(PART, claim, figure, "every command", calls > 0 && told > 0);
+}
+
+/// A command that changes something; each time something else.
+fn words(workspace: &Workspace, command: &str, number: u32) -> Vec<String> {
+    let file = workspace.variant(&format!("v{number}")).display().to_string();
+    let words = match command {
+        "register" => vec!["models", "register", &file],
+        "deploy" => vec!["deploy", &file, "--name", "other"],
+        "update" => vec!["update", "digits", &file],
+        _ => vec!["keys", "digits", "--regenerate", "primary"],
+    };
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// Runs a command while calls fail; how many did.
+fn one(workspace: &Workspace, fault: &str, words: &[String], seen: &mut Seen) -> usize {
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let before = Known::of(workspace);
+    let pids = ["control", "gateway"].map(|what| workspace.pid(what).unwrap());
+    let faults = Faults::start(&pids, fault);
+    let ran = workspace.run(&words);
+    let calls = faults.end();
+    let mut next = Known::of(workspace);
+    next.models.extend(before.models.clone());
+    if words[0] != "keys" {
+        next.services.extend(before.services.clone());
+    }
+    assert_eq!(before.missing(&next, workspace), None, "{fault} {words:?}");
+    match ran.code {
+        0 => seen.done += usize::from(calls > 0),
+        code => {
+            let path = workspace.root.display().to_string();
+            let named = [&*path, "drisse.db"].iter().any(|file| ran.stderr.contains(file));
+            assert!(code <= 2 && named && ran.stderr.contains("\nhint: "), "{fault} {words:?}: {ran:?}");
+            workspace.ok(&words);
+            seen.told += 1;
+        }
+    }
+    seen.calls += calls;
+    calls
+}
