@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// An operation under way, as those who follow it see it.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Op {
     pub(crate) running: Arc<Running>,
     /// Whether it was begun by a control plane before this one.
     pub(crate) resumed: bool,
+    /// When its time is over, whatever happens to the clock.
+    until: Option<Instant>,
 }
 
 /// Why an operation ended before it was done.
@@ -93,18 +96,12 @@ impl Op {
             .map_err(|error| Problem::failed("the operation's request cannot be read").because(&error))
     }
 
-    /// What is left of the time it may take.
-    fn left(&self) -> Option<Duration> {
-        let deadline = self.row.deadline?;
-        Some(Duration::from_millis(u64::try_from(deadline - now()).unwrap_or(0)))
-    }
-
     /// Completes when the operation is to end early.
     pub(crate) async fn cut_short(&self) -> Ended {
         let mut cancel = self.running.cancel.subscribe();
         let late = async {
-            match self.left() {
-                Some(left) => tokio::time::sleep(left).await,
+            match self.until {
+                Some(until) => tokio::time::sleep_until(until).await,
                 None => std::future::pending().await,
             }
         };
@@ -177,7 +174,12 @@ impl Control {
     fn go_on(self: &Arc<Self>, row: OperationRow, resumed: bool) {
         let running = Arc::new(Running::new());
         self.running().insert(row.document.id, Arc::clone(&running));
-        let (control, op) = (Arc::clone(self), Op { row, running, resumed });
+        let until = row.deadline.and_then(|deadline| {
+            // A clock that was set back since it began must not give it more than it was given.
+            let left = (deadline - now()).clamp(0, deadline.saturating_sub(row.created).max(0));
+            Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+        });
+        let (control, op) = (Arc::clone(self), Op { row, running, resumed, until });
         self.runtime.spawn(async move {
             let result = control.execute(&op).await;
             step("an operation is done");
@@ -231,6 +233,13 @@ impl Control {
         let mut pause = Duration::from_millis(100);
         while let Err(problem) = self.db.finish_operation(document.id, &outcome, &events).await {
             tracing::error!(id = document.id, "cannot write how an operation ended: {:?}", problem.failure);
+            // Who waits is told why, and what was wrong in the first place.
+            let failed = outcome.error.as_ref().map(|failure| format!("{}; ", failure.message));
+            let hint = problem.failure.hint.as_deref().unwrap_or("its log says more");
+            op.running.tell(format!(
+                "{}how this ended cannot be written down yet: {hint}",
+                failed.unwrap_or_default()
+            ));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }

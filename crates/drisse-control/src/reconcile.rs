@@ -133,7 +133,9 @@ impl Reconciler {
             let again = match round {
                 Ok(again) => {
                     retry = RETRY;
-                    again.map_or(RESYNC, |at| at.duration_since(SystemTime::now()).unwrap_or_default())
+                    let left = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default();
+                    // A clock that was set back a day is not waited for.
+                    again.map_or(RESYNC, left).min(RESYNC)
                 }
                 Err(unfinished) => {
                     tracing::warn!(service = %self.name, "{}", unfinished.failure.message);

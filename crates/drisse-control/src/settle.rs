@@ -1,7 +1,7 @@
 //! Seeing through what was decided: waiting until it is so, or taking it back and saying why.
 
 use crate::control::Control;
-use crate::db::Result;
+use crate::db::{Result, now};
 use crate::deploy::{Decided, parsed};
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
@@ -132,10 +132,10 @@ impl Control {
 }
 
 impl Op {
-    /// Whether a death is of this operation's time.
+    /// Whether a death is of this operation's time; by a clock that was set back since, all may be.
     fn saw(&self, death: &Death) -> bool {
         let at = death.at.duration_since(std::time::UNIX_EPOCH).map_or(0, |at| at.as_millis());
-        i64::try_from(at).is_ok_and(|at| at >= self.row.created)
+        i64::try_from(at).is_ok_and(|at| at >= self.row.created) || now() < self.row.created
     }
 }
 

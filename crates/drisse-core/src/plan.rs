@@ -62,7 +62,10 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     for (place, wanted) in want.wanted.iter().enumerate() {
         let mut up: Vec<_> = ours().filter(|replica| fits(replica, wanted) && replica.is_up()).collect();
         up.retain(|replica| match replica.state {
-            ReplicaState::Starting { since } if passed(since + want.start_timeout, now) => {
+            // Of one that started in what is the future now nobody can say for how long it has been starting.
+            ReplicaState::Starting { since }
+                if passed(since + want.start_timeout, now) || passed(now + want.start_timeout, since) =>
+            {
                 plan.steps.push(stop(replica));
                 false
             }
@@ -161,7 +164,8 @@ fn deaths<'a>(have: &'a [Replica], wanted: &Wanted) -> Vec<&'a Death> {
 /// When to start the next replica, if not now. Deaths count per wanted replica: that several were killed
 /// together is no loop.
 fn restart_at(deaths: &[&Death], replicas: usize, now: SystemTime) -> Option<SystemTime> {
-    let last = deaths.iter().max_by_key(|death| death.at)?;
+    // One in the future was told by a clock that has been set back since: it counts, and nothing waits for it.
+    let last = deaths.iter().filter(|death| passed(death.at, now)).max_by_key(|death| death.at)?;
     let pause = if last.permanent {
         MAX_BACKOFF
     } else {
@@ -170,8 +174,7 @@ fn restart_at(deaths: &[&Death], replicas: usize, now: SystemTime) -> Option<Sys
         BACKOFF.saturating_mul(1 << doublings).min(MAX_BACKOFF)
     };
     let at = last.at + pause;
-    // A clock that was set back must not keep a service down.
-    (!passed(at, now) && at.duration_since(now).is_ok_and(|wait| wait <= MAX_BACKOFF)).then_some(at)
+    (!passed(at, now)).then_some(at)
 }
 
 /// Dead replicas that say nothing any more: the oldest ones, and all once one has been ready for long.
@@ -182,7 +185,9 @@ fn forgettable<'a>(have: &'a [Replica], wanted: &Wanted, now: SystemTime) -> Vec
     });
     let mut dead: Vec<_> =
         have.iter().filter(|replica| fits(replica, wanted) && replica.death().is_some()).collect();
-    dead.sort_by_key(|replica| std::cmp::Reverse(replica.death().map(|death| death.at)));
+    // What is dated in the future was before everything that is not.
+    let age = |death: &Death| (passed(death.at, now), death.at);
+    dead.sort_by_key(|replica| std::cmp::Reverse(replica.death().map(age)));
     let remembered = REMEMBERED * (wanted.replicas as usize).max(1);
     dead.split_off(if steady { 0 } else { remembered.min(dead.len()) })
 }

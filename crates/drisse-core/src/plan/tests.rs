@@ -194,6 +194,27 @@ fn deaths_back_off_and_are_forgotten_once_a_replica_stays() {
 }
 
 #[test]
+fn a_clock_set_back_a_day_neither_keeps_a_service_down_nor_ends_the_backing_off() {
+    let day = 24 * 60 * 60;
+    let mut have: Vec<_> = (0..9).map(|id| replica(id, "s", 1, dead(day + id as u64, true, false))).collect();
+    let steps = |have: &[Replica], now| plan(&want(&[(1, 1)]), have, at(now));
+    assert_eq!(steps(&have, day + 9).steps, [], "it backs off");
+    assert_eq!(steps(&have, 9).steps, [Step::Start { place: 0 }], "what died tomorrow is not waited for");
+    // The next one that dies does so today: from then on it is as before.
+    have.push(replica(9, "s", 1, dead(10, true, false)));
+    let planned = steps(&have, 11);
+    assert!(planned.again.is_some_and(|again| again <= at(10 + 30)), "{planned:?}");
+    let forgotten: Vec<_> = planned.steps.iter().collect();
+    assert_eq!(forgotten, [&Step::Stop(ReplicaId::new("r0").unwrap())], "the oldest is forgotten");
+    let starting = [replica(0, "s", 1, ReplicaState::Starting { since: at(day) })];
+    assert!(
+        steps(&starting, 0).steps.contains(&Step::Start { place: 0 }),
+        "one that may never come is replaced"
+    );
+    assert_eq!(steps(&starting, day - 1).steps, [], "a second is no matter");
+}
+
+#[test]
 fn replicas_that_were_killed_together_are_replaced_at_once() {
     let killed: Vec<_> = (0..10).map(|id| replica(id, "s", 1, dead(100, false, false))).collect();
     let plan = plan(&want(&[(1, 10)]), &killed, at(100));

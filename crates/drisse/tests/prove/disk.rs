@@ -1,5 +1,6 @@
 //! Disks that fail, fill up, forget and lie; and the power cut.
 
+mod clock;
 mod damage;
 mod database;
 mod faults;
@@ -8,6 +9,7 @@ mod known;
 mod models;
 mod power;
 mod strace;
+mod tools;
 
 /// The chapter of docs/proof.md.
 const PART: &str = "2. Disk";

@@ -30,21 +30,9 @@ pub(crate) struct Call {
     pub(crate) result: i64,
 }
 
-/// Whether there is an strace, which is installed where it is missing. Required where tests are CI's.
-#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
+/// Whether there is an strace that may trace.
 pub(crate) fn is_there() -> bool {
-    let quiet = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let there = || quiet("strace", &["-o", "/dev/null", "true"]);
-    if there() || quiet("apt-get", &["install", "-y", "-q", "strace"]) && there() {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none(), "strace is needed here, and may trace");
-    eprintln!("not tried: `apt-get install strace`, and a user who may trace");
-    false
+    super::tools::there(&["strace", "-o", "/dev/null", "true"], "strace")
 }
 
 /// The command under strace, with everything it starts; what they do is written to `trace`.
