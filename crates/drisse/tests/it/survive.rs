@@ -2,7 +2,7 @@
 
 use crate::deploy::request;
 use crate::load::Load;
-use crate::workspace::{Workspace, kill, ran};
+use crate::workspace::{Disk, Workspace, kill, ran};
 use std::process::Command;
 use std::time::Duration;
 
@@ -239,35 +239,15 @@ fn a_setting_that_cannot_be_used_is_refused_and_leaves_everything_running() {
     assert!(seen.failures.is_empty(), "{:?}", seen.failures);
 }
 
-/// A small disk of its own; gone when dropped.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None` where this user may not make one.
-    fn new(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(folder.path());
-        let mounted = mount.stderr(std::process::Stdio::null()).status();
-        mounted.is_ok_and(|status| status.success()).then_some(Self(folder))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_told_and_once_there_is_room_everything_goes_on() {
     let Some(disk) = Disk::new("size=4m") else {
         assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");
         return;
     };
-    let workspace = Workspace::inside(disk.0.path());
+    let workspace = Workspace::inside(disk.path());
     let deployed = workspace.json(&["deploy", DIGITS]);
-    let fill = disk.0.path().join("fill");
+    let fill = disk.path().join("fill");
     let mut file = std::fs::File::create(&fill).unwrap();
     while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
     for nth in 1..=5 {

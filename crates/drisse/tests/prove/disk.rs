@@ -8,6 +8,7 @@ mod files;
 mod known;
 mod models;
 mod power;
+mod room;
 mod strace;
 mod tools;
 

@@ -23,11 +23,12 @@ pub(crate) struct Known {
 impl Known {
     /// What a workspace tells now.
     pub(crate) fn of(workspace: &Workspace) -> Self {
-        let items = |words: &[&str]| workspace.json(words)["items"].as_array().unwrap().clone();
+        let items =
+            |what: &str| workspace.json(&[what, "--limit", "1000"])["items"].as_array().unwrap().clone();
         let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
-        let models = items(&["models"]).into_iter();
-        let services = items(&["services"]).into_iter();
-        let operations = items(&["operations"]).into_iter();
+        let models = items("models").into_iter();
+        let services = items("services").into_iter();
+        let operations = items("operations").into_iter();
         Self {
             models: models
                 .map(|model| {
