@@ -161,7 +161,7 @@ impl Control {
             Ok(model) => model,
             // Deleted before the control plane was killed; its blobs may still be there.
             Err(problem) if problem.status == 404 && op.resumed => {
-                self.collect_garbage().await?;
+                self.collect_deleted(op).await?;
                 return Ok(json!({ "deleted": format!("{name}:{version}") }));
             }
             Err(problem) => return Err(problem.into()),
@@ -172,9 +172,18 @@ impl Control {
         }
         step("a model is forgotten");
         self.models_changed.notify_one();
-        let removed = self.collect_garbage().await?;
-        op.running.tell(format!("removed {} blobs, {} MiB", removed.0, removed.1 >> 20));
+        self.collect_deleted(op).await?;
         Ok(json!({ "deleted": model.full_name() }))
+    }
+
+    /// Removes what a model that was deleted was made of. That another one is damaged is no failure of this.
+    async fn collect_deleted(self: &Arc<Self>, op: &Op) -> Result<()> {
+        match self.collect_garbage().await {
+            Ok(removed) => op.running.tell(format!("removed {} blobs, {} MiB", removed.0, removed.1 >> 20)),
+            Err(problem) if problem.status == 409 => op.running.tell(problem.failure.message),
+            Err(problem) => return Err(problem),
+        }
+        Ok(())
     }
 
     pub(crate) async fn do_collect(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
@@ -203,9 +212,15 @@ impl Control {
         for model in self.every_model(None).await? {
             match self.store.manifest(&model.package) {
                 Ok(manifest) => live.extend(manifest.blobs().map(str::to_owned)),
-                // What it refers to is not known: its blobs may go, and `models verify` tells.
+                // What it refers to is not known, and a repair needs it.
                 Err(error @ (StoreError::Missing { .. } | StoreError::Corrupt { .. })) => {
-                    tracing::error!(model = model.name, version = model.version, "cannot be read: {error}");
+                    let message = format!(
+                        "no blobs are removed while model `{}:{}` is damaged",
+                        model.name, model.version
+                    );
+                    return Err(Problem::conflict(message)
+                        .because(&error)
+                        .hint("`drisse models verify --repair` mends it; or delete it"));
                 }
                 // It may be readable the next time: nothing is collected now.
                 Err(error) => return Err(error.into()),

@@ -90,6 +90,29 @@ fn a_damaged_model_is_not_served_and_is_mended_from_files_elsewhere_under_any_na
 }
 
 #[test]
+fn while_a_models_list_of_files_is_damaged_none_of_them_is_taken_for_garbage() {
+    let _guard = proof::among_others();
+    let workspace = Workspace::new();
+    let file = workspace.variant("mine");
+    workspace.ok(&["models", "register", file.to_str().unwrap()]);
+    workspace.ok(&["models", "register", "examples/wine"]);
+    let bytes = std::fs::read(&file).unwrap();
+    let model = workspace.json(&["models", "show", "digits"]);
+    let manifest = model["manifest_digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    std::fs::remove_file(workspace.root.join("store/blobs/sha256").join(manifest)).unwrap();
+    let refused = workspace.run(&["models", "prune"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("hint: `drisse models verify --repair`"),
+        "{refused:?}"
+    );
+    workspace.ok(&["models", "delete", "wine:1"]);
+    assert_eq!(std::fs::read(blob(&workspace, &bytes)).unwrap(), bytes);
+    workspace.ok(&["models", "verify", "--repair"]);
+    assert_eq!(workspace.json(&["models", "show", "digits"]), model);
+    workspace.ok(&["models", "prune"]);
+}
+
+#[test]
 fn what_only_a_running_models_folder_still_has_is_taken_from_there() {
     let _guard = proof::among_others();
     let workspace = Workspace::new();
