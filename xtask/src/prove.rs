@@ -3,9 +3,13 @@
 
 use crate::proof::{self, Row};
 use crate::steps::Steps;
-use crate::{release_folder, root};
-use anyhow::{Context, Result};
+use crate::{python, release_folder, root};
+use anyhow::{Context, Result, ensure};
 use std::process::Command;
+
+/// Prints where magika's model is.
+const MAGIKA: &str = "import importlib.util, pathlib; \
+    print(pathlib.Path(importlib.util.find_spec('magika').origin).parent / 'models/standard_v3_3/model.onnx')";
 
 /// All of it.
 pub(crate) fn run() -> Result<()> {
@@ -29,7 +33,11 @@ pub(crate) fn set_up(tests: &mut Command) -> Result<&mut Command> {
     let file = proof::file();
     std::fs::create_dir_all(file.parent().context("a file has a folder")?)?;
     let _ = std::fs::remove_file(&file);
-    Ok(tests.env("DRISSE_BIN", release_folder().join("drisse")).env("DRISSE_PROOF", &file))
+    tests.env("DRISSE_BIN", release_folder().join("drisse")).env("DRISSE_PROOF", &file);
+    // magika comes with the Python side of the tests.
+    let found = Command::new(python::environment()?).args(["-c", MAGIKA]).output()?;
+    ensure!(found.status.success(), "magika is not in the tests' Python environment");
+    Ok(tests.env("DRISSE_MAGIKA", String::from_utf8(found.stdout)?.trim()))
 }
 
 fn document(rows: &[Row]) -> Result<String> {

@@ -25,8 +25,8 @@ pub(crate) fn run() -> Result<()> {
     deny(&mut steps)?;
     // The binary first: the tests of the command line run it.
     steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;
-    steps.run("Rust tests", prove::set_up(&mut cargo(&["test", "-q", "--workspace"]))?)?;
     let python = python::environment()?;
+    steps.run("Rust tests", prove::set_up(&mut cargo(&["test", "-q", "--workspace"]))?)?;
     let drisse = release_folder().join("drisse");
     for name in ["models", "onnx_cases"] {
         let script = format!("tests/conformance/{name}.py");

@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 const PART: &str = "3. Overload and slow clients";
 
-/// Somebody else's request is answered by then, whatever a flood does: a bound on starving, not a speed.
-const SERVED: Duration = Duration::from_secs(2);
+/// Somebody else's request is answered by then, whatever a flood does: a bound on starving, not a speed. The
+/// quick part shares its machine, and a debug build may serve it.
+fn served() -> Duration {
+    Duration::from_secs(if proof::whole() { 2 } else { 10 })
+}
 
 /// A server under attack.
 pub(crate) struct Door {
@@ -40,7 +43,7 @@ const ATTACKS: [Attack; 13] = [
     ("500 heads that come byte by byte", slow_heads),
     ("500 bodies of 1 MB that never come", slow_bodies),
     ("200 bodies of 2 MB that never come", large_slow_bodies),
-    ("200 clients that never take their answers", slow_readers),
+    ("clients that never take their answers", slow_readers),
     ("50 bodies of endless small chunks", endless_chunks),
     ("heads of 10,000 headers, and of 10 MB", header_flood),
     ("bodies of a terabyte", huge_bodies),
@@ -165,7 +168,8 @@ fn slow_readers(door: &Door) -> Vec<TcpStream> {
         (0..4).for_each(|_| Door::push(&mut stream, request.as_bytes()));
         stream
     };
-    (0..200).map(begin).collect()
+    let count = if proof::whole() { 200 } else { 40 };
+    (0..count).map(begin).collect()
 }
 
 fn endless_chunks(door: &Door) -> Vec<TcpStream> {
@@ -226,7 +230,6 @@ fn refused(stream: &mut TcpStream, statuses: &[&str]) {
 }
 
 fn try_all(door: &Door, place: &str) {
-    // The connections of a flood need files here too.
     for (name, attack) in ATTACKS {
         let harm = door.under(attack);
         let figure = format!(
@@ -236,8 +239,9 @@ fn try_all(door: &Door, place: &str) {
             harm.failed.len()
         );
         assert!(harm.failed.is_empty(), "{name} {place}: {:?}", harm.failed);
-        let held = harm.grown < 256.0 && harm.slowest < SERVED;
-        proof::holds(PART, &format!("{name}, {place}"), figure, "256 MiB, 2 s, 0 failed", held);
+        let limit = format!("256 MiB, {} s, 0 failed", served().as_secs());
+        let held = harm.grown < 256.0 && harm.slowest < served();
+        proof::holds(PART, &format!("{name}, {place}"), figure, limit, held);
     }
 }
 
@@ -256,7 +260,7 @@ fn at_the_scoring_server_no_flood_takes_its_memory_or_keeps_others_out() {
 fn at_the_gateway_no_flood_takes_its_memory_or_keeps_others_out() {
     let _machine = proof::alone();
     let workspace = Workspace::new();
-    let deployed = workspace.json(&["deploy", "examples/digits/digits.onnx"]);
+    let deployed = workspace.json(&["deploy", "examples/digits/digits.onnx", "--max-wait", "10s"]);
     let uri = deployed["scoring_uri"].as_str().unwrap().trim_start_matches("http://").to_owned();
     let (host, path) = uri.split_at(uri.find('/').unwrap());
     let key = deployed["primary_key"].as_str().map(str::to_owned);

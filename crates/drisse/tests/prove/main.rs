@@ -12,6 +12,7 @@ mod kill;
 mod overload;
 mod proof;
 mod scenario;
+mod soak;
 mod surge;
 
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
