@@ -151,6 +151,10 @@ fn set_all(signature: &Signature, inputs: &mut Inputs, readers: Vec<Option<Tenso
     for (place, reader) in readers.into_iter().enumerate() {
         let Some(reader) = reader else { continue };
         let mut tensor = reader.finish();
+        if tensor.shape.is_empty() {
+            // A column without rows; what no row was read into looks like a scalar.
+            tensor.shape.push(0);
+        }
         let rows = tensor.shape.first().copied().unwrap_or(0);
         if *length.get_or_insert(rows) != rows {
             return Err(Error::invalid("the rows do not all have the same inputs"));

@@ -73,6 +73,15 @@ fn no_rows_are_an_empty_batch() {
 }
 
 #[test]
+fn columns_without_rows_are_empty_whatever_shape_the_model_takes() {
+    let mut x = signature(&[("X", 0)]);
+    let ValueType::Tensor(tensor) = &mut x.inputs[0].kind else { unreachable!() };
+    tensor.shape = None;
+    let inputs = decode(br#"{"dataframe_split":{"columns":["X"],"data":[]}}"#, &x).unwrap();
+    assert_eq!(floats(&inputs, 0), (vec![0], vec![]));
+}
+
+#[test]
 fn a_column_may_be_a_plain_list_and_an_optional_input_null() {
     let mut two = signature(&[("age", 2), ("k", 1)]);
     let ValueType::Tensor(tensor) = &mut two.inputs[0].kind else { unreachable!() };
