@@ -52,6 +52,16 @@ pub fn document(server_version: &str, models: &[Described<'_>], keys: bool) -> V
     document
 }
 
+/// Whether the lengths a signature declares are part of a schema.
+#[derive(Clone, Copy)]
+enum Lengths {
+    /// As declared: what comes in is checked against them.
+    Declared,
+    /// Any: what a model declares of its outputs is what its exporter believed (LightGBM's `label` is `[1]`
+    /// whatever the batch).
+    Any,
+}
+
 fn score(model: &Described<'_>, alone: bool) -> Value {
     let operation = if alone { "Score".to_owned() } else { format!("Score-{}", model.name) };
     let mut body = json!({ "schema": request_schema(model.signature) });
@@ -86,21 +96,21 @@ fn score(model: &Described<'_>, alone: bool) -> Value {
 }
 
 fn request_schema(signature: &Signature) -> Value {
-    let by_name = object(&signature.inputs);
+    let by_name = object(&signature.inputs, Lengths::Declared);
     let data = match signature.only_input() {
-        Some((_, port)) => json!({ "oneOf": [value_schema(&port.kind), by_name] }),
+        Some((_, port)) => json!({ "oneOf": [value_schema(&port.kind, Lengths::Declared), by_name] }),
         None => by_name,
     };
     json!({ "type": "object", "required": ["data"], "properties": { "data": data } })
 }
 
 fn answer_schema(signature: &Signature) -> Value {
-    object(&signature.outputs)
+    object(&signature.outputs, Lengths::Any)
 }
 
-fn object(ports: &[Port]) -> Value {
+fn object(ports: &[Port], lengths: Lengths) -> Value {
     let properties: Map<String, Value> =
-        ports.iter().map(|port| (port.name.clone(), value_schema(&port.kind))).collect();
+        ports.iter().map(|port| (port.name.clone(), value_schema(&port.kind, lengths))).collect();
     let required: Vec<_> = ports.iter().filter(|port| !port.optional).map(|port| &*port.name).collect();
     let mut schema = json!({ "type": "object", "properties": properties });
     // OpenAPI 3.0 wants at least one name in `required`.
@@ -110,15 +120,15 @@ fn object(ports: &[Port]) -> Value {
     schema
 }
 
-fn value_schema(kind: &ValueType) -> Value {
+fn value_schema(kind: &ValueType, lengths: Lengths) -> Value {
     match kind {
-        ValueType::Tensor(tensor) => tensor_schema(tensor),
-        ValueType::Sequence(of) => json!({ "type": "array", "items": value_schema(of) }),
+        ValueType::Tensor(tensor) => tensor_schema(tensor, lengths),
+        ValueType::Sequence(of) => json!({ "type": "array", "items": value_schema(of, lengths) }),
         ValueType::Map { value, .. } => {
-            json!({ "type": "object", "additionalProperties": value_schema(value) })
+            json!({ "type": "object", "additionalProperties": value_schema(value, lengths) })
         }
         ValueType::Optional(of) => {
-            let mut schema = value_schema(of);
+            let mut schema = value_schema(of, lengths);
             schema["nullable"] = json!(true);
             schema
         }
@@ -126,13 +136,13 @@ fn value_schema(kind: &ValueType) -> Value {
     }
 }
 
-fn tensor_schema(tensor: &TensorType) -> Value {
+fn tensor_schema(tensor: &TensorType, lengths: Lengths) -> Value {
     let description = format!("{} {}", tensor.datatype, tensor.shape_text());
     let Some(dims) = &tensor.shape else { return json!({ "description": description }) };
     let mut schema = element_schema(tensor.datatype);
     for dim in dims.iter().rev() {
         schema = json!({ "type": "array", "items": schema });
-        if let Dim::Fixed(length) = dim {
+        if let (Dim::Fixed(length), Lengths::Declared) = (dim, lengths) {
             schema["minItems"] = json!(length);
             schema["maxItems"] = json!(length);
         }
@@ -158,5 +168,31 @@ fn element_schema(datatype: DataType) -> Value {
         DataType::Int32 => json!({ "type": "integer", "format": "int32" }),
         DataType::Uint64 => json!({ "type": "integer", "minimum": 0 }),
         _ => json!({ "description": format!("{datatype}, which JSON cannot carry") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_have_the_declared_lengths_and_answers_promise_none() {
+        let two = TensorType { datatype: DataType::Fp32, shape: Some(vec![Dim::Free(None), Dim::Fixed(2)]) };
+        let port = |name: &str| Port {
+            name: name.to_owned(),
+            kind: ValueType::Tensor(two.clone()),
+            optional: false,
+        };
+        let signature = Signature { inputs: vec![port("x")], outputs: vec![port("y")] };
+        let document = document("1", &[Described { name: "m", signature: &signature, sample: None }], false);
+        let post = &document["paths"]["/score"]["post"];
+        let asked = &post["requestBody"]["content"]["application/json"]["schema"]["properties"]["data"];
+        assert_eq!(asked["oneOf"][0]["items"]["minItems"], 2);
+        let answered = &post["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["y"];
+        let (items, what) = (&answered["items"], &answered["description"]);
+        assert_eq!(
+            (&items["type"], &items["minItems"], what),
+            (&json!("array"), &Value::Null, &json!("FP32 [?, 2]"))
+        );
     }
 }
