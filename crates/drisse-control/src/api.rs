@@ -36,11 +36,14 @@ const MAX_PAGE: u32 = 1000;
 type Shared = Arc<Control>;
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Drisse control API",
-    description = "Models, services and operations of one workspace. On a Unix socket for its user; over TCP \
+#[openapi(
+    info(
+        title = "Drisse control API",
+        description = "Models, services and operations of one workspace. On a Unix socket for its user; over TCP \
                    with the token in `control.token`."
-))]
+    ),
+    components(schemas(drisse_wire::control::Progress))
+)]
 struct Document;
 
 /// What requests of the control API are answered with.

@@ -257,7 +257,7 @@ pub enum OperationState {
 pub struct Operation {
     /// Its number.
     pub id: i64,
-    /// `register`, `deploy`, `update`, `rollback`, `keys`, `delete`, `verify` or `collect`.
+    /// `register`, `deploy`, `update`, `rollback`, `keys`, `delete`, `delete-model`, `verify` or `collect`.
     pub kind: String,
     /// The service or model it changes.
     pub subject: String,
@@ -270,7 +270,7 @@ pub struct Operation {
     /// Why it did not succeed.
     pub error: Option<Failure>,
     /// What it made, where that says more than its subject.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub result: serde_json::Value,
 }
 
@@ -283,6 +283,16 @@ pub struct Progress {
     pub at: String,
     /// What.
     pub message: String,
+}
+
+/// A server-sent event that carries a [`Progress`].
+#[derive(Debug, ToSchema)]
+pub struct ProgressEvent {
+    /// The progress's number.
+    pub id: String,
+    /// The progress, as JSON.
+    #[schema(content_media_type = "application/json")]
+    pub data: String,
 }
 
 /// A page of a list.

@@ -6,7 +6,7 @@ use crate::problem::Problem;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use drisse_wire::control::{FailureBody, Operation, Page, Progress};
+use drisse_wire::control::{FailureBody, Operation, Page, Progress, ProgressEvent};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub(super) async fn show(
 }
 
 /// What happens on the way, as server-sent events; the stream ends with the operation
-#[utoipa::path(get, path = "/v1/operations/{id}/events", params(("id" = i64, Path), After), responses((status = 200, content_type = "text/event-stream", body = Progress), (status = "default", body = FailureBody)))]
+#[utoipa::path(get, path = "/v1/operations/{id}/events", params(("id" = i64, Path), After), responses((status = 200, content_type = "text/event-stream", body = ProgressEvent), (status = "default", body = FailureBody)))]
 pub(super) async fn events(
     State(control): State<Shared>,
     Path(id): Path<String>,
