@@ -21,5 +21,5 @@ mod service;
 mod table;
 mod upload;
 
-pub use server::{Config, Gateway, GatewayError};
+pub use server::{Config, Gateway, GatewayError, handler};
 pub use table::{Table, TableError};

@@ -46,6 +46,19 @@ pub(crate) struct Shared {
     pub(crate) room: Room,
 }
 
+impl Shared {
+    pub(crate) fn new(table: &Arc<Table>, nonce: &str) -> Arc<Self> {
+        Arc::new(Self {
+            table: Arc::clone(table),
+            draining: AtomicBool::new(false),
+            nonce: nonce.to_owned(),
+            requests: AtomicU64::new(0),
+            holding: Holding::default(),
+            room: Room::default(),
+        })
+    }
+}
+
 /// One core's handler.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {

@@ -3,12 +3,12 @@
 use crate::admin::Admin;
 use crate::proxy::{Proxy, Shared};
 use crate::table::{Table, TableError};
-use drisse_net::{Door, Front, Limits, Listener, Tls, serve_few};
+use drisse_net::{Door, Front, Handler, Limits, Listener, Tls, serve_few};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -64,14 +64,7 @@ impl Gateway {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), GatewayError> {
         let Self { config, table } = self;
         let nonce = config.identity["nonce"].as_str().filter(|nonce| nonce.len() >= 12 && nonce.is_ascii());
-        let shared = Arc::new(Shared {
-            nonce: nonce.unwrap_or("000000000000").to_owned(),
-            table: Arc::clone(&table),
-            draining: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-            holding: Default::default(),
-            room: Default::default(),
-        });
+        let shared = Shared::new(&table, nonce.unwrap_or("000000000000"));
         let limits = Limits {
             // An idle one takes about 8 KiB.
             max_connections: 16_384,
@@ -103,6 +96,14 @@ impl Gateway {
         let _ = end.send(true);
         Ok(ended?)
     }
+}
+
+/// What answers requests along the routes of `table`, and how to ask for the bytes of bodies it holds. For
+/// fuzzing, with [`drisse_net::serve_connection`].
+#[doc(hidden)]
+pub fn handler(table: &Arc<Table>) -> (impl Handler<Body: Unpin> + use<>, impl Fn() -> u64 + use<>) {
+    let shared = Shared::new(table, "000000000000");
+    (Proxy { shared: Arc::clone(&shared), core: 0 }, move || shared.holding.bytes())
 }
 
 /// Takes up a renewed certificate.

@@ -43,6 +43,13 @@ pub(crate) struct Holding(Arc<AtomicU64>);
 #[derive(Debug)]
 struct Held(Holding, u64);
 
+impl Holding {
+    /// How many there are now.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 impl Held {
     /// Counts more, of at most `room`.
     fn grow(&mut self, bytes: u64, room: u64) -> Result<()> {

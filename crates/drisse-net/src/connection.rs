@@ -76,6 +76,18 @@ pub(crate) struct Connections {
     stop: watch::Receiver<bool>,
 }
 
+/// Serves one connection that is open already, whatever carries it, until it ends. For fuzzing: no socket
+/// and no runtime of its own.
+#[doc(hidden)]
+pub async fn serve_connection<H, S>(stream: S, handler: H, limits: Limits)
+where
+    H: Handler,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (_never, stop) = watch::channel(false);
+    Connections::new(limits, None, Gauge::default(), stop).http(stream, handler).await;
+}
+
 /// Counts a connection as open until dropped.
 struct Open(Gauge);
 

@@ -14,7 +14,7 @@ mod process;
 mod request;
 mod tls;
 
-pub use connection::{Handler, Limits};
+pub use connection::{Handler, Limits, serve_connection};
 pub use few::serve_few;
 pub use front::Front;
 pub use keys::{KeyDigests, hex};

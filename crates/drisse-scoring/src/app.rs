@@ -1,6 +1,7 @@
 //! What all connections share: the models, the keys, the limits, the metrics.
 
 use crate::config::Config;
+use crate::http::Scoring;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelSpec};
@@ -9,6 +10,7 @@ use crate::workers::Workers;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Inputs, Result};
+use drisse_net::Handler;
 use prometheus_client::metrics::gauge::Gauge;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -130,6 +132,18 @@ impl App {
     /// Whether the server was told to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)
+    }
+
+    /// What answers requests, for [`drisse_net::serve_connection`].
+    #[doc(hidden)]
+    pub fn handler(self: &Arc<Self>) -> impl Handler<Body: Unpin> + use<> {
+        Scoring(Arc::clone(self))
+    }
+
+    /// Bytes of bodies that are held now.
+    #[doc(hidden)]
+    pub fn held_bytes(&self) -> i64 {
+        self.metrics.held_bytes.get()
     }
 
     /// Counts `bytes` as held, or refuses.
