@@ -1,12 +1,21 @@
-//! Model files: no panic, bounded memory, whatever their bytes.
+//! Model files: no panic, bounded memory, whatever their bytes; a signature can be written down.
 #![no_main]
 
+mod scratch;
+
+use drisse_registry::{signature_document, signature_of};
 use libfuzzer_sys::fuzz_target;
-use std::io::Write;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+static FILE: LazyLock<PathBuf> = LazyLock::new(|| scratch::scratch("model"));
 
 fuzz_target!(|content: &[u8]| {
-    // A file in memory: the inspector reads files, and disks are slow.
-    let path = std::path::PathBuf::from(format!("/dev/shm/drisse-fuzz-{}", std::process::id()));
-    std::fs::File::create(&path).and_then(|mut file| file.write_all(content)).expect("memory to write to");
-    let _ = drisse_registry::inspect(&path);
+    // The inspector reads files.
+    std::fs::write(&*FILE, content).expect("memory to write to");
+    if let Ok(found) = drisse_registry::inspect(&FILE) {
+        let written = signature_document(&found.signature);
+        let read = signature_of(&written).expect("it was written");
+        assert_eq!(signature_document(&read), written);
+    }
 });

@@ -9,7 +9,8 @@ fn port(name: String, datatype: DataType) -> Port {
 
 /// Inputs `BOOL`, `FP32` and so on, each of its own datatype and any shape.
 pub fn every_datatype() -> Signature {
-    let ports = || DataType::ALL.into_iter().map(|datatype| port(datatype.name().to_owned(), datatype)).collect();
+    let ports =
+        || DataType::ALL.into_iter().map(|datatype| port(datatype.name().to_owned(), datatype)).collect();
     Signature { inputs: ports(), outputs: ports() }
 }
 

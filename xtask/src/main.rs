@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool talks to its developer")]
 
 mod bench;
+mod fuzz;
 mod proof;
 mod prove;
 mod python;

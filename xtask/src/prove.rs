@@ -3,7 +3,7 @@
 
 use crate::proof::{self, Row};
 use crate::steps::Steps;
-use crate::{python, release_folder, root};
+use crate::{fuzz, python, release_folder, root};
 use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
@@ -20,7 +20,8 @@ pub(crate) fn run() -> Result<()> {
     // One at a time: each has the machine for itself.
     tests.args(["test", "-q", "-p", "drisse", "--test", "prove", "--", "--test-threads=1"]);
     steps.run("proofs on the real programs", set_up(&mut tests)?.env("DRISSE_PROVE", "whole"))?;
-    let rows = proof::written()?;
+    let mut rows = proof::written()?;
+    rows.extend(fuzz::run(&mut steps, fuzz::Length::Executions(10_000_000))?);
     let path = root().join("docs/proof.md");
     std::fs::write(&path, document(&rows)?).with_context(|| format!("cannot write {}", path.display()))?;
     println!("\n{}", proof::tables(&rows));

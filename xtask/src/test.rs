@@ -1,13 +1,17 @@
 //! `cargo xtask test`: sets up what the tests need and runs them all, nothing skipped.
 
 use crate::steps::Steps;
-use crate::{proof, prove, python, release_folder, root};
+use crate::{fuzz, proof, prove, python, release_folder, root};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The version whose answers are known to be the same everywhere.
 const CARGO_DENY: &str = "0.20.2";
+
+/// How long each fuzz target runs here; `cargo xtask prove` is thorough.
+const FUZZ: Duration = Duration::from_secs(6);
 
 pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
@@ -21,7 +25,6 @@ pub(crate) fn run() -> Result<()> {
         "lints",
         &mut cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
-    steps.run("fuzz targets compile", &mut cargo(&["check", "-q", "--manifest-path", "fuzz/Cargo.toml"]))?;
     deny(&mut steps)?;
     // The binary first: the tests of the command line run it.
     steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;
@@ -34,7 +37,8 @@ pub(crate) fn run() -> Result<()> {
         command.args(["-W", "ignore"]).arg(script).arg(&drisse);
         steps.run(&format!("conformance: {name}"), &mut command)?;
     }
-    println!("\n{}", proof::tables(&proof::written()?));
+    let fuzzed = fuzz::run(&mut steps, fuzz::Length::For(FUZZ))?;
+    println!("\n{}", proof::tables(&[proof::written()?, fuzzed].concat()));
     steps.finish()
 }
 

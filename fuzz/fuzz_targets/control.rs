@@ -1,0 +1,48 @@
+//! The control API's bodies, both ways: no panic, and what is understood is kept as it was, since
+//! operations are written down and read again.
+#![no_main]
+
+use drisse_core::{ModelName, ServiceName};
+use drisse_wire::control::{
+    DeployRequest, FailureBody, KeyRequest, Keys, Model, ModelChange, Operation, Page, Progress,
+    RegisterRequest, RollbackRequest, Service, Shutdown, Status, TargetInfo,
+};
+use libfuzzer_sys::fuzz_target;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) {
+    if let Ok(read) = serde_json::from_slice::<T>(body) {
+        let value = serde_json::to_value(&read).expect("it was JSON");
+        let text = value.to_string();
+        assert_eq!(serde_json::from_value::<T>(value).expect("it was read"), read);
+        assert_eq!(serde_json::from_str::<T>(&text).expect("it was read"), read);
+    }
+}
+
+fuzz_target!(|body: &[u8]| {
+    let Ok(text) = std::str::from_utf8(body) else { return };
+    let stem = text.split('\n').next().unwrap_or_default();
+    for name in [stem.parse::<ServiceName>().ok(), ServiceName::slug(stem)].into_iter().flatten() {
+        assert!(name.as_str().parse::<ServiceName>().is_ok() && name.as_str().parse::<ModelName>().is_ok());
+    }
+    let all: [fn(&[u8]); 15] = [
+        kept::<DeployRequest>,
+        kept::<RegisterRequest>,
+        kept::<ModelChange>,
+        kept::<RollbackRequest>,
+        kept::<KeyRequest>,
+        kept::<Shutdown>,
+        kept::<Keys>,
+        kept::<Model>,
+        kept::<Page<Model>>,
+        kept::<Page<Service>>,
+        kept::<Operation>,
+        kept::<Progress>,
+        kept::<Status>,
+        kept::<TargetInfo>,
+        kept::<FailureBody>,
+    ];
+    all.iter().for_each(|kept| kept(body));
+});

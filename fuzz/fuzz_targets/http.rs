@@ -1,0 +1,33 @@
+//! Bytes of a client through the whole scoring server: no panic, no 5xx that says we failed, answers that
+//! are HTTP, nothing left behind, and the next client is served.
+#![no_main]
+
+mod connection;
+mod server;
+
+use connection::{Counts, settle, talk};
+use libfuzzer_sys::fuzz_target;
+use std::cell::LazyCell;
+use tokio::runtime::{Builder, Runtime};
+
+static COUNTS: Counts = Counts::new();
+
+thread_local! {
+    static SERVER: LazyCell<(Runtime, std::sync::Arc<drisse_scoring::App>)> = LazyCell::new(|| {
+        (Builder::new_current_thread().enable_time().build().expect("a runtime"), server::start())
+    });
+}
+
+fuzz_target!(|said: &[u8]| {
+    SERVER.with(|server| {
+        let (runtime, app) = &**server;
+        let handler = server::handler(app, &COUNTS);
+        runtime.block_on(async {
+            talk(said, &handler).await;
+            settle(&COUNTS).await;
+            assert_eq!(app.held_bytes(), 0, "bodies are held that nobody sends");
+            let heard = talk(b"GET /v2/health/ready HTTP/1.1\r\nhost: h\r\n\r\n", &handler).await;
+            assert!(heard.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        });
+    });
+});

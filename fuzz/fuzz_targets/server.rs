@@ -1,0 +1,63 @@
+//! A scoring server with models that echo, for the targets that talk to one.
+#![allow(dead_code, reason = "each target uses its part")]
+
+use crate::connection::{Counts, Watched};
+use drisse_core::{
+    DataType, Dim, Engine, EngineOptions, LoadedPackage, ModelName, Port, ScorerLimits, Signature,
+    TensorType, ValueType,
+};
+use drisse_engines::fake::{FakeEngine, Script};
+use drisse_net::Handler;
+use drisse_scoring::{App, Config, ModelSpec};
+use std::sync::Arc;
+
+/// Takes `X` FP32 [batch, 2] and `s` BYTES [batch], which may be left out; gives the same two.
+fn signature() -> Signature {
+    let batch = Dim::Free(Some("batch".to_owned()));
+    let port = |name: &str, datatype, shape| Port {
+        name: name.to_owned(),
+        kind: ValueType::Tensor(TensorType { datatype, shape: Some(shape) }),
+        optional: name == "s",
+    };
+    let ports = || {
+        vec![
+            port("X", DataType::Fp32, vec![batch.clone(), Dim::Fixed(2)]),
+            port("s", DataType::Bytes, vec![batch.clone()]),
+        ]
+    };
+    Signature { inputs: ports(), outputs: ports() }
+}
+
+/// A server whose `echo` runs on the connection's thread and whose `queued` on another, failing at times.
+pub fn start() -> Arc<App> {
+    let config = Config { threads: 1, max_body: 1 << 20, max_held: 4 << 20, ..Config::default() };
+    let app = App::new(config, None).expect("threads");
+    let limits = ScorerLimits { concurrency: 1, steady: false };
+    let queued = Script { limits, fail_every: Some(3), ..Script::default() };
+    let engine = FakeEngine::default().with("queued", queued);
+    // What is no larger than the sample runs where it is decoded, from the start.
+    let rows = vec!["[1,2]"; 4096].join(",");
+    let warm =
+        drisse_wire::score::decode(format!("{{\"data\":{{\"X\":[{rows}]}}}}").as_bytes(), &signature());
+    let warm = warm.expect("a body");
+    for name in ["echo", "queued"] {
+        let package = LoadedPackage { path: name.into(), signature: signature(), data_dependent: false };
+        let spec = ModelSpec {
+            name: ModelName::served(name).expect("a name"),
+            version: "1".to_owned(),
+            digest: "sha256:0".to_owned(),
+            signature: signature(),
+            platform: "fake",
+            sample: Some("{\"data\":{\"X\":[[1,2]]}}".to_owned()),
+            scorer: engine.load(&package, &EngineOptions::default()).expect("a model"),
+        };
+        app.add(spec, Some(&warm));
+    }
+    app.set_ready();
+    app
+}
+
+/// What answers for `app`, watched.
+pub fn handler(app: &Arc<App>, counts: &'static Counts) -> Watched<impl Handler<Body: Unpin> + use<>> {
+    Watched { handler: app.handler(), counts }
+}
