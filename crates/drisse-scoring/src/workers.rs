@@ -89,11 +89,16 @@ impl Workers {
     /// When one more job would begin, if each run takes `run`; none where it would at once.
     pub(crate) fn wait(&self, lane: LaneId, run: Duration) -> Option<Duration> {
         let state = self.shared.lock();
-        let lane = state.lanes.get(&lane).filter(|lane| lane.running.len() >= lane.concurrency)?;
+        let lane = state.lanes.get(&lane)?;
+        let ahead = lane.jobs.len();
+        // Jobs may wait though turns are free: their thread has not woken up yet.
+        if lane.running.len() + ahead < lane.concurrency {
+            return None;
+        }
         let mut left: Vec<_> = lane.running.iter().map(|began| run.saturating_sub(began.elapsed())).collect();
+        left.resize(lane.concurrency, Duration::ZERO);
         left.sort();
         // Those before it take the turns as they come free, then whole rounds of runs.
-        let ahead = lane.jobs.len();
         let rounds = u32::try_from(ahead / left.len()).unwrap_or(u32::MAX);
         Some(run.saturating_mul(rounds) + left[ahead % left.len()])
     }
