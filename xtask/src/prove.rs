@@ -1,32 +1,52 @@
 //! `cargo xtask prove`: tries everything that Drisse promises and writes docs/proof.md; its quick part is
 //! in `cargo xtask test`.
 
-use crate::proof::{self, Row};
+use crate::proof::{self, Row, Run};
 use crate::steps::Steps;
 use crate::{fuzz, python, release_folder, root};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::process::Command;
 
 /// Prints where magika's model is.
 const MAGIKA: &str = "import importlib.util, pathlib; \
     print(pathlib.Path(importlib.util.find_spec('magika').origin).parent / 'models/standard_v3_3/model.onnx')";
 
-/// All of it.
-pub(crate) fn run() -> Result<()> {
+/// Something that can be proved by itself.
+type Proof = fn(&mut Steps) -> Result<Vec<Row>>;
+
+/// All of them, in the order of docs/proof.md.
+const PROOFS: [(&str, Proof); 2] = [("programs", programs), ("fuzz", fuzzing)];
+
+/// All of it, or what is named; then writes docs/proof.md, with what was proved before of the rest.
+pub(crate) fn run(named: &[&str]) -> Result<()> {
+    if let Some(unknown) = named.iter().find(|name| PROOFS.iter().all(|(known, _)| known != *name)) {
+        let known = PROOFS.map(|(name, _)| name).join(", ");
+        bail!("there is no proof `{unknown}`: there are {known}");
+    }
     let mut steps = Steps::default();
-    let mut build = Command::new("cargo");
-    steps.run("release build", build.args(["build", "-q", "--release", "-p", "drisse"]))?;
+    steps.run("release build", Command::new("cargo").args(["build", "-q", "--release", "-p", "drisse"]))?;
+    for (name, prove) in PROOFS.iter().filter(|(name, _)| named.is_empty() || named.contains(name)) {
+        let commit = output("git", &["describe", "--always", "--dirty"])?;
+        let run = Run { commit, date: output("date", &["+%Y-%m-%d"])?, rows: prove(&mut steps)? };
+        println!("\n{}", proof::tables(&run.rows, ""));
+        proof::keep(name, &run)?;
+    }
+    let path = root().join("docs/proof.md");
+    std::fs::write(&path, document()?).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("wrote {}", path.display());
+    steps.finish()
+}
+
+fn programs(steps: &mut Steps) -> Result<Vec<Row>> {
     let mut tests = Command::new("cargo");
     // One at a time: each has the machine for itself.
     tests.args(["test", "-q", "-p", "drisse", "--test", "prove", "--", "--test-threads=1"]);
     steps.run("proofs on the real programs", set_up(&mut tests)?.env("DRISSE_PROVE", "whole"))?;
-    let mut rows = proof::written()?;
-    rows.extend(fuzz::run(&mut steps, fuzz::Length::Executions(10_000_000))?);
-    let path = root().join("docs/proof.md");
-    std::fs::write(&path, document(&rows)?).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("\n{}", proof::tables(&rows));
-    println!("wrote {}", path.display());
-    steps.finish()
+    proof::written()
+}
+
+fn fuzzing(steps: &mut Steps) -> Result<Vec<Row>> {
+    fuzz::run(steps, fuzz::Length::Executions(10_000_000))
 }
 
 /// Lets tests prove the program as users run it, and write their rows.
@@ -41,30 +61,32 @@ pub(crate) fn set_up(tests: &mut Command) -> Result<&mut Command> {
     Ok(tests.env("DRISSE_MAGIKA", String::from_utf8(found.stdout)?.trim()))
 }
 
-fn document(rows: &[Row]) -> Result<String> {
-    let output = |program: &str, arguments: &[&str]| -> Result<String> {
-        let output = Command::new(program).args(arguments).current_dir(root()).output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+fn document() -> Result<String> {
+    let runs: Vec<_> = PROOFS.iter().filter_map(|(name, _)| proof::kept(name)).collect();
+    let rows = || runs.iter().flat_map(|run| &run.rows);
+    let missed = rows().filter(|row| !row.held).count();
+    let short = match missed {
+        0 => "Nothing falls short of its limit.".to_owned(),
+        _ => format!("{missed} of {} rows fall short of their limit: those marked **no**.", rows().count()),
     };
-    let commit = output("git", &["rev-parse", "--short", "HEAD"])?;
-    let date = output("date", &["+%Y-%m-%d"])?;
-    let kernel = output("uname", &["-r"])?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let processor =
-        processor.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown");
-    let missed: Vec<_> = rows.iter().filter(|row| !row.held).collect();
-    let short = match missed.len() {
-        0 => "Nothing falls short of its limit in this run.".to_owned(),
-        count => format!(
-            "{count} of {} fall short of their limit in this run: the rows marked **no**.",
-            rows.len()
-        ),
-    };
-    Ok(format!(
-        "# Proof\n\n`cargo xtask prove` wrote this page, at commit {commit} on {date}, on {cores} cores of {processor}, \
-         Linux {kernel}. It runs the real programs; anybody can run it again. {short} What Drisse does not promise is in \
-         [SECURITY.md](../SECURITY.md).\n\n{}",
-        proof::tables(rows)
-    ))
+    let processor = processor.lines().find_map(|line| line.strip_prefix("model name\t: "));
+    let mut text = format!(
+        "# Proof\n\n`cargo xtask prove` wrote this page, on {} cores of {}, Linux {}. It runs the real programs; \
+         anybody can run it again, all of it or a part (`cargo xtask prove fuzz`). {short} What is not promised is in \
+         [SECURITY.md](../SECURITY.md).\n\n",
+        std::thread::available_parallelism().map_or(1, usize::from),
+        processor.unwrap_or("an unknown processor"),
+        output("uname", &["-r"])?,
+    );
+    for run in &runs {
+        text += &proof::tables(&run.rows, &format!("\nAt commit {}, {}.", run.commit, run.date));
+    }
+    Ok(text.trim_end().to_owned() + "\n")
+}
+
+/// What a program prints.
+fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).current_dir(root()).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

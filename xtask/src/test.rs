@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
         steps.run(&format!("conformance: {name}"), &mut command)?;
     }
     let fuzzed = fuzz::run(&mut steps, fuzz::Length::For(FUZZ))?;
-    println!("\n{}", proof::tables(&[proof::written()?, fuzzed].concat()));
+    println!("\n{}", proof::tables(&[proof::written()?, fuzzed].concat(), ""));
     steps.finish()
 }
 
