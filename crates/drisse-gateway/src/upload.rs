@@ -1,7 +1,7 @@
 //! Requests' bodies. They are read before their request takes a place at a replica, so that a slow client
 //! holds none, and so that they can be sent again.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -22,6 +22,9 @@ const MAX_HELD: u64 = 256 << 20;
 /// A body that announces more than this has its room set aside when it begins, of three quarters of it all; of
 /// smaller ones only what has come counts, so that many that never come take nothing.
 const LARGE: u64 = 1 << 20;
+
+/// Pieces smaller than this are put together.
+const SMALL_PIECE: usize = 4 << 10;
 
 /// A body that is read whole has arrived by then.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -86,7 +89,7 @@ impl Upload {
             held.grow(length, MAX_HELD / 4 * 3)?;
         }
         let until = deadline.min(Instant::now() + TIMEOUT);
-        let mut read = 0;
+        let (mut read, mut small) = (0, BytesMut::new());
         loop {
             let late = |_| Error::new(ErrorKind::RequestTimeout, "the body did not arrive in time");
             let Some(frame) = tokio::time::timeout_at(until.into(), body.frame()).await.map_err(late)? else {
@@ -97,7 +100,12 @@ impl Upload {
             read += length;
             match upload.first {
                 None => upload.first = Some(data),
-                Some(_) => upload.more.push_back(data),
+                // A million chunks of a byte would be a million pieces, each many times its byte.
+                Some(_) if data.len() < SMALL_PIECE => small.extend_from_slice(&data),
+                Some(_) => {
+                    upload.push(small.split());
+                    upload.more.push_back(data);
+                }
             }
             if set_aside.is_none() {
                 held.grow(length, MAX_HELD)?;
@@ -107,8 +115,15 @@ impl Upload {
                 break;
             }
         }
+        upload.push(small);
         upload.held = Some(Arc::new(held));
         Ok(upload)
+    }
+
+    fn push(&mut self, piece: BytesMut) {
+        if !piece.is_empty() {
+            self.more.push_back(piece.freeze());
+        }
     }
 
     /// The same once more, where all of it is here.
