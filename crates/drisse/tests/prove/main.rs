@@ -7,6 +7,7 @@
 mod attack;
 mod disk;
 mod flood;
+mod frames;
 mod h2;
 mod kill;
 mod overload;

@@ -2,18 +2,11 @@
 //! replicas.
 
 use super::{deployed, every, host, text, zeros};
+use crate::frames::{
+    DATA, END_HEADERS, END_STREAM, Fields, GOAWAY, HEADERS, RST_STREAM, block, frame, hello,
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-type Fields<'a> = &'a [(&'a str, &'a str)];
 
 /// What is added to a good request, and what becomes of it. The sections are RFC 9113's. `LENGTH` is that of
 /// the body.
@@ -41,32 +34,13 @@ const AMBIGUOUS: &[(&str, &str, Fields<'_>, &str)] = &[
 const PATHS: [&str; 3] =
     ["/score HTTP/1.1\r\nx: y", "/score HTTP/1.1", "/score\r\n\r\nPOST /score HTTP/1.1\r\n\r\n"];
 
-fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let stream = u8::from(matches!(kind, DATA | HEADERS));
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
-/// Header fields as RFC 7541, section 6.2.2, spells them: literal, new names, not compressed.
-fn block(fields: Fields<'_>) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).ok().filter(|&length| length < 127).unwrap());
-            block.extend(text.bytes());
-        }
-    }
-    block
-}
-
 /// What becomes of a request: its status, or that its stream or its connection was ended.
 fn fate(host: &str, fields: Fields<'_>, body: &str) -> String {
     let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(super::SILENCE)).unwrap();
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, &[])].concat();
-    let request = [frame(HEADERS, END_HEADERS, &block(fields)), frame(DATA, END_STREAM, body.as_bytes())];
-    stream.write_all(&[preface, request.concat()].concat()).unwrap();
+    let head = frame(HEADERS, END_HEADERS, 1, &block(fields));
+    let data = frame(DATA, END_STREAM, 1, body.as_bytes());
+    stream.write_all(&[hello(&[]), head, data].concat()).unwrap();
     loop {
         let mut head = [0; 9];
         if stream.read_exact(&mut head).is_err() {
