@@ -23,6 +23,9 @@ const MAX_HELD: u64 = 256 << 20;
 /// smaller ones only what has come counts, so that many that never come take nothing.
 const LARGE: u64 = 1 << 20;
 
+/// What has come is counted beyond this: as much as a connection takes anyway.
+const UNCOUNTED: u64 = 8 << 10;
+
 /// Pieces smaller than this are put together.
 const SMALL_PIECE: usize = 4 << 10;
 
@@ -107,7 +110,7 @@ impl Upload {
                     upload.more.push_back(data);
                 }
             }
-            if set_aside.is_none() {
+            if set_aside.is_none() && read > UNCOUNTED {
                 held.grow(length, MAX_HELD)?;
             }
             if announced.is_none() && read > UNANNOUNCED {
@@ -116,7 +119,7 @@ impl Upload {
             }
         }
         upload.push(small);
-        upload.held = Some(Arc::new(held));
+        upload.held = (held.1 > 0).then(|| Arc::new(held));
         Ok(upload)
     }
 
