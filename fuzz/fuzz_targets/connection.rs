@@ -27,7 +27,14 @@ const PATIENCE: u32 = 64;
 pub fn limits() -> Limits {
     let minute = Duration::from_secs(60);
     let (max_connections, max_head) = (10, 32 << 10);
-    Limits { max_connections, header_timeout: minute, max_head, drain_timeout: minute, threads: 1 }
+    Limits {
+        max_connections,
+        header_timeout: minute,
+        write_timeout: minute,
+        max_head,
+        drain_timeout: minute,
+        threads: 1,
+    }
 }
 
 /// One end of a connection: says `said`, then waits, then hangs up.
