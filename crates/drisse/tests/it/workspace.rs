@@ -174,8 +174,8 @@ impl Drop for Disk {
     }
 }
 
-/// A process that has ended and that nobody has asked about.
-fn is_zombie(pid: u32) -> bool {
+/// Whether a process has ended, and with it what it held: gone, or not asked about yet.
+pub(crate) fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
 }

@@ -3,7 +3,7 @@
 use super::PART;
 use super::known::Known;
 use crate::proof;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, is_zombie, kill};
 use std::path::Path;
 
 const PAGE: usize = 4096;
@@ -91,7 +91,9 @@ fn the_backup_follows_each_change_within_seconds_and_is_never_taken_unasked() {
     );
     let refused = workspace.run(&["up", "--restore"]);
     assert!(refused.code == 1 && refused.stderr.contains("hint: end it first: `drisse down`"), "{refused:?}");
-    crate::workspace::kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
+    let control = u32::try_from(workspace.pid("control").unwrap()).unwrap();
+    kill(control, "-9");
+    workspace.wait("it has ended", || is_zombie(control));
     let log = workspace.root.join("drisse.db-wal");
     workspace.ok(&["up", "--restore"]);
     assert!(workspace.ok(&["models"]).stdout.contains("wine:1"));
