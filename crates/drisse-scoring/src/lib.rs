@@ -15,9 +15,12 @@ mod metrics;
 mod model;
 mod score;
 mod server;
+mod sync;
 mod warm;
 mod watch;
 mod workers;
+#[cfg(test)]
+mod workers_tests;
 
 pub use app::App;
 pub use config::Config;

@@ -1,10 +1,9 @@
 //! The threads that run models, and the bounded queues in front of them: one lane per model,
 //! served in turn, so that a busy model does not starve the others.
 
+use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, MutexGuard, PoisonError};
 use drisse_core::Cancel;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A piece of work. Dropped without being called when its deadline passed or nobody waits for it.
@@ -64,7 +63,7 @@ impl Workers {
         let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new() });
         let thread = |nth| {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("worker-{nth}")).spawn(move || shared.work())
+            Builder::new().name(format!("worker-{nth}")).spawn(move || shared.work())
         };
         let threads = (0..threads.max(1)).map(thread).collect::<Result<_, _>>()?;
         Ok(Self { shared, threads })
@@ -207,74 +206,5 @@ impl Shared {
             }
             state.take_turn(id);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
-
-    #[test]
-    fn lanes_take_turns() {
-        let workers = Workers::start(1).unwrap();
-        let (busy, other) = (workers.add_lane(1), workers.add_lane(1));
-        let (go, gate) = mpsc::channel::<()>();
-        let (tell, order) = mpsc::channel();
-        let push = |lane, name: &'static str| {
-            let tell = tell.clone();
-            workers
-                .push(lane, 10, soon(), &Cancel::new(), Box::new(move || tell.send(name).unwrap()))
-                .unwrap()
-        };
-        let first =
-            workers.push(busy, 10, soon(), &Cancel::new(), Box::new(move || gate.recv().unwrap())).unwrap();
-        let _tickets = [push(busy, "b1"), push(busy, "b2"), push(other, "o")];
-        go.send(()).unwrap();
-        assert_eq!(order.iter().take(3).collect::<Vec<_>>(), ["o", "b1", "b2"]);
-        drop(first);
-    }
-
-    #[test]
-    fn a_full_lane_refuses_and_a_ticket_that_goes_frees_its_place() {
-        let workers = Workers::start(1).unwrap();
-        let lane = workers.add_lane(1);
-        let (go, gate) = mpsc::channel::<()>();
-        let (started, running) = mpsc::channel();
-        let block = move || {
-            started.send(()).unwrap();
-            gate.recv().unwrap();
-        };
-        let blocking = workers.push(lane, 1, soon(), &Cancel::new(), Box::new(block)).unwrap();
-        running.recv().unwrap();
-        let waiting =
-            workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| panic!("nobody waits for it")));
-        assert!(waiting.is_some());
-        assert!(workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| ())).is_none());
-        assert_eq!(workers.waiting(lane), 1);
-        let hour = Duration::from_secs(3600);
-        // What is left of the one that runs, and the one that waits.
-        assert!(workers.wait(lane, hour).is_some_and(|wait| wait > hour && wait < 2 * hour));
-        drop(waiting);
-        assert_eq!(workers.waiting(lane), 0);
-        assert!(workers.wait(lane, hour).is_some_and(|wait| wait < hour));
-        go.send(()).unwrap();
-        drop(workers);
-        drop(blocking);
-    }
-
-    #[test]
-    fn work_past_its_deadline_is_dropped() {
-        let workers = Workers::start(1).unwrap();
-        let lane = workers.add_lane(1);
-        let (tell, told) = mpsc::channel::<()>();
-        let late = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
-        let work = Box::new(move || tell.send(()).unwrap());
-        let _ticket = workers.push(lane, 1, late, &Cancel::new(), work).unwrap();
-        assert!(told.recv().is_err(), "its sender went without sending");
     }
 }

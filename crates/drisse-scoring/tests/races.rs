@@ -1,0 +1,191 @@
+//! The interleavings of the threads that run models: shuttle takes the place of std's locks and threads,
+//! decides at each of their steps who goes on, and finds whoever waits for ever.
+//!
+//! It reorders steps, not memory: what is shared here lies behind one lock. A schedule that breaks something
+//! is printed, and `shuttle::replay` runs it again.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
+
+#[expect(dead_code, reason = "shared with the tests that measure")]
+#[path = "../../drisse/tests/prove/proof.rs"]
+mod proof;
+mod sync {
+    pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+    pub(crate) use shuttle::thread::{Builder, JoinHandle};
+}
+#[expect(dead_code, reason = "how long it takes until a job begins is asked elsewhere")]
+#[path = "../src/workers.rs"]
+mod workers;
+
+use drisse_core::Cancel;
+use shuttle::sync::{Barrier, mpsc};
+use shuttle::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use workers::{LaneId, Ticket, Workers};
+
+/// Tries a model in random orders, and in those that a few untimely switches make (PCT).
+fn holds_in_all_orders(claim: &str, model: fn()) {
+    let rounds = if proof::whole() { 100_000 } else { 2_000 };
+    let held = std::panic::catch_unwind(|| {
+        shuttle::check_random(model, rounds / 2);
+        shuttle::check_pct(model, rounds / 2, 3);
+    });
+    let figure = if held.is_ok() { "held in each" } else { "broken" };
+    proof::holds("7. Supply chain", claim, figure, format!("{rounds} orders of steps"), held.is_ok());
+}
+
+/// Counts how often its work ran, and how often it was dropped.
+#[derive(Clone, Default)]
+struct Fate {
+    begun: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
+}
+
+struct Dropped(Arc<AtomicUsize>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl Fate {
+    /// Puts work in a lane that does `then` once it has begun.
+    fn push(
+        &self,
+        workers: &Workers,
+        lane: LaneId,
+        cancel: &Cancel,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Ticket {
+        let (fate, dropped) = (self.clone(), Dropped(Arc::clone(&self.dropped)));
+        let work = move || {
+            // Between the last look at the flag and this, others may have done anything.
+            thread::yield_now();
+            fate.begun.fetch_add(1, SeqCst);
+            then();
+            drop(dropped);
+        };
+        let deadline = Instant::now() + Duration::from_secs(3600);
+        workers.push(lane, 100, deadline, cancel, Box::new(work)).unwrap()
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(SeqCst)
+    }
+
+    fn dropped(&self) -> usize {
+        self.dropped.load(SeqCst)
+    }
+}
+
+/// That a lane still runs as much at once as it may: what a lost place would leave waiting for ever.
+fn is_free(workers: &Workers, lane: LaneId, concurrency: usize) {
+    let together = Arc::new(Barrier::new(concurrency + 1));
+    let meet = |_| {
+        let together = Arc::clone(&together);
+        Fate::default().push(workers, lane, &Cancel::never(), move || _ = together.wait())
+    };
+    let tickets: Vec<_> = (0..concurrency).map(meet).collect();
+    together.wait();
+    drop(tickets);
+}
+
+#[test]
+fn every_job_runs_once_and_no_wake_up_is_lost() {
+    holds_in_all_orders("queues of models: every job runs once, and none waits for ever", || {
+        let workers = Arc::new(Workers::start(2).unwrap());
+        let lanes = [workers.add_lane(1), workers.add_lane(2)];
+        let fates: [Fate; 5] = Default::default();
+        let (done, told) = mpsc::channel();
+        let push = |mine: &[(usize, usize)]| {
+            let (workers, fates, done, mine) =
+                (Arc::clone(&workers), fates.clone(), done.clone(), mine.to_vec());
+            thread::spawn(move || {
+                let one = |(job, lane): (usize, usize)| {
+                    let done = done.clone();
+                    fates[job].push(&workers, lanes[lane], &Cancel::new(), move || done.send(()).unwrap())
+                };
+                mine.into_iter().map(one).collect::<Vec<_>>()
+            })
+        };
+        let pushing = [push(&[(0, 0), (1, 1), (2, 0)]), push(&[(3, 1), (4, 0)])];
+        let tickets = pushing.map(|thread| thread.join().unwrap());
+        fates.iter().for_each(|_| told.recv().unwrap());
+        assert!(fates.iter().all(|fate| fate.begun() == 1));
+        is_free(&workers, lanes[0], 1);
+        is_free(&workers, lanes[1], 2);
+        assert!(lanes.iter().all(|lane| workers.waiting(*lane) == 0));
+        drop((tickets, workers));
+        assert!(fates.iter().all(|fate| fate.dropped() == 1));
+    });
+}
+
+#[test]
+fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
+    holds_in_all_orders(
+        "queues of models: who goes away leaves no work behind that nobody told to end",
+        || {
+            let workers = Arc::new(Workers::start(2).unwrap());
+            let lane = workers.add_lane(1);
+            let goes = |fate: Fate| {
+                let workers = Arc::clone(&workers);
+                thread::spawn(move || {
+                    let (cancel, gone) = (Cancel::new(), Arc::new(AtomicUsize::new(0)));
+                    let look = {
+                        let (cancel, gone) = (cancel.clone(), Arc::clone(&gone));
+                        move || assert!(gone.load(SeqCst) == 0 || cancel.is_cancelled())
+                    };
+                    let ticket = fate.push(&workers, lane, &cancel, look);
+                    thread::yield_now();
+                    drop(ticket);
+                    gone.store(1, SeqCst);
+                })
+            };
+            let fates: [Fate; 3] = Default::default();
+            for thread in fates.each_ref().map(|fate| goes(fate.clone())) {
+                thread.join().unwrap();
+            }
+            is_free(&workers, lane, 1);
+            drop(workers);
+            assert!(fates.iter().all(|fate| fate.begun() <= 1 && fate.dropped() == 1));
+        },
+    );
+}
+
+#[test]
+fn work_that_waits_when_its_ticket_goes_never_begins() {
+    holds_in_all_orders("queues of models: work that waits when its client goes never begins", || {
+        let workers = Workers::start(2).unwrap();
+        let lane = workers.add_lane(1);
+        let (open, gate) = mpsc::channel();
+        let blocking = Fate::default().push(&workers, lane, &Cancel::never(), move || gate.recv().unwrap());
+        let (waits, stays) = (Fate::default(), Fate::default());
+        let (done, told) = mpsc::channel();
+        let ticket = waits.push(&workers, lane, &Cancel::never(), || ());
+        let other = stays.push(&workers, lane, &Cancel::never(), move || done.send(()).unwrap());
+        drop(ticket);
+        assert_eq!(waits.dropped(), 1);
+        open.send(()).unwrap();
+        told.recv().unwrap();
+        is_free(&workers, lane, 1);
+        assert_eq!((waits.begun(), stays.begun()), (0, 1));
+        drop((blocking, other, workers));
+    });
+}
+
+#[test]
+fn workers_that_stop_leave_no_job_and_no_thread_behind() {
+    holds_in_all_orders("queues of models: a server that stops leaves no job and no thread behind", || {
+        let workers = Workers::start(2).unwrap();
+        let lanes = [workers.add_lane(2), workers.add_lane(1)];
+        let fates: [Fate; 4] = Default::default();
+        let push = |(nth, fate): (usize, &Fate)| fate.push(&workers, lanes[nth % 2], &Cancel::never(), || ());
+        let tickets: Vec<_> = fates.iter().enumerate().map(push).collect();
+        drop(workers);
+        assert!(fates.iter().all(|fate| fate.begun() <= 1 && fate.dropped() == 1));
+        drop(tickets);
+    });
+}
