@@ -1,12 +1,15 @@
 //! What a developer runs. `cargo xtask test` sets up what the tests need and runs them all;
-//! `cargo xtask bench` measures against the limits; `cargo xtask prove` tries what is promised.
+//! `cargo xtask bench` measures against the limits; `cargo xtask prove` tries what is promised;
+//! `cargo xtask dist` builds what is handed out.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool talks to its developer")]
 
 mod bench;
+mod dist;
 mod fuzz;
 mod proof;
 mod prove;
 mod python;
+mod sbom;
 mod steps;
 mod test;
 #[cfg(test)]
@@ -21,11 +24,15 @@ fn main() -> ExitCode {
         ["test"] => test::run(),
         ["bench"] => bench::run(),
         ["prove", ref named @ ..] => prove::run(named),
+        ["dist"] => dist::run(),
         _ => {
             eprintln!("cargo xtask test    sets up what the tests need and runs them all");
             eprintln!("cargo xtask bench   measures start, memory, throughput and CPU beside their limits");
             eprintln!(
                 "cargo xtask prove   tries everything that is promised and writes docs/proof.md; or one part of it"
+            );
+            eprintln!(
+                "cargo xtask dist    builds what is handed out: the program, its digests, what it is made of"
             );
             return ExitCode::FAILURE;
         }
@@ -44,10 +51,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root")
 }
 
+/// Where binaries are built.
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Where release binaries are built.
 fn release_folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("release")
+    target_folder().join("release")
 }
 
 /// Where things are kept between runs, outside of the repository.

@@ -3,7 +3,7 @@
 
 use crate::proof::{self, Row, Run};
 use crate::steps::Steps;
-use crate::{fuzz, python, release_folder, root};
+use crate::{dist, fuzz, python, release_folder, root};
 use anyhow::{Context, Result, bail, ensure};
 use std::process::Command;
 
@@ -15,7 +15,8 @@ const MAGIKA: &str = "import importlib.util, pathlib; \
 type Proof = fn(&mut Steps) -> Result<Vec<Row>>;
 
 /// All of them, in the order of docs/proof.md.
-const PROOFS: [(&str, Proof); 2] = [("programs", programs), ("fuzz", fuzzing)];
+const PROOFS: [(&str, Proof); 3] =
+    [("programs", programs), ("fuzz", fuzzing), ("supply-chain", supply_chain)];
 
 /// All of it, or what is named; then writes docs/proof.md, with what was proved before of the rest.
 pub(crate) fn run(named: &[&str]) -> Result<()> {
@@ -47,6 +48,17 @@ fn programs(steps: &mut Steps) -> Result<Vec<Row>> {
 
 fn fuzzing(steps: &mut Steps) -> Result<Vec<Row>> {
     fuzz::run(steps, fuzz::Length::Executions(10_000_000))
+}
+
+fn supply_chain(steps: &mut Steps) -> Result<Vec<Row>> {
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "-q", "-p", "drisse-scoring", "-p", "drisse-gateway", "--test", "races"]);
+    steps.run("orders of steps", set_up(&mut tests)?.env("DRISSE_PROVE", "whole"))?;
+    let mut rows = proof::written()?;
+    let built = dist::proof()?;
+    steps.note("two builds", built.iter().all(|row| row.held));
+    rows.extend(built);
+    Ok(rows)
 }
 
 /// Lets tests prove the program as users run it, and write their rows.

@@ -43,6 +43,14 @@ impl Steps {
         Ok(())
     }
 
+    /// Notes what a step found that is no command.
+    pub(crate) fn note(&mut self, name: &str, held: bool) {
+        println!("\n=== {name}: {}", if held { "ok" } else { "FAILED" });
+        if !held {
+            self.broken.push(name.to_owned());
+        }
+    }
+
     /// `test result: ok. 3 passed; 0 failed; …` of cargo, and `NAME: 3 passed, 0 failed` of the Python tests.
     fn count(&mut self, line: &str) {
         let number = |what: &str| -> Option<u64> {

@@ -1,0 +1,138 @@
+//! What the program is made of, as CycloneDX: every crate that is linked into it, and what comes along in
+//! them. What runs only while it is built (macros, build scripts) or tested is not in it.
+
+use crate::root;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// What depends on what, both as `NAME@VERSION`.
+type Edges = BTreeMap<String, BTreeSet<String>>;
+
+/// The bill of materials of the program that has this digest. The same sources give the same text: it has no
+/// time and no random number.
+pub(crate) fn document(target: &str, digest: &str) -> Result<Value> {
+    let tree = ["tree", "--locked", "-p", "drisse", "-e", "normal,no-proc-macro", "--target", target];
+    let edges =
+        edges(&output(Command::new("cargo").args(tree).args(["--prefix", "depth", "--format", "|{p}"]))?)?;
+    let arguments = ["metadata", "--locked", "--format-version", "1", "--filter-platform", target];
+    let packages: Value = serde_json::from_str(&output(Command::new("cargo").args(arguments))?)?;
+    let packages = packages["packages"].as_array().context("cargo lists packages")?;
+    let lock = std::fs::read_to_string(root().join("Cargo.lock"))?;
+    let mut components = Vec::new();
+    let mut program = Value::Null;
+    for id in edges.keys() {
+        let mut same =
+            packages.iter().filter(|p| format!("{}@{}", text(p, "name"), text(p, "version")) == *id);
+        let package = same.next().with_context(|| format!("cargo does not describe {id}"))?;
+        match text(package, "name") {
+            "drisse" => program = component("application", package, Some(digest)),
+            _ => components.push(component("library", package, checksum(&lock, id))),
+        }
+        if text(package, "name") == "libsqlite3-sys" {
+            components.push(sqlite(package)?);
+        }
+    }
+    let compiler = output(Command::new("rustc").arg("-vV"))?;
+    let release =
+        compiler.lines().find_map(|line| line.strip_prefix("release: ")).context("rustc has a release")?;
+    components.push(json!({ "type": "library", "bom-ref": format!("rust-std@{release}"), "name": "rust-std",
+        "version": release, "licenses": [{ "expression": "MIT OR Apache-2.0" }] }));
+    let dependencies: Vec<_> = edges
+        .iter()
+        .map(|(id, on)| json!({ "ref": id, "dependsOn": on.iter().collect::<Vec<_>>() }))
+        .collect();
+    Ok(json!({ "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "metadata": { "component": program }, "components": components, "dependencies": dependencies }))
+}
+
+fn component(kind: &str, package: &Value, digest: Option<&str>) -> Value {
+    let (name, version) = (text(package, "name"), text(package, "version"));
+    let id = format!("{name}@{version}");
+    let mut component = json!({ "type": kind, "bom-ref": id, "name": name, "version": version });
+    // The workspace's own crates are in no registry.
+    if package["source"].is_string() {
+        component["purl"] = json!(format!("pkg:cargo/{id}"));
+    }
+    // Older manifests write `MIT/Apache-2.0`.
+    let licence = text(package, "license").replace('/', " OR ");
+    if !licence.is_empty() {
+        component["licenses"] = json!([{ "expression": licence }]);
+    }
+    if let Some(digest) = digest {
+        component["hashes"] = json!([{ "alg": "SHA-256", "content": digest }]);
+    }
+    component
+}
+
+/// The C library that `libsqlite3-sys` carries with it: what is found in SQLite is found under its name.
+fn sqlite(package: &Value) -> Result<Value> {
+    let header = std::path::Path::new(text(package, "manifest_path")).with_file_name("sqlite3/sqlite3.h");
+    let header =
+        std::fs::read_to_string(&header).with_context(|| format!("cannot read {}", header.display()))?;
+    let version = header.lines().find_map(|line| line.strip_prefix("#define SQLITE_VERSION "));
+    let version = version.context("SQLite says its version")?.trim().trim_matches('"');
+    Ok(
+        json!({ "type": "library", "bom-ref": format!("sqlite@{version}"), "name": "sqlite", "version": version,
+        "cpe": format!("cpe:2.3:a:sqlite:sqlite:{version}:*:*:*:*:*:*:*"),
+        "licenses": [{ "license": { "name": "Public domain" } }] }),
+    )
+}
+
+/// From the lines of `cargo tree --prefix depth`: `2|NAME vVERSION …`, each below the last of one less.
+fn edges(tree: &str) -> Result<Edges> {
+    let mut edges = Edges::new();
+    let mut above: Vec<String> = Vec::new();
+    for line in tree.lines().filter(|line| !line.is_empty()) {
+        let (depth, package) = line.split_once('|').with_context(|| format!("no line of a tree: {line}"))?;
+        let mut words = package.split(' ');
+        let (name, version) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let id = format!("{name}@{}", version.trim_start_matches('v'));
+        above.truncate(depth.parse()?);
+        if let Some(parent) = above.last() {
+            edges.entry(parent.clone()).or_default().insert(id.clone());
+        }
+        edges.entry(id.clone()).or_default();
+        above.push(id);
+    }
+    Ok(edges)
+}
+
+/// A package's checksum in Cargo.lock; those of the workspace have none.
+fn checksum<'a>(lock: &'a str, id: &str) -> Option<&'a str> {
+    let (name, version) = id.split_once('@')?;
+    let package = lock.split_once(&format!("name = \"{name}\"\nversion = \"{version}\"\n"))?.1;
+    let package = package.split("\n[[").next()?;
+    package.lines().find_map(|line| line.strip_prefix("checksum = \"")?.strip_suffix('"'))
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.current_dir(root()).output()?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_becomes_what_depends_on_what() {
+        let edges = edges("0|a v1.0.0 (/a)\n1|b v2.0.0\n2|c v3.0.0\n1|c v3.0.0 (*)\n").unwrap();
+        let of = |id: &str| edges[id].iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(of("a@1.0.0"), ["b@2.0.0", "c@3.0.0"]);
+        assert_eq!((of("b@2.0.0"), of("c@3.0.0")), (vec!["c@3.0.0"], vec![]));
+    }
+
+    #[test]
+    fn checksums_are_the_packages_own() {
+        let lock = "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"b\"\nversion = \"1.0.0\"\n\
+                    source = \"s\"\nchecksum = \"ab\"\n";
+        assert_eq!((checksum(lock, "a@1.0.0"), checksum(lock, "b@1.0.0")), (None, Some("ab")));
+    }
+}
