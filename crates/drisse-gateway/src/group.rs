@@ -2,12 +2,12 @@
 
 use crate::metrics::ServiceMetrics;
 use crate::replica::{InFlight, Place, Replica};
+use crate::sync::{AtomicU32, OwnedSemaphorePermit, Semaphore, TryAcquireError, timeout_at};
 use drisse_core::ServiceTime;
 use drisse_wire::routes::RouteRevision;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 /// As many permits as its replicas take requests at once: who waits for a permit stands in one line for all
 /// of them.
@@ -133,7 +133,7 @@ impl Group {
         let _waiting = metrics.waiting();
         // Whose turn comes later than that has no time left to be answered.
         let until = patience.until.min(patience.deadline.checked_sub(mean).unwrap_or(patience.deadline));
-        match tokio::time::timeout_at(until.into(), Arc::clone(&self.free).acquire_owned()).await {
+        match timeout_at(until.into(), Arc::clone(&self.free).acquire_owned()).await {
             Ok(Ok(permit)) => Ok((permit, wait)),
             Ok(Err(_)) => Err(Full::Closed),
             Err(_) => {

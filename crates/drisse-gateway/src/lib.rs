@@ -18,6 +18,9 @@ mod proxy;
 mod replica;
 mod server;
 mod service;
+#[cfg(test)]
+mod service_tests;
+mod sync;
 mod table;
 mod upload;
 

@@ -1,10 +1,11 @@
 //! One replica as the gateway knows it: where it is, how much it has under way, open connections.
 
 use crate::pool::{Pool, Upstream};
+use crate::sync::AtomicU32;
 use drisse_wire::routes::RouteReplica;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A replica. Lives as long as a route or a request names it, across changes of the routes.
 #[derive(Debug)]

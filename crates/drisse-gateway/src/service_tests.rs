@@ -1,0 +1,52 @@
+//! One service's routing, tried on tokio's own semaphore; `tests/races.rs` tries its interleavings.
+
+use crate::group::Patience;
+use crate::metrics::Metrics;
+use crate::service::{NoSlot, Service};
+use drisse_core::ErrorKind;
+use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
+use std::time::{Duration, Instant};
+
+fn service(revisions: &[(u64, u32, u32)]) -> Service {
+    let revision = |&(revision, weight, concurrency): &(u64, u32, u32)| RouteRevision {
+        revision,
+        weight,
+        replicas: vec![RouteReplica {
+            id: format!("r{revision}"),
+            address: format!("unix:/r{revision}"),
+            concurrency,
+        }],
+    };
+    let document = RouteDocument {
+        service: "s".to_owned(),
+        generation: 1,
+        keys: vec![],
+        max_wait_ms: 20,
+        scoring_timeout_ms: 1000,
+        revisions: revisions.iter().map(revision).collect(),
+    };
+    Service::new(document, None, Metrics::default().service("s"), 1).unwrap()
+}
+
+#[test]
+fn weights_are_kept_closely() {
+    let service = service(&[(1, 90, 1), (2, 10, 1), (3, 0, 1)]);
+    let second = (0..1000).filter(|_| service.beside(&[]).in_flight.0.document.id == "r2").count();
+    assert!((95..=105).contains(&second), "{second} of 1000");
+}
+
+#[tokio::test]
+async fn a_full_service_makes_wait_then_refuses_and_a_change_of_routes_wakes_who_waits() {
+    let service = service(&[(1, 1, 1)]);
+    let by = |until| Patience { until, deadline: until };
+    let soon = || by(Instant::now() + service.max_wait());
+    let first = service.slot(soon(), &[]).await.unwrap();
+    let Err(NoSlot::Refused(error)) = service.slot(soon(), &[]).await else { panic!("it is full") };
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    let far = by(Instant::now() + Duration::from_secs(60));
+    let (waited, ()) = tokio::join!(service.slot(far, &[]), async { drop(first) });
+    let second = waited.unwrap();
+    let (waited, ()) = tokio::join!(service.slot(far, &[]), async { service.retire() });
+    assert!(matches!(waited, Err(NoSlot::Changed)));
+    drop(second);
+}

@@ -1,0 +1,241 @@
+//! The interleavings of requests and changes of their routes: a replica that the gateway does not name as
+//! draining, and that is in no route, gets no request any more.
+//!
+//! Shuttle decides who goes on at each step. Its semaphore stands in for tokio's, which promises the same: one
+//! line, and who has a permit keeps it when the semaphore closes. The table is its order of steps (`put` in
+//! table.rs) without the disk. Steps are reordered, memory is not; probes, which take no place, are not counted
+//! as requests here or there.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
+
+#[path = "../src/group.rs"]
+mod group;
+#[expect(dead_code, reason = "who reads them is elsewhere")]
+#[path = "../src/metrics.rs"]
+mod metrics;
+#[expect(dead_code, reason = "shared with the tests that measure")]
+#[path = "../../drisse/tests/prove/proof.rs"]
+mod proof;
+#[expect(dead_code, reason = "nothing is sent")]
+#[path = "../src/replica.rs"]
+mod replica;
+#[expect(dead_code, reason = "keys are looked at elsewhere")]
+#[path = "../src/service.rs"]
+mod service;
+
+/// Nothing connects.
+mod pool {
+    #[derive(Debug)]
+    pub(crate) struct Pool;
+    #[derive(Debug)]
+    pub(crate) struct Upstream;
+
+    impl Pool {
+        pub(crate) fn new(_cores: usize) -> Self {
+            Self
+        }
+
+        pub(crate) async fn take(&self, _core: usize) -> Option<Upstream> {
+            None
+        }
+    }
+
+    impl Upstream {
+        pub(crate) async fn open(_place: &crate::replica::Place) -> std::io::Result<Self> {
+            Ok(Self)
+        }
+    }
+}
+
+/// Tokio's semaphore and clock as far as groups use them, in shuttle's hands.
+mod sync {
+    pub(crate) use shuttle::future::batch_semaphore::TryAcquireError;
+    use shuttle::future::batch_semaphore::{AcquireError, BatchSemaphore, Fairness};
+    use shuttle::rand::Rng;
+    pub(crate) use shuttle::sync::atomic::AtomicU32;
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    #[derive(Debug)]
+    pub(crate) struct Semaphore(BatchSemaphore);
+    #[derive(Debug)]
+    pub(crate) struct OwnedSemaphorePermit(Arc<Semaphore>);
+
+    impl Semaphore {
+        pub(crate) const MAX_PERMITS: usize = usize::MAX >> 3;
+
+        pub(crate) fn new(permits: usize) -> Self {
+            Self(BatchSemaphore::new(permits, Fairness::StrictlyFair))
+        }
+
+        pub(crate) fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+            self.0.try_acquire(1)?;
+            Ok(OwnedSemaphorePermit(self))
+        }
+
+        pub(crate) async fn acquire_owned(self: Arc<Self>) -> Result<OwnedSemaphorePermit, AcquireError> {
+            self.0.acquire(1).await?;
+            Ok(OwnedSemaphorePermit(self))
+        }
+
+        pub(crate) fn close(&self) {
+            self.0.close();
+        }
+
+        pub(crate) fn available_permits(&self) -> usize {
+            self.0.available_permits()
+        }
+    }
+
+    impl Drop for OwnedSemaphorePermit {
+        fn drop(&mut self) {
+            self.0.0.release(1);
+        }
+    }
+
+    /// Now and then the time is over at once, else never.
+    pub(crate) async fn timeout_at<T>(
+        _: tokio::time::Instant,
+        future: impl Future<Output = T>,
+    ) -> Result<T, ()> {
+        if !shuttle::rand::thread_rng().gen_bool(0.2) {
+            return Ok(future.await);
+        }
+        let mut future = pin!(future);
+        let once = std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context)));
+        match once.await {
+            std::task::Poll::Ready(value) => Ok(value),
+            std::task::Poll::Pending => Err(()),
+        }
+    }
+}
+
+use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
+use group::Patience;
+use metrics::Metrics;
+use service::{NoSlot, Service};
+use shuttle::future::block_on;
+use shuttle::sync::Mutex;
+use shuttle::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+const REPLICAS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// The routes in force, and the replicas that were stopped.
+struct Gateway {
+    service: Mutex<Arc<Service>>,
+    stopped: [AtomicBool; 4],
+}
+
+fn service(generation: u64, replicas: &[&str], before: Option<&Service>) -> Arc<Service> {
+    let replica =
+        |id: &&str| RouteReplica { id: (*id).to_owned(), address: format!("unix:/{id}"), concurrency: 1 };
+    let document = RouteDocument {
+        service: "s".to_owned(),
+        generation,
+        keys: vec![],
+        max_wait_ms: 3_600_000,
+        scoring_timeout_ms: 3_600_000,
+        revisions: vec![RouteRevision {
+            revision: generation,
+            weight: 1,
+            replicas: replicas.iter().map(replica).collect(),
+        }],
+    };
+    Arc::new(Service::new(document, before, Metrics::default().service("s"), 1).unwrap())
+}
+
+impl Gateway {
+    fn current(&self) -> Arc<Service> {
+        Arc::clone(&self.service.lock().unwrap())
+    }
+
+    /// What `Table::put` does, and then what the control plane does with the answer.
+    fn put(&self, generation: u64, replicas: &[&str]) {
+        let before = self.current();
+        let next = service(generation, replicas, Some(&before));
+        *self.service.lock().unwrap() = Arc::clone(&next);
+        before.retire();
+        self.stop(replicas, &next.draining());
+    }
+
+    fn stop(&self, routed: &[&str], draining: &[String]) {
+        for (id, stopped) in REPLICAS.iter().zip(&self.stopped) {
+            // `d` is not there before the last change.
+            if !routed.contains(id) && !draining.iter().any(|other| other == id) && *id != "d" {
+                stopped.store(true, SeqCst);
+            }
+        }
+    }
+
+    fn is_stopped(&self, id: &str) -> bool {
+        REPLICAS.iter().zip(&self.stopped).any(|(other, stopped)| *other == id && stopped.load(SeqCst))
+    }
+
+    /// What the proxy does; none where the time was over.
+    async fn slot(&self) -> Option<group::Slot> {
+        let mut service = self.current();
+        let far = Instant::now() + Duration::from_secs(3600);
+        loop {
+            match service.slot(Patience { until: far, deadline: far }, &[]).await {
+                Ok(slot) => return Some(slot),
+                Err(NoSlot::Changed) => service = self.current(),
+                Err(NoSlot::Refused(_)) => return None,
+            }
+        }
+    }
+
+    fn request(&self) {
+        let Some(slot) = block_on(self.slot()) else { return };
+        let id = slot.in_flight.0.document.id.clone();
+        for _ in 0..3 {
+            assert!(!self.is_stopped(&id), "{id} was stopped and has a request");
+            thread::yield_now();
+        }
+        assert!(!self.is_stopped(&id), "{id} was stopped and still has a request");
+        slot.answered();
+    }
+}
+
+fn model() {
+    let gateway = Gateway { service: Mutex::new(service(1, &["a", "b"], None)), stopped: Default::default() };
+    let gateway = Arc::new(gateway);
+    // `c` is in no route yet: not to be stopped by the first change.
+    let requests = [(); 3].map(|()| {
+        let gateway = Arc::clone(&gateway);
+        thread::spawn(move || (0..2).for_each(|_| gateway.request()))
+    });
+    gateway.put(2, &["c", "b"]);
+    // Back to what was before, where it still runs.
+    let back: &[&str] = if gateway.is_stopped("a") { &["c"] } else { &["a", "c"] };
+    gateway.put(3, back);
+    // The control plane asks again while something drains.
+    gateway.stop(back, &gateway.current().draining());
+    gateway.put(4, &["d"]);
+    for request in requests {
+        request.join().unwrap();
+    }
+    let last = gateway.current();
+    assert!(last.draining().is_empty(), "every request was answered");
+    gateway.stop(&["d"], &[]);
+    // No place was lost on the way.
+    gateway.request();
+}
+
+#[test]
+fn a_replica_that_is_neither_routed_nor_draining_gets_no_request() {
+    let rounds = if proof::whole() { 100_000 } else { 2_000 };
+    let held = std::panic::catch_unwind(|| {
+        shuttle::check_random(model, rounds / 2);
+        shuttle::check_pct(model, rounds / 2, 3);
+    });
+    proof::holds(
+        "7. Supply chain",
+        "gateway: a replica that is neither routed nor named as draining gets no request any more",
+        if held.is_ok() { "held in each" } else { "broken" },
+        format!("{rounds} orders of steps"),
+        held.is_ok(),
+    );
+}
