@@ -9,6 +9,7 @@ mod fuzz;
 mod proof;
 mod prove;
 mod python;
+mod sanitize;
 mod sbom;
 mod steps;
 mod test;

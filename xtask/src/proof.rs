@@ -37,6 +37,12 @@ impl Row {
         let Self { part, claim, figure, limit, held } = self;
         json!({ "part": part, "claim": claim, "figure": figure, "limit": limit, "held": held })
     }
+
+    /// A row of the chapter about what the program is built from.
+    pub(crate) fn supply(claim: &str, figure: impl Into<String>, limit: &str, held: bool) -> Self {
+        let [part, claim, limit] = ["7. Supply chain", claim, limit].map(str::to_owned);
+        Self { part, claim, figure: figure.into(), limit, held }
+    }
 }
 
 /// Where tests write their rows.

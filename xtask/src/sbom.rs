@@ -5,7 +5,11 @@ use crate::root;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The property of a crate that tells how many of its lines say `unsafe`.
+pub(crate) const UNSAFE: &str = "drisse:unsafe-lines";
 
 /// What depends on what, both as `NAME@VERSION`.
 type Edges = BTreeMap<String, BTreeSet<String>>;
@@ -63,12 +67,31 @@ fn component(kind: &str, package: &Value, digest: Option<&str>) -> Value {
     if let Some(digest) = digest {
         component["hashes"] = json!([{ "alg": "SHA-256", "content": digest }]);
     }
+    let lines = unsafe_lines(&Path::new(text(package, "manifest_path")).with_file_name("src"));
+    component["properties"] = json!([{ "name": UNSAFE, "value": lines.to_string() }]);
     component
+}
+
+/// How many lines of a folder's sources say `unsafe`, comments aside; those that are not compiled for this
+/// target are among them.
+fn unsafe_lines(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let code = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+        code.filter(|line| line.contains("unsafe ")).count()
+    };
+    let one = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => unsafe_lines(&path),
+        Some(extension) if extension == "rs" => count(&path),
+        _ => 0,
+    };
+    entries.map(|entry| one(entry.path())).sum()
 }
 
 /// The C library that `libsqlite3-sys` carries with it: what is found in SQLite is found under its name.
 fn sqlite(package: &Value) -> Result<Value> {
-    let header = std::path::Path::new(text(package, "manifest_path")).with_file_name("sqlite3/sqlite3.h");
+    let header = Path::new(text(package, "manifest_path")).with_file_name("sqlite3/sqlite3.h");
     let header =
         std::fs::read_to_string(&header).with_context(|| format!("cannot read {}", header.display()))?;
     let version = header.lines().find_map(|line| line.strip_prefix("#define SQLITE_VERSION "));

@@ -15,8 +15,9 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// Runs a command in the root. One that fails is remembered; the next ones run all the same.
-    pub(crate) fn run(&mut self, name: &str, command: &mut Command) -> Result<()> {
+    /// Runs a command in the root, and tells whether it did well. One that fails is remembered; the next ones
+    /// run all the same.
+    pub(crate) fn run(&mut self, name: &str, command: &mut Command) -> Result<bool> {
         println!("\n=== {name}");
         let started = Instant::now();
         let mut child = command
@@ -40,7 +41,7 @@ impl Steps {
         if !status.success() {
             self.broken.push(name.to_owned());
         }
-        Ok(())
+        Ok(status.success())
     }
 
     /// Notes what a step found that is no command.
