@@ -8,20 +8,21 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
-#[path = "../src/group.rs"]
+#[path = "../../src/group.rs"]
 mod group;
 #[expect(dead_code, reason = "who reads them is elsewhere")]
-#[path = "../src/metrics.rs"]
+#[path = "../../src/metrics.rs"]
 mod metrics;
 #[expect(dead_code, reason = "shared with the tests that measure")]
-#[path = "../../drisse/tests/prove/proof.rs"]
+#[path = "../../../drisse/tests/prove/proof.rs"]
 mod proof;
 #[expect(dead_code, reason = "nothing is sent")]
-#[path = "../src/replica.rs"]
+#[path = "../../src/replica.rs"]
 mod replica;
 #[expect(dead_code, reason = "keys are looked at elsewhere")]
-#[path = "../src/service.rs"]
+#[path = "../../src/service.rs"]
 mod service;
+mod sync;
 
 /// Nothing connects.
 mod pool {
@@ -43,69 +44,6 @@ mod pool {
     impl Upstream {
         pub(crate) async fn open(_place: &crate::replica::Place) -> std::io::Result<Self> {
             Ok(Self)
-        }
-    }
-}
-
-/// Tokio's semaphore and clock as far as groups use them, in shuttle's hands.
-mod sync {
-    pub(crate) use shuttle::future::batch_semaphore::TryAcquireError;
-    use shuttle::future::batch_semaphore::{AcquireError, BatchSemaphore, Fairness};
-    use shuttle::rand::Rng;
-    pub(crate) use shuttle::sync::atomic::AtomicU32;
-    use std::pin::pin;
-    use std::sync::Arc;
-
-    #[derive(Debug)]
-    pub(crate) struct Semaphore(BatchSemaphore);
-    #[derive(Debug)]
-    pub(crate) struct OwnedSemaphorePermit(Arc<Semaphore>);
-
-    impl Semaphore {
-        pub(crate) const MAX_PERMITS: usize = usize::MAX >> 3;
-
-        pub(crate) fn new(permits: usize) -> Self {
-            Self(BatchSemaphore::new(permits, Fairness::StrictlyFair))
-        }
-
-        pub(crate) fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedSemaphorePermit, TryAcquireError> {
-            self.0.try_acquire(1)?;
-            Ok(OwnedSemaphorePermit(self))
-        }
-
-        pub(crate) async fn acquire_owned(self: Arc<Self>) -> Result<OwnedSemaphorePermit, AcquireError> {
-            self.0.acquire(1).await?;
-            Ok(OwnedSemaphorePermit(self))
-        }
-
-        pub(crate) fn close(&self) {
-            self.0.close();
-        }
-
-        pub(crate) fn available_permits(&self) -> usize {
-            self.0.available_permits()
-        }
-    }
-
-    impl Drop for OwnedSemaphorePermit {
-        fn drop(&mut self) {
-            self.0.0.release(1);
-        }
-    }
-
-    /// Now and then the time is over at once, else never.
-    pub(crate) async fn timeout_at<T>(
-        _: tokio::time::Instant,
-        future: impl Future<Output = T>,
-    ) -> Result<T, ()> {
-        if !shuttle::rand::thread_rng().gen_bool(0.2) {
-            return Ok(future.await);
-        }
-        let mut future = pin!(future);
-        let once = std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context)));
-        match once.await {
-            std::task::Poll::Ready(value) => Ok(value),
-            std::task::Poll::Pending => Err(()),
         }
     }
 }
@@ -202,7 +140,6 @@ impl Gateway {
 fn model() {
     let gateway = Gateway { service: Mutex::new(service(1, &["a", "b"], None)), stopped: Default::default() };
     let gateway = Arc::new(gateway);
-    // `c` is in no route yet: not to be stopped by the first change.
     let requests = [(); 3].map(|()| {
         let gateway = Arc::clone(&gateway);
         thread::spawn(move || (0..2).for_each(|_| gateway.request()))
