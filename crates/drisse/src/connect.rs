@@ -30,6 +30,9 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// After this long it is said what is waited for.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A workspace that was taken is tried again after this, then twice as long each time.
+const RETAKE: Duration = Duration::from_millis(50);
+
 /// glibc gives memory back, and has one heap: the control plane works in short bursts on many threads.
 pub(crate) const FRUGAL: [(&str, &str); 3] =
     [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
@@ -117,7 +120,16 @@ impl Place {
                 return Ok((client.clone(), status));
             }
         };
-        let asked = tokio::time::timeout(PATIENCE, client.status()).await;
+        let asked = {
+            let mut asking = std::pin::pin!(client.status());
+            match tokio::time::timeout(SILENCE, &mut asking).await {
+                Err(_) => {
+                    printer::note("waiting: the control plane does not answer");
+                    tokio::time::timeout(PATIENCE, asking).await
+                }
+                asked => asked,
+            }
+        };
         let asked = asked.map_err(|_| {
             let failure = Failure::new("the control plane does not answer");
             Failure { code: 2, ..failure }
@@ -267,6 +279,7 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     let mut process = launch()?;
     let began = Instant::now();
     let (mut told, mut taken, mut killed): (_, Option<Instant>, _) = (false, None, false);
+    let mut pause = RETAKE;
     loop {
         if let Ok(status) = client.status().await {
             if let Some(note) = &status.gateway.note {
@@ -291,10 +304,12 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
             }
             () = tokio::time::sleep(ASK_AGAIN) => {}
         }
-        // It may have been `drisse down`, which is through in a while and leaves none behind.
-        if taken.is_some_and(|since| since.elapsed() > SILENCE) {
+        // It may have been one that was killed a moment ago, or `drisse down`, which is through in a while: both
+        // leave none behind.
+        if taken.is_some_and(|since| since.elapsed() > pause) {
             process = launch()?;
             taken = None;
+            pause = (pause * 2).min(SILENCE);
         }
         if began.elapsed() > SILENCE && !told {
             printer::note(&format!("waiting for the control plane to start (it logs to {})", log.display()));

@@ -102,7 +102,7 @@ impl Scenario {
         let mut run = self.prepare();
         run.change();
         run.settled().unwrap_or_else(|why| panic!("{}: {why}", self.name));
-        let text = std::fs::read_to_string(run.steps.join("trace")).unwrap();
+        let text = std::fs::read_to_string(run.steps.join("passed")).unwrap();
         let passed = |line: &str| {
             let (role, step) = line.split_once('\t').unwrap();
             Passed { role: role.to_owned(), step: step.to_owned() }
@@ -245,6 +245,14 @@ impl Run {
             wrong = self.wrong();
         }
         let took = began.elapsed();
+        // What comes from here on is no part of the change: nobody dies of it, and its steps are not counted.
+        for name in names(&self.steps) {
+            if !name.starts_with("kill ") && !name.starts_with("stop ") && name != "trace" {
+                // A process that passes it just now may have taken it.
+                let _ = std::fs::remove_file(self.steps.join(name));
+            }
+        }
+        std::fs::copy(self.steps.join("trace"), self.steps.join("passed")).unwrap();
         self.kept()?;
         Ok(took)
     }
@@ -344,7 +352,7 @@ impl Run {
         let done = (self.scenario.done)(self);
         // Killed itself, it may have been before it had asked for anything.
         let began =
-            std::fs::read_to_string(self.steps.join("trace")).unwrap().contains("an operation has begun");
+            std::fs::read_to_string(self.steps.join("passed")).unwrap().contains("an operation has begun");
         match ran.code {
             0 if !done => Err(format!("acknowledged, and not there: {ran:?}")),
             -1 if began && !done => Err("begun, and not seen through".to_owned()),
