@@ -54,21 +54,25 @@ impl Request {
     }
 }
 
-struct Connection {
+/// A connection that is kept alive.
+pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
     /// Whether the server said that it closes it.
-    closing: bool,
+    pub(crate) closing: bool,
+    /// Whether the last answer said when to come again.
+    pub(crate) retry_after: bool,
 }
 
 impl Connection {
-    fn open(host: &str) -> Result<Self, String> {
+    pub(crate) fn open(host: &str) -> Result<Self, String> {
         let stream = TcpStream::connect(host).map_err(|error| format!("connect: {error}"))?;
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Ok(Self { stream: BufReader::new(stream), closing: false })
+        Ok(Self { stream: BufReader::new(stream), closing: false, retry_after: false })
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(u16, String), String> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(u16, String), String> {
+        self.retry_after = false;
         let failed = |error: std::io::Error| format!("broken: {error}");
         self.stream.get_mut().write_all(bytes).map_err(failed)?;
         let mut line = String::new();
@@ -85,6 +89,7 @@ impl Connection {
                 break;
             }
             self.closing |= header == "connection: close";
+            self.retry_after |= header.starts_with("retry-after:");
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
             }

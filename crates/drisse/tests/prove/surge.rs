@@ -1,8 +1,6 @@
 //! More requests than can be served: sent when they are due, whether or not those before are answered.
 
-use crate::load::Request;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use crate::load::{Connection, Request};
 use std::time::{Duration, Instant};
 
 /// One answer.
@@ -32,7 +30,7 @@ pub(crate) fn surge(request: &Request, rate: f64, time: Duration, connections: u
 /// One connection's requests, from `due` to `end`.
 fn one(request: &Request, mut due: Instant, interval: Duration, end: Instant) -> Vec<Answered> {
     let mut answers = Vec::new();
-    let mut open: Option<BufReader<TcpStream>> = None;
+    let mut open: Option<Connection> = None;
     while due < end {
         std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
         // Parking may end early.
@@ -40,46 +38,12 @@ fn one(request: &Request, mut due: Instant, interval: Duration, end: Instant) ->
             continue;
         }
         let began = Instant::now();
-        let mut connection = match open.take() {
-            Some(connection) => connection,
-            None => BufReader::new(TcpStream::connect(&request.host).unwrap()),
-        };
-        let answered = ask(&mut connection, &request.bytes);
-        let took = began.elapsed();
-        match answered {
-            Ok((status, retry_after, closing)) => {
-                open = (!closing).then_some(connection);
-                answers.push(Answered { status, retry_after, took });
-            }
-            Err(_) => answers.push(Answered { status: 0, retry_after: false, took }),
-        }
+        let mut connection = open.take().unwrap_or_else(|| Connection::open(&request.host).unwrap());
+        let status = connection.send(&request.bytes).map_or(0, |answer| answer.0);
+        answers.push(Answered { status, retry_after: connection.retry_after, took: began.elapsed() });
+        open = Some(connection).filter(|open| status != 0 && !open.closing);
         // One that is behind goes on from now: what is due waits for no answer, but is not made up for.
         due = (due + interval).max(Instant::now());
     }
     answers
-}
-
-/// Status, whether it says when to come again, whether the connection ends.
-fn ask(connection: &mut BufReader<TcpStream>, bytes: &[u8]) -> std::io::Result<(u16, bool, bool)> {
-    connection.get_mut().write_all(bytes)?;
-    let mut line = String::new();
-    connection.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.ok_or(std::io::ErrorKind::UnexpectedEof)?;
-    let (mut length, mut retry_after, mut closing) = (0, false, false);
-    loop {
-        line.clear();
-        connection.read_line(&mut line)?;
-        let header = line.trim().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        retry_after |= header.starts_with("retry-after:");
-        closing |= header == "connection: close";
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap_or(0);
-        }
-    }
-    connection.read_exact(&mut vec![0; length])?;
-    Ok((status, retry_after, closing))
 }
