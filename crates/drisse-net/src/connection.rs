@@ -4,6 +4,7 @@ use crate::answers::{Answers, Watched};
 use crate::request::ambiguous;
 use crate::tls::Tls;
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http_body_util::{Either, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_io_timeout::TimeoutWriter;
 
 /// Requests one HTTP/2 connection may have under way.
@@ -170,7 +172,7 @@ impl Connections {
         }
     }
 
-    async fn http<H, S>(mut self, stream: S, handler: H)
+    async fn http<H, S>(self, stream: S, handler: H)
     where
         H: Handler,
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -197,43 +199,68 @@ impl Connections {
         stream.set_timeout(Some(patience));
         let stream = TokioIo::new(Box::pin(stream));
         let mut connection = pin!(self.http.serve_connection(stream, service));
-        // hyper times a request's head only once it knows the HTTP version: a client that never
-        // says enough for that is closed here.
-        let crowded = self.limits.max_connections as i64 / 4 * 3;
-        let mut silence = pin!(tokio::time::sleep(CROWDED_TIMEOUT.min(self.limits.header_timeout)));
-        let mut timed = true;
-        let began = tokio::time::Instant::now();
-        let mut looks = tokio::time::interval(patience);
-        looks.reset();
-        loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!("a connection ended early: {error}");
-                    }
-                    return;
+        // Looked at when one of its limits is due, not whenever the connection gets on.
+        let guard = guard(&self.limits, &self.open, self.stop.clone(), &spoke, &answers);
+        let mut guard: FuturesUnordered<_> = std::iter::once(guard).collect();
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!("a connection ended early: {error}");
                 }
-                () = silence.as_mut(), if timed => {
-                    let whole = began + self.limits.header_timeout;
-                    let over = tokio::time::Instant::now() >= whole || self.open.get() > crowded;
-                    timed = !spoke.load(Relaxed);
-                    if timed && over {
-                        return;
-                    }
-                    silence.as_mut().reset(whole.min(tokio::time::Instant::now() + CROWDED_TIMEOUT));
-                }
-                _ = looks.tick() => {
-                    if answers.are_late() {
-                        tracing::debug!("a client took its answer too slowly");
-                        return;
-                    }
-                }
-                _ = self.stop.wait_for(|stop| *stop) => break,
+            }
+            end = guard.next() => if let Some(End::Drain) = end {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
             }
         }
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+    }
+}
+
+/// Why a connection does not go on.
+enum End {
+    /// Its client takes too long.
+    Cut,
+    /// The server stops.
+    Drain,
+}
+
+/// Waits until a connection has to end.
+async fn guard(
+    limits: &Limits,
+    open: &Gauge,
+    mut stop: watch::Receiver<bool>,
+    spoke: &AtomicBool,
+    answers: &Answers,
+) -> End {
+    // hyper times a request's head only once it knows the HTTP version: a client that never says enough
+    // for that is closed here.
+    let silence = async {
+        let whole = Instant::now() + limits.header_timeout;
+        let crowded = limits.max_connections as i64 / 4 * 3;
+        loop {
+            sleep_until(whole.min(Instant::now() + CROWDED_TIMEOUT)).await;
+            if spoke.load(Relaxed) {
+                return pending().await;
+            }
+            if Instant::now() >= whole || open.get() > crowded {
+                return;
+            }
+        }
+    };
+    let slowness = async {
+        loop {
+            sleep(limits.write_timeout).await;
+            if answers.are_late() {
+                tracing::debug!("a client took its answer too slowly");
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = silence => End::Cut,
+        () = slowness => End::Cut,
+        _ = stop.wait_for(|stop| *stop) => End::Drain,
     }
 }
 

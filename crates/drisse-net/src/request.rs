@@ -82,9 +82,24 @@ pub(crate) fn ambiguous<B>(request: &Request<B>) -> Option<StatusCode> {
 fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else { return version < Version::HTTP_11 };
-    let readable = host.is_empty()
-        || Authority::try_from(host.as_bytes()).is_ok_and(|authority| !authority.as_str().contains('@'));
-    readable && hosts.next().is_none()
+    is_host(host.as_bytes()) && hosts.next().is_none()
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110, section 7.2): a name or an address in the characters RFC 3986 has for
+/// them.
+fn is_host(text: &[u8]) -> bool {
+    let bracketed = text.starts_with(b"[");
+    let end = match bracketed {
+        true => text.iter().position(|&byte| byte == b']').map(|at| at + 1),
+        false => text.iter().position(|&byte| byte == b':').or(Some(text.len())),
+    };
+    let Some((name, port)) = end.map(|end| text.split_at(end)) else { return false };
+    let of_a_name = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let named = match bracketed {
+        true => name[1..name.len() - 1].iter().all(|byte| of_a_name(byte) || *byte == b':'),
+        false => name.iter().all(of_a_name),
+    };
+    named && (port.is_empty() || port[0] == b':' && port[1..].iter().all(u8::is_ascii_digit))
 }
 
 #[cfg(test)]
@@ -132,7 +147,13 @@ mod tests {
             (Version::HTTP_10, vec![], None),
             (Version::HTTP_11, vec![], Some(400)),
             (Version::HTTP_11, vec![host, host], Some(400)),
+            (Version::HTTP_11, vec![("host", "[::1]:4791")], None),
             (Version::HTTP_11, vec![("host", "a b")], Some(400)),
+            (Version::HTTP_11, vec![("host", "h:1:2")], Some(400)),
+            (Version::HTTP_11, vec![("host", "h:1x")], Some(400)),
+            (Version::HTTP_11, vec![("host", "[::1")], Some(400)),
+            (Version::HTTP_11, vec![("host", "[::1]x")], Some(400)),
+            (Version::HTTP_11, vec![("host", "h/")], Some(400)),
             (Version::HTTP_11, vec![("host", "user@h")], Some(400)),
             (Version::HTTP_11, vec![host, ("transfer-encoding", "Chunked")], None),
             (Version::HTTP_11, vec![host, ("transfer-encoding", "gzip, chunked")], Some(501)),
