@@ -7,53 +7,49 @@ use std::time::Duration;
 /// Races between threads lose an update, not more.
 #[derive(Debug, Default)]
 pub struct ServiceTime {
-    work: Average,
-    /// Answers come later than reckoned: work is longer than usual, or the machine has other things to do.
-    surplus: Average,
-}
-
-/// An average that forgets, and how far from it single values are; in nanoseconds, 0 before the first.
-#[derive(Debug, Default)]
-struct Average {
+    /// The average, in nanoseconds; 0 before the first.
     mean: AtomicU64,
-    deviation: AtomicU64,
+    /// Answers come later than reckoned: work is longer than usual, or the machine has other things to do.
+    surplus: AtomicU64,
 }
 
-impl Average {
-    fn learn(&self, value: Duration) {
-        let nanos = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let (mean, deviation) = (self.mean.load(Relaxed), self.deviation.load(Relaxed));
-        if mean == 0 {
-            self.mean.store(nanos, Relaxed);
-            return;
-        }
-        // 1/8 of the new: about the last twenty count.
-        self.deviation.store(deviation - deviation / 8 + mean.abs_diff(nanos) / 8, Relaxed);
-        self.mean.store((mean - mean / 8 + nanos / 8).max(1), Relaxed);
-    }
+/// One answer in so many may come later than reckoned with its surplus.
+const FEW: u64 = 200;
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl ServiceTime {
     /// Learns from work that took this long.
     pub fn learn(&self, took: Duration) {
-        self.work.learn(took);
+        let mean = self.mean.load(Relaxed);
+        // 1/8 of the new: about the last twenty count.
+        let next = if mean == 0 { nanos(took) } else { mean - mean / 8 + nanos(took) / 8 };
+        self.mean.store(next.max(1), Relaxed);
     }
 
     /// Learns from an answer that was there after `took`, when `reckoned` was the wait and the work.
     pub fn learn_surplus(&self, reckoned: Duration, took: Duration) {
-        self.surplus.learn(took.saturating_sub(reckoned));
+        // A quantile of a stream: one step up for a value above it, a FEWth of a step down for one below, so
+        // that it rests where one in FEW is above.
+        let surplus = self.surplus.load(Relaxed);
+        let step = (self.mean.load(Relaxed) / 4).max(surplus / 8);
+        let next = match nanos(took.saturating_sub(reckoned)) > surplus {
+            true => surplus.saturating_add(step),
+            false => surplus.saturating_sub(step / FEW),
+        };
+        self.surplus.store(next, Relaxed);
     }
 
     /// What the work takes on average; zero before the first.
     pub fn mean(&self) -> Duration {
-        Duration::from_nanos(self.work.mean.load(Relaxed))
+        Duration::from_nanos(self.mean.load(Relaxed))
     }
 
-    /// By how much few answers are later than reckoned: the average and four deviations, as TCP reckons (RFC
-    /// 6298, section 2.3).
+    /// By how much few answers are later than reckoned: one in 200.
     pub fn surplus(&self) -> Duration {
-        let Average { mean, deviation } = &self.surplus;
-        Duration::from_nanos(mean.load(Relaxed) + 4 * deviation.load(Relaxed))
+        Duration::from_nanos(self.surplus.load(Relaxed))
     }
 }
 
@@ -61,18 +57,35 @@ impl ServiceTime {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
-    fn it_follows_what_happens_and_knows_how_much_later_answers_come() {
+    fn it_follows_what_happens() {
         let time = ServiceTime::default();
         assert_eq!((time.mean(), time.surplus()), (Duration::ZERO, Duration::ZERO));
-        let ms = Duration::from_millis;
-        for _ in 0..80 {
-            time.learn(ms(8));
-            time.learn_surplus(ms(8), ms(9));
-        }
-        let near = |is: Duration, wanted: f64| (is.as_secs_f64() * 1e3 - wanted).abs() < 0.1;
-        assert!(near(time.mean(), 8.0) && near(time.surplus(), 1.0), "{time:?}");
-        (0..80).for_each(|nth| time.learn_surplus(ms(8), ms(if nth % 2 == 0 { 8 } else { 12 })));
-        assert!(time.surplus() > ms(4), "few are later than this: {:?}", time.surplus());
+        (0..80).for_each(|_| time.learn(4 * MS));
+        (0..80).for_each(|_| time.learn(8 * MS));
+        assert!((time.mean().as_secs_f64() - 8e-3).abs() < 1e-4, "{time:?}");
+    }
+
+    #[test]
+    fn few_answers_come_later_than_reckoned_with_the_surplus() {
+        let time = ServiceTime::default();
+        time.learn(8 * MS);
+        // One in fifty is 20 ms late, the others up to 2.
+        let took = |nth: u32| if nth.is_multiple_of(50) { 28 * MS } else { 8 * MS + MS * (nth % 3) };
+        (0..5000).for_each(|nth| time.learn_surplus(8 * MS, took(nth)));
+        let late = (0..5000)
+            .filter(|&nth| {
+                let late = took(nth) > 8 * MS + time.surplus();
+                time.learn_surplus(8 * MS, took(nth));
+                late
+            })
+            .count();
+        assert!((1..=50).contains(&late), "{late} of 5000 were later than reckoned: {time:?}");
+        // One that is far later than any other does not keep out those that come after it.
+        let before = time.surplus();
+        time.learn_surplus(8 * MS, 60_000 * MS);
+        assert!(time.surplus() < before + 8 * MS, "{time:?}");
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Source {
     pub(crate) slot: Slot,
     pub(crate) upstream: Upstream,
     pub(crate) core: usize,
+    /// Whether the request was worked on: a refusal says nothing about how long that takes.
+    pub(crate) worked: bool,
 }
 
 /// A piece of an answer, and the room it takes until it is sent.
@@ -106,7 +108,9 @@ impl Source {
     /// The answer was read to its end.
     fn finish(self) {
         self.slot.in_flight.0.pool.put(self.core, self.upstream);
-        self.slot.answered();
+        if self.worked {
+            self.slot.answered();
+        }
     }
 }
 

@@ -97,7 +97,8 @@ impl Group {
     }
 
     /// A place at the replica with the least under way, at once or in time. Whoever would not get one in time
-    /// is told so at once. `avoid` have just failed.
+    /// is told so at once; where nothing else is under way it is tried whatever was learned, and so learned
+    /// anew. `avoid` have just failed.
     pub(crate) async fn slot(
         &self,
         patience: Patience,
@@ -106,6 +107,9 @@ impl Group {
     ) -> Result<Slot, Full> {
         let asked = Instant::now();
         let (permit, wait) = match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(_) if self.is_shared() && !self.in_time(asked, patience) => {
+                return Err(Full::TooLong(Duration::ZERO));
+            }
             Ok(permit) => (permit, Duration::ZERO),
             Err(TryAcquireError::Closed) => return Err(Full::Closed),
             Err(TryAcquireError::NoPermits) => self.stand_in_line(patience, metrics).await?,
@@ -127,7 +131,7 @@ impl Group {
         let rounds = ahead as usize / self.permits.max(1) + 1;
         let wait = mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         let now = Instant::now();
-        if now + wait > patience.until || now + wait + mean + self.times.surplus() > patience.deadline {
+        if now + wait > patience.until || !self.in_time(now + wait, patience) {
             return Err(Full::TooLong(wait));
         }
         let _waiting = metrics.waiting();
@@ -142,6 +146,16 @@ impl Group {
                 Err(Full::Waited(now.elapsed()))
             }
         }
+    }
+
+    /// Whether an answer is likely there in time if its request has its place from then.
+    fn in_time(&self, from: Instant, patience: Patience) -> bool {
+        from + self.times.mean() + self.times.surplus() <= patience.deadline
+    }
+
+    /// Whether more than one request has a place.
+    fn is_shared(&self) -> bool {
+        self.free.available_permits() + 1 < self.permits
     }
 
     /// A replica for a request that needs no key: it waits in no line and keeps nobody waiting.

@@ -306,7 +306,9 @@ impl Proxy {
         let (mut head, body) = response.into_parts();
         hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
-        let body = Source { body, slot, upstream, core: self.core }.read(&self.shared.room).await?;
+        let worked = head.status != StatusCode::SERVICE_UNAVAILABLE;
+        let source = Source { body, slot, upstream, core: self.core, worked };
+        let body = source.read(&self.shared.room).await?;
         Ok(Response::from_parts(head, body))
     }
 }

@@ -85,8 +85,8 @@ async fn answer_in_time<S>(
     }
 }
 
-/// Refuses at once what would wait for too long, or would likely not be answered in time if it waited. How long
-/// it will wait for its turn.
+/// Refuses at once what would wait for too long, or would likely not be answered in time. How long it will wait
+/// for its turn. Where nothing else is under way, that is tried whatever was learned: so it is learned anew.
 pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Duration> {
     let time = model.service_time();
     let Some(wait) = app.workers.wait(model.lane, time.mean()) else { return Ok(Duration::ZERO) };

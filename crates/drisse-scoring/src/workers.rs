@@ -85,19 +85,19 @@ impl Workers {
         self.shared.lock().lanes.get(&lane).map_or(0, |lane| lane.jobs.len())
     }
 
-    /// When one more job would begin, if each run takes `run`; none where it would at once.
+    /// When one more job would begin, if each run takes `run`; none where it would have the lane to itself.
     pub(crate) fn wait(&self, lane: LaneId, run: Duration) -> Option<Duration> {
         let state = self.shared.lock();
         let lane = state.lanes.get(&lane)?;
         let ahead = lane.jobs.len();
-        // Jobs may wait though turns are free: their thread has not woken up yet.
-        if lane.running.len() + ahead < lane.concurrency {
+        if lane.running.len() + ahead == 0 {
             return None;
         }
         let mut left: Vec<_> = lane.running.iter().map(|began| run.saturating_sub(began.elapsed())).collect();
         left.resize(lane.concurrency, Duration::ZERO);
         left.sort();
-        // Those before it take the turns as they come free, then whole rounds of runs.
+        // Jobs may wait though turns are free: their thread has not woken up yet. Those before it take the
+        // turns as they come free, then whole rounds of runs.
         let rounds = u32::try_from(ahead / left.len()).unwrap_or(u32::MAX);
         Some(run.saturating_mul(rounds) + left[ahead % left.len()])
     }
