@@ -158,13 +158,17 @@ fn whoever_is_stopped_at_any_step_everything_goes_on() {
         let mut run = point.scenario.prepare();
         run.arm(&point.passed, "stop", point.nth);
         let changing = run.begin_change();
-        let began = Instant::now();
+        let mut until = Instant::now() + PATIENCE;
         let stopped = loop {
             if let Some(stopped) = run.victim("stop") {
                 break Some(stopped);
             }
-            if run.has_changed(&changing) || began.elapsed() > PATIENCE {
+            if Instant::now() > until {
                 break None;
+            }
+            // A replica that is not wanted any more may end after the command that did so.
+            if run.has_changed(&changing) {
+                until = until.min(Instant::now() + SOON);
             }
             std::thread::park_timeout(Duration::from_millis(5));
         };
