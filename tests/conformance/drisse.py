@@ -18,12 +18,13 @@ V2 = {
 
 
 class Server:
-    """One scoring server on a Unix socket, ready when constructed."""
+    """One scoring server on a Unix socket, ready when constructed; with `listen` also on a port of loopback."""
 
-    def __init__(self, binary, models):
+    def __init__(self, binary, models, listen=False):
         self.folder = tempfile.TemporaryDirectory()
         self.socket = os.path.join(self.folder.name, "s")
-        arguments = [binary, "serve", "--output", "json", "--unix", self.socket, *models]
+        port = ["--listen", "127.0.0.1:0"] if listen else []
+        arguments = [binary, "serve", "--output", "json", "--unix", self.socket, *port, *models]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.log, text=True)
         # One document: the endpoint when it is ready, or the error that ended it.

@@ -24,9 +24,10 @@ const MAX_INPUT: usize = 4 << 10;
 const BUILD: [&str; 3] = ["-O", "-s", "none"];
 
 /// A target, and the words its inputs are made of.
-const TARGETS: [(&str, &str); 9] = [
+const TARGETS: [(&str, &str); 10] = [
     ("v2", "json.dict"),
     ("score", "json.dict"),
+    ("predict", "json.dict"),
     ("inspect", ""),
     ("package", "json.dict"),
     ("routes", "json.dict"),

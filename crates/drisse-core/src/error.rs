@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Rejected,
     /// No key, or a wrong one.
     Unauthenticated,
+    /// Nobody may do this here.
+    Forbidden,
     /// What the path names does not exist.
     NotFound,
     /// The path exists, the method does not.

@@ -115,6 +115,51 @@ impl Tensor {
     }
 }
 
+impl Value {
+    /// A copy of what an engine hands over.
+    pub fn copy_of(view: ValueView<'_>) -> Self {
+        match view {
+            ValueView::Tensor(tensor) => Self::Tensor(tensor.to_owned()),
+            ValueView::Other(value) => value.clone(),
+        }
+    }
+
+    /// How many rows it has along its first dimension; `None` where it has none.
+    pub fn rows(&self) -> Option<usize> {
+        match self {
+            Self::Tensor(tensor) => tensor.shape.first().and_then(|&rows| usize::try_from(rows).ok()),
+            Self::Sequence(values) => Some(values.len()),
+            Self::Map { .. } | Self::Absent => None,
+        }
+    }
+
+    /// One of those rows, copied. `nth` is under [`Self::rows`].
+    pub fn row(&self, nth: usize) -> Self {
+        match self {
+            Self::Tensor(tensor) => Self::Tensor(tensor.row(nth)),
+            Self::Sequence(values) => values[nth].clone(),
+            other => other.clone(),
+        }
+    }
+}
+
+impl Tensor {
+    /// What stands at `nth` of the first dimension, copied; for datatypes of whole bytes.
+    fn row(&self, nth: usize) -> Self {
+        let shape = Shape::from_slice(&self.shape[1..]);
+        let elements = element_count(&shape).unwrap_or(0);
+        let range = nth * elements..(nth + 1) * elements;
+        let data = match &self.data {
+            Data::Strings(strings) => Data::Strings(strings.slice(range)),
+            Data::Raw(buffer) => {
+                let size = self.datatype.bits().unwrap_or(8) / 8;
+                Data::Raw(Buffer::copy_from(&buffer.bytes()[range.start * size..range.end * size]))
+            }
+        };
+        Self { datatype: self.datatype, shape, data }
+    }
+}
+
 impl TensorView<'_> {
     /// A copy that owns its elements.
     pub fn to_owned(&self) -> Tensor {
@@ -152,6 +197,14 @@ impl Strings {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Some of them, copied.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let start = range.start.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let ends: Vec<_> = self.ends[range].iter().map(|end| end - start).collect();
+        let bytes = self.bytes[start..start + ends.last().copied().unwrap_or(0)].to_vec();
+        Self { bytes, ends }
     }
 
     /// The strings in order.
@@ -203,5 +256,7 @@ mod tests {
     fn strings_keep_their_bounds() {
         let strings: Strings = ["a", "", "bc"].into_iter().collect();
         assert_eq!(strings.iter().collect::<Vec<_>>(), [b"a" as &[u8], b"", b"bc"]);
+        assert_eq!(strings.slice(1..3).iter().collect::<Vec<_>>(), [b"" as &[u8], b"bc"]);
+        assert!(strings.slice(3..3).is_empty());
     }
 }

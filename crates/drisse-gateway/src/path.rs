@@ -70,8 +70,7 @@ pub(crate) fn is_open(path: &str) -> bool {
 /// The shape in which errors on this path are told.
 pub(crate) fn shape(path: &str) -> ErrorShape {
     let inner = path.strip_prefix(PREFIX).map_or(path, |rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
-    let protocol = inner.starts_with("/v2") || inner.starts_with("/v1");
-    if protocol { ErrorShape::Error } else { ErrorShape::Message }
+    ErrorShape::of(inner)
 }
 
 #[cfg(test)]
@@ -94,6 +93,7 @@ mod tests {
         assert!(!is_open("/v2/models/m") && !is_open("/score") && !is_open("/v2/models/m/ready/x"));
         assert_eq!(shape("/api/v1/service/x/score"), ErrorShape::Message);
         assert_eq!(shape("/api/v1/service/x/v2/models/x/infer"), ErrorShape::Error);
+        assert_eq!(shape("/api/v1/service/x/invocations"), ErrorShape::Code);
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use crate::http::Scoring;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelSpec};
+use crate::repository::Repository;
 use crate::warm;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
@@ -14,8 +15,8 @@ use drisse_net::Handler;
 use prometheus_client::metrics::gauge::Gauge;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 
 /// The state of a server.
 pub struct App {
@@ -24,6 +25,7 @@ pub struct App {
     pub(crate) metrics: Metrics,
     pub(crate) workers: Workers,
     models: ArcSwap<Vec<Arc<Model>>>,
+    pub(crate) repository: OnceLock<Box<dyn Repository>>,
     ready: AtomicBool,
     draining: AtomicBool,
     pub(crate) nonce: String,
@@ -56,6 +58,7 @@ impl App {
             nonce: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2)),
             workers,
             models: ArcSwap::default(),
+            repository: OnceLock::new(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -75,10 +78,23 @@ impl App {
         {
             tracing::warn!(model = %model.name, "the sample does not score: {error}");
         }
-        self.models.rcu(|models| {
-            let mut models: Vec<_> =
-                models.iter().filter(|other| other.name != model.name).cloned().collect();
+        self.change(|models| {
+            models.retain(|other| other.name != model.name);
             models.push(Arc::clone(&model));
+        });
+    }
+
+    /// Says what can load models from now on.
+    pub fn set_repository(&self, repository: Box<dyn Repository>) {
+        // There is one for the server's life.
+        let _ = self.repository.set(repository);
+    }
+
+    /// Changes which models are served.
+    pub(crate) fn change(&self, change: impl Fn(&mut Vec<Arc<Model>>)) {
+        self.models.rcu(|models| {
+            let mut models = Vec::clone(models);
+            change(&mut models);
             models
         });
     }

@@ -28,6 +28,10 @@ pub struct Config {
     pub max_head: usize,
     /// How long requests under way may take after the server was told to stop.
     pub drain_timeout: Duration,
+    /// Whether whoever may score may load and unload models too.
+    pub model_control: bool,
+    /// Origins whose web pages may score from browsers; `*` for every one.
+    pub cors_origins: Vec<String>,
     /// Threads that serve connections, and as many that run models.
     pub threads: usize,
     /// Who this server is to the place that started it, told by `/identity`.
@@ -52,6 +56,8 @@ impl Default for Config {
             max_head: 32 << 10,
             // Kubernetes kills after 30 s.
             drain_timeout: Duration::from_secs(25),
+            model_control: false,
+            cors_origins: Vec::new(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             replica: None,
             build: String::new(),

@@ -4,27 +4,43 @@
 pub(crate) mod admin;
 mod azure;
 mod body;
+mod coding;
+mod cors;
 mod describe;
+mod invocations;
 mod reply;
+mod repository;
 mod route;
+mod v1;
 mod v2;
 
 use crate::app::App;
 use crate::model::Model;
+use crate::repository::check_control;
 use crate::score::admit;
 use bytes::Bytes;
+use coding::Coding;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::Handler;
 use drisse_wire::ErrorShape;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::http::request::Parts;
 use reply::{Ids, Reply};
-use route::{Route, Target};
+use route::{Protocol, Route, Target};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// A request that a protocol decodes, scores and answers.
+struct Call<'a> {
+    app: &'a App,
+    model: &'a Arc<Model>,
+    head: &'a Parts,
+    body: body::Read,
+    deadline: Instant,
+}
 
 /// What each connection's requests are answered with.
 #[derive(Clone)]
@@ -38,15 +54,25 @@ impl Handler for Scoring {
     }
 }
 
-async fn handle(app: &App, request: Request<Incoming>) -> reply::Response {
+async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let ids = Ids::of(&head, app);
+    let origin = cors::origin(app, &head.headers);
+    if let (Some(origin), Some(reply)) = (&origin, cors::preflight(&head)) {
+        let mut response = reply.into_response();
+        cors::allow(&mut response, origin.clone());
+        return ids.put_on(response, app.is_draining());
+    }
     let path = head.uri.path();
-    let shape = if path.starts_with("/v2") { ErrorShape::Error } else { ErrorShape::Message };
     let mut model = None;
-    let result = match Route::of(&head.method, path) {
-        Ok(route) => answer(app, route, &head, body, started, &mut model).await.and_then(|r| r.held(app)),
+    let route = Route::of(&head.method, path);
+    let azure = matches!(route, Ok(Route::Run(Protocol::Azure, _)));
+    let result = match route {
+        Ok(route) => match answer(app, route, &head, body, started, &mut model).await {
+            Ok(reply) => finished(app, &head, reply).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     let status = match &result {
@@ -55,14 +81,30 @@ async fn handle(app: &App, request: Request<Incoming>) -> reply::Response {
     };
     let took = started.elapsed();
     if let Some(model) = &model {
-        model.metrics.finished(status, took.as_secs_f64());
+        model.metrics.finished(status, took);
     }
     log(&head.method, status, &ids, took, model.as_deref(), result.as_ref().err());
-    let response = match result {
+    let failed = result.as_ref().err().map(Error::kind);
+    let mut response = match result {
         Ok(reply) => reply.into_response(),
-        Err(error) => reply::allow(reply::error(shape, &error), Route::methods(path)),
+        Err(error) => reply::allow(reply::error(ErrorShape::of(path), &error), Route::methods(path)),
     };
+    if azure {
+        azure::label(response.headers_mut(), failed);
+    }
+    if let Some(origin) = origin {
+        cors::allow(&mut response, origin);
+    }
     ids.put_on(response, app.is_draining())
+}
+
+/// An answer in the coding its client takes, counted as held until it is gone.
+async fn finished(app: &App, head: &Parts, reply: Reply) -> Result<Reply> {
+    let reply = match Coding::accepted(&head.headers) {
+        Some(coding) => reply.packed(coding).await?,
+        None => reply,
+    };
+    reply.held(app)
 }
 
 /// What goes wrong on our side is for the log; what a client did wrong is told to the client, and
@@ -87,7 +129,7 @@ fn log(
 }
 
 async fn answer(
-    app: &App,
+    app: &Arc<App>,
     route: Route<'_>,
     head: &Parts,
     body: Incoming,
@@ -104,22 +146,42 @@ async fn answer(
         Route::Live => Ok(Reply::empty(200)),
         Route::Ready if app.is_ready() => Ok(Reply::empty(200)),
         Route::Ready => Err(Error::new(ErrorKind::Unavailable, "the server is not ready")),
-        Route::ServerMetadata => Ok(describe::server()),
-        Route::Swagger => Ok(describe::swagger(app)),
+        Route::Version => Ok(Reply::text(env!("CARGO_PKG_VERSION"))),
+        Route::Swagger => describe::swagger(app, head.uri.query()),
         Route::Sample(target) => describe::sample(&*find(app, target)?),
+        Route::ServerMetadata => Ok(describe::server()),
         Route::ModelReady(target) => find(app, target).map(|_| Reply::empty(200)),
         Route::ModelMetadata(target) => Ok(describe::model(&*find(app, target)?)),
-        Route::Score(target) | Route::Infer(target) => {
+        Route::ModelConfig(target) => Ok(describe::config(&*find(app, target)?)),
+        Route::Statistics(Target { name: None, .. }) => Ok(describe::statistics(&app.models())),
+        Route::Statistics(target) => Ok(describe::statistics(&[find(app, target)?])),
+        Route::V1Models => Ok(describe::v1_models(app)),
+        Route::V1Status(target) => Ok(describe::v1_status(&*find(app, target)?)),
+        Route::V1Metadata(target) => Ok(describe::v1_metadata(&*find(app, target)?)),
+        Route::Repository(asked) => {
+            check_control(app)?;
+            let deadline = deadline(app, head, started)?;
+            let body = body::read(app, body, deadline).await?;
+            repository::answer(app, asked, &body.bytes).await
+        }
+        Route::Run(protocol, target) => {
             let model = find(app, target)?;
             *used = Some(Arc::clone(&model));
             let deadline = deadline(app, head, started)?;
-            acceptable(head)?;
-            let read = body::read(app, body, deadline).await?;
+            acceptable(head, protocol)?;
+            let coding = Coding::of_body(&head.headers)?;
+            let mut body = body::read(app, body, deadline).await?;
             // Before it is decoded: a refusal costs as little as it can.
             admit(app, &model, deadline)?;
-            match route {
-                Route::Score(_) => azure::score(app, &model, read, deadline).await,
-                _ => v2::infer(app, &model, read, deadline).await,
+            if let Some(coding) = coding {
+                body = coding::unpack(app, coding, body).await?;
+            }
+            let call = Call { app, model: &model, head, body, deadline };
+            match protocol {
+                Protocol::Azure => azure::score(call).await,
+                Protocol::V2 => v2::infer(call).await,
+                Protocol::V1 => v1::predict(call).await,
+                Protocol::Invocations => invocations::invoke(call).await,
             }
         }
     }
@@ -152,29 +214,21 @@ fn deadline(app: &App, head: &Parts, started: Instant) -> Result<Instant> {
     Ok(started + longest.min(Duration::from_millis(wanted)))
 }
 
-/// A refusal of a body in a format these endpoints do not speak. What names none passes: `curl -d`
-/// calls everything a form.
-fn acceptable(head: &Parts) -> Result<()> {
-    let refused = |what: String| Err(Error::new(ErrorKind::UnsupportedMediaType, what));
-    let headers = &head.headers;
-    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-        let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-        return refused(format!("content encoding `{encoding}` is not read here: send the body as it is"));
-    }
-    let Some(given) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+/// A refusal of a body in a format the endpoint does not speak. What names none passes: `curl -d` calls
+/// everything a form.
+fn acceptable(head: &Parts, protocol: Protocol) -> Result<()> {
+    let Some(given) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
     let text = String::from_utf8_lossy(given.as_bytes());
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let passes = matches!(
-        &*essence,
-        "" | "application/json"
-            | "text/json"
-            | "text/plain"
-            | "application/octet-stream"
-            | "*/*"
-            | "application/x-www-form-urlencoded"
-    );
-    if passes || essence.ends_with("+json") {
+    let passes = match &*essence {
+        "" | "application/json" | "text/json" | "text/plain" | "application/octet-stream" | "*/*" => true,
+        "application/x-www-form-urlencoded" => true,
+        "text/csv" => protocol == Protocol::Invocations,
+        other => other.ends_with("+json"),
+    };
+    if passes {
         return Ok(());
     }
-    refused(format!("content type `{essence}` is not read here: send application/json"))
+    let message = format!("content type `{essence}` is not read here: send application/json");
+    Err(Error::new(ErrorKind::UnsupportedMediaType, message))
 }

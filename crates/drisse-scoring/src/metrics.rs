@@ -1,5 +1,6 @@
 //! What Prometheus reads. Labels come from the server's own tables, never from a client.
 
+use drisse_wire::documents::{self, Statistics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -7,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
 
 /// Bounds of every latency histogram, in seconds: from under a tiny model's run to over any patience.
 const SECONDS: [f64; 18] = [
@@ -52,12 +55,38 @@ pub(crate) struct ModelMetrics {
     name: String,
     succeeded: Counter,
     requests: Family<RequestLabels, Counter>,
-    pub(crate) request_time: Histogram,
-    pub(crate) queue_time: Histogram,
-    pub(crate) compute_time: Histogram,
+    request_time: Histogram,
+    queue_time: Histogram,
+    compute_time: Histogram,
+    sums: Sums,
     waiting: Gauge,
     pub(crate) rejected: Counter,
     pub(crate) not_finite: Counter,
+}
+
+/// What V2's statistics tell, which the histograms cannot be asked for.
+#[derive(Default, Debug)]
+struct Sums {
+    last_inference: AtomicU64,
+    success: Sum,
+    fail: Sum,
+    queue: Sum,
+    compute: Sum,
+}
+
+/// How many, and how many nanoseconds together.
+#[derive(Default, Debug)]
+struct Sum(AtomicU64, AtomicU64);
+
+impl Sum {
+    fn add(&self, time: Duration) {
+        self.0.fetch_add(1, Relaxed);
+        self.1.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn get(&self) -> documents::Duration {
+        documents::Duration { count: self.0.load(Relaxed), ns: self.1.load(Relaxed) }
+    }
 }
 
 /// Counts a request as waiting or running until dropped.
@@ -125,6 +154,7 @@ impl Metrics {
             request_time: self.request_time.get_or_create(&label).clone(),
             queue_time: self.queue_time.get_or_create(&label).clone(),
             compute_time: self.compute_time.get_or_create(&label).clone(),
+            sums: Sums::default(),
             waiting: self.waiting.get_or_create(&label).clone(),
             rejected: self.rejected.get_or_create(&label).clone(),
             not_finite: self.not_finite.get_or_create(&label).clone(),
@@ -141,13 +171,38 @@ impl Metrics {
 }
 
 impl ModelMetrics {
-    pub(crate) fn finished(&self, status: u16, seconds: f64) {
+    /// A request was answered.
+    pub(crate) fn finished(&self, status: u16, took: Duration) {
         if status == 200 {
             self.succeeded.inc();
+            self.sums.success.add(took);
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.sums.last_inference.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Relaxed);
         } else {
             self.requests.get_or_create(&RequestLabels { model: self.name.clone(), status }).inc();
+            self.sums.fail.add(took);
         }
-        self.request_time.observe(seconds);
+        self.request_time.observe(took.as_secs_f64());
+    }
+
+    /// A request's turn came.
+    pub(crate) fn queued(&self, waited: Duration) {
+        self.queue_time.observe(waited.as_secs_f64());
+        self.sums.queue.add(waited);
+    }
+
+    /// A run ended.
+    pub(crate) fn computed(&self, took: Duration) {
+        self.compute_time.observe(took.as_secs_f64());
+        self.sums.compute.add(took);
+    }
+
+    /// All of it since the model was loaded.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let Sums { last_inference, success, fail, queue, compute } = &self.sums;
+        let last_inference = last_inference.load(Relaxed);
+        let (success, fail) = (success.get(), fail.get());
+        Statistics { last_inference, success, fail, queue: queue.get(), compute: compute.get() }
     }
 
     pub(crate) fn waiting(&self) -> Waiting<'_> {

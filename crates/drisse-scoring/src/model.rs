@@ -1,8 +1,9 @@
 //! One served model, and what the server has learned of it.
 
 use crate::metrics::ModelMetrics;
-use crate::workers::LaneId;
+use crate::workers::LaneHandle;
 use drisse_core::{Error, ErrorKind, ModelName, Result, Scorer, ScorerLimits, ServiceTime, Signature};
+use drisse_wire::documents::Model as Described;
 use drisse_wire::v2::AnswerParts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -47,7 +48,7 @@ pub(crate) struct Model {
     pub(crate) sample: Option<String>,
     pub(crate) scorer: Box<dyn Scorer>,
     pub(crate) limits: ScorerLimits,
-    pub(crate) lane: LaneId,
+    pub(crate) lane: LaneHandle,
     pub(crate) metrics: ModelMetrics,
     pub(crate) digest: String,
     learned: Learned,
@@ -64,7 +65,7 @@ struct Learned {
 }
 
 impl Model {
-    pub(crate) fn new(spec: ModelSpec, lane: LaneId, metrics: ModelMetrics) -> Self {
+    pub(crate) fn new(spec: ModelSpec, lane: LaneHandle, metrics: ModelMetrics) -> Self {
         let limits = spec.scorer.limits();
         Self {
             parts: Arc::new(AnswerParts::new(spec.name.as_str(), &spec.version, &spec.signature)),
@@ -80,6 +81,12 @@ impl Model {
             digest: spec.digest,
             learned: Learned::default(),
         }
+    }
+
+    /// As documents describe it.
+    pub(crate) fn described(&self) -> Described<'_> {
+        let (name, version) = (self.name.as_str(), &*self.version);
+        Described { name, version, platform: self.platform, signature: &self.signature }
     }
 
     /// A refusal unless `version` is this model's.

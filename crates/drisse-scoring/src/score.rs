@@ -41,14 +41,14 @@ where
         let (model, cancel, started) = (Arc::clone(model), cancel.clone(), Arc::clone(&started));
         Box::new(move || {
             started.store(true, SeqCst);
-            model.metrics.queue_time.observe(queued_at.elapsed().as_secs_f64());
+            model.metrics.queued(queued_at.elapsed());
             // The receiver is gone when the client is.
             let _ = answer.send(run(&model, request, bytes, &cancel, false));
         })
     };
     // One whose turn comes too late to end in time is dropped: its run would only keep others waiting.
     let start_by = deadline.checked_sub(model.service_time().mean()).unwrap_or(deadline);
-    let ticket = app.workers.push(model.lane, app.config.max_queue, start_by, &cancel, work);
+    let ticket = app.workers.push(&model.lane, app.config.max_queue, start_by, &cancel, work);
     let Some(_ticket) = ticket else { return Err(overloaded(model, app.config.max_queue, Duration::ZERO)) };
     let _waiting = model.metrics.waiting();
     let result = answer_in_time(app, model, queued_at, deadline, &started, answered).await;
@@ -73,7 +73,7 @@ async fn answer_in_time<S>(
         match tokio::time::timeout_at(patience.into(), &mut answered).await {
             Ok(Ok(result)) => return result,
             Err(_) if !started.load(SeqCst) => {
-                return Err(overloaded(model, app.workers.waiting(model.lane), app.config.max_wait));
+                return Err(overloaded(model, app.workers.waiting(&model.lane), app.config.max_wait));
             }
             Ok(Err(_)) | Err(_) => {}
         }
@@ -89,10 +89,10 @@ async fn answer_in_time<S>(
 /// for its turn. Where nothing else is under way, that is tried whatever was learned: so it is learned anew.
 pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Duration> {
     let time = model.service_time();
-    let Some(wait) = app.workers.wait(model.lane, time.mean()) else { return Ok(Duration::ZERO) };
+    let Some(wait) = app.workers.wait(&model.lane, time.mean()) else { return Ok(Duration::ZERO) };
     let left = deadline.saturating_duration_since(Instant::now());
     if wait > app.config.max_wait || wait + time.mean() + time.surplus() > left {
-        return Err(overloaded(model, app.workers.waiting(model.lane), wait));
+        return Err(overloaded(model, app.workers.waiting(&model.lane), wait));
     }
     Ok(wait)
 }
@@ -124,7 +124,7 @@ fn run<S: Sink>(
     let work = Work { inputs: &request.inputs, outputs: &request.outputs };
     let result = catch_unwind(AssertUnwindSafe(|| model.scorer.score(work, cancel, &mut request.sink)));
     let took = started.elapsed();
-    model.metrics.compute_time.observe(took.as_secs_f64());
+    model.metrics.computed(took);
     match result {
         Ok(Ok(())) => {
             model.learn(took, bytes, inline);

@@ -9,9 +9,14 @@ use std::time::{Duration, Instant};
 /// A piece of work. Dropped without being called when its deadline passed or nobody waits for it.
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
-/// Names a model's lane.
+/// A model's lane, which ends when this is dropped. Work holds its model, so a lane that ends is empty.
+pub(crate) struct LaneHandle {
+    id: LaneId,
+    shared: Arc<Shared>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct LaneId(u64);
+struct LaneId(u64);
 
 struct Job {
     id: u64,
@@ -70,25 +75,25 @@ impl Workers {
     }
 
     /// A lane for a model that gains from `concurrency` runs at once.
-    pub(crate) fn add_lane(&self, concurrency: usize) -> LaneId {
+    pub(crate) fn add_lane(&self, concurrency: usize) -> LaneHandle {
         let mut state = self.shared.lock();
         state.next += 1;
         let id = LaneId(state.next);
         let concurrency = concurrency.clamp(1, self.threads.len());
         let lane = Lane { jobs: VecDeque::new(), running: vec![], concurrency, queued: false };
         state.lanes.insert(id, lane);
-        id
+        LaneHandle { id, shared: Arc::clone(&self.shared) }
     }
 
     /// How many jobs wait in a lane.
-    pub(crate) fn waiting(&self, lane: LaneId) -> usize {
-        self.shared.lock().lanes.get(&lane).map_or(0, |lane| lane.jobs.len())
+    pub(crate) fn waiting(&self, lane: &LaneHandle) -> usize {
+        self.shared.lock().lanes.get(&lane.id).map_or(0, |lane| lane.jobs.len())
     }
 
     /// When one more job would begin, if each run takes `run`; none where it would have the lane to itself.
-    pub(crate) fn wait(&self, lane: LaneId, run: Duration) -> Option<Duration> {
+    pub(crate) fn wait(&self, lane: &LaneHandle, run: Duration) -> Option<Duration> {
         let state = self.shared.lock();
-        let lane = state.lanes.get(&lane)?;
+        let lane = state.lanes.get(&lane.id)?;
         let ahead = lane.jobs.len();
         if lane.running.len() + ahead == 0 {
             return None;
@@ -105,7 +110,7 @@ impl Workers {
     /// Puts work at the end of a lane; `None` when `max` jobs wait there already.
     pub(crate) fn push(
         &self,
-        lane: LaneId,
+        lane: &LaneHandle,
         max: usize,
         deadline: Instant,
         cancel: &Cancel,
@@ -114,15 +119,15 @@ impl Workers {
         let mut state = self.shared.lock();
         state.next += 1;
         let id = state.next;
-        let queue = state.lanes.get_mut(&lane)?;
+        let queue = state.lanes.get_mut(&lane.id)?;
         if queue.jobs.len() >= max {
             return None;
         }
         queue.jobs.push_back(Job { id, deadline, cancel: cancel.clone(), work });
-        state.take_turn(lane);
+        state.take_turn(lane.id);
         drop(state);
         self.shared.wake.notify_one();
-        Some(Ticket { shared: Arc::clone(&self.shared), lane, job: id, cancel: cancel.clone() })
+        Some(Ticket { shared: Arc::clone(&self.shared), lane: lane.id, job: id, cancel: cancel.clone() })
     }
 }
 
@@ -139,6 +144,14 @@ impl Drop for Workers {
             // Work is caught where it panics; a thread that panicked all the same has ended.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for LaneHandle {
+    fn drop(&mut self) {
+        let ended = self.shared.lock().lanes.remove(&self.id);
+        // Its drop may take locks of its own: not under ours.
+        drop(ended);
     }
 }
 

@@ -15,13 +15,13 @@ fn lanes_take_turns() {
     let (busy, other) = (workers.add_lane(1), workers.add_lane(1));
     let (go, gate) = mpsc::channel::<()>();
     let (tell, order) = mpsc::channel();
-    let push = |lane, name: &'static str| {
+    let push = |lane: &LaneHandle, name: &'static str| {
         let tell = tell.clone();
         workers.push(lane, 10, soon(), &Cancel::new(), Box::new(move || tell.send(name).unwrap())).unwrap()
     };
     let first =
-        workers.push(busy, 10, soon(), &Cancel::new(), Box::new(move || gate.recv().unwrap())).unwrap();
-    let _tickets = [push(busy, "b1"), push(busy, "b2"), push(other, "o")];
+        workers.push(&busy, 10, soon(), &Cancel::new(), Box::new(move || gate.recv().unwrap())).unwrap();
+    let _tickets = [push(&busy, "b1"), push(&busy, "b2"), push(&other, "o")];
     go.send(()).unwrap();
     assert_eq!(order.iter().take(3).collect::<Vec<_>>(), ["o", "b1", "b2"]);
     drop(first);
@@ -37,18 +37,18 @@ fn a_full_lane_refuses_and_a_ticket_that_goes_frees_its_place() {
         started.send(()).unwrap();
         gate.recv().unwrap();
     };
-    let blocking = workers.push(lane, 1, soon(), &Cancel::new(), Box::new(block)).unwrap();
+    let blocking = workers.push(&lane, 1, soon(), &Cancel::new(), Box::new(block)).unwrap();
     running.recv().unwrap();
-    let waiting = workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| panic!("nobody waits for it")));
+    let waiting = workers.push(&lane, 1, soon(), &Cancel::new(), Box::new(|| panic!("nobody waits for it")));
     assert!(waiting.is_some());
-    assert!(workers.push(lane, 1, soon(), &Cancel::new(), Box::new(|| ())).is_none());
-    assert_eq!(workers.waiting(lane), 1);
+    assert!(workers.push(&lane, 1, soon(), &Cancel::new(), Box::new(|| ())).is_none());
+    assert_eq!(workers.waiting(&lane), 1);
     let hour = Duration::from_secs(3600);
     // What is left of the one that runs, and the one that waits.
-    assert!(workers.wait(lane, hour).is_some_and(|wait| wait > hour && wait < 2 * hour));
+    assert!(workers.wait(&lane, hour).is_some_and(|wait| wait > hour && wait < 2 * hour));
     drop(waiting);
-    assert_eq!(workers.waiting(lane), 0);
-    assert!(workers.wait(lane, hour).is_some_and(|wait| wait < hour));
+    assert_eq!(workers.waiting(&lane), 0);
+    assert!(workers.wait(&lane, hour).is_some_and(|wait| wait < hour));
     go.send(()).unwrap();
     drop(workers);
     drop(blocking);
@@ -61,6 +61,6 @@ fn work_past_its_deadline_is_dropped() {
     let (tell, told) = mpsc::channel::<()>();
     let late = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
     let work = Box::new(move || tell.send(()).unwrap());
-    let _ticket = workers.push(lane, 1, late, &Cancel::new(), work).unwrap();
+    let _ticket = workers.push(&lane, 1, late, &Cancel::new(), work).unwrap();
     assert!(told.recv().is_err(), "its sender went without sending");
 }

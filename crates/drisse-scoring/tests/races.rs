@@ -23,7 +23,7 @@ use shuttle::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use workers::{LaneId, Ticket, Workers};
+use workers::{LaneHandle, Ticket, Workers};
 
 /// Tries a model in random orders, and in those that a few untimely switches make (PCT).
 fn holds_in_all_orders(claim: &str, model: fn()) {
@@ -56,7 +56,7 @@ impl Fate {
     fn push(
         &self,
         workers: &Workers,
-        lane: LaneId,
+        lane: &LaneHandle,
         cancel: &Cancel,
         then: impl FnOnce() + Send + 'static,
     ) -> Ticket {
@@ -82,7 +82,7 @@ impl Fate {
 }
 
 /// That a lane still runs as much at once as it may: what a lost place would leave waiting for ever.
-fn is_free(workers: &Workers, lane: LaneId, concurrency: usize) {
+fn is_free(workers: &Workers, lane: &LaneHandle, concurrency: usize) {
     let together = Arc::new(Barrier::new(concurrency + 1));
     let meet = |_| {
         let together = Arc::clone(&together);
@@ -97,16 +97,16 @@ fn is_free(workers: &Workers, lane: LaneId, concurrency: usize) {
 fn every_job_runs_once_and_no_wake_up_is_lost() {
     holds_in_all_orders("queues of models: every job runs once, and none waits for ever", || {
         let workers = Arc::new(Workers::start(2).unwrap());
-        let lanes = [workers.add_lane(1), workers.add_lane(2)];
+        let lanes = [workers.add_lane(1), workers.add_lane(2)].map(Arc::new);
         let fates: [Fate; 5] = Default::default();
         let (done, told) = mpsc::channel();
         let push = |mine: &[(usize, usize)]| {
-            let (workers, fates, done, mine) =
-                (Arc::clone(&workers), fates.clone(), done.clone(), mine.to_vec());
+            let (workers, lanes) = (Arc::clone(&workers), lanes.clone());
+            let (fates, done, mine) = (fates.clone(), done.clone(), mine.to_vec());
             thread::spawn(move || {
                 let one = |(job, lane): (usize, usize)| {
                     let done = done.clone();
-                    fates[job].push(&workers, lanes[lane], &Cancel::new(), move || done.send(()).unwrap())
+                    fates[job].push(&workers, &lanes[lane], &Cancel::new(), move || done.send(()).unwrap())
                 };
                 mine.into_iter().map(one).collect::<Vec<_>>()
             })
@@ -115,9 +115,9 @@ fn every_job_runs_once_and_no_wake_up_is_lost() {
         let tickets = pushing.map(|thread| thread.join().unwrap());
         fates.iter().for_each(|_| told.recv().unwrap());
         assert!(fates.iter().all(|fate| fate.begun() == 1));
-        is_free(&workers, lanes[0], 1);
-        is_free(&workers, lanes[1], 2);
-        assert!(lanes.iter().all(|lane| workers.waiting(*lane) == 0));
+        is_free(&workers, &lanes[0], 1);
+        is_free(&workers, &lanes[1], 2);
+        assert!(lanes.iter().all(|lane| workers.waiting(lane) == 0));
         drop((tickets, workers));
         assert!(fates.iter().all(|fate| fate.dropped() == 1));
     });
@@ -129,16 +129,16 @@ fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
         "queues of models: who goes away leaves no work behind that nobody told to end",
         || {
             let workers = Arc::new(Workers::start(2).unwrap());
-            let lane = workers.add_lane(1);
+            let lane = Arc::new(workers.add_lane(1));
             let goes = |fate: Fate| {
-                let workers = Arc::clone(&workers);
+                let (workers, lane) = (Arc::clone(&workers), Arc::clone(&lane));
                 thread::spawn(move || {
                     let (cancel, gone) = (Cancel::new(), Arc::new(AtomicUsize::new(0)));
                     let look = {
                         let (cancel, gone) = (cancel.clone(), Arc::clone(&gone));
                         move || assert!(gone.load(SeqCst) == 0 || cancel.is_cancelled())
                     };
-                    let ticket = fate.push(&workers, lane, &cancel, look);
+                    let ticket = fate.push(&workers, &lane, &cancel, look);
                     thread::yield_now();
                     drop(ticket);
                     gone.store(1, SeqCst);
@@ -148,7 +148,7 @@ fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
             for thread in fates.each_ref().map(|fate| goes(fate.clone())) {
                 thread.join().unwrap();
             }
-            is_free(&workers, lane, 1);
+            is_free(&workers, &lane, 1);
             drop(workers);
             assert!(fates.iter().all(|fate| fate.begun() <= 1 && fate.dropped() == 1));
         },
@@ -161,16 +161,16 @@ fn work_that_waits_when_its_ticket_goes_never_begins() {
         let workers = Workers::start(2).unwrap();
         let lane = workers.add_lane(1);
         let (open, gate) = mpsc::channel();
-        let blocking = Fate::default().push(&workers, lane, &Cancel::never(), move || gate.recv().unwrap());
+        let blocking = Fate::default().push(&workers, &lane, &Cancel::never(), move || gate.recv().unwrap());
         let (waits, stays) = (Fate::default(), Fate::default());
         let (done, told) = mpsc::channel();
-        let ticket = waits.push(&workers, lane, &Cancel::never(), || ());
-        let other = stays.push(&workers, lane, &Cancel::never(), move || done.send(()).unwrap());
+        let ticket = waits.push(&workers, &lane, &Cancel::never(), || ());
+        let other = stays.push(&workers, &lane, &Cancel::never(), move || done.send(()).unwrap());
         drop(ticket);
         assert_eq!(waits.dropped(), 1);
         open.send(()).unwrap();
         told.recv().unwrap();
-        is_free(&workers, lane, 1);
+        is_free(&workers, &lane, 1);
         assert_eq!((waits.begun(), stays.begun()), (0, 1));
         drop((blocking, other, workers));
     });
@@ -182,7 +182,8 @@ fn workers_that_stop_leave_no_job_and_no_thread_behind() {
         let workers = Workers::start(2).unwrap();
         let lanes = [workers.add_lane(2), workers.add_lane(1)];
         let fates: [Fate; 4] = Default::default();
-        let push = |(nth, fate): (usize, &Fate)| fate.push(&workers, lanes[nth % 2], &Cancel::never(), || ());
+        let push =
+            |(nth, fate): (usize, &Fate)| fate.push(&workers, &lanes[nth % 2], &Cancel::never(), || ());
         let tickets: Vec<_> = fates.iter().enumerate().map(push).collect();
         drop(workers);
         assert!(fates.iter().all(|fate| fate.begun() <= 1 && fate.dropped() == 1));

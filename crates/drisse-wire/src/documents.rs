@@ -1,22 +1,67 @@
 //! Documents about servers and models: what is asked once, off the scoring path.
 
+mod v1;
+
 use drisse_core::{DataType, Dim, Port, Signature, ValueType};
 use serde_json::{Value, json};
 
-/// `GET /v2`: the server's name, version and the protocol extensions it has.
-pub fn server_metadata(version: &str) -> Value {
-    json!({ "name": "drisse", "version": version, "extensions": [] })
+pub use v1::{v1_metadata, v1_models, v1_status};
+
+/// What a document says of a model besides its signature.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'a> {
+    /// The name in paths.
+    pub name: &'a str,
+    /// The version, as V2 prints it.
+    pub version: &'a str,
+    /// Engine and format, such as `onnxruntime_onnx`.
+    pub platform: &'a str,
+    /// What it takes and gives.
+    pub signature: &'a Signature,
 }
 
+/// What a model has done since it was loaded. Durations are nanoseconds, of all of them together.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Statistics {
+    /// When the last request was answered, in milliseconds since 1970.
+    pub last_inference: u64,
+    /// Requests answered, from head to answer.
+    pub success: Duration,
+    /// Requests that failed.
+    pub fail: Duration,
+    /// Waits for a worker.
+    pub queue: Duration,
+    /// Runs, with encoding their outputs.
+    pub compute: Duration,
+}
+
+/// How many, and how long together.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Duration {
+    /// How many.
+    pub count: u64,
+    /// Nanoseconds.
+    pub ns: u64,
+}
+
+/// `GET /v2`: the server's name, version and the protocol extensions it has.
+pub fn server_metadata(version: &str) -> Value {
+    json!({ "name": "drisse", "version": version, "extensions": EXTENSIONS })
+}
+
+/// The extensions of V2 that are served, by Triton's names for them.
+pub const EXTENSIONS: [&str; 5] =
+    ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"];
+
 /// `GET /v2/models/NAME`: what the model takes and gives, in V2's words.
-pub fn model_metadata(name: &str, version: &str, platform: &str, signature: &Signature) -> Value {
+pub fn model_metadata(model: Model<'_>) -> Value {
     let tensors = |ports: &[Port]| ports.iter().map(tensor_metadata).collect::<Value>();
     json!({
-        "name": name,
-        "versions": [version],
-        "platform": platform,
-        "inputs": tensors(&signature.inputs),
-        "outputs": tensors(&signature.outputs),
+        "name": model.name,
+        "versions": [model.version],
+        "platform": model.platform,
+        "inputs": tensors(&model.signature.inputs),
+        "outputs": tensors(&model.signature.outputs),
     })
 }
 
@@ -30,7 +75,7 @@ fn tensor_metadata(port: &Port) -> Value {
 }
 
 /// The tensor V2 carries a value as: itself, or a table of the values of maps with equal keys.
-fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
+pub fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
     match kind {
         ValueType::Tensor(tensor) => {
             let dim = |dim: &Dim| if let Dim::Fixed(length) = dim { *length } else { -1 };
@@ -48,4 +93,76 @@ fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
         ValueType::Map { value: inner, .. } => (v2_tensor(inner).0, vec![-1]),
         ValueType::Other(_) => (DataType::Bytes, vec![-1]),
     }
+}
+
+/// `GET /v2/models/NAME/config`: Triton's `ModelConfig` in its JSON form, of a model without a batch dimension of
+/// the server's own (`max_batch_size` 0: shapes are whole).
+///
+/// Source: <https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto>
+pub fn model_config(model: Model<'_>) -> Value {
+    let ports = |ports: &[Port], input: bool| -> Value {
+        ports
+            .iter()
+            .map(|port| {
+                let (datatype, dims) = v2_tensor(&port.kind);
+                let mut document =
+                    json!({ "name": port.name, "data_type": config_type(datatype), "dims": dims });
+                if input {
+                    document["optional"] = json!(port.optional);
+                }
+                document
+            })
+            .collect()
+    };
+    json!({
+        "name": model.name,
+        "platform": model.platform,
+        "backend": model.platform.split('_').next().unwrap_or_default(),
+        "version_policy": { "latest": { "num_versions": 1 } },
+        "max_batch_size": 0,
+        "input": ports(&model.signature.inputs, true),
+        "output": ports(&model.signature.outputs, false),
+        "default_model_filename": "model.onnx",
+    })
+}
+
+/// `TYPE_FP32`; Triton calls V2's `BYTES` a string.
+fn config_type(datatype: DataType) -> String {
+    match datatype {
+        DataType::Bytes => "TYPE_STRING".to_owned(),
+        other => format!("TYPE_{other}"),
+    }
+}
+
+/// `GET /v2/models/stats`, or one model's: Triton's statistics extension. One run serves one request, so both counts
+/// are those of the requests that were answered.
+///
+/// Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md>
+pub fn statistics<'a>(models: impl IntoIterator<Item = (Model<'a>, Statistics)>) -> Value {
+    let duration = |duration: Duration| json!({ "count": duration.count, "ns": duration.ns });
+    let one = |(model, all): (Model<'a>, Statistics)| {
+        let none = duration(Duration::default());
+        let count = all.success.count;
+        json!({
+            "name": model.name,
+            "version": model.version,
+            "last_inference": all.last_inference,
+            "inference_count": count,
+            "execution_count": count,
+            "inference_stats": {
+                "success": duration(all.success),
+                "fail": duration(all.fail),
+                "queue": duration(all.queue),
+                "compute_input": none,
+                "compute_infer": duration(all.compute),
+                "compute_output": none,
+                "cache_hit": none,
+                "cache_miss": none,
+            },
+            "response_stats": {},
+            "batch_stats": [],
+            "memory_usage": [],
+        })
+    };
+    json!({ "model_stats": models.into_iter().map(one).collect::<Value>() })
 }

@@ -19,6 +19,7 @@ fn row(kind: ErrorKind) -> (u16, i32) {
         ErrorKind::InvalidInput => (400, 3),
         ErrorKind::Rejected => (400, 3),
         ErrorKind::Unauthenticated => (401, 16),
+        ErrorKind::Forbidden => (403, 7),
         ErrorKind::NotFound => (404, 5),
         ErrorKind::MethodNotAllowed => (405, 12),
         ErrorKind::RequestTimeout => (408, 4),
@@ -54,15 +55,45 @@ pub enum ErrorShape {
     Message,
     /// `{"error": …}`: `/v1` and `/v2`, as the Open Inference Protocol answers.
     Error,
+    /// `{"error_code": …, "message": …}`: `/invocations`, as MLflow answers.
+    Code,
+}
+
+impl ErrorShape {
+    /// The shape in which errors on this path are told.
+    pub fn of(path: &str) -> Self {
+        match path {
+            _ if path.starts_with("/v1") || path.starts_with("/v2") => Self::Error,
+            "/invocations" => Self::Code,
+            _ => Self::Message,
+        }
+    }
+}
+
+/// MLflow's word for a status (mlflow/protos/databricks.proto).
+fn mlflow_code(status: u16) -> &'static str {
+    match status {
+        401 => "UNAUTHENTICATED",
+        404 => "RESOURCE_DOES_NOT_EXIST",
+        503 => "TEMPORARILY_UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        500.. => "INTERNAL_ERROR",
+        _ => "BAD_REQUEST",
+    }
 }
 
 /// The JSON body that tells a client of an error.
 pub fn error_body(shape: ErrorShape, error: &Error) -> Vec<u8> {
     let mut body = Writer::new();
-    body.raw(match shape {
-        ErrorShape::Message => "{\"message\":",
-        ErrorShape::Error => "{\"error\":",
-    });
+    match shape {
+        ErrorShape::Message => body.raw("{\"message\":"),
+        ErrorShape::Error => body.raw("{\"error\":"),
+        ErrorShape::Code => {
+            body.raw("{\"error_code\":");
+            body.string(mlflow_code(http_status(error.kind())));
+            body.raw(",\"message\":");
+        }
+    }
     body.string(error.message());
     body.raw("}");
     body.into_bytes()

@@ -9,5 +9,6 @@ mod tensor;
 mod writer;
 
 pub use reader::Reader;
+pub(crate) use reader::well_formed;
 pub use tensor::TensorReader;
 pub use writer::Writer;

@@ -9,10 +9,13 @@ pub mod control;
 pub mod documents;
 mod error;
 pub mod http;
+pub mod invocations;
 pub mod json;
 pub mod openapi;
+mod raw;
 pub mod routes;
 pub mod score;
+pub mod v1;
 pub mod v2;
 
 pub use error::{ErrorShape, error_body, error_headers, grpc_code, http_status};

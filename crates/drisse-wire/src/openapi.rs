@@ -1,7 +1,11 @@
 //! `/swagger.json`: an OpenAPI 3.0.3 document of one server, from its models' signatures and samples.
 
+mod versions;
+
 use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
 use serde_json::{Map, Value, json};
+
+pub use versions::{as_2, as_3_1};
 
 /// One model as the document describes it.
 #[derive(Clone, Copy, Debug)]

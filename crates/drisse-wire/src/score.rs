@@ -72,12 +72,13 @@ fn columns_or_v2(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut In
     // V2's tensors are objects in a list; a column is a number or a string there.
     let mut ahead = reader.clone();
     if ahead.take(b'[') && ahead.peek() == Some(b'{') {
-        return v2::decode_inputs(reader, signature, inputs);
+        return v2::decode_inputs(reader, signature, inputs, &mut &[][..]);
     }
     columns(reader, signature, inputs)
 }
 
-fn columns(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+/// The only input as nested lists, or an object of inputs by name.
+pub(crate) fn columns(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     if reader.peek() == Some(b'{') {
         return reader.object(|reader, name| {
             let place = place(signature, name)?;
@@ -113,7 +114,8 @@ fn set(signature: &Signature, inputs: &mut Inputs, place: usize, mut tensor: Ten
     inputs.set(signature, place, tensor)
 }
 
-fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+/// A list of rows, each the only input's row or an object of rows by input name.
+pub(crate) fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut readers: Vec<Option<TensorReader>> = signature.inputs.iter().map(|_| None).collect();
     let mut first = true;
     reader.array(|reader| {
@@ -182,7 +184,7 @@ fn as_column(signature: &Signature, place: usize, tensor: &mut Tensor) {
 }
 
 /// `{"columns": [names], "data": [[row], …]}`, as `DataFrame.to_json(orient="split")` prints.
-fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut columns: Option<Vec<String>> = None;
     let mut data = None;
     reader.object(|reader, key| match key {
@@ -208,8 +210,8 @@ fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) ->
         _ => reader.skip(),
     })?;
     let data = data.ok_or_else(|| Error::invalid("`dataframe_split` has no `data`"))?;
-    let columns = columns.unwrap_or_default();
     let mut reader = reader.again(data);
+    let Some(columns) = columns else { return self::columns(&mut reader, signature, inputs) };
     if let Some(unknown) = columns.iter().find(|name| signature.input(name).is_none()) {
         only(signature).map_err(|_| unknown_column(signature, unknown))?;
         return self::columns(&mut reader, signature, inputs);
@@ -234,7 +236,7 @@ fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) ->
 }
 
 /// `[{"column": value, …}, …]`, as `DataFrame.to_json(orient="records")` prints.
-fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
+pub(crate) fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut ahead = reader.clone();
     let mut unknown = None;
     if ahead.take(b'[') && ahead.peek() == Some(b'{') {
@@ -281,10 +283,7 @@ fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) 
 }
 
 fn place(signature: &Signature, name: &str) -> Result<usize> {
-    signature.input(name).map(|(place, _)| place).ok_or_else(|| {
-        let known = signature.input_names();
-        Error::invalid(format!("the model has no input \"{name}\"; its inputs are {known}"))
-    })
+    v2::known_input(signature, name).map(|(place, _)| place)
 }
 
 fn unknown_column(signature: &Signature, column: &str) -> Error {

@@ -1,6 +1,8 @@
 //! The admin listener: probes, Prometheus, and what an operator may change.
 
+use super::body;
 use super::reply::{self, Reply};
+use super::route::{Repository, Route};
 use crate::app::App;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
@@ -11,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// From where the listener can be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,17 +33,34 @@ impl Handler for Admin {
     type Body = Full<Bytes>;
 
     async fn handle(self, request: Request<Incoming>) -> reply::Response {
-        handle(&self.app, &request, self.reach)
+        handle(&self.app, request, self.reach).await
     }
 }
 
-fn handle(app: &App, request: &Request<Incoming>, reach: Reach) -> reply::Response {
-    let answer = answer(app, request, reach);
-    let response = answer.map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response);
-    reply::allow(
-        response,
-        if matches!(request.uri().path(), "/drain" | "/reload") { "POST" } else { "GET, HEAD" },
-    )
+async fn handle(app: &Arc<App>, request: Request<Incoming>, reach: Reach) -> reply::Response {
+    let path = request.uri().path().to_owned();
+    let in_repository = path.starts_with("/v2/repository/");
+    let changes = in_repository || matches!(&*path, "/drain" | "/reload");
+    let result = match Route::of(request.method(), &path) {
+        Ok(Route::Repository(asked)) => repository(app, asked, request, reach).await,
+        Err(error) if in_repository => Err(error),
+        _ => answer(app, &request, reach),
+    };
+    let response = result.map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response);
+    reply::allow(response, if changes { "POST" } else { "GET, HEAD" })
+}
+
+/// Models are loaded and unloaded here as on the scoring port with `--model-control`.
+async fn repository(
+    app: &Arc<App>,
+    asked: Repository<'_>,
+    request: Request<Incoming>,
+    reach: Reach,
+) -> Result<Reply> {
+    may_change(&request, reach)?;
+    let deadline = Instant::now() + app.config.body_timeout;
+    let body = body::read(app, request.into_body(), deadline).await?;
+    super::repository::answer(app, asked, &body.bytes).await
 }
 
 fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply> {
@@ -76,7 +96,7 @@ fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply>
         }
         _ => Err(Error::new(
             ErrorKind::NotFound,
-            "there are /live, /ready, /metrics, /identity, /drain and /reload",
+            "there are /live, /ready, /metrics, /identity, /drain, /reload and /v2/repository",
         )),
     }
 }

@@ -1,20 +1,58 @@
-//! `POST /score`: Azure ML's shapes.
+//! `POST /score`: Azure ML's shapes and headers.
+//!
+//! Source: <https://learn.microsoft.com/azure/machine-learning/how-to-inference-server-http>
 
-use super::body::Read;
+use super::Call;
 use super::reply::Reply;
-use crate::app::App;
-use crate::model::Model;
 use crate::score::{Request, score as run};
-use drisse_core::Result;
+use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::score::{AnswerSink, decode};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) async fn score(app: &App, model: &Arc<Model>, body: Read, deadline: Instant) -> Result<Reply> {
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+const RUN_MS: HeaderName = HeaderName::from_static("x-ms-run-fn-exec-ms");
+const RUN_FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed");
+
+/// Characters of a client's id.
+const MAX_CLIENT_ID: usize = 100;
+
+pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
+    let Call { app, model, head, body, deadline } = call;
+    check_client_id(&head.headers)?;
     let inputs = decode(&body.bytes, &model.signature)?;
     let outputs = (0..model.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&model.signature));
+    let began = Instant::now();
     let (answer, not_finite) = run(app, model, Request { inputs, outputs, deadline, sink }).await?.finish();
+    let took = format!("{:.3}", began.elapsed().as_secs_f64() * 1e3);
     model.metrics.not_finite.inc_by(not_finite);
-    Ok(Reply::json(answer))
+    let reply = Reply::json(answer).header(RUN_FAILED, HeaderValue::from_static("false"));
+    Ok(match HeaderValue::try_from(took) {
+        Ok(took) => reply.header(RUN_MS, took),
+        Err(_) => reply,
+    })
+}
+
+fn check_client_id(headers: &HeaderMap) -> Result<()> {
+    match headers.get(CLIENT_ID).filter(|id| id.len() > MAX_CLIENT_ID) {
+        None => Ok(()),
+        Some(id) => {
+            let message =
+                format!("{CLIENT_ID} has {} characters, at most {MAX_CLIENT_ID} are taken", id.len());
+            Err(Error::new(ErrorKind::HeadersTooLarge, message))
+        }
+    }
+}
+
+/// Adds what Azure ML's server says of every answer on this path.
+pub(super) fn label(headers: &mut HeaderMap, failed: Option<ErrorKind>) {
+    const SERVER: HeaderName = HeaderName::from_static("x-ms-server-version");
+    const VERSION: HeaderValue = HeaderValue::from_static(concat!("drisse/", env!("CARGO_PKG_VERSION")));
+    headers.insert(SERVER, VERSION);
+    // The model ran, and did not like what it was given.
+    if matches!(failed, Some(ErrorKind::Rejected | ErrorKind::Internal)) {
+        headers.insert(RUN_FAILED, HeaderValue::from_static("true"));
+    }
 }

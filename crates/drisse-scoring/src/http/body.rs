@@ -14,7 +14,7 @@ const LARGE: usize = 1 << 20;
 /// A whole body, and its place in the server's memory.
 pub(crate) struct Read {
     pub(crate) bytes: Bytes,
-    _held: Held,
+    pub(super) held: Held,
 }
 
 /// Reads `body` within `deadline` and the server's own limits.
@@ -61,7 +61,7 @@ pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Re
         }
     }
     let bytes = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
-    Ok(Read { bytes, _held: held })
+    Ok(Read { bytes, held })
 }
 
 fn too_large(limit: usize) -> Error {

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::model::Model;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::{documents, openapi};
+use std::sync::Arc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -13,9 +14,28 @@ pub(super) fn server() -> Reply {
 }
 
 pub(super) fn model(model: &Model) -> Reply {
-    let document =
-        documents::model_metadata(model.name.as_str(), &model.version, model.platform, &model.signature);
-    Reply::json(document.to_string())
+    Reply::json(documents::model_metadata(model.described()).to_string())
+}
+
+pub(super) fn config(model: &Model) -> Reply {
+    Reply::json(documents::model_config(model.described()).to_string())
+}
+
+pub(super) fn statistics(models: &[Arc<Model>]) -> Reply {
+    let all = models.iter().map(|model| (model.described(), model.metrics.statistics()));
+    Reply::json(documents::statistics(all).to_string())
+}
+
+pub(super) fn v1_models(app: &App) -> Reply {
+    Reply::json(documents::v1_models(app.models().iter().map(|model| model.name.as_str())).to_string())
+}
+
+pub(super) fn v1_status(model: &Model) -> Reply {
+    Reply::json(documents::v1_status(model.described()).to_string())
+}
+
+pub(super) fn v1_metadata(model: &Model) -> Reply {
+    Reply::json(documents::v1_metadata(model.described()).to_string())
 }
 
 pub(super) fn sample(model: &Model) -> Result<Reply> {
@@ -27,7 +47,8 @@ pub(super) fn sample(model: &Model) -> Result<Reply> {
     Ok(Reply::json(sample))
 }
 
-pub(super) fn swagger(app: &App) -> Reply {
+/// The OpenAPI document, in the version that `?version=` names: 2, 3 (without it) or 3.1.
+pub(super) fn swagger(app: &App, query: Option<&str>) -> Result<Reply> {
     let models = app.models();
     let described: Vec<_> = models
         .iter()
@@ -37,5 +58,16 @@ pub(super) fn swagger(app: &App) -> Reply {
             sample: model.sample.as_deref(),
         })
         .collect();
-    Reply::json(openapi::document(VERSION, &described, app.keys.is_some()).to_string())
+    let document = openapi::document(VERSION, &described, app.keys.is_some());
+    let wanted =
+        query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("version="));
+    let document = match wanted {
+        None | Some("3" | "3.0") => document,
+        Some("2" | "2.0") => openapi::as_2(document),
+        Some("3.1") => openapi::as_3_1(document),
+        Some(_) => {
+            return Err(Error::new(ErrorKind::NotFound, "there are versions 2, 3 and 3.1 of this document"));
+        }
+    };
+    Ok(Reply::json(document.to_string()))
 }

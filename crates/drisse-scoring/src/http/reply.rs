@@ -1,17 +1,21 @@
 //! Answers: a status, a body, and the headers every answer has.
 
+use super::coding::{Coding, pack};
 use crate::app::App;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::ErrorShape;
 use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
+};
 use hyper::http::request::Parts;
 
 pub(crate) type Response = hyper::Response<Full<Bytes>>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
@@ -23,20 +27,39 @@ const MAX_ID: usize = 200;
 pub(crate) struct Reply {
     pub(super) status: u16,
     content_type: Option<HeaderValue>,
+    headers: HeaderMap,
     body: Bytes,
 }
 
 impl Reply {
     pub(crate) fn empty(status: u16) -> Self {
-        Self { status, content_type: None, body: Bytes::new() }
+        Self { status, content_type: None, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
-        Self { status: 200, content_type: Some(TEXT), body: text.into() }
+        Self { content_type: Some(TEXT), body: text.into(), ..Self::empty(200) }
     }
 
     pub(crate) fn json(body: impl Into<Bytes>) -> Self {
-        Self { status: 200, content_type: Some(JSON), body: body.into() }
+        Self { content_type: Some(JSON), body: body.into(), ..Self::empty(200) }
+    }
+
+    /// JSON and tensors in binary.
+    pub(super) fn bytes(body: impl Into<Bytes>) -> Self {
+        Self { content_type: Some(BYTES), body: body.into(), ..Self::empty(200) }
+    }
+
+    /// The same with one more header.
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The same, compressed where that is worth it.
+    pub(super) async fn packed(self, coding: Coding) -> Result<Self> {
+        let Some(body) = pack(coding, self.body.clone()).await? else { return Ok(self) };
+        let vary = HeaderValue::from_static("accept-encoding");
+        Ok(Self { body, ..self }.header(CONTENT_ENCODING, coding.name()).header(VARY, vary))
     }
 
     /// The same with another media type.
@@ -52,6 +75,7 @@ impl Reply {
     pub(crate) fn into_response(self) -> Response {
         let mut response = Response::new(Full::new(self.body));
         *response.status_mut() = status(self.status);
+        *response.headers_mut() = self.headers;
         if let Some(content_type) = self.content_type {
             response.headers_mut().insert(CONTENT_TYPE, content_type);
         }

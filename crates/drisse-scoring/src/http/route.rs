@@ -9,13 +9,40 @@ pub(super) enum Route<'a> {
     Healthy,
     Live,
     Ready,
-    ServerMetadata,
+    Version,
     Swagger,
     Sample(Target<'a>),
+    ServerMetadata,
     ModelReady(Target<'a>),
     ModelMetadata(Target<'a>),
-    Score(Target<'a>),
-    Infer(Target<'a>),
+    ModelConfig(Target<'a>),
+    Statistics(Target<'a>),
+    V1Models,
+    V1Status(Target<'a>),
+    V1Metadata(Target<'a>),
+    Repository(Repository<'a>),
+    Run(Protocol, Target<'a>),
+}
+
+/// How a request and its answer are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocol {
+    /// `/score`.
+    Azure,
+    /// `/v2/models/NAME/infer`.
+    V2,
+    /// `/v1/models/NAME:predict`.
+    V1,
+    /// `/invocations`.
+    Invocations,
+}
+
+/// What is asked of the models that can be loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Repository<'a> {
+    Index,
+    Load(&'a str),
+    Unload(&'a str),
 }
 
 /// The model a path names, if it does, and its version.
@@ -37,28 +64,34 @@ impl<'a> Route<'a> {
             count += 1;
         }
         let (route, post) = match &parts[..count] {
-            ["score"] => (Self::Score(only), true),
-            ["score", name] => (Self::Score(named(name)), true),
-            ["v2", "models", name, "infer"] => (Self::Infer(named(name)), true),
-            ["v2", "models", name, "versions", version, "infer"] => {
-                (Self::Infer(versioned(name, version)), true)
+            ["score"] => (Self::Run(Protocol::Azure, only), true),
+            ["score", name] => (Self::Run(Protocol::Azure, named(name)), true),
+            ["invocations"] => (Self::Run(Protocol::Invocations, only), true),
+            ["v1", "models"] => (Self::V1Models, false),
+            ["v1", "models", rest @ ..] => v1(rest).ok_or_else(|| unknown(path))?,
+            ["v2", "models", "stats"] => (Self::Statistics(only), false),
+            ["v2", "models", name] => (Self::ModelMetadata(named(name)), false),
+            ["v2", "models", name, what] => v2(what, named(name)).ok_or_else(|| unknown(path))?,
+            ["v2", "models", name, "versions", version] => {
+                (Self::ModelMetadata(versioned(name, version)), false)
+            }
+            ["v2", "models", name, "versions", version, what] => {
+                v2(what, versioned(name, version)).ok_or_else(|| unknown(path))?
+            }
+            ["v2", "repository", "index"] => (Self::Repository(Repository::Index), true),
+            ["v2", "repository", "models", name, "load"] => (Self::Repository(Repository::Load(name)), true),
+            ["v2", "repository", "models", name, "unload"] => {
+                (Self::Repository(Repository::Unload(name)), true)
             }
             [""] => (Self::Healthy, false),
             ["health" | "ping"] => (Self::Ready, false),
+            ["version"] => (Self::Version, false),
             ["swagger.json"] => (Self::Swagger, false),
             ["sample"] => (Self::Sample(only), false),
             ["sample", name] => (Self::Sample(named(name)), false),
             ["v2"] | ["v2", ""] => (Self::ServerMetadata, false),
             ["v2", "health", "live"] => (Self::Live, false),
             ["v2", "health", "ready"] => (Self::Ready, false),
-            ["v2", "models", name] => (Self::ModelMetadata(named(name)), false),
-            ["v2", "models", name, "ready"] => (Self::ModelReady(named(name)), false),
-            ["v2", "models", name, "versions", version] => {
-                (Self::ModelMetadata(versioned(name, version)), false)
-            }
-            ["v2", "models", name, "versions", version, "ready"] => {
-                (Self::ModelReady(versioned(name, version)), false)
-            }
             _ => return Err(unknown(path)),
         };
         let allowed =
@@ -81,10 +114,48 @@ impl<'a> Route<'a> {
     }
 }
 
+/// Behind `/v2/models/NAME/` and `/v2/models/NAME/versions/VERSION/`; whether it takes POST.
+fn v2<'a>(what: &str, target: Target<'a>) -> Option<(Route<'a>, bool)> {
+    Some(match what {
+        "infer" => (Route::Run(Protocol::V2, target), true),
+        "ready" => (Route::ModelReady(target), false),
+        "config" => (Route::ModelConfig(target), false),
+        "stats" => (Route::Statistics(target), false),
+        _ => return None,
+    })
+}
+
+/// Behind `/v1/models/`: the verb stands behind a colon of the last part.
+fn v1<'a>(parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
+    let (last, before) = parts.split_last()?;
+    let (last, predict) = match last.split_once(':') {
+        Some((last, "predict")) => (last, true),
+        Some(_) => return None,
+        None => (*last, false),
+    };
+    let (target, metadata) = match (before, last) {
+        (_, "") => return None,
+        ([], name) => (Target { name: Some(name), version: None }, false),
+        ([name], "metadata") if !predict => (Target { name: Some(name), version: None }, true),
+        ([name, "versions"], version) => (Target { name: Some(name), version: Some(version) }, false),
+        ([name, "versions", version], "metadata") if !predict => {
+            (Target { name: Some(name), version: Some(version) }, true)
+        }
+        _ => return None,
+    };
+    Some(match (predict, metadata) {
+        (true, _) => (Route::Run(Protocol::V1, target), true),
+        (false, true) => (Route::V1Metadata(target), false),
+        (false, false) => (Route::V1Status(target), false),
+    })
+}
+
 fn unknown(path: &str) -> Error {
     let shown = &path[..path.floor_char_boundary(80)];
-    let message =
-        format!("there is no path `{shown}`; there are /score, /v2/models/NAME/infer, /v2, /swagger.json");
+    let message = format!(
+        "there is no path `{shown}`; there are /score, /v2/models/NAME/infer, \
+         /v1/models/NAME:predict, /invocations, /v2, /swagger.json"
+    );
     Error::new(ErrorKind::NotFound, message)
 }
 
@@ -95,7 +166,12 @@ mod tests {
     #[test]
     fn paths_lead_to_what_they_name() {
         let infer = Route::of(&Method::POST, "/v2/models/m/versions/1/infer").unwrap();
-        assert_eq!(infer, Route::Infer(Target { name: Some("m"), version: Some("1") }));
+        let target = Target { name: Some("m"), version: Some("1") };
+        assert_eq!(infer, Route::Run(Protocol::V2, target));
+        let predict = Route::of(&Method::POST, "/v1/models/m/versions/1:predict").unwrap();
+        assert_eq!(predict, Route::Run(Protocol::V1, target));
+        let metadata = Route::of(&Method::GET, "/v1/models/m/versions/1/metadata").unwrap();
+        assert_eq!(metadata, Route::V1Metadata(target));
         assert_eq!(Route::of(&Method::HEAD, "/").unwrap(), Route::Healthy);
         for (method, path, kind) in [
             (Method::GET, "/score", ErrorKind::MethodNotAllowed),
@@ -103,6 +179,10 @@ mod tests {
             (Method::GET, "/nothing", ErrorKind::NotFound),
             (Method::GET, "/a/b/c/d/e/f/g/h/i/j", ErrorKind::NotFound),
             (Method::POST, "/score/a/b", ErrorKind::NotFound),
+            (Method::POST, "/v1/models/m:explain", ErrorKind::NotFound),
+            (Method::POST, "/v1/models/:predict", ErrorKind::NotFound),
+            (Method::GET, "/v1/models/m:predict", ErrorKind::MethodNotAllowed),
+            (Method::GET, "/v2/models/m/versions/1/nothing", ErrorKind::NotFound),
         ] {
             assert_eq!(Route::of(&method, path).unwrap_err().kind(), kind, "{method} {path}");
         }

@@ -220,6 +220,25 @@ impl<'a> Reader<'a> {
         self.word("null")
     }
 
+    /// Reads `true` or `false`.
+    pub(crate) fn boolean(&mut self) -> Result<bool> {
+        self.peek();
+        if self.word("true") {
+            return Ok(true);
+        }
+        if self.word("false") { Ok(false) } else { Err(self.unexpected("true or false")) }
+    }
+
+    /// Reads a whole number that is not negative.
+    pub(crate) fn natural(&mut self) -> Result<usize> {
+        let start = self.position();
+        let number = self.number();
+        let value = std::str::from_utf8(number).ok().filter(|_| well_formed(number));
+        value
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| self.again(start).unexpected("a whole number, not negative"))
+    }
+
     /// Reads any value and forgets it.
     pub fn skip(&mut self) -> Result<()> {
         match self.peek() {

@@ -3,6 +3,7 @@
 use super::Reader;
 use super::number::{self, Float};
 use super::reader::well_formed;
+use base64::engine::{Engine, general_purpose::STANDARD as BASE64};
 use drisse_core::{Buffer, Data, DataType, Error, Result, Shape, Strings, Tensor, element_count};
 use half::{bf16, f16};
 
@@ -139,11 +140,7 @@ impl TensorReader {
         let datatype = self.datatype;
         let buffer = match &mut self.data {
             Data::Strings(strings) => {
-                if reader.peek() != Some(b'"') {
-                    return Err(reader.unexpected("a string (the model wants BYTES)"));
-                }
-                strings.push(reader.string()?.as_bytes());
-                return Ok(());
+                return string(reader, strings);
             }
             Data::Raw(buffer) => buffer,
         };
@@ -165,6 +162,29 @@ impl TensorReader {
         }
         Ok(())
     }
+}
+
+/// A string, or bytes that are none as TensorFlow Serving has them: `{"b64": "…"}`.
+fn string(reader: &mut Reader<'_>, strings: &mut Strings) -> Result<()> {
+    match reader.peek() {
+        Some(b'"') => strings.push(reader.string()?.as_bytes()),
+        Some(b'{') => {
+            let mut bytes = None;
+            let start = reader.position();
+            reader.object(|reader, key| {
+                if key == "b64" {
+                    bytes = BASE64.decode(&*reader.string()?).ok()
+                } else {
+                    reader.skip()?
+                }
+                Ok(())
+            })?;
+            let refused = || reader.error_at(start, "not the form of bytes, {\"b64\": \"base64\"}");
+            strings.push(&bytes.ok_or_else(refused)?);
+        }
+        _ => return Err(reader.unexpected("a string (the model wants BYTES)")),
+    }
+    Ok(())
 }
 
 fn ragged(reader: &Reader<'_>) -> Error {
@@ -348,6 +368,16 @@ mod tests {
         ] {
             let error = read(datatype, text).unwrap_err();
             assert!(error.message().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn bytes_may_come_in_base64() {
+        let tensor = read(DataType::Bytes, r#"["a", {"b64": "/w=="}]"#).unwrap();
+        let Data::Strings(strings) = &tensor.data else { panic!("numbers") };
+        assert_eq!(strings.iter().collect::<Vec<_>>(), [b"a" as &[u8], b"\xff"]);
+        for text in [r#"[{"b64": "?"}]"#, "[{}]", r#"[{"b64": 1}]"#] {
+            assert!(read(DataType::Bytes, text).is_err(), "{text}");
         }
     }
 

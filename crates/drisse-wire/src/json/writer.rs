@@ -1,5 +1,6 @@
 //! Printing answers: numbers straight from the tensor, shortest form that reads back the same.
 
+use base64::engine::{Engine, general_purpose::STANDARD as BASE64};
 use drisse_core::{DataType, DataView, Element, Tensor, TensorView, Value, ValueView, element_count};
 use drisse_core::{Error, ErrorKind, Result};
 
@@ -14,6 +15,8 @@ const MAX_ANSWER: usize = 1 << 30;
 pub struct Writer {
     out: Vec<u8>,
     not_finite: u64,
+    /// Whether strings of tensors are printed as `{"b64": …}`.
+    base64: bool,
 }
 
 /// Whether a tensor's elements stand in one flat list or in lists as deep as its shape.
@@ -28,7 +31,7 @@ impl Writer {
     #[expect(clippy::new_without_default, reason = "`new` says what is meant")]
     pub fn new() -> Self {
         // A small model's whole answer: most are never moved to a larger place.
-        Self { out: Vec::with_capacity(512), not_finite: 0 }
+        Self { out: Vec::with_capacity(512), not_finite: 0, base64: false }
     }
 
     /// The document.
@@ -129,6 +132,24 @@ impl Writer {
         }
     }
 
+    /// The same, strings as `{"b64": "…"}`, as TensorFlow Serving carries bytes that are no text.
+    pub fn value_in_base64(&mut self, value: ValueView<'_>) -> Result<()> {
+        self.base64 = true;
+        let written = self.value(value);
+        self.base64 = false;
+        written
+    }
+
+    /// A tensor's string.
+    fn element(&mut self, string: &[u8]) {
+        if !self.base64 {
+            return self.string(string);
+        }
+        self.raw("{\"b64\":\"");
+        self.raw(&BASE64.encode(string));
+        self.raw("\"}");
+    }
+
     fn map(&mut self, keys: &Tensor, values: &Tensor) -> Result<()> {
         let keys = printed(keys)?;
         let values = printed(values)?;
@@ -174,7 +195,7 @@ impl Writer {
             DataView::Strings(strings) => {
                 let mut strings = strings.iter();
                 let count = element_count(tensor.shape).unwrap_or(0);
-                self.arrange(layout, count, &mut |writer| writer.string(strings.next().unwrap_or_default()));
+                self.arrange(layout, count, &mut |writer| writer.element(strings.next().unwrap_or_default()));
                 return Ok(());
             }
             DataView::Raw(bytes) => bytes,

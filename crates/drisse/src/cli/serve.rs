@@ -48,6 +48,12 @@ pub(crate) struct Serve {
     /// The largest body that is read
     #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = bytes)]
     pub(crate) max_body: usize,
+    /// Let whoever may score load and unload models too, by /v2/repository; --admin always lets operators
+    #[arg(long)]
+    pub(crate) model_control: bool,
+    /// Let web pages of this origin score from browsers (`*`: of any); may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) cors_origin: Vec<String>,
     /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,

@@ -42,6 +42,8 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         scoring_timeout: arguments.scoring_timeout,
         drain_timeout: arguments.drain_timeout,
         max_body: arguments.max_body,
+        model_control: arguments.model_control,
+        cors_origins: arguments.cors_origin.clone(),
         replica: arguments.replica.clone(),
         build: Build::current(env!("CARGO_PKG_VERSION")).to_string(),
         max_held: Config::default().max_held.max(2 * arguments.max_body),
@@ -62,9 +64,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         move || {
             let result = wiring::onnx_library(arguments.onnxruntime.as_deref()).and_then(|library| {
                 in_engine.store(true, SeqCst);
-                load::all(&app, sources, arguments.sample.as_deref(), arguments.digest.as_deref(), || {
-                    wiring::onnx_engine(&library, threads)
-                })
+                load::all(&app, sources, &arguments, || wiring::onnx_engine(&library, threads))
             });
             let result = result.map(|models| {
                 step("a server has its models");

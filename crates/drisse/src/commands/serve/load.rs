@@ -3,14 +3,15 @@
 use crate::cli::{ModelArgument, Serve};
 use crate::failure::Failure;
 use anyhow::Context;
-use drisse_core::{Engine, EngineOptions, Inputs, LoadedPackage, ModelName, Signature};
+use drisse_core::{Engine, EngineOptions, Error, ErrorKind, Inputs, LoadedPackage, ModelName, Signature};
 use drisse_registry::ModelSource;
-use drisse_scoring::{App, ModelSpec};
+use drisse_scoring::{App, ModelSpec, Repository};
 use drisse_wire::score;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// A sample that is made up is no larger than this: a picture of 1024 × 1024 × 3 floats in JSON.
 const MAX_MADE_SAMPLE: usize = 16 << 20;
@@ -74,70 +75,102 @@ fn one(argument: &ModelArgument) -> Result<Source, Failure> {
     Ok(Source { name, version, model })
 }
 
+/// What loads this server's models, at the start and when somebody asks.
+pub(super) struct Loader {
+    arguments: Serve,
+    engine: Box<dyn Engine>,
+    /// Names and versions, in the order of the arguments.
+    models: Vec<(String, String)>,
+    /// One at a time: memory is what loading is short of.
+    loading: Mutex<()>,
+}
+
 /// Starts the engine, loads and warms up each model, then says that the server is ready. `None` when the
 /// server was told to stop meanwhile.
 pub(super) fn all(
     app: &App,
     sources: Vec<Source>,
-    sample: Option<&Path>,
-    expected: Option<&str>,
+    arguments: &Serve,
     engine: impl FnOnce() -> Result<Box<dyn Engine>, Failure>,
 ) -> Result<Option<Vec<Served>>, Failure> {
     if app.is_draining() {
         return Ok(None);
     }
-    let engine = engine()?;
+    let models = sources.iter().map(|source| (source.name.to_string(), source.version.clone())).collect();
+    let loader =
+        Loader { arguments: arguments.clone(), engine: engine()?, models, loading: Mutex::default() };
     let mut served = Vec::new();
     for source in sources {
         if app.is_draining() {
             return Ok(None);
         }
-        let model = load(app, &*engine, source, sample)?;
-        if let Some(expected) = expected.filter(|expected| *expected != model.digest) {
-            let what = format!(
-                "the files of model `{}` are damaged: their digest is {}, not {expected}",
-                model.name, model.digest
-            );
-            return Err(Failure::new(what).hint(
-                "`drisse models verify --repair` mends what it can; or deploy the model's file again",
-            ));
-        }
-        served.push(model);
+        served.push(loader.add(app, source)?);
     }
+    app.set_repository(Box::new(loader));
     app.set_ready();
     Ok(Some(served))
 }
 
-fn load(app: &App, engine: &dyn Engine, source: Source, given: Option<&Path>) -> Result<Served, Failure> {
-    let Source { name, version, model } = source;
-    let signature = model.inspection.signature.clone();
-    let package = LoadedPackage {
-        path: model.inspection.path.clone(),
-        signature: signature.clone(),
-        data_dependent: model.inspection.data_dependent,
-    };
-    let failed = || format!("cannot load model `{name}` from {}", package.path.display());
-    // Reading the files twice at a time costs less than once after the other.
-    let (scorer, digest) = std::thread::scope(|scope| {
-        let digest = scope.spawn(|| model.digest());
-        let scorer = engine.load(&package, &EngineOptions::default()).with_context(failed);
-        (scorer, digest.join())
-    });
-    let scorer = scorer?;
-    let digest = digest.map_err(|_| Failure::new("the digest's thread panicked"))?.with_context(failed)?;
-    let (inputs, sample, text) = self::sample(&model, given)?;
-    let platform = "onnxruntime_onnx";
-    let spec = ModelSpec {
-        name: name.clone(),
-        version: version.clone(),
-        digest: digest.clone(),
-        signature: signature.clone(),
-        platform,
-        sample: text,
-        scorer,
-    };
-    app.add(spec, inputs.as_ref());
-    Ok(Served { name, version, digest, signature, sample })
+impl Repository for Loader {
+    fn models(&self) -> Vec<(String, String)> {
+        self.models.clone()
+    }
+
+    fn load(&self, app: &App, name: &str) -> drisse_core::Result<()> {
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.models.iter().position(|(known, _)| known == name);
+        let argument = place.and_then(|place| self.arguments.models.get(place)).ok_or_else(|| {
+            let known: Vec<_> = self.models.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let message =
+                format!("this server was started without a model `{name}`: it has {}", known.join(", "));
+            Error::new(ErrorKind::NotFound, message)
+        })?;
+        let loaded = one(argument).and_then(|source| self.add(app, source));
+        // What is wrong with the file is its operator's to mend.
+        loaded.map(drop).map_err(|failure| Error::new(ErrorKind::Unavailable, format!("{:#}", failure.error)))
+    }
+}
+
+impl Loader {
+    /// Loads a model and serves it.
+    fn add(&self, app: &App, source: Source) -> Result<Served, Failure> {
+        let Source { name, version, model } = source;
+        let signature = model.inspection.signature.clone();
+        let package = LoadedPackage {
+            path: model.inspection.path.clone(),
+            signature: signature.clone(),
+            data_dependent: model.inspection.data_dependent,
+        };
+        let failed = || format!("cannot load model `{name}` from {}", package.path.display());
+        // Reading the files twice at a time costs less than once after the other.
+        let (scorer, digest) = std::thread::scope(|scope| {
+            let digest = scope.spawn(|| model.digest());
+            let scorer = self.engine.load(&package, &EngineOptions::default()).with_context(failed);
+            (scorer, digest.join())
+        });
+        let scorer = scorer?;
+        let digest =
+            digest.map_err(|_| Failure::new("the digest's thread panicked"))?.with_context(failed)?;
+        if let Some(expected) = self.arguments.digest.as_deref().filter(|expected| *expected != digest) {
+            let what =
+                format!("the files of model `{name}` are damaged: their digest is {digest}, not {expected}");
+            return Err(Failure::new(what).hint(
+                "`drisse models verify --repair` mends what it can; or deploy the model's file again",
+            ));
+        }
+        let (inputs, sample, text) = self::sample(&model, self.arguments.sample.as_deref())?;
+        let spec = ModelSpec {
+            name: name.clone(),
+            version: version.clone(),
+            digest: digest.clone(),
+            signature: signature.clone(),
+            platform: "onnxruntime_onnx",
+            sample: text,
+            scorer,
+        };
+        app.add(spec, inputs.as_ref());
+        Ok(Served { name, version, digest, signature, sample })
+    }
 }
 
 /// The inputs to warm up with, where they come from, and their text. A file the user named must fit;

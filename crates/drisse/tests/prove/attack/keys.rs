@@ -53,8 +53,21 @@ fn nothing_but_a_key_opens_a_service() {
             wrong.push(format!("{headers}: {at_gateway:?} at the gateway, {at_replica:?} at the replica"));
         }
     }
-    let paths =
-        ["/score?key=KEY", "/swagger.json", "/sample", "/v2", "/v2/models/digits", "/v2/models/digits/infer"];
+    let paths = [
+        "/score?key=KEY",
+        "/swagger.json",
+        "/sample",
+        "/invocations",
+        "/v1/models",
+        "/v1/models/digits",
+        "/v1/models/digits:predict",
+        "/v2",
+        "/v2/models/digits",
+        "/v2/models/digits/infer",
+        "/v2/models/stats",
+        "/v2/repository/index",
+        "/v2/repository/models/digits/unload",
+    ];
     for path in paths {
         let path = path.replace("KEY", key);
         for method in ["GET", "POST", "PUT", "HEAD"] {

@@ -1,7 +1,7 @@
 //! What V2 requests are taken, which are refused and in which words, and how answers look.
 
 use super::*;
-use drisse_core::{Dim, Port, TensorType, ValueType};
+use drisse_core::{Buffer, Sink, TensorType, Value, ValueType, ValueView};
 
 fn port(name: &str, datatype: DataType, dims: &[Dim]) -> Port {
     let kind = ValueType::Tensor(TensorType { datatype, shape: Some(dims.to_vec()) });
@@ -23,7 +23,7 @@ fn signature() -> Signature {
 }
 
 fn refusal(body: &str) -> String {
-    decode(body.as_bytes(), &signature()).expect_err(body).to_string()
+    decode(body.as_bytes(), &[], &signature()).expect_err(body).to_string()
 }
 
 #[test]
@@ -31,13 +31,13 @@ fn fields_may_come_in_any_order_and_data_flat_or_nested() {
     let body = r#"{"outputs":[{"name":"Z","parameters":{"binary_data":false}}],"id":"7","x":{},
         "inputs":[{"data":[1,2.5],"shape":[1,2],"name":"X","datatype":"FP32"},
                   {"name":"s","shape":[1],"datatype":"BYTES","data":["é"],"parameters":{}}]}"#;
-    let request = decode(body.as_bytes(), &signature()).unwrap();
+    let request = decode(body.as_bytes(), &[], &signature()).unwrap();
     assert_eq!(request.id.as_deref(), Some("7"));
     assert_eq!(request.outputs, [1]);
     let Data::Raw(x) = &request.inputs.get(0).unwrap().data else { panic!("strings") };
     assert_eq!(x.elements::<f32>(), [1.0, 2.5]);
     let nested = body.replace("[1,2.5]", "[[1,2.5]]");
-    assert_eq!(decode(nested.as_bytes(), &signature()).unwrap().inputs, request.inputs);
+    assert_eq!(decode(nested.as_bytes(), &[], &signature()).unwrap().inputs, request.inputs);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_refusal_names_the_field_what_was_given_and_what_is_wanted() {
 #[test]
 fn an_answer_has_the_model_the_id_and_each_output() {
     let parts = Box::new(AnswerParts::new("m\"", "1", &signature()));
-    let mut sink = AnswerSink::new(parts, Some("a"));
+    let mut sink = AnswerSink::new(parts, Some("a"), Vec::new());
     let data = Data::Raw(Buffer::copy_from(&7_i64.to_le_bytes()));
     let y = Tensor { datatype: DataType::Int64, shape: Shape::from_slice(&[1]), data };
     sink.output(0, ValueView::Tensor(y.view())).unwrap();
@@ -95,10 +95,60 @@ fn an_answer_has_the_model_the_id_and_each_output() {
     };
     sink.output(1, ValueView::Other(&Value::Sequence(vec![Value::Map { keys: y.clone(), values: z }])))
         .unwrap();
-    let (body, not_finite) = sink.finish();
+    let Answer { body, json_len, not_finite } = sink.finish();
     assert_eq!(
         String::from_utf8(body).unwrap(),
         r#"{"model_name":"m\"","model_version":"1","id":"a","outputs":[{"name":"Y","datatype":"INT64","shape":[1],"data":[7]},{"name":"Z","datatype":"FP32","shape":[1,1],"parameters":{"keys":"[7]"},"data":[null]}]}"#
     );
-    assert_eq!(not_finite, 1);
+    assert_eq!((json_len, not_finite), (None, 1));
+}
+
+#[test]
+fn tensors_stand_behind_the_json_in_the_order_of_the_inputs() {
+    let json = br#"{"parameters":{"binary_data_output":true},"outputs":[{"name":"Z"},
+        {"name":"Y","parameters":{"binary_data":false,"classification":2}}],
+        "inputs":[{"name":"s","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":5}},
+                  {"name":"X","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#;
+    let mut binary = b"\x01\0\0\0a".to_vec();
+    binary.extend([1.0_f32, 2.5].iter().flat_map(|value| value.to_le_bytes()));
+    let request = decode(json, &binary, &signature()).unwrap();
+    let Data::Raw(x) = &request.inputs.get(0).unwrap().data else { panic!("strings") };
+    assert_eq!(x.elements::<f32>(), [1.0, 2.5]);
+    assert_eq!(request.outputs, [1, 0]);
+    assert_eq!(request.forms, [Form { binary: true, classes: 0 }, Form { binary: false, classes: 2 }]);
+    for (cut, why) in [
+        (&binary[..12], "8 bytes are announced, 7 are left"),
+        (&[binary.clone(), vec![0]].concat(), "1 bytes are left behind"),
+    ] {
+        let error = decode(json, cut, &signature()).unwrap_err();
+        assert!(error.message().contains(why), "{error}");
+    }
+}
+
+#[test]
+fn outputs_asked_for_in_binary_stand_behind_the_answer() {
+    let parts = Box::new(AnswerParts::new("m", "1", &signature()));
+    let forms = vec![Form { binary: true, classes: 0 }, Form::default()];
+    let mut sink = AnswerSink::new(parts, None, forms);
+    let data = Data::Raw(Buffer::copy_from(&7_i64.to_le_bytes()));
+    let y = Tensor { datatype: DataType::Int64, shape: Shape::from_slice(&[1]), data };
+    sink.output(0, ValueView::Tensor(y.view())).unwrap();
+    sink.output(1, ValueView::Tensor(y.view())).unwrap();
+    let Answer { body, json_len, .. } = sink.finish();
+    let (json, binary) = body.split_at(json_len.unwrap());
+    assert_eq!(
+        std::str::from_utf8(json).unwrap(),
+        r#"{"model_name":"m","model_version":"1","outputs":[{"name":"Y","datatype":"INT64","shape":[1],"parameters":{"binary_data_size":8}},{"name":"Z","datatype":"INT64","shape":[1],"data":[7]}]}"#
+    );
+    assert_eq!(binary, 7_i64.to_le_bytes());
+}
+
+#[test]
+fn a_body_of_bytes_alone_is_the_only_input() {
+    let only = Signature { inputs: vec![signature().inputs[0].clone()], ..signature() };
+    let request = decode_raw(&[0; 24], &only).unwrap();
+    assert_eq!(request.inputs.get(0).unwrap().shape.as_slice(), [3, 2]);
+    assert!(request.forms.iter().all(|form| form.binary) && request.outputs == [0, 1]);
+    assert!(decode_raw(&[0; 23], &only).unwrap_err().message().contains("takes 16 bytes, 23 were sent"));
+    assert!(decode_raw(&[0; 24], &signature()).unwrap_err().message().contains("models with one input"));
 }

@@ -1,0 +1,18 @@
+//! `POST /v1/models/NAME:predict`: KServe's V1 protocol, and TensorFlow Serving's REST API.
+
+use super::Call;
+use super::reply::Reply;
+use crate::score::{Request, score};
+use drisse_core::Result;
+use drisse_wire::v1::{AnswerSink, decode};
+use std::sync::Arc;
+
+pub(super) async fn predict(call: Call<'_>) -> Result<Reply> {
+    let Call { app, model, body, deadline, .. } = call;
+    let (inputs, layout) = decode(&body.bytes, &model.signature)?;
+    let outputs = (0..model.signature.outputs.len()).collect();
+    let sink = AnswerSink::new(Arc::clone(&model.signature), layout);
+    let (answer, not_finite) = score(app, model, Request { inputs, outputs, deadline, sink }).await?.finish();
+    model.metrics.not_finite.inc_by(not_finite);
+    Ok(Reply::json(answer))
+}

@@ -1,0 +1,193 @@
+//! `/invocations`, as MLflow's scoring server and SageMaker have it: a pandas table or tensors in, `predictions` out.
+//!
+//! Sources: <https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification>,
+//! <https://docs.aws.amazon.com/sagemaker/latest/dg/cdf-inference.html>
+
+use crate::json::{Reader, Writer, well_formed};
+use crate::score;
+use drisse_core::{DataType, Error, ErrorKind, Inputs, Result, Signature};
+
+/// What a body is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// An object with `dataframe_split`, `dataframe_records`, `instances` or `inputs`.
+    Json,
+    /// What stands under `dataframe_split` alone, as MLflow 1 had it.
+    Split,
+    /// What stands under `dataframe_records` alone.
+    Records,
+    /// Rows of numbers or text, with the columns' names in front or without.
+    Csv,
+}
+
+impl Format {
+    /// From a content type.
+    pub fn of(content_type: Option<&str>) -> Result<Self> {
+        let text = content_type.unwrap_or_default().to_ascii_lowercase();
+        let mut parts = text.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default();
+        let format = parts.find_map(|part| part.strip_prefix("format=")).unwrap_or_default();
+        match (essence, format) {
+            ("text/csv", _) => Ok(Self::Csv),
+            (_, "pandas-split") => Ok(Self::Split),
+            (_, "pandas-records") => Ok(Self::Records),
+            (_, "") => Ok(Self::Json),
+            (_, other) => {
+                let message =
+                    format!("the format `{other}` is not read here: pandas-split and pandas-records are");
+                Err(Error::new(ErrorKind::UnsupportedMediaType, message))
+            }
+        }
+    }
+}
+
+/// Decodes the body of `POST /invocations`.
+pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Inputs> {
+    let table: fn(&mut Reader<'_>, &Signature, &mut Inputs) -> Result<()> = match format {
+        Format::Json => return score::decode(body, signature),
+        Format::Csv => {
+            let table = table(body, signature)?;
+            let mut inputs = Inputs::new(signature);
+            score::split(&mut Reader::new(&table), signature, &mut inputs)
+                .map_err(|error| error.context("the CSV, read as a table"))?;
+            return Ok(inputs);
+        }
+        Format::Split => score::split,
+        Format::Records => score::records,
+    };
+    let mut reader = Reader::new(body);
+    let mut inputs = Inputs::new(signature);
+    table(&mut reader, signature, &mut inputs)?;
+    reader.end()?;
+    Ok(inputs)
+}
+
+/// A CSV as pandas' `split` form: numbers stay numbers, what is empty is missing.
+fn table(body: &[u8], signature: &Signature) -> Result<Vec<u8>> {
+    let broken = |error: csv::Error| Error::invalid(format!("the CSV cannot be read: {error}"));
+    let mut lines = csv::ReaderBuilder::new().has_headers(false).from_reader(body);
+    let mut row = csv::ByteRecord::new();
+    if !lines.read_byte_record(&mut row).map_err(broken)? {
+        return Err(Error::invalid("the CSV has no rows"));
+    }
+    let text_only = signature
+        .only_input()
+        .and_then(|(_, port)| port.tensor())
+        .is_some_and(|only| only.datatype == DataType::Bytes);
+    let known = |name: &[u8]| signature.inputs.iter().any(|port| port.name.as_bytes() == name);
+    // Names of inputs are a head; of a model of numbers everything that is no number is.
+    let head =
+        row.iter().all(known) || !text_only && signature.only_input().is_some() && !row.iter().all(is_value);
+    let texts = |column: &[u8]| {
+        let port = std::str::from_utf8(column).ok().and_then(|name| signature.input(name));
+        port.map_or(text_only, |(_, port)| {
+            port.tensor().is_some_and(|tensor| tensor.datatype == DataType::Bytes)
+        })
+    };
+    let mut out = Writer::new();
+    let mut quoted = vec![text_only; row.len()];
+    if head {
+        out.raw("{\"columns\":");
+        out.list(&row, |out, name| out.string(name));
+        out.raw(",\"data\":[");
+        quoted = row.iter().map(texts).collect();
+    } else {
+        out.raw("{\"data\":[");
+        cells(&mut out, &row, &quoted);
+    }
+    let mut first = head;
+    while lines.read_byte_record(&mut row).map_err(broken)? {
+        out.raw(if std::mem::take(&mut first) { "" } else { "," });
+        cells(&mut out, &row, &quoted);
+    }
+    out.raw("]}");
+    Ok(out.into_bytes())
+}
+
+fn cells(out: &mut Writer, row: &csv::ByteRecord, quoted: &[bool]) {
+    out.list(row.iter().zip(quoted), |out, (cell, quoted)| match std::str::from_utf8(cell) {
+        _ if *quoted => out.string(cell),
+        Ok("") => out.raw("null"),
+        Ok("True") => out.raw("true"),
+        Ok("False") => out.raw("false"),
+        Ok(text) if is_value(cell) => out.raw(text.trim()),
+        // Not what the model takes: the error names it.
+        _ => out.string(cell),
+    });
+}
+
+fn is_value(cell: &[u8]) -> bool {
+    let cell = cell.trim_ascii();
+    well_formed(cell) || matches!(cell, b"" | b"NaN" | b"true" | b"false" | b"True" | b"False")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drisse_core::{Data, Dim, Port, Tensor, TensorType, ValueType};
+    use proptest::prelude::*;
+
+    fn port(name: &str, datatype: DataType, dims: &[Dim]) -> Port {
+        let kind = ValueType::Tensor(TensorType { datatype, shape: Some(dims.to_vec()) });
+        Port { name: name.to_owned(), kind, optional: false }
+    }
+
+    fn matrix() -> Signature {
+        let dims = [Dim::Free(None), Dim::Fixed(2)];
+        Signature { inputs: vec![port("x", DataType::Fp32, &dims)], outputs: vec![] }
+    }
+
+    fn columns() -> Signature {
+        let column = [Dim::Free(None), Dim::Fixed(1)];
+        let inputs = vec![port("age", DataType::Int64, &column), port("city", DataType::Bytes, &column)];
+        Signature { inputs, outputs: vec![] }
+    }
+
+    fn floats(tensor: &Tensor) -> Vec<f32> {
+        let Data::Raw(buffer) = &tensor.data else { panic!("strings") };
+        buffer.elements().to_vec()
+    }
+
+    #[test]
+    fn a_csv_has_its_columns_names_in_front_or_not() {
+        for csv in ["1,2\n3,4\n", "a,b\n1,2\n3,4", "\"1\", 2\r\n3,4\r\n"] {
+            let inputs = decode(csv.as_bytes(), Format::Csv, &matrix()).unwrap();
+            let x = inputs.get(0).unwrap();
+            assert_eq!((floats(x), x.shape.as_slice()), (vec![1.0, 2.0, 3.0, 4.0], &[2, 2][..]), "{csv}");
+        }
+        let missing = decode(b"1,\n", Format::Csv, &matrix()).unwrap();
+        assert!(floats(missing.get(0).unwrap())[1].is_nan());
+    }
+
+    #[test]
+    fn named_columns_are_inputs_and_numbers_in_a_column_of_text_are_text() {
+        let inputs = decode(b"city,age\nBern,3\n\"7, rue\",4\n12,5\n", Format::Csv, &columns()).unwrap();
+        let Data::Strings(cities) = &inputs.get(1).unwrap().data else { panic!("numbers") };
+        assert_eq!(cities.iter().collect::<Vec<_>>(), [b"Bern" as &[u8], b"7, rue", b"12"]);
+        assert_eq!(inputs.get(0).unwrap().shape.as_slice(), [3, 1]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told() {
+        for (csv, why) in [("", "has no rows"), ("1,2\n3\n", "CSV"), ("1,2\n3,x\n", "expected a number")] {
+            let error = decode(csv.as_bytes(), Format::Csv, &matrix()).unwrap_err();
+            assert!(error.message().contains(why), "{csv}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_content_type_says_the_format() {
+        assert_eq!(Format::of(None).unwrap(), Format::Json);
+        assert_eq!(Format::of(Some("text/csv; header=present")).unwrap(), Format::Csv);
+        assert_eq!(Format::of(Some("application/json; format=pandas-split")).unwrap(), Format::Split);
+        assert!(Format::of(Some("application/json; format=tf")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_csv_makes_it_panic(text in "[a-z0-9,\"\n\r .-]{0,60}") {
+            let _ = decode(text.as_bytes(), Format::Csv, &columns());
+            let _ = decode(text.as_bytes(), Format::Csv, &matrix());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! V2 answers: the JSON, and behind it the bytes of the outputs that were asked for in binary.
+
+use super::Form;
+use super::classes::classes;
+use crate::json::Writer;
+use crate::raw;
+use drisse_core::{
+    Buffer, Data, DataType, Error, Result, Shape, Signature, Sink, Tensor, TensorView, Value, ValueView,
+};
+
+/// What of an answer is the same for every request to a model, escaped once.
+#[derive(Debug)]
+pub struct AnswerParts {
+    head: String,
+    outputs: Vec<String>,
+    /// Each output's name, quoted.
+    names: Vec<String>,
+}
+
+impl AnswerParts {
+    /// For the model `name` at `version`.
+    pub fn new(name: &str, version: &str, signature: &Signature) -> Self {
+        let quote = |text: &str| serde_json::Value::from(text).to_string();
+        let head = format!("{{\"model_name\":{},\"model_version\":{}", quote(name), quote(version));
+        let names: Vec<_> = signature.outputs.iter().map(|port| quote(&port.name)).collect();
+        let outputs = names.iter().map(|name| format!("{{\"name\":{name},\"datatype\":\"")).collect();
+        Self { head, outputs, names }
+    }
+}
+
+/// A whole answer: the JSON, and the bytes behind it.
+#[derive(Debug)]
+pub struct Answer {
+    /// JSON and bytes, one behind the other.
+    pub body: Vec<u8>,
+    /// How long the JSON is, where bytes follow (`Inference-Header-Content-Length`).
+    pub json_len: Option<usize>,
+    /// How many NaN and infinities the JSON has as `null`.
+    pub not_finite: u64,
+}
+
+/// Writes an answer output by output.
+#[derive(Debug)]
+pub struct AnswerSink<P> {
+    parts: P,
+    out: Writer,
+    forms: Vec<Form>,
+    binary: Vec<u8>,
+    written: usize,
+}
+
+impl<P: AsRef<AnswerParts>> AnswerSink<P> {
+    /// The start of an answer to the request with this `id`, which wants its outputs in these forms.
+    pub fn new(parts: P, id: Option<&str>, forms: Vec<Form>) -> Self {
+        let mut out = Writer::new();
+        out.raw(&parts.as_ref().head);
+        if let Some(id) = id {
+            out.raw(",\"id\":");
+            out.string(id);
+        }
+        out.raw(",\"outputs\":[");
+        Self { parts, out, forms, binary: Vec::new(), written: 0 }
+    }
+
+    /// The whole answer.
+    pub fn finish(mut self) -> Answer {
+        self.out.raw("]}");
+        let not_finite = self.out.not_finite();
+        let mut body = self.out.into_bytes();
+        let binary = self.forms.iter().any(|form| form.binary);
+        let json_len = binary.then_some(body.len());
+        body.append(&mut self.binary);
+        Answer { body, json_len, not_finite }
+    }
+
+    fn tensor(&mut self, place: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
+        let form = self.forms.get(self.written).copied().unwrap_or_default();
+        if form.classes > 0 {
+            let classes = classes(tensor, form.classes)?;
+            return self.print(place, &classes.view(), None, form.binary);
+        }
+        self.print(place, tensor, keys, form.binary)
+    }
+
+    fn print(
+        &mut self,
+        place: usize,
+        tensor: &TensorView<'_>,
+        keys: Option<&Tensor>,
+        binary: bool,
+    ) -> Result<()> {
+        if self.written > 0 {
+            self.out.raw(",");
+        }
+        self.written += 1;
+        self.out.raw(&self.parts.as_ref().outputs[place]);
+        self.out.raw(tensor.datatype.name());
+        self.out.raw("\",\"shape\":");
+        self.out.shape(tensor.shape);
+        if binary || keys.is_some() {
+            self.parameters(tensor, keys, binary)?;
+        }
+        if binary {
+            raw::write(tensor, &mut self.binary)?;
+        } else {
+            self.out.raw(",\"data\":");
+            self.out.flat(tensor)?;
+        }
+        self.out.raw("}");
+        Ok(())
+    }
+
+    fn parameters(&mut self, tensor: &TensorView<'_>, keys: Option<&Tensor>, binary: bool) -> Result<()> {
+        self.out.raw(",\"parameters\":{");
+        if let Some(keys) = keys {
+            // A parameter is a string, a number or a boolean: the list travels as JSON in a string.
+            let mut list = Writer::new();
+            list.flat(&keys.view())?;
+            self.out.raw("\"keys\":");
+            self.out.string(list.into_bytes());
+        }
+        if binary {
+            self.out.raw(if keys.is_some() { "," } else { "" });
+            self.out.raw("\"binary_data_size\":");
+            self.out.integer(raw::byte_len(tensor));
+        }
+        self.out.raw("}");
+        Ok(())
+    }
+}
+
+impl<P: AsRef<AnswerParts>> Sink for AnswerSink<P> {
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+        match value {
+            ValueView::Tensor(tensor) => self.tensor(place, &tensor, None),
+            ValueView::Other(Value::Tensor(tensor)) => self.tensor(place, &tensor.view(), None),
+            ValueView::Other(other) => match table(other) {
+                Some((keys, rows)) => self.tensor(place, &rows.view(), Some(&keys)),
+                None => Err(Error::invalid(format!(
+                    "output {} is no tensor, and this protocol carries nothing else: \
+                     name the outputs you want in `outputs`, or send the request to /score",
+                    self.parts.as_ref().names[place]
+                ))),
+            },
+        }
+    }
+}
+
+/// Maps of equal keys (a classifier's zipmap) as those keys and one row of values per map.
+fn table(value: &Value) -> Option<(Tensor, Tensor)> {
+    let Value::Sequence(maps) = value else { return None };
+    let mut all: Option<(&Tensor, DataType, Buffer)> = None;
+    for map in maps {
+        let Value::Map { keys, values } = map else { return None };
+        let Data::Raw(bytes) = &values.data else { return None };
+        match &mut all {
+            None => all = Some((keys, values.datatype, bytes.clone())),
+            Some((first, datatype, rows)) if *first == keys && *datatype == values.datatype => {
+                rows.extend(bytes.bytes());
+            }
+            Some(_) => return None,
+        }
+    }
+    let (keys, datatype, rows) = all?;
+    let shape = Shape::from_slice(&[maps.len() as i64, keys.shape.first().copied()?]);
+    Some((keys.clone(), Tensor { datatype, shape, data: Data::Raw(rows) }))
+}
