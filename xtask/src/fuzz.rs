@@ -24,10 +24,11 @@ const MAX_INPUT: usize = 4 << 10;
 const BUILD: [&str; 3] = ["-O", "-s", "none"];
 
 /// A target, and the words its inputs are made of.
-const TARGETS: [(&str, &str); 10] = [
+const TARGETS: [(&str, &str); 11] = [
     ("v2", "json.dict"),
     ("score", "json.dict"),
     ("predict", "json.dict"),
+    ("grpc", ""),
     ("inspect", ""),
     ("package", "json.dict"),
     ("routes", "json.dict"),

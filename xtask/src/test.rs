@@ -32,7 +32,7 @@ pub(crate) fn run() -> Result<()> {
     steps.run("Rust tests", prove::set_up(&mut cargo(&["test", "-q", "--workspace"]))?)?;
     sanitize::run(&mut steps)?;
     let drisse = release_folder().join("drisse");
-    for name in ["models", "onnx_cases", "clients"] {
+    for name in ["models", "onnx_cases", "clients", "clients_grpc"] {
         let script = format!("tests/conformance/{name}.py");
         let mut command = Command::new(&python);
         command.args(["-W", "ignore"]).arg(script).arg(&drisse);

@@ -2,31 +2,32 @@
 //! [`crate::score::score`] and prints.
 
 pub(crate) mod admin;
+pub(crate) mod answer_body;
 mod azure;
-mod body;
-mod coding;
+pub(crate) mod body;
+pub(crate) mod coding;
 mod cors;
 mod describe;
 mod invocations;
-mod reply;
+pub(crate) mod reply;
 mod repository;
 mod route;
 mod v1;
 mod v2;
 
 use crate::app::App;
+use crate::grpc;
 use crate::model::Model;
 use crate::repository::check_control;
 use crate::score::admit;
-use bytes::Bytes;
+use answer_body::AnswerBody;
 use coding::Coding;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::Handler;
 use drisse_wire::ErrorShape;
-use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use reply::{Ids, Reply};
 use route::{Protocol, Route, Target};
@@ -47,7 +48,7 @@ struct Call<'a> {
 pub(crate) struct Scoring(pub(crate) Arc<App>);
 
 impl Handler for Scoring {
-    type Body = Full<Bytes>;
+    type Body = AnswerBody;
 
     async fn handle(self, request: Request<Incoming>) -> reply::Response {
         handle(&self.0, request).await
@@ -63,6 +64,9 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
         let mut response = reply.into_response();
         cors::allow(&mut response, origin.clone());
         return ids.put_on(response, app.is_draining());
+    }
+    if grpc::is(&head) {
+        return grpc::handle(app, &head, body, ids, started).await;
     }
     let path = head.uri.path();
     let mut model = None;
@@ -109,7 +113,7 @@ async fn finished(app: &App, head: &Parts, reply: Reply) -> Result<Reply> {
 
 /// What goes wrong on our side is for the log; what a client did wrong is told to the client, and
 /// only to a log that asks: a client must not be able to fill it.
-fn log(
+pub(crate) fn log(
     method: &hyper::Method,
     status: u16,
     ids: &Ids,
@@ -136,10 +140,8 @@ async fn answer(
     started: Instant,
     used: &mut Option<Arc<Model>>,
 ) -> Result<Reply> {
-    if !route.is_open() && !authorized(app, head) {
-        app.metrics.refused_keys.inc();
-        let message = "the key is missing or wrong: send `Authorization: Bearer KEY`";
-        return Err(Error::new(ErrorKind::Unauthenticated, message));
+    if !route.is_open() {
+        authorize(app, &head.headers)?;
     }
     match route {
         Route::Healthy => Ok(Reply::text("Healthy")),
@@ -160,14 +162,14 @@ async fn answer(
         Route::V1Metadata(target) => Ok(describe::v1_metadata(&*find(app, target)?)),
         Route::Repository(asked) => {
             check_control(app)?;
-            let deadline = deadline(app, head, started)?;
+            let deadline = deadline(app, &head.headers, started)?;
             let body = body::read(app, body, deadline).await?;
             repository::answer(app, asked, &body.bytes).await
         }
         Route::Run(protocol, target) => {
             let model = find(app, target)?;
             *used = Some(Arc::clone(&model));
-            let deadline = deadline(app, head, started)?;
+            let deadline = deadline(app, &head.headers, started)?;
             acceptable(head, protocol)?;
             let coding = Coding::of_body(&head.headers)?;
             let mut body = body::read(app, body, deadline).await?;
@@ -187,9 +189,15 @@ async fn answer(
     }
 }
 
-fn authorized(app: &App, head: &Parts) -> bool {
-    let Some(keys) = &app.keys else { return true };
-    keys.accept(head.headers.get(AUTHORIZATION).map(hyper::header::HeaderValue::as_bytes))
+/// A refusal unless the headers carry one of the keys.
+pub(crate) fn authorize(app: &App, headers: &HeaderMap) -> Result<()> {
+    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if app.keys.as_ref().is_none_or(|keys| keys.accept(given)) {
+        return Ok(());
+    }
+    app.metrics.refused_keys.inc();
+    let message = "the key is missing or wrong: send `Authorization: Bearer KEY`";
+    Err(Error::new(ErrorKind::Unauthenticated, message))
 }
 
 fn find(app: &App, target: Target<'_>) -> Result<Arc<Model>> {
@@ -204,10 +212,10 @@ fn find(app: &App, target: Target<'_>) -> Result<Arc<Model>> {
 }
 
 /// The client's `x-request-timeout-ms`, at most the server's own.
-fn deadline(app: &App, head: &Parts, started: Instant) -> Result<Instant> {
+pub(crate) fn deadline(app: &App, headers: &HeaderMap, started: Instant) -> Result<Instant> {
     const HEADER: &str = "x-request-timeout-ms";
     let longest = app.config.scoring_timeout;
-    let Some(header) = head.headers.get(HEADER) else { return Ok(started + longest) };
+    let Some(header) = headers.get(HEADER) else { return Ok(started + longest) };
     let wanted = header.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).filter(|&ms| ms > 0);
     let wanted =
         wanted.ok_or_else(|| Error::invalid(format!("{HEADER} is a whole number of milliseconds")))?;

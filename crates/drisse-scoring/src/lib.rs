@@ -9,6 +9,7 @@
 
 mod app;
 mod config;
+mod grpc;
 mod http;
 mod keys;
 mod metrics;

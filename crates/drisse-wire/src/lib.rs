@@ -8,6 +8,7 @@ pub mod client;
 pub mod control;
 pub mod documents;
 mod error;
+pub mod grpc;
 pub mod http;
 pub mod invocations;
 pub mod json;

@@ -10,7 +10,9 @@ use crate::json::{Reader, TensorReader};
 use crate::raw;
 use drisse_core::{Data, DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor};
 
+pub(crate) use answer::carried;
 pub use answer::{Answer, AnswerParts, AnswerSink};
+pub(crate) use classes::classes;
 
 /// A decoded infer request.
 #[derive(Debug)]

@@ -1,14 +1,13 @@
 //! The admin listener: probes, Prometheus, and what an operator may change.
 
+use super::answer_body::AnswerBody;
 use super::body;
 use super::reply::{self, Reply};
 use super::route::{Repository, Route};
 use crate::app::App;
-use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::{Door, Handler};
 use drisse_wire::ErrorShape;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use serde_json::json;
@@ -30,7 +29,7 @@ pub(crate) struct Admin {
 }
 
 impl Handler for Admin {
-    type Body = Full<Bytes>;
+    type Body = AnswerBody;
 
     async fn handle(self, request: Request<Incoming>) -> reply::Response {
         handle(&self.app, request, self.reach).await

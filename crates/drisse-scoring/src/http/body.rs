@@ -14,7 +14,7 @@ const LARGE: usize = 1 << 20;
 /// A whole body, and its place in the server's memory.
 pub(crate) struct Read {
     pub(crate) bytes: Bytes,
-    pub(super) held: Held,
+    pub(crate) held: Held,
 }
 
 /// Reads `body` within `deadline` and the server's own limits.

@@ -7,7 +7,7 @@ use drisse_core::{Error, ErrorKind, Result};
 use flate2::Compression;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
-use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use std::io::{Read, Write};
 
 /// Bodies up to this many bytes are packed and unpacked on the connection's thread: about half a millisecond.
@@ -19,9 +19,13 @@ const WORTH_IT: usize = 1 << 10;
 /// How much is unpacked at a time.
 const PIECE: usize = 64 << 10;
 
+/// gRPC's headers for the same, of messages.
+pub(crate) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+pub(crate) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
 /// A way to compress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Coding {
+pub(crate) enum Coding {
     Gzip,
     /// With zlib's frame.
     Deflate,
@@ -29,8 +33,23 @@ pub(super) enum Coding {
 
 impl Coding {
     /// A body's, if it has one.
-    pub(super) fn of_body(headers: &HeaderMap) -> Result<Option<Self>> {
-        let Some(given) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
+    pub(crate) fn of_body(headers: &HeaderMap) -> Result<Option<Self>> {
+        Self::named(headers.get(CONTENT_ENCODING))
+    }
+
+    /// The one of a gRPC call's messages, if they have one.
+    pub(crate) fn of_grpc(headers: &HeaderMap) -> Result<Option<Self>> {
+        Self::named(headers.get(GRPC_ENCODING))
+    }
+
+    /// Whether a gRPC client reads answers in it.
+    pub(crate) fn is_read_by(self, headers: &HeaderMap) -> bool {
+        let list = headers.get(GRPC_ACCEPT_ENCODING).and_then(|list| list.to_str().ok()).unwrap_or_default();
+        list.split(',').any(|name| name.trim().as_bytes() == self.name().as_bytes())
+    }
+
+    fn named(header: Option<&HeaderValue>) -> Result<Option<Self>> {
+        let Some(given) = header else { return Ok(None) };
         match given.to_str().unwrap_or("?").trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(None),
             "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
@@ -43,7 +62,7 @@ impl Coding {
     }
 
     /// The one a client takes its answer in, if it takes one.
-    pub(super) fn accepted(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
         let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
         let mut best: Option<(f32, Self)> = None;
         for part in lists.flat_map(|list| list.split(',')) {
@@ -62,7 +81,7 @@ impl Coding {
     }
 
     /// Its name in headers.
-    pub(super) fn name(self) -> HeaderValue {
+    pub(crate) fn name(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Gzip => "gzip",
             Self::Deflate => "deflate",
@@ -71,7 +90,7 @@ impl Coding {
 }
 
 /// Unpacks a body: at most as many bytes as any body may have, counted as held as they come.
-pub(super) async fn unpack(app: &App, coding: Coding, body: Body) -> Result<Body> {
+pub(crate) async fn unpack(app: &App, coding: Coding, body: Body) -> Result<Body> {
     let limit = app.config.max_body;
     aside(body.bytes.len(), move || unpacked(coding, body, limit)).await?
 }
@@ -102,7 +121,7 @@ fn unpacked(coding: Coding, mut body: Body, limit: usize) -> Result<Body> {
 }
 
 /// Packs an answer, where that is worth it.
-pub(super) async fn pack(coding: Coding, answer: Bytes) -> Result<Option<Bytes>> {
+pub(crate) async fn pack(coding: Coding, answer: Bytes) -> Result<Option<Bytes>> {
     if answer.len() < WORTH_IT {
         return Ok(None);
     }

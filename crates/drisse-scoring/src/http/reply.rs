@@ -1,18 +1,18 @@
 //! Answers: a status, a body, and the headers every answer has.
 
+use super::answer_body::AnswerBody;
 use super::coding::{Coding, pack};
 use crate::app::App;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::ErrorShape;
-use http_body_util::Full;
 use hyper::StatusCode;
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
 };
 use hyper::http::request::Parts;
 
-pub(crate) type Response = hyper::Response<Full<Bytes>>;
+pub(crate) type Response = hyper::Response<AnswerBody>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -73,7 +73,7 @@ impl Reply {
     }
 
     pub(crate) fn into_response(self) -> Response {
-        let mut response = Response::new(Full::new(self.body));
+        let mut response = Response::new(AnswerBody::whole(self.body));
         *response.status_mut() = status(self.status);
         *response.headers_mut() = self.headers;
         if let Some(content_type) = self.content_type {

@@ -59,6 +59,33 @@ fn table() -> Vec<Row> {
         "for INT64",
     );
     infer(format!("{{\"inputs\":[],\"outputs\":[{}]}}", "{\"name\":\"Q\"}"), "no output \"Q\"");
+    let mut predict =
+        |body: &str, why| rows.push(("/v1/models/echo:predict", json, body.to_owned(), 400, why));
+    predict("[]", "expected an object");
+    predict("{}", "the body has no `instances`");
+    predict("{\"instances\":[[1,2]],\"inputs\":[[1,2]]}", "`instances` or `inputs` twice");
+    predict("{\"instances\":[{\"X\":[1,2]},{\"s\":\"a\"}]}", "input \"s\" is missing in the first row");
+    predict("{\"signature_name\":\"x\",\"instances\":[[1,2]]}", "there is no signature `x`");
+    let csv = "content-type: text/csv\r\n";
+    let split = "content-type: application/json; format=pandas-split\r\n";
+    let other = "content-type: application/json; format=tf\r\n";
+    for (headers, body, status, why) in [
+        (json, "{\"rows\":[]}", 400, "the body has no `data`"),
+        (csv, "", 400, "the CSV has no rows"),
+        (csv, "1,2\n3\n", 400, "the CSV cannot be read"),
+        (split, "{\"columns\":[\"X\"]}", 400, "has no `data`"),
+        (other, "{}", 415, "the format `tf` is not read here"),
+    ] {
+        rows.push(("/invocations", headers, body.to_owned(), status, why));
+    }
+    for (headers, why) in [
+        ("inference-header-content-length: 17\r\n", "no length within the body's 16 bytes"),
+        ("inference-header-content-length: x\r\n", "no length within"),
+        ("inference-header-content-length: 4\r\n", "invalid JSON"),
+        ("content-encoding: gzip\r\n", "cannot be unpacked"),
+    ] {
+        rows.push((V2, headers, good.clone(), 400, why));
+    }
     for (headers, status, why) in [
         ("content-type: text/csv\r\n", 415, "content type `text/csv` is not read here"),
         ("content-type: image/png; a=b\r\n", 415, "image/png"),
@@ -96,7 +123,7 @@ fn each_is_a_4xx_that_names_what_is_wrong() {
         let shown = &body[..body.len().min(80)];
         assert_eq!(answer.status, status, "{path} {headers} {shown}: {}", answer.body);
         let document: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
-        let key = if path.starts_with("/v2") { "error" } else { "message" };
+        let key = if path.starts_with("/v") { "error" } else { "message" };
         let message = document[key].as_str().unwrap_or_else(|| panic!("{path}: no `{key}` in {document}"));
         assert!(message.contains(why), "{path} {headers} {shown}: `{message}` does not name `{why}`");
         assert!(message.len() < 400, "{shown}: the message repeats the request");

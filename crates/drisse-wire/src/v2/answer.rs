@@ -131,18 +131,31 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
 
 impl<P: AsRef<AnswerParts>> Sink for AnswerSink<P> {
     fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
-        match value {
-            ValueView::Tensor(tensor) => self.tensor(place, &tensor, None),
-            ValueView::Other(Value::Tensor(tensor)) => self.tensor(place, &tensor.view(), None),
-            ValueView::Other(other) => match table(other) {
-                Some((keys, rows)) => self.tensor(place, &rows.view(), Some(&keys)),
-                None => Err(Error::invalid(format!(
-                    "output {} is no tensor, and this protocol carries nothing else: \
-                     name the outputs you want in `outputs`, or send the request to /score",
-                    self.parts.as_ref().names[place]
-                ))),
-            },
+        if let ValueView::Tensor(tensor) = value {
+            return self.tensor(place, &tensor, None);
         }
+        let name = self.parts.as_ref().names[place].clone();
+        carried(&name, value, |tensor, keys| self.tensor(place, tensor, keys))
+    }
+}
+
+/// Hands on what V2 can carry of a value: a tensor, or a table of maps with equal keys, with these. `name` is the
+/// output's, quoted.
+pub(crate) fn carried(
+    name: &str,
+    value: ValueView<'_>,
+    mut tensor: impl FnMut(&TensorView<'_>, Option<&Tensor>) -> Result<()>,
+) -> Result<()> {
+    match value {
+        ValueView::Tensor(view) => tensor(&view, None),
+        ValueView::Other(Value::Tensor(owned)) => tensor(&owned.view(), None),
+        ValueView::Other(other) => match table(other) {
+            Some((keys, rows)) => tensor(&rows.view(), Some(&keys)),
+            None => Err(Error::invalid(format!(
+                "output {name} is no tensor, and this protocol carries nothing else: \
+                 name the outputs you want in `outputs`, or send the request to /score"
+            ))),
+        },
     }
 }
 

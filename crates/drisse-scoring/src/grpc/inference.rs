@@ -1,0 +1,168 @@
+//! `inference.GRPCInferenceService`: the Open Inference Protocol.
+
+use super::messages::Messages;
+use super::{Answer, Call, end, unknown};
+use crate::app::App;
+use crate::http::answer_body::AnswerBody;
+use crate::model::Model;
+use crate::repository::{Entry, check_control, check_parameters, load};
+use crate::score::{Request, admit, score};
+use bytes::Bytes;
+use drisse_core::Result;
+use drisse_wire::documents::EXTENSIONS;
+use drisse_wire::grpc::inference::{
+    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+    ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
+    ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
+    ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse, repository_index_response::ModelIndex,
+};
+use drisse_wire::grpc::{AnswerSink, config, decode, frame, metadata, parse, statistics};
+use futures_util::stream::unfold;
+use hyper::body::{Frame, Incoming};
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(super) const SERVICE: &str = "inference.GRPCInferenceService";
+
+pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
+    if call.method == "ModelStreamInfer" {
+        let messages = call.messages(body);
+        return Ok(Answer::Stream(stream(call.app, messages)));
+    }
+    let read = call.message(body).await?;
+    let (app, message) = (&call.app, read.bytes.clone());
+    let answer = match &*call.method {
+        "ServerLive" => frame(&ServerLiveResponse { live: true }),
+        "ServerReady" => frame(&ServerReadyResponse { ready: app.is_ready() }),
+        "ServerMetadata" => frame(&ServerMetadataResponse {
+            name: "drisse".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        }),
+        "ModelReady" => {
+            let ModelReadyRequest { name, version } = parse(message)?;
+            frame(&ModelReadyResponse { ready: app.is_ready() && find(app, &name, &version).is_ok() })
+        }
+        "ModelMetadata" => {
+            let ModelMetadataRequest { name, version } = parse(message)?;
+            frame(&metadata(find(app, &name, &version)?.described()))
+        }
+        "ModelConfig" => {
+            let ModelConfigRequest { name, version } = parse(message)?;
+            frame(&ModelConfigResponse { config: Some(config(find(app, &name, &version)?.described())) })
+        }
+        "ModelStatistics" => frame(&model_statistics(app, parse(message)?)?),
+        "ModelInfer" => {
+            let request: ModelInferRequest = parse(message)?;
+            frame(&counted(app, request, call.started, call.deadline).await?)
+        }
+        "RepositoryIndex" => repository_index(app, parse(message)?)?,
+        "RepositoryModelLoad" => {
+            check_control(app)?;
+            let RepositoryModelLoadRequest { model_name, parameters, .. } = parse(message)?;
+            check_parameters(parameters.keys().map(|name| &**name))?;
+            load(app, &model_name).await?;
+            frame(&RepositoryModelLoadResponse {})
+        }
+        "RepositoryModelUnload" => {
+            check_control(app)?;
+            let RepositoryModelUnloadRequest { model_name, .. } = parse(message)?;
+            app.remove(&model_name)?;
+            frame(&RepositoryModelUnloadResponse {})
+        }
+        other => return Err(unknown(&format!("{SERVICE}/{other}"))),
+    };
+    Ok(Answer::One(app.hold_answer(answer)?))
+}
+
+fn find(app: &App, name: &str, version: &str) -> Result<Arc<Model>> {
+    let model = app.model(name)?;
+    if !version.is_empty() {
+        model.check_version(version)?;
+    }
+    Ok(model)
+}
+
+fn model_statistics(app: &App, asked: ModelStatisticsRequest) -> Result<ModelStatisticsResponse> {
+    let one = |model: &Arc<Model>| statistics(model.described(), model.metrics.statistics());
+    let model_stats = match &*asked.name {
+        "" => app.models().iter().map(one).collect(),
+        name => vec![one(&find(app, name, &asked.version)?)],
+    };
+    Ok(ModelStatisticsResponse { model_stats })
+}
+
+fn repository_index(app: &App, asked: RepositoryIndexRequest) -> Result<Bytes> {
+    check_control(app)?;
+    let entry = |entry: Entry| {
+        let (state, reason) = entry.state();
+        let (state, reason) = (state.to_owned(), reason.to_owned());
+        ModelIndex { name: entry.name, version: entry.version, state, reason }
+    };
+    let models = app.entries(asked.ready).into_iter().map(entry).collect();
+    Ok(frame(&RepositoryIndexResponse { models }))
+}
+
+/// Scores a request, and counts it.
+async fn counted(
+    app: &Arc<App>,
+    request: ModelInferRequest,
+    started: Instant,
+    deadline: Instant,
+) -> Result<ModelInferResponse> {
+    let model = find(app, &request.model_name, &request.model_version)?;
+    let result = infer(app, &model, request, deadline).await;
+    let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
+    model.metrics.finished(status, started.elapsed());
+    result
+}
+
+async fn infer(
+    app: &App,
+    model: &Arc<Model>,
+    request: ModelInferRequest,
+    deadline: Instant,
+) -> Result<ModelInferResponse> {
+    admit(app, model, deadline)?;
+    let request = decode(request, &model.signature)?;
+    let (name, version) = (model.name.as_str(), &*model.version);
+    let sink = AnswerSink::new(Arc::clone(&model.signature), name, version, request.id, request.forms);
+    let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };
+    Ok(score(app, model, request).await?.finish())
+}
+
+/// The answers to a stream's requests, in their order. A request that fails is told in its answer; the stream goes on.
+fn stream(app: Arc<App>, messages: Messages) -> AnswerBody {
+    let answers = unfold(Some((app, messages)), |state| async move {
+        let (app, mut messages) = state?;
+        match messages.next().await {
+            Ok(Some(read)) => {
+                let started = Instant::now();
+                let deadline = started + app.config.scoring_timeout;
+                let answer = match parse::<ModelInferRequest>(read.bytes.clone()) {
+                    Ok(request) => {
+                        let id = request.id.clone();
+                        (counted(&app, request, started, deadline).await, id)
+                    }
+                    Err(error) => (Err(error), String::new()),
+                };
+                let answer = match answer {
+                    (Ok(answer), _) => ModelStreamInferResponse {
+                        error_message: String::new(),
+                        infer_response: Some(answer),
+                    },
+                    // The id says which request it was.
+                    (Err(error), id) => ModelStreamInferResponse {
+                        error_message: error.message().to_owned(),
+                        infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
+                    },
+                };
+                Some((Frame::data(frame(&answer)), Some((app, messages))))
+            }
+            Ok(None) => Some((end(Ok(())), None)),
+            Err(error) => Some((end(Err(error)), None)),
+        }
+    });
+    AnswerBody::stream(answers)
+}

@@ -1,0 +1,82 @@
+//! The messages of a stream, one after the other.
+
+use crate::app::App;
+use crate::http::body::Read;
+use crate::http::coding::{Coding, unpack};
+use bytes::BytesMut;
+use drisse_core::{Error, ErrorKind, Result};
+use drisse_wire::grpc::take_frame;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// A silent stream ends within this time of being told that the server stops.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a client sends on a stream.
+pub(super) struct Messages {
+    app: Arc<App>,
+    body: Incoming,
+    coding: Option<Coding>,
+    /// What has come and belongs to no message yet.
+    here: BytesMut,
+}
+
+impl Messages {
+    pub(super) fn new(app: Arc<App>, body: Incoming, coding: Option<Coding>) -> Self {
+        Self { app, body, coding, here: BytesMut::new() }
+    }
+
+    /// The next message; `None` at the stream's end. Between messages a client may be silent; one that has begun a
+    /// message has to end it in time.
+    pub(super) async fn next(&mut self) -> Result<Option<Read>> {
+        let mut held = self.app.hold(0)?;
+        let mut until = None;
+        loop {
+            if let Some(frame) = take_frame(&mut self.here, self.app.config.max_body)? {
+                let read = Read { bytes: frame.message, held };
+                return match (frame.compressed, self.coding) {
+                    (false, _) => Ok(Some(read)),
+                    (true, Some(coding)) => unpack(&self.app, coding, read).await.map(Some),
+                    (true, None) => {
+                        Err(Error::invalid("a message is compressed, and no grpc-encoding says how"))
+                    }
+                };
+            }
+            if !self.here.is_empty() && until.is_none() {
+                until = Some(Instant::now() + self.app.config.body_timeout);
+            }
+            let frame = match until {
+                Some(until) => timeout_at(until, self.body.frame()).await.map_err(|_| late())?,
+                None => match timeout(LOOK, self.body.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_) if self.app.is_draining() => return Err(stopping()),
+                    Err(_) => continue,
+                },
+            };
+            let Some(frame) = frame else {
+                let whole = self.here.is_empty();
+                return if whole {
+                    Ok(None)
+                } else {
+                    Err(Error::invalid("the stream ends within a message"))
+                };
+            };
+            let frame = frame.map_err(|error| Error::invalid(format!("the stream broke off: {error}")))?;
+            if let Ok(data) = frame.into_data() {
+                held.grow(data.len())?;
+                self.here.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(ErrorKind::Unavailable, "the server is stopping: open the stream again")
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::RequestTimeout, "a message of the stream did not arrive in time")
+}

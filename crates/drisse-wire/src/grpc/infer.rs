@@ -1,0 +1,261 @@
+//! `ModelInfer`: tensors as bytes or as lists of numbers.
+
+use super::inference::infer_parameter::ParameterChoice;
+use super::inference::model_infer_request::InferRequestedOutputTensor;
+use super::inference::model_infer_response::InferOutputTensor;
+use super::inference::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
+use crate::json::Writer;
+use crate::raw;
+use crate::v2::{Form, InferRequest, carried, classes, known_input, known_output, wanted_datatype};
+use drisse_core::{
+    Buffer, Data, DataType, DataView, Element, Error, Inputs, Result, Shape, Signature, Sink, Strings,
+    Tensor, TensorView, ValueView, element_count,
+};
+use std::collections::HashMap;
+
+/// Decodes a request to the model of this signature. Whether its answer is to have lists of numbers, as its inputs
+/// had, is told by `forms`: those in binary come as bytes.
+pub fn decode(request: ModelInferRequest, signature: &Signature) -> Result<InferRequest> {
+    let raw_contents = request.raw_input_contents;
+    let is_raw = !raw_contents.is_empty();
+    if is_raw && raw_contents.len() != request.inputs.len() {
+        let (tensors, inputs) = (raw_contents.len(), request.inputs.len());
+        let message = format!("raw_input_contents has {tensors} tensors for {inputs} inputs: one for each");
+        return Err(Error::invalid(message));
+    }
+    let mut inputs = Inputs::new(signature);
+    let typed = request.inputs.iter().any(|input| input.contents.is_some());
+    let mut raw_contents = raw_contents.into_iter();
+    for input in request.inputs {
+        let (place, port) = known_input(signature, &input.name)?;
+        let datatype = wanted_datatype(port, &input.datatype)?;
+        let what = format!("input \"{}\"", input.name);
+        let shape = Shape::from_slice(&input.shape);
+        let tensor = match (raw_contents.next(), input.contents) {
+            (Some(_), Some(_)) => {
+                let message = format!("{what}: it has both contents and raw_input_contents");
+                return Err(Error::invalid(message));
+            }
+            (Some(bytes), None) => raw::read(datatype, shape, &bytes, &what)?,
+            (None, Some(contents)) => typed_tensor(datatype, shape, contents, &what)?,
+            (None, None) if element_count(&shape) == Some(0) => raw::read(datatype, shape, &[], &what)?,
+            (None, None) => {
+                return Err(Error::invalid(format!(
+                    "{what}: it has neither contents nor raw_input_contents"
+                )));
+            }
+        };
+        inputs.set(signature, place, tensor)?;
+    }
+    let (mut outputs, mut forms) = (Vec::new(), Vec::new());
+    let binary = !typed;
+    for InferRequestedOutputTensor { name, parameters } in request.outputs {
+        let place = known_output(signature, &name)?;
+        if outputs.contains(&place) {
+            return Err(Error::invalid(format!("output \"{name}\" is asked for twice")));
+        }
+        outputs.push(place);
+        forms.push(Form { binary, classes: class_count(&parameters)? });
+    }
+    if outputs.is_empty() {
+        outputs = (0..signature.outputs.len()).collect();
+        forms = vec![Form { binary, classes: 0 }; outputs.len()];
+    }
+    let id = (!request.id.is_empty()).then_some(request.id);
+    Ok(InferRequest { id, inputs, outputs, forms })
+}
+
+fn class_count(parameters: &HashMap<String, InferParameter>) -> Result<usize> {
+    let Some(given) = parameters.get("classification") else { return Ok(0) };
+    let count = match given.parameter_choice {
+        Some(ParameterChoice::Int64Param(count)) => usize::try_from(count).ok(),
+        Some(ParameterChoice::Uint64Param(count)) => usize::try_from(count).ok(),
+        _ => None,
+    };
+    count.ok_or_else(|| Error::invalid("`classification` is a whole number, not negative"))
+}
+
+/// A tensor from the field of its datatype; the other fields are empty.
+fn typed_tensor(
+    datatype: DataType,
+    shape: Shape,
+    contents: InferTensorContents,
+    what: &str,
+) -> Result<Tensor> {
+    let InferTensorContents {
+        bool_contents: bools,
+        int_contents: ints,
+        int64_contents: int64s,
+        uint_contents: uints,
+        uint64_contents: uint64s,
+        fp32_contents: fp32s,
+        fp64_contents: fp64s,
+        bytes_contents: strings,
+    } = contents;
+    let all = [
+        bools.len(),
+        ints.len(),
+        int64s.len(),
+        uints.len(),
+        uint64s.len(),
+        fp32s.len(),
+        fp64s.len(),
+        strings.len(),
+    ];
+    let given: usize = all.iter().sum();
+    let out_of_range = |value: i64| Error::invalid(format!("{what}: {value} is out of range for {datatype}"));
+    let (data, taken) = match datatype {
+        DataType::Bool => (numbers(bools.iter().map(|&value| Ok(u8::from(value))))?, bools.len()),
+        DataType::Int8 => {
+            (numbers(ints.iter().map(|&v| i8::try_from(v).map_err(|_| out_of_range(v.into()))))?, ints.len())
+        }
+        DataType::Int16 => {
+            (numbers(ints.iter().map(|&v| i16::try_from(v).map_err(|_| out_of_range(v.into()))))?, ints.len())
+        }
+        DataType::Int32 => (numbers(ints.iter().map(|&v| Ok(v)))?, ints.len()),
+        DataType::Int64 => (numbers(int64s.iter().map(|&v| Ok(v)))?, int64s.len()),
+        DataType::Uint8 => (
+            numbers(uints.iter().map(|&v| u8::try_from(v).map_err(|_| out_of_range(v.into()))))?,
+            uints.len(),
+        ),
+        DataType::Uint16 => (
+            numbers(uints.iter().map(|&v| u16::try_from(v).map_err(|_| out_of_range(v.into()))))?,
+            uints.len(),
+        ),
+        DataType::Uint32 => (numbers(uints.iter().map(|&v| Ok(v)))?, uints.len()),
+        DataType::Uint64 => (numbers(uint64s.iter().map(|&v| Ok(v)))?, uint64s.len()),
+        DataType::Fp32 => (numbers(fp32s.iter().map(|&v| Ok(v)))?, fp32s.len()),
+        DataType::Fp64 => (numbers(fp64s.iter().map(|&v| Ok(v)))?, fp64s.len()),
+        DataType::Bytes => (Data::Strings(strings.iter().collect::<Strings>()), strings.len()),
+        other => {
+            let message = format!("{what}: contents has no field for {other}: send raw_input_contents");
+            return Err(Error::invalid(message));
+        }
+    };
+    if taken != given {
+        return Err(Error::invalid(format!(
+            "{what}: contents has elements in a field that is not {datatype}'s"
+        )));
+    }
+    let wanted = element_count(&shape);
+    if wanted != Some(taken) {
+        let wanted = wanted
+            .map_or("a number of elements that is negative or too large".to_owned(), |wanted| {
+                format!("{wanted} elements")
+            });
+        return Err(Error::invalid(format!("{what}: shape {shape:?} holds {wanted}, contents has {taken}")));
+    }
+    Ok(Tensor { datatype, shape, data })
+}
+
+fn numbers<T: Element>(values: impl Iterator<Item = Result<T>>) -> Result<Data> {
+    let mut buffer = Buffer::new();
+    for value in values {
+        buffer.push(value?);
+    }
+    Ok(Data::Raw(buffer))
+}
+
+/// Gathers an answer output by output.
+#[derive(Debug)]
+pub struct AnswerSink<S> {
+    signature: S,
+    forms: Vec<Form>,
+    answer: ModelInferResponse,
+}
+
+impl<S: AsRef<Signature>> AnswerSink<S> {
+    /// The start of an answer of the model `name` at `version` to the request with this `id`.
+    pub fn new(signature: S, name: &str, version: &str, id: Option<String>, forms: Vec<Form>) -> Self {
+        let answer = ModelInferResponse {
+            model_name: name.to_owned(),
+            model_version: version.to_owned(),
+            id: id.unwrap_or_default(),
+            ..ModelInferResponse::default()
+        };
+        Self { signature, forms, answer }
+    }
+
+    /// The whole answer.
+    pub fn finish(self) -> ModelInferResponse {
+        self.answer
+    }
+
+    fn tensor(&mut self, place: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
+        let form = self.forms.get(self.answer.outputs.len()).copied().unwrap_or_default();
+        let highest;
+        let (view, keys) = match form.classes {
+            0 => (*tensor, keys),
+            count => {
+                highest = classes(tensor, count)?;
+                (highest.view(), None)
+            }
+        };
+        // A datatype without a field of its own makes all of them come as bytes.
+        let half = self.signature.as_ref().outputs.iter().any(|port| {
+            port.tensor().is_some_and(|tensor| matches!(tensor.datatype, DataType::Fp16 | DataType::Bf16))
+        });
+        let contents = if form.binary || half {
+            let mut bytes = Vec::new();
+            raw::write(&view, &mut bytes)?;
+            self.answer.raw_output_contents.push(bytes.into());
+            None
+        } else {
+            Some(contents(&view)?)
+        };
+        let mut parameters = HashMap::new();
+        if let Some(keys) = keys {
+            let mut list = Writer::new();
+            list.flat(&keys.view())?;
+            let text = String::from_utf8_lossy(&list.into_bytes()).into_owned();
+            let choice = Some(ParameterChoice::StringParam(text));
+            parameters.insert("keys".to_owned(), InferParameter { parameter_choice: choice });
+        }
+        self.answer.outputs.push(InferOutputTensor {
+            name: self.signature.as_ref().outputs[place].name.clone(),
+            datatype: view.datatype.name().to_owned(),
+            shape: view.shape.to_vec(),
+            parameters,
+            contents,
+        });
+        Ok(())
+    }
+}
+
+impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+        let name = format!("\"{}\"", self.signature.as_ref().outputs[place].name);
+        carried(&name, value, |tensor, keys| self.tensor(place, tensor, keys))
+    }
+}
+
+/// A tensor in the field of its datatype.
+fn contents(tensor: &TensorView<'_>) -> Result<InferTensorContents> {
+    let mut contents = InferTensorContents::default();
+    let bytes = match tensor.data {
+        DataView::Strings(strings) => {
+            contents.bytes_contents = strings.iter().map(<[u8]>::to_vec).collect();
+            return Ok(contents);
+        }
+        DataView::Raw(bytes) => Buffer::copy_from(bytes),
+    };
+    match tensor.datatype {
+        DataType::Bool => contents.bool_contents = bytes.bytes().iter().map(|&value| value != 0).collect(),
+        DataType::Int8 => contents.int_contents = bytes.elements::<i8>().iter().map(|&v| v.into()).collect(),
+        DataType::Int16 => {
+            contents.int_contents = bytes.elements::<i16>().iter().map(|&v| v.into()).collect()
+        }
+        DataType::Int32 => contents.int_contents = bytes.elements().to_vec(),
+        DataType::Int64 => contents.int64_contents = bytes.elements().to_vec(),
+        DataType::Uint8 => contents.uint_contents = bytes.bytes().iter().map(|&v| v.into()).collect(),
+        DataType::Uint16 => {
+            contents.uint_contents = bytes.elements::<u16>().iter().map(|&v| v.into()).collect()
+        }
+        DataType::Uint32 => contents.uint_contents = bytes.elements().to_vec(),
+        DataType::Uint64 => contents.uint64_contents = bytes.elements().to_vec(),
+        DataType::Fp32 => contents.fp32_contents = bytes.elements().to_vec(),
+        DataType::Fp64 => contents.fp64_contents = bytes.elements().to_vec(),
+        other => return Err(Error::invalid(format!("there is no field for {other} elements"))),
+    }
+    Ok(contents)
+}
