@@ -6,10 +6,14 @@ and reflection; and bytes that no client sends.
 
 import asyncio
 import json
+import os
+import pathlib
 import queue
 import struct
+import subprocess
 import sys
 import tempfile
+import threading
 
 import grpc
 import numpy as np
@@ -21,7 +25,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from clients import EXAMPLES, FLOATS, KINDS, MODELS, V2, some
+from clients import EXAMPLES, KINDS, MODELS, V2, rng, some
 from drisse import Server
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -245,6 +249,94 @@ def test_keys_open_grpc_and_nothing_else_does(binary):
             refused(lambda change=change: change("echo", headers=headers), "PERMISSION_DENIED", "--model-control")
         client.close()
         server.close()
+
+
+class Workspace:
+    """A workspace with its control plane and gateway, until it is left."""
+
+    def __init__(self, binary):
+        self.binary, self.folder = binary, tempfile.TemporaryDirectory()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.run("down")
+        self.folder.cleanup()
+
+    def run(self, *arguments):
+        environment = {**os.environ, "DRISSE_WORKSPACE": f"{self.folder.name}/workspace"}
+        done = subprocess.run([self.binary, "--output", "json", *arguments], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout or "null")
+
+
+def test_through_the_gateway_calls_find_their_service_and_streams_stay_streams(binary):
+    with Workspace(binary) as workspace:
+        echo = workspace.run("deploy", str(MODELS / "echo.onnx"))
+        digits = workspace.run("deploy", str(EXAMPLES / "digits"))
+        client = triton.InferenceServerClient(echo["scoring_uri"].split("/")[2])
+        key = {"authorization": f"Bearer {echo['primary_key']}"}
+        large = rng.random(400_000).astype(np.float32)
+        assert client.is_server_ready() and client.is_model_ready("echo") and client.get_server_metadata().name == "drisse"
+        assert (client.infer("echo", [tensor("x", large)], headers=key).as_numpy("y") == large).all()
+        assert client.get_model_metadata("echo", headers=key).inputs[0].name == "x"
+        small = [tensor("x", large[:3])]
+        refused(lambda: client.infer("echo", small), "UNAUTHENTICATED", "the key is missing or wrong")
+        refused(lambda: client.infer("digits", small, headers=key), "UNAUTHENTICATED", "drisse keys digits")
+        refused(lambda: client.infer("nothing", small, headers=key), "NOT_FOUND", "there is no service `nothing`")
+        refused(lambda: client.get_model_repository_index(headers=key), "INVALID_ARGUMENT", "drisse-service")
+        # What is compressed tells no model's name.
+        packed = {"headers": key, "compression_algorithm": "gzip"}
+        refused(lambda: client.infer("echo", [tensor("x", large)], **packed), "INVALID_ARGUMENT", "drisse-service")
+        packed["headers"] = {**key, "drisse-service": "echo"}
+        assert (client.infer("echo", [tensor("x", large)], **packed).as_numpy("y") == large).all()
+        answers = queue.Queue()
+        client.start_stream(callback=lambda result, error: answers.put((result, error)), headers=key)
+        for nth in range(10):
+            client.async_stream_infer("echo", small, request_id=str(nth))
+            # Each is answered before the next is sent: nothing waits for the stream's end.
+            assert answers.get(timeout=20)[0].get_response().id == str(nth)
+        client.stop_stream()
+        channel = grpc.insecure_channel(echo["scoring_uri"].split("/")[2])
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "echo", "digits"):
+            assert health.Check(health_pb2.HealthCheckRequest(service=service)).status == 1
+        refused(lambda: health.Check(health_pb2.HealthCheckRequest(service="x")), "NOT_FOUND", "no service `x`")
+        channel.close()
+        client.close()
+        assert digits["state"] == "Ready"
+
+
+def test_through_the_gateway_an_update_fails_no_call(binary):
+    with Workspace(binary) as workspace:
+        echo = workspace.run("deploy", str(MODELS / "echo.onnx"))
+        url, key = echo["scoring_uri"].split("/")[2], {"authorization": f"Bearer {echo['primary_key']}"}
+        stop, failures, calls = threading.Event(), [], [0]
+
+        def call():
+            with triton.InferenceServerClient(url) as client:
+                while not stop.is_set():
+                    try:
+                        client.infer("echo", [tensor("x", np.ones(3, np.float32))], headers=key)
+                        calls[0] += 1
+                    except InferenceServerException as error:
+                        failures.append(str(error))
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        model = (MODELS / "echo.onnx").read_bytes()
+        for nth in range(4):
+            # Other bytes, and so another revision.
+            changed = pathlib.Path(workspace.folder.name) / "echo.onnx"
+            changed.write_bytes(model.replace(b"drisse-tests", b"drisse-test%d" % nth))
+            updated = workspace.run("update", "echo", str(changed), "--replicas", str(1 + nth % 2))
+            assert updated["revision"] == nth + 2, updated
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not failures and calls[0] > 100, (calls, failures[:3])
 
 
 def main(binary):

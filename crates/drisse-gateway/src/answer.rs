@@ -8,7 +8,7 @@ use drisse_core::Error;
 use drisse_wire::ErrorShape;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,7 +32,18 @@ pub(crate) struct Room(Arc<Semaphore>);
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
-    Spooled { pieces: UnboundedReceiver<Result<Bytes, hyper::Error>>, length: SizeHint },
+    /// The gateway's own answer to a call of gRPC's.
+    Call(Option<Bytes>, Option<HeaderMap>),
+    /// A replica's, which holds its place until it has ended.
+    Passed {
+        body: Incoming,
+        slot: Option<Slot>,
+        worked: bool,
+    },
+    Spooled {
+        pieces: UnboundedReceiver<Result<Bytes, hyper::Error>>,
+        length: SizeHint,
+    },
 }
 
 /// A replica's answer under way: the place it holds, and its connection. Read to the end, the connection is
@@ -114,6 +125,12 @@ impl Source {
     }
 }
 
+impl AnswerBody {
+    pub(crate) fn with_trailers(message: Bytes, trailers: HeaderMap) -> Self {
+        Self::Call(Some(message), Some(trailers))
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -124,6 +141,17 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Call(message, trailers) => {
+                let message = message.take().map(Frame::data);
+                Poll::Ready(message.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
+            }
+            Self::Passed { body, slot, worked } => {
+                let frame = Pin::new(body).poll_frame(context);
+                if matches!(frame, Poll::Ready(None)) {
+                    slot.take().filter(|_| *worked).into_iter().for_each(Slot::answered);
+                }
+                frame
+            }
             Self::Spooled { pieces, .. } => {
                 pieces.poll_recv(context).map(|piece| piece.map(|p| p.map(Frame::data)))
             }
@@ -131,13 +159,19 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Call(message, trailers) => message.is_none() && trailers.is_none(),
+            Self::Passed { body, .. } => body.is_end_stream(),
+            Self::Spooled { .. } => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Spooled { length, .. } => *length,
+            Self::Call(..) | Self::Passed { .. } => SizeHint::default(),
         }
     }
 }

@@ -11,6 +11,7 @@
 mod admin;
 mod answer;
 mod group;
+mod grpc;
 mod metrics;
 mod path;
 mod pool;

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The replica's own 504 says more than the gateway's: it gets this much longer to say it.
-const GRACE: Duration = Duration::from_millis(250);
+pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 /// Between tries while a replica that died is still in the routes.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -76,7 +76,7 @@ struct Waited {
 }
 
 /// Why there is no answer of a replica's.
-enum Trouble {
+pub(crate) enum Trouble {
     Error(Error),
     /// The replica broke off after it may have begun.
     Broken(Error),
@@ -93,7 +93,11 @@ impl Handler for Proxy {
 
     async fn handle(self, request: Request<Incoming>) -> Response<AnswerBody> {
         let started = Instant::now();
+        let is_call = drisse_wire::grpc::is_call(&request);
         let (mut head, body) = request.into_parts();
+        if is_call {
+            return self.call(head, body, started).await;
+        }
         let http1 = head.version < Version::HTTP_2;
         let shape = path::shape(head.uri.path());
         let mut response = match Route::of(head.uri.path()) {
@@ -198,11 +202,8 @@ impl Proxy {
                     continue;
                 }
             };
-            let now = Instant::now();
-            if waited.timed || now - waited.since > Duration::from_millis(1) {
-                let left = deadline.saturating_duration_since(now).as_millis() as u64;
-                head.headers.insert(DEADLINE, HeaderValue::from(left.max(1)));
-            }
+            let late = waited.since.elapsed() > Duration::from_millis(1);
+            tell_rest(&mut head.headers, deadline, waited.timed || late);
             let retry = retained(&head, &body);
             let request = Request::from_parts(head, body);
             match upstream.sender.try_send_request(request).await {
@@ -237,7 +238,7 @@ impl Proxy {
     }
 
     /// A place at a replica of the service as it is routed now.
-    async fn slot(
+    pub(crate) async fn slot(
         &self,
         service: &mut Arc<Service>,
         patience: Patience,
@@ -275,7 +276,7 @@ impl Proxy {
 
     /// Remembers that a replica failed. Once all have, pauses and tries them again; an error once there
     /// is no time for that.
-    async fn again(
+    pub(crate) async fn again(
         &self,
         service: &Service,
         until: Instant,
@@ -340,13 +341,21 @@ fn refused_unread(error: &hyper::Error) -> bool {
 }
 
 /// The client's own limit. One that makes no sense is for the replica to refuse.
-fn wanted_timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn wanted_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(DEADLINE)?.to_str().ok()?;
     text.trim().parse().ok().filter(|&ms| ms > 0).map(Duration::from_millis)
 }
 
+/// Tells a replica how much time is left, where that matters.
+pub(crate) fn tell_rest(headers: &mut HeaderMap, deadline: Instant, matters: bool) {
+    if matters {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+        headers.insert(DEADLINE, HeaderValue::from(left.max(1)));
+    }
+}
+
 /// What is between the client and the gateway stays there; what the replica needs is added.
-fn prepare(head: &mut Parts, shared: &Shared) {
+pub(crate) fn prepare(head: &mut Parts, shared: &Shared) {
     hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     if !head.headers.contains_key(HOST) {
@@ -361,7 +370,7 @@ fn prepare(head: &mut Parts, shared: &Shared) {
 }
 
 /// Removes what RFC 9110, section 7.6.1, says belongs to one connection.
-fn hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
     const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
     // It may stand there several times.
@@ -391,7 +400,7 @@ fn unknown(path: &str) -> Error {
     Error::new(ErrorKind::NotFound, message)
 }
 
-fn late(service: &Service) -> Error {
+pub(crate) fn late(service: &Service) -> Error {
     let message = format!(
         "the deadline passed before a replica of service `{}` had answered: allow more with \
          x-request-timeout-ms, or `drisse update {} --scoring-timeout`",
@@ -400,7 +409,7 @@ fn late(service: &Service) -> Error {
     Error::new(ErrorKind::DeadlineExceeded, message)
 }
 
-fn broken(service: &Service) -> Error {
+pub(crate) fn broken(service: &Service) -> Error {
     let name = &service.document.service;
     Error::internal(format!(
         "a replica of service `{name}` ended while it had this request: `drisse services show {name}` says why; \

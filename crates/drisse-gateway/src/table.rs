@@ -93,6 +93,13 @@ impl Table {
         self.services.load().get(name).cloned()
     }
 
+    /// The name of the only service, where there is one.
+    pub(crate) fn only_service(&self) -> Option<String> {
+        let services = self.services.load();
+        let mut names = services.keys();
+        names.next().filter(|_| names.next().is_none()).cloned()
+    }
+
     /// The document in force.
     pub fn get(&self, name: &str) -> Option<RouteDocument> {
         self.service_named(name).map(|service| service.document.clone())

@@ -75,9 +75,29 @@ impl Drop for Held {
 }
 
 impl Upload {
+    /// What has been read of a body.
+    pub(crate) fn of(first: Bytes) -> Self {
+        Self { first: Some(first).filter(|first| !first.is_empty()), ..Self::default() }
+    }
+
+    /// The same, and then the rest of `body` as it comes.
+    pub(crate) fn and(self, body: Incoming) -> Self {
+        Self { rest: Some(body), ..self }
+    }
+
     /// Reads a body as far as it is to be read, within `deadline`.
-    pub(crate) async fn read(mut body: Incoming, holding: &Holding, deadline: Instant) -> Result<Self> {
-        let mut upload = Self::default();
+    pub(crate) async fn read(body: Incoming, holding: &Holding, deadline: Instant) -> Result<Self> {
+        Self::default().read_on(body, holding, deadline).await
+    }
+
+    /// Reads on, where some of it was read.
+    pub(crate) async fn read_on(
+        self,
+        mut body: Incoming,
+        holding: &Holding,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let mut upload = self;
         if body.is_end_stream() {
             return Ok(upload);
         }

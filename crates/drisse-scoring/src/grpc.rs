@@ -19,7 +19,6 @@ use drisse_wire::grpc;
 use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Version};
 use messages::Messages;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,14 +41,6 @@ enum Answer {
     One(Bytes),
     /// Several, and then the trailers.
     Stream(AnswerBody),
-}
-
-/// Whether a request is gRPC's.
-pub(crate) fn is(head: &Parts) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    head.version == Version::HTTP_2
-        && head.method == Method::POST
-        && content_type.starts_with(b"application/grpc")
 }
 
 pub(crate) async fn handle(

@@ -57,6 +57,7 @@ impl Handler for Scoring {
 
 async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
     let started = Instant::now();
+    let is_call = drisse_wire::grpc::is_call(&request);
     let (head, body) = request.into_parts();
     let ids = Ids::of(&head, app);
     let origin = cors::origin(app, &head.headers);
@@ -65,7 +66,7 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
         cors::allow(&mut response, origin.clone());
         return ids.put_on(response, app.is_draining());
     }
-    if grpc::is(&head) {
+    if is_call {
         return grpc::handle(app, &head, body, ids, started).await;
     }
     let path = head.uri.path();

@@ -5,16 +5,18 @@
 mod files;
 mod infer;
 mod models;
+mod peek;
 mod weight;
 
 use bytes::{Buf, Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
 pub use files::Files;
 pub use infer::{AnswerSink, decode};
 pub use models::{config, metadata, statistics};
+pub use peek::{Peeked, peek};
 
 /// Messages, made from `proto/*.proto` by `tests/proto.rs`.
 #[expect(missing_docs, reason = "generated")]
@@ -39,6 +41,19 @@ pub const DESCRIPTORS: &[u8] = include_bytes!("grpc/descriptors.bin");
 
 /// Bytes before a message: a flag, and its length in four bytes.
 pub const HEAD: usize = 5;
+
+/// The Open Inference Protocol's service.
+pub const INFERENCE: &str = "inference.GRPCInferenceService";
+
+/// gRPC's own health checks.
+pub const HEALTH: &str = "grpc.health.v1.Health";
+
+/// Whether a request is a call of gRPC's.
+pub fn is_call<B>(head: &hyper::Request<B>) -> bool {
+    let content_type = head.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let http2 = head.version() == hyper::Version::HTTP_2 && head.method() == hyper::Method::POST;
+    http2 && content_type.starts_with(b"application/grpc")
+}
 
 /// A message as it stands in a body.
 #[derive(Clone, PartialEq, Eq, Debug)]

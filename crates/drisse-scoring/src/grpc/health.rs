@@ -12,7 +12,7 @@ use futures_util::stream::unfold;
 use hyper::body::{Frame, Incoming};
 use std::time::Duration;
 
-pub(super) const SERVICE: &str = "grpc.health.v1.Health";
+pub(super) const SERVICE: &str = drisse_wire::grpc::HEALTH;
 
 /// Who watches is told of a change within this time.
 const LOOK: Duration = Duration::from_millis(500);

@@ -23,7 +23,7 @@ use hyper::body::{Frame, Incoming};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) const SERVICE: &str = "inference.GRPCInferenceService";
+pub(super) const SERVICE: &str = drisse_wire::grpc::INFERENCE;
 
 pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
     if call.method == "ModelStreamInfer" {

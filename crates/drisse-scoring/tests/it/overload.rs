@@ -32,7 +32,9 @@ fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
     let refused = server.post("/score", BODY);
     assert!(began.elapsed() < Duration::from_millis(500), "at once: {:?}", began.elapsed());
     assert_eq!(refused.status, 503, "{}", refused.body);
-    assert!(refused.headers.contains("retry-after: 3\r\n"), "{}", refused.headers);
+    // Two runs, and what is left of the one under way; a busy machine makes them longer.
+    let seconds = ["3", "4"].map(|seconds| format!("retry-after: {seconds}\r\n"));
+    assert!(seconds.iter().any(|header| refused.headers.contains(header)), "{}", refused.headers);
     assert!(refused.body.contains("model `slow` is overloaded: 2 requests wait"), "{}", refused.body);
     assert_eq!(server.metric("drisse_rejected_requests_total{model=\"slow\"} "), 1.0);
     let [running, waiting, _] = &mut clients;

@@ -1,6 +1,7 @@
 //! How much a message takes once it is read. Two bytes of a message can be a field of a hundred: what a client may send
 //! must be bounded by its fields as well as by its bytes.
 
+use super::peek::varint;
 use drisse_core::{Error, ErrorKind, Result};
 
 /// Fields of one request, those within fields counted: a hundred bytes each at most.
@@ -48,19 +49,6 @@ fn walk(mut bytes: &[u8], depth: u32, fields: &mut usize) -> Option<()> {
         bytes = rest;
     }
     Some(())
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,0 +1,122 @@
+//! The model a call is for, from the beginning of its first message.
+
+use super::HEAD;
+
+/// What the beginning of a body tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Peeked {
+    /// The model's name; empty where the message has none.
+    Model(String),
+    /// More of the message is needed.
+    More,
+    /// It cannot be told: the message is compressed, or is none.
+    Unknown,
+}
+
+/// The number of the field that names the model, in the request of `method`.
+fn field(method: &str) -> Option<u64> {
+    match method {
+        "ModelInfer" | "ModelStreamInfer" | "ModelReady" | "ModelMetadata" | "ModelConfig"
+        | "ModelStatistics" => Some(1),
+        "RepositoryModelLoad" | "RepositoryModelUnload" => Some(2),
+        _ => None,
+    }
+}
+
+/// Looks at `body`, the beginning of a call of `method` (`inference.GRPCInferenceService`'s), which may go on.
+pub fn peek(method: &str, body: &[u8]) -> Peeked {
+    let Some(wanted) = field(method) else { return Peeked::Model(String::new()) };
+    let Some((&[flag, a, b, c, d], rest)) = body.split_first_chunk::<HEAD>() else { return Peeked::More };
+    if flag != 0 {
+        return Peeked::Unknown;
+    }
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    let mut message = &rest[..length.min(rest.len())];
+    let mut left = length;
+    while left > 0 {
+        let before = message.len();
+        let Some(key) = varint(&mut message) else { return cut(before) };
+        let skip = match key & 7 {
+            0 => match varint(&mut message) {
+                Some(_) => 0,
+                None => return cut(before),
+            },
+            1 => 8,
+            5 => 4,
+            2 => match varint(&mut message) {
+                Some(length) => usize::try_from(length).unwrap_or(usize::MAX),
+                None => return cut(before),
+            },
+            _ => return Peeked::Unknown,
+        };
+        let head = before - message.len();
+        if head.saturating_add(skip) > left {
+            return Peeked::Unknown;
+        }
+        let Some((value, behind)) = message.split_at_checked(skip) else { return Peeked::More };
+        if key >> 3 == wanted && key & 7 == 2 {
+            return std::str::from_utf8(value).map_or(Peeked::Unknown, |name| Peeked::Model(name.to_owned()));
+        }
+        left -= head + skip;
+        message = behind;
+    }
+    Peeked::Model(String::new())
+}
+
+/// A number that is not whole: there is more to come, or it is longer than numbers are.
+fn cut(bytes: usize) -> Peeked {
+    if bytes < 20 { Peeked::More } else { Peeked::Unknown }
+}
+
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::frame;
+    use crate::grpc::inference::{ModelInferRequest, RepositoryModelLoadRequest};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_call_s_model_is_known_once_its_name_has_come() {
+        let request = ModelInferRequest {
+            model_name: "digits".to_owned(),
+            raw_input_contents: vec![vec![7; 300].into()],
+            ..ModelInferRequest::default()
+        };
+        let body = frame(&request);
+        let name = Peeked::Model("digits".to_owned());
+        for cut in 0..body.len() {
+            let told = peek("ModelInfer", &body[..cut]);
+            assert!(told == if cut < HEAD + 8 { Peeked::More } else { name.clone() }, "{cut}: {told:?}");
+        }
+        let load = RepositoryModelLoadRequest {
+            model_name: "m".to_owned(),
+            ..RepositoryModelLoadRequest::default()
+        };
+        assert_eq!(peek("RepositoryModelLoad", &frame(&load)), Peeked::Model("m".to_owned()));
+        assert_eq!(peek("ModelStatistics", b"\0\0\0\0\0"), Peeked::Model(String::new()));
+        assert_eq!(peek("ModelInfer", b"\x01\0\0\0\x01x"), Peeked::Unknown);
+        assert_eq!(peek("ModelInfer", b"\0\0\0\0\x02\x0a\x7f"), Peeked::Unknown, "longer than its message");
+        assert_eq!(peek("ServerLive", b""), Peeked::Model(String::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = peek("ModelInfer", &[&[0, 0, 0, 0, 60], &*bytes].concat());
+            let _ = peek("ModelInfer", &bytes);
+        }
+    }
+}
