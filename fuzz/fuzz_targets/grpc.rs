@@ -1,14 +1,16 @@
-//! What gRPC clients send: frames, and the requests in them. No panic, and what is taken is consistent.
+//! What gRPC clients send: frames, and the requests in them, the Open Inference Protocol's and TensorFlow Serving's. No panic, and what is taken is consistent.
 #![no_main]
 
 mod signature;
 
 use bytes::BytesMut;
 use drisse_wire::grpc::inference::ModelInferRequest;
-use drisse_wire::grpc::{decode, parse, take_frame};
+use drisse_wire::grpc::tensorflow::serving::PredictRequest;
+use drisse_wire::grpc::{decode, parse, parse_predict, peek, predict, take_frame};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
+    let _ = (peek("ModelInfer", body), peek("Predict", body));
     let signature = signature::every_datatype();
     let mut frames = BytesMut::from(body);
     let mut messages = vec![body.to_vec().into()];
@@ -16,6 +18,12 @@ fuzz_target!(|body: &[u8]| {
         messages.push(frame.message);
     }
     for message in messages {
+        if let Ok(request) = parse_predict::<PredictRequest>(message.clone())
+            && let Ok((inputs, outputs)) = predict::decode(request, &signature)
+        {
+            signature::consistent(&inputs);
+            assert!(outputs.iter().all(|&place| place < signature.outputs.len()));
+        }
         let Ok(request) = parse::<ModelInferRequest>(message) else { continue };
         let Ok(request) = decode(request, &signature) else { continue };
         signature::consistent(&request.inputs);

@@ -7,7 +7,12 @@ use std::process::Command;
 
 /// The interpreter of an environment that has everything in `tests/conformance/requirements.txt`.
 pub(crate) fn environment() -> Result<PathBuf> {
-    let requirements = crate::root().join("tests/conformance/requirements.txt");
+    environment_of("requirements.txt")
+}
+
+/// The same of another list in `tests/conformance`: of what does not go together with the rest.
+pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
+    let requirements = crate::root().join("tests/conformance").join(list);
     let text = std::fs::read_to_string(&requirements)?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -25,13 +30,13 @@ pub(crate) fn environment() -> Result<PathBuf> {
         let installed = Command::new("apt-get").args(["install", "-y", "-q", "python3-venv"]).status()?;
         ensure!(installed.success() && create()?.success(), "cannot make a Python environment");
     }
-    // Model packages bring frameworks along that nothing here uses.
-    let (models, others): (Vec<&str>, Vec<&str>) = text
+    // These bring along what nothing here uses.
+    let (alone, others): (Vec<&str>, Vec<&str>) = text
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .partition(|line| ["silero", "rapidocr"].iter().any(|name| line.starts_with(name)));
-    for (flags, packages) in [(&["-q"][..], others), (&["-q", "--no-deps"], models)] {
+        .partition(|line| ["silero", "rapidocr", "min-tfs"].iter().any(|name| line.starts_with(name)));
+    for (flags, packages) in [(&["-q"][..], others), (&["-q", "--no-deps"], alone)] {
         let installed =
             Command::new(&python).args(["-m", "pip", "install"]).args(flags).args(packages).status()?;
         ensure!(installed.success(), "pip cannot install what the tests need");

@@ -32,9 +32,10 @@ pub(crate) fn run() -> Result<()> {
     steps.run("Rust tests", prove::set_up(&mut cargo(&["test", "-q", "--workspace"]))?)?;
     sanitize::run(&mut steps)?;
     let drisse = release_folder().join("drisse");
-    for name in ["models", "onnx_cases", "clients", "clients_grpc"] {
+    let tensorflow = python::environment_of("requirements-tfs.txt")?;
+    for name in ["models", "onnx_cases", "clients", "clients_grpc", "clients_tfs"] {
         let script = format!("tests/conformance/{name}.py");
-        let mut command = Command::new(&python);
+        let mut command = Command::new(if name == "clients_tfs" { &tensorflow } else { &python });
         command.args(["-W", "ignore"]).arg(script).arg(&drisse);
         steps.run(&format!("conformance: {name}"), &mut command)?;
     }

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-const FILES: [&str; 3] = ["inference.proto", "health.proto", "reflection.proto"];
+const FILES: [&str; 5] =
+    ["inference.proto", "health.proto", "reflection.proto", "tensorflow.proto", "tensorflow_serving.proto"];
 
 #[test]
 fn the_messages_code_is_what_the_proto_files_say() {
@@ -12,8 +13,11 @@ fn the_messages_code_is_what_the_proto_files_say() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = prost_build::Config::new();
     // What comes in is not copied until it stands in a tensor.
-    let raw = ["ModelInferRequest.raw_input_contents", "ModelInferResponse.raw_output_contents"];
-    config.bytes(raw.map(|field| format!(".inference.{field}")));
+    config.bytes([
+        ".inference.ModelInferRequest.raw_input_contents",
+        ".inference.ModelInferResponse.raw_output_contents",
+        ".tensorflow.TensorProto.tensor_content",
+    ]);
     config.out_dir(folder.path()).compile_fds(descriptors.clone()).unwrap();
     let mut files: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()

@@ -7,6 +7,7 @@ mod health;
 mod inference;
 mod messages;
 mod reflection;
+mod tensorflow;
 
 use crate::app::App;
 use crate::http::answer_body::AnswerBody;
@@ -109,6 +110,7 @@ async fn answer(app: &Arc<App>, head: &Parts, body: Incoming, started: Instant) 
     match service {
         inference::SERVICE => inference::answer(call, body).await,
         health::SERVICE => health::answer(call, body).await,
+        grpc::PREDICTION | grpc::MODELS => tensorflow::answer(service, call, body).await,
         reflection::SERVICE | reflection::SERVICE_ALPHA => reflection::answer(call, body),
         _ => Err(unknown(path)),
     }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Bounds of every latency histogram, in seconds: from under a tiny model's run to over any patience.
 const SECONDS: [f64; 18] = [
@@ -183,6 +183,12 @@ impl ModelMetrics {
             self.sums.fail.add(took);
         }
         self.request_time.observe(took.as_secs_f64());
+    }
+
+    /// A call of gRPC's was answered: counted by the status it would have over HTTP.
+    pub(crate) fn ended<T>(&self, result: &drisse_core::Result<T>, started: Instant) {
+        let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
+        self.finished(status, started.elapsed());
     }
 
     /// A request's turn came.

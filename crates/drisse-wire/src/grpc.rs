@@ -6,12 +6,14 @@ mod files;
 mod infer;
 mod models;
 mod peek;
+pub mod predict;
 mod weight;
 
 use bytes::{Buf, Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
+use weight::Nested;
 
 pub use files::Files;
 pub use infer::{AnswerSink, decode};
@@ -36,6 +38,17 @@ pub mod reflection {
     include!("grpc/grpc.reflection.v1.rs");
 }
 
+/// The same.
+#[expect(missing_docs, reason = "generated")]
+pub mod tensorflow {
+    include!("grpc/tensorflow.rs");
+
+    #[expect(missing_docs, reason = "generated")]
+    pub mod serving {
+        include!("grpc/tensorflow.serving.rs");
+    }
+}
+
 /// All of `proto/*.proto`, as a serialised `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!("grpc/descriptors.bin");
 
@@ -44,6 +57,11 @@ pub const HEAD: usize = 5;
 
 /// The Open Inference Protocol's service.
 pub const INFERENCE: &str = "inference.GRPCInferenceService";
+
+/// TensorFlow Serving's services.
+pub const PREDICTION: &str = "tensorflow.serving.PredictionService";
+/// The same.
+pub const MODELS: &str = "tensorflow.serving.ModelService";
 
 /// gRPC's own health checks.
 pub const HEALTH: &str = "grpc.health.v1.Health";
@@ -113,7 +131,16 @@ pub fn packed_frame(message: &[u8]) -> Bytes {
 
 /// Reads a message; refuses one that would take far more memory than its bytes do.
 pub fn parse<M: Message + Default>(message: Bytes) -> Result<M> {
-    weight::check(&message)?;
+    checked(message, Nested::V2)
+}
+
+/// The same of TensorFlow Serving's.
+pub fn parse_predict<M: Message + Default>(message: Bytes) -> Result<M> {
+    checked(message, Nested::PREDICT)
+}
+
+fn checked<M: Message + Default>(message: Bytes, nested: Nested) -> Result<M> {
+    weight::check(&message, nested)?;
     M::decode(message).map_err(|error| Error::invalid(format!("the message cannot be read: {error}")))
 }
 

@@ -113,8 +113,7 @@ async fn counted(
 ) -> Result<ModelInferResponse> {
     let model = find(app, &request.model_name, &request.model_version)?;
     let result = infer(app, &model, request, deadline).await;
-    let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
-    model.metrics.finished(status, started.elapsed());
+    model.metrics.ended(&result, started);
     result
 }
 

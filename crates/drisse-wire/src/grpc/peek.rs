@@ -19,11 +19,13 @@ fn field(method: &str) -> Option<u64> {
         "ModelInfer" | "ModelStreamInfer" | "ModelReady" | "ModelMetadata" | "ModelConfig"
         | "ModelStatistics" => Some(1),
         "RepositoryModelLoad" | "RepositoryModelUnload" => Some(2),
+        // TensorFlow Serving's `model_spec`, in which the name is the first field again.
+        "Predict" | "GetModelMetadata" | "GetModelStatus" => Some(1),
         _ => None,
     }
 }
 
-/// Looks at `body`, the beginning of a call of `method` (`inference.GRPCInferenceService`'s), which may go on.
+/// Looks at `body`, the beginning of a call of `method` (the Open Inference Protocol's, or TensorFlow Serving's), which may go on.
 pub fn peek(method: &str, body: &[u8]) -> Peeked {
     let Some(wanted) = field(method) else { return Peeked::Model(String::new()) };
     let Some((&[flag, a, b, c, d], rest)) = body.split_first_chunk::<HEAD>() else { return Peeked::More };
@@ -55,12 +57,25 @@ pub fn peek(method: &str, body: &[u8]) -> Peeked {
         }
         let Some((value, behind)) = message.split_at_checked(skip) else { return Peeked::More };
         if key >> 3 == wanted && key & 7 == 2 {
-            return std::str::from_utf8(value).map_or(Peeked::Unknown, |name| Peeked::Model(name.to_owned()));
+            let name = if is_spec(method) { name_in_spec(value) } else { Some(value) };
+            let name = name.and_then(|name| std::str::from_utf8(name).ok());
+            return name.map_or(Peeked::Unknown, |name| Peeked::Model(name.to_owned()));
         }
         left -= head + skip;
         message = behind;
     }
     Peeked::Model(String::new())
+}
+
+fn is_spec(method: &str) -> bool {
+    matches!(method, "Predict" | "GetModelMetadata" | "GetModelStatus")
+}
+
+/// The name in a `model_spec`, where it comes first.
+fn name_in_spec(mut spec: &[u8]) -> Option<&[u8]> {
+    let key = varint(&mut spec)?;
+    let length = usize::try_from(varint(&mut spec)?).ok()?;
+    (key == 1 << 3 | 2).then(|| spec.get(..length))?
 }
 
 /// A number that is not whole: there is more to come, or it is longer than numbers are.
@@ -86,6 +101,7 @@ mod tests {
     use super::*;
     use crate::grpc::frame;
     use crate::grpc::inference::{ModelInferRequest, RepositoryModelLoadRequest};
+    use crate::grpc::tensorflow::serving::{ModelSpec, PredictRequest};
     use proptest::prelude::*;
 
     #[test]
@@ -106,6 +122,9 @@ mod tests {
             ..RepositoryModelLoadRequest::default()
         };
         assert_eq!(peek("RepositoryModelLoad", &frame(&load)), Peeked::Model("m".to_owned()));
+        let model_spec = Some(ModelSpec { name: "m".to_owned(), ..ModelSpec::default() });
+        let predict = PredictRequest { model_spec, ..PredictRequest::default() };
+        assert_eq!(peek("Predict", &frame(&predict)), Peeked::Model("m".to_owned()));
         assert_eq!(peek("ModelStatistics", b"\0\0\0\0\0"), Peeked::Model(String::new()));
         assert_eq!(peek("ModelInfer", b"\x01\0\0\0\x01x"), Peeked::Unknown);
         assert_eq!(peek("ModelInfer", b"\0\0\0\0\x02\x0a\x7f"), Peeked::Unknown, "longer than its message");
@@ -117,6 +136,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = peek("ModelInfer", &[&[0, 0, 0, 0, 60], &*bytes].concat());
             let _ = peek("ModelInfer", &bytes);
+            let _ = peek("Predict", &[&[0, 0, 0, 0, 60], &*bytes].concat());
         }
     }
 }

@@ -7,14 +7,27 @@ use drisse_core::{Error, ErrorKind, Result};
 /// Fields of one request, those within fields counted: a hundred bytes each at most.
 const MAX_FIELDS: usize = 1 << 20;
 
-/// How deep fields are looked into: inputs, and their contents.
-const DEPTH: u32 = 2;
+/// Which fields are messages with fields of their own, and how deep they stand.
+#[derive(Clone, Copy)]
+pub(super) struct Nested {
+    pub(super) fields: &'static [u64],
+    pub(super) depth: u32,
+}
+
+impl Nested {
+    /// Of a V2 request: parameters, inputs, outputs, and the contents of inputs. Tensors themselves (field 7 of a
+    /// request, all of contents) are no messages.
+    pub(super) const V2: Self = Self { fields: &[4, 5, 6], depth: 2 };
+
+    /// Of TensorFlow Serving's: the entries of the map of inputs, their tensors, and the shapes of those.
+    pub(super) const PREDICT: Self = Self { fields: &[2], depth: 3 };
+}
 
 /// A refusal of a message with more fields than any client has use for.
-pub(super) fn check(message: &[u8]) -> Result<()> {
+pub(super) fn check(message: &[u8], nested: Nested) -> Result<()> {
     let mut fields = 0;
     // What cannot be read is for the decoder to refuse.
-    let _ = walk(message, DEPTH, &mut fields);
+    let _ = walk(message, nested, &mut fields);
     if fields <= MAX_FIELDS {
         return Ok(());
     }
@@ -27,7 +40,7 @@ pub(super) fn check(message: &[u8]) -> Result<()> {
 
 /// Counts the fields of a message; `None` where it is none. What may be bytes or a message is looked into all the
 /// same: bytes that look like fields count as such, within the bytes' own length.
-fn walk(mut bytes: &[u8], depth: u32, fields: &mut usize) -> Option<()> {
+fn walk(mut bytes: &[u8], nested: Nested, fields: &mut usize) -> Option<()> {
     while !bytes.is_empty() && *fields <= MAX_FIELDS {
         *fields += 1;
         let key = varint(&mut bytes)?;
@@ -42,9 +55,8 @@ fn walk(mut bytes: &[u8], depth: u32, fields: &mut usize) -> Option<()> {
             _ => return None,
         };
         let (value, rest) = bytes.split_at_checked(length)?;
-        // Tensors themselves (field 7 of a request, 1 to 7 of contents) are no messages.
-        if key & 7 == 2 && depth > 0 && matches!(key >> 3, 4..=6) {
-            let _ = walk(value, depth - 1, fields);
+        if key & 7 == 2 && nested.depth > 0 && nested.fields.contains(&(key >> 3)) {
+            let _ = walk(value, Nested { depth: nested.depth - 1, ..nested }, fields);
         }
         bytes = rest;
     }
@@ -57,6 +69,9 @@ mod tests {
     use crate::grpc::inference::{
         InferTensorContents, ModelInferRequest, model_infer_request::InferInputTensor,
     };
+    use crate::grpc::tensorflow::{
+        TensorProto, TensorShapeProto, serving::PredictRequest, tensor_shape_proto::Dim,
+    };
     use prost::Message;
 
     #[test]
@@ -67,14 +82,23 @@ mod tests {
         };
         let numbers =
             InferTensorContents { fp32_contents: vec![1.0; 3 << 20], ..InferTensorContents::default() };
-        check(&request(numbers)).unwrap();
+        check(&request(numbers), Nested::V2).unwrap();
         let strings =
             InferTensorContents { bytes_contents: vec![vec![]; 2 << 20], ..InferTensorContents::default() };
-        assert!(check(&request(strings)).is_err());
+        assert!(check(&request(strings), Nested::V2).is_err());
         let inputs = vec![InferInputTensor::default(); 2 << 20];
+        let request = ModelInferRequest { inputs, ..ModelInferRequest::default() };
+        assert!(check(&request.encode_to_vec(), Nested::V2).is_err());
+        assert!(check(&[0xff; 32], Nested::V2).is_ok() && check(&[], Nested::V2).is_ok());
+        let predict = |tensor| {
+            PredictRequest { inputs: [("x".to_owned(), tensor)].into(), ..PredictRequest::default() }
+                .encode_to_vec()
+        };
+        let tensor_shape = Some(TensorShapeProto { dim: vec![Dim::default(); 2 << 20], unknown_rank: false });
         assert!(
-            check(&ModelInferRequest { inputs, ..ModelInferRequest::default() }.encode_to_vec()).is_err()
+            check(&predict(TensorProto { tensor_shape, ..TensorProto::default() }), Nested::PREDICT).is_err()
         );
-        assert!(check(&[0xff; 32]).is_ok() && check(&[]).is_ok());
+        let numbers = TensorProto { float_val: vec![1.0; 3 << 20], ..TensorProto::default() };
+        check(&predict(numbers), Nested::PREDICT).unwrap();
     }
 }

@@ -1,0 +1,58 @@
+//! `tensorflow.serving.PredictionService` and `ModelService`: TensorFlow Serving's gRPC API.
+
+use super::{Answer, Call, unknown};
+use crate::app::App;
+use crate::model::Model;
+use crate::score::{Request, admit, score};
+use drisse_core::Result;
+use drisse_wire::grpc::predict::{AnswerSink, decode, metadata, model, status};
+use drisse_wire::grpc::tensorflow::serving::{
+    GetModelMetadataRequest, GetModelStatusRequest, ModelSpec, PredictRequest, PredictResponse,
+};
+use drisse_wire::grpc::{MODELS, PREDICTION, frame, parse_predict};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(super) async fn answer(service: &str, call: Call, body: Incoming) -> Result<Answer> {
+    let read = call.message(body).await?;
+    let (app, message) = (&call.app, read.bytes.clone());
+    let answer = match (service, &*call.method) {
+        (PREDICTION, "Predict") => {
+            let request: PredictRequest = parse_predict(message)?;
+            let model = find(app, request.model_spec.as_ref())?;
+            let result = predict(app, &model, request, call.deadline).await;
+            model.metrics.ended(&result, call.started);
+            frame(&result?)
+        }
+        (PREDICTION, "GetModelMetadata") => {
+            let request: GetModelMetadataRequest = parse_predict(message)?;
+            frame(&metadata(find(app, request.model_spec.as_ref())?.described()))
+        }
+        (MODELS, "GetModelStatus") => {
+            let request: GetModelStatusRequest = parse_predict(message)?;
+            frame(&status(find(app, request.model_spec.as_ref())?.described()))
+        }
+        (_, method) => return Err(unknown(&format!("{service}/{method}"))),
+    };
+    Ok(Answer::One(app.hold_answer(answer)?))
+}
+
+fn find(app: &App, spec: Option<&ModelSpec>) -> Result<Arc<Model>> {
+    let (name, version) = model(spec)?;
+    let model = app.model(name)?;
+    version.map_or(Ok(()), |version| model.check_version(&version))?;
+    Ok(model)
+}
+
+async fn predict(
+    app: &App,
+    model: &Arc<Model>,
+    request: PredictRequest,
+    deadline: Instant,
+) -> Result<PredictResponse> {
+    admit(app, model, deadline)?;
+    let (inputs, outputs) = decode(request, &model.signature)?;
+    let sink = AnswerSink::new(Arc::clone(&model.signature), model.name.as_str(), &model.version);
+    Ok(score(app, model, Request { inputs, outputs, deadline, sink }).await?.finish())
+}
