@@ -37,6 +37,9 @@ pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .partition(|line| ["silero", "rapidocr", "min-tfs"].iter().any(|name| line.starts_with(name)));
     for (flags, packages) in [(&["-q"][..], others), (&["-q", "--no-deps"], alone)] {
+        if packages.is_empty() {
+            continue;
+        }
         let installed =
             Command::new(&python).args(["-m", "pip", "install"]).args(flags).args(packages).status()?;
         ensure!(installed.success(), "pip cannot install what the tests need");

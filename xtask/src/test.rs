@@ -32,10 +32,19 @@ pub(crate) fn run() -> Result<()> {
     steps.run("Rust tests", prove::set_up(&mut cargo(&["test", "-q", "--workspace"]))?)?;
     sanitize::run(&mut steps)?;
     let drisse = release_folder().join("drisse");
+    let triton = python::environment_of("requirements-triton.txt")?;
+    let kserve = python::environment_of("requirements-kserve.txt")?;
     let tensorflow = python::environment_of("requirements-tfs.txt")?;
-    for name in ["models", "onnx_cases", "clients", "clients_grpc", "clients_tfs"] {
+    for (name, python) in [
+        ("models", &python),
+        ("onnx_cases", &python),
+        ("clients", &triton),
+        ("clients_grpc", &triton),
+        ("clients_kserve", &kserve),
+        ("clients_tfs", &tensorflow),
+    ] {
         let script = format!("tests/conformance/{name}.py");
-        let mut command = Command::new(if name == "clients_tfs" { &tensorflow } else { &python });
+        let mut command = Command::new(python);
         command.args(["-W", "ignore"]).arg(script).arg(&drisse);
         steps.run(&format!("conformance: {name}"), &mut command)?;
     }

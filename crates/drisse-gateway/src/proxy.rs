@@ -139,11 +139,11 @@ impl Proxy {
     fn own(&self, what: Own) -> Response<AnswerBody> {
         match what {
             Own::Healthy => own(StatusCode::OK, "text/plain; charset=utf-8", "Healthy"),
-            Own::Live => own(StatusCode::OK, "text/plain; charset=utf-8", ""),
+            Own::Live => own(StatusCode::OK, "application/json", documents::LIVE),
             Own::Ready if self.shared.draining.load(Relaxed) => {
                 own(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", "stopping\n")
             }
-            Own::Ready => own(StatusCode::OK, "text/plain; charset=utf-8", ""),
+            Own::Ready => own(StatusCode::OK, "application/json", documents::READY),
             Own::Metadata => {
                 let metadata = documents::server_metadata(env!("CARGO_PKG_VERSION"));
                 own(StatusCode::OK, "application/json", metadata.to_string())

@@ -24,7 +24,7 @@ use answer_body::AnswerBody;
 use coding::Coding;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::Handler;
-use drisse_wire::ErrorShape;
+use drisse_wire::{ErrorShape, documents};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -146,14 +146,14 @@ async fn answer(
     }
     match route {
         Route::Healthy => Ok(Reply::text("Healthy")),
-        Route::Live => Ok(Reply::empty(200)),
-        Route::Ready if app.is_ready() => Ok(Reply::empty(200)),
+        Route::Live => Ok(Reply::json(documents::LIVE)),
+        Route::Ready if app.is_ready() => Ok(Reply::json(documents::READY)),
         Route::Ready => Err(Error::new(ErrorKind::Unavailable, "the server is not ready")),
         Route::Version => Ok(Reply::text(env!("CARGO_PKG_VERSION"))),
         Route::Swagger => describe::swagger(app, head.uri.query()),
         Route::Sample(target) => describe::sample(&*find(app, target)?),
         Route::ServerMetadata => Ok(describe::server()),
-        Route::ModelReady(target) => find(app, target).map(|_| Reply::empty(200)),
+        Route::ModelReady(target) => Ok(describe::ready(&*find(app, target)?)),
         Route::ModelMetadata(target) => Ok(describe::model(&*find(app, target)?)),
         Route::ModelConfig(target) => Ok(describe::config(&*find(app, target)?)),
         Route::Statistics(Target { name: None, .. }) => Ok(describe::statistics(&app.models())),

@@ -49,6 +49,19 @@ pub fn server_metadata(version: &str) -> Value {
     json!({ "name": "drisse", "version": version, "extensions": EXTENSIONS })
 }
 
+/// `GET /v2/health/live` of a server that lives.
+///
+/// Source: <https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md>
+pub const LIVE: &str = r#"{"live":true}"#;
+
+/// `GET /v2/health/ready` of one that is ready: the specification's `live`, and `ready` as KServe's client reads it.
+pub const READY: &str = r#"{"live":true,"ready":true}"#;
+
+/// `GET /v2/models/NAME/ready` of a model that is.
+pub fn model_ready(name: &str) -> Value {
+    json!({ "name": name, "ready": true })
+}
+
 /// The extensions of V2 that are served, by Triton's names for them.
 pub const EXTENSIONS: [&str; 5] =
     ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"];

@@ -13,6 +13,10 @@ pub(super) fn server() -> Reply {
     Reply::json(documents::server_metadata(VERSION).to_string())
 }
 
+pub(super) fn ready(model: &Model) -> Reply {
+    Reply::json(documents::model_ready(model.name.as_str()).to_string())
+}
+
 pub(super) fn model(model: &Model) -> Reply {
     Reply::json(documents::model_metadata(model.described()).to_string())
 }
