@@ -17,7 +17,7 @@ import requests
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from drisse import Server
+from drisse import Server, run_tests
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MODELS = ROOT / "crates/drisse-engines/tests/models"
@@ -301,20 +301,16 @@ def main(binary):
     several = Server(binary, ["--model-control", *map(str, models)], listen=True)
     alone = Server(binary, [str(EXAMPLES / "iris")], listen=True)
     client = triton.InferenceServerClient(several.ready["url"].removeprefix("http://"), concurrency=2)
-    passed = failed = 0
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-        needs_one = name in ("test_invocations_take_pandas_tables_tensors_and_csv", "test_score_has_azure_s_headers_and_codes")
-        arguments = (binary,) if test.__code__.co_argcount == 1 else (client, (alone if needs_one else several).ready["url"])
-        try:
-            test(*arguments)
-            passed += 1
-        except Exception as error:  # noqa: BLE001: told, counted, and the next one tried
-            failed += 1
-            print(f"FAILED {name[5:].replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}")
+    needs_one = ("test_invocations_take_pandas_tables_tensors_and_csv", "test_score_has_azure_s_headers_and_codes")
+
+    def call(name, test):
+        served = alone if name in needs_one else several
+        test(*((binary,) if test.__code__.co_argcount == 1 else (client, served.ready["url"])))
+
+    failed = run_tests(sys.modules[__name__], call)
     client.close()
     several.close()
     alone.close()
-    print(f"{passed} passed, {failed} failed")
     return failed
 
 

@@ -26,7 +26,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from clients import EXAMPLES, KINDS, MODELS, V2, rng, some
-from drisse import Server
+from drisse import Server, run_tests
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -347,19 +347,15 @@ def main(binary):
     large = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     channel = grpc.insecure_channel(url, large)
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    passed = failed = 0
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
+
+    def call(_, test):
         count = test.__code__.co_argcount
-        try:
-            test(*((binary,) if count == 1 else (client, stub, channel, url)[:count]))
-            passed += 1
-        except Exception as error:  # noqa: BLE001: told, counted, and the next one tried
-            failed += 1
-            print(f"FAILED {name[5:].replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}")
+        test(*((binary,) if count == 1 else (client, stub, channel, url)[:count]))
+
+    failed = run_tests(sys.modules[__name__], call)
     client.close()
     channel.close()
     server.close()
-    print(f"{passed} passed, {failed} failed")
     return failed
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from kserve import InferInput, InferRequest, InferenceGRPCClient, InferenceRESTClient, RESTConfig
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
-from drisse import Server
+from drisse import Server, run_tests
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MODELS = ROOT / "crates/drisse-engines/tests/models"
@@ -89,17 +89,10 @@ def main(binary):
     logging.disable(logging.CRITICAL)
     several = Server(binary, [str(MODELS / "echo.onnx"), str(EXAMPLES / "digits")], listen=True)
     alone = Server(binary, [str(EXAMPLES / "iris")], listen=True)
-    passed = failed = 0
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-        try:
-            asyncio.run(test(several.ready["url"], alone.ready["url"]))
-            passed += 1
-        except Exception as error:  # noqa: BLE001: told, counted, and the next one tried
-            failed += 1
-            print(f"FAILED {name[5:].replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}")
+    urls = several.ready["url"], alone.ready["url"]
+    failed = run_tests(sys.modules[__name__], lambda _, test: asyncio.run(test(*urls)))
     several.close()
     alone.close()
-    print(f"{passed} passed, {failed} failed")
     return failed
 
 

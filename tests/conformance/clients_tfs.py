@@ -16,7 +16,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef  # noqa: F401: 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from drisse import Server
+from drisse import Server, run_tests
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MODELS = ROOT / "crates/drisse-engines/tests/models"
@@ -106,17 +106,9 @@ def main(binary):
     host, port = server.ready["url"].removeprefix("http://").split(":")
     client = TensorServingClient(host, int(port))
     channel = grpc.insecure_channel(f"{host}:{port}")
-    passed = failed = 0
-    for name, test in [(name, test) for name, test in globals().items() if name.startswith("test_")]:
-        try:
-            test(client, channel)
-            passed += 1
-        except Exception as error:  # noqa: BLE001: told, counted, and the next one tried
-            failed += 1
-            print(f"FAILED {name[5:].replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}")
+    failed = run_tests(sys.modules[__name__], lambda _, test: test(client, channel))
     channel.close()
     server.close()
-    print(f"{passed} passed, {failed} failed")
     return failed
 
 

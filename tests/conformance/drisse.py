@@ -100,3 +100,17 @@ def decode(output):
         kind = ml_dtypes.bfloat16
     data = [math.nan if item is None else item for item in output["data"]]
     return np.array(data, dtype=kind).reshape(output["shape"])
+
+
+def run_tests(module, call):
+    """Calls `call(name, test)` for each `test_…` of a module, tells those that fail; how many did."""
+    tests = [(name, test) for name, test in vars(module).items() if name.startswith("test_")]
+    failed = 0
+    for name, test in tests:
+        try:
+            call(name, test)
+        except Exception as error:  # noqa: BLE001: told, counted, and the next one tried
+            failed += 1
+            print(f"FAILED {name[5:].replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}")
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    return failed

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: builds, installs the load generators if they are missing, measures.
 
-use crate::{release_folder, root};
+use crate::{python, release_folder, root};
 use anyhow::{Context, Result, ensure};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// What generates load, and the proxy the gateway is measured beside: command and Debian package.
@@ -23,8 +24,13 @@ pub(crate) fn run() -> Result<()> {
     let arguments = ["build", "--release", "-p", "drisse", "-p", "bench"];
     let built = Command::new("cargo").args(arguments).current_dir(root()).status()?;
     ensure!(built.success(), "the build failed");
-    for script in ["bench/bench.py", "bench/deploy.py"] {
-        let mut measure = Command::new("python3");
+    // It needs ONNX and ONNX Runtime, which the tests' environment has.
+    let python = python::environment()?;
+    let plain = PathBuf::from("python3");
+    for (script, python) in
+        [("bench/bench.py", &plain), ("bench/protocols.py", &python), ("bench/deploy.py", &plain)]
+    {
+        let mut measure = Command::new(python);
         let measured = measure.arg(script).arg(release_folder()).current_dir(root()).status()?;
         ensure!(measured.success(), "the measurement of {script} failed");
     }
