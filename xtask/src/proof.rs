@@ -15,33 +15,26 @@ pub(crate) struct Row {
     pub(crate) figure: String,
     pub(crate) limit: String,
     pub(crate) held: bool,
-}
-
-/// What was proved in one go.
-#[derive(Clone, Debug)]
-pub(crate) struct Run {
-    /// Of which sources, and when.
+    /// Of which sources, once it is kept.
     pub(crate) commit: String,
-    pub(crate) date: String,
-    pub(crate) rows: Vec<Row>,
 }
 
 impl Row {
     fn read(row: &Value) -> Self {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let (part, claim, figure, limit) = (text("part"), text("claim"), text("figure"), text("limit"));
-        Self { part, claim, figure, limit, held: row["held"] == true }
+        Self { part, claim, figure, limit, held: row["held"] == true, commit: text("commit") }
     }
 
     fn document(&self) -> Value {
-        let Self { part, claim, figure, limit, held } = self;
-        json!({ "part": part, "claim": claim, "figure": figure, "limit": limit, "held": held })
+        let Self { part, claim, figure, limit, held, commit } = self;
+        json!({ "part": part, "claim": claim, "figure": figure, "limit": limit, "held": held, "commit": commit })
     }
 
     /// A row of the chapter about what the program is built from.
     pub(crate) fn supply(claim: &str, figure: impl Into<String>, limit: &str, held: bool) -> Self {
         let [part, claim, limit] = ["7. Supply chain", claim, limit].map(str::to_owned);
-        Self { part, claim, figure: figure.into(), limit, held }
+        Self { part, claim, figure: figure.into(), limit, held, commit: String::new() }
     }
 }
 
@@ -60,41 +53,39 @@ pub(crate) fn written() -> Result<Vec<Row>> {
     text.lines().map(row).collect()
 }
 
-/// Keeps what was proved until it is proved again: all of it takes hours.
-pub(crate) fn keep(what: &str, run: &Run) -> Result<()> {
-    let rows: Vec<_> = run.rows.iter().map(Row::document).collect();
-    let document = json!({ "commit": run.commit, "date": run.date, "rows": rows });
+/// Keeps what was proved of these sources until it is proved again: all of it takes hours.
+pub(crate) fn keep(what: &str, rows: &[Row], commit: &str) -> Result<()> {
+    let rows: Vec<_> = rows.iter().map(|row| Row { commit: commit.to_owned(), ..row.clone() }).collect();
+    let documents: Vec<_> = rows.iter().map(Row::document).collect();
     let file = kept_in(what);
     std::fs::create_dir_all(file.parent().context("a file has a folder")?)?;
-    std::fs::write(file, document.to_string())?;
+    std::fs::write(file, json!(documents).to_string())?;
     Ok(())
 }
 
 /// What was proved last, if it ever was.
-pub(crate) fn kept(what: &str) -> Option<Run> {
-    let text = std::fs::read_to_string(kept_in(what)).ok()?;
-    let document: Value = serde_json::from_str(&text).ok()?;
-    let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
-    let rows = document["rows"].as_array()?.iter().map(Row::read).collect();
-    Some(Run { commit: text("commit"), date: text("date"), rows })
+pub(crate) fn kept(what: &str) -> Vec<Row> {
+    let text = std::fs::read_to_string(kept_in(what)).unwrap_or_default();
+    let documents: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+    documents.iter().map(Row::read).collect()
 }
 
 fn kept_in(what: &str) -> PathBuf {
     crate::cache_folder().join("proof").join(format!("{what}.json"))
 }
 
-/// Markdown tables, one per chapter; `of` says below its heading what a chapter is of.
-pub(crate) fn tables(rows: &[Row], of: &str) -> String {
+/// Markdown tables, one per chapter.
+pub(crate) fn tables(rows: &[Row]) -> String {
     let mut rows: Vec<_> = rows.iter().collect();
     rows.sort_by_key(|row| (&row.part, &row.claim));
     let mut text = String::new();
     for chapter in rows.chunk_by(|one, other| one.part == other.part) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "## {}\n{of}", chapter[0].part);
-        text += "\n| what holds | measured | limit | |\n| --- | --- | --- | --- |\n";
-        for Row { claim, figure, limit, held, .. } in chapter {
+        let _ = writeln!(text, "## {}\n", chapter[0].part);
+        text += "| what holds | measured | limit | | commit |\n| --- | --- | --- | --- | --- |\n";
+        for Row { claim, figure, limit, held, commit, .. } in chapter {
             let held = if *held { "yes" } else { "**no**" };
-            let _ = writeln!(text, "| {claim} | {figure} | {limit} | {held} |");
+            let _ = writeln!(text, "| {claim} | {figure} | {limit} | {held} | {commit} |");
         }
         text.push('\n');
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask prove`: tries everything that Drisse promises and writes docs/proof.md; its quick part is
 //! in `cargo xtask test`.
 
-use crate::proof::{self, Row, Run};
+use crate::proof::{self, Row};
 use crate::steps::Steps;
 use crate::{dist, fuzz, python, release_folder, root, sanitize};
 use anyhow::{Context, Result, bail, ensure};
@@ -14,28 +14,55 @@ const MAGIKA: &str = "import importlib.util, pathlib; \
 /// Something that can be proved by itself.
 type Proof = fn(&mut Steps) -> Result<Vec<Row>>;
 
-/// All of them, in the order of docs/proof.md.
+/// All but fuzzing, which is one proof for each target.
 const PROOFS: [(&str, Proof); 3] =
-    [("programs", programs), ("fuzz", fuzzing), ("supply-chain", supply_chain)];
+    [("programs", programs), ("schemas", schemas), ("supply-chain", supply_chain)];
+
+/// What stands for all targets of fuzzing.
+const FUZZ: &str = "fuzz";
+
+/// Executions of each.
+const EXECUTIONS: u64 = 10_000_000;
 
 /// All of it, or what is named; then writes docs/proof.md, with what was proved before of the rest.
 pub(crate) fn run(named: &[&str]) -> Result<()> {
-    if let Some(unknown) = named.iter().find(|name| PROOFS.iter().all(|(known, _)| known != *name)) {
-        let known = PROOFS.map(|(name, _)| name).join(", ");
-        bail!("there is no proof `{unknown}`: there are {known}");
+    let known: Vec<_> = kept_under().chain([FUZZ]).collect();
+    if let Some(unknown) = named.iter().find(|name| !known.contains(name)) {
+        bail!("there is no proof `{unknown}`: there are {}", known.join(", "));
     }
     let mut steps = Steps::default();
     steps.run("release build", Command::new("cargo").args(["build", "-q", "--release", "-p", "drisse"]))?;
-    for (name, prove) in PROOFS.iter().filter(|(name, _)| named.is_empty() || named.contains(name)) {
-        let commit = output("git", &["describe", "--always", "--dirty"])?;
-        let run = Run { commit, date: output("date", &["+%Y-%m-%d"])?, rows: prove(&mut steps)? };
-        println!("\n{}", proof::tables(&run.rows, ""));
-        proof::keep(name, &run)?;
+    let is_wanted = |name: &&str| named.is_empty() || named.contains(name);
+    for (name, prove) in PROOFS.iter().filter(|(name, _)| is_wanted(name)) {
+        let rows = prove(&mut steps)?;
+        keep(name, &rows)?;
+    }
+    let targets = fuzz::TARGETS.iter().filter(|(target, _)| is_wanted(target) || named.contains(&FUZZ));
+    for (nth, (target, words)) in targets.enumerate() {
+        if nth == 0 {
+            fuzz::prepare(&mut steps)?;
+        }
+        let row = fuzz::fuzz(&mut steps, fuzz::Length::Executions(EXECUTIONS), target, words)?;
+        keep(target, &[row])?;
     }
     let path = root().join("docs/proof.md");
     std::fs::write(&path, document()?).with_context(|| format!("cannot write {}", path.display()))?;
     println!("wrote {}", path.display());
     steps.finish()
+}
+
+/// The names of what is kept by itself.
+fn kept_under() -> impl Iterator<Item = &'static str> {
+    PROOFS.iter().map(|(name, _)| *name).chain(fuzz::TARGETS.iter().map(|(target, _)| *target))
+}
+
+fn keep(name: &str, rows: &[Row]) -> Result<()> {
+    println!("\n{}", proof::tables(rows));
+    proof::keep(name, rows, &output("git", &["describe", "--always", "--dirty"])?)
+}
+
+fn schemas(steps: &mut Steps) -> Result<Vec<Row>> {
+    Ok(vec![fuzz::schemas(steps, "100")?])
 }
 
 fn programs(steps: &mut Steps) -> Result<Vec<Row>> {
@@ -44,10 +71,6 @@ fn programs(steps: &mut Steps) -> Result<Vec<Row>> {
     tests.args(["test", "-q", "-p", "drisse", "--test", "prove", "--", "--test-threads=1"]);
     steps.run("proofs on the real programs", set_up(&mut tests)?.env("DRISSE_PROVE", "whole"))?;
     proof::written()
-}
-
-fn fuzzing(steps: &mut Steps) -> Result<Vec<Row>> {
-    fuzz::run(steps, fuzz::Length::Executions(10_000_000))
 }
 
 fn supply_chain(steps: &mut Steps) -> Result<Vec<Row>> {
@@ -81,26 +104,22 @@ pub(crate) fn set_up(tests: &mut Command) -> Result<&mut Command> {
 }
 
 fn document() -> Result<String> {
-    let runs: Vec<_> = PROOFS.iter().filter_map(|(name, _)| proof::kept(name)).collect();
-    let rows = || runs.iter().flat_map(|run| &run.rows);
-    let missed = rows().filter(|row| !row.held).count();
-    let short = match missed {
+    let rows: Vec<_> = kept_under().flat_map(proof::kept).collect();
+    let short = match rows.iter().filter(|row| !row.held).count() {
         0 => "Nothing falls short of its limit.".to_owned(),
-        _ => format!("{missed} of {} rows fall short of their limit: those marked **no**.", rows().count()),
+        missed => format!("{missed} of {} rows fall short of their limit: those marked **no**.", rows.len()),
     };
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name\t: "));
-    let mut text = format!(
+    let text = format!(
         "# Proof\n\n`cargo xtask prove` wrote this page, on {} cores of {}, Linux {}. It runs the real programs; \
-         anybody can run it again, all of it or a part (`cargo xtask prove fuzz`). {short} What is not promised is in \
-         [SECURITY.md](../SECURITY.md).\n\n",
+         anybody can run it again, all of it or a part (`cargo xtask prove fuzz`, or `grpc` alone); each row says of which \
+         commit it is. {short} What is not promised is in [SECURITY.md](../SECURITY.md).\n\n{}",
         std::thread::available_parallelism().map_or(1, usize::from),
         processor.unwrap_or("an unknown processor"),
         output("uname", &["-r"])?,
+        proof::tables(&rows),
     );
-    for run in &runs {
-        text += &proof::tables(&run.rows, &format!("\nAt commit {}, {}.", run.commit, run.date));
-    }
     Ok(text.trim_end().to_owned() + "\n")
 }
 

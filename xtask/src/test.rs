@@ -48,8 +48,10 @@ pub(crate) fn run() -> Result<()> {
         command.args(["-W", "ignore"]).arg(script).arg(&drisse);
         steps.run(&format!("conformance: {name}"), &mut command)?;
     }
-    let fuzzed = fuzz::run(&mut steps, fuzz::Length::For(FUZZ))?;
-    println!("\n{}", proof::tables(&[proof::written()?, fuzzed].concat(), ""));
+    let mut rows = proof::written()?;
+    rows.extend(fuzz::run(&mut steps, fuzz::Length::For(FUZZ))?);
+    rows.push(fuzz::schemas(&mut steps, "10")?);
+    println!("\n{}", proof::tables(&rows));
     steps.finish()
 }
 

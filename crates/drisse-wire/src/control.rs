@@ -421,3 +421,13 @@ impl std::fmt::Display for ServiceState {
         std::fmt::Debug::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_number_of_many_digits_is_the_same_once_it_was_written_down() {
+        let digits = "[77777777777777707777777777777777777777777770.5]";
+        let read: serde_json::Value = serde_json::from_str(digits).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&read.to_string()).unwrap(), read);
+    }
+}
