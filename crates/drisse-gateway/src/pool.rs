@@ -43,51 +43,47 @@ struct Free {
     since: Instant,
 }
 
-impl Upstream {
-    pub(crate) async fn open(place: &Place) -> std::io::Result<Self> {
-        macro_rules! handshake {
-            ($stream:expr) => {{
-                let mut builder = http1::Builder::new();
-                builder.max_buf_size(256 << 10);
-                let (sender, connection) =
-                    builder.handshake(TokioIo::new($stream)).await.map_err(std::io::Error::other)?;
-                // Ends when the sender is dropped or the replica closes.
-                tokio::spawn(connection);
-                Ok(Self { sender, used: false })
-            }};
-        }
-        match place {
-            Place::Unix(path) => handshake!(UnixStream::connect(path).await?),
+/// Opens a stream to a place, and does with it what both kinds of stream are good for.
+macro_rules! connected {
+    ($place:expr, $io:ident => $then:expr) => {
+        match $place {
+            Place::Unix(path) => {
+                let $io = TokioIo::new(UnixStream::connect(path).await?);
+                $then
+            }
             Place::Tcp(host) => {
                 let stream = TcpStream::connect(host).await?;
                 // A request goes out at once, however small.
                 stream.set_nodelay(true)?;
-                handshake!(stream)
+                let $io = TokioIo::new(stream);
+                $then
             }
         }
+    };
+}
+
+impl Upstream {
+    pub(crate) async fn open(place: &Place) -> std::io::Result<Self> {
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(256 << 10);
+        connected!(place, io => {
+            let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
+            // Ends when the sender is dropped or the replica closes.
+            tokio::spawn(connection);
+            Ok(Self { sender, used: false })
+        })
     }
 }
 
 async fn open_http2(place: &Place) -> std::io::Result<http2::SendRequest<Upload>> {
-    macro_rules! handshake {
-        ($stream:expr) => {{
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
-            let (sender, connection) =
-                builder.handshake(TokioIo::new($stream)).await.map_err(std::io::Error::other)?;
-            // Ends when the last sender is dropped or the replica closes.
-            tokio::spawn(connection);
-            Ok(sender)
-        }};
-    }
-    match place {
-        Place::Unix(path) => handshake!(UnixStream::connect(path).await?),
-        Place::Tcp(host) => {
-            let stream = TcpStream::connect(host).await?;
-            stream.set_nodelay(true)?;
-            handshake!(stream)
-        }
-    }
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+    connected!(place, io => {
+        let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
+        // Ends when the last sender is dropped or the replica closes.
+        tokio::spawn(connection);
+        Ok(sender)
+    })
 }
 
 impl Pool {

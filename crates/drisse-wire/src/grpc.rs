@@ -20,7 +20,7 @@ pub use infer::{AnswerSink, decode};
 pub use models::{config, metadata, statistics};
 pub use peek::{Peeked, peek};
 
-/// Messages, made from `proto/*.proto` by `tests/proto.rs`.
+/// Messages, made from `proto/*.proto` by `xtask/tests/protos.rs`.
 #[expect(missing_docs, reason = "generated")]
 pub mod inference {
     include!("grpc/inference.rs");

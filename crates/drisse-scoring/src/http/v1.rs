@@ -3,13 +3,18 @@
 use super::Call;
 use super::reply::Reply;
 use crate::score::{Request, score};
-use drisse_core::Result;
-use drisse_wire::v1::{AnswerSink, decode};
+use drisse_core::{Inputs, Result};
+use drisse_wire::v1::{AnswerSink, Layout, decode};
 use std::sync::Arc;
 
 pub(super) async fn predict(call: Call<'_>) -> Result<Reply> {
-    let Call { app, model, body, deadline, .. } = call;
-    let (inputs, layout) = decode(&body.bytes, &model.signature)?;
+    let (inputs, layout) = decode(&call.body.bytes, &call.model.signature)?;
+    answer(call, inputs, layout).await
+}
+
+/// Scores inputs, and answers with all outputs in rows or columns.
+pub(super) async fn answer(call: Call<'_>, inputs: Inputs, layout: Layout) -> Result<Reply> {
+    let Call { app, model, deadline, .. } = call;
     let outputs = (0..model.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&model.signature), layout);
     let (answer, not_finite) = score(app, model, Request { inputs, outputs, deadline, sink }).await?.finish();
