@@ -1,7 +1,7 @@
 //! Models, keys, logs, operations, and the daemons of a workspace.
 
 use crate::deploy::request;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, own_address};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -192,7 +192,7 @@ fn a_deployment_that_takes_too_long_ends_and_says_what_was_missing() {
 fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers() {
     let workspace = Workspace::new();
     workspace.ok(&["models", "register", DIGITS]);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = own_address();
     workspace.ok(&["up", "--control", &free]);
     let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
     assert_eq!(
@@ -230,8 +230,8 @@ fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers(
 #[test]
 fn the_control_api_beyond_this_machine_is_https() {
     let workspace = Workspace::new();
-    let (certificate, key) = certificate(&workspace);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = own_address();
+    let (certificate, key) = certificate(&workspace, free.split(':').next().unwrap());
     workspace.ok(&["up", "--control", &free, "--control-cert", &certificate, "--control-key", &key]);
     let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
     let mut command = workspace.command(&["deploy", "nothing"]);
@@ -248,8 +248,8 @@ fn the_control_api_beyond_this_machine_is_https() {
 }
 
 /// A self-signed certificate for this machine, and its key.
-fn certificate(workspace: &Workspace) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+fn certificate(workspace: &Workspace, host: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), host.to_owned()]).unwrap();
     let path = |name: &str| workspace.folder.path().join(name);
     std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
@@ -259,7 +259,7 @@ fn certificate(workspace: &Workspace) -> (String, String) {
 #[test]
 fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
     let workspace = Workspace::new();
-    let (certificate, key) = certificate(&workspace);
+    let (certificate, key) = certificate(&workspace, "127.0.0.1");
     let (certificate, key) = (&*certificate, &*key);
     let up = workspace.json(&["up", "--gateway", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key]);
     assert_eq!(up["gateway"]["scheme"], "https");

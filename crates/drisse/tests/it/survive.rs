@@ -2,7 +2,7 @@
 
 use crate::deploy::request;
 use crate::load::Load;
-use crate::workspace::{Disk, Workspace, kill, ran};
+use crate::workspace::{Disk, Workspace, kill, own_address, ran};
 use std::process::Command;
 use std::time::Duration;
 
@@ -94,6 +94,7 @@ fn the_only_replica_is_replaced_while_requests_wait() {
 #[test]
 fn when_everything_was_killed_up_brings_back_what_was_wanted() {
     let workspace = Workspace::new();
+    workspace.ok(&["up", "--gateway", &own_address()]);
     let deployed = workspace.json(&["deploy", DIGITS]);
     kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
     for (pid, _) in workspace.processes() {
@@ -107,6 +108,7 @@ fn when_everything_was_killed_up_brings_back_what_was_wanted() {
 #[test]
 fn down_stops_everything_and_up_starts_it_at_the_same_address() {
     let workspace = Workspace::new();
+    workspace.ok(&["up", "--gateway", &own_address()]);
     let deployed = workspace.json(&["deploy", DIGITS]);
     let address = workspace.status()["gateway"]["address"].clone();
     workspace.ok(&["down"]);

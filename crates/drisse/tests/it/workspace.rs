@@ -4,6 +4,7 @@ use crate::support::{drisse, root};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes on a busy machine; a hang fails the test instead of stopping it.
@@ -189,6 +190,14 @@ pub(crate) fn ran(mut command: Command) -> Ran {
 pub(crate) fn kill(pid: u32, signal: &str) {
     // Gone already is fine.
     let _ = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// An address of this machine nobody else asks for: a loopback host of its own, so that no test, and no
+/// connection's own end, takes its port meanwhile.
+pub(crate) fn own_address() -> String {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., a, b] = std::process::id().to_be_bytes();
+    format!("127.{}.{b}.{}:4790", a | 0x80, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) fn exists(path: &Path) -> bool {

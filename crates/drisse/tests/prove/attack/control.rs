@@ -2,8 +2,7 @@
 
 use super::{DIGITS, argument, every, host, over_tcp, over_unix, replica, request, sockets, statuses, text};
 use crate::proof::among_others;
-use crate::workspace::Workspace;
-use std::net::TcpListener;
+use crate::workspace::{Workspace, own_address};
 use std::path::Path;
 
 /// Requests over TCP and their statuses. `TOKEN` is a header line.
@@ -33,7 +32,7 @@ fn the_control_api_over_tcp_lets_in_who_has_its_token_and_no_web_page() {
     let _others = among_others();
     let workspace = Workspace::new();
     workspace.ok(&["models", "register", DIGITS]);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = own_address();
     workspace.ok(&["up", "--control", &free]);
     let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
     let mut wrong = Vec::new();
