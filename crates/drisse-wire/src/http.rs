@@ -28,6 +28,11 @@ pub enum Address {
     Https(String, Arc<rustls::ClientConfig>),
 }
 
+/// What bytes go over, both ways.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
 /// How often it is asked whether a server is alive.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -87,21 +92,46 @@ impl Address {
         Self::Unix(path.to_owned())
     }
 
-    /// Sends a request; the answer's body is still to be read. No time limit of its own.
-    pub async fn open(&self, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError> {
+    /// A connection of its own; no time limit.
+    pub async fn connect(&self) -> Result<Box<dyn Connection>, HttpError> {
         let failed = |source| HttpError::Connect { address: self.to_string(), source };
-        match self {
-            Self::Unix(path) => self.over(UnixStream::connect(path).await.map_err(failed)?, ask).await,
-            Self::Http(host) => self.over(TcpStream::connect(host).await.map_err(failed)?, ask).await,
+        Ok(match self {
+            Self::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
+            Self::Http(host) => Box::new(over_tcp(host).await.map_err(failed)?),
             Self::Https(host, config) => {
                 let name = host.rsplit_once(':').map_or(&**host, |(name, _)| name);
                 let name = name.trim_matches(['[', ']']).to_owned();
                 let name = name.try_into().map_err(|error| failed(std::io::Error::other(error)))?;
-                let stream = TcpStream::connect(host).await.map_err(failed)?;
+                let stream = over_tcp(host).await.map_err(failed)?;
                 let tls = tokio_rustls::TlsConnector::from(Arc::clone(config));
-                self.over(tls.connect(name, stream).await.map_err(failed)?, ask).await
+                Box::new(tls.connect(name, stream).await.map_err(failed)?)
             }
+        })
+    }
+
+    /// What `Host` says of it.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Unix(_) => "localhost",
+            Self::Http(host) | Self::Https(host, _) => host,
         }
+    }
+
+    /// Sends a request; the answer's body is still to be read. No time limit of its own.
+    pub async fn open(&self, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError> {
+        let stream = TokioIo::new(self.connect().await?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| self.broken(&error))?;
+        // Ends with the request's answer.
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, self.host());
+        if let Some(bearer) = ask.bearer {
+            request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
+        }
+        if !ask.body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(ask.body)).map_err(|error| self.broken(&error))?;
+        sender.send_request(request).await.map_err(|error| self.broken(&error))
     }
 
     /// Sends a request and reads the whole answer.
@@ -124,32 +154,16 @@ impl Address {
         }
     }
 
-    async fn over<S>(&self, stream: S, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
-        // Ends with the request's answer.
-        tokio::spawn(connection);
-        let host = match self {
-            Self::Unix(_) => "localhost",
-            Self::Http(host) | Self::Https(host, _) => host,
-        };
-        let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, host);
-        if let Some(bearer) = ask.bearer {
-            request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
-        }
-        if !ask.body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let request = request.body(Full::new(ask.body)).map_err(|error| self.broken(&error))?;
-        sender.send_request(request).await.map_err(|error| self.broken(&error))
-    }
-
     fn broken(&self, error: &dyn fmt::Display) -> HttpError {
         HttpError::Broken { address: self.to_string(), why: error.to_string() }
     }
+}
+
+/// A connection on which small messages do not wait for an acknowledgement of the one before.
+async fn over_tcp(host: &str) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(host).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 impl fmt::Display for Address {

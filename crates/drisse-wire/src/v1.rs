@@ -7,9 +7,16 @@
 use crate::json::{Reader, Writer};
 use crate::score::{columns, rows};
 use drisse_core::{Error, ErrorKind, Inputs, Result, Signature, Sink, Value, ValueView};
+use std::borrow::Borrow;
 
 /// A row of several outputs is an object of its own: a million of them are tens of megabytes.
 const MAX_ROWS: usize = 1 << 20;
+
+/// An answer of more bytes than this has its values once, under TensorFlow Serving's name.
+const MAX_TWICE: usize = 64 << 20;
+
+const OUTPUTS: &str = "{\"outputs\":";
+const PREDICTIONS: &str = ",\"predictions\":";
 
 /// How a request had its inputs, and so how its answer has the outputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +25,9 @@ pub enum Layout {
     Rows,
     /// `inputs` in, `outputs` out: whole tensors, by name where there are several.
     Columns,
+    /// `inputs` that are a list. For TensorFlow Serving's clients that is a whole tensor, for KServe's it is rows, which
+    /// are the same values: the answer has them under the names of both.
+    Either,
 }
 
 /// Decodes the body of `POST /v1/models/NAME:predict`.
@@ -28,7 +38,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
     reader.object(|reader, key| {
         let given = match key {
             "instances" => Layout::Rows,
-            "inputs" => Layout::Columns,
+            "inputs" => layout_of_inputs(reader),
             "signature_name" => return signature_name(reader),
             _ => return reader.skip(),
         };
@@ -37,12 +47,23 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
         }
         match given {
             Layout::Rows => rows(reader, signature, &mut inputs),
-            Layout::Columns => columns(reader, signature, &mut inputs),
+            Layout::Columns | Layout::Either => columns(reader, signature, &mut inputs),
         }
     })?;
     reader.end()?;
     let missing = "the body has no `instances` (a list of rows) and no `inputs` (whole tensors)";
     Ok((inputs, layout.ok_or_else(|| Error::invalid(missing))?))
+}
+
+/// A list of objects is KServe's rows: no tensor has objects in it.
+fn layout_of_inputs(reader: &mut Reader<'_>) -> Layout {
+    let position = reader.position();
+    let mut ahead = reader.again(position);
+    match ahead.take(b'[').then(|| ahead.peek()) {
+        Some(Some(b'{')) => Layout::Rows,
+        Some(_) => Layout::Either,
+        None => Layout::Columns,
+    }
 }
 
 /// An ONNX model has one signature, which TensorFlow's clients know under this name.
@@ -72,24 +93,38 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         let mut out = Writer::new();
         out.raw(match layout {
             Layout::Rows => "{\"predictions\":",
-            Layout::Columns => "{\"outputs\":",
+            Layout::Columns | Layout::Either => OUTPUTS,
         });
         Self { signature, layout, out, outputs: Vec::new() }
     }
 
     /// The whole answer, and how many NaN and infinities it prints as `null`.
-    pub fn finish(mut self) -> (Vec<u8>, u64) {
-        self.out.raw("}");
+    pub fn finish(self) -> (Vec<u8>, u64) {
         let not_finite = self.out.not_finite();
-        (self.out.into_bytes(), not_finite)
+        let twice = self.layout == Layout::Either && self.is_alone();
+        let mut text = self.out.into_bytes();
+        if twice && text.len() <= MAX_TWICE {
+            let values = OUTPUTS.len()..text.len();
+            text.extend_from_slice(PREDICTIONS.as_bytes());
+            text.extend_from_within(values);
+        }
+        text.push(b'}');
+        (text, not_finite)
     }
 
     /// Prints several outputs, on the thread that ran the model.
     fn print(&mut self) -> Result<()> {
         let signature = self.signature.as_ref();
         let outputs = std::mem::take(&mut self.outputs);
-        let rows = same_rows(&outputs).filter(|_| self.layout == Layout::Rows);
-        let Some(rows) = rows else { return object(&mut self.out, signature, outputs.into_iter()) };
+        let rows = same_rows(&outputs).filter(|_| self.layout != Layout::Columns);
+        if self.layout == Layout::Either {
+            object(&mut self.out, signature, by_place(&outputs))?;
+            if self.out.written() > MAX_TWICE {
+                return Ok(());
+            }
+            self.out.raw(PREDICTIONS);
+        }
+        let Some(rows) = rows else { return object(&mut self.out, signature, by_place(&outputs)) };
         if rows > MAX_ROWS {
             let message = format!("{rows} rows of several outputs are too many for this protocol");
             return Err(Error::new(ErrorKind::TooLarge, message));
@@ -109,6 +144,10 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
     }
 }
 
+fn by_place(outputs: &[(usize, Value)]) -> impl Iterator<Item = (usize, &Value)> {
+    outputs.iter().map(|(place, value)| (*place, value))
+}
+
 /// How many rows all outputs have, if that is the same number.
 fn same_rows(outputs: &[(usize, Value)]) -> Option<usize> {
     let mut rows = outputs.iter().map(|(_, value)| value.rows());
@@ -120,7 +159,7 @@ fn same_rows(outputs: &[(usize, Value)]) -> Option<usize> {
 fn object(
     out: &mut Writer,
     signature: &Signature,
-    outputs: impl Iterator<Item = (usize, Value)>,
+    outputs: impl Iterator<Item = (usize, impl Borrow<Value>)>,
 ) -> Result<()> {
     out.raw("{");
     for (nth, (place, value)) in outputs.enumerate() {
@@ -128,7 +167,7 @@ fn object(
         out.raw(if nth > 0 { "," } else { "" });
         out.string(name);
         out.raw(":");
-        value_of(out, name, ValueView::Other(&value))?;
+        value_of(out, name, ValueView::Other(value.borrow()))?;
     }
     out.raw("}");
     Ok(())
@@ -191,6 +230,9 @@ mod tests {
         assert_eq!(answer(&two, Layout::Rows), rows);
         let columns = r#"{"outputs":{"y":[[0,1],[2,3]],"z":[[0,1],[2,3]]}}"#;
         assert_eq!(answer(&two, Layout::Columns), columns);
+        assert_eq!(answer(&[("y", 1)], Layout::Either), r#"{"outputs":[[0,1]],"predictions":[[0,1]]}"#);
+        let both = r#"{"outputs":{"y":[[0,1]],"z":[[0,1]]},"predictions":[{"y":[0,1],"z":[0,1]}]}"#;
+        assert_eq!(answer(&[("y", 1), ("z", 1)], Layout::Either), both);
         // Outputs that do not belong to rows stand as they are.
         let uneven = r#"{"predictions":{"y":[[0,1]],"z":[[0,1],[2,3]]}}"#;
         assert_eq!(answer(&[("y", 1), ("z", 2)], Layout::Rows), uneven);
@@ -203,8 +245,12 @@ mod tests {
         let (rows, layout) =
             decoded(r#"{"signature_name":"serving_default","instances":[[1,2],[3,4]]}"#).unwrap();
         assert_eq!(layout, Layout::Rows);
-        for same in [r#"{"inputs":{"x":[[1,2],[3,4]]}}"#, r#"{"inputs":[[1,2],[3,4]]}"#] {
-            assert_eq!(decoded(same).unwrap(), (rows.clone(), Layout::Columns));
+        for (same, layout) in [
+            (r#"{"inputs":{"x":[[1,2],[3,4]]}}"#, Layout::Columns),
+            (r#"{"inputs":[[1,2],[3,4]]}"#, Layout::Either),
+            (r#"{"inputs":[{"x":[1,2]},{"x":[3,4]}]}"#, Layout::Rows),
+        ] {
+            assert_eq!(decoded(same).unwrap(), (rows.clone(), layout));
         }
         assert_eq!(decoded(r#"{"instances":[{"x":[1,2]},{"x":[3,4]}]}"#).unwrap().0, rows);
         for (body, why) in [

@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Serve models: one scoring server, complete by itself
     Serve(Box<Serve>),
+    /// Check a server, ours or another, against the inference protocols
+    Conformance(Conformance),
     /// Start the control plane and the gateway of the workspace
     Up(Up),
     /// Stop everything in the workspace; what is wanted is kept for the next `up`

@@ -1,5 +1,6 @@
 //! One file per command; here each is called with what it needs.
 
+mod conformance;
 mod control;
 mod deploy;
 mod doctor;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // Long-running, with runtimes of their own.
         Command::Serve(serve) => return serve::run(&serve, output),
         Command::Inspect(inspect) => return inspect::run(&inspect, output),
+        Command::Conformance(conformance) => return conformance::run(&conformance, output),
         Command::Control(control) => return control::run(&control, place()?),
         Command::Gateway(gateway) => return gateway::run(&gateway),
         Command::Completions { shell } => {

@@ -34,6 +34,11 @@ impl Writer {
         Self { out: Vec::with_capacity(512), not_finite: 0, base64: false }
     }
 
+    /// How many bytes there are so far.
+    pub fn written(&self) -> usize {
+        self.out.len()
+    }
+
     /// The document.
     pub fn into_bytes(self) -> Vec<u8> {
         self.out

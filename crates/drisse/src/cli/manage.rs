@@ -3,6 +3,7 @@
 use super::serve::address;
 use crate::units::duration;
 use clap::{Args, Subcommand, ValueEnum};
+use drisse_conformance::Protocol;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -316,6 +317,43 @@ pub(crate) enum OperationsCommand {
 pub(crate) struct Inspect {
     /// Model file or folder
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Conformance {
+    /// Where the server speaks HTTP: http(s)://HOST:PORT
+    #[arg(required_unless_present_any = ["models", "list"])]
+    pub(crate) url: Option<String>,
+    /// Where it speaks gRPC, if elsewhere
+    #[arg(long, value_name = "URL", requires = "url")]
+    pub(crate) grpc: Option<String>,
+    /// What to check: v2, v2-binary, v2-extensions, grpc, v1; may be repeated [default: all the server speaks]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) protocol: Vec<Protocol>,
+    /// Only cases whose names have this in them
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) case: Option<String>,
+    /// File whose first line is the server's key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Certificate of who signed the server's, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// An answer that takes longer is a failure
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Fail on what is only recommended, too
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write the models the cases ask for, as DIR/NAME.onnx
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    pub(crate) models: Option<PathBuf>,
+    /// List the cases
+    #[arg(long, conflicts_with = "url")]
+    pub(crate) list: bool,
 }
 
 #[derive(Clone, Debug, Default, Args)]

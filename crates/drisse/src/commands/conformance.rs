@@ -1,0 +1,211 @@
+//! `drisse conformance`: whether a server, ours or another, speaks the protocols as they are written.
+
+use crate::cli::{Conformance, Output};
+use crate::connect::trusting;
+use crate::failure::Failure;
+use crate::printer;
+use anyhow::Context;
+use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, Server, Unusable, Verdict};
+use drisse_wire::http::Address;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What is listed of what did not pass; all of it is in the JSON and in the JUnit report.
+const LISTED: usize = 40;
+
+pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, Failure> {
+    if let Some(folder) = &arguments.models {
+        return write_models(folder, output);
+    }
+    let protocols = match &arguments.protocol[..] {
+        [] => Protocol::ALL.to_vec(),
+        named => named.to_vec(),
+    };
+    let wanted = |case: &Case| arguments.case.as_ref().is_none_or(|text| case.name.contains(text));
+    if arguments.list {
+        let cases: Vec<_> = protocols
+            .iter()
+            .flat_map(|protocol| drisse_conformance::cases(*protocol))
+            .filter(wanted)
+            .collect();
+        printer::result(output, || list(&cases), || listed(&cases));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let server = server(arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(
+        ProgressStyle::with_template("  {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
+    );
+    let tried = |all: usize, verdict: &Verdict| {
+        bar.set_length(all as u64);
+        bar.set_message(printer::plain(&verdict.case.name));
+        bar.inc(1);
+    };
+    let report = runtime.block_on(drisse_conformance::run(&server, &protocols, wanted, tried));
+    bar.finish_and_clear();
+    let report = report.map_err(unusable)?;
+    if report.verdicts.is_empty() {
+        return Err(
+            Failure::new("no case has that in its name").hint("`drisse conformance --list` shows all")
+        );
+    }
+    if let Some(file) = &arguments.junit {
+        std::fs::write(file, report.junit()).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    printer::result(output, || report.document(), || text(&report));
+    // Who names a protocol says that it is spoken.
+    let unspoken = !arguments.protocol.is_empty() && report.count("skipped") == report.verdicts.len();
+    let failed = report.count("failed") > 0 || unspoken || arguments.strict && report.count("warned") > 0;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn server(arguments: &Conformance) -> Result<Server, Failure> {
+    let url = arguments.url.as_deref().unwrap_or_default();
+    let key = match &arguments.key_file {
+        None => None,
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            let text = text.with_context(|| format!("cannot read the key in {}", file.display()))?;
+            text.lines().next().map(|line| line.trim().to_owned())
+        }
+    };
+    let ca = arguments.ca.as_deref();
+    Ok(Server {
+        http: address(url, ca, b"http/1.1")?,
+        grpc: address(arguments.grpc.as_deref().unwrap_or(url), ca, b"h2")?,
+        key,
+        patience: arguments.timeout,
+    })
+}
+
+/// The address in a URL; over TLS, what is to be spoken there.
+fn address(url: &str, ca: Option<&Path>, speaks: &[u8]) -> Result<Address, Failure> {
+    let refused =
+        || Failure::new(format!("`{url}` is no server's address")).hint("an address is http://HOST:PORT");
+    let (scheme, host) = url.split_once("://").ok_or_else(refused)?;
+    let host = host.trim_end_matches('/');
+    if host.is_empty() || host.contains(['/', '?', '#', '@']) {
+        return Err(refused());
+    }
+    let (_, port) = host.rsplit_once(':').unwrap_or((host, ""));
+    let has_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let with = |usual: &str| if has_port { host.to_owned() } else { format!("{host}:{usual}") };
+    match scheme {
+        "http" | "grpc" => Ok(Address::Http(with("80"))),
+        "https" => {
+            let ca = ca.ok_or_else(|| {
+                Failure::new(format!("nothing says whom to trust at {url}"))
+                    .hint("name the certificate of who signed the server's: --ca FILE")
+            })?;
+            let mut config = (*trusting(ca)?).clone();
+            config.alpn_protocols = vec![speaks.to_vec()];
+            Ok(Address::Https(with("443"), config.into()))
+        }
+        _ => Err(refused()),
+    }
+}
+
+fn unusable(error: Unusable) -> Failure {
+    let hint = match error {
+        Unusable::Silent { .. } => "start it, or name its address: http://HOST:PORT",
+        Unusable::NoModels(_) => {
+            "`drisse conformance --models DIR` writes them; `drisse serve DIR/*` serves them"
+        }
+    };
+    let code = if matches!(error, Unusable::Silent { .. }) { 2 } else { 1 };
+    Failure { code, ..Failure::new(error) }.hint(hint)
+}
+
+fn write_models(folder: &Path, output: Output) -> Result<ExitCode, Failure> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    for name in MODELS.iter() {
+        let file = folder.join(format!("{name}.onnx"));
+        std::fs::write(&file, drisse_conformance::model(name).unwrap_or_default())
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let path = folder.display();
+    printer::result(
+        output,
+        || json!({ "folder": folder, "models": *MODELS }),
+        || {
+            format!(
+                "{} models are in {path}, each as NAME/1/model.onnx: {}\n",
+                MODELS.len(),
+                MODELS.join(", ")
+            )
+        },
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(cases: &[Case]) -> Value {
+    let one = |case: &Case| json!({ "protocol": case.protocol.to_string(), "name": case.name, "cites": case.cites, "advice": case.advice });
+    cases.iter().map(one).collect()
+}
+
+fn listed(cases: &[Case]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        let _ = writeln!(text, "{:<14} {}", case.protocol, printer::plain(&case.name));
+    }
+    let _ = writeln!(text, "\n{} cases", cases.len());
+    text
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    let mut told = 0;
+    for (word, verdict) in ["failed", "warned"].into_iter().flat_map(|word| {
+        report
+            .verdicts
+            .iter()
+            .filter(move |verdict| verdict.outcome.word() == word)
+            .map(move |one| (word, one))
+    }) {
+        told += 1;
+        if told > LISTED {
+            continue;
+        }
+        let case = &verdict.case;
+        let _ = writeln!(text, "{word}  {}: {}", case.protocol, printer::plain(&case.name));
+        let _ = writeln!(text, "        {}", printer::plain(verdict.outcome.why().unwrap_or_default()));
+        let _ = writeln!(text, "        {}\n", case.cites.join("\n        "));
+    }
+    if told > LISTED {
+        let _ =
+            writeln!(text, "… and {} more: --output json and --junit FILE have all of them\n", told - LISTED);
+    }
+    let words = ["passed", "warned", "failed", "skipped"];
+    let rows = report.by_protocol().into_iter().map(|(protocol, counts)| {
+        let number = |word: &&str| counts.get(*word).copied().unwrap_or_default().to_string();
+        let why = skipped(report, protocol);
+        std::iter::once(protocol.to_string()).chain(words.iter().map(number)).chain([why]).collect()
+    });
+    let _ = writeln!(
+        text,
+        "{} {} at {}\n",
+        printer::plain(&report.server),
+        printer::plain(&report.version),
+        report.url
+    );
+    text + &printer::table(&[&["protocol"], &words[..], &[""]].concat(), rows)
+}
+
+/// Why cases of a protocol were skipped, each reason once.
+fn skipped(report: &Report, protocol: Protocol) -> String {
+    let mut reasons = Vec::new();
+    for verdict in report.verdicts.iter().filter(|verdict| verdict.case.protocol == protocol) {
+        if let Outcome::Skipped(why) = &verdict.outcome
+            && !reasons.contains(why)
+        {
+            reasons.push(why.clone());
+        }
+    }
+    reasons.join("; ")
+}
