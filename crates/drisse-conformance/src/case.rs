@@ -41,7 +41,7 @@ impl Protocol {
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.parts().0)
+        f.pad(self.parts().0)
     }
 }
 

@@ -280,7 +280,7 @@ async fn first(
 fn unnamed() -> Error {
     Error::invalid(
         "the call names no service: give its name as `drisse-service` metadata, or as the model's name at the beginning \
-         of a first message that is not compressed",
+         of the first message",
     )
 }
 

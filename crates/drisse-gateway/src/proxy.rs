@@ -19,7 +19,7 @@ use hyper::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -101,6 +101,10 @@ impl Handler for Proxy {
         let http1 = head.version < Version::HTTP_2;
         let shape = path::shape(head.uri.path());
         let mut response = match Route::of(head.uri.path()) {
+            Route::Own(_) if !matches!(head.method, Method::GET | Method::HEAD) => {
+                let message = format!("this path takes GET, not {}", head.method);
+                refusal(shape, &Error::new(ErrorKind::MethodNotAllowed, message), false)
+            }
             Route::Own(what) => self.own(what),
             Route::Unknown => refusal(shape, &unknown(head.uri.path()), false),
             Route::Service { name, path } => {
@@ -145,7 +149,7 @@ impl Proxy {
             }
             Own::Ready => own(StatusCode::OK, "application/json", documents::READY),
             Own::Metadata => {
-                let metadata = documents::server_metadata(env!("CARGO_PKG_VERSION"));
+                let metadata = documents::server_metadata(env!("CARGO_PKG_VERSION"), &documents::EXTENSIONS);
                 own(StatusCode::OK, "application/json", metadata.to_string())
             }
         }

@@ -152,7 +152,7 @@ async fn answer(
         Route::Version => Ok(Reply::text(env!("CARGO_PKG_VERSION"))),
         Route::Swagger => describe::swagger(app, head.uri.query()),
         Route::Sample(target) => describe::sample(&*find(app, target)?),
-        Route::ServerMetadata => Ok(describe::server()),
+        Route::ServerMetadata => Ok(describe::server(app)),
         Route::ModelReady(target) => Ok(describe::ready(&*find(app, target)?)),
         Route::ModelMetadata(target) => Ok(describe::model(&*find(app, target)?)),
         Route::ModelConfig(target) => Ok(describe::config(&*find(app, target)?)),

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use drisse_core::{Error, ErrorKind, Result};
+use drisse_wire::documents::{EXTENSIONS, MODEL_REPOSITORY};
 use std::sync::Arc;
 
 /// The models a server may have, as its operator named them.
@@ -68,6 +69,12 @@ pub(crate) fn check_parameters<'a>(mut names: impl Iterator<Item = &'a str>) -> 
 }
 
 impl App {
+    /// The extensions of V2 that clients have here.
+    pub(crate) fn extensions(&self) -> Vec<&'static str> {
+        let repository = self.config.model_control.then_some(MODEL_REPOSITORY);
+        EXTENSIONS.into_iter().chain(repository).collect()
+    }
+
     /// Every model that can be loaded, with whether it is served; only those that are, where `ready` ones are asked
     /// for.
     pub(crate) fn entries(&self, ready: bool) -> Vec<Entry> {

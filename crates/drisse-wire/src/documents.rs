@@ -45,8 +45,8 @@ pub struct Duration {
 }
 
 /// `GET /v2`: the server's name, version and the protocol extensions it has.
-pub fn server_metadata(version: &str) -> Value {
-    json!({ "name": "drisse", "version": version, "extensions": EXTENSIONS })
+pub fn server_metadata(version: &str, extensions: &[&str]) -> Value {
+    json!({ "name": "drisse", "version": version, "extensions": extensions })
 }
 
 /// `GET /v2/health/live` of a server that lives.
@@ -62,9 +62,12 @@ pub fn model_ready(name: &str) -> Value {
     json!({ "name": name, "ready": true })
 }
 
-/// The extensions of V2 that are served, by Triton's names for them.
-pub const EXTENSIONS: [&str; 5] =
-    ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"];
+/// The extensions of V2 that every server has, by Triton's names for them.
+pub const EXTENSIONS: [&str; 4] =
+    ["binary_tensor_data", "classification", "model_configuration", "statistics"];
+
+/// The one of servers that let their clients load and unload models.
+pub const MODEL_REPOSITORY: &str = "model_repository";
 
 /// `GET /v2/models/NAME`: what the model takes and gives, in V2's words.
 pub fn model_metadata(model: Model<'_>) -> Value {

@@ -9,7 +9,6 @@ use crate::repository::{Entry, check_control, check_parameters, load};
 use crate::score::{Request, admit, score};
 use bytes::Bytes;
 use drisse_core::Result;
-use drisse_wire::documents::EXTENSIONS;
 use drisse_wire::grpc::inference::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
     ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
@@ -38,7 +37,7 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
         "ServerMetadata" => frame(&ServerMetadataResponse {
             name: "drisse".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: app.extensions().into_iter().map(str::to_owned).collect(),
         }),
         "ModelReady" => {
             let ModelReadyRequest { name, version } = parse(message)?;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(super) fn server() -> Reply {
-    Reply::json(documents::server_metadata(VERSION).to_string())
+pub(super) fn server(app: &App) -> Reply {
+    Reply::json(documents::server_metadata(VERSION, &app.extensions()).to_string())
 }
 
 pub(super) fn ready(model: &Model) -> Reply {

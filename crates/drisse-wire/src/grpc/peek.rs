@@ -1,6 +1,11 @@
 //! The model a call is for, from the beginning of its first message.
 
 use super::HEAD;
+use flate2::read::{GzDecoder, ZlibDecoder};
+use std::io::Read;
+
+/// How much of a packed message is unpacked, at most: a few microseconds' work.
+const UNPACKED: u64 = 4 << 10;
 
 /// What the beginning of a body tells.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -9,7 +14,7 @@ pub enum Peeked {
     Model(String),
     /// More of the message is needed.
     More,
-    /// It cannot be told: the message is compressed, or is none.
+    /// It cannot be told: this is no message.
     Unknown,
 }
 
@@ -29,12 +34,21 @@ fn field(method: &str) -> Option<u64> {
 pub fn peek(method: &str, body: &[u8]) -> Peeked {
     let Some(wanted) = field(method) else { return Peeked::Model(String::new()) };
     let Some((&[flag, a, b, c, d], rest)) = body.split_first_chunk::<HEAD>() else { return Peeked::More };
-    if flag != 0 {
-        return Peeked::Unknown;
-    }
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    let mut message = &rest[..length.min(rest.len())];
-    let mut left = length;
+    let there = &rest[..length.min(rest.len())];
+    let plain;
+    let (mut message, mut left) = match flag {
+        0 => (there, length),
+        // How long it was before it was packed is not said.
+        1 => match unpacked(there) {
+            Some(beginning) => {
+                plain = beginning;
+                (&*plain, usize::MAX)
+            }
+            None => return Peeked::Unknown,
+        },
+        _ => return Peeked::Unknown,
+    };
     while left > 0 {
         let before = message.len();
         let Some(key) = varint(&mut message) else { return cut(before) };
@@ -65,6 +79,19 @@ pub fn peek(method: &str, body: &[u8]) -> Peeked {
         message = behind;
     }
     Peeked::Model(String::new())
+}
+
+/// What is there of a packed message, up to [`UNPACKED`] bytes; `None` where it is neither gzip nor zlib.
+fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    // It ends too early: that is an error, after all there was.
+    let _ = match packed {
+        [] | [0x1f | 0x78] => return Some(plain),
+        [0x1f, 0x8b, ..] => GzDecoder::new(packed).take(UNPACKED).read_to_end(&mut plain),
+        [0x78, ..] => ZlibDecoder::new(packed).take(UNPACKED).read_to_end(&mut plain),
+        _ => return None,
+    };
+    Some(plain)
 }
 
 fn is_spec(method: &str) -> bool {
@@ -103,6 +130,7 @@ mod tests {
     use crate::grpc::inference::{ModelInferRequest, RepositoryModelLoadRequest};
     use crate::grpc::tensorflow::serving::{ModelSpec, PredictRequest};
     use proptest::prelude::*;
+    use std::io::Write;
 
     #[test]
     fn a_call_s_model_is_known_once_its_name_has_come() {
@@ -117,6 +145,14 @@ mod tests {
             let told = peek("ModelInfer", &body[..cut]);
             assert!(told == if cut < HEAD + 8 { Peeked::More } else { name.clone() }, "{cut}: {told:?}");
         }
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(&body[HEAD..]).unwrap();
+        let packed = crate::grpc::packed_frame(&packer.finish().unwrap());
+        for cut in 0..packed.len() {
+            let told = peek("ModelInfer", &packed[..cut]);
+            assert!(told == Peeked::More || told == name, "{cut}: {told:?}");
+        }
+        assert_eq!(peek("ModelInfer", &packed), name);
         let load = RepositoryModelLoadRequest {
             model_name: "m".to_owned(),
             ..RepositoryModelLoadRequest::default()
@@ -126,7 +162,7 @@ mod tests {
         let predict = PredictRequest { model_spec, ..PredictRequest::default() };
         assert_eq!(peek("Predict", &frame(&predict)), Peeked::Model("m".to_owned()));
         assert_eq!(peek("ModelStatistics", b"\0\0\0\0\0"), Peeked::Model(String::new()));
-        assert_eq!(peek("ModelInfer", b"\x01\0\0\0\x01x"), Peeked::Unknown);
+        assert_eq!(peek("ModelInfer", b"\x01\0\0\0\x01y"), Peeked::Unknown);
         assert_eq!(peek("ModelInfer", b"\0\0\0\0\x02\x0a\x7f"), Peeked::Unknown, "longer than its message");
         assert_eq!(peek("ServerLive", b""), Peeked::Model(String::new()));
     }
@@ -136,6 +172,7 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = peek("ModelInfer", &[&[0, 0, 0, 0, 60], &*bytes].concat());
             let _ = peek("ModelInfer", &bytes);
+            let _ = peek("ModelInfer", &[&[1, 0, 0, 0, 60, 0x78, 0x9c], &*bytes].concat());
             let _ = peek("Predict", &[&[0, 0, 0, 0, 60], &*bytes].concat());
         }
     }

@@ -1,0 +1,116 @@
+//! `drisse conformance`: ours is as the protocols say, and what is not is told.
+
+use crate::support::{Serving, output};
+use crate::workspace::Workspace;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+/// The models that the cases ask for, in a folder of their own.
+fn models() -> (tempfile::TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = output(&["conformance", "--models", folder.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let files = files.map(|file| file.unwrap().path().to_str().unwrap().to_owned()).collect();
+    (folder, files)
+}
+
+/// What a run found: its document.
+fn check(arguments: &[&str]) -> serde_json::Value {
+    let (code, stdout, stderr) = output(&[&["conformance", "--output", "json"], arguments].concat());
+    let document: serde_json::Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    let cases = document["cases"].as_array().unwrap();
+    let wrong: Vec<_> =
+        cases.iter().filter(|case| case["outcome"] == "failed" || case["outcome"] == "warned").collect();
+    assert!(code == 0 && wrong.is_empty(), "{wrong:#?}");
+    document
+}
+
+#[test]
+fn the_scoring_server_is_as_every_case_says() {
+    let (folder, files) = models();
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, "a-key-of-32-letters-for-the-tests\n").unwrap();
+    let (keys, junit) = (keys.to_str().unwrap(), folder.path().join("junit.xml"));
+    let mut arguments = vec!["--listen", "127.0.0.1:0", "--model-control", "--keys", keys];
+    arguments.extend(files.iter().map(String::as_str));
+    let serving = Serving::start(&arguments);
+    let document =
+        check(&[serving.url(), "--key-file", keys, "--strict", "--junit", junit.to_str().unwrap()]);
+    for (protocol, least) in
+        [("v2", 300), ("v2-binary", 130), ("v2-extensions", 30), ("grpc", 170), ("v1", 50)]
+    {
+        let counts = &document["protocols"][protocol];
+        assert!(
+            counts["skipped"].is_null() && counts["passed"].as_u64() >= Some(least),
+            "{protocol}: {counts}"
+        );
+    }
+    let junit = std::fs::read_to_string(junit).unwrap();
+    assert!(junit.contains("<testsuite name=\"grpc\"") && junit.contains("failures=\"0\""), "{junit}");
+}
+
+#[test]
+fn the_gateway_is_as_every_case_says() {
+    let (_folder, files) = models();
+    let workspace = Workspace::new();
+    let mut address = String::new();
+    for name in ["identity-fp32", "identity-bytes", "add-sub"] {
+        let file = files.iter().find(|file| file.ends_with(&format!("{name}.onnx"))).unwrap();
+        let deployed = workspace.json(&["deploy", file, "--no-auth"]);
+        let uri = deployed["scoring_uri"].as_str().unwrap();
+        address = uri.split("/api/").next().unwrap().to_owned();
+    }
+    let document = check(&[&address, "--protocol", "v2", "--protocol", "v2-binary", "--protocol", "grpc"]);
+    for (protocol, least) in [("v2", 100), ("v2-binary", 50), ("grpc", 50)] {
+        let passed = document["protocols"][protocol]["passed"].as_u64();
+        assert!(passed >= Some(least), "{protocol}: {passed:?}");
+    }
+}
+
+#[test]
+fn a_server_that_answers_otherwise_fails_and_it_is_told_where_the_specification_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // Says yes to all and answers nothing of what was asked.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 8192]);
+            let body = r#"{"name": "a", "version": "1", "extensions": []}"#;
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}",
+                body.len()
+            );
+            let _ = stream.write_all(format!("{head}\r\nconnection: close\r\n\r\n{body}").as_bytes());
+        }
+    });
+    let (code, stdout, _) =
+        output(&["conformance", &url, "--protocol", "v2", "--case", "the answer has the id"]);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("failed  v2: the answer has the id of its request (42)"), "{stdout}");
+    assert!(stdout.contains("id is missing (answered 200: {\"name\""), "{stdout}");
+    assert!(stdout.contains("inference_rest.md#L244"), "{stdout}");
+    let (code, stdout, _) = output(&["conformance", &url, "--protocol", "v2-binary"]);
+    assert!(code == 1 && stdout.contains("the server does not announce `binary_tensor_data`"), "{stdout}");
+}
+
+#[test]
+fn who_cannot_be_checked_is_told_what_to_do() {
+    let serving = Serving::start(&["--listen", "127.0.0.1:0", "examples/digits/digits.onnx"]);
+    let free = crate::workspace::own_address();
+    for (arguments, code, why) in [
+        (&[serving.url()][..], 1, "has none of the models that the cases ask for"),
+        (&[&*format!("http://{free}")], 2, "no server answers at"),
+        (&["localhost:8000"], 1, "`localhost:8000` is no server's address"),
+        (&["https://localhost"], 1, "name the certificate of who signed the server's: --ca FILE"),
+        (&[serving.url(), "--protocol", "v3"], 1, "the protocols are v2, v2-binary, v2-extensions, grpc, v1"),
+        (&[serving.url(), "--key-file", "/nowhere"], 1, "cannot read the key in /nowhere"),
+        (&[], 1, "<URL>"),
+    ] {
+        let (found, _, stderr) = output(&[&["conformance"], arguments].concat());
+        assert!(found == code && stderr.contains(why), "{arguments:?}: {found} {stderr}");
+    }
+    let (code, stdout, _) = output(&["conformance", "--list", "--protocol", "v1"]);
+    assert!(code == 0 && stdout.contains("v1             the models that are there are listed"), "{stdout}");
+}
