@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The interpreter of an environment that has everything in `tests/conformance/requirements.txt`.
@@ -24,7 +24,10 @@ pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
         return Ok(python);
     }
     println!("making {} (once)", folder.display());
-    let create = || Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).status();
+    // Triton's Python backend brings an interpreter, and goes with the system's library, not with a newer one.
+    let system = list == "requirements-pytriton.txt" && Path::new("/usr/bin/python3").exists();
+    let interpreter = if system { "/usr/bin/python3" } else { "python3" };
+    let create = || Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder).status();
     if !create().context("python3 is needed for the conformance tests")?.success() {
         // Debian keeps venv in a package of its own.
         let installed = Command::new("apt-get").args(["install", "-y", "-q", "python3-venv"]).status()?;

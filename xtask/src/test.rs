@@ -48,6 +48,13 @@ pub(crate) fn run() -> Result<()> {
         command.args(["-W", "ignore"]).arg(script).arg(&drisse);
         steps.run(&format!("conformance: {name}"), &mut command)?;
     }
+    let mut rivals = Command::new(&python);
+    rivals.arg("tests/conformance/rivals.py").arg(&drisse).arg(format!("kserve={}", kserve.display()));
+    for name in ["mlserver", "pytriton"] {
+        let python = python::environment_of(&format!("requirements-{name}.txt"))?;
+        rivals.arg(format!("{name}={}", python.display()));
+    }
+    steps.run("conformance: rivals", &mut rivals)?;
     let mut rows = proof::written()?;
     rows.extend(fuzz::run(&mut steps, fuzz::Length::For(FUZZ))?);
     rows.push(fuzz::schemas(&mut steps, "10")?);

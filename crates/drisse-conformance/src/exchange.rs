@@ -27,7 +27,7 @@ pub(crate) struct Exchange {
     pub(crate) coding: Option<String>,
     /// Sends the body in chunks of so many bytes, with no length before it.
     pub(crate) pieces: Option<usize>,
-    /// A status, `4xx`, or `error`: any that is one. Of gRPC's: a code's name, or `error`.
+    /// A status, `4xx`, `handled` (anything but a failure of the server's), or `error`: any that is one. Of gRPC's: a code's name, or `error`.
     pub(crate) status: Option<String>,
     /// What the status typically is, where the specification leaves it open: another one is worth a warning.
     pub(crate) typically: Option<String>,
@@ -58,7 +58,8 @@ impl Exchange {
         let known = match self.call {
             Some(_) => status == "error" || crate::grpc::CODES.contains(&&**status),
             None => {
-                matches!(&**status, "error" | "4xx") || status.len() == 3 && status.parse::<u16>().is_ok()
+                matches!(&**status, "error" | "4xx" | "handled")
+                    || status.len() == 3 && status.parse::<u16>().is_ok()
             }
         };
         if !known {

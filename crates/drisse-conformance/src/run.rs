@@ -25,6 +25,16 @@ pub struct Server {
     pub patience: Duration,
 }
 
+impl Server {
+    /// Whether nobody answers there, whatever is asked.
+    async fn is_gone(&self) -> bool {
+        let http = Exchange { send: Some("GET /v2/health/live".to_owned()), ..Exchange::default() };
+        let body = Some("{}".to_owned());
+        let grpc = Exchange { call: Some("ServerLive".to_owned()), body, ..Exchange::default() };
+        ask(self, &http).await.is_err() && ask(self, &grpc).await.is_err()
+    }
+}
+
 /// Why nothing could be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
@@ -63,11 +73,19 @@ pub async fn run(
     let found = Found::at(server).await?;
     let all: Vec<Case> = protocols.iter().flat_map(|protocol| cases(*protocol)).filter(wanted).collect();
     let mut report = Report::of(server.http.to_string(), &found.name, &found.version);
+    let mut gone = false;
     for case in &all {
         let began = Instant::now();
         let outcome = match found.reason_to_skip(case) {
             Some(why) => Outcome::Skipped(why),
-            None => try_case(server, case).await,
+            None if gone => Outcome::Skipped("the server is gone".to_owned()),
+            None => match try_case(server, case).await {
+                Outcome::Failed(why) | Outcome::Warned(why) if server.is_gone().await => {
+                    gone = true;
+                    Outcome::Failed(format!("{why}; and the server is gone"))
+                }
+                outcome => outcome,
+            },
         };
         let verdict = Verdict { case: case.clone(), outcome, time: began.elapsed() };
         tried(all.len(), &verdict);
@@ -200,6 +218,7 @@ fn judge(exchange: &Exchange, answer: &Answer) -> Option<Wrong> {
     let as_wanted = match wanted {
         "error" => is_error,
         "4xx" => status.starts_with('4'),
+        "handled" => !status.starts_with('5'),
         exact => status == exact,
     };
     if !as_wanted {
