@@ -96,7 +96,8 @@ def counts(report):
     found = collections.Counter(case["outcome"] for case in report["cases"])
     if found["skipped"] == len(report["cases"]):
         return "not spoken" if "speak" in report["cases"][0]["why"] else "not announced"
-    parts = [f"{found[word]} {word}" for word in ("passed", "failed", "warned", "skipped") if found[word]]
+    words = [("passed", "pass"), ("failed", "fail"), ("warned", "warned of"), ("skipped", "skipped")]
+    parts = [f"{found[word]} {says}" for word, says in words if found[word]]
     return ", ".join(parts)
 
 
@@ -120,8 +121,8 @@ def markdown(servers):
         "# Conformance", "",
         "What `drisse conformance` finds at Drisse and at the servers it is compared with, each with the same models, written",
         "as its own documentation says. Written by `tests/conformance/rivals.py`, which `cargo xtask test` runs.", "",
-        "*Failed* is what contradicts the specification, or is an error of the server's (5xx) where the client is wrong;",
-        "*warned* is what is only recommended, or another status than is typical. What a server does not announce among its",
+        "What contradicts the specification fails, and so does an error of the server's (5xx) where the client is wrong;",
+        "warned of is what is only recommended, or another status than is typical. What a server does not announce among its",
         "extensions, or has no model for, is skipped. MLServer and KServe leave it to a model's own code whether its inputs",
         "fit; what they answer when it does not look is counted as theirs, because it is what their users' clients see.", "",
         "| | " + " | ".join(f"{name} {about(servers[name])['version']}" for name in names) + " |",
@@ -156,7 +157,7 @@ def main():
     servers = {}
     with tempfile.TemporaryDirectory() as models:
         subprocess.run([drisse, "conformance", "--models", models], check=True, stdout=subprocess.DEVNULL)
-        ours = [drisse, "serve", "--listen", "127.0.0.1:{http}", "--model-control", *sorted(glob.glob(models + "/*"))[::-1]]
+        ours = [drisse, "serve", "--listen", "127.0.0.1:{http}", "--model-control", "--shared-memory", "drisse-*", *sorted(glob.glob(models + "/*"))[::-1]]
         servers["Drisse"] = check(drisse, ours, same_port=True)
     titles = {"mlserver": "MLServer", "kserve": "KServe", "pytriton": "Triton"}
     for rival in rivals:

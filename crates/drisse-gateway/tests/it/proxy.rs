@@ -258,7 +258,7 @@ fn keys_open_what_is_not_open_and_paths_that_lead_nowhere_say_so() {
         let (code, body) = status(path, key);
         assert!(code == 404 && body.contains(says), "{path}: {body}");
     }
-    assert_eq!(status("/", "").0, 200);
+    assert_eq!(status("/", "").0, 405);
     assert_eq!(gateway.admin("DELETE", "/routes/s", "").0, 200);
     assert_eq!(status(SCORE, key).0, 404);
 }
