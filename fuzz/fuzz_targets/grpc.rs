@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use drisse_wire::grpc::inference::ModelInferRequest;
 use drisse_wire::grpc::tensorflow::serving::PredictRequest;
 use drisse_wire::grpc::{decode, parse, parse_predict, peek, predict, take_frame};
+use drisse_wire::shared_memory::NoRegions;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
@@ -25,7 +26,7 @@ fuzz_target!(|body: &[u8]| {
             assert!(outputs.iter().all(|&place| place < signature.outputs.len()));
         }
         let Ok(request) = parse::<ModelInferRequest>(message) else { continue };
-        let Ok(request) = decode(request, &signature) else { continue };
+        let Ok(request) = decode(request, &NoRegions, &signature) else { continue };
         signature::consistent(&request.inputs);
         assert!(request.forms.len() == request.outputs.len());
         assert!(request.outputs.iter().all(|&place| place < signature.outputs.len()));

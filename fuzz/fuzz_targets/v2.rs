@@ -3,6 +3,7 @@
 
 mod signature;
 
+use drisse_wire::shared_memory::NoRegions;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
@@ -12,7 +13,7 @@ fuzz_target!(|body: &[u8]| {
     let (json, binary) = body.split_at(length);
     let decoded = match json {
         [] => drisse_wire::v2::decode_raw(binary, &signature),
-        _ => drisse_wire::v2::decode(json, binary.strip_prefix(b"\0").unwrap_or(binary), &signature),
+        _ => drisse_wire::v2::decode(json, binary.strip_prefix(b"\0").unwrap_or(binary), &NoRegions, &signature),
     };
     if let Ok(request) = decoded {
         signature::consistent(&request.inputs);

@@ -7,6 +7,7 @@ of KServe, TensorFlow Serving, MLflow, SageMaker and Azure ML.
 import base64
 import gzip
 import json
+import os
 import pathlib
 import sys
 import zlib
@@ -15,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import requests
 import tritonclient.http as triton
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, shared_memory
 
 from drisse import Server, run_tests
 
@@ -66,13 +67,13 @@ def test_metadata_readiness_config_and_statistics_are_as_triton_tells_them(clien
     assert len(client.get_inference_statistics()["model_stats"]) >= 3
 
 
-def infer(client, model, inputs, outputs=None, binary=True, **options):
+def infer(client, model, inputs, outputs=None, binary=True, module=triton, **options):
     tensors = []
     for name, value in inputs.items():
         datatype = "BYTES" if value.dtype == np.object_ else None
         datatype = datatype or triton.np_to_triton_dtype(value.dtype)
-        tensor = triton.InferInput(name, list(value.shape), datatype)
-        tensor.set_data_from_numpy(value, binary_data=binary)
+        tensor = module.InferInput(name, list(value.shape), datatype)
+        tensor.set_data_from_numpy(value, **({"binary_data": binary} if module is triton else {}))
         tensors.append(tensor)
     return client.infer(model, tensors, outputs=outputs, **options)
 
@@ -296,9 +297,86 @@ def test_models_are_nobody_s_to_load_unless_the_operator_says_so(binary):
     server.close()
 
 
+def share_memory(client, module):
+    """Tensors by shared memory, as Triton's documentation has it, with either of its clients (`module`)."""
+    sample = np.array(json.loads((EXAMPLES / "digits/sample.json").read_text())["data"], np.float32)
+    own = f"/drisse-test-{os.getpid()}"
+    given = shared_memory.create_shared_memory_region("given", own + "-given", sample.nbytes + 64)
+    taken = shared_memory.create_shared_memory_region("taken", own + "-taken", 4096)
+    try:
+        shared_memory.set_shared_memory_region(given, [sample], offset=64)
+        client.register_system_shared_memory("given", own + "-given", sample.nbytes + 64)
+        client.register_system_shared_memory("taken", own + "-taken", 4096)
+        status = client.get_system_shared_memory_status()
+        names = {region["name"] for region in status} if isinstance(status, list) else set(status.regions)
+        assert names == {"given", "taken"}, status
+
+        def ask(size=sample.nbytes, offset=64, region="given", room=4096):
+            tensor = module.InferInput("X", list(sample.shape), "FP32")
+            tensor.set_shared_memory(region, size, offset)
+            output = module.InferRequestedOutput("probabilities")
+            output.set_shared_memory("taken", room)
+            return client.infer("digits", [tensor], outputs=[output, module.InferRequestedOutput("label")])
+
+        wanted = infer(client, "digits", {"X": sample}, module=module)
+        answer = ask()
+        probabilities = shared_memory.get_contents_as_numpy(taken, np.float32, [len(sample), 10])
+        assert (probabilities == wanted.as_numpy("probabilities")).all()
+        assert (answer.as_numpy("label") == wanted.as_numpy("label")).all()
+        for change, why in [
+            ({"offset": 65}, "not"), ({"size": sample.nbytes - 4}, "takes"), ({"region": "nothing"}, "registered"),
+            ({"room": 8}, "does not fit"), ({"size": 1 << 62}, "not"),
+        ]:
+            refused(lambda change=change: ask(**change), why)
+        # Whoever shortens it ends a request, and not the server.
+        os.truncate("/dev/shm" + own + "-given", 16)
+        refused(ask, "not as it was")
+        register = client.register_system_shared_memory
+        refused(lambda: register("given", own + "-taken", 8), "unregister it first")
+        refused(lambda: register("more", own + "-taken", 5000), "has 4096 bytes")
+        refused(lambda: register("more", own + "-nothing", 8), "No such file")
+        refused(lambda: register("other", "/somebody-elses", 8), "may not use")
+        refused(lambda: register("other", "/drisse-test-/../../etc/passwd", 8), "may not use")
+        client.unregister_system_shared_memory("given")
+        client.unregister_system_shared_memory("given")
+        refused(ask, "registered")
+        client.unregister_system_shared_memory()
+        status = client.get_system_shared_memory_status()
+        assert not (status if isinstance(status, list) else status.regions)
+    finally:
+        client.unregister_system_shared_memory()
+        shared_memory.destroy_shared_memory_region(given)
+        shared_memory.destroy_shared_memory_region(taken)
+
+
+def refused(call, why):
+    try:
+        call()
+    except InferenceServerException as error:
+        assert why in error.message(), error
+    else:
+        raise AssertionError(f"taken, and is to be refused: {why}")
+
+
+def test_tensors_stay_in_shared_memory_where_that_is_allowed(client, _):
+    share_memory(client, triton)
+
+
+def test_shared_memory_is_off_unless_allowed(binary):
+    server = Server(binary, [str(EXAMPLES / "digits")], listen=True)
+    client = triton.InferenceServerClient(server.ready["url"].removeprefix("http://"))
+    refused(lambda: client.register_system_shared_memory("a", "/drisse-test-a", 8), "--shared-memory")
+    tensor = triton.InferInput("X", [1, 64], "FP32")
+    tensor.set_shared_memory("a", 256)
+    refused(lambda: client.infer("digits", [tensor]), "--shared-memory")
+    assert "system_shared_memory" not in client.get_server_metadata()["extensions"]
+    client.close()
+    server.close()
+
+
 def main(binary):
     models = [MODELS / "kinds.onnx", MODELS / "echo.onnx", EXAMPLES / "digits", EXAMPLES / "glyph"]
-    several = Server(binary, ["--model-control", *map(str, models)], listen=True)
+    several = Server(binary, ["--model-control", "--shared-memory", "drisse-test-*", *map(str, models)], listen=True)
     alone = Server(binary, [str(EXAMPLES / "iris")], listen=True)
     client = triton.InferenceServerClient(several.ready["url"].removeprefix("http://"), concurrency=2)
     needs_one = ("test_invocations_take_pandas_tables_tensors_and_csv", "test_score_has_azure_s_headers_and_codes")

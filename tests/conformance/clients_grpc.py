@@ -25,7 +25,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from clients import EXAMPLES, KINDS, MODELS, V2, rng, some
+from clients import EXAMPLES, KINDS, MODELS, V2, rng, share_memory, some
 from drisse import Server, run_tests
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -184,7 +184,7 @@ def test_what_lies_is_refused_with_its_reason(client, stub):
         asked.model_name = "echo"
         refused(lambda asked=asked: stub.ModelInfer(asked), "INVALID_ARGUMENT", why)
     refused(lambda: stub.ModelInfer(request(model_name="echo", model_version="2")), "NOT_FOUND", "no version `2`")
-    refused(lambda: stub.SystemSharedMemoryStatus(service_pb2.SystemSharedMemoryStatusRequest()), "UNIMPLEMENTED", "there is no method")
+    refused(lambda: stub.CudaSharedMemoryStatus(service_pb2.CudaSharedMemoryStatusRequest()), "UNIMPLEMENTED", "there is no method")
 
 
 def test_bytes_that_are_no_messages_and_bombs_are_refused(_, stub, channel):
@@ -286,9 +286,9 @@ def test_through_the_gateway_calls_find_their_service_and_streams_stay_streams(b
         refused(lambda: client.infer("digits", small, headers=key), "UNAUTHENTICATED", "drisse keys digits")
         refused(lambda: client.infer("nothing", small, headers=key), "NOT_FOUND", "there is no service `nothing`")
         refused(lambda: client.get_model_repository_index(headers=key), "INVALID_ARGUMENT", "drisse-service")
-        # What is compressed tells no model's name.
+        # What is compressed tells its model's name too.
         packed = {"headers": key, "compression_algorithm": "gzip"}
-        refused(lambda: client.infer("echo", [tensor("x", large)], **packed), "INVALID_ARGUMENT", "drisse-service")
+        assert (client.infer("echo", [tensor("x", large)], **packed).as_numpy("y") == large).all()
         packed["headers"] = {**key, "drisse-service": "echo"}
         assert (client.infer("echo", [tensor("x", large)], **packed).as_numpy("y") == large).all()
         answers = queue.Queue()
@@ -339,9 +339,13 @@ def test_through_the_gateway_an_update_fails_no_call(binary):
         assert not failures and calls[0] > 100, (calls, failures[:3])
 
 
+def test_tensors_stay_in_shared_memory_where_that_is_allowed(client, _):
+    share_memory(client, triton)
+
+
 def main(binary):
     models = [MODELS / "kinds.onnx", MODELS / "echo.onnx", MODELS / "slow.onnx", EXAMPLES / "digits"]
-    server = Server(binary, ["--model-control", *map(str, models)], listen=True)
+    server = Server(binary, ["--model-control", "--shared-memory", "drisse-test-*", *map(str, models)], listen=True)
     url = server.ready["url"].removeprefix("http://")
     client = triton.InferenceServerClient(url)
     large = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

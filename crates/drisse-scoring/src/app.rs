@@ -6,6 +6,7 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelSpec};
 use crate::repository::Repository;
+use crate::shared_memory::SharedMemory;
 use crate::warm;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
@@ -24,6 +25,7 @@ pub struct App {
     pub(crate) keys: Option<Keys>,
     pub(crate) metrics: Metrics,
     pub(crate) workers: Workers,
+    pub(crate) shared_memory: SharedMemory,
     models: ArcSwap<Vec<Arc<Model>>>,
     pub(crate) repository: OnceLock<Box<dyn Repository>>,
     ready: AtomicBool,
@@ -57,6 +59,7 @@ impl App {
             metrics: Metrics::new(),
             nonce: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2)),
             workers,
+            shared_memory: SharedMemory::new(&config.shared_memory),
             models: ArcSwap::default(),
             repository: OnceLock::new(),
             ready: AtomicBool::new(false),

@@ -30,6 +30,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Whether whoever may score may load and unload models too.
     pub model_control: bool,
+    /// Names of POSIX's shared memory that clients may pass tensors by; with a `*` at the end, how names begin.
+    pub shared_memory: Vec<String>,
     /// Origins whose web pages may score from browsers; `*` for every one.
     pub cors_origins: Vec<String>,
     /// Threads that serve connections, and as many that run models.
@@ -57,6 +59,7 @@ impl Default for Config {
             // Kubernetes kills after 30 s.
             drain_timeout: Duration::from_secs(25),
             model_control: false,
+            shared_memory: Vec::new(),
             cors_origins: Vec::new(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             replica: None,

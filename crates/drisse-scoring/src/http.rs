@@ -12,6 +12,7 @@ mod invocations;
 pub(crate) mod reply;
 mod repository;
 mod route;
+mod shared_memory;
 mod v1;
 mod v2;
 
@@ -166,6 +167,11 @@ async fn answer(
             let deadline = deadline(app, &head.headers, started)?;
             let body = body::read(app, body, deadline).await?;
             repository::answer(app, asked, &body.bytes).await
+        }
+        Route::Shared(asked) => {
+            let deadline = deadline(app, &head.headers, started)?;
+            let body = body::read(app, body, deadline).await?;
+            shared_memory::answer(app, asked, &body.bytes)
         }
         Route::Run(protocol, target) => {
             let model = find(app, target)?;

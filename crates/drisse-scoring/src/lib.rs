@@ -17,6 +17,7 @@ mod model;
 mod repository;
 mod score;
 mod server;
+mod shared_memory;
 mod sync;
 mod warm;
 mod watch;

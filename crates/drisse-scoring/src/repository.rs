@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use drisse_core::{Error, ErrorKind, Result};
-use drisse_wire::documents::{EXTENSIONS, MODEL_REPOSITORY};
+use drisse_wire::documents::{EXTENSIONS, MODEL_REPOSITORY, SHARED_MEMORY};
 use std::sync::Arc;
 
 /// The models a server may have, as its operator named them.
@@ -72,7 +72,8 @@ impl App {
     /// The extensions of V2 that clients have here.
     pub(crate) fn extensions(&self) -> Vec<&'static str> {
         let repository = self.config.model_control.then_some(MODEL_REPOSITORY);
-        EXTENSIONS.into_iter().chain(repository).collect()
+        let shared_memory = self.shared_memory.is_on().then_some(SHARED_MEMORY);
+        EXTENSIONS.into_iter().chain(repository).chain(shared_memory).collect()
     }
 
     /// Every model that can be loaded, with whether it is served; only those that are, where `ready` ones are asked

@@ -69,6 +69,9 @@ pub const EXTENSIONS: [&str; 4] =
 /// The one of servers that let their clients load and unload models.
 pub const MODEL_REPOSITORY: &str = "model_repository";
 
+/// The one of servers that let their clients pass tensors by shared memory.
+pub const SHARED_MEMORY: &str = "system_shared_memory";
+
 /// `GET /v2/models/NAME`: what the model takes and gives, in V2's words.
 pub fn model_metadata(model: Model<'_>) -> Value {
     let tensors = |ports: &[Port]| ports.iter().map(tensor_metadata).collect::<Value>();

@@ -16,6 +16,7 @@ pub mod openapi;
 mod raw;
 pub mod routes;
 pub mod score;
+pub mod shared_memory;
 pub mod v1;
 pub mod v2;
 

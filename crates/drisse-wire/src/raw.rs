@@ -13,27 +13,55 @@ const LENGTH: usize = size_of::<u32>();
 
 /// Reads a tensor; `what` names it in errors. One copy, into an aligned buffer.
 pub(crate) fn read(datatype: DataType, shape: Shape, bytes: &[u8], what: &str) -> Result<Tensor> {
-    if !datatype.has_json_form() {
-        return Err(Error::invalid(format!("{what}: {datatype} elements cannot be carried as bytes")));
-    }
-    let too_large = || Error::invalid(format!("{what}: shape {shape:?} is negative or too large"));
-    let elements = element_count(&shape).ok_or_else(too_large)?;
     if datatype == DataType::Bytes {
+        let elements = elements(datatype, &shape, what)?;
         let data = Data::Strings(strings(bytes, elements, what)?);
         return Ok(Tensor { datatype, shape, data });
     }
-    let wanted = datatype.byte_size(elements).ok_or_else(too_large)?;
-    if bytes.len() != wanted {
-        let given = bytes.len();
+    read_with(datatype, shape, bytes.len(), what, |into| {
+        into.copy_from_slice(bytes);
+        Ok(())
+    })
+}
+
+/// The same of `given` bytes that `fill` has.
+pub(crate) fn read_with(
+    datatype: DataType,
+    shape: Shape,
+    given: usize,
+    what: &str,
+    fill: impl FnOnce(&mut [u8]) -> Result<()>,
+) -> Result<Tensor> {
+    let elements = elements(datatype, &shape, what)?;
+    if datatype == DataType::Bytes {
+        let mut bytes = vec![0; given];
+        fill(&mut bytes)?;
+        let data = Data::Strings(strings(&bytes, elements, what)?);
+        return Ok(Tensor { datatype, shape, data });
+    }
+    let wanted = datatype.byte_size(elements).ok_or_else(|| too_large(&shape, what))?;
+    if given != wanted {
         let message = format!("{what}: {datatype} {shape:?} takes {wanted} bytes, {given} were sent");
         return Err(Error::invalid(message));
     }
+    let mut buffer = Buffer::zeroed(wanted);
+    fill(buffer.bytes_mut())?;
     // What an engine does with another is undefined.
-    if datatype == DataType::Bool && bytes.iter().any(|&byte| byte > 1) {
+    if datatype == DataType::Bool && buffer.bytes().iter().any(|&byte| byte > 1) {
         return Err(Error::invalid(format!("{what}: a BOOL is a byte of 0 or 1")));
     }
-    let data = Data::Raw(Buffer::copy_from(bytes));
-    Ok(Tensor { datatype, shape, data })
+    Ok(Tensor { datatype, shape, data: Data::Raw(buffer) })
+}
+
+fn elements(datatype: DataType, shape: &Shape, what: &str) -> Result<usize> {
+    if !datatype.has_json_form() {
+        return Err(Error::invalid(format!("{what}: {datatype} elements cannot be carried as bytes")));
+    }
+    element_count(shape).ok_or_else(|| too_large(shape, what))
+}
+
+fn too_large(shape: &Shape, what: &str) -> Error {
+    Error::invalid(format!("{what}: shape {shape:?} is negative or too large"))
 }
 
 fn strings(bytes: &[u8], elements: usize, what: &str) -> Result<Strings> {

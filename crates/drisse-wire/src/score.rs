@@ -2,6 +2,7 @@
 //! one form: an object from output name to nested lists.
 
 use crate::json::{Reader, TensorReader, Writer};
+use crate::shared_memory::NoRegions;
 use crate::v2;
 use drisse_core::{
     DataType, Dim, Error, Inputs, Result, Shape, Signature, Sink, Tensor, ValueType, ValueView,
@@ -72,7 +73,8 @@ fn columns_or_v2(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut In
     // V2's tensors are objects in a list; a column is a number or a string there.
     let mut ahead = reader.clone();
     if ahead.take(b'[') && ahead.peek() == Some(b'{') {
-        return v2::decode_inputs(reader, signature, inputs, &mut &[][..]);
+        let mut beside = v2::Beside { binary: &[], regions: &NoRegions };
+        return v2::decode_inputs(reader, signature, inputs, &mut beside);
     }
     columns(reader, signature, inputs)
 }

@@ -57,8 +57,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
 
 /// A list of objects is KServe's rows: no tensor has objects in it.
 fn layout_of_inputs(reader: &mut Reader<'_>) -> Layout {
-    let position = reader.position();
-    let mut ahead = reader.again(position);
+    let mut ahead = reader.clone();
     match ahead.take(b'[').then(|| ahead.peek()) {
         Some(Some(b'{')) => Layout::Rows,
         Some(_) => Layout::Either,

@@ -8,6 +8,7 @@ mod classes;
 
 use crate::json::{Reader, TensorReader};
 use crate::raw;
+use crate::shared_memory::{self, Place, Regions, Window};
 use drisse_core::{Data, DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor};
 
 pub(crate) use answer::carried;
@@ -28,16 +29,33 @@ pub struct InferRequest {
 }
 
 /// How an output is to be given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Form {
     /// As bytes behind the JSON.
     pub binary: bool,
     /// Not the output itself, but its so many highest elements as `VALUE:INDEX`; 0 for the output.
     pub classes: usize,
+    /// In memory that its client shares, and not in the answer.
+    pub window: Option<Window>,
 }
 
-/// Decodes the body of `POST /v2/models/NAME/infer`: its JSON, and the `binary` tensors behind that.
-pub fn decode(json: &[u8], mut binary: &[u8], signature: &Signature) -> Result<InferRequest> {
+/// Where the tensors are that are not in a request's JSON.
+pub(crate) struct Beside<'a> {
+    /// What is left of the bytes behind it.
+    pub(crate) binary: &'a [u8],
+    /// Memory that clients share.
+    pub(crate) regions: &'a dyn Regions,
+}
+
+/// Decodes the body of `POST /v2/models/NAME/infer`: its JSON, and the `binary` tensors behind that, or those that are
+/// in one of `regions`.
+pub fn decode(
+    json: &[u8],
+    binary: &[u8],
+    regions: &dyn Regions,
+    signature: &Signature,
+) -> Result<InferRequest> {
+    let mut beside = Beside { binary, regions };
     let mut reader = Reader::new(json);
     let mut id = None;
     let mut inputs = Inputs::new(signature);
@@ -53,9 +71,9 @@ pub fn decode(json: &[u8], mut binary: &[u8], signature: &Signature) -> Result<I
             if std::mem::replace(&mut has_inputs, true) {
                 return Err(Error::invalid("`inputs` is given twice"));
             }
-            decode_inputs(reader, signature, &mut inputs, &mut binary)
+            decode_inputs(reader, signature, &mut inputs, &mut beside)
         }
-        "outputs" => reader.array(|reader| requested_output(reader, signature, &mut requested)),
+        "outputs" => reader.array(|reader| requested_output(reader, signature, regions, &mut requested)),
         "parameters" => reader.object(|reader, key| match key {
             "binary_data_output" => {
                 in_binary = reader.boolean()?;
@@ -71,8 +89,8 @@ pub fn decode(json: &[u8], mut binary: &[u8], signature: &Signature) -> Result<I
             "the request has no `inputs`: a list of tensors with name, shape, datatype, data",
         ));
     }
-    if !binary.is_empty() {
-        let left = binary.len();
+    if !beside.binary.is_empty() {
+        let left = beside.binary.len();
         return Err(Error::invalid(format!("{left} bytes are left behind the last binary input")));
     }
     let (outputs, forms) = forms(requested, in_binary, signature);
@@ -116,22 +134,22 @@ pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
     Ok(InferRequest { id: None, inputs, outputs, forms })
 }
 
-/// Decodes the list under `inputs`, taking what comes as bytes from `binary`.
+/// Decodes the list under `inputs`, taking what comes as bytes from `beside`.
 pub(crate) fn decode_inputs(
     reader: &mut Reader<'_>,
     signature: &Signature,
     inputs: &mut Inputs,
-    binary: &mut &[u8],
+    beside: &mut Beside<'_>,
 ) -> Result<()> {
     reader.array(|reader| {
-        let (place, tensor) = input(reader, signature, binary)?;
+        let (place, tensor) = input(reader, signature, beside)?;
         inputs.set(signature, place, tensor)
     })
 }
 
-fn input(reader: &mut Reader<'_>, signature: &Signature, binary: &mut &[u8]) -> Result<(usize, Tensor)> {
+fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>) -> Result<(usize, Tensor)> {
     let (mut name, mut shape, mut datatype) = (None, None, None);
-    let (mut data_at, mut size) = (None, None);
+    let (mut data_at, mut size, mut shared) = (None, None, Place::default());
     let mut elements = None;
     reader.object(|reader, key| {
         match key {
@@ -153,7 +171,7 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, binary: &mut &[u8]) -> 
                     size = Some(reader.natural()?);
                     Ok(())
                 }
-                _ => reader.skip(),
+                _ => shared_parameter(reader, key, &mut shared),
             })?,
             _ => reader.skip()?,
         }
@@ -168,19 +186,27 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, binary: &mut &[u8]) -> 
     let datatype = wanted_datatype(port, datatype.as_deref().ok_or_else(|| missing("datatype"))?)?;
     let shape = shape.ok_or_else(|| missing("shape"))?;
     let what = || format!("input \"{name}\"");
+    if let Some(window) = shared.find(beside.regions, what())? {
+        if data_at.is_some() || size.is_some() {
+            let message =
+                format!("{}: it is in shared memory and has `data` or `binary_data_size` too", what());
+            return Err(Error::invalid(message));
+        }
+        return Ok((place, window.tensor(datatype, shape, &what())?));
+    }
     let tensor = match (elements, data_at, size) {
         (_, Some(_), Some(_)) => {
             return Err(Error::invalid(format!("{}: it has both `data` and `binary_data_size`", what())));
         }
         (_, None, Some(size)) => {
-            let Some((bytes, rest)) = binary.split_at_checked(size) else {
-                let left = binary.len();
+            let Some((bytes, rest)) = beside.binary.split_at_checked(size) else {
+                let left = beside.binary.len();
                 return Err(Error::invalid(format!(
                     "{}: {size} bytes are announced, {left} are left of the body: is Inference-Header-Content-Length right?",
                     what()
                 )));
             };
-            *binary = rest;
+            beside.binary = rest;
             raw::read(datatype, shape, bytes, &what())?
         }
         (Some(elements), ..) => elements.finish_as(shape, &what())?,
@@ -241,19 +267,32 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape> {
     Ok(Shape::from_slice(buffer.elements()))
 }
 
+/// One of the parameters that say where in shared memory a tensor is; others are skipped.
+fn shared_parameter(reader: &mut Reader<'_>, key: &str, shared: &mut Place) -> Result<()> {
+    match key {
+        shared_memory::REGION => shared.region = Some(reader.string()?.into_owned()),
+        shared_memory::OFFSET => shared.offset = reader.natural()?,
+        shared_memory::BYTE_SIZE => shared.len = Some(reader.natural()?),
+        _ => reader.skip()?,
+    }
+    Ok(())
+}
+
 /// An output asked for: its place, whether it is to come as bytes, how many classes of it.
 struct Requested {
     place: usize,
     binary: Option<bool>,
     classes: usize,
+    window: Option<Window>,
 }
 
 fn requested_output(
     reader: &mut Reader<'_>,
     signature: &Signature,
+    regions: &dyn Regions,
     requested: &mut Vec<Requested>,
 ) -> Result<()> {
-    let (mut name, mut binary, mut classes) = (None, None, 0);
+    let (mut name, mut binary, mut classes, mut shared) = (None, None, 0, Place::default());
     reader.object(|reader, key| match key {
         "name" => {
             name = Some(reader.string()?.into_owned());
@@ -263,7 +302,7 @@ fn requested_output(
             match key {
                 "binary_data" => binary = Some(reader.boolean()?),
                 "classification" => classes = reader.natural()?,
-                _ => reader.skip()?,
+                _ => shared_parameter(reader, key, &mut shared)?,
             }
             Ok(())
         }),
@@ -274,7 +313,8 @@ fn requested_output(
     if requested.iter().any(|other| other.place == place) {
         return Err(Error::invalid(format!("output \"{name}\" is asked for twice")));
     }
-    requested.push(Requested { place, binary, classes });
+    let window = shared.find(regions, format_args!("output \"{name}\""))?;
+    requested.push(Requested { place, binary, classes, window });
     Ok(())
 }
 
@@ -290,15 +330,22 @@ pub(crate) fn known_output(signature: &Signature, name: &str) -> Result<usize> {
 fn forms(requested: Vec<Requested>, in_binary: bool, signature: &Signature) -> (Vec<usize>, Vec<Form>) {
     if requested.is_empty() {
         let all: Vec<_> = (0..signature.outputs.len()).collect();
-        let forms = if in_binary { vec![Form { binary: true, classes: 0 }; all.len()] } else { Vec::new() };
+        let forms =
+            if in_binary { vec![Form { binary: true, ..Form::default() }; all.len()] } else { Vec::new() };
         return (all, forms);
     }
-    let form = |one: &Requested| Form { binary: one.binary.unwrap_or(in_binary), classes: one.classes };
-    let mut forms: Vec<_> = requested.iter().map(form).collect();
-    if forms.iter().all(|form| *form == Form::default()) {
+    let places = requested.iter().map(|one| one.place).collect();
+    let form = |one: Requested| Form {
+        // What is in shared memory is nowhere else.
+        binary: one.binary.unwrap_or(in_binary) && one.window.is_none(),
+        classes: one.classes,
+        window: one.window,
+    };
+    let mut forms: Vec<_> = requested.into_iter().map(form).collect();
+    if forms.iter().all(|form| !form.binary && form.classes == 0 && form.window.is_none()) {
         forms.clear();
     }
-    (requested.into_iter().map(|one| one.place).collect(), forms)
+    (places, forms)
 }
 
 #[cfg(test)]

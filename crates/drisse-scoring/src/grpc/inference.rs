@@ -7,6 +7,7 @@ use crate::http::answer_body::AnswerBody;
 use crate::model::Model;
 use crate::repository::{Entry, check_control, check_parameters, load};
 use crate::score::{Request, admit, score};
+use crate::shared_memory::{Region, Used};
 use bytes::Bytes;
 use drisse_core::Result;
 use drisse_wire::grpc::inference::{
@@ -14,7 +15,10 @@ use drisse_wire::grpc::inference::{
     ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
     ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
     RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
-    ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse, repository_index_response::ModelIndex,
+    ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
+    repository_index_response::ModelIndex, system_shared_memory_status_response::RegionStatus,
 };
 use drisse_wire::grpc::{AnswerSink, config, decode, frame, metadata, parse, statistics};
 use futures_util::stream::unfold;
@@ -70,6 +74,20 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
             app.remove(&model_name)?;
             frame(&RepositoryModelUnloadResponse {})
         }
+        "SystemSharedMemoryStatus" => {
+            let SystemSharedMemoryStatusRequest { name } = parse(message)?;
+            frame(&shared_memory_status(app, &name)?)
+        }
+        "SystemSharedMemoryRegister" => {
+            let SystemSharedMemoryRegisterRequest { name, key, offset, byte_size } = parse(message)?;
+            app.shared_memory.register(&name, &key, offset, byte_size)?;
+            frame(&SystemSharedMemoryRegisterResponse {})
+        }
+        "SystemSharedMemoryUnregister" => {
+            let SystemSharedMemoryUnregisterRequest { name } = parse(message)?;
+            app.shared_memory.unregister(Some(&*name).filter(|name| !name.is_empty()))?;
+            frame(&SystemSharedMemoryUnregisterResponse {})
+        }
         other => return Err(unknown(&format!("{SERVICE}/{other}"))),
     };
     Ok(Answer::One(app.hold_answer(answer)?))
@@ -103,6 +121,15 @@ fn repository_index(app: &App, asked: RepositoryIndexRequest) -> Result<Bytes> {
     Ok(frame(&RepositoryIndexResponse { models }))
 }
 
+fn shared_memory_status(app: &App, name: &str) -> Result<SystemSharedMemoryStatusResponse> {
+    let regions = app.shared_memory.status(Some(name).filter(|name| !name.is_empty()))?;
+    let one = |(name, region): (String, Region)| {
+        let Region { key, offset, byte_size, .. } = region;
+        (name.clone(), RegionStatus { name, key, offset, byte_size })
+    };
+    Ok(SystemSharedMemoryStatusResponse { regions: regions.into_iter().map(one).collect() })
+}
+
 /// Scores a request, and counts it.
 async fn counted(
     app: &Arc<App>,
@@ -123,7 +150,8 @@ async fn infer(
     deadline: Instant,
 ) -> Result<ModelInferResponse> {
     admit(app, model, deadline)?;
-    let request = decode(request, &model.signature)?;
+    let used = Used::by_request(app);
+    let request = decode(request, &used, &model.signature)?;
     let (name, version) = (model.name.as_str(), &*model.version);
     let sink = AnswerSink::new(Arc::clone(&model.signature), name, version, request.id, request.forms);
     let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };

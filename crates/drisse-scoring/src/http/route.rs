@@ -21,6 +21,7 @@ pub(super) enum Route<'a> {
     V1Status(Target<'a>),
     V1Metadata(Target<'a>),
     Repository(Repository<'a>),
+    Shared(Shared<'a>),
     Run(Protocol, Target<'a>),
 }
 
@@ -43,6 +44,14 @@ pub(super) enum Repository<'a> {
     Index,
     Load(&'a str),
     Unload(&'a str),
+}
+
+/// What is asked of the memory that clients share, of one region or of all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shared<'a> {
+    Status(Option<&'a str>),
+    Register(&'a str),
+    Unregister(Option<&'a str>),
 }
 
 /// The model a path names, if it does, and its version.
@@ -83,6 +92,7 @@ impl<'a> Route<'a> {
             ["v2", "repository", "models", name, "unload"] => {
                 (Self::Repository(Repository::Unload(name)), true)
             }
+            ["v2", "systemsharedmemory", rest @ ..] => shared(rest).ok_or_else(|| unknown(path))?,
             [""] => (Self::Healthy, false),
             ["health" | "ping"] => (Self::Ready, false),
             ["version"] => (Self::Version, false),
@@ -123,6 +133,21 @@ fn v2<'a>(what: &str, target: Target<'a>) -> Option<(Route<'a>, bool)> {
         "stats" => (Route::Statistics(target), false),
         _ => return None,
     })
+}
+
+/// Behind `/v2/systemsharedmemory/`; whether it takes POST.
+fn shared<'a>(parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
+    let (name, what) = match parts {
+        ["region", name, what] => (Some(*name), *what),
+        [what] => (None, *what),
+        _ => return None,
+    };
+    match (what, name) {
+        ("status", name) => Some((Route::Shared(Shared::Status(name)), false)),
+        ("register", Some(name)) => Some((Route::Shared(Shared::Register(name)), true)),
+        ("unregister", name) => Some((Route::Shared(Shared::Unregister(name)), true)),
+        _ => None,
+    }
 }
 
 /// Behind `/v1/models/`: the verb stands behind a colon of the last part.

@@ -3,6 +3,7 @@
 use super::Call;
 use super::reply::Reply;
 use crate::score::{Request, score};
+use crate::shared_memory::Used;
 use drisse_core::{Error, Result};
 use drisse_wire::v2::{AnswerSink, decode, decode_raw};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -13,10 +14,11 @@ const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-conten
 
 pub(super) async fn infer(call: Call<'_>) -> Result<Reply> {
     let Call { app, model, head, body, deadline } = call;
+    let used = Used::by_request(app);
     let request = match json_length(&head.headers, body.bytes.len())? {
-        None => decode(&body.bytes, &[], &model.signature),
+        None => decode(&body.bytes, &[], &used, &model.signature),
         Some(0) => decode_raw(&body.bytes, &model.signature),
-        Some(length) => decode(&body.bytes[..length], &body.bytes[length..], &model.signature),
+        Some(length) => decode(&body.bytes[..length], &body.bytes[length..], &used, &model.signature),
     }?;
     let sink = AnswerSink::new(Arc::clone(&model.parts), request.id.as_deref(), request.forms);
     let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };

@@ -6,6 +6,7 @@ use super::inference::model_infer_response::InferOutputTensor;
 use super::inference::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::json::Writer;
 use crate::raw;
+use crate::shared_memory::{BYTE_SIZE, OFFSET, Place, REGION, Regions};
 use crate::v2::{Form, InferRequest, carried, classes, known_input, known_output, wanted_datatype};
 use drisse_core::{
     Buffer, Data, DataType, DataView, Element, Error, Inputs, Result, Shape, Signature, Sink, Strings,
@@ -15,11 +16,17 @@ use std::collections::HashMap;
 
 /// Decodes a request to the model of this signature. Whether its answer is to have lists of numbers, as its inputs
 /// had, is told by `forms`: those in binary come as bytes.
-pub fn decode(request: ModelInferRequest, signature: &Signature) -> Result<InferRequest> {
+pub fn decode(
+    request: ModelInferRequest,
+    regions: &dyn Regions,
+    signature: &Signature,
+) -> Result<InferRequest> {
     let raw_contents = request.raw_input_contents;
     let is_raw = !raw_contents.is_empty();
-    if is_raw && raw_contents.len() != request.inputs.len() {
-        let (tensors, inputs) = (raw_contents.len(), request.inputs.len());
+    // Those in shared memory have none.
+    let inputs = request.inputs.iter().filter(|input| !input.parameters.contains_key(REGION)).count();
+    if is_raw && raw_contents.len() != inputs {
+        let tensors = raw_contents.len();
         let message = format!("raw_input_contents has {tensors} tensors for {inputs} inputs: one for each");
         return Err(Error::invalid(message));
     }
@@ -31,6 +38,13 @@ pub fn decode(request: ModelInferRequest, signature: &Signature) -> Result<Infer
         let datatype = wanted_datatype(port, &input.datatype)?;
         let what = format!("input \"{}\"", input.name);
         let shape = Shape::from_slice(&input.shape);
+        if let Some(window) = place_of(&input.parameters)?.find(regions, &what)? {
+            if input.contents.is_some() {
+                return Err(Error::invalid(format!("{what}: it is in shared memory and has contents too")));
+            }
+            inputs.set(signature, place, window.tensor(datatype, shape, &what)?)?;
+            continue;
+        }
         let tensor = match (raw_contents.next(), input.contents) {
             (Some(_), Some(_)) => {
                 let message = format!("{what}: it has both contents and raw_input_contents");
@@ -55,24 +69,42 @@ pub fn decode(request: ModelInferRequest, signature: &Signature) -> Result<Infer
             return Err(Error::invalid(format!("output \"{name}\" is asked for twice")));
         }
         outputs.push(place);
-        forms.push(Form { binary, classes: class_count(&parameters)? });
+        let window = place_of(&parameters)?.find(regions, format_args!("output \"{name}\""))?;
+        forms.push(Form { binary, classes: class_count(&parameters)?, window });
     }
     if outputs.is_empty() {
         outputs = (0..signature.outputs.len()).collect();
-        forms = vec![Form { binary, classes: 0 }; outputs.len()];
+        forms = vec![Form { binary, ..Form::default() }; outputs.len()];
     }
     let id = (!request.id.is_empty()).then_some(request.id);
     Ok(InferRequest { id, inputs, outputs, forms })
 }
 
-fn class_count(parameters: &HashMap<String, InferParameter>) -> Result<usize> {
-    let Some(given) = parameters.get("classification") else { return Ok(0) };
-    let count = match given.parameter_choice {
-        Some(ParameterChoice::Int64Param(count)) => usize::try_from(count).ok(),
-        Some(ParameterChoice::Uint64Param(count)) => usize::try_from(count).ok(),
+type Parameters = HashMap<String, InferParameter>;
+
+fn class_count(parameters: &Parameters) -> Result<usize> {
+    Ok(natural(parameters, "classification")?.unwrap_or(0))
+}
+
+fn natural(parameters: &Parameters, name: &str) -> Result<Option<usize>> {
+    let Some(given) = parameters.get(name) else { return Ok(None) };
+    let number = match given.parameter_choice {
+        Some(ParameterChoice::Int64Param(number)) => usize::try_from(number).ok(),
+        Some(ParameterChoice::Uint64Param(number)) => usize::try_from(number).ok(),
         _ => None,
     };
-    count.ok_or_else(|| Error::invalid("`classification` is a whole number, not negative"))
+    number.map(Some).ok_or_else(|| Error::invalid(format!("`{name}` is a whole number, not negative")))
+}
+
+/// Where in shared memory a tensor is, if it is there.
+fn place_of(parameters: &Parameters) -> Result<Place> {
+    let region = match parameters.get(REGION).map(|given| &given.parameter_choice) {
+        None => None,
+        Some(Some(ParameterChoice::StringParam(region))) => Some(region.clone()),
+        Some(_) => return Err(Error::invalid(format!("`{REGION}` is a name"))),
+    };
+    let (offset, len) = (natural(parameters, OFFSET)?.unwrap_or(0), natural(parameters, BYTE_SIZE)?);
+    Ok(Place { region, offset, len })
 }
 
 /// A tensor from the field of its datatype; the other fields are empty.
@@ -182,7 +214,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
     }
 
     fn tensor(&mut self, place: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
-        let form = self.forms.get(self.answer.outputs.len()).copied().unwrap_or_default();
+        let form = self.forms.get(self.answer.outputs.len()).cloned().unwrap_or_default();
         let highest;
         let (view, keys) = match form.classes {
             0 => (*tensor, keys),
@@ -195,7 +227,23 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         let half = self.signature.as_ref().outputs.iter().any(|port| {
             port.tensor().is_some_and(|tensor| matches!(tensor.datatype, DataType::Fp16 | DataType::Bf16))
         });
-        let contents = if form.binary || half {
+        let mut parameters = HashMap::new();
+        let contents = if let Some(window) = &form.window {
+            let len = window.put(&view)?;
+            let number =
+                |number: usize| ParameterChoice::Int64Param(i64::try_from(number).unwrap_or(i64::MAX));
+            let region = ParameterChoice::StringParam(window.region.clone());
+            for (name, choice) in
+                [(REGION, region), (OFFSET, number(window.offset)), (BYTE_SIZE, number(len))]
+            {
+                parameters.insert(name.to_owned(), InferParameter { parameter_choice: Some(choice) });
+            }
+            // Raw contents stand in the order of the outputs.
+            if form.binary || half {
+                self.answer.raw_output_contents.push(Default::default());
+            }
+            None
+        } else if form.binary || half {
             let mut bytes = Vec::new();
             raw::write(&view, &mut bytes)?;
             self.answer.raw_output_contents.push(bytes.into());
@@ -203,7 +251,6 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         } else {
             Some(contents(&view)?)
         };
-        let mut parameters = HashMap::new();
         if let Some(keys) = keys {
             let mut list = Writer::new();
             list.flat(&keys.view())?;

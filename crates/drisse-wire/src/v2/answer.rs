@@ -74,12 +74,12 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
     }
 
     fn tensor(&mut self, place: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
-        let form = self.forms.get(self.written).copied().unwrap_or_default();
+        let form = self.forms.get(self.written).cloned().unwrap_or_default();
         if form.classes > 0 {
             let classes = classes(tensor, form.classes)?;
-            return self.print(place, &classes.view(), None, form.binary);
+            return self.print(place, &classes.view(), None, &form);
         }
-        self.print(place, tensor, keys, form.binary)
+        self.print(place, tensor, keys, &form)
     }
 
     fn print(
@@ -87,7 +87,7 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         place: usize,
         tensor: &TensorView<'_>,
         keys: Option<&Tensor>,
-        binary: bool,
+        form: &Form,
     ) -> Result<()> {
         if self.written > 0 {
             self.out.raw(",");
@@ -97,12 +97,12 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         self.out.raw(tensor.datatype.name());
         self.out.raw("\",\"shape\":");
         self.out.shape(tensor.shape);
-        if binary || keys.is_some() {
-            self.parameters(tensor, keys, binary)?;
+        if form.binary || keys.is_some() || form.window.is_some() {
+            self.parameters(tensor, keys, form)?;
         }
-        if binary {
+        if form.binary {
             raw::write(tensor, &mut self.binary)?;
-        } else {
+        } else if form.window.is_none() {
             self.out.raw(",\"data\":");
             self.out.flat(tensor)?;
         }
@@ -110,7 +110,8 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         Ok(())
     }
 
-    fn parameters(&mut self, tensor: &TensorView<'_>, keys: Option<&Tensor>, binary: bool) -> Result<()> {
+    /// What the answer says of an output beside its data; where that goes into shared memory, puts it there.
+    fn parameters(&mut self, tensor: &TensorView<'_>, keys: Option<&Tensor>, form: &Form) -> Result<()> {
         self.out.raw(",\"parameters\":{");
         if let Some(keys) = keys {
             // A parameter is a string, a number or a boolean: the list travels as JSON in a string.
@@ -119,10 +120,21 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
             self.out.raw("\"keys\":");
             self.out.string(list.into_bytes());
         }
-        if binary {
-            self.out.raw(if keys.is_some() { "," } else { "" });
+        let separator = if keys.is_some() { "," } else { "" };
+        if form.binary {
+            self.out.raw(separator);
             self.out.raw("\"binary_data_size\":");
             self.out.integer(raw::byte_len(tensor));
+        }
+        if let Some(window) = &form.window {
+            let len = window.put(tensor)?;
+            self.out.raw(separator);
+            self.out.raw("\"shared_memory_region\":");
+            self.out.string(&window.region);
+            self.out.raw(",\"shared_memory_offset\":");
+            self.out.integer(window.offset);
+            self.out.raw(",\"shared_memory_byte_size\":");
+            self.out.integer(len);
         }
         self.out.raw("}");
         Ok(())

@@ -1,7 +1,9 @@
 //! What V2 requests are taken, which are refused and in which words, and how answers look.
 
 use super::*;
+use crate::shared_memory::{NoRegions, Part};
 use drisse_core::{Buffer, Sink, TensorType, Value, ValueType, ValueView};
+use std::sync::{Arc, Mutex};
 
 fn port(name: &str, datatype: DataType, dims: &[Dim]) -> Port {
     let kind = ValueType::Tensor(TensorType { datatype, shape: Some(dims.to_vec()) });
@@ -23,7 +25,7 @@ fn signature() -> Signature {
 }
 
 fn refusal(body: &str) -> String {
-    decode(body.as_bytes(), &[], &signature()).expect_err(body).to_string()
+    decode(body.as_bytes(), &[], &NoRegions, &signature()).expect_err(body).to_string()
 }
 
 #[test]
@@ -31,13 +33,13 @@ fn fields_may_come_in_any_order_and_data_flat_or_nested() {
     let body = r#"{"outputs":[{"name":"Z","parameters":{"binary_data":false}}],"id":"7","x":{},
         "inputs":[{"data":[1,2.5],"shape":[1,2],"name":"X","datatype":"FP32"},
                   {"name":"s","shape":[1],"datatype":"BYTES","data":["é"],"parameters":{}}]}"#;
-    let request = decode(body.as_bytes(), &[], &signature()).unwrap();
+    let request = decode(body.as_bytes(), &[], &NoRegions, &signature()).unwrap();
     assert_eq!(request.id.as_deref(), Some("7"));
     assert_eq!(request.outputs, [1]);
     let Data::Raw(x) = &request.inputs.get(0).unwrap().data else { panic!("strings") };
     assert_eq!(x.elements::<f32>(), [1.0, 2.5]);
     let nested = body.replace("[1,2.5]", "[[1,2.5]]");
-    assert_eq!(decode(nested.as_bytes(), &[], &signature()).unwrap().inputs, request.inputs);
+    assert_eq!(decode(nested.as_bytes(), &[], &NoRegions, &signature()).unwrap().inputs, request.inputs);
 }
 
 #[test]
@@ -111,16 +113,17 @@ fn tensors_stand_behind_the_json_in_the_order_of_the_inputs() {
                   {"name":"X","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#;
     let mut binary = b"\x01\0\0\0a".to_vec();
     binary.extend([1.0_f32, 2.5].iter().flat_map(|value| value.to_le_bytes()));
-    let request = decode(json, &binary, &signature()).unwrap();
+    let request = decode(json, &binary, &NoRegions, &signature()).unwrap();
     let Data::Raw(x) = &request.inputs.get(0).unwrap().data else { panic!("strings") };
     assert_eq!(x.elements::<f32>(), [1.0, 2.5]);
     assert_eq!(request.outputs, [1, 0]);
-    assert_eq!(request.forms, [Form { binary: true, classes: 0 }, Form { binary: false, classes: 2 }]);
+    let forms: Vec<_> = request.forms.iter().map(|form| (form.binary, form.classes)).collect();
+    assert_eq!(forms, [(true, 0), (false, 2)]);
     for (cut, why) in [
         (&binary[..12], "8 bytes are announced, 7 are left"),
         (&[binary.clone(), vec![0]].concat(), "1 bytes are left behind"),
     ] {
-        let error = decode(json, cut, &signature()).unwrap_err();
+        let error = decode(json, cut, &NoRegions, &signature()).unwrap_err();
         assert!(error.message().contains(why), "{error}");
     }
 }
@@ -128,7 +131,7 @@ fn tensors_stand_behind_the_json_in_the_order_of_the_inputs() {
 #[test]
 fn outputs_asked_for_in_binary_stand_behind_the_answer() {
     let parts = Box::new(AnswerParts::new("m", "1", &signature()));
-    let forms = vec![Form { binary: true, classes: 0 }, Form::default()];
+    let forms = vec![Form { binary: true, ..Form::default() }, Form::default()];
     let mut sink = AnswerSink::new(parts, None, forms);
     let data = Data::Raw(Buffer::copy_from(&7_i64.to_le_bytes()));
     let y = Tensor { datatype: DataType::Int64, shape: Shape::from_slice(&[1]), data };
@@ -151,4 +154,72 @@ fn a_body_of_bytes_alone_is_the_only_input() {
     assert!(request.forms.iter().all(|form| form.binary) && request.outputs == [0, 1]);
     assert!(decode_raw(&[0; 23], &only).unwrap_err().message().contains("takes 16 bytes, 23 were sent"));
     assert!(decode_raw(&[0; 24], &signature()).unwrap_err().message().contains("models with one input"));
+}
+
+/// A region of sixteen bytes.
+#[derive(Clone, Debug, Default)]
+struct Memory(Arc<Mutex<[u8; 16]>>);
+
+impl Regions for Memory {
+    fn part(&self, region: &str, offset: usize, len: usize) -> Result<Arc<dyn Part>> {
+        assert_eq!(offset, 0);
+        if region == "r" && len <= 16 { Ok(Arc::new(self.clone())) } else { Err(Error::invalid("beyond")) }
+    }
+}
+
+impl Part for Memory {
+    fn read(&self, into: &mut [u8]) -> Result<()> {
+        into.copy_from_slice(&self.0.lock().unwrap()[..into.len()]);
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.0.lock().unwrap()[..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[test]
+fn tensors_in_shared_memory_are_read_there_and_written_there() {
+    let memory = Memory::default();
+    memory.0.lock().unwrap()[..8].copy_from_slice(bytemuck::cast_slice(&[1.5f32, -2.0]));
+    let x = r#"{"name":"X","shape":[1,2],"datatype":"FP32","parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}}"#;
+    let s = r#"{"name":"s","shape":[1],"datatype":"BYTES","data":["a"]}"#;
+    let y = r#"{"name":"Y","parameters":{"binary_data":true,"shared_memory_byte_size":16,"shared_memory_region":"r"}}"#;
+    let body = format!(r#"{{"inputs":[{x},{s}],"outputs":[{y}]}}"#);
+    let request = decode(body.as_bytes(), &[], &memory, &signature()).unwrap();
+    let (_, tensor) = request.inputs.given().next().unwrap();
+    let Data::Raw(buffer) = &tensor.data else { panic!("{tensor:?}") };
+    assert_eq!(buffer.elements::<f32>(), [1.5, -2.0]);
+    let parts = Box::new(AnswerParts::new("m", "1", &signature()));
+    let mut sink = AnswerSink::new(parts, None, request.forms);
+    let mut buffer = Buffer::new();
+    buffer.push(7i64);
+    let tensor =
+        Tensor { datatype: DataType::Int64, shape: Shape::from_slice(&[1]), data: Data::Raw(buffer) };
+    sink.output(0, ValueView::Other(&Value::Tensor(tensor))).unwrap();
+    let answer = sink.finish();
+    assert_eq!(answer.json_len, None);
+    let text = String::from_utf8(answer.body).unwrap();
+    let parameters = r#"{"shared_memory_region":"r","shared_memory_offset":0,"shared_memory_byte_size":8}"#;
+    assert!(text.contains(&format!(r#""shape":[1],"parameters":{parameters}}}]}}"#)), "{text}");
+    assert_eq!(memory.0.lock().unwrap()[..8], 7i64.to_le_bytes());
+    for (parameters, why) in [
+        (r#"{"shared_memory_region":"r"}"#, "it has `shared_memory_region` and no `shared_memory_byte_size`"),
+        (
+            r#"{"shared_memory_byte_size":8}"#,
+            "it has `shared_memory_byte_size` and no `shared_memory_region`",
+        ),
+        (r#"{"shared_memory_region":"r","shared_memory_byte_size":17}"#, "input \"X\": beyond"),
+        (r#"{"shared_memory_region":"r","shared_memory_byte_size":12}"#, "takes 8 bytes, 12 were sent"),
+        (r#"{"shared_memory_region":"r","shared_memory_byte_size":8},"data":[1,2]"#, "has `data`"),
+        (r#"{"shared_memory_region":1}"#, "expected a string"),
+    ] {
+        let input = format!(r#"{{"name":"X","shape":[1,2],"datatype":"FP32","parameters":{parameters}}}"#);
+        let body = format!(r#"{{"inputs":[{input}]}}"#);
+        let error = decode(body.as_bytes(), &[], &memory, &signature()).unwrap_err();
+        assert!(error.message().contains(why), "{error}");
+    }
+    let error = decode(body.as_bytes(), &[], &NoRegions, &signature()).unwrap_err();
+    assert!(error.message().contains("shared memory is not allowed here"), "{error}");
 }

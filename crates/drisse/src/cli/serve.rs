@@ -51,6 +51,10 @@ pub(crate) struct Serve {
     /// Let whoever may score load and unload models too, by /v2/repository; --admin always lets operators
     #[arg(long)]
     pub(crate) model_control: bool,
+    /// Let clients on this machine pass tensors by POSIX shared memory of this name (NAME*: of names that begin so);
+    /// may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) shared_memory: Vec<String>,
     /// Let web pages of this origin score from browsers (`*`: of any); may be repeated
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Vec<String>,

@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         drain_timeout: arguments.drain_timeout,
         max_body: arguments.max_body,
         model_control: arguments.model_control,
+        shared_memory: arguments.shared_memory.clone(),
         cors_origins: arguments.cors_origin.clone(),
         replica: arguments.replica.clone(),
         build: Build::current(env!("CARGO_PKG_VERSION")).to_string(),

@@ -32,7 +32,8 @@ fn the_scoring_server_is_as_every_case_says() {
     let keys = folder.path().join("keys");
     std::fs::write(&keys, "a-key-of-32-letters-for-the-tests\n").unwrap();
     let (keys, junit) = (keys.to_str().unwrap(), folder.path().join("junit.xml"));
-    let mut arguments = vec!["--listen", "127.0.0.1:0", "--model-control", "--keys", keys];
+    let mut arguments =
+        vec!["--listen", "127.0.0.1:0", "--model-control", "--shared-memory", "drisse-*", "--keys", keys];
     arguments.extend(files.iter().map(String::as_str));
     let serving = Serving::start(&arguments);
     let document =
