@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds, installs the load generators if they are missing, measures.
 
-use crate::{python, release_folder, root};
+use crate::{python, release_folder, root, target_folder};
 use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -21,15 +21,22 @@ pub(crate) fn run() -> Result<()> {
             );
         }
     }
-    let arguments = ["build", "--release", "-p", "drisse", "-p", "bench"];
-    let built = Command::new("cargo").args(arguments).current_dir(root()).status()?;
-    ensure!(built.success(), "the build failed");
+    let beside_others = ["--manifest-path", "bench/json/Cargo.toml"];
+    for packages in [["-p", "drisse", "-p", "bench"].as_slice(), &beside_others] {
+        let mut build = Command::new("cargo");
+        // One folder for both workspaces: what they share is built once.
+        build.args(["build", "--release"]).args(packages).env("CARGO_TARGET_DIR", target_folder());
+        ensure!(build.current_dir(root()).status()?.success(), "the build failed");
+    }
     // It needs ONNX and ONNX Runtime, which the tests' environment has.
     let python = python::environment()?;
     let plain = PathBuf::from("python3");
-    for (script, python) in
-        [("bench/bench.py", &plain), ("bench/protocols.py", &python), ("bench/deploy.py", &plain)]
-    {
+    for (script, python) in [
+        ("bench/bench.py", &plain),
+        ("bench/json_speed.py", &plain),
+        ("bench/protocols.py", &python),
+        ("bench/deploy.py", &plain),
+    ] {
         let mut measure = Command::new(python);
         let measured = measure.arg(script).arg(release_folder()).current_dir(root()).status()?;
         ensure!(measured.success(), "the measurement of {script} failed");

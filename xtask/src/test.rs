@@ -1,7 +1,7 @@
 //! `cargo xtask test`: sets up what the tests need and runs them all, nothing skipped.
 
 use crate::steps::Steps;
-use crate::{fuzz, proof, prove, python, release_folder, root, sanitize};
+use crate::{fuzz, proof, prove, python, release_folder, root, sanitize, target_folder};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,6 +25,8 @@ pub(crate) fn run() -> Result<()> {
         "lints",
         &mut cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     )?;
+    let mut beside_others = cargo(&["check", "-q", "--manifest-path", "bench/json/Cargo.toml"]);
+    steps.run("benchmark of JSON", beside_others.env("CARGO_TARGET_DIR", target_folder()))?;
     deny(&mut steps)?;
     // The binary first: the tests of the command line run it.
     steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;

@@ -9,7 +9,9 @@ mod classes;
 use crate::json::{Reader, TensorReader};
 use crate::raw;
 use crate::shared_memory::{self, Place, Regions, Window};
-use drisse_core::{Data, DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor};
+use drisse_core::{
+    Data, DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor, element_count,
+};
 
 pub(crate) use answer::carried;
 pub use answer::{Answer, AnswerParts, AnswerSink};
@@ -162,7 +164,9 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
                 }
                 match &datatype {
                     // The usual order: the datatype is known, the numbers go straight into the tensor.
-                    Some(datatype) => elements = Some(read_data(reader, datatype, name.as_deref())?),
+                    Some(datatype) => {
+                        elements = Some(read_data(reader, datatype, shape.as_deref(), name.as_deref())?);
+                    }
                     None => reader.skip()?,
                 }
             }
@@ -211,7 +215,8 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
         }
         (Some(elements), ..) => elements.finish_as(shape, &what())?,
         (None, Some(at), None) => {
-            read_data(&mut reader.again(at), datatype.name(), Some(name))?.finish_as(shape, &what())?
+            let elements = read_data(&mut reader.again(at), datatype.name(), Some(&shape), Some(name))?;
+            elements.finish_as(shape, &what())?
         }
         (None, None, None) => return Err(missing("data")),
     };
@@ -240,12 +245,20 @@ pub(crate) fn wanted_datatype(port: &Port, given: &str) -> Result<DataType> {
     Err(Error::invalid(format!("input \"{name}\": datatype {given} does not match {wanted}")))
 }
 
-fn read_data(reader: &mut Reader<'_>, datatype: &str, name: Option<&str>) -> Result<TensorReader> {
+fn read_data(
+    reader: &mut Reader<'_>,
+    datatype: &str,
+    shape: Option<&[i64]>,
+    name: Option<&str>,
+) -> Result<TensorReader> {
     let what = || format!("input \"{}\"", name.unwrap_or("?"));
     let Some(parsed) = DataType::parse(datatype) else {
         return Err(Error::invalid(format!("{}: there is no datatype \"{datatype}\"", what())));
     };
     let mut elements = TensorReader::new(parsed).map_err(|error| error.context(what()))?;
+    if let Some(expected) = shape.and_then(element_count) {
+        elements.reserve(expected, reader);
+    }
     elements.read(reader).map_err(|error| error.context(what()))?;
     Ok(elements)
 }

@@ -8,6 +8,12 @@ const EXACT: [f64; 23] = [
     1e19, 1e20, 1e21, 1e22,
 ];
 
+/// Their inverses, each the nearest f64.
+const TENTHS: [f64; EXACT.len()] = [
+    1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15,
+    1e-16, 1e-17, 1e-18, 1e-19, 1e-20, 1e-21, 1e-22,
+];
+
 /// Up to here an f64 holds every whole number: 2^53.
 const WHOLE: u64 = 1 << 53;
 
@@ -17,9 +23,15 @@ pub(super) trait Float: Copy + std::str::FromStr {
     const INFINITY: Self;
     const NEG_INFINITY: Self;
     fn is_infinite(self) -> bool;
-    /// From an f64 that is the correctly rounded value; `None` when rounding it again could differ
-    /// from rounding the number itself.
-    fn rounded(value: f64) -> Option<Self>;
+    /// `mantissa` over ten to the power of `places`, negative or not, correctly rounded; `None` where that takes more
+    /// than a few instructions. `places` is below [`EXACT`]'s length.
+    fn scaled(negative: bool, mantissa: u64, places: usize) -> Option<Self>;
+}
+
+/// No branch: signs cannot be foreseen.
+#[inline]
+fn signed(negative: bool, value: f64) -> f64 {
+    f64::from_bits(value.to_bits() | u64::from(negative) << 63)
 }
 
 impl Float for f64 {
@@ -32,8 +44,9 @@ impl Float for f64 {
     }
 
     #[inline]
-    fn rounded(value: f64) -> Option<Self> {
-        Some(value)
+    fn scaled(negative: bool, mantissa: u64, places: usize) -> Option<Self> {
+        // Both are exact, so that the quotient is the number, correctly rounded.
+        (mantissa <= WHOLE).then(|| signed(negative, mantissa as Self / EXACT[places]))
     }
 }
 
@@ -47,16 +60,62 @@ impl Float for f32 {
     }
 
     #[inline]
-    fn rounded(value: f64) -> Option<Self> {
-        // The 29 bits an f32 drops: only at the middle between two f32, or beside it, can the first
-        // rounding have decided the second. Subnormal f32 drop more bits.
+    fn scaled(negative: bool, mantissa: u64, places: usize) -> Option<Self> {
+        // Three roundings, of at most half a unit each: the product is beside the number by at most three units of an
+        // f64's last place. Rounding it again to an f32, which drops 29 bits, decides as rounding the number itself
+        // does, unless the middle between two f32 is as near. Subnormal f32 drop more bits.
         const DROPPED: u64 = (1 << 29) - 1;
         const MIDDLE: u64 = 1 << 28;
+        let mantissa = i64::try_from(mantissa).ok()?;
+        let value = signed(negative, mantissa as f64 * TENTHS[places]);
         let dropped = value.to_bits() & DROPPED;
-        let near_middle = (MIDDLE - 1..=MIDDLE + 1).contains(&dropped);
-        let normal = value == 0.0 || value.abs() >= f64::from(Self::MIN_POSITIVE);
+        let near_middle = (MIDDLE - 3..=MIDDLE + 3).contains(&dropped);
+        let normal = mantissa == 0 || value.abs() >= f64::from(Self::MIN_POSITIVE);
         (normal && !near_middle).then_some(value as Self)
     }
+}
+
+/// Digits at the start of `bytes`, up to eight, as the number they are, and how many.
+///
+/// Eight bytes at once as one integer: a byte is no digit where `byte ^ b'0'` is over 9, which the sum carries into its
+/// highest bit; what follows the digits is shifted out, as if zeros stood before them; then neighbours are joined, ones
+/// with tens, twos with hundreds, fours with ten thousands.
+#[inline]
+fn eight_digits(bytes: &[u8]) -> (u64, usize) {
+    let chunk = match bytes.first_chunk() {
+        Some(chunk) => *chunk,
+        None => {
+            let mut chunk = [0; 8];
+            chunk[..bytes.len()].copy_from_slice(bytes);
+            chunk
+        }
+    };
+    let digits = u64::from_le_bytes(chunk) ^ 0x3030_3030_3030_3030;
+    let others = (digits.wrapping_add(0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080;
+    let count = (others.trailing_zeros() / 8) as usize;
+    // Of no digits, nothing is left.
+    let digits = digits.checked_shl(64 - 8 * count as u32).unwrap_or(0);
+    let twos = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = twos.wrapping_mul(100).wrapping_add(twos >> 16) & 0x0000_ffff_0000_ffff;
+    (fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff, count)
+}
+
+/// Appends the digits at the start of `bytes` to `mantissa`; how many there were. Past nineteen it has wrapped.
+#[inline]
+fn digits(bytes: &[u8], mantissa: &mut u64) -> usize {
+    const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+    let mut at = 0;
+    let mut eight = || {
+        let (value, count) = eight_digits(&bytes[at..]);
+        *mantissa = mantissa.wrapping_mul(TENS[count]).wrapping_add(value);
+        at += count;
+        count
+    };
+    // Twice before it is asked whether there are more: whether a float32 has seven digits or nine cannot be foreseen,
+    // whether a number has sixteen can.
+    eight();
+    while eight() == 8 {}
+    at
 }
 
 /// The number at the start of `bytes` and its length; `None` when there is none by JSON's grammar.
@@ -65,40 +124,31 @@ pub(super) fn read<T: Float>(bytes: &[u8]) -> Option<(T, usize)> {
     let negative = bytes.first() == Some(&b'-');
     let first = usize::from(negative);
     let (mut mantissa, mut at) = (0_u64, first);
-    let digit = |at: usize| bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10);
-    while let Some(digit) = digit(at) {
+    // One or two, as a rule.
+    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10) {
         mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
         at += 1;
     }
-    let mut digits = at - first;
-    if digits == 0 || (digits > 1 && bytes[first] == b'0') {
+    let whole = at - first;
+    if whole == 0 || (whole > 1 && bytes[first] == b'0') {
         return None;
     }
     let mut fraction = 0;
     if bytes.get(at) == Some(&b'.') {
-        at += 1;
-        let start = at;
-        while let Some(digit) = digit(at) {
-            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-            at += 1;
-        }
-        fraction = at - start;
-        digits += fraction;
+        fraction = digits(&bytes[at + 1..], &mut mantissa);
+        at += 1 + fraction;
         if fraction == 0 {
             return None;
         }
     }
-    // 19 digits fit a u64; an exponent, or anything longer, is for the standard library.
-    let plain = digits <= 19
-        && mantissa <= WHOLE
+    // Nineteen digits fit a u64, and a zero before them adds none; an exponent, or more, is for the standard library.
+    let significant = fraction + if bytes[first] == b'0' { 0 } else { whole };
+    if significant <= 19
         && fraction < EXACT.len()
-        && !matches!(bytes.get(at), Some(b'e' | b'E'));
-    if plain {
-        // Both are exact, so that the quotient is the number, correctly rounded.
-        let value = mantissa as f64 / EXACT[fraction];
-        if let Some(value) = T::rounded(if negative { -value } else { value }) {
-            return Some((value, at));
-        }
+        && !matches!(bytes.get(at), Some(b'e' | b'E'))
+        && let Some(value) = T::scaled(negative, mantissa, fraction)
+    {
+        return Some((value, at));
     }
     slow(bytes)
 }
@@ -146,6 +196,20 @@ mod tests {
         #[test]
         fn numbers_are_those_of_the_standard_library(text in "-?[0-9]{1,20}(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?\\]?") {
             agrees(&text);
+        }
+
+        #[test]
+        fn numbers_beside_the_middle_of_two_floats_are_rounded_once(
+            value in 1e-6..1e9_f32,
+            places in 0..19_usize,
+            beside in -5..=5_i64,
+        ) {
+            let above = f32::from_bits(value.to_bits() + 1);
+            let middle = (f64::from(value) + f64::from(above)) / 2.0;
+            let near = f64::from_bits(middle.to_bits().wrapping_add_signed(beside));
+            for text in [format!("{near}"), format!("-{near:.places$}"), format!("{near:.18}]")] {
+                agrees(&text);
+            }
         }
 
         #[test]

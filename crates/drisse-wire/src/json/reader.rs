@@ -179,6 +179,19 @@ impl<'a> Reader<'a> {
         unit.ok_or_else(|| self.error_at(self.at - 4, "a `\\u` escape has four hexadecimal digits"))
     }
 
+    /// Behind an element of an array: whether another one follows.
+    #[inline]
+    pub(crate) fn goes_on(&mut self) -> Result<bool> {
+        let next = self.peek();
+        match next {
+            Some(b',' | b']') => {
+                self.at += 1;
+                Ok(next == Some(b','))
+            }
+            _ => Err(self.unexpected("`,`")),
+        }
+    }
+
     /// What is left, from the current place.
     #[inline]
     pub(crate) fn rest(&self) -> &'a [u8] {

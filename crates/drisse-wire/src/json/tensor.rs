@@ -32,6 +32,15 @@ impl TensorReader {
         Ok(Self { datatype, data, elements: 0, shape: Shape::new(), leaf: None })
     }
 
+    /// Makes room for so many elements, or for as many as the text that is left can have.
+    pub fn reserve(&mut self, elements: usize, reader: &Reader<'_>) {
+        // Each has a comma or a bracket behind it.
+        let elements = elements.min(reader.rest().len() / 2);
+        if let (Data::Raw(buffer), Some(bytes)) = (&mut self.data, self.datatype.byte_size(elements)) {
+            buffer.reserve(bytes);
+        }
+    }
+
     /// Reads one value: a scalar, or lists nested to any depth and of equal lengths.
     pub fn read(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         self.level(reader, 0)
@@ -80,7 +89,8 @@ impl TensorReader {
                 _ if self.shape.len() > depth => Err(ragged(reader)),
                 _ => {
                     self.leaf = Some(depth);
-                    self.element(reader)
+                    self.elements += 1;
+                    element(reader, self.datatype, &mut self.data)
                 }
             };
         }
@@ -124,44 +134,62 @@ impl TensorReader {
 
     /// The elements of an innermost list, up to and with its `]`; how many there were.
     fn run(&mut self, reader: &mut Reader<'_>) -> Result<i64> {
-        let before = self.elements;
-        loop {
-            self.element(reader)?;
-            if reader.take(b']') {
-                return Ok((self.elements - before) as i64);
-            }
-            reader.expect(b',')?;
-        }
-    }
-
-    #[inline]
-    fn element(&mut self, reader: &mut Reader<'_>) -> Result<()> {
-        self.elements += 1;
         let datatype = self.datatype;
-        let buffer = match &mut self.data {
-            Data::Strings(strings) => {
-                return string(reader, strings);
+        let count = match (&mut self.data, datatype) {
+            // Most of what is sent, in loops of their own.
+            (Data::Raw(buffer), DataType::Fp32) => {
+                list(reader, |reader| float::<f32>(reader, datatype).map(|value| buffer.push(value)))
             }
-            Data::Raw(buffer) => buffer,
-        };
-        match datatype {
-            DataType::Fp32 => buffer.push(float::<f32>(reader, datatype)?),
-            DataType::Fp64 => buffer.push(float::<f64>(reader, datatype)?),
-            // Rounding twice is harmless: an f64 has more than twice the digits of either (+2).
-            DataType::Fp16 => buffer.push(narrow(reader, datatype, f16::from_f64, f16::is_infinite)?),
-            DataType::Bf16 => buffer.push(narrow(reader, datatype, bf16::from_f64, bf16::is_infinite)?),
-            DataType::Bool => buffer.push(boolean(reader)?),
-            DataType::Int8 => buffer.push(integer::<i8>(reader, datatype)?),
-            DataType::Int16 => buffer.push(integer::<i16>(reader, datatype)?),
-            DataType::Int32 => buffer.push(integer::<i32>(reader, datatype)?),
-            DataType::Int64 => buffer.push(integer::<i64>(reader, datatype)?),
-            DataType::Uint8 => buffer.push(integer::<u8>(reader, datatype)?),
-            DataType::Uint16 => buffer.push(integer::<u16>(reader, datatype)?),
-            DataType::Uint32 => buffer.push(integer::<u32>(reader, datatype)?),
-            _ => buffer.push(integer::<u64>(reader, datatype)?),
-        }
-        Ok(())
+            (Data::Raw(buffer), DataType::Fp64) => {
+                list(reader, |reader| float::<f64>(reader, datatype).map(|value| buffer.push(value)))
+            }
+            (data, _) => list(reader, |reader| element(reader, datatype, data)),
+        }?;
+        self.elements += count;
+        Ok(count as i64)
     }
+}
+
+/// The elements of a list that is not empty, up to and with its `]`; how many there were.
+#[inline]
+fn list<'a>(
+    reader: &mut Reader<'a>,
+    mut element: impl FnMut(&mut Reader<'a>) -> Result<()>,
+) -> Result<usize> {
+    let mut count = 0;
+    loop {
+        element(reader)?;
+        count += 1;
+        if !reader.goes_on()? {
+            return Ok(count);
+        }
+    }
+}
+
+fn element(reader: &mut Reader<'_>, datatype: DataType, data: &mut Data) -> Result<()> {
+    let buffer = match data {
+        Data::Strings(strings) => {
+            return string(reader, strings);
+        }
+        Data::Raw(buffer) => buffer,
+    };
+    match datatype {
+        DataType::Fp32 => buffer.push(float::<f32>(reader, datatype)?),
+        DataType::Fp64 => buffer.push(float::<f64>(reader, datatype)?),
+        // Rounding twice is harmless: an f64 has more than twice the digits of either (+2).
+        DataType::Fp16 => buffer.push(narrow(reader, datatype, f16::from_f64, f16::is_infinite)?),
+        DataType::Bf16 => buffer.push(narrow(reader, datatype, bf16::from_f64, bf16::is_infinite)?),
+        DataType::Bool => buffer.push(boolean(reader)?),
+        DataType::Int8 => buffer.push(integer::<i8>(reader, datatype)?),
+        DataType::Int16 => buffer.push(integer::<i16>(reader, datatype)?),
+        DataType::Int32 => buffer.push(integer::<i32>(reader, datatype)?),
+        DataType::Int64 => buffer.push(integer::<i64>(reader, datatype)?),
+        DataType::Uint8 => buffer.push(integer::<u8>(reader, datatype)?),
+        DataType::Uint16 => buffer.push(integer::<u16>(reader, datatype)?),
+        DataType::Uint32 => buffer.push(integer::<u32>(reader, datatype)?),
+        _ => buffer.push(integer::<u64>(reader, datatype)?),
+    }
+    Ok(())
 }
 
 /// A string, or bytes that are none as TensorFlow Serving has them: `{"b64": "…"}`.
