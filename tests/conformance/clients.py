@@ -362,6 +362,21 @@ def test_tensors_stay_in_shared_memory_where_that_is_allowed(client, _):
     share_memory(client, triton)
 
 
+def test_a_request_s_own_timeout_ends_it(binary):
+    server = Server(binary, [str(MODELS / "slow.onnx")], listen=True)
+    client = triton.InferenceServerClient(server.ready["url"].removeprefix("http://"))
+    steps = {"steps": np.array([1 << 40])}
+    try:
+        infer(client, "slow", steps, timeout=200_000)
+    except InferenceServerException as error:
+        assert error.status() == "504", error
+    else:
+        raise AssertionError("a run without end ended")
+    infer(client, "slow", {"steps": np.array([3])}, timeout=20_000_000)
+    client.close()
+    server.close()
+
+
 def test_shared_memory_is_off_unless_allowed(binary):
     server = Server(binary, [str(EXAMPLES / "digits")], listen=True)
     client = triton.InferenceServerClient(server.ready["url"].removeprefix("http://"))

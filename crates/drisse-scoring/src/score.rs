@@ -18,6 +18,12 @@ pub(crate) struct Request<S> {
     pub(crate) sink: S,
 }
 
+/// The deadline, or the end of the time that the request itself has for it from now on.
+pub(crate) fn sooner(deadline: Instant, timeout: Option<Duration>) -> Instant {
+    let ends = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    ends.map_or(deadline, |ends| ends.min(deadline))
+}
+
 /// Scores `request` with `model`. Dropping the future ends the work.
 pub(crate) async fn score<S>(app: &App, model: &Arc<Model>, request: Request<S>) -> Result<S>
 where

@@ -12,6 +12,7 @@ use crate::shared_memory::{self, Place, Regions, Window};
 use drisse_core::{
     Data, DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor, element_count,
 };
+use std::time::Duration;
 
 pub(crate) use answer::carried;
 pub use answer::{Answer, AnswerParts, AnswerSink};
@@ -28,6 +29,13 @@ pub struct InferRequest {
     pub outputs: Vec<usize>,
     /// The form of each of `outputs`; where it is shorter, the default.
     pub forms: Vec<Form>,
+    /// How long the client gives it from now on, if it says so: the parameter `timeout`, in microseconds.
+    pub timeout: Option<Duration>,
+}
+
+/// The parameter `timeout` of Triton's schedule policy; 0 says as much as none.
+pub(crate) fn timeout(microseconds: usize) -> Option<Duration> {
+    (microseconds > 0).then(|| Duration::from_micros(microseconds as u64))
 }
 
 /// How an output is to be given.
@@ -63,7 +71,7 @@ pub fn decode(
     let mut inputs = Inputs::new(signature);
     let mut has_inputs = false;
     let mut requested = Vec::new();
-    let mut in_binary = false;
+    let (mut in_binary, mut limit) = (false, None);
     reader.object(|reader, key| match key {
         "id" => {
             id = if reader.word_null() { None } else { Some(reader.string()?.into_owned()) };
@@ -81,6 +89,10 @@ pub fn decode(
                 in_binary = reader.boolean()?;
                 Ok(())
             }
+            "timeout" => {
+                limit = timeout(reader.natural()?);
+                Ok(())
+            }
             _ => reader.skip(),
         }),
         _ => reader.skip(),
@@ -96,7 +108,7 @@ pub fn decode(
         return Err(Error::invalid(format!("{left} bytes are left behind the last binary input")));
     }
     let (outputs, forms) = forms(requested, in_binary, signature);
-    Ok(InferRequest { id, inputs, outputs, forms })
+    Ok(InferRequest { id, inputs, outputs, forms, timeout: limit })
 }
 
 /// Decodes a body without JSON (`Inference-Header-Content-Length: 0`): all of it is the only input, and all outputs
@@ -133,7 +145,7 @@ pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
     let mut inputs = Inputs::new(signature);
     inputs.set(signature, place, raw::read(wanted.datatype, shape, body, &what)?)?;
     let (outputs, forms) = forms(Vec::new(), true, signature);
-    Ok(InferRequest { id: None, inputs, outputs, forms })
+    Ok(InferRequest { id: None, inputs, outputs, forms, timeout: None })
 }
 
 /// Decodes the list under `inputs`, taking what comes as bytes from `beside`.

@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::http::answer_body::AnswerBody;
 use crate::model::Model;
 use crate::repository::{Entry, check_control, check_parameters, load};
-use crate::score::{Request, admit, score};
+use crate::score::{Request, admit, score, sooner};
 use crate::shared_memory::{Region, Used};
 use bytes::Bytes;
 use drisse_core::Result;
@@ -152,6 +152,7 @@ async fn infer(
     admit(app, model, deadline)?;
     let used = Used::by_request(app);
     let request = decode(request, &used, &model.signature)?;
+    let deadline = sooner(deadline, request.timeout);
     let (name, version) = (model.name.as_str(), &*model.version);
     let sink = AnswerSink::new(Arc::clone(&model.signature), name, version, request.id, request.forms);
     let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::reply::Reply;
-use crate::score::{Request, score};
+use crate::score::{Request, score, sooner};
 use crate::shared_memory::Used;
 use drisse_core::{Error, Result};
 use drisse_wire::v2::{AnswerSink, decode, decode_raw};
@@ -20,6 +20,7 @@ pub(super) async fn infer(call: Call<'_>) -> Result<Reply> {
         Some(0) => decode_raw(&body.bytes, &model.signature),
         Some(length) => decode(&body.bytes[..length], &body.bytes[length..], &used, &model.signature),
     }?;
+    let deadline = sooner(deadline, request.timeout);
     let sink = AnswerSink::new(Arc::clone(&model.parts), request.id.as_deref(), request.forms);
     let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };
     let answer = score(app, model, request).await?.finish();

@@ -7,7 +7,7 @@ use super::inference::{InferParameter, InferTensorContents, ModelInferRequest, M
 use crate::json::Writer;
 use crate::raw;
 use crate::shared_memory::{BYTE_SIZE, OFFSET, Place, REGION, Regions};
-use crate::v2::{Form, InferRequest, carried, classes, known_input, known_output, wanted_datatype};
+use crate::v2::{Form, InferRequest, carried, classes, known_input, known_output, timeout, wanted_datatype};
 use drisse_core::{
     Buffer, Data, DataType, DataView, Element, Error, Inputs, Result, Shape, Signature, Sink, Strings,
     Tensor, TensorView, ValueView, element_count,
@@ -77,7 +77,8 @@ pub fn decode(
         forms = vec![Form { binary, ..Form::default() }; outputs.len()];
     }
     let id = (!request.id.is_empty()).then_some(request.id);
-    Ok(InferRequest { id, inputs, outputs, forms })
+    let timeout = natural(&request.parameters, "timeout")?.and_then(timeout);
+    Ok(InferRequest { id, inputs, outputs, forms, timeout })
 }
 
 type Parameters = HashMap<String, InferParameter>;

@@ -180,6 +180,18 @@ impl Part for Memory {
 }
 
 #[test]
+fn a_request_may_say_how_long_it_has() {
+    let timeout = |given: &str| {
+        let inputs = r#"[{"name":"s","shape":[1],"datatype":"BYTES","data":["a"]}]"#;
+        let body = format!(r#"{{"parameters":{{"timeout":{given}}},"inputs":{inputs}}}"#);
+        decode(body.as_bytes(), &[], &NoRegions, &signature()).map(|request| request.timeout)
+    };
+    assert_eq!(timeout("1500").unwrap(), Some(Duration::from_micros(1500)));
+    assert_eq!(timeout("0").unwrap(), None);
+    assert!(timeout("-1").is_err() && timeout("\"1s\"").is_err());
+}
+
+#[test]
 fn tensors_in_shared_memory_are_read_there_and_written_there() {
     let memory = Memory::default();
     memory.0.lock().unwrap()[..8].copy_from_slice(bytemuck::cast_slice(&[1.5f32, -2.0]));
