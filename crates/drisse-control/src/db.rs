@@ -23,7 +23,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// One entry per version of the schema; a database is brought up one after the other.
-const SCHEMA: [&str; 2] = [include_str!("db/schema.sql"), include_str!("db/schema-2.sql")];
+const SCHEMA: [&str; 3] =
+    [include_str!("db/schema.sql"), include_str!("db/schema-2.sql"), include_str!("db/schema-3.sql")];
 
 /// Readers beside the one writer.
 const CONNECTIONS: u32 = 3;

@@ -155,6 +155,7 @@ impl Control {
             updated: now(),
             generation: 0,
             deleting: false,
+            cors_origins: vec![],
         })
     }
 
@@ -330,12 +331,30 @@ fn apply_options(row: &mut ServiceRow, request: &DeployRequest) {
     if let Some(tags) = &request.tags {
         row.tags.clone_from(tags);
     }
+    if let Some(origins) = &request.cors_origins {
+        row.cors_origins.clone_from(origins);
+    }
+}
+
+/// Browsers name origins without a path or a slash at the end.
+fn is_origin(origin: &str) -> bool {
+    let host = origin.split_once("://").map(|(_, host)| host);
+    let plain =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    matches!(origin, "*" | "null") || host.is_some_and(plain)
 }
 
 /// Refuses what cannot be meant, before an operation is begun.
 pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
     if request.replicas.is_some_and(|replicas| replicas == 0 || replicas > MAX_REPLICAS) {
         return Err(Problem::invalid(format!("replicas are from 1 to {MAX_REPLICAS}")));
+    }
+    let origins = request.cors_origins.iter().flatten();
+    if let Some(wrong) = origins.into_iter().find(|origin| !is_origin(origin)) {
+        let message = format!("`{wrong}` is no origin of web pages");
+        return Err(
+            Problem::invalid(message).hint("one is `https://HOST` or `https://HOST:PORT`; `*` is every one")
+        );
     }
     let zero = |time: Option<u64>| time == Some(0);
     if zero(request.max_wait_ms) || zero(request.scoring_timeout_ms) || zero(request.timeout_ms) {

@@ -279,6 +279,7 @@ impl Reconciler {
             service: self.name.to_string(),
             generation,
             keys: if revision.auth { keys::digests(service) } else { vec![] },
+            cors_origins: service.cors_origins.clone(),
             max_wait_ms: revision.max_wait_ms,
             scoring_timeout_ms: revision.scoring_timeout_ms,
             revisions: revisions.collect(),

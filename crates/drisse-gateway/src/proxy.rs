@@ -11,7 +11,7 @@ use crate::table::Table;
 use crate::upload::{Holding, Upload, malformed};
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind};
-use drisse_net::Handler;
+use drisse_net::{Handler, cors};
 use drisse_wire::documents;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -115,6 +115,14 @@ impl Handler for Proxy {
                         format!("there is no service `{name}`: `drisse services` lists those there are");
                     return refusal(shape, &Error::new(ErrorKind::NotFound, message), false);
                 };
+                let origin = cors::origin(&service.document.cors_origins, &head.headers);
+                if let (Some(origin), Some(headers)) = (&origin, cors::preflight(&head.method, &head.headers))
+                {
+                    let mut response = own(StatusCode::NO_CONTENT, "text/plain; charset=utf-8", "");
+                    response.headers_mut().extend(headers);
+                    cors::allow(response.headers_mut(), origin.clone());
+                    return response;
+                }
                 let open = path::is_open(path);
                 let inner = inner_uri(path, head.uri.query());
                 let result = match inner {
@@ -124,10 +132,13 @@ impl Handler for Proxy {
                     }
                     None => Err(Error::invalid("the path cannot be understood").into()),
                 };
-                let response = result.unwrap_or_else(|trouble| match trouble {
+                let mut response = result.unwrap_or_else(|trouble| match trouble {
                     Trouble::Error(error) => refusal(shape, &error, false),
                     Trouble::Broken(error) => refusal(shape, &error, true),
                 });
+                if let Some(origin) = origin {
+                    cors::allow(response.headers_mut(), origin);
+                }
                 service.metrics.finished(response.status().as_u16(), started.elapsed().as_secs_f64());
                 response
             }

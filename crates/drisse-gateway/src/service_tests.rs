@@ -21,6 +21,7 @@ fn service(revisions: &[(u64, u32, u32)]) -> Service {
         service: "s".to_owned(),
         generation: 1,
         keys: vec![],
+        cors_origins: vec![],
         max_wait_ms: 20,
         scoring_timeout_ms: 1000,
         revisions: revisions.iter().map(revision).collect(),

@@ -211,6 +211,7 @@ mod tests {
             service: "s".to_owned(),
             generation,
             keys: vec![],
+            cors_origins: vec![],
             max_wait_ms: 500,
             scoring_timeout_ms: 1000,
             revisions: vec![],

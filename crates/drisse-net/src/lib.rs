@@ -4,6 +4,7 @@
 
 mod answers;
 mod connection;
+pub mod cors;
 mod few;
 mod front;
 mod keys;

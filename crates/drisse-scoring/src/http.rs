@@ -6,7 +6,6 @@ pub(crate) mod answer_body;
 mod azure;
 pub(crate) mod body;
 pub(crate) mod coding;
-mod cors;
 mod describe;
 mod invocations;
 pub(crate) mod reply;
@@ -24,7 +23,7 @@ use crate::score::admit;
 use answer_body::AnswerBody;
 use coding::Coding;
 use drisse_core::{Error, ErrorKind, Result};
-use drisse_net::Handler;
+use drisse_net::{Handler, cors};
 use drisse_wire::{ErrorShape, documents};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -61,10 +60,11 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
     let is_call = drisse_wire::grpc::is_call(&request);
     let (head, body) = request.into_parts();
     let ids = Ids::of(&head, app);
-    let origin = cors::origin(app, &head.headers);
-    if let (Some(origin), Some(reply)) = (&origin, cors::preflight(&head)) {
-        let mut response = reply.into_response();
-        cors::allow(&mut response, origin.clone());
+    let origin = cors::origin(&app.config.cors_origins, &head.headers);
+    if let (Some(origin), Some(headers)) = (&origin, cors::preflight(&head.method, &head.headers)) {
+        let mut response = Reply::empty(204).into_response();
+        response.headers_mut().extend(headers);
+        cors::allow(response.headers_mut(), origin.clone());
         return ids.put_on(response, app.is_draining());
     }
     if is_call {
@@ -99,7 +99,7 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
         azure::label(response.headers_mut(), failed);
     }
     if let Some(origin) = origin {
-        cors::allow(&mut response, origin);
+        cors::allow(response.headers_mut(), origin);
     }
     ids.put_on(response, app.is_draining())
 }

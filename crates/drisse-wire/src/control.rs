@@ -100,6 +100,8 @@ pub struct DeployRequest {
     pub auth: Option<bool>,
     /// Replaces the service's tags.
     pub tags: Option<BTreeMap<String, String>>,
+    /// Replaces the origins whose web pages may score from browsers; `*` is every one.
+    pub cors_origins: Option<Vec<String>>,
     /// A `/score` body: a path on the control plane's machine.
     pub sample: Option<String>,
     /// A request that would wait longer is refused.
@@ -195,6 +197,8 @@ pub struct Service {
     pub ready: u32,
     /// May change.
     pub tags: BTreeMap<String, String>,
+    /// Origins whose web pages may score from browsers.
+    pub cors_origins: Vec<String>,
     /// When it was first deployed.
     pub created_at: String,
     /// When its wanted revision last changed.

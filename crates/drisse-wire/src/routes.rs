@@ -12,6 +12,9 @@ pub struct RouteDocument {
     pub generation: u64,
     /// Digests of the keys that open it, `sha256:HEX` each; empty: open to everybody.
     pub keys: Vec<String>,
+    /// Origins whose web pages may score from browsers; `*` is every one.
+    #[serde(default)]
+    pub cors_origins: Vec<String>,
     /// The longest a request may wait for a free replica.
     pub max_wait_ms: u64,
     /// The longest a request may take, waiting included.

@@ -287,6 +287,7 @@ fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Servic
         replicas: if row.active { row.replicas } else { 0 },
         ready,
         tags: row.tags,
+        cors_origins: row.cors_origins,
         created_at: rfc3339(row.created),
         updated_at: rfc3339(row.updated),
         revisions: vec![],

@@ -74,6 +74,7 @@ fn service(generation: u64, replicas: &[&str], before: Option<&Service>) -> Arc<
         service: "s".to_owned(),
         generation,
         keys: vec![],
+        cors_origins: vec![],
         max_wait_ms: 3_600_000,
         scoring_timeout_ms: 3_600_000,
         revisions: vec![RouteRevision {

@@ -47,6 +47,12 @@ pub(crate) struct ServiceOptions {
     /// Tags of the service; those given replace all
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) tags: Vec<(String, String)>,
+    /// Let web pages of this origin score from browsers (`*`: of any); may be repeated, those given replace all
+    #[arg(long = "cors-origin", value_name = "ORIGIN", conflicts_with = "no_cors")]
+    pub(crate) cors_origins: Vec<String>,
+    /// Let web pages of no origin score (the default)
+    #[arg(long)]
+    pub(crate) no_cors: bool,
     /// A /score body that is kept with the model, instead of the sample.json beside it
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,

@@ -114,6 +114,8 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
             _ => None,
         },
         tags: (!options.tags.is_empty()).then(|| options.tags.iter().cloned().collect()),
+        cors_origins: (options.no_cors || !options.cors_origins.is_empty())
+            .then(|| options.cors_origins.clone()),
         sample: sample.transpose()?,
         max_wait_ms: options.max_wait.map(milliseconds),
         scoring_timeout_ms: options.scoring_timeout.map(milliseconds),
@@ -202,6 +204,7 @@ fn document(service: &Service, keys: &Keys, done: &Operation, answer: Option<&st
         "secondary_key": keys.secondary_key,
         "replicas": service.replicas,
         "tags": service.tags,
+        "cors_origins": service.cors_origins,
         "changed": done.result["changed"],
         "operation": done.id,
         "answer": answer.and_then(|answer| serde_json::from_str::<Value>(answer).ok()),

@@ -3,7 +3,8 @@
 use crate::load::{Load, Request};
 use crate::support::root;
 use crate::workspace::{Workspace, exists};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
@@ -253,4 +254,48 @@ fn fifty_services_are_deployed_at_once() {
         assert_eq!(request(&deployed).send().unwrap().0, 200);
     }
     assert_eq!(workspace.status()["services"]["Ready"], 50);
+}
+
+#[test]
+fn web_pages_of_the_origins_that_are_named_may_score_and_others_may_not() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", DIGITS, "--cors-origin", "https://app.example"]);
+    assert_eq!(deployed["cors_origins"], json!(["https://app.example"]));
+    let uri = deployed["scoring_uri"].as_str().unwrap();
+    let (host, path) = uri.trim_start_matches("http://").split_once('/').unwrap();
+    // The head of the answer, and what follows.
+    let ask = |origin: &str, key: Option<&str>, method: &str| {
+        let body = if method == "OPTIONS" { String::new() } else { sample() };
+        let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let asks =
+            "access-control-request-method: POST\r\naccess-control-request-headers: authorization, x-a\r\n";
+        let head =
+            format!("{method} /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\norigin: {origin}\r\n");
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        let request = format!("{head}{asks}{key}content-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.to_lowercase()
+    };
+    let key = deployed["primary_key"].as_str();
+    // The browser asks first, and has no key then.
+    let asked = ask("https://app.example", None, "OPTIONS");
+    assert!(asked.starts_with("http/1.1 204 "), "{asked}");
+    assert!(asked.contains("access-control-allow-headers: authorization, x-a"), "{asked}");
+    let allowed = "access-control-allow-origin: https://app.example\r\n";
+    for (answer, status) in
+        [(ask("https://app.example", key, "POST"), 200), (ask("https://app.example", None, "POST"), 401)]
+    {
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")) && answer.contains(allowed), "{answer}");
+    }
+    let other = ask("https://other.example", key, "POST");
+    assert!(!other.contains("access-control-allow"), "{other}");
+    assert!(!ask("https://other.example", None, "OPTIONS").contains("access-control-allow"));
+    // Not a revision's: nothing is started for it.
+    let updated = workspace.json(&["update", "digits", "--no-cors"]);
+    assert_eq!((&updated["revision"], &updated["cors_origins"]), (&deployed["revision"], &json!([])));
+    assert!(!ask("https://app.example", None, "OPTIONS").contains("access-control-allow"));
+    let refused = workspace.run(&["update", "digits", "--cors-origin", "https://app.example/"]);
+    assert!(refused.code == 1 && refused.stderr.contains("is no origin of web pages"), "{refused:?}");
 }
