@@ -233,6 +233,28 @@ def test_the_asynchronous_client_works_as_well(_, __, ___, url):
     asyncio.run(ask())
 
 
+def test_operators_load_and_unload_models_on_the_admin_listener(binary):
+    # An address of its own, so that no other test has the port.
+    admin = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250}.7:4791"
+    server = Server(binary, [str(MODELS / "echo.onnx"), "--admin", admin], listen=True)
+    client = triton.InferenceServerClient(server.ready["url"].removeprefix("http://"))
+    operator = triton.InferenceServerClient(admin)
+    assert [(model.name, model.state) for model in operator.get_model_repository_index().models] == [("echo", "READY")]
+    operator.unload_model("echo")
+    assert not client.is_model_ready("echo")
+    operator.load_model("echo")
+    x = [tensor("x", np.ones(1, np.float32))]
+    assert client.infer("echo", x).as_numpy("y")[0] == 1
+    refused(lambda: operator.load_model("nothing"), "NOT_FOUND", "nothing")
+    refused(lambda: operator.infer("echo", x), "UNIMPLEMENTED", "ModelInfer")
+    with grpc.insecure_channel(admin) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+    operator.close()
+    client.close()
+    server.close()
+
+
 def test_keys_open_grpc_and_nothing_else_does(binary):
     with tempfile.NamedTemporaryFile("w") as keys:
         keys.write("k" * 32)

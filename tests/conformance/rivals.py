@@ -125,6 +125,11 @@ def markdown(servers):
         "warned of is what is only recommended, or another status than is typical. What a server does not announce among its",
         "extensions, or has no model for, is skipped. MLServer and KServe leave it to a model's own code whether its inputs",
         "fit; what they answer when it does not look is counted as theirs, because it is what their users' clients see.", "",
+        "On a server of yours, which serves the same models (tiny ONNX files, or functions that do the same):", "",
+        "```sh",
+        "drisse conformance --models DIR        # writes them: identity-fp32.onnx, …, add-sub.onnx",
+        "drisse conformance http://HOST:PORT    # --grpc URL where gRPC is elsewhere, --junit FILE, --output json",
+        "```", "",
         "| | " + " | ".join(f"{name} {about(servers[name])['version']}" for name in names) + " |",
         "| --- |" + " --- |" * len(names),
     ]

@@ -46,6 +46,9 @@ pub enum Unusable {
         /// The last failure.
         why: String,
     },
+    /// It does not let us in.
+    #[error("the server at {0} wants a key, or another one")]
+    Locked(String),
     /// It has no model that a case is about.
     #[error("the server at {0} has none of the models that the cases ask for")]
     NoModels(String),
@@ -121,6 +124,13 @@ impl Found {
         let v1 = get("/v1/models".to_owned()).await;
         if let (Err(why), Err(_), Err(_)) = (&about, &about_grpc, &v1) {
             return Err(Unusable::Silent { address: server.http.to_string(), why: why.clone() });
+        }
+        let is_locked = |answer: &Result<Answer, String>| {
+            let status = answer.as_ref().map_or("", |answer| &answer.status);
+            matches!(status, "401" | "403" | "UNAUTHENTICATED" | "PERMISSION_DENIED")
+        };
+        if [&about, &about_grpc, &v1].into_iter().any(is_locked) {
+            return Err(Unusable::Locked(server.http.to_string()));
         }
         let mut speaks = BTreeSet::new();
         if ok(&about) {

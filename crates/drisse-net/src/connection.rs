@@ -91,7 +91,7 @@ where
 }
 
 /// Counts a connection as open until dropped.
-struct Open(Gauge);
+pub(crate) struct Open(Gauge);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -133,12 +133,9 @@ impl Connections {
             tokio::select! {
                 stream = streams.recv() => {
                     let Some(stream) = stream else { break };
-                    if self.open.inc() >= self.limits.max_connections as i64 {
-                        self.open.dec();
-                        continue;
+                    if let Some(counted) = self.admit() {
+                        open.spawn(self.clone().serve(stream, handler.clone(), counted));
                     }
-                    let counted = Open(self.open.clone());
-                    open.spawn(self.clone().serve(stream, handler.clone(), counted));
                 }
                 Some(_) = open.join_next() => {}
             }
@@ -150,7 +147,14 @@ impl Connections {
         open.shutdown().await;
     }
 
-    async fn serve<H: Handler>(self, stream: Stream, handler: H, _open: Open) {
+    /// One more connection; none where there are as many as may be.
+    pub(crate) fn admit(&self) -> Option<Open> {
+        let before = self.open.inc();
+        let counted = Open(self.open.clone());
+        (before < self.limits.max_connections as i64).then_some(counted)
+    }
+
+    pub(crate) async fn serve<H: Handler>(self, stream: Stream, handler: H, _open: Open) {
         match stream {
             Stream::Unix(stream) => {
                 let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
@@ -265,7 +269,7 @@ async fn guard(
 }
 
 /// The handler's answer; a refusal, as hyper's own are, of what it must not see.
-pub(crate) async fn answer<H: Handler>(
+async fn answer<H: Handler>(
     handler: H,
     request: Request<Incoming>,
 ) -> Response<Either<H::Body, Empty<Bytes>>> {

@@ -7,6 +7,7 @@ mod health;
 mod inference;
 mod messages;
 mod reflection;
+mod repository;
 mod tensorflow;
 
 use crate::app::App;
@@ -52,6 +53,39 @@ pub(crate) async fn handle(
     started: Instant,
 ) -> Response {
     let result = answer(app, head, body, started).await;
+    conclude(app, head, result, ids, started).await
+}
+
+/// What an operator may call, on the admin listener: the model repository, and health checks.
+pub(crate) async fn handle_operator(
+    app: &Arc<App>,
+    head: &Parts,
+    body: Incoming,
+    allowed: Result<()>,
+) -> Response {
+    let started = Instant::now();
+    let result = match allowed {
+        Ok(()) => operate(app, head, body, started).await,
+        Err(error) => Err(error),
+    };
+    conclude(app, head, result, Ids::of(head, app), started).await
+}
+
+async fn operate(app: &Arc<App>, head: &Parts, body: Incoming, started: Instant) -> Result<Answer> {
+    let call = call_of(app, head, started)?;
+    match target(head).0 {
+        inference::SERVICE => {
+            let read = call.message(body).await?;
+            let answer = repository::answer(app, &call.method, read.bytes.clone()).await?;
+            Ok(Answer::One(app.hold_answer(answer)?))
+        }
+        health::SERVICE => health::answer(call, body).await,
+        other => Err(unknown(other)),
+    }
+}
+
+/// The response that tells how a call ended.
+async fn conclude(app: &App, head: &Parts, result: Result<Answer>, ids: Ids, started: Instant) -> Response {
     let coding = Coding::of_grpc(&head.headers).ok().flatten();
     let result = match result {
         Ok(Answer::One(message)) => {
@@ -93,27 +127,36 @@ fn respond(body: AnswerBody) -> Response {
 }
 
 async fn answer(app: &Arc<App>, head: &Parts, body: Incoming, started: Instant) -> Result<Answer> {
-    let path = head.uri.path().strip_prefix('/').unwrap_or_default();
-    let (service, method) = path.split_once('/').unwrap_or((path, ""));
+    let (service, method) = target(head);
     let is_open = service == health::SERVICE
         || service == inference::SERVICE && matches!(method, "ServerLive" | "ServerReady" | "ModelReady");
     if !is_open {
         crate::http::authorize(app, &head.headers)?;
     }
-    let call = Call {
-        app: Arc::clone(app),
-        method: method.to_owned(),
-        started,
-        deadline: deadline(app, &head.headers, started)?,
-        coding: Coding::of_grpc(&head.headers)?,
-    };
+    let call = call_of(app, head, started)?;
     match service {
         inference::SERVICE => inference::answer(call, body).await,
         health::SERVICE => health::answer(call, body).await,
         grpc::PREDICTION | grpc::MODELS => tensorflow::answer(service, call, body).await,
         reflection::SERVICE | reflection::SERVICE_ALPHA => reflection::answer(call, body),
-        _ => Err(unknown(path)),
+        _ => Err(unknown(&format!("{service}/{method}"))),
     }
+}
+
+/// The service and the method that a call's path names.
+fn target(head: &Parts) -> (&str, &str) {
+    let path = head.uri.path().strip_prefix('/').unwrap_or_default();
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+fn call_of(app: &Arc<App>, head: &Parts, started: Instant) -> Result<Call> {
+    Ok(Call {
+        app: Arc::clone(app),
+        method: target(head).1.to_owned(),
+        started,
+        deadline: deadline(app, &head.headers, started)?,
+        coding: Coding::of_grpc(&head.headers)?,
+    })
 }
 
 fn unknown(path: &str) -> Error {

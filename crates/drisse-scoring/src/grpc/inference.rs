@@ -1,24 +1,21 @@
 //! `inference.GRPCInferenceService`: the Open Inference Protocol.
 
 use super::messages::Messages;
-use super::{Answer, Call, end, unknown};
+use super::{Answer, Call, end, repository, unknown};
 use crate::app::App;
 use crate::http::answer_body::AnswerBody;
 use crate::model::Model;
-use crate::repository::{Entry, check_control, check_parameters, load};
+use crate::repository::check_control;
 use crate::score::{Request, admit, score, sooner};
 use crate::shared_memory::{Region, Used};
-use bytes::Bytes;
 use drisse_core::Result;
 use drisse_wire::grpc::inference::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
     ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
-    ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
-    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
-    ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
-    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
-    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
-    repository_index_response::ModelIndex, system_shared_memory_status_response::RegionStatus,
+    ModelStreamInferResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
+    SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+    SystemSharedMemoryUnregisterResponse, system_shared_memory_status_response::RegionStatus,
 };
 use drisse_wire::grpc::{AnswerSink, config, decode, frame, metadata, parse, statistics};
 use futures_util::stream::unfold;
@@ -60,19 +57,9 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
             let request: ModelInferRequest = parse(message)?;
             frame(&counted(app, request, call.started, call.deadline).await?)
         }
-        "RepositoryIndex" => repository_index(app, parse(message)?)?,
-        "RepositoryModelLoad" => {
+        method @ ("RepositoryIndex" | "RepositoryModelLoad" | "RepositoryModelUnload") => {
             check_control(app)?;
-            let RepositoryModelLoadRequest { model_name, parameters, .. } = parse(message)?;
-            check_parameters(parameters.keys().map(|name| &**name))?;
-            load(app, &model_name).await?;
-            frame(&RepositoryModelLoadResponse {})
-        }
-        "RepositoryModelUnload" => {
-            check_control(app)?;
-            let RepositoryModelUnloadRequest { model_name, .. } = parse(message)?;
-            app.remove(&model_name)?;
-            frame(&RepositoryModelUnloadResponse {})
+            repository::answer(app, method, message).await?
         }
         "SystemSharedMemoryStatus" => {
             let SystemSharedMemoryStatusRequest { name } = parse(message)?;
@@ -108,17 +95,6 @@ fn model_statistics(app: &App, asked: ModelStatisticsRequest) -> Result<ModelSta
         name => vec![one(&find(app, name, &asked.version)?)],
     };
     Ok(ModelStatisticsResponse { model_stats })
-}
-
-fn repository_index(app: &App, asked: RepositoryIndexRequest) -> Result<Bytes> {
-    check_control(app)?;
-    let entry = |entry: Entry| {
-        let (state, reason) = entry.state();
-        let (state, reason) = (state.to_owned(), reason.to_owned());
-        ModelIndex { name: entry.name, version: entry.version, state, reason }
-    };
-    let models = app.entries(asked.ready).into_iter().map(entry).collect();
-    Ok(frame(&RepositoryIndexResponse { models }))
 }
 
 fn shared_memory_status(app: &App, name: &str) -> Result<SystemSharedMemoryStatusResponse> {

@@ -37,6 +37,11 @@ impl Handler for Admin {
 }
 
 async fn handle(app: &Arc<App>, request: Request<Incoming>, reach: Reach) -> reply::Response {
+    if drisse_wire::grpc::is_call(&request) {
+        let allowed = may_change(&request, reach);
+        let (head, body) = request.into_parts();
+        return crate::grpc::handle_operator(app, &head, body, allowed).await;
+    }
     let path = request.uri().path().to_owned();
     let in_repository = path.starts_with("/v2/repository/");
     let changes = in_repository || matches!(&*path, "/drain" | "/reload");

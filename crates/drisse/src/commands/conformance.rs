@@ -113,6 +113,7 @@ fn address(url: &str, ca: Option<&Path>, speaks: &[u8]) -> Result<Address, Failu
 fn unusable(error: Unusable) -> Failure {
     let hint = match error {
         Unusable::Silent { .. } => "start it, or name its address: http://HOST:PORT",
+        Unusable::Locked(_) => "name a file with its key: --key-file FILE",
         Unusable::NoModels(_) => {
             "`drisse conformance --models DIR` writes them; `drisse serve DIR/*` serves them"
         }

@@ -100,9 +100,16 @@ fn a_server_that_answers_otherwise_fails_and_it_is_told_where_the_specification_
 fn who_cannot_be_checked_is_told_what_to_do() {
     let serving = Serving::start(&["--listen", "127.0.0.1:0", "examples/digits/digits.onnx"]);
     let free = crate::workspace::own_address();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, "a-key-of-32-letters-for-the-tests\n").unwrap();
+    let keys = keys.to_str().unwrap();
+    let locked = Serving::start(&["--listen", "127.0.0.1:0", "--keys", keys, "examples/digits/digits.onnx"]);
     for (arguments, code, why) in [
         (&[serving.url()][..], 1, "has none of the models that the cases ask for"),
         (&[&*format!("http://{free}")], 2, "no server answers at"),
+        (&[locked.url()], 1, "name a file with its key: --key-file FILE"),
+        (&[locked.url(), "--key-file", keys], 1, "has none of the models"),
         (&["localhost:8000"], 1, "`localhost:8000` is no server's address"),
         (&["https://localhost"], 1, "name the certificate of who signed the server's: --ca FILE"),
         (&[serving.url(), "--protocol", "v3"], 1, "the protocols are v2, v2-binary, v2-extensions, grpc, v1"),
