@@ -9,8 +9,10 @@ use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, Server, Unusab
 use drisse_wire::http::Address;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use std::fmt::Write;
-use std::path::Path;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What is listed of what did not pass; all of it is in the JSON and in the JUnit report.
@@ -35,6 +37,10 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, F
         return Ok(ExitCode::SUCCESS);
     }
     let server = server(arguments)?;
+    // Before minutes of trying, not after.
+    let create =
+        |path: &PathBuf| File::create(path).with_context(|| format!("cannot write {}", path.display()));
+    let junit = arguments.junit.as_ref().map(create).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -54,8 +60,9 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, F
             Failure::new("no case has that in its name").hint("`drisse conformance --list` shows all")
         );
     }
-    if let Some(file) = &arguments.junit {
-        std::fs::write(file, report.junit()).with_context(|| format!("cannot write {}", file.display()))?;
+    if let (Some(path), Some(mut file)) = (&arguments.junit, junit) {
+        file.write_all(report.junit().as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     printer::result(output, || report.document(), || text(&report));
     // Who names a protocol says that it is spoken.

@@ -113,6 +113,7 @@ fn who_cannot_be_checked_is_told_what_to_do() {
         (&["localhost:8000"], 1, "`localhost:8000` is no server's address"),
         (&["https://localhost"], 1, "name the certificate of who signed the server's: --ca FILE"),
         (&[serving.url(), "--protocol", "v3"], 1, "the protocols are v2, v2-binary, v2-extensions, grpc, v1"),
+        (&[serving.url(), "--junit", "/nowhere/report"], 1, "cannot write /nowhere/report"),
         (&[serving.url(), "--key-file", "/nowhere"], 1, "cannot read the key in /nowhere"),
         (&[], 1, "<URL>"),
     ] {
