@@ -8,7 +8,6 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use drisse_wire::grpc::{DESCRIPTORS, Frame, INFERENCE, frame, packed_frame, take_frame};
 use drisse_wire::http::Address;
-use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http2;
@@ -17,7 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::Read;
+use std::sync::LazyLock;
 
 /// The names of gRPC's codes, by number.
 pub(crate) const CODES: [&str; 17] = [
@@ -40,14 +40,17 @@ pub(crate) const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// What the .proto files say, read once.
+static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("our own .proto files can be read"));
+
 /// Answers are small; one over this is somebody else's.
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Calls a method with what an exchange says, and reads all of its answers.
 pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, String> {
     let name = exchange.line();
-    let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| error.to_string())?;
-    let service = pool.get_service_by_name(INFERENCE).ok_or("the service is not in the .proto files")?;
+    let service = POOL.get_service_by_name(INFERENCE).ok_or("the service is not in the .proto files")?;
     let method = service.methods().find(|method| method.name() == name);
     let method = method.ok_or(format!("no method is called {name}"))?;
     let mut body = BytesMut::new();
@@ -95,8 +98,7 @@ fn message_of(kind: MessageDescriptor, json: &str) -> Result<DynamicMessage, Str
 }
 
 fn packed(message: &DynamicMessage) -> Result<Bytes, String> {
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let packed = encoder.write_all(&message.encode_to_vec()).and_then(|()| encoder.finish());
+    let packed = crate::http::packed(message.encode_to_vec(), Some("gzip"));
     packed.map(|packed| packed_frame(&packed)).map_err(|error| error.to_string())
 }
 

@@ -66,7 +66,7 @@ pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, 
     Ok(Answer { status: head.status.as_str().to_owned(), headers: head.headers, answers: vec![json], text })
 }
 
-fn packed(body: Vec<u8>, coding: Option<&str>) -> std::io::Result<Vec<u8>> {
+pub(crate) fn packed(body: Vec<u8>, coding: Option<&str>) -> std::io::Result<Vec<u8>> {
     match coding {
         Some("gzip") => {
             let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
