@@ -43,8 +43,10 @@ pub enum ErrorKind {
 }
 
 /// An error of the scoring path.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,

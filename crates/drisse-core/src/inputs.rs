@@ -26,6 +26,16 @@ impl Inputs {
         self.0.iter().enumerate().filter_map(|(place, tensor)| Some((place, tensor.as_ref()?)))
     }
 
+    /// The tensors given, with their places, to change.
+    pub(crate) fn given_mut(&mut self) -> impl Iterator<Item = (usize, &mut Tensor)> {
+        self.0.iter_mut().enumerate().filter_map(|(place, tensor)| Some((place, tensor.as_mut()?)))
+    }
+
+    /// The same inputs without a row; each has a first dimension.
+    pub(crate) fn emptied(&self) -> Self {
+        Self(self.0.iter().map(|tensor| tensor.as_ref().map(Tensor::emptied)).collect())
+    }
+
     /// The tensor at `place`.
     pub fn get(&self, place: usize) -> Option<&Tensor> {
         self.0.get(place)?.as_ref()

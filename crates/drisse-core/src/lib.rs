@@ -3,8 +3,11 @@
 //! No I/O, no async runtime, no HTTP: everything here can be tested by calling it.
 #![warn(missing_docs)]
 
+mod batch;
+mod batch_size;
 mod buffer;
 mod cancel;
+mod close;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod datatype;
@@ -21,6 +24,7 @@ mod steps;
 mod target;
 mod tensor;
 
+pub use batch_size::BatchSize;
 pub use buffer::{Buffer, Element};
 pub use cancel::{Cancel, OnCancel};
 pub use datatype::DataType;

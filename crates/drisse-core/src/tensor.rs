@@ -124,6 +124,14 @@ impl Value {
         }
     }
 
+    /// The same value, borrowed.
+    pub fn view(&self) -> ValueView<'_> {
+        match self {
+            Self::Tensor(tensor) => ValueView::Tensor(tensor.view()),
+            other => ValueView::Other(other),
+        }
+    }
+
     /// How many rows it has along its first dimension; `None` where it has none.
     pub fn rows(&self) -> Option<usize> {
         match self {

@@ -16,8 +16,12 @@ use std::time::{Duration, Instant};
 pub struct Script {
     /// How long each run takes.
     pub latency: Duration,
+    /// How much longer for each row of the first input.
+    pub row: Duration,
     /// The length of one step, for models whose first input is an `INT64` count of them.
     pub step: Option<Duration>,
+    /// A run on FP32 inputs with this number in them fails.
+    pub refused: Option<f32>,
     /// Every n-th run fails.
     pub fail_every: Option<u64>,
     /// Every n-th run panics, as only a bug does.
@@ -32,7 +36,9 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             latency: Duration::ZERO,
+            row: Duration::ZERO,
             step: None,
+            refused: None,
             fail_every: None,
             panic_every: None,
             load_error: None,
@@ -93,10 +99,13 @@ impl Scorer for FakeScorer {
     fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()> {
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let every = |n: Option<u64>| n.is_some_and(|n| run.is_multiple_of(n));
-        wait(self.script.latency.saturating_add(self.steps(work)), cancel)?;
+        wait(self.script.latency + self.rows(work) + self.steps(work), cancel)?;
         assert!(!every(self.script.panic_every), "run {run} panics, as scripted");
         if every(self.script.fail_every) {
             return Err(Error::new(ErrorKind::Rejected, format!("run {run} fails, as scripted")));
+        }
+        if let Some(number) = self.script.refused.filter(|&number| holds(work, number)) {
+            return Err(Error::new(ErrorKind::Rejected, format!("{number} is refused, as scripted")));
         }
         for &place in work.outputs {
             let input = work.inputs.get(place).or(work.inputs.get(0));
@@ -108,6 +117,11 @@ impl Scorer for FakeScorer {
 }
 
 impl FakeScorer {
+    fn rows(&self, work: Work<'_>) -> Duration {
+        let rows = work.inputs.rows().and_then(|rows| u32::try_from(rows).ok());
+        self.script.row.saturating_mul(rows.unwrap_or(1))
+    }
+
     fn steps(&self, work: Work<'_>) -> Duration {
         let count = work.inputs.get(0).filter(|input| input.datatype == DataType::Int64);
         match (self.script.step, count.map(|input| &input.data)) {
@@ -118,6 +132,13 @@ impl FakeScorer {
             _ => Duration::ZERO,
         }
     }
+}
+
+fn holds(work: Work<'_>, number: f32) -> bool {
+    work.inputs.given().any(|(_, tensor)| match &tensor.data {
+        Data::Raw(buffer) if tensor.datatype == DataType::Fp32 => buffer.elements().contains(&number),
+        _ => false,
+    })
 }
 
 /// Passes the time until `latency` is over or the flag goes up.

@@ -1,11 +1,13 @@
 //! What all connections share: the models, the keys, the limits, the metrics.
 
+use crate::batching::Batching;
 use crate::config::Config;
 use crate::http::Scoring;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelSpec};
 use crate::repository::Repository;
+use crate::run::Piece;
 use crate::shared_memory::SharedMemory;
 use crate::warm;
 use crate::workers::Workers;
@@ -24,7 +26,7 @@ pub struct App {
     pub(crate) config: Config,
     pub(crate) keys: Option<Keys>,
     pub(crate) metrics: Metrics,
-    pub(crate) workers: Workers,
+    pub(crate) workers: Workers<Piece>,
     pub(crate) shared_memory: SharedMemory,
     models: ArcSwap<Vec<Arc<Model>>>,
     pub(crate) repository: OnceLock<Box<dyn Repository>>,
@@ -75,7 +77,8 @@ impl App {
     pub fn add(&self, spec: ModelSpec, warm_up: Option<&Inputs>) {
         let lane = self.workers.add_lane(spec.scorer.limits().concurrency);
         let metrics = self.metrics.model(spec.name.as_str());
-        let model = Arc::new(Model::new(spec, lane, metrics));
+        let batching = Batching::new(&self.config);
+        let model = Arc::new(Model::new(spec, lane, batching, metrics));
         if let Some(inputs) = warm_up
             && let Err(error) = warm::warm_up(&model, inputs)
         {

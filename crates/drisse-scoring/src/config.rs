@@ -15,6 +15,8 @@ pub struct Config {
     pub max_held: usize,
     /// Requests of one model that may wait, whatever their estimated time.
     pub max_queue: usize,
+    /// Rows of requests that run at once, where a model gains from it; 1 for each request by itself.
+    pub max_batch: usize,
     /// Open connections; further ones are closed at once.
     pub max_connections: usize,
     /// A connection that has sent no whole request head by then is closed; also how long a
@@ -50,6 +52,7 @@ impl Default for Config {
             max_body: 100 << 20,
             max_held: 512 << 20,
             max_queue: 1000,
+            max_batch: drisse_core::BatchSize::MOST,
             // An idle one takes about 8 KiB.
             max_connections: 16_384,
             header_timeout: Duration::from_secs(60),

@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod app;
+mod batching;
 mod config;
 mod grpc;
 mod http;
@@ -15,6 +16,7 @@ mod keys;
 mod metrics;
 mod model;
 mod repository;
+mod run;
 mod score;
 mod server;
 mod shared_memory;

@@ -1,5 +1,6 @@
 //! What Prometheus reads. Labels come from the server's own tables, never from a client.
 
+use crate::run::How;
 use drisse_wire::documents::{self, Statistics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -16,6 +17,9 @@ const SECONDS: [f64; 18] = [
     25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5,
     10.0, 60.0,
 ];
+
+/// Bounds of the numbers of requests that shared a run.
+const REQUESTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ModelLabel {
@@ -36,6 +40,8 @@ pub(crate) struct Metrics {
     request_time: Family<ModelLabel, Histogram, fn() -> Histogram>,
     queue_time: Family<ModelLabel, Histogram, fn() -> Histogram>,
     compute_time: Family<ModelLabel, Histogram, fn() -> Histogram>,
+    encode_time: Family<ModelLabel, Histogram, fn() -> Histogram>,
+    batch_requests: Family<ModelLabel, Histogram, fn() -> Histogram>,
     waiting: Family<ModelLabel, Gauge>,
     rejected: Family<ModelLabel, Counter>,
     not_finite: Family<ModelLabel, Counter>,
@@ -58,6 +64,8 @@ pub(crate) struct ModelMetrics {
     request_time: Histogram,
     queue_time: Histogram,
     compute_time: Histogram,
+    encode_time: Histogram,
+    batch_requests: Histogram,
     sums: Sums,
     waiting: Gauge,
     pub(crate) rejected: Counter,
@@ -72,6 +80,8 @@ struct Sums {
     fail: Sum,
     queue: Sum,
     compute: Sum,
+    encode: Sum,
+    runs: AtomicU64,
 }
 
 /// How many, and how many nanoseconds together.
@@ -111,6 +121,8 @@ impl Metrics {
             request_time: histogram(),
             queue_time: histogram(),
             compute_time: histogram(),
+            encode_time: histogram(),
+            batch_requests: Family::new_with_constructor(|| Histogram::new(REQUESTS)),
             waiting: Family::default(),
             rejected: Family::default(),
             not_finite: Family::default(),
@@ -127,8 +139,12 @@ impl Metrics {
         r.register_with_unit("request_duration", help, unit.clone(), metrics.request_time.clone());
         let help = "From the queue's end to its start";
         r.register_with_unit("queue_duration", help, unit.clone(), metrics.queue_time.clone());
-        let help = "In the engine, with encoding the outputs";
-        r.register_with_unit("compute_duration", help, unit, metrics.compute_time.clone());
+        let help = "In the engine";
+        r.register_with_unit("compute_duration", help, unit.clone(), metrics.compute_time.clone());
+        let help = "Encoding the outputs";
+        r.register_with_unit("encode_duration", help, unit, metrics.encode_time.clone());
+        let help = "Requests that shared a run, for each run on a worker";
+        r.register("batch_requests", help, metrics.batch_requests.clone());
         r.register("waiting_requests", "Requests queued or running on a worker", metrics.waiting.clone());
         r.register("rejected_requests", "Requests refused because of overload", metrics.rejected.clone());
         let help = "NaN and infinities that JSON answers carried as null";
@@ -154,6 +170,8 @@ impl Metrics {
             request_time: self.request_time.get_or_create(&label).clone(),
             queue_time: self.queue_time.get_or_create(&label).clone(),
             compute_time: self.compute_time.get_or_create(&label).clone(),
+            encode_time: self.encode_time.get_or_create(&label).clone(),
+            batch_requests: self.batch_requests.get_or_create(&label).clone(),
             sums: Sums::default(),
             waiting: self.waiting.get_or_create(&label).clone(),
             rejected: self.rejected.get_or_create(&label).clone(),
@@ -197,18 +215,37 @@ impl ModelMetrics {
         self.sums.queue.add(waited);
     }
 
-    /// A run ended.
-    pub(crate) fn computed(&self, took: Duration) {
-        self.compute_time.observe(took.as_secs_f64());
-        self.sums.compute.add(took);
+    /// A run ended, for each request that shared it.
+    pub(crate) fn ran(&self, computing: Duration, encoding: Duration, how: How) {
+        let requests = match how {
+            How::Inline => 1,
+            How::Queued(requests) => {
+                self.batch_requests.observe(requests as f64);
+                requests
+            }
+        };
+        let encoding = encoding / u32::try_from(requests).unwrap_or(u32::MAX).max(1);
+        for _ in 0..requests {
+            self.compute_time.observe(computing.as_secs_f64());
+            self.sums.compute.add(computing);
+            self.encode_time.observe(encoding.as_secs_f64());
+            self.sums.encode.add(encoding);
+        }
+        self.sums.runs.fetch_add(1, Relaxed);
     }
 
     /// All of it since the model was loaded.
     pub(crate) fn statistics(&self) -> Statistics {
-        let Sums { last_inference, success, fail, queue, compute } = &self.sums;
-        let last_inference = last_inference.load(Relaxed);
-        let (success, fail) = (success.get(), fail.get());
-        Statistics { last_inference, success, fail, queue: queue.get(), compute: compute.get() }
+        let Sums { last_inference, success, fail, queue, compute, encode, runs } = &self.sums;
+        Statistics {
+            last_inference: last_inference.load(Relaxed),
+            success: success.get(),
+            fail: fail.get(),
+            queue: queue.get(),
+            compute: compute.get(),
+            encode: encode.get(),
+            runs: runs.load(Relaxed),
+        }
     }
 
     pub(crate) fn waiting(&self) -> Waiting<'_> {

@@ -1,8 +1,12 @@
 //! One served model, and what the server has learned of it.
 
+use crate::batching::Batching;
 use crate::metrics::ModelMetrics;
+use crate::run::{How, Piece};
 use crate::workers::LaneHandle;
-use drisse_core::{Error, ErrorKind, ModelName, Result, Scorer, ScorerLimits, ServiceTime, Signature};
+use drisse_core::{
+    Error, ErrorKind, Inputs, ModelName, Result, Scorer, ScorerLimits, ServiceTime, Signature,
+};
 use drisse_wire::documents::Model as Described;
 use drisse_wire::v2::AnswerParts;
 use std::sync::Arc;
@@ -48,7 +52,8 @@ pub(crate) struct Model {
     pub(crate) sample: Option<String>,
     pub(crate) scorer: Box<dyn Scorer>,
     pub(crate) limits: ScorerLimits,
-    pub(crate) lane: LaneHandle,
+    pub(crate) lane: LaneHandle<Piece>,
+    pub(crate) batching: Batching,
     pub(crate) metrics: ModelMetrics,
     pub(crate) digest: String,
     learned: Learned,
@@ -65,7 +70,12 @@ struct Learned {
 }
 
 impl Model {
-    pub(crate) fn new(spec: ModelSpec, lane: LaneHandle, metrics: ModelMetrics) -> Self {
+    pub(crate) fn new(
+        spec: ModelSpec,
+        lane: LaneHandle<Piece>,
+        batching: Batching,
+        metrics: ModelMetrics,
+    ) -> Self {
         let limits = spec.scorer.limits();
         Self {
             parts: Arc::new(AnswerParts::new(spec.name.as_str(), &spec.version, &spec.signature)),
@@ -77,6 +87,7 @@ impl Model {
             scorer: spec.scorer,
             limits,
             lane,
+            batching,
             metrics,
             digest: spec.digest,
             learned: Learned::default(),
@@ -104,6 +115,12 @@ impl Model {
         &self.learned.service_time
     }
 
+    /// What a request takes of the engine's time where many wait: a run, or its share of one.
+    pub(crate) fn share(&self) -> Duration {
+        let run = self.service_time().mean();
+        self.batching.share().map_or(run, |share| share.min(run))
+    }
+
     /// Requests at once that still make it faster: those that run, and those on their way there and back
     /// meanwhile. What a gateway sends at most.
     pub(crate) fn useful_concurrency(&self) -> usize {
@@ -115,7 +132,8 @@ impl Model {
             return self.limits.concurrency;
         }
         let run = self.service_time().mean().as_secs_f64().max(1e-6);
-        ((self.limits.concurrency as f64) * (1.0 + ROUND_TRIP / run)).ceil().min(MOST) as usize
+        let at_once = self.limits.concurrency * self.batching.best();
+        ((at_once as f64) * (1.0 + ROUND_TRIP / run)).ceil().min(MOST) as usize
     }
 
     /// Whether a run on inputs of `bytes` is short enough for the connection's own thread.
@@ -123,9 +141,17 @@ impl Model {
         bytes <= self.learned.inline_bytes.load(Relaxed)
     }
 
-    /// Learns from a run of `took` on inputs of `bytes`.
-    pub(crate) fn learn(&self, took: Duration, bytes: usize, inline: bool) {
-        self.learned.service_time.learn(took);
+    /// Learns from a run on `inputs` that took so long.
+    pub(crate) fn learn(&self, took: Duration, inputs: &Inputs, how: How) {
+        let bytes = inputs.byte_len();
+        match how {
+            How::Inline => self.learned.service_time.learn(took),
+            How::Queued(requests) => {
+                self.learned.service_time.learn(took);
+                self.batching.learn(inputs, requests, took);
+            }
+        }
+        let inline = how == How::Inline;
         let strikes = self.learned.strikes.load(Relaxed);
         match inline {
             // No preemption takes this long: the model is not what it seemed.

@@ -2,8 +2,8 @@
 
 use crate::app::App;
 use crate::model::Model;
-use drisse_core::{Cancel, Error, ErrorKind, Inputs, Result, Sink, Work};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::run::{How, Piece, Waiting, run};
+use drisse_core::{Cancel, Error, ErrorKind, Inputs, Result, Sink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -33,28 +33,30 @@ where
     if request.deadline <= Instant::now() {
         return Err(late(model, "the request arrived"));
     }
-    let bytes = request.inputs.byte_len();
+    let Request { inputs, outputs, deadline, mut sink } = request;
+    let bytes = inputs.byte_len();
     if model.runs_inline(bytes) {
-        return run(model, request, bytes, &Cancel::never(), true);
+        return run(model, &inputs, &outputs, &Cancel::never(), &mut sink, How::Inline).map(|()| sink);
     }
-    let reckoned = admit(app, model, request.deadline)? + model.service_time().mean();
-    let deadline = request.deadline;
+    let reckoned = admit(app, model, deadline)? + model.service_time().mean();
     let cancel = Cancel::new();
     let (answer, answered) = oneshot::channel();
     let queued_at = Instant::now();
     let started = Arc::new(AtomicBool::new(false));
-    let work = {
-        let (model, cancel, started) = (Arc::clone(model), cancel.clone(), Arc::clone(&started));
-        Box::new(move || {
-            started.store(true, SeqCst);
-            model.metrics.queued(queued_at.elapsed());
-            // The receiver is gone when the client is.
-            let _ = answer.send(run(&model, request, bytes, &cancel, false));
-        })
+    let piece = Piece {
+        model: Arc::clone(model),
+        batch: model.batching.of(&inputs, bytes),
+        inputs,
+        outputs,
+        queued_at,
+        deadline,
+        cancel: cancel.clone(),
+        started: Arc::clone(&started),
+        waiting: Box::new(Waiting { sink, answer }),
     };
     // One whose turn comes too late to end in time is dropped: its run would only keep others waiting.
     let start_by = deadline.checked_sub(model.service_time().mean()).unwrap_or(deadline);
-    let ticket = app.workers.push(&model.lane, app.config.max_queue, start_by, &cancel, work);
+    let ticket = app.workers.push(&model.lane, app.config.max_queue, start_by, &cancel, piece);
     let Some(_ticket) = ticket else { return Err(overloaded(model, app.config.max_queue, Duration::ZERO)) };
     let _waiting = model.metrics.waiting();
     let result = answer_in_time(app, model, queued_at, deadline, &started, answered).await;
@@ -95,7 +97,9 @@ async fn answer_in_time<S>(
 /// for its turn. Where nothing else is under way, that is tried whatever was learned: so it is learned anew.
 pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Duration> {
     let time = model.service_time();
-    let Some(wait) = app.workers.wait(&model.lane, time.mean()) else { return Ok(Duration::ZERO) };
+    let Some(wait) = app.workers.wait(&model.lane, time.mean(), model.share()) else {
+        return Ok(Duration::ZERO);
+    };
     let left = deadline.saturating_duration_since(Instant::now());
     if wait > app.config.max_wait || wait + time.mean() + time.surplus() > left {
         return Err(overloaded(model, app.workers.waiting(&model.lane), wait));
@@ -116,35 +120,4 @@ fn overloaded(model: &Model, queued: usize, wait: Duration) -> Error {
 fn late(model: &Model, before: &str) -> Error {
     let message = format!("the deadline passed before {before} (model `{}`)", model.name);
     Error::new(ErrorKind::DeadlineExceeded, message)
-}
-
-/// Runs the model on this thread.
-fn run<S: Sink>(
-    model: &Model,
-    mut request: Request<S>,
-    bytes: usize,
-    cancel: &Cancel,
-    inline: bool,
-) -> Result<S> {
-    let started = Instant::now();
-    let work = Work { inputs: &request.inputs, outputs: &request.outputs };
-    let result = catch_unwind(AssertUnwindSafe(|| model.scorer.score(work, cancel, &mut request.sink)));
-    let took = started.elapsed();
-    model.metrics.computed(took);
-    match result {
-        Ok(Ok(())) => {
-            model.learn(took, bytes, inline);
-            Ok(request.sink)
-        }
-        Ok(Err(error)) if error.kind() == ErrorKind::Rejected => {
-            match request.inputs.disagreement(&model.signature) {
-                Some(why) => Err(Error::new(ErrorKind::Rejected, format!("{} ({why})", error.message()))),
-                None => Err(error),
-            }
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => {
-            Err(Error::internal(format!("model `{}` panicked; the server's log has the place", model.name)))
-        }
-    }
 }

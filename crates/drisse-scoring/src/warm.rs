@@ -1,6 +1,8 @@
 //! The first runs of a model, before it is called ready.
 
+use crate::batching::prove;
 use crate::model::Model;
+use crate::run::How;
 use drisse_core::{Cancel, Inputs, Result, Sink, ValueView, Work};
 use std::time::{Duration, Instant};
 
@@ -37,10 +39,13 @@ pub(crate) fn warm_up(model: &Model, inputs: &Inputs) -> Result<()> {
         for _ in 0..RUNS {
             let run = Instant::now();
             model.scorer.score(Work { inputs, outputs: &outputs }, &cancel, &mut Nowhere)?;
-            model.learn(run.elapsed(), inputs.byte_len(), false);
+            model.learn(run.elapsed(), inputs, How::Queued(1));
             if started.elapsed() > Duration::from_millis(100) {
                 break;
             }
+        }
+        if let Err(why) = prove(model, inputs, &cancel) {
+            tracing::debug!(model = %model.name, "each request runs by itself: {why}");
         }
         Ok(())
     })

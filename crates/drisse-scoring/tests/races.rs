@@ -23,7 +23,7 @@ use shuttle::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use workers::{LaneHandle, Ticket, Workers};
+use workers::{Job, LaneHandle, Ticket};
 
 /// Tries a model in random orders, and in those that a few untimely switches make (PCT).
 fn holds_in_all_orders(claim: &str, model: fn()) {
@@ -36,9 +36,26 @@ fn holds_in_all_orders(claim: &str, model: fn()) {
     proof::holds("7. Supply chain", claim, figure, format!("{rounds} orders of steps"), held.is_ok());
 }
 
+/// Work that shares a run with its like.
+struct Step(bool, Box<dyn FnOnce() + Send>);
+
+impl Job for Step {
+    fn joins(&self, taken: &[Self]) -> bool {
+        self.0 && taken.iter().all(|other| other.0)
+    }
+
+    fn run(jobs: Vec<Self>) {
+        jobs.into_iter().for_each(|job| (job.1)());
+    }
+}
+
+type Workers = workers::Workers<Step>;
+
 /// Counts how often its work ran, and how often it was dropped.
 #[derive(Clone, Default)]
 struct Fate {
+    /// Whether it may share a run.
+    shares: bool,
     begun: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
 }
@@ -56,10 +73,10 @@ impl Fate {
     fn push(
         &self,
         workers: &Workers,
-        lane: &LaneHandle,
+        lane: &LaneHandle<Step>,
         cancel: &Cancel,
         then: impl FnOnce() + Send + 'static,
-    ) -> Ticket {
+    ) -> Ticket<Step> {
         let (fate, dropped) = (self.clone(), Dropped(Arc::clone(&self.dropped)));
         let work = move || {
             // Between the last look at the flag and this, others may have done anything.
@@ -69,7 +86,7 @@ impl Fate {
             drop(dropped);
         };
         let deadline = Instant::now() + Duration::from_secs(3600);
-        workers.push(lane, 100, deadline, cancel, Box::new(work)).unwrap()
+        workers.push(lane, 100, deadline, cancel, Step(self.shares, Box::new(work))).unwrap()
     }
 
     fn begun(&self) -> usize {
@@ -82,7 +99,7 @@ impl Fate {
 }
 
 /// That a lane still runs as much at once as it may: what a lost place would leave waiting for ever.
-fn is_free(workers: &Workers, lane: &LaneHandle, concurrency: usize) {
+fn is_free(workers: &Workers, lane: &LaneHandle<Step>, concurrency: usize) {
     let together = Arc::new(Barrier::new(concurrency + 1));
     let meet = |_| {
         let together = Arc::clone(&together);
@@ -188,5 +205,34 @@ fn workers_that_stop_leave_no_job_and_no_thread_behind() {
         drop(workers);
         assert!(fates.iter().all(|fate| fate.begun() <= 1 && fate.dropped() == 1));
         drop(tickets);
+    });
+}
+
+#[test]
+fn jobs_that_share_a_run_are_each_done_once() {
+    holds_in_all_orders("queues of models: requests that share a run are each answered once", || {
+        let workers = Arc::new(Workers::start(2).unwrap());
+        let lane = Arc::new(workers.add_lane(2));
+        let fates: [Fate; 5] = std::array::from_fn(|nth| Fate { shares: nth != 2, ..Fate::default() });
+        let (done, told) = mpsc::channel();
+        let push = |mine: &[usize]| {
+            let (workers, lane) = (Arc::clone(&workers), Arc::clone(&lane));
+            let (mine, done): (Vec<Fate>, _) =
+                (mine.iter().map(|&nth| fates[nth].clone()).collect(), done.clone());
+            thread::spawn(move || {
+                let one = |fate: Fate| {
+                    let done = done.clone();
+                    fate.push(&workers, &lane, &Cancel::new(), move || done.send(()).unwrap())
+                };
+                mine.into_iter().map(one).collect::<Vec<_>>()
+            })
+        };
+        let pushing = [push(&[0, 1, 2]), push(&[3, 4])];
+        let tickets = pushing.map(|thread| thread.join().unwrap());
+        fates.iter().for_each(|_| told.recv().unwrap());
+        assert!(fates.iter().all(|fate| fate.begun() == 1));
+        is_free(&workers, &lane, 2);
+        drop((tickets, workers));
+        assert!(fates.iter().all(|fate| fate.dropped() == 1));
     });
 }

@@ -31,8 +31,12 @@ pub struct Statistics {
     pub fail: Duration,
     /// Waits for a worker.
     pub queue: Duration,
-    /// Runs, with encoding their outputs.
+    /// Runs, for each request that shared one.
     pub compute: Duration,
+    /// Encoding the outputs.
+    pub encode: Duration,
+    /// Runs, each counted once.
+    pub runs: u64,
 }
 
 /// How many, and how long together.
@@ -161,20 +165,19 @@ pub fn statistics<'a>(models: impl IntoIterator<Item = (Model<'a>, Statistics)>)
     let duration = |duration: Duration| json!({ "count": duration.count, "ns": duration.ns });
     let one = |(model, all): (Model<'a>, Statistics)| {
         let none = duration(Duration::default());
-        let count = all.success.count;
         json!({
             "name": model.name,
             "version": model.version,
             "last_inference": all.last_inference,
-            "inference_count": count,
-            "execution_count": count,
+            "inference_count": all.success.count,
+            "execution_count": all.runs,
             "inference_stats": {
                 "success": duration(all.success),
                 "fail": duration(all.fail),
                 "queue": duration(all.queue),
                 "compute_input": none,
                 "compute_infer": duration(all.compute),
-                "compute_output": none,
+                "compute_output": duration(all.encode),
                 "cache_hit": none,
                 "cache_miss": none,
             },

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 mod bad_requests;
+mod batching;
 mod life;
 mod limits;
 mod overload;

@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     /// Served before the test's own request: name and how it behaves.
     pub(crate) models: Vec<(&'static str, Script)>,
     pub(crate) loading: bool,
+    /// What models are warmed up with: a `/score` body.
+    pub(crate) sample: Option<&'static str>,
 }
 
 /// A server whose one model `echo` gives its inputs back.
@@ -70,7 +72,8 @@ impl Setup {
                 sample: Some("{\"data\":[[1,2]]}".to_owned()),
                 scorer: engine.load(&package, &EngineOptions::default()).unwrap(),
             };
-            let warm: Option<Inputs> = None;
+            let decode = |sample: &str| drisse_wire::score::decode(sample.as_bytes(), &signature()).unwrap();
+            let warm: Option<Inputs> = self.sample.map(decode);
             app.add(spec, warm.as_ref());
         }
         if !self.loading {

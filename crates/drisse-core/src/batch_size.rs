@@ -1,0 +1,132 @@
+//! How many rows to run at once, learned from what runs have cost.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Sizes are told apart by powers of two: up to 1, 2, 4 … 256 rows.
+const SIZES: usize = 9;
+
+/// A larger size is worth it when a row costs at least this much less: what putting rows together and taking
+/// answers apart costs has to come from somewhere, and timing is noisy.
+const WORTH: f32 = 0.95;
+
+/// Once in so many runs a size is tried that is not known to be better: loads and clocks change.
+const TRIED_EVERY: u64 = 64;
+
+/// What runs of one model cost by how many rows they have. Costs are per byte of input, so that requests of
+/// unequal shapes compare. Races between threads lose an update, not more.
+#[derive(Debug, Default)]
+pub struct BatchSize {
+    /// Seconds a byte of input, as the bits of an `f32`; 0 where nothing is known.
+    cost: [AtomicU32; SIZES],
+    /// The size that is best, as its place.
+    best: AtomicU32,
+    runs: AtomicU64,
+}
+
+impl BatchSize {
+    /// The most rows there is a size for.
+    pub const MOST: usize = 1 << (SIZES - 1);
+
+    /// Learns from a run of `rows` rows on `bytes` of input.
+    pub fn learn(&self, rows: usize, bytes: usize, took: Duration) {
+        let cost = &self.cost[place(rows)];
+        let (before, now) = (f32::from_bits(cost.load(Relaxed)), took.as_secs_f32() / bytes.max(1) as f32);
+        let mean = if before == 0.0 { now } else { before + (now - before) / 8.0 };
+        cost.store(mean.max(f32::MIN_POSITIVE).to_bits(), Relaxed);
+        self.best.store(self.cheapest(), Relaxed);
+    }
+
+    /// How many rows to run at once at most, if so many wait.
+    pub fn rows(&self) -> usize {
+        let trial = self.runs.fetch_add(1, Relaxed) % TRIED_EVERY == TRIED_EVERY - 1;
+        let place = self.best.load(Relaxed) as usize + usize::from(trial);
+        1 << place.min(SIZES - 1)
+    }
+
+    /// The number of rows that has shown to be best.
+    pub fn best(&self) -> usize {
+        1 << self.best.load(Relaxed)
+    }
+
+    /// How long a run of `rows` rows on `bytes` of input likely takes; `None` before the first of any size.
+    pub fn time(&self, rows: usize, bytes: usize) -> Option<Duration> {
+        let known = |place: &usize| f32::from_bits(self.cost[*place].load(Relaxed)) > 0.0;
+        let wanted = place(rows);
+        let place = (0..=wanted).rev().find(known).or_else(|| (wanted..SIZES).find(known))?;
+        let seconds = f32::from_bits(self.cost[place].load(Relaxed)) * bytes as f32;
+        Duration::try_from_secs_f32(seconds).ok()
+    }
+
+    /// The place of the size of which a row costs least, a larger one only where it is worth it.
+    fn cheapest(&self) -> u32 {
+        let cost = |place: usize| f32::from_bits(self.cost[place].load(Relaxed));
+        let mut known = (0..SIZES).filter(|&place| cost(place) > 0.0);
+        let smallest = known.next().unwrap_or(0);
+        let better = |best, place| if cost(place) < WORTH * cost(best) { place } else { best };
+        known.fold(smallest, better) as u32
+    }
+}
+
+fn place(rows: usize) -> usize {
+    (rows.clamp(1, BatchSize::MOST).next_power_of_two().trailing_zeros()) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Duration = Duration::from_micros(1);
+
+    fn learned(time: impl Fn(usize) -> Duration, sizes: &[usize]) -> BatchSize {
+        let size = BatchSize::default();
+        sizes.iter().for_each(|&rows| size.learn(rows, 100 * rows, time(rows)));
+        size
+    }
+
+    #[test]
+    fn rows_are_put_together_as_far_as_each_gets_cheaper() {
+        // A device: a run costs what it costs, whatever is in it.
+        let device = learned(|_| 5000 * US, &[1, 2, 4, 8, 16]);
+        assert_eq!(device.best(), 16);
+        // A processor: rows cost, and beyond eight of them the cache is too small.
+        let processor = learned(
+            |rows| US * (20 + 100 * rows as u32 + 30 * rows.saturating_sub(8) as u32),
+            &[1, 2, 4, 8, 16],
+        );
+        assert!((2..=8).contains(&processor.best()), "{processor:?}");
+    }
+
+    #[test]
+    fn rows_that_get_no_cheaper_stay_alone() {
+        assert_eq!(learned(|rows| 100 * US * rows as u32, &[1, 2, 4, 8]).best(), 1);
+        assert_eq!(learned(|rows| 98 * US * rows as u32, &[1]).best(), 1);
+    }
+
+    #[test]
+    fn what_was_never_run_alone_is_judged_by_what_was() {
+        assert_eq!(learned(|_| 5000 * US, &[2, 4, 8]).best(), 8);
+    }
+
+    #[test]
+    fn the_next_size_is_tried_once_in_a_while() {
+        let size = learned(|rows| 100 * US * rows as u32, &[1]);
+        let tried: Vec<_> = (0..2 * TRIED_EVERY).map(|_| size.rows()).collect();
+        assert_eq!(tried.iter().filter(|&&rows| rows == 2).count(), 2);
+        // What a trial shows is believed.
+        (0..20).for_each(|_| size.learn(2, 200, 60 * US));
+        assert_eq!(size.best(), 2);
+        (0..40).for_each(|_| size.learn(2, 200, 300 * US));
+        assert_eq!(size.best(), 1);
+    }
+
+    #[test]
+    fn times_are_reckoned_by_bytes_from_the_nearest_known_size() {
+        let size = learned(|rows| 10 * US * rows as u32, &[1, 4]);
+        let close =
+            |time: Option<Duration>, us: f64| (time.unwrap().as_secs_f64() * 1e6 / us - 1.0).abs() < 0.01;
+        assert!(close(size.time(1, 100), 10.0) && close(size.time(16, 1600), 160.0), "{size:?}");
+        assert!(close(size.time(1, 300), 30.0), "three times as long a text: {size:?}");
+        assert_eq!(BatchSize::default().time(1, 1), None);
+    }
+}

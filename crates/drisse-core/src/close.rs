@@ -1,0 +1,98 @@
+//! Whether two outputs are the same but for rounding.
+
+use crate::{DataType, DataView, TensorView, Value, ValueView};
+use half::{bf16, f16};
+
+/// How much floats may differ, as a share of the tensor's largest: sums in another order, not other sums.
+/// FP32 has 24 bits (6e-8), of which long sums lose some.
+const TOLERANCE: f64 = 1e-4;
+
+/// The same for FP16 and BF16, which have 11 and 8 bits.
+const HALF_TOLERANCE: f64 = 2e-2;
+
+impl ValueView<'_> {
+    /// Whether both are the same but for rounding.
+    pub fn is_close_to(&self, other: ValueView<'_>) -> bool {
+        match (self, other) {
+            (Self::Tensor(one), ValueView::Tensor(other)) => one.is_close_to(other),
+            (Self::Other(one), ValueView::Other(other)) => others_are_close(one, other),
+            _ => false,
+        }
+    }
+}
+
+fn others_are_close(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Sequence(one), Value::Sequence(other)) => {
+            one.len() == other.len()
+                && one.iter().zip(other).all(|(one, other)| one.view().is_close_to(other.view()))
+        }
+        (Value::Map { keys, values }, Value::Map { keys: other_keys, values: other_values }) => {
+            keys == other_keys && values.view().is_close_to(other_values.view())
+        }
+        (one, other) => one == other,
+    }
+}
+
+impl TensorView<'_> {
+    fn is_close_to(&self, other: TensorView<'_>) -> bool {
+        if self.datatype != other.datatype || self.shape != other.shape {
+            return false;
+        }
+        match (self.data, other.data) {
+            (DataView::Raw(one), DataView::Raw(other)) => match self.datatype {
+                DataType::Fp32 => {
+                    floats(one, other, TOLERANCE, |[a, b, c, d]| f32::from_le_bytes([a, b, c, d]).into())
+                }
+                DataType::Fp64 => floats(one, other, TOLERANCE, f64::from_le_bytes),
+                DataType::Fp16 => {
+                    floats(one, other, HALF_TOLERANCE, |bytes| f16::from_le_bytes(bytes).into())
+                }
+                DataType::Bf16 => {
+                    floats(one, other, HALF_TOLERANCE, |bytes| bf16::from_le_bytes(bytes).into())
+                }
+                _ => one == other,
+            },
+            (DataView::Strings(one), DataView::Strings(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+fn floats<const N: usize>(one: &[u8], other: &[u8], tolerance: f64, read: impl Fn([u8; N]) -> f64) -> bool {
+    let numbers =
+        |bytes: &[u8]| bytes.as_chunks::<N>().0.iter().map(|&bytes| read(bytes)).collect::<Vec<_>>();
+    let (one, other) = (numbers(one), numbers(other));
+    let largest = one
+        .iter()
+        .copied()
+        .filter(|number| number.is_finite())
+        .fold(0.0, |most: f64, number| most.max(number.abs()));
+    one.len() == other.len()
+        && one.iter().zip(&other).all(|(&one, &other)| {
+            one == other || (one.is_nan() && other.is_nan()) || (one - other).abs() <= tolerance * largest
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Buffer, Data, Tensor};
+
+    fn tensor(numbers: &[f32]) -> Value {
+        let mut buffer = Buffer::new();
+        numbers.iter().for_each(|&number| buffer.push(number));
+        let shape = [numbers.len() as i64].as_slice().into();
+        Value::Tensor(Tensor { datatype: DataType::Fp32, shape, data: Data::Raw(buffer) })
+    }
+
+    #[test]
+    fn rounding_is_close_and_anything_else_is_not() {
+        let close = |one: &[f32], other: &[f32]| tensor(one).view().is_close_to(tensor(other).view());
+        assert!(close(&[1.0, 1e-9, f32::NAN], &[1.000_001, 2e-9, f32::NAN]));
+        assert!(close(&[f32::INFINITY], &[f32::INFINITY]));
+        assert!(!close(&[1.0, 0.5], &[1.0, 0.501]));
+        assert!(!close(&[1.0, f32::NAN], &[1.0, 0.0]));
+        assert!(!close(&[1.0], &[1.0, 1.0]));
+    }
+}

@@ -1,0 +1,235 @@
+//! What happens on the thread that runs a model: one request's run, or one that several share.
+
+use crate::batching::{Batching, Share, other_rows};
+use crate::model::Model;
+use crate::workers::Job;
+use drisse_core::{Cancel, Error, ErrorKind, Inputs, OnCancel, Result, Sink, ValueView, Work};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Where a run happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    /// On the connection's own thread.
+    Inline,
+    /// On a worker's, for so many requests.
+    Queued(usize),
+}
+
+/// A request in a model's lane.
+pub(crate) struct Piece {
+    pub(crate) model: Arc<Model>,
+    pub(crate) inputs: Inputs,
+    pub(crate) outputs: Vec<usize>,
+    /// How it may share a run; none where it may not.
+    pub(crate) batch: Option<Share>,
+    pub(crate) queued_at: Instant,
+    pub(crate) deadline: Instant,
+    pub(crate) cancel: Cancel,
+    pub(crate) started: Arc<AtomicBool>,
+    pub(crate) waiting: Box<dyn Answer>,
+}
+
+/// Takes a request's outputs, and says that it is done.
+pub(crate) trait Answer: Sink + Send {
+    fn done(self: Box<Self>, result: Result<()>);
+}
+
+/// A request whose protocol waits for its sink.
+pub(crate) struct Waiting<S> {
+    pub(crate) sink: S,
+    pub(crate) answer: oneshot::Sender<Result<S>>,
+}
+
+impl<S: Sink> Sink for Waiting<S> {
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+        self.sink.output(place, value)
+    }
+}
+
+impl<S: Sink + Send> Answer for Waiting<S> {
+    fn done(self: Box<Self>, result: Result<()>) {
+        let Self { sink, answer } = *self;
+        // The receiver is gone when the client is.
+        let _ = answer.send(result.map(|()| sink));
+    }
+}
+
+impl Job for Piece {
+    fn joins(&self, taken: &[Self]) -> bool {
+        let (Some(share), [first, ..]) = (&self.batch, taken) else { return false };
+        let Some(leader) = &first.batch else { return false };
+        let (rows, bytes) = taken
+            .iter()
+            .filter_map(|piece| piece.batch.as_ref())
+            .fold((share.rows, share.bytes), |(rows, bytes), other| (rows + other.rows, bytes + other.bytes));
+        let soonest = taken.iter().map(|piece| piece.deadline).fold(self.deadline, Instant::min);
+        rows <= leader.most
+            && self.model.batching.allows(rows, bytes, soonest)
+            && self.outputs == first.outputs
+            && self.inputs.joins(&first.inputs)
+    }
+
+    fn run(jobs: Vec<Self>) {
+        for piece in &jobs {
+            piece.started.store(true, SeqCst);
+            piece.model.metrics.queued(piece.queued_at.elapsed());
+        }
+        match <[Self; 1]>::try_from(jobs) {
+            Ok([piece]) => piece.alone(),
+            Err(pieces) => together(pieces),
+        }
+    }
+}
+
+impl Piece {
+    fn alone(mut self) {
+        let Self { model, inputs, outputs, cancel, waiting, .. } = &mut self;
+        let result = run(model, inputs, outputs, cancel, &mut **waiting, How::Queued(1));
+        self.waiting.done(result);
+    }
+}
+
+/// Runs the rows of all at once. Where that fails on the inputs, each runs by itself: what is wrong with one is not
+/// the others' fault.
+fn together(mut pieces: Vec<Piece>) {
+    let parts: Vec<_> = pieces.iter().map(|piece| &piece.inputs).collect();
+    let joined = Inputs::joined(&parts);
+    let model = Arc::clone(&pieces[0].model);
+    let (outputs, cancels) = (pieces[0].outputs.clone(), Cancels::of(&pieces));
+    let (how, hooks) = (How::Queued(pieces.len()), cancels.hooks());
+    let mut split = Split::between(&mut pieces, &model.batching);
+    let result = run(&model, &joined, &outputs, &cancels.all, &mut split, how);
+    let Split { results, begun, .. } = split;
+    drop(hooks);
+    match result {
+        Err(error) if !begun && matches!(error.kind(), ErrorKind::Rejected | ErrorKind::TooLarge) => {
+            pieces.into_iter().for_each(Piece::alone);
+        }
+        Err(error) => pieces.into_iter().for_each(|piece| piece.waiting.done(Err(error.clone()))),
+        Ok(()) => {
+            for (piece, result) in pieces.into_iter().zip(results) {
+                piece.waiting.done(result);
+            }
+        }
+    }
+}
+
+/// Ends a run that is shared once nobody waits for it any more.
+struct Cancels {
+    each: Vec<Cancel>,
+    left: Arc<AtomicUsize>,
+    all: Cancel,
+}
+
+impl Cancels {
+    fn of(pieces: &[Piece]) -> Self {
+        let each: Vec<_> = pieces.iter().map(|piece| piece.cancel.clone()).collect();
+        Self { left: Arc::new(AtomicUsize::new(each.len())), each, all: Cancel::new() }
+    }
+
+    fn hooks(&self) -> Vec<OnCancel<'_>> {
+        let hook = |cancel| {
+            let (left, all) = (Arc::clone(&self.left), self.all.clone());
+            Cancel::on_cancel(cancel, move || {
+                if left.fetch_sub(1, SeqCst) == 1 {
+                    all.cancel();
+                }
+            })
+        };
+        self.each.iter().map(hook).collect()
+    }
+}
+
+/// Gives each request its rows of the outputs that all share.
+struct Split<'a> {
+    parts: Vec<(Range<usize>, &'a mut Box<dyn Answer>)>,
+    rows: usize,
+    /// What each request's own sink said.
+    results: Vec<Result<()>>,
+    batching: &'a Batching,
+    begun: bool,
+}
+
+impl<'a> Split<'a> {
+    fn between(pieces: &'a mut [Piece], batching: &'a Batching) -> Self {
+        let mut rows = 0;
+        let part = |piece: &'a mut Piece| {
+            let from = rows;
+            rows += piece.batch.as_ref().map_or(0, |share| share.rows);
+            (from..rows, &mut piece.waiting)
+        };
+        let parts: Vec<_> = pieces.iter_mut().map(part).collect();
+        let results = parts.iter().map(|_| Ok(())).collect();
+        Self { parts, rows, results, batching, begun: false }
+    }
+}
+
+impl Sink for Split<'_> {
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+        self.begun = true;
+        for ((rows, waiting), result) in self.parts.iter_mut().zip(&mut self.results) {
+            if result.is_err() {
+                continue;
+            }
+            let taken = value.with_rows(rows.clone(), self.rows, |value| waiting.output(place, value));
+            *result = taken.unwrap_or_else(|| {
+                // Its sample's had not. It does not happen twice.
+                self.batching.stop();
+                Err(other_rows())
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Notes when the engine is done and its outputs are being encoded.
+struct Timed<'a> {
+    sink: &'a mut dyn Sink,
+    encoding: Option<Instant>,
+}
+
+impl Sink for Timed<'_> {
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+        self.encoding.get_or_insert_with(Instant::now);
+        self.sink.output(place, value)
+    }
+}
+
+/// Runs the model on this thread.
+pub(crate) fn run(
+    model: &Model,
+    inputs: &Inputs,
+    outputs: &[usize],
+    cancel: &Cancel,
+    sink: &mut dyn Sink,
+    how: How,
+) -> Result<()> {
+    let mut sink = Timed { sink, encoding: None };
+    let started = Instant::now();
+    let work = Work { inputs, outputs };
+    let result = catch_unwind(AssertUnwindSafe(|| model.scorer.score(work, cancel, &mut sink)));
+    let ended = Instant::now();
+    let encoding = sink.encoding.unwrap_or(ended);
+    model.metrics.ran(encoding - started, ended - encoding, how);
+    match result {
+        Ok(Ok(())) => {
+            model.learn(ended - started, inputs, how);
+            Ok(())
+        }
+        Ok(Err(error)) if error.kind() == ErrorKind::Rejected => {
+            match inputs.disagreement(&model.signature) {
+                Some(why) => Err(Error::new(ErrorKind::Rejected, format!("{} ({why})", error.message()))),
+                None => Err(error),
+            }
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            Err(Error::internal(format!("model `{}` panicked; the server's log has the place", model.name)))
+        }
+    }
+}
