@@ -39,9 +39,11 @@ impl BatchSize {
 
     /// How many rows to run at once at most, if so many wait.
     pub fn rows(&self) -> usize {
+        let best = self.best.load(Relaxed) as usize;
+        let larger = (best + 1).min(SIZES - 1);
+        let unknown = self.cost[larger].load(Relaxed) == 0;
         let trial = self.runs.fetch_add(1, Relaxed) % TRIED_EVERY == TRIED_EVERY - 1;
-        let place = self.best.load(Relaxed) as usize + usize::from(trial);
-        1 << place.min(SIZES - 1)
+        1 << if unknown || trial { larger } else { best }
     }
 
     /// The number of rows that has shown to be best.
@@ -109,8 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn the_next_size_is_tried_once_in_a_while() {
+    fn the_next_size_is_tried_when_nothing_is_known_of_it_and_then_once_in_a_while() {
         let size = learned(|rows| 100 * US * rows as u32, &[1]);
+        assert_eq!((size.rows(), size.best()), (2, 1));
+        size.learn(2, 200, 200 * US);
+        size.runs.store(0, Relaxed);
         let tried: Vec<_> = (0..2 * TRIED_EVERY).map(|_| size.rows()).collect();
         assert_eq!(tried.iter().filter(|&&rows| rows == 2).count(), 2);
         // What a trial shows is believed.

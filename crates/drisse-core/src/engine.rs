@@ -54,11 +54,17 @@ pub struct LoadedPackage {
     pub signature: Signature,
     /// Whether values, and not only shapes, decide how long a run takes (loops, sizes as inputs).
     pub data_dependent: bool,
+    /// Whether values decide what runs, or how many values there are, so that rows of a batch may reach each other.
+    pub control_flow: bool,
 }
 
-/// What the operator may set for one model.
+/// How one model is run.
 #[derive(Clone, Debug, Default)]
-pub struct EngineOptions {}
+pub struct EngineOptions {
+    /// Threads for the parts of one run, at least 1; as many as the engine has where it is not said. So many runs at
+    /// once are useful that they use the engine's threads together.
+    pub threads: Option<usize>,
+}
 
 /// What a loaded model says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +74,8 @@ pub struct ScorerLimits {
     /// Whether equal shapes take about equal time. A run that is not steady never
     /// happens on a thread that has other work.
     pub steady: bool,
+    /// Whether rows along the first dimension have nothing to do with each other, as far as the model's operators say.
+    pub batches: bool,
 }
 
 /// Why this machine cannot do something, and what would help.

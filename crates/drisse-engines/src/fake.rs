@@ -2,8 +2,8 @@
 //! everything above the seam.
 
 use drisse_core::{
-    Cancel, Data, DataType, Engine, EngineOptions, Error, ErrorKind, LoadedPackage, Result, Scorer,
-    ScorerLimits, Sink, Unavailable, ValueView, Work,
+    Buffer, Cancel, Data, DataType, Engine, EngineOptions, Error, ErrorKind, LoadedPackage, Result, Scorer,
+    ScorerLimits, Sink, Tensor, Unavailable, ValueView, Work,
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,6 +20,8 @@ pub struct Script {
     pub row: Duration,
     /// The length of one step, for models whose first input is an `INT64` count of them.
     pub step: Option<Duration>,
+    /// Outputs depend on how many rows run together, as those of a model that takes means over its batch.
+    pub mixes: bool,
     /// A run on FP32 inputs with this number in them fails.
     pub refused: Option<f32>,
     /// Every n-th run fails.
@@ -38,11 +40,12 @@ impl Default for Script {
             latency: Duration::ZERO,
             row: Duration::ZERO,
             step: None,
+            mixes: false,
             refused: None,
             fail_every: None,
             panic_every: None,
             load_error: None,
-            limits: ScorerLimits { concurrency: 2, steady: true },
+            limits: ScorerLimits { concurrency: 2, steady: true, batches: true },
         }
     }
 }
@@ -110,7 +113,10 @@ impl Scorer for FakeScorer {
         for &place in work.outputs {
             let input = work.inputs.get(place).or(work.inputs.get(0));
             let input = input.ok_or_else(|| Error::invalid("there is no input to echo"))?;
-            out.output(place, ValueView::Tensor(input.view()))?;
+            match self.script.mixes {
+                true => out.output(place, ValueView::Tensor(mixed(input).view()))?,
+                false => out.output(place, ValueView::Tensor(input.view()))?,
+            }
         }
         Ok(())
     }
@@ -132,6 +138,18 @@ impl FakeScorer {
             _ => Duration::ZERO,
         }
     }
+}
+
+/// The number of rows, added to each FP32.
+fn mixed(input: &Tensor) -> Tensor {
+    let mut input = input.clone();
+    let rows = input.shape.first().copied().unwrap_or(0) as f32;
+    if let (Data::Raw(buffer), DataType::Fp32) = (&mut input.data, input.datatype) {
+        let numbers: Vec<f32> = buffer.elements::<f32>().iter().map(|number| number + rows).collect();
+        *buffer = Buffer::new();
+        numbers.into_iter().for_each(|number| buffer.push(number));
+    }
+    input
 }
 
 fn holds(work: Work<'_>, number: f32) -> bool {

@@ -13,6 +13,7 @@ pub use library::{LibraryError, PINNED, cache_folder, find, probe};
 use drisse_core::{Engine, EngineOptions, Error, LoadedPackage, Result, Scorer, Unavailable};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
+use session::Threads;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,8 +70,9 @@ impl Engine for OnnxEngine {
         Ok(())
     }
 
-    fn load(&self, model: &LoadedPackage, _: &EngineOptions) -> Result<Box<dyn Scorer>> {
-        let session = session::Session::load(&self.environment, model, self.threads)
+    fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>> {
+        let threads = Threads { all: self.threads, of_a_run: options.threads.unwrap_or(self.threads).max(1) };
+        let session = session::Session::load(&self.environment, model, threads)
             .map_err(|error| Error::invalid(message::load_failure(error.message())))?;
         Ok(Box::new(session))
     }

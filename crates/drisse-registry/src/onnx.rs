@@ -53,6 +53,8 @@ pub struct Inspection {
     pub metadata: BTreeMap<String, String>,
     /// Whether values, and not only shapes, decide how long a run takes: loops, branches, sizes as inputs.
     pub data_dependent: bool,
+    /// Whether values decide what runs, or how many values there are.
+    pub control_flow: bool,
 }
 
 /// Reads what `path` holds. Files it refers to are checked for being there, not read.

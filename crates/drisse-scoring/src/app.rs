@@ -55,7 +55,7 @@ impl AsRef<[u8]> for HeldAnswer {
 impl App {
     /// A server without models yet. Without `keys` it is open.
     pub fn new(config: Config, keys: Option<Keys>) -> std::io::Result<Arc<Self>> {
-        let workers = Workers::start(config.threads)?;
+        let workers = Workers::start(config.workers)?;
         let random = RandomState::new();
         Ok(Arc::new(Self {
             metrics: Metrics::new(),
@@ -75,7 +75,7 @@ impl App {
     /// Takes a loaded model in: warms it up, then serves it. A sample that fails is told, not fatal:
     /// a made-up one (zeros) means nothing to some models.
     pub fn add(&self, spec: ModelSpec, warm_up: Option<&Inputs>) {
-        let lane = self.workers.add_lane(spec.scorer.limits().concurrency);
+        let lane = self.workers.add_lane(spec.limits().concurrency);
         let metrics = self.metrics.model(spec.name.as_str());
         let batching = Batching::new(&self.config);
         let model = Arc::new(Model::new(spec, lane, batching, metrics));

@@ -93,8 +93,8 @@ pub(crate) fn prove(model: &Model, sample: &Inputs, cancel: &Cancel) -> Result<(
     if batching.max_rows < 2 {
         return Err("it is switched off");
     }
-    if !model.limits.steady {
-        return Err("values, and not only shapes, decide how long a run takes");
+    if !model.limits.batches {
+        return Err("values decide what runs, or how many values there are");
     }
     if !model.signature.has_free_rows() {
         return Err("not every input has a first dimension of any length");

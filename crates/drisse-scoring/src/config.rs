@@ -36,8 +36,10 @@ pub struct Config {
     pub shared_memory: Vec<String>,
     /// Origins whose web pages may score from browsers; `*` for every one.
     pub cors_origins: Vec<String>,
-    /// Threads that serve connections, and as many that run models.
+    /// Threads that serve connections.
     pub threads: usize,
+    /// Threads that run models.
+    pub workers: usize,
     /// Who this server is to the place that started it, told by `/identity`.
     pub replica: Option<String>,
     /// The build of the binary, told by `/identity`.
@@ -46,6 +48,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        // The machine's, or what its cgroup lets it have.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),
@@ -64,7 +68,8 @@ impl Default for Config {
             model_control: false,
             shared_memory: Vec::new(),
             cors_origins: Vec::new(),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: cores,
+            workers: cores,
             replica: None,
             build: String::new(),
         }

@@ -38,8 +38,18 @@ pub struct ModelSpec {
     pub platform: &'static str,
     /// A `/score` body this model takes.
     pub sample: Option<String>,
+    /// Runs at once; as many as the model says it gains from, where it is not said.
+    pub workers: Option<usize>,
     /// The model itself.
     pub scorer: Box<dyn Scorer>,
+}
+
+impl ModelSpec {
+    /// What its scorer says of itself, and the operator of that.
+    pub(crate) fn limits(&self) -> ScorerLimits {
+        let limits = self.scorer.limits();
+        ScorerLimits { concurrency: self.workers.unwrap_or(limits.concurrency), ..limits }
+    }
 }
 
 /// A served model.
@@ -76,7 +86,7 @@ impl Model {
         batching: Batching,
         metrics: ModelMetrics,
     ) -> Self {
-        let limits = spec.scorer.limits();
+        let limits = spec.limits();
         Self {
             parts: Arc::new(AnswerParts::new(spec.name.as_str(), &spec.version, &spec.signature)),
             signature: Arc::new(spec.signature),

@@ -3,7 +3,8 @@
 use crate::batching::prove;
 use crate::model::Model;
 use crate::run::How;
-use drisse_core::{Cancel, Inputs, Result, Sink, ValueView, Work};
+use crate::trial::run_once;
+use drisse_core::{Cancel, Inputs, Result};
 use std::time::{Duration, Instant};
 
 /// A model that needs longer than this for its sample is warm enough.
@@ -11,14 +12,6 @@ const LONGEST: Duration = Duration::from_secs(20);
 
 /// Runs at most, to see the time of a warm one.
 const RUNS: u32 = 5;
-
-struct Nowhere;
-
-impl Sink for Nowhere {
-    fn output(&mut self, _: usize, _: ValueView<'_>) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// Scores `inputs` until it is fast or enough, so that memory is allocated and code is paged in, and
 /// the server knows how long a run takes. Blocks; not for a thread that serves.
@@ -34,11 +27,10 @@ pub(crate) fn warm_up(model: &Model, inputs: &Inputs) -> Result<()> {
             }
         });
         let _done = done;
-        let outputs: Vec<_> = (0..model.signature.outputs.len()).collect();
         let started = Instant::now();
         for _ in 0..RUNS {
             let run = Instant::now();
-            model.scorer.score(Work { inputs, outputs: &outputs }, &cancel, &mut Nowhere)?;
+            run_once(&*model.scorer, inputs, model.signature.outputs.len(), &cancel)?;
             model.learn(run.elapsed(), inputs, How::Queued(1));
             if started.elapsed() > Duration::from_millis(100) {
                 break;

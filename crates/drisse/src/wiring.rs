@@ -8,6 +8,7 @@ use drisse_core::{Engine, ReplicaSet};
 use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
+use drisse_scoring::{Config, Tuner};
 use drisse_targets::{Local, LocalConfig, fake};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,12 @@ pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engi
         Ok(engine) => Ok(Box::new(engine)),
         Err(error) => Err(Failure::from(error).hint(NAME_ONE)),
     }
+}
+
+/// What finds out how models run best here, and what of that the operator has said.
+pub(crate) fn tuner(threads: Option<usize>, workers: Option<usize>) -> Tuner {
+    let cores = Config::default().workers;
+    Tuner { cores, threads, workers, folder: Some(onnx::cache_folder().join("tuning")) }
 }
 
 /// The targets of a workspace.

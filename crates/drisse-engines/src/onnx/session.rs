@@ -28,6 +28,13 @@ pub(super) struct Session {
     _environment: Environment,
 }
 
+/// How many threads there are, and how many of them work on one run.
+#[derive(Clone, Copy)]
+pub(super) struct Threads {
+    pub(super) all: usize,
+    pub(super) of_a_run: usize,
+}
+
 // SAFETY: an OrtSession may be used by any thread, and `Run` by several at once
 // (onnxruntime_c_api.h, "OrtApi::Run"; docs "Can I use the same session in several threads?").
 // The conformance suite and the stress test in tests/ run it from eight threads.
@@ -46,9 +53,13 @@ impl Session {
     pub(super) fn load(
         environment: &Environment,
         model: &LoadedPackage,
-        threads: usize,
+        threads: Threads,
     ) -> ort::Result<Self> {
+        // A run that is on its caller's thread alone needs no pool; one on all of them has the process's.
+        let shares_pool = threads.of_a_run >= threads.all && threads.all > 1;
         let options = OrtSession::builder(environment)?
+            .with_intra_threads(threads.of_a_run)?
+            .with_intra_op_spinning(false)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             // Memory plans are made per shape; they pay only when shapes repeat, which free dimensions deny.
             .with_memory_pattern(!has_free_dims(&model.signature))?
@@ -60,7 +71,9 @@ impl Session {
         // SAFETY: the pointers are valid for the calls; `raw` is only written on success.
         // `ort` creates sessions too, but panics on ports it does not know (sequences of sequences).
         unsafe {
-            check((api.DisablePerSessionThreads)(options_ptr))?;
+            if shares_pool {
+                check((api.DisablePerSessionThreads)(options_ptr))?;
+            }
             check((api.CreateSession)(environment.ptr(), path.as_ptr(), options_ptr, &mut raw))?;
         }
         let raw = NonNull::new(raw).ok_or_else(|| ort::Error::new("ONNX Runtime made no session"))?;
@@ -71,7 +84,11 @@ impl Session {
             raw,
             inputs: names(&model.signature.inputs)?,
             outputs: names(&model.signature.outputs)?,
-            limits: ScorerLimits { concurrency: threads.max(1), steady: !model.data_dependent },
+            limits: ScorerLimits {
+                concurrency: threads.all.div_ceil(threads.of_a_run).max(1),
+                steady: !model.data_dependent,
+                batches: !model.control_flow,
+            },
             _environment: environment.clone(),
         })
     }

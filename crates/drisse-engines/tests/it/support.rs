@@ -23,7 +23,12 @@ pub(crate) fn engine() -> &'static dyn Engine {
 pub(crate) fn package(name: &str) -> LoadedPackage {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(format!("{name}.onnx"));
     let found = drisse_registry::inspect(&path).expect("a model the tests ship");
-    LoadedPackage { path, signature: found.signature, data_dependent: found.data_dependent }
+    LoadedPackage {
+        path,
+        signature: found.signature,
+        data_dependent: found.data_dependent,
+        control_flow: found.control_flow,
+    }
 }
 
 pub(crate) struct Loaded {

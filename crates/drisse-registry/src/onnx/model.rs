@@ -39,6 +39,11 @@ const DATA_DEPENDENT: [&str; 13] = [
     "CenterCropPad",
 ];
 
+/// Operators of which values decide what runs, or how many values there are: what one row of a batch holds may reach
+/// the others.
+const CONTROL_FLOW: [&str; 8] =
+    ["Loop", "If", "Scan", "SequenceMap", "NonZero", "Unique", "Compress", "NonMaxSuppression"];
+
 struct Walk<'a> {
     found: &'a mut Inspection,
     locations: BTreeSet<String>,
@@ -151,6 +156,7 @@ impl Walk<'_> {
         }
         let own = domain.is_empty() || domain == "ai.onnx";
         self.found.data_dependent |= own && DATA_DEPENDENT.contains(&&*operator);
+        self.found.control_flow |= own && CONTROL_FLOW.contains(&&*operator);
         let name = if own { operator } else { format!("{domain}.{operator}") };
         *self.found.operators.entry(name).or_default() += 1;
         bounded(proto, self.found.operators.len(), "kinds of operators")

@@ -12,8 +12,8 @@ const REQUESTS: &str = "drisse_batch_requests_sum{model=\"device\"} ";
 
 /// A model on something like a GPU: one run at a time, which takes what it takes.
 fn device(script: Script, config: Config) -> Running {
-    let limits = ScorerLimits { concurrency: 1, steady: true };
-    let latency = Duration::from_millis(30);
+    let limits = ScorerLimits { concurrency: 1, steady: true, batches: true };
+    let latency = Duration::from_millis(20);
     let script = Script { latency, limits, ..script };
     let sample = Some("{\"data\":[[1,2],[3,4]]}");
     Setup { config, models: vec![("device", script)], sample, ..Setup::default() }.start()
@@ -52,7 +52,7 @@ fn what_waits_while_the_engine_is_busy_shares_runs_and_each_gets_its_own_rows() 
     }
     let (runs, requests) = (server.metric(RUNS), server.metric(REQUESTS));
     assert_eq!(requests, 25.0);
-    assert!(runs <= 12.0, "{requests} requests in {runs} runs");
+    assert!(runs <= 15.0, "{requests} requests in {runs} runs");
 }
 
 #[test]
@@ -89,10 +89,20 @@ fn requests_of_other_shapes_or_outputs_run_by_themselves() {
 }
 
 #[test]
+fn a_model_whose_rows_reach_each_other_runs_each_request_by_itself() {
+    let server = device(Script { mixes: true, ..Script::default() }, Config::default());
+    let bodies: Vec<_> = (0..6).map(|nth| body(nth, 1)).collect();
+    for (nth, (status, answer)) in meanwhile(&server, &bodies).into_iter().enumerate() {
+        assert_eq!((status, answer), (200, format!("{{\"X\":[[{}.0,2.0]]}}", nth + 1)));
+    }
+    assert_eq!((server.metric(RUNS), server.metric(REQUESTS)), (7.0, 7.0));
+}
+
+#[test]
 fn it_is_switched_off_by_the_operator_and_by_a_model_that_gains_nothing() {
     let gains_nothing =
         Script { latency: Duration::ZERO, row: Duration::from_millis(2), ..Script::default() };
-    let limits = ScorerLimits { concurrency: 1, steady: true };
+    let limits = ScorerLimits { concurrency: 1, steady: true, batches: true };
     let sample = Some("{\"data\":[[1,2]]}");
     let models = vec![("device", Script { limits, ..gains_nothing })];
     let alone = Setup { models, sample, ..Setup::default() }.start();

@@ -62,7 +62,12 @@ impl Setup {
             engine = engine.with(*name, script.clone());
         }
         for (name, _) in &self.models {
-            let package = LoadedPackage { path: name.into(), signature: signature(), data_dependent: false };
+            let package = LoadedPackage {
+                path: name.into(),
+                signature: signature(),
+                data_dependent: false,
+                control_flow: false,
+            };
             let spec = ModelSpec {
                 name: ModelName::served(name).unwrap(),
                 version: "1".to_owned(),
@@ -70,6 +75,7 @@ impl Setup {
                 signature: signature(),
                 platform: "fake",
                 sample: Some("{\"data\":[[1,2]]}".to_owned()),
+                workers: None,
                 scorer: engine.load(&package, &EngineOptions::default()).unwrap(),
             };
             let decode = |sample: &str| drisse_wire::score::decode(sample.as_bytes(), &signature()).unwrap();

@@ -48,6 +48,15 @@ pub(crate) struct Serve {
     /// The largest body that is read
     #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = bytes)]
     pub(crate) max_body: usize,
+    /// Threads that work on one run of a model [default: what ran best when it was first loaded here]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) threads: Option<usize>,
+    /// Runs of a model at once [default: what ran best when it was first loaded here]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) workers: Option<usize>,
+    /// Rows of requests that may share a run, where the model gains from it; 1 runs each request by itself
+    #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
+    pub(crate) max_batch: usize,
     /// Let whoever may score load and unload models too, by /v2/repository; --admin always lets operators
     #[arg(long)]
     pub(crate) model_control: bool,
@@ -117,6 +126,12 @@ impl FromStr for Endpoint {
             None => address(text).map(Self::Tcp).map_err(|why| format!("{why}, or unix:PATH")),
         }
     }
+}
+
+/// How many of something there are to be.
+fn count(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=1024).contains(number));
+    number.ok_or_else(|| "a whole number from 1 to 1024 is wanted".to_owned())
 }
 
 /// An address and a port; `localhost` is this machine's IPv4 loopback, and nothing is looked up.

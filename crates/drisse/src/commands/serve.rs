@@ -42,6 +42,8 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         scoring_timeout: arguments.scoring_timeout,
         drain_timeout: arguments.drain_timeout,
         max_body: arguments.max_body,
+        max_batch: arguments.max_batch,
+        workers: Config::default().workers.max(arguments.workers.unwrap_or(1)),
         model_control: arguments.model_control,
         shared_memory: arguments.shared_memory.clone(),
         cors_origins: arguments.cors_origin.clone(),
@@ -50,7 +52,8 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         max_held: Config::default().max_held.max(2 * arguments.max_body),
         ..Config::default()
     };
-    let threads = config.threads;
+    let tuner = wiring::tuner(arguments.threads, arguments.workers);
+    let threads = tuner.cores.max(arguments.threads.unwrap_or(1));
     let app = App::new(config, keys).context("cannot start the server's threads")?;
     let server = Server::new(Arc::clone(&app), listeners, tls);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -65,7 +68,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         move || {
             let result = wiring::onnx_library(arguments.onnxruntime.as_deref()).and_then(|library| {
                 in_engine.store(true, SeqCst);
-                load::all(&app, sources, &arguments, || wiring::onnx_engine(&library, threads))
+                load::all(&app, sources, &arguments, tuner, || wiring::onnx_engine(&library, threads))
             });
             let result = result.map(|models| {
                 step("a server has its models");

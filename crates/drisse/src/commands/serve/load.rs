@@ -3,9 +3,9 @@
 use crate::cli::{ModelArgument, Serve};
 use crate::failure::Failure;
 use anyhow::Context;
-use drisse_core::{Engine, EngineOptions, Error, ErrorKind, Inputs, LoadedPackage, ModelName, Signature};
+use drisse_core::{Engine, Error, ErrorKind, Inputs, LoadedPackage, ModelName, Signature};
 use drisse_registry::ModelSource;
-use drisse_scoring::{App, ModelSpec, Repository};
+use drisse_scoring::{App, ModelSpec, Repository, Tuner};
 use drisse_wire::score;
 use std::collections::HashSet;
 use std::fs::File;
@@ -79,6 +79,7 @@ fn one(argument: &ModelArgument) -> Result<Source, Failure> {
 pub(super) struct Loader {
     arguments: Serve,
     engine: Box<dyn Engine>,
+    tuner: Tuner,
     /// Names and versions, in the order of the arguments.
     models: Vec<(String, String)>,
     /// One at a time: memory is what loading is short of.
@@ -91,6 +92,7 @@ pub(super) fn all(
     app: &App,
     sources: Vec<Source>,
     arguments: &Serve,
+    tuner: Tuner,
     engine: impl FnOnce() -> Result<Box<dyn Engine>, Failure>,
 ) -> Result<Option<Vec<Served>>, Failure> {
     if app.is_draining() {
@@ -98,7 +100,7 @@ pub(super) fn all(
     }
     let models = sources.iter().map(|source| (source.name.to_string(), source.version.clone())).collect();
     let loader =
-        Loader { arguments: arguments.clone(), engine: engine()?, models, loading: Mutex::default() };
+        Loader { arguments: arguments.clone(), engine: engine()?, tuner, models, loading: Mutex::default() };
     let mut served = Vec::new();
     for source in sources {
         if app.is_draining() {
@@ -140,17 +142,29 @@ impl Loader {
             path: model.inspection.path.clone(),
             signature: signature.clone(),
             data_dependent: model.inspection.data_dependent,
+            control_flow: model.inspection.control_flow,
         };
         let failed = || format!("cannot load model `{name}` from {}", package.path.display());
-        // Reading the files twice at a time costs less than once after the other.
-        let (scorer, digest) = std::thread::scope(|scope| {
-            let digest = scope.spawn(|| model.digest());
-            let scorer = self.engine.load(&package, &EngineOptions::default()).with_context(failed);
-            (scorer, digest.join())
-        });
-        let scorer = scorer?;
-        let digest =
-            digest.map_err(|_| Failure::new("the digest's thread panicked"))?.with_context(failed)?;
+        let (inputs, sample, text) = self::sample(&model, self.arguments.sample.as_deref())?;
+        // What a replica's files should be is known; what they are is found out while they are loaded.
+        let known = self.arguments.digest.clone().filter(|_| self.models.len() == 1);
+        let hash = || model.digest().with_context(failed);
+        let load = |digest: &str| {
+            let loaded = self.tuner.load(&*self.engine, &package, digest, inputs.as_ref());
+            loaded.with_context(failed)
+        };
+        let (loaded, digest) = match known {
+            Some(known) => std::thread::scope(|scope| {
+                let digest = scope.spawn(hash);
+                (load(&known), digest.join())
+            }),
+            None => {
+                let digest = hash()?;
+                (load(&digest), Ok(Ok(digest)))
+            }
+        };
+        let (scorer, tuning) = loaded?;
+        let digest = digest.map_err(|_| Failure::new("the digest's thread panicked"))??;
         if let Some(expected) = self.arguments.digest.as_deref().filter(|expected| *expected != digest) {
             let what =
                 format!("the files of model `{name}` are damaged: their digest is {digest}, not {expected}");
@@ -158,7 +172,6 @@ impl Loader {
                 "`drisse models verify --repair` mends what it can; or deploy the model's file again",
             ));
         }
-        let (inputs, sample, text) = self::sample(&model, self.arguments.sample.as_deref())?;
         let spec = ModelSpec {
             name: name.clone(),
             version: version.clone(),
@@ -166,6 +179,7 @@ impl Loader {
             signature: signature.clone(),
             platform: "onnxruntime_onnx",
             sample: text,
+            workers: Some(tuning.workers),
             scorer,
         };
         app.add(spec, inputs.as_ref());

@@ -1,0 +1,235 @@
+//! How a model runs best on this machine: many runs at once on a thread each, or fewer on several. Tried when the model
+//! is loaded for the first time, and remembered by its digest.
+
+use crate::trial::Trial;
+use drisse_core::{Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A choice is tried for so long, before its model is served.
+const TRIAL: Duration = Duration::from_millis(150);
+
+/// Models whose runs are longer are not tried: that would take seconds, and what is in them is large enough for
+/// threads to share.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// Runs this short gain nothing from a second thread.
+const TINY: Duration = Duration::from_micros(300);
+
+/// Of choices whose rate is this close to the best, the one with the shortest runs is taken.
+const CLOSE: f64 = 0.95;
+
+/// Threads of a run, and runs at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tuning {
+    /// Threads that work on the parts of one run.
+    pub threads: usize,
+    /// Runs at once.
+    pub workers: usize,
+}
+
+/// What a tuning is for, and who may say otherwise.
+#[derive(Clone, Debug)]
+pub struct Tuner {
+    /// Threads there are: the machine's, or what its cgroup lets it have.
+    pub cores: usize,
+    /// What the operator says of [`Tuning::threads`].
+    pub threads: Option<usize>,
+    /// What the operator says of [`Tuning::workers`].
+    pub workers: Option<usize>,
+    /// The folder where tunings are remembered.
+    pub folder: Option<PathBuf>,
+}
+
+impl Tuner {
+    /// The choices: as many threads for a run as the powers of two, and as many runs as use the cores.
+    pub fn choices(&self) -> Vec<Tuning> {
+        let powers = std::iter::successors(Some(1), |threads| Some(threads * 2));
+        let mut threads: Vec<usize> = powers.take_while(|&threads| threads < self.cores).collect();
+        threads.push(self.cores.max(1));
+        threads.into_iter().map(|threads| self.with_threads(threads)).collect()
+    }
+
+    fn with_threads(&self, threads: usize) -> Tuning {
+        Tuning { threads, workers: self.workers.unwrap_or(self.cores.div_ceil(threads)).max(1) }
+    }
+
+    /// What the operator says, where anything is said.
+    fn told(&self) -> Option<Tuning> {
+        match (self.threads, self.workers) {
+            (None, None) => (self.cores <= 1).then(|| self.with_threads(1)),
+            (Some(threads), _) => Some(self.with_threads(threads.max(1))),
+            (None, Some(workers)) => Some(self.with_threads((self.cores / workers.max(1)).max(1))),
+        }
+    }
+
+    /// Loads the model whose files have this `digest` as it runs best on inputs like `sample`.
+    pub fn load(
+        &self,
+        engine: &dyn Engine,
+        model: &LoadedPackage,
+        digest: &str,
+        sample: Option<&Inputs>,
+    ) -> Result<(Box<dyn Scorer>, Tuning)> {
+        let load = |tuning: Tuning| {
+            let options = EngineOptions { threads: Some(tuning.threads) };
+            engine.load(model, &options).map(|scorer| (scorer, tuning))
+        };
+        if let Some(tuning) = self.told() {
+            return load(tuning);
+        }
+        let Some(sample) = sample else { return load(self.with_threads(self.cores)) };
+        let file = self.folder.as_ref().map(|folder| folder.join(format!("{}.json", file_stem(digest))));
+        // Replicas that start together try one after the other, or rather the first of them.
+        let _one = file.as_deref().and_then(locked);
+        if let Some(tuning) = file.as_deref().and_then(|file| self.remembered(file)) {
+            return load(tuning);
+        }
+        let outputs = model.signature.outputs.len();
+        let (scorer, tuning) = load(self.with_threads(1))?;
+        let Ok(alone) = first_runs(&*scorer, sample, outputs) else { return Ok((scorer, tuning)) };
+        let chosen = match alone {
+            tiny if tiny < TINY => tuning,
+            long if long > LONGEST => self.with_threads(self.cores),
+            _ => {
+                let mut tried = vec![(tuning, Trial::of(&*scorer, sample, outputs, tuning.workers, TRIAL)?)];
+                for other in self.choices().into_iter().filter(|other| *other != tuning) {
+                    let (scorer, other) = load(other)?;
+                    first_runs(&*scorer, sample, outputs)?;
+                    tried.push((other, Trial::of(&*scorer, sample, outputs, other.workers, TRIAL)?));
+                }
+                best(&tried)
+            }
+        };
+        if let Some(file) = file {
+            self.remember(&file, chosen);
+        }
+        if chosen == tuning { Ok((scorer, tuning)) } else { load(chosen) }
+    }
+
+    /// The tuning to use from now on for the model of this `digest`.
+    pub fn keep(&self, digest: &str, tuning: Tuning) {
+        if let Some(folder) = &self.folder {
+            let file = folder.join(format!("{}.json", file_stem(digest)));
+            let _one = locked(&file);
+            self.remember(&file, tuning);
+        }
+    }
+
+    fn remembered(&self, file: &Path) -> Option<Tuning> {
+        let found: Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        let number = |field: &str| usize::try_from(found[field].as_u64()?).ok().filter(|&number| number > 0);
+        let tuning = Tuning { threads: number("threads")?, workers: number("workers")? };
+        (found["machine"] == self.machine()).then_some(tuning)
+    }
+
+    /// Forgetting costs another trial, not more: a failure is no reason to serve nothing.
+    fn remember(&self, file: &Path, tuning: Tuning) {
+        let written = || -> std::io::Result<()> {
+            let Tuning { threads, workers } = tuning;
+            let found = json!({ "threads": threads, "workers": workers, "machine": self.machine() });
+            let new = file.with_extension(format!("new-{}", std::process::id()));
+            File::create(&new)?.write_all(found.to_string().as_bytes())?;
+            std::fs::rename(new, file)
+        };
+        if let Err(error) = written() {
+            tracing::debug!("cannot remember the tuning in {}: {error}", file.display());
+        }
+    }
+
+    /// What a tuning is good for: the processor, and how much of it.
+    fn machine(&self) -> String {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = text.lines().find_map(|line| line.strip_prefix("model name"));
+        let name = name.map_or("", |rest| rest.trim_start_matches([' ', '\t', ':']));
+        format!("{} × {name}", self.cores)
+    }
+}
+
+/// The lock of a tuning's file, waited for; given up when dropped.
+fn locked(file: &Path) -> Option<File> {
+    std::fs::create_dir_all(file.parent()?).ok()?;
+    let lock = File::create(file.with_extension("lock")).ok()?;
+    lock.lock().ok()?;
+    Some(lock)
+}
+
+fn file_stem(digest: &str) -> String {
+    digest.chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
+/// How long a run takes once memory is allocated.
+fn first_runs(scorer: &dyn Scorer, sample: &Inputs, outputs: usize) -> Result<Duration> {
+    let began = Instant::now();
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        fastest = fastest.min(Trial::of(scorer, sample, outputs, 1, Duration::ZERO)?.p50);
+        if began.elapsed() > TRIAL {
+            break;
+        }
+    }
+    Ok(fastest)
+}
+
+/// The shortest runs of those that are about as many a second as can be.
+fn best(tried: &[(Tuning, Trial)]) -> Tuning {
+    let most = tried.iter().map(|(_, trial)| trial.rate).fold(0.0, f64::max);
+    let good = tried.iter().filter(|(_, trial)| trial.rate >= CLOSE * most);
+    let shortest = good.min_by_key(|(_, trial)| trial.p50);
+    shortest.map_or(Tuning { threads: 1, workers: 1 }, |(tuning, _)| *tuning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuner(cores: usize) -> Tuner {
+        Tuner { cores, threads: None, workers: None, folder: None }
+    }
+
+    fn tuning(threads: usize, workers: usize) -> Tuning {
+        Tuning { threads, workers }
+    }
+
+    fn trial(rate: f64, ms: u64) -> Trial {
+        let p50 = Duration::from_millis(ms);
+        Trial { rate, p50, p99: p50, cpu: p50 }
+    }
+
+    #[test]
+    fn every_choice_uses_all_cores() {
+        assert_eq!(tuner(2).choices(), [tuning(1, 2), tuning(2, 1)]);
+        assert_eq!(tuner(6).choices(), [tuning(1, 6), tuning(2, 3), tuning(4, 2), tuning(6, 1)]);
+        assert_eq!(tuner(1).choices(), [tuning(1, 1)]);
+    }
+
+    #[test]
+    fn the_operator_has_the_last_word() {
+        assert_eq!(Tuner { threads: Some(2), ..tuner(8) }.told(), Some(tuning(2, 4)));
+        assert_eq!(Tuner { workers: Some(2), ..tuner(8) }.told(), Some(tuning(4, 2)));
+        assert_eq!(Tuner { workers: Some(3), threads: Some(1), ..tuner(8) }.told(), Some(tuning(1, 3)));
+        assert_eq!((tuner(8).told(), tuner(1).told()), (None, Some(tuning(1, 1))));
+    }
+
+    #[test]
+    fn short_runs_are_preferred_where_they_cost_little_throughput() {
+        let (many, few) = (tuning(1, 2), tuning(2, 1));
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(97.0, 11))]), few);
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(80.0, 13))]), many);
+    }
+
+    #[test]
+    fn a_tuning_is_remembered_for_its_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = Tuner { folder: Some(folder.path().join("tuning")), ..tuner(2) };
+        let file = folder.path().join("tuning/sha256abc.json");
+        here.keep("sha256:abc", tuning(2, 1));
+        assert_eq!(here.remembered(&file), Some(tuning(2, 1)));
+        assert_eq!(Tuner { cores: 4, ..here.clone() }.remembered(&file), None);
+        std::fs::write(&file, "{").unwrap();
+        assert_eq!(here.remembered(&file), None);
+    }
+}
