@@ -2,7 +2,10 @@
 
 use crate::config::Config;
 use crate::model::Model;
-use drisse_core::{BatchSize, Cancel, Error, Inputs, Result, Sink, Value, ValueView, Work};
+use crate::trial::run_once;
+use drisse_core::{
+    BatchSize, Cancel, Error, Inputs, Result, Scorer, Signature, Sink, Value, ValueView, Work,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -93,17 +96,34 @@ pub(crate) fn prove(model: &Model, sample: &Inputs, cancel: &Cancel) -> Result<(
     if batching.max_rows < 2 {
         return Err("it is switched off");
     }
-    if !model.limits.batches {
-        return Err("values decide what runs, or how many values there are");
-    }
-    if !model.signature.has_free_rows() {
-        return Err("not every input has a first dimension of any length");
-    }
-    let rows = sample.rows().ok_or("the sample's inputs have no rows in common")?;
     if model.service_time().mean() * 2 > batching.max_run {
         return Err("runs are too long for others to wait for them");
     }
-    let outputs = |inputs: &Inputs| Kept::of(model, inputs, cancel).map_err(|_| "the sample does not score");
+    rows_are_independent(&*model.scorer, &model.signature, sample, cancel)?;
+    batching.on.store(true, Relaxed);
+    batching.request_bytes.store(sample.byte_len(), Relaxed);
+    time_sizes(model, sample, cancel);
+    Ok(())
+}
+
+/// Whether a model gives rows the same outputs together as by themselves, as far as its operators say and its sample
+/// shows; or why not.
+pub(crate) fn rows_are_independent(
+    scorer: &dyn Scorer,
+    signature: &Signature,
+    sample: &Inputs,
+    cancel: &Cancel,
+) -> Result<(), &'static str> {
+    if !scorer.limits().batches {
+        return Err("values decide what runs, or how many values there are");
+    }
+    if !signature.has_free_rows() {
+        return Err("not every input has a first dimension of any length");
+    }
+    let rows = sample.rows().ok_or("the sample's inputs have no rows in common")?;
+    let all = signature.outputs.len();
+    let outputs =
+        |inputs: &Inputs| Kept::of(scorer, inputs, all, cancel).map_err(|_| "the sample does not score");
     // Other rows than the sample's, so that rows that reach into each other show; where the model takes them.
     let other = sample.varied();
     let (other, other_alone) = match outputs(&other) {
@@ -111,22 +131,18 @@ pub(crate) fn prove(model: &Model, sample: &Inputs, cancel: &Cancel) -> Result<(
         Err(_) => (sample.clone(), outputs(sample)?),
     };
     let alone = outputs(sample)?;
-    let both = Kept::of(model, &Inputs::joined(&[sample, &other, sample]), cancel);
+    let both = Kept::of(scorer, &Inputs::joined(&[sample, &other, sample]), all, cancel);
     let both = both.map_err(|_| "the model does not take several rows")?;
     let same = |kept: &Kept, nth: usize| {
         both.0.len() == kept.0.len()
             && both.0.iter().zip(&kept.0).all(|(all, one)| {
-                let rows = nth * rows..(nth + 1) * rows;
-                all.view().with_rows(rows.clone(), 3 * rows.len(), |all| all.is_close_to(one.view()))
-                    == Some(true)
+                let part = nth * rows..(nth + 1) * rows;
+                all.view().with_rows(part, 3 * rows, |all| all.is_close_to(one.view())) == Some(true)
             })
     };
     if !(same(&alone, 0) && same(&other_alone, 1) && same(&alone, 2)) {
         return Err("rows that run together have other outputs than by themselves");
     }
-    batching.on.store(true, Relaxed);
-    batching.request_bytes.store(sample.byte_len(), Relaxed);
-    time_sizes(model, sample, cancel);
     Ok(())
 }
 
@@ -142,7 +158,7 @@ fn time_sizes(model: &Model, sample: &Inputs, cancel: &Cancel) {
         let mut times = Vec::new();
         while times.len() < 3 {
             let started = Instant::now();
-            if Kept::of(model, &joined, cancel).is_err() {
+            if run_once(&*model.scorer, &joined, model.signature.outputs.len(), cancel).is_err() {
                 return;
             }
             times.push(started.elapsed());
@@ -165,10 +181,10 @@ fn time_sizes(model: &Model, sample: &Inputs, cancel: &Cancel) {
 struct Kept(Vec<Value>);
 
 impl Kept {
-    fn of(model: &Model, inputs: &Inputs, cancel: &Cancel) -> Result<Self> {
-        let outputs: Vec<_> = (0..model.signature.outputs.len()).collect();
+    fn of(scorer: &dyn Scorer, inputs: &Inputs, outputs: usize, cancel: &Cancel) -> Result<Self> {
+        let outputs: Vec<_> = (0..outputs).collect();
         let mut kept = Self(Vec::new());
-        model.scorer.score(Work { inputs, outputs: &outputs }, cancel, &mut kept)?;
+        scorer.score(Work { inputs, outputs: &outputs }, cancel, &mut kept)?;
         Ok(kept)
     }
 }

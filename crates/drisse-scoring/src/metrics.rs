@@ -260,12 +260,7 @@ struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let kib = |field: &str| -> i64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(field));
-            line.and_then(|rest| rest.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
-        };
-        let memory = ConstGauge::new(kib("VmRSS:") * 1024);
+        let memory = ConstGauge::new(i64::try_from(crate::memory::resident()).unwrap_or(i64::MAX));
         let descriptor = encoder.encode_descriptor(
             "process_resident_memory",
             "Resident memory",

@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Operations(Operations),
     /// Show what a model file holds, without running it
     Inspect(Inspect),
+    /// Measure how a model runs best here: latency against throughput, and what to give it
+    Profile(Profile),
     /// Serve models: one scoring server, complete by itself
     Serve(Box<Serve>),
     /// Check a server, ours or another, against the inference protocols

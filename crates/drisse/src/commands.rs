@@ -10,6 +10,7 @@ mod keys;
 mod logs;
 mod models;
 mod operations;
+mod profile;
 mod score;
 mod serve;
 mod services;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // Long-running, with runtimes of their own.
         Command::Serve(serve) => return serve::run(&serve, output),
         Command::Inspect(inspect) => return inspect::run(&inspect, output),
+        Command::Profile(profile) => return profile::run(&profile, output),
         Command::Conformance(conformance) => return conformance::run(&conformance, output),
         Command::Control(control) => return control::run(&control, place()?),
         Command::Gateway(gateway) => return gateway::run(&gateway),

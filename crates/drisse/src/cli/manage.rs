@@ -326,6 +326,30 @@ pub(crate) struct Inspect {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Profile {
+    /// Model file or folder
+    pub(crate) model: PathBuf,
+    /// A /score body to run with, instead of the model's sample.json
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sample: Option<PathBuf>,
+    /// What 99 of 100 runs may take [default: twice the fastest, or 1ms]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) latency: Option<Duration>,
+    /// How long each way to run it is tried
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = duration)]
+    pub(crate) time: Duration,
+    /// Write a page with the table and the plot
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Let this machine's servers run the model as recommended from now on
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
+    #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Conformance {
     /// Where the server speaks HTTP: http(s)://HOST:PORT
     #[arg(required_unless_present_any = ["models", "list"])]

@@ -11,6 +11,7 @@ use banner::Endpoints;
 use drisse_core::step;
 use drisse_net::{Build, Listener, Tls, bind_tcp, bind_unix};
 use drisse_scoring::{App, Config, Keys, Listeners, Server};
+pub(super) use load::sample;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -36,7 +36,7 @@ pub(super) struct Served {
 }
 
 /// Where a model's sample comes from.
-pub(super) enum Sample {
+pub(in crate::commands) enum Sample {
     /// A file of the user's.
     File(PathBuf),
     /// Zeros in the smallest shape the signature allows.
@@ -189,7 +189,7 @@ impl Loader {
 
 /// The inputs to warm up with, where they come from, and their text. A file the user named must fit;
 /// a `sample.json` that happens to lie there need not.
-fn sample(
+pub(in crate::commands) fn sample(
     model: &ModelSource,
     given: Option<&Path>,
 ) -> Result<(Option<Inputs>, Sample, Option<String>), Failure> {

@@ -1,0 +1,121 @@
+//! Latency against throughput, over the ways a model can be run on this machine.
+
+use crate::batching::rows_are_independent;
+use crate::memory::resident;
+use crate::trial::Trial;
+use crate::tune::{Tuner, Tuning};
+use drisse_core::{BatchSize, Cancel, Engine, EngineOptions, Inputs, LoadedPackage, Result};
+use std::time::Duration;
+
+/// Inputs of one run, at most.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Larger batches are not tried once their rows have been no cheaper so often.
+const NO_BETTER: usize = 2;
+
+/// What nobody notices beside the network's own time.
+pub const UNNOTICED: Duration = Duration::from_millis(1);
+
+/// One way to run a model, and what it showed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Point {
+    /// Threads and runs at once.
+    pub tuning: Tuning,
+    /// Rows of a run.
+    pub batch: usize,
+    /// What runs showed.
+    pub trial: Trial,
+    /// Resident memory of the process afterwards, in bytes.
+    pub memory: u64,
+}
+
+impl Point {
+    /// Rows a second.
+    pub fn rate(&self) -> f64 {
+        self.trial.rate * self.batch as f64
+    }
+}
+
+/// All ways that were tried.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Profile {
+    /// In the order tried.
+    pub points: Vec<Point>,
+    /// Why rows do not share runs, where they do not.
+    pub no_batches: Option<&'static str>,
+}
+
+impl Profile {
+    /// The way with most rows a second of those whose 99 of 100 runs take `goal` at most; without a goal, twice as long
+    /// as the fastest, or [`UNNOTICED`]. `None` where none is so fast.
+    pub fn recommended(&self, goal: Option<Duration>) -> Option<&Point> {
+        let fastest = self.points.iter().map(|point| point.trial.p99).min()?;
+        let goal = goal.unwrap_or(UNNOTICED.max(2 * fastest));
+        let within = self.points.iter().filter(|point| point.trial.p99 <= goal);
+        within.max_by(|one, other| one.rate().total_cmp(&other.rate()))
+    }
+}
+
+/// Tries the ways to run a model on inputs like `sample`, each for `time`, and tells each as it is known.
+pub fn profile(
+    engine: &dyn Engine,
+    model: &LoadedPackage,
+    sample: &Inputs,
+    tuner: &Tuner,
+    time: Duration,
+    tell: &mut dyn FnMut(&Point),
+) -> Result<Profile> {
+    let mut profile = Profile { points: Vec::new(), no_batches: None };
+    for choice in tuner.choices() {
+        let scorer = engine.load(model, &EngineOptions { threads: Some(choice.threads) })?;
+        let independent = rows_are_independent(&*scorer, &model.signature, sample, &Cancel::never());
+        profile.no_batches = independent.err();
+        let alone = (choice.workers > 1).then_some(Tuning { workers: 1, ..choice });
+        for tuning in alone.into_iter().chain([choice]) {
+            let (mut best, mut no_better, mut copies) = (0.0, 0, 1);
+            while no_better < NO_BETTER && copies * sample.byte_len() <= MAX_BYTES {
+                let joined = Inputs::joined(&vec![sample; copies]);
+                let outputs = model.signature.outputs.len();
+                let trial = Trial::of(&*scorer, &joined, outputs, tuning.workers, time)?;
+                let batch = joined.rows().unwrap_or(1);
+                let point = Point { tuning, batch, trial, memory: resident() };
+                tell(&point);
+                profile.points.push(point);
+                no_better = if point.rate() > 1.02 * best { 0 } else { no_better + 1 };
+                best = point.rate().max(best);
+                copies *= 2;
+                if profile.no_batches.is_some() || copies > BatchSize::MOST {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(profile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(workers: usize, batch: usize, rate: f64, ms: u64) -> Point {
+        let p99 = Duration::from_millis(ms);
+        let trial = Trial { rate, p50: p99, p99, cpu: p99 };
+        Point { tuning: Tuning { threads: 1, workers }, batch, trial, memory: 0 }
+    }
+
+    #[test]
+    fn most_rows_within_the_goal_are_recommended() {
+        let points = vec![point(1, 1, 100.0, 10), point(2, 1, 190.0, 12), point(2, 8, 40.0, 60)];
+        let profile = Profile { points, no_batches: None };
+        let recommended = |goal: Option<u64>| {
+            profile
+                .recommended(goal.map(Duration::from_millis))
+                .map(|point| (point.tuning.workers, point.batch))
+        };
+        assert_eq!(recommended(Some(100)), Some((2, 8)));
+        assert_eq!(recommended(Some(20)), Some((2, 1)));
+        assert_eq!(recommended(Some(11)), Some((1, 1)));
+        assert_eq!(recommended(Some(5)), None);
+        assert_eq!(recommended(None), Some((2, 1)));
+    }
+}

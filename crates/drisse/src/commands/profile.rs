@@ -1,0 +1,191 @@
+//! `drisse profile`: how a model runs best on this machine.
+
+mod chart;
+mod html;
+
+use crate::cli::{Output, Profile as Arguments};
+use crate::commands::serve;
+use crate::failure::Failure;
+use crate::units::shown;
+use crate::{printer, wiring};
+use anyhow::Context;
+use drisse_core::LoadedPackage;
+use drisse_registry::ModelSource;
+use drisse_scoring::{Point, Profile, profile};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Memory beyond what was measured, for requests and answers: a quarter.
+const HEADROOM: f64 = 1.25;
+
+/// Memory is recommended in steps of this.
+const STEP: u64 = 64 << 20;
+
+/// What was measured, and what follows from it.
+struct Report<'a> {
+    model: &'a str,
+    cores: usize,
+    time: Duration,
+    goal: Option<Duration>,
+    profile: Profile,
+}
+
+pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
+    let path = arguments.model.display().to_string();
+    let failed = || format!("cannot profile {path}");
+    let source = ModelSource::open_to_run(&arguments.model).with_context(failed)?;
+    let digest = source.digest().with_context(failed)?;
+    let (inputs, ..) = serve::sample(&source, arguments.sample.as_deref())?;
+    let inputs = inputs.ok_or_else(|| {
+        let hint = "give a /score body with --sample FILE";
+        Failure::new(format!("cannot profile {path}: no inputs can be made up for it")).hint(hint)
+    })?;
+    let tuner = wiring::tuner(None, None);
+    let library = wiring::onnx_library(arguments.onnxruntime.as_deref())?;
+    let engine = wiring::onnx_engine(&library, tuner.cores)?;
+    let found = &source.inspection;
+    let package = LoadedPackage {
+        path: found.path.clone(),
+        signature: found.signature.clone(),
+        data_dependent: found.data_dependent,
+        control_flow: found.control_flow,
+    };
+    printer::note(&format!("{path}: {} cores, each way for {:?}", tuner.cores, arguments.time));
+    let mut tell = |point: &Point| printer::note(&line(point));
+    let profile =
+        profile(&*engine, &package, &inputs, &tuner, arguments.time, &mut tell).with_context(failed)?;
+    let report =
+        Report { model: &path, cores: tuner.cores, time: arguments.time, goal: arguments.latency, profile };
+    if let Some(file) = &arguments.html {
+        let written = std::fs::write(file, html::page(&report));
+        written.with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(point) = report.recommended().filter(|_| arguments.keep) {
+        tuner.keep(&digest, point.tuning);
+    }
+    printer::result(output, || document(&report), || text(&report));
+    match report.recommended() {
+        Some(_) => Ok(ExitCode::SUCCESS),
+        None => {
+            let goal = arguments.latency.unwrap_or_default();
+            let hint = "give it a longer --latency, or a faster machine";
+            Err(Failure::new(format!("no way to run {path} here takes {goal:?} at most")).hint(hint))
+        }
+    }
+}
+
+impl Report<'_> {
+    fn recommended(&self) -> Option<&Point> {
+        self.profile.recommended(self.goal)
+    }
+}
+
+/// What to give a server for this: processors, memory, and requests at once.
+struct Needs {
+    cpu: usize,
+    memory: u64,
+    concurrency: usize,
+}
+
+impl Needs {
+    fn of(point: &Point, report: &Report<'_>) -> Self {
+        let memory = (point.memory as f64 * HEADROOM) as u64;
+        Self {
+            cpu: (point.tuning.threads * point.tuning.workers).min(report.cores),
+            memory: memory.div_ceil(STEP) * STEP,
+            concurrency: point.tuning.workers * point.batch,
+        }
+    }
+}
+
+fn ms(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    if ms < 10.0 { format!("{ms:.3}") } else { format!("{ms:.1}") }
+}
+
+fn line(point: &Point) -> String {
+    let (threads, workers) = (point.tuning.threads, point.tuning.workers);
+    let (rate, p99) = (point.rate(), ms(point.trial.p99));
+    format!("  {threads} threads, {workers} at once, batch {}: {rate:.0} rows/s, p99 {p99} ms", point.batch)
+}
+
+const HEADING: [&str; 8] =
+    ["threads", "at once", "batch", "p50 ms", "p99 ms", "rows/s", "CPU ms/row", "memory"];
+
+fn cells(point: &Point) -> Vec<String> {
+    let Point { tuning, batch, trial, memory } = point;
+    vec![
+        tuning.threads.to_string(),
+        tuning.workers.to_string(),
+        batch.to_string(),
+        ms(trial.p50),
+        ms(trial.p99),
+        format!("{:.0}", point.rate()),
+        ms(trial.cpu / u32::try_from(*batch).unwrap_or(u32::MAX)),
+        shown(*memory),
+    ]
+}
+
+fn text(report: &Report<'_>) -> String {
+    let mut out = printer::table(&HEADING, report.profile.points.iter().map(cells));
+    if let Some(why) = report.profile.no_batches {
+        out += &format!("\nrequests do not share runs: {why}\n");
+    }
+    out += &format!("\n{}", chart::draw(&report.profile.points, report.recommended()));
+    if let Some(point) = report.recommended() {
+        out += &format!("\n{}\n", advice(point, report));
+    }
+    out
+}
+
+/// The recommendation, in two sentences and a command.
+fn advice(point: &Point, report: &Report<'_>) -> String {
+    let goal = match report.goal {
+        Some(goal) => format!("for {} ms", ms(goal)),
+        None => "for twice the latency of the fastest, or 1 ms".to_owned(),
+    };
+    let Needs { cpu, memory, concurrency } = Needs::of(point, report);
+    let (threads, workers, batch) = (point.tuning.threads, point.tuning.workers, point.batch);
+    format!(
+        "recommended {goal}: {threads} threads, {workers} runs at once, batches of {batch}: {:.0} rows/s, p99 {} ms\n\
+         give it cpu {cpu}, memory {}, and {concurrency} requests at once\n\n  \
+         drisse serve {} --threads {threads} --workers {workers} --max-batch {batch}",
+        point.rate(),
+        ms(point.trial.p99),
+        shown(memory),
+        printer::quoted(report.model),
+    )
+}
+
+fn document(report: &Report<'_>) -> Value {
+    let seconds = |time: Duration| time.as_secs_f64();
+    let point = |point: &Point| {
+        json!({
+            "threads": point.tuning.threads,
+            "workers": point.tuning.workers,
+            "batch": point.batch,
+            "p50_seconds": seconds(point.trial.p50),
+            "p99_seconds": seconds(point.trial.p99),
+            "rows_per_second": point.rate(),
+            "cpu_seconds_per_row": seconds(point.trial.cpu) / point.batch as f64,
+            "memory_bytes": point.memory,
+        })
+    };
+    let recommended = report.recommended().map(|best| {
+        let Needs { cpu, memory, concurrency } = Needs::of(best, report);
+        let mut document = point(best);
+        document["cpu"] = json!(cpu);
+        document["memory"] = json!(memory);
+        document["concurrency"] = json!(concurrency);
+        document
+    });
+    json!({
+        "model": report.model,
+        "cores": report.cores,
+        "latency_goal_seconds": report.goal.map(seconds),
+        "points": report.profile.points.iter().map(point).collect::<Vec<_>>(),
+        "no_batches": report.profile.no_batches,
+        "recommended": recommended,
+    })
+}
