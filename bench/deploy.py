@@ -18,13 +18,15 @@ import sys
 import tempfile
 import time
 
-from bench import MODEL, ROOT, Report, cpu, resident
+from processes import cpu, onnxruntime_library, resident
+from report import ROOT, Report
 
 DEPLOYS = int(os.environ.get("DEPLOYS", 20))
 ROUNDS = int(os.environ.get("ROUNDS", 7))
 SECONDS = int(os.environ.get("SECONDS_EACH", 4))
 MODELS = int(os.environ.get("MODELS", 10_000))
 SERVICES = int(os.environ.get("SERVICES", 1_000))
+MODEL = ROOT / "examples/digits/digits.onnx"
 BODY = (ROOT / "examples/digits/sample.json").read_text()
 median = statistics.median
 
@@ -288,9 +290,7 @@ def scale(drisse, say):
 
 def main(folder):
     drisse = f"{folder}/drisse"
-    if "DRISSE_ONNXRUNTIME" not in os.environ:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "drisse/onnxruntime"
-        os.environ["DRISSE_ONNXRUNTIME"] = str(next(cache.glob("*/libonnxruntime.so*")))
+    onnxruntime_library()
     say = Report("Deploying, the gateway, the control plane", "`haproxy` does the gateway's hop, from TCP to the same Unix socket.")
     wanted = sys.argv[2:] or ["deploys", "gateway", "scale"]
     for part in wanted:

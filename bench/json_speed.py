@@ -7,7 +7,7 @@ docs/performance.md.
 import subprocess
 import sys
 
-from bench import Report
+from report import Report
 
 ABOUT = "`bench/json`: a V2 request of 150,528 floats into a tensor, and an answer out of one; the libraries read into and print from plain structs."
 

@@ -1,24 +1,48 @@
-//! The limits: `probe load MODEL` starts ONNX Runtime, loads and runs the digits model once, says so and
-//! waits; `probe http MODEL PORT` serves it behind hyper with nothing around: no keys, no metrics,
-//! no checks, numbers found by looking for `"data":[`.
+//! The limits Drisse is measured beside, with the least code that could do the work: ONNX Runtime's C API alone
+//! (`load`, `loop`), the same behind a bare hyper without keys, metrics, ids or checks (`http`), and hyper alone (`echo`).
 //!
-//! The library is the one in `DRISSE_ONNXRUNTIME`. Only for the digits example: FP32 [1, 64] in,
-//! INT64 [1] and FP32 [1, 10] out.
+//! The library is the one in `DRISSE_ONNXRUNTIME`. Models have one input, FP32, INT32 or INT64, with whatever is free
+//! in its shape taken as 1, and tensors of FP32 or INT64 as outputs, whose shapes are those of the first run.
+//! Everything `unsafe` is in this file.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use ort::sys::{ONNXTensorElementDataType as Type, OrtAllocatorType, OrtMemType};
-use std::convert::Infallible;
+mod http;
+mod raw;
+mod text;
+
+use ort::sys::ONNXTensorElementDataType as Type;
+use ort::sys::{OrtAllocatorType, OrtLoggingLevel, OrtMemType, OrtMemoryInfo, OrtSession, OrtValue};
 use std::ffi::{CString, c_char, c_void};
 use std::io::Write;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
-#[derive(Clone, Copy)]
-struct Session(*mut ort::sys::OrtSession, *mut ort::sys::OrtMemoryInfo);
+/// A model's input. ONNX Runtime reads it where it is.
+enum Input {
+    F32(Vec<f32>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+}
 
-// SAFETY: a session may be run by several threads; nothing changes the memory info.
+/// An output, in the memory of ONNX Runtime.
+enum Values<'a> {
+    F32(&'a [f32]),
+    I64(&'a [i64]),
+}
+
+struct Output {
+    name: CString,
+    datatype: Type,
+    shape: Vec<i64>,
+}
+
+struct Session {
+    session: *mut OrtSession,
+    memory: *mut OrtMemoryInfo,
+    input: Output,
+    outputs: Vec<Output>,
+    output_names: Vec<*const c_char>,
+}
+
+// SAFETY: a session may be run by several threads; nothing changes the rest.
 unsafe impl Send for Session {}
 // SAFETY: as above.
 unsafe impl Sync for Session {}
@@ -29,132 +53,194 @@ fn ok(status: ort::sys::OrtStatusPtr) {
 }
 
 impl Session {
-    fn load(model: &str) -> Self {
+    /// A model that has run once. It is never released: the process ends first.
+    fn load(model: &str, threads: i32) -> &'static Self {
         let library = std::env::var("DRISSE_ONNXRUNTIME").expect("DRISSE_ONNXRUNTIME names the library");
         // Makes the API known; the environment is made by hand below.
         drop(ort::init_from(library).expect("the library loads"));
         let (api, mut env, mut options, mut session, mut memory) =
             (ort::api(), null_mut(), null_mut(), null_mut(), null_mut());
         let path = CString::new(model).expect("a path");
+        let spinning = c"session.intra_op.allow_spinning";
         // SAFETY: every pointer is written before it is used; nothing is released before the process ends.
-        unsafe {
-            ok((api.CreateEnv)(
-                ort::sys::OrtLoggingLevel::ORT_LOGGING_LEVEL_ERROR,
-                c"probe".as_ptr(),
-                &mut env,
-            ));
+        let mut loaded = unsafe {
+            ok((api.CreateEnv)(OrtLoggingLevel::ORT_LOGGING_LEVEL_ERROR, c"probe".as_ptr(), &mut env));
             ok((api.CreateSessionOptions)(&mut options));
-            ok((api.SetIntraOpNumThreads)(options, 1));
+            ok((api.SetIntraOpNumThreads)(options, threads));
+            ok((api.AddSessionConfigEntry)(options, spinning.as_ptr(), c"0".as_ptr()));
             ok((api.CreateSession)(env, path.as_ptr(), options, &mut session));
-            ok((api.CreateCpuMemoryInfo)(
-                OrtAllocatorType::OrtDeviceAllocator,
-                OrtMemType::OrtMemTypeCPU,
-                &mut memory,
-            ));
+            let (device, plain) = (OrtAllocatorType::OrtDeviceAllocator, OrtMemType::OrtMemTypeCPU);
+            ok((api.CreateCpuMemoryInfo)(device, plain, &mut memory));
+            let input = Self::input(session);
+            Self { session, memory, input, outputs: Self::output_names(session), output_names: Vec::new() }
+        };
+        loaded.output_names = loaded.outputs.iter().map(|output| output.name.as_ptr()).collect();
+        let values = loaded.values(&mut loaded.zeros());
+        for (output, value) in loaded.outputs.iter_mut().zip(values) {
+            // SAFETY: the value is an output of the run, and a tensor; both are released here, once.
+            unsafe {
+                let mut info = null_mut();
+                ok((api.GetTensorTypeAndShape)(value, &mut info));
+                (output.datatype, output.shape) = type_and_shape(info);
+                (api.ReleaseTensorTypeAndShapeInfo)(info);
+                (api.ReleaseValue)(value);
+            }
         }
-        Self(session, memory)
+        Box::leak(Box::new(loaded))
     }
 
-    fn run(self, x: &mut [f32; 64]) -> (i64, [f32; 10]) {
-        let api = ort::api();
-        let (mut input, mut outputs) = (null_mut(), [null_mut(); 2]);
-        let (mut label, mut probabilities): (*mut c_void, *mut c_void) = (null_mut(), null_mut());
-        let input_names: [*const c_char; 1] = [c"X".as_ptr()];
-        let output_names: [*const c_char; 2] = [c"label".as_ptr(), c"probabilities".as_ptr()];
-        // SAFETY: shapes and lengths are those of the digits model; values are released once.
+    /// The session's only input.
+    ///
+    /// # Safety
+    /// The session is one.
+    unsafe fn input(session: *const OrtSession) -> Output {
+        let (api, mut allocator, mut name) = (ort::api(), null_mut(), null_mut());
+        let (mut info, mut tensor) = (null_mut(), null());
+        // SAFETY: every pointer is written before it is used; the name and the type are left to the process.
         unsafe {
-            let shape = [1_i64, 64];
-            let datatype = Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+            ok((api.GetAllocatorWithDefaultOptions)(&mut allocator));
+            ok((api.SessionGetInputName)(session, 0, allocator, &mut name));
+            ok((api.SessionGetInputTypeInfo)(session, 0, &mut info));
+            ok((api.CastTypeInfoToTensorInfo)(info, &mut tensor));
+            let (datatype, shape) = type_and_shape(tensor);
+            let shape = shape.into_iter().map(|size| size.max(1)).collect();
+            Output { name: CString::from_raw(name), datatype, shape }
+        }
+    }
+
+    /// Its outputs, by name: the first run says the rest.
+    ///
+    /// # Safety
+    /// The session is one.
+    unsafe fn output_names(session: *const OrtSession) -> Vec<Output> {
+        let (api, mut allocator, mut count) = (ort::api(), null_mut(), 0);
+        // SAFETY: as above.
+        unsafe {
+            ok((api.GetAllocatorWithDefaultOptions)(&mut allocator));
+            ok((api.SessionGetOutputCount)(session, &mut count));
+        }
+        let name = |nth| {
+            let mut name = null_mut();
+            // SAFETY: as above.
+            unsafe {
+                ok((api.SessionGetOutputName)(session, nth, allocator, &mut name));
+                CString::from_raw(name)
+            }
+        };
+        let datatype = Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+        (0..count).map(|nth| Output { name: name(nth), datatype, shape: Vec::new() }).collect()
+    }
+
+    fn zeros(&self) -> Input {
+        let count = self.input.count();
+        match self.input.datatype {
+            Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => Input::F32(vec![0.0; count]),
+            Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 => Input::I32(vec![0; count]),
+            Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 => Input::I64(vec![0; count]),
+            _ => panic!("the input is neither FP32 nor INT32 nor INT64"),
+        }
+    }
+
+    /// What a run gives, to be released by the caller.
+    fn values(&self, input: &mut Input) -> Vec<*mut OrtValue> {
+        let (data, count, size): (*mut c_void, usize, usize) = match input {
+            Input::F32(x) => (x.as_mut_ptr().cast(), x.len(), 4),
+            Input::I32(x) => (x.as_mut_ptr().cast(), x.len(), 4),
+            Input::I64(x) => (x.as_mut_ptr().cast(), x.len(), 8),
+        };
+        assert_eq!(count, self.input.count(), "the input is as long as its shape says");
+        let (api, shape, mut value) = (ort::api(), &self.input.shape, null_mut());
+        let mut outputs = vec![null_mut(); self.output_names.len()];
+        // SAFETY: the memory is as long as type and shape say, and outlives the run; the value is released once.
+        unsafe {
             ok((api.CreateTensorWithDataAsOrtValue)(
-                self.1,
-                x.as_mut_ptr().cast(),
-                256,
+                self.memory,
+                data,
+                count * size,
                 shape.as_ptr(),
-                2,
-                datatype,
-                &mut input,
+                shape.len(),
+                self.input.datatype,
+                &mut value,
             ));
-            let inputs = [input.cast_const()];
             ok((api.Run)(
-                self.0,
-                std::ptr::null(),
-                input_names.as_ptr(),
-                inputs.as_ptr(),
+                self.session,
+                null(),
+                &self.input.name.as_ptr(),
+                &value.cast_const(),
                 1,
-                output_names.as_ptr(),
-                2,
+                self.output_names.as_ptr(),
+                self.output_names.len(),
                 outputs.as_mut_ptr(),
             ));
-            ok((api.GetTensorMutableData)(outputs[0], &mut label));
-            ok((api.GetTensorMutableData)(outputs[1], &mut probabilities));
-            let answer = (*label.cast::<i64>(), *probabilities.cast::<[f32; 10]>());
-            (api.ReleaseValue)(input);
-            outputs.into_iter().for_each(|output| (api.ReleaseValue)(output));
-            answer
+            (api.ReleaseValue)(value);
+        }
+        outputs
+    }
+
+    /// Runs, and shows each output by its place.
+    fn run(&self, input: &mut Input, mut show: impl FnMut(usize, Values<'_>)) {
+        let api = ort::api();
+        for (nth, (value, output)) in self.values(input).into_iter().zip(&self.outputs).enumerate() {
+            let mut data: *mut c_void = null_mut();
+            // SAFETY: the value is a tensor, with the type and the shape of the first run; it is released once.
+            unsafe {
+                ok((api.GetTensorMutableData)(value, &mut data));
+                show(
+                    nth,
+                    match output.datatype {
+                        Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 => {
+                            Values::I64(std::slice::from_raw_parts(data.cast(), output.count()))
+                        }
+                        _ => Values::F32(std::slice::from_raw_parts(data.cast(), output.count())),
+                    },
+                );
+                (api.ReleaseValue)(value);
+            }
         }
     }
 }
 
-async fn answer(session: Session, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let body = request.into_body().collect().await.expect("a body").to_bytes();
-    let text = std::str::from_utf8(&body).expect("UTF-8");
-    let data = &text[text.find("\"data\":[").expect("data") + 8..];
-    let mut x = [0_f32; 64];
-    let numbers = data[..data.find(']').expect("an end")].split(',');
-    x.iter_mut().zip(numbers).for_each(|(x, number)| *x = number.trim().parse().expect("a number"));
-    let (label, probabilities) = session.run(&mut x);
-    let mut out = Vec::with_capacity(512);
-    out.extend_from_slice(b"{\"model_name\":\"digits\",\"model_version\":\"1\",\"outputs\":[{\"name\":\"label\",\"datatype\":\"INT64\",\"shape\":[1],\"data\":[");
-    out.extend_from_slice(itoa::Buffer::new().format(label).as_bytes());
-    out.extend_from_slice(
-        b"]},{\"name\":\"probabilities\",\"datatype\":\"FP32\",\"shape\":[1,10],\"data\":[",
-    );
-    for (nth, p) in probabilities.into_iter().enumerate() {
-        out.extend_from_slice(if nth > 0 { b"," } else { b"" });
-        out.extend_from_slice(zmij::Buffer::new().format_finite(p).as_bytes());
+impl Output {
+    fn count(&self) -> usize {
+        usize::try_from(self.shape.iter().product::<i64>()).expect("a size")
     }
-    out.extend_from_slice(b"]}]}");
-    let response = Response::builder().header("content-type", "application/json").body(Full::new(out.into()));
-    Ok(response.expect("a response"))
 }
 
-fn serve(session: Session, port: u16) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let senders: Vec<_> = (0..cores)
-        .map(|_| {
-            let (sender, mut streams) = tokio::sync::mpsc::unbounded_channel::<std::net::TcpStream>();
-            std::thread::spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(async move {
-                    while let Some(stream) = streams.recv().await {
-                        let stream = tokio::net::TcpStream::from_std(stream).expect("a stream");
-                        let service = service_fn(move |request| answer(session, request));
-                        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-                    }
-                });
-            });
-            sender
-        })
-        .collect();
-    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a free port");
-    for (nth, stream) in listener.incoming().flatten().enumerate() {
-        stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).expect("a socket");
-        senders[nth % cores].send(stream).expect("its thread lives");
+/// # Safety
+/// The information is of a tensor.
+unsafe fn type_and_shape(info: *const ort::sys::OrtTensorTypeAndShapeInfo) -> (Type, Vec<i64>) {
+    let (api, mut datatype, mut rank) = (ort::api(), Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, 0);
+    // SAFETY: the shape is written into as many places as it says it has.
+    unsafe {
+        ok((api.GetTensorElementType)(info, &mut datatype));
+        ok((api.GetDimensionsCount)(info, &mut rank));
+        let mut shape = vec![0; rank];
+        ok((api.GetDimensions)(info, shape.as_mut_ptr(), rank));
+        (datatype, shape)
     }
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let words: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
-    match *words {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match *arguments.iter().map(String::as_str).collect::<Vec<_>>() {
         ["load", model] => {
-            let (label, _) = Session::load(model).run(&mut [0.0; 64]);
-            println!("{label}");
+            let session = Session::load(model, 1);
+            println!("{}", session.outputs.len());
             std::io::stdout().flush().expect("stdout");
             std::thread::park();
         }
-        ["http", model, port] => serve(Session::load(model), port.parse().expect("a port")),
-        _ => eprintln!("probe load MODEL | probe http MODEL PORT"),
+        ["http", model, port] => {
+            let session = Session::load(model, 1);
+            let heads = &*text::heads(&session.outputs).leak();
+            http::serve(port, move |body| text::answer(session, heads, &body));
+        }
+        ["echo", port] => http::serve(port, |body| body),
+        ["loop", model, input, seconds, processes, threads] => {
+            raw::processes(&[model, input, seconds, threads], processes);
+        }
+        ["one-loop", model, input, seconds, threads] => raw::one(model, input, seconds, threads),
+        _ => eprintln!(
+            "probe load MODEL | http MODEL PORT | echo PORT | loop MODEL INPUT SECONDS PROCESSES THREADS"
+        ),
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::{python, release_folder, root, target_folder};
 use anyhow::{Context, Result, ensure};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// What generates load, and the proxy the gateway is measured beside: command and Debian package.
@@ -28,17 +27,20 @@ pub(crate) fn run() -> Result<()> {
         build.args(["build", "--release"]).args(packages).env("CARGO_TARGET_DIR", target_folder());
         ensure!(build.current_dir(root()).status()?.success(), "the build failed");
     }
-    // It needs ONNX and ONNX Runtime, which the tests' environment has.
-    let python = python::environment()?;
-    let plain = PathBuf::from("python3");
-    for (script, python) in [
-        ("bench/bench.py", &plain),
-        ("bench/json_speed.py", &plain),
-        ("bench/protocols.py", &python),
-        ("bench/deploy.py", &plain),
-    ] {
-        let mut measure = Command::new(python);
-        let measured = measure.arg(script).arg(release_folder()).current_dir(root()).status()?;
+    let python = python::environment_at("bench/requirements.txt")?;
+    // A rival: what cannot be had is left out.
+    let triton = match python::environment_at("bench/requirements-pytriton.txt") {
+        Ok(triton) => vec![format!("triton={}", triton.display())],
+        Err(error) => {
+            println!("without Triton: {error:#}");
+            Vec::new()
+        }
+    };
+    for (script, more) in
+        [("bench/bench.py", triton.as_slice()), ("bench/json_speed.py", &[]), ("bench/deploy.py", &[])]
+    {
+        let mut measure = Command::new(&python);
+        let measured = measure.arg(script).arg(release_folder()).args(more).current_dir(root()).status()?;
         ensure!(measured.success(), "the measurement of {script} failed");
     }
     Ok(())

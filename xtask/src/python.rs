@@ -12,8 +12,12 @@ pub(crate) fn environment() -> Result<PathBuf> {
 
 /// The same of another list in `tests/conformance`: of what does not go together with the rest.
 pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
-    let requirements = crate::root().join("tests/conformance").join(list);
-    let text = std::fs::read_to_string(&requirements)?;
+    environment_at(&format!("tests/conformance/{list}"))
+}
+
+/// The same of any list in the repository.
+pub(crate) fn environment_at(list: &str) -> Result<PathBuf> {
+    let text = std::fs::read_to_string(crate::root().join(list))?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let folder = crate::cache_folder().join(format!("test-python-{:016x}", hasher.finish()));
@@ -25,10 +29,10 @@ pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
     }
     println!("making {} (once)", folder.display());
     // Triton's Python backend brings an interpreter, and goes with the system's library, not with a newer one.
-    let system = list == "requirements-pytriton.txt" && Path::new("/usr/bin/python3").exists();
+    let system = list.ends_with("requirements-pytriton.txt") && Path::new("/usr/bin/python3").exists();
     let interpreter = if system { "/usr/bin/python3" } else { "python3" };
     let create = || Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder).status();
-    if !create().context("python3 is needed for the conformance tests")?.success() {
+    if !create().context("python3 is needed")?.success() {
         // Debian keeps venv in a package of its own.
         let installed = Command::new("apt-get").args(["install", "-y", "-q", "python3-venv"]).status()?;
         ensure!(installed.success() && create()?.success(), "cannot make a Python environment");
@@ -45,7 +49,7 @@ pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
         }
         let installed =
             Command::new(&python).args(["-m", "pip", "install"]).args(flags).args(packages).status()?;
-        ensure!(installed.success(), "pip cannot install what the tests need");
+        ensure!(installed.success(), "pip cannot install what {list} names");
     }
     std::fs::write(complete, "")?;
     Ok(python)

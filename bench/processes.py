@@ -1,0 +1,96 @@
+"""Processes that are measured: started here, ended here, and what they use in between."""
+
+import contextlib
+import itertools
+import os
+import pathlib
+import socket
+import subprocess
+import tempfile
+import time
+
+TICKS = os.sysconf("SC_CLK_TCK")
+CORES = os.cpu_count()
+
+
+# Below those that outgoing connections are given: whoever starts slowly still finds its port free.
+PORTS = itertools.count(18100)
+
+
+def free_port():
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def tree(pid):
+    """The process and all below it, with the clock ticks each has used."""
+    used, children = {}, {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(") ", 1)[1].split()
+        except (OSError, IndexError):  # it has just ended
+            continue
+        number = int(stat.parent.name)
+        used[number] = int(fields[11]) + int(fields[12])
+        children.setdefault(int(fields[1]), []).append(number)
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return {each: used[each] for each in found if each in used}
+
+
+def cpu(pid):
+    """Seconds of CPU of a process and all below it."""
+    return sum(tree(pid).values()) / TICKS
+
+
+def resident(pid):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def onnxruntime_library():
+    """Names the library to the processes that are started, as `drisse` finds it."""
+    if "DRISSE_ONNXRUNTIME" not in os.environ:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "drisse/onnxruntime"
+        os.environ["DRISSE_ONNXRUNTIME"] = str(next(cache.glob("*/libonnxruntime.so*")))
+
+
+class Running:
+    """A process of its own session, with what it complains of kept; ended, with all it started, by `stop`."""
+
+    def __init__(self, command, stdout=subprocess.DEVNULL):
+        self.said = tempfile.TemporaryFile()
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen([str(word) for word in command], stdout=stdout, stderr=self.said,
+                                        start_new_session=True)
+        self.pid = self.process.pid
+
+    def ended(self):
+        return self.process.poll() is not None
+
+    def complaint(self):
+        self.said.seek(0)
+        lines = self.said.read().decode(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if len(line) > 10), "it says nothing")
+
+    def stop(self, patience=0):
+        below = {pid: os.getsid(pid) for pid in list(tree(self.pid))[1:]}
+        self.process.terminate() if patience else self.process.kill()
+        try:
+            self.process.wait(patience or None)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pid, session in below.items():
+            try:
+                # Whoever has the number now, if it is somebody else, is of another session.
+                if os.getsid(pid) == session:
+                    os.kill(pid, 9)
+            except ProcessLookupError:
+                pass
+        if self.process.stdout:
+            self.process.stdout.close()
+        self.said.close()

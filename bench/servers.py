@@ -1,0 +1,99 @@
+"""Those that are measured: each started with a model, answering as ONNX Runtime does before it counts."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import secrets
+import sys
+import tempfile
+import time
+
+import grpc
+
+from processes import Running, free_port
+from protocols import ask, encode, post
+
+HERE = pathlib.Path(__file__).parent
+PATIENCE = 90
+
+
+@dataclasses.dataclass
+class Server:
+    running: Running
+    http: int
+    grpc: int
+    headers: dict
+
+
+class Unavailable(Exception):
+    """Why a rival is left out."""
+
+
+class Contestants(contextlib.ExitStack):
+    """Starts them, and ends them all."""
+
+    def __init__(self, folder, triton_python):
+        super().__init__()
+        self.drisse_binary, self.probe_binary = f"{folder}/drisse", f"{folder}/probe"
+        self.triton_python = triton_python
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+
+    def start(self, name, model):
+        """One of the methods below by its name, for this model."""
+        http, grpc_port = free_port(), free_port()
+        command, port, headers, patience = getattr(self, name.replace("-", "_"))(model, http, grpc_port)
+        running = Running(command)
+        self.callback(running.stop, patience)
+        server = Server(running, http, port, headers)
+        self.check(name, server, model)
+        return server
+
+    def check(self, name, server, model):
+        """Waits for it. By every protocol that it is measured with it is to give ONNX Runtime's answer."""
+        deadline = time.monotonic() + PATIENCE
+        for protocol in ["json", "binary", "grpc"] if server.grpc else ["json"]:
+            while True:
+                try:
+                    right = post(protocol, server, model)[1] == encode(protocol, model)[0] if name == "echo" \
+                        else model.same(ask(protocol, server, model))
+                    break
+                except (OSError, grpc.RpcError) as error:
+                    if server.running.ended() or time.monotonic() > deadline:
+                        raise Unavailable(f"{server.running.complaint()} ({protocol}: {str(error)[:200]})") from error
+                    time.sleep(0.05)
+            assert right, f"{name} does not answer by {protocol} what ONNX Runtime answers"
+
+    def probe(self, model, http, _):
+        return [self.probe_binary, "http", model.file, http], None, {}, 0
+
+    def echo(self, model, http, _):
+        return [self.probe_binary, "echo", http], None, {}, 0
+
+    def drisse(self, model, http, _):
+        """With what a server that others can reach has on: keys and metrics; ids and limits always are."""
+        key = secrets.token_urlsafe(32)
+        keys = self.folder / f"keys-{http}"
+        keys.write_text(key + "\n")
+        command = [self.drisse_binary, "serve", f"{model.name}={model.file}", "--listen", f"127.0.0.1:{http}",
+                   "--admin", f"127.0.0.1:{free_port()}", "--keys", keys]
+        return command, http, {"authorization": f"Bearer {key}"}, 0
+
+    def fastapi(self, model, http, _, *how):
+        return [sys.executable, HERE / "fastapi_server.py", model.file, http, *how], None, {}, 10
+
+    def fastapi_tuned(self, model, http, _):
+        return self.fastapi(model, http, _, "tuned")
+
+    def triton(self, model, http, grpc_port, *backend):
+        if not self.triton_python:
+            raise Unavailable("its package is not there")
+        folder = self.folder / f"triton-{http}"
+        folder.mkdir()
+        arguments = [model.file, model.name, http, grpc_port, model.threads, folder, *backend]
+        return [self.triton_python, HERE / "triton_server.py", *arguments], grpc_port, {}, 20
+
+    def triton_cpp(self, model, http, grpc_port):
+        if "TRITON_ONNXRUNTIME" not in os.environ:
+            raise Unavailable("TRITON_ONNXRUNTIME names no folder of its backend")
+        return self.triton(model, http, grpc_port, os.environ["TRITON_ONNXRUNTIME"])
