@@ -7,6 +7,7 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelSpec};
 use crate::repository::Repository;
+use crate::residents::{Resident, Residents};
 use crate::run::Piece;
 use crate::shared_memory::SharedMemory;
 use crate::warm;
@@ -16,8 +17,10 @@ use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Inputs, Result};
 use drisse_net::Handler;
 use prometheus_client::metrics::gauge::Gauge;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
@@ -28,12 +31,36 @@ pub struct App {
     pub(crate) metrics: Metrics,
     pub(crate) workers: Workers<Piece>,
     pub(crate) shared_memory: SharedMemory,
-    models: ArcSwap<Vec<Arc<Model>>>,
+    models: ArcSwap<Models>,
     pub(crate) repository: OnceLock<Box<dyn Repository>>,
+    /// Where models are loaded when they are asked for.
+    pub(crate) residents: OnceLock<Arc<Residents>>,
     ready: AtomicBool,
     draining: AtomicBool,
     pub(crate) nonce: String,
     requests: AtomicU64,
+}
+
+/// The models that are served.
+#[derive(Debug, Default)]
+pub(crate) struct Models {
+    in_order: Vec<Arc<Model>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Models {
+    fn new(in_order: Vec<Arc<Model>>) -> Self {
+        let place = |(place, model): (usize, &Arc<Model>)| (model.name.to_string(), place);
+        Self { by_name: in_order.iter().enumerate().map(place).collect(), in_order }
+    }
+}
+
+impl Deref for Models {
+    type Target = [Arc<Model>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.in_order
+    }
 }
 
 /// Bytes that count against [`Config::max_held`] until dropped.
@@ -64,6 +91,7 @@ impl App {
             shared_memory: SharedMemory::new(&config.shared_memory),
             models: ArcSwap::default(),
             repository: OnceLock::new(),
+            residents: OnceLock::new(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -78,7 +106,9 @@ impl App {
         let lane = self.workers.add_lane(spec.limits().concurrency);
         let metrics = self.metrics.model(spec.name.as_str());
         let batching = Batching::new(&self.config);
-        let model = Arc::new(Model::new(spec, lane, batching, metrics));
+        let residents = self.residents.get();
+        let in_memory = residents.and_then(|residents| residents.in_memory(spec.name.as_str()));
+        let model = Arc::new(Model::new(spec, lane, batching, metrics, in_memory));
         if let Some(inputs) = warm_up
             && let Err(error) = warm::warm_up(&model, inputs)
         {
@@ -96,25 +126,31 @@ impl App {
         let _ = self.repository.set(repository);
     }
 
+    /// Has these models loaded when they are asked for, in `bound` bytes of memory together.
+    pub fn load_on_demand(&self, models: Vec<Resident>, bound: u64) {
+        // It is said once, before the server is ready.
+        let _ = self.residents.set(Residents::new(models, bound));
+    }
+
     /// Changes which models are served.
     pub(crate) fn change(&self, change: impl Fn(&mut Vec<Arc<Model>>)) {
         self.models.rcu(|models| {
-            let mut models = Vec::clone(models);
-            change(&mut models);
-            models
+            let mut in_order = models.in_order.clone();
+            change(&mut in_order);
+            Models::new(in_order)
         });
     }
 
     /// The models, in the order they were added.
-    pub(crate) fn models(&self) -> arc_swap::Guard<Arc<Vec<Arc<Model>>>> {
+    pub(crate) fn models(&self) -> arc_swap::Guard<Arc<Models>> {
         self.models.load()
     }
 
     /// The model of this name.
     pub(crate) fn model(&self, name: &str) -> Result<Arc<Model>> {
         let models = self.models();
-        if let Some(model) = models.iter().find(|model| model.name.as_str() == name) {
-            return Ok(Arc::clone(model));
+        if let Some(&place) = models.by_name.get(name) {
+            return Ok(Arc::clone(&models[place]));
         }
         Err(self.unknown(format!("there is no model `{}`", shown(name))))
     }
@@ -122,7 +158,7 @@ impl App {
     /// The model, when there is exactly one.
     pub(crate) fn only_model(&self) -> Result<Arc<Model>> {
         match &***self.models() {
-            [only] => Ok(Arc::clone(only)),
+            [only] if self.residents.get().is_none() => Ok(Arc::clone(only)),
             _ => Err(self.unknown("the path names no model: use /score/NAME".to_owned())),
         }
     }

@@ -152,16 +152,16 @@ async fn answer(
         Route::Ready => Err(Error::new(ErrorKind::Unavailable, "the server is not ready")),
         Route::Version => Ok(Reply::text(env!("CARGO_PKG_VERSION"))),
         Route::Swagger => describe::swagger(app, head.uri.query()),
-        Route::Sample(target) => describe::sample(&*find(app, target)?),
+        Route::Sample(target) => describe::sample(&*find(app, target, started).await?),
         Route::ServerMetadata => Ok(describe::server(app)),
-        Route::ModelReady(target) => Ok(describe::ready(&*find(app, target)?)),
-        Route::ModelMetadata(target) => Ok(describe::model(&*find(app, target)?)),
-        Route::ModelConfig(target) => Ok(describe::config(&*find(app, target)?)),
+        Route::ModelReady(target) => Ok(describe::ready(&*ready(app, target)?)),
+        Route::ModelMetadata(target) => Ok(describe::model(&*find(app, target, started).await?)),
+        Route::ModelConfig(target) => Ok(describe::config(&*find(app, target, started).await?)),
         Route::Statistics(Target { name: None, .. }) => Ok(describe::statistics(&app.models())),
-        Route::Statistics(target) => Ok(describe::statistics(&[find(app, target)?])),
+        Route::Statistics(target) => Ok(describe::statistics(&[find(app, target, started).await?])),
         Route::V1Models => Ok(describe::v1_models(app)),
-        Route::V1Status(target) => Ok(describe::v1_status(&*find(app, target)?)),
-        Route::V1Metadata(target) => Ok(describe::v1_metadata(&*find(app, target)?)),
+        Route::V1Status(target) => Ok(describe::v1_status(&*find(app, target, started).await?)),
+        Route::V1Metadata(target) => Ok(describe::v1_metadata(&*find(app, target, started).await?)),
         Route::Repository(asked) => {
             check_control(app)?;
             let deadline = deadline(app, &head.headers, started)?;
@@ -174,7 +174,7 @@ async fn answer(
             shared_memory::answer(app, asked, &body.bytes)
         }
         Route::Run(protocol, target) => {
-            let model = find(app, target)?;
+            let model = find(app, target, started).await?;
             *used = Some(Arc::clone(&model));
             let deadline = deadline(app, &head.headers, started)?;
             acceptable(head, protocol)?;
@@ -207,15 +207,23 @@ pub(crate) fn authorize(app: &App, headers: &HeaderMap) -> Result<()> {
     Err(Error::new(ErrorKind::Unauthenticated, message))
 }
 
-fn find(app: &App, target: Target<'_>) -> Result<Arc<Model>> {
+/// The model of the path, loaded first where it has to be.
+async fn find(app: &Arc<App>, target: Target<'_>, started: Instant) -> Result<Arc<Model>> {
+    let only = || app.residents.get().and_then(|residents| residents.only());
+    let model = match target.name.or_else(only) {
+        Some(name) => app.wanted(name, started + app.config.scoring_timeout).await?,
+        None => app.only_model()?,
+    };
+    model.checked(target.version)
+}
+
+/// The model of the path, if it is loaded.
+fn ready(app: &App, target: Target<'_>) -> Result<Arc<Model>> {
     let model = match target.name {
         Some(name) => app.model(name)?,
         None => app.only_model()?,
     };
-    if let Some(version) = target.version {
-        model.check_version(version)?;
-    }
-    Ok(model)
+    model.checked(target.version)
 }
 
 /// The client's `x-request-timeout-ms`, at most the server's own.

@@ -108,6 +108,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn latency() -> Histogram {
     Histogram::new(SECONDS)
 }
@@ -194,8 +200,7 @@ impl ModelMetrics {
         if status == 200 {
             self.succeeded.inc();
             self.sums.success.add(took);
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            self.sums.last_inference.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Relaxed);
+            self.sums.last_inference.store(now(), Relaxed);
         } else {
             self.requests.get_or_create(&RequestLabels { model: self.name.clone(), status }).inc();
             self.sums.fail.add(took);
@@ -246,6 +251,11 @@ impl ModelMetrics {
             encode: encode.get(),
             runs: runs.load(Relaxed),
         }
+    }
+
+    /// When its last request was answered, in milliseconds since 1970; 0 before the first.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.sums.last_inference.load(Relaxed)
     }
 
     pub(crate) fn waiting(&self) -> Waiting<'_> {

@@ -1,7 +1,8 @@
 //! One served model, and what the server has learned of it.
 
 use crate::batching::Batching;
-use crate::metrics::ModelMetrics;
+use crate::metrics::{ModelMetrics, now};
+use crate::residents::InMemory;
 use crate::run::{How, Piece};
 use crate::workers::LaneHandle;
 use drisse_core::{
@@ -67,6 +68,9 @@ pub(crate) struct Model {
     pub(crate) metrics: ModelMetrics,
     pub(crate) digest: String,
     learned: Learned,
+    loaded_at: u64,
+    /// Dropped last: only then the memory is free.
+    _in_memory: Option<InMemory>,
 }
 
 /// What runs have shown. Races between threads lose an update, not more.
@@ -85,6 +89,7 @@ impl Model {
         lane: LaneHandle<Piece>,
         batching: Batching,
         metrics: ModelMetrics,
+        in_memory: Option<InMemory>,
     ) -> Self {
         let limits = spec.limits();
         Self {
@@ -101,6 +106,8 @@ impl Model {
             metrics,
             digest: spec.digest,
             learned: Learned::default(),
+            loaded_at: now(),
+            _in_memory: in_memory,
         }
     }
 
@@ -110,14 +117,24 @@ impl Model {
         Described { name, version, platform: self.platform, signature: &self.signature }
     }
 
+    /// This model, unless another `version` is asked for.
+    pub(crate) fn checked(self: Arc<Self>, version: Option<&str>) -> Result<Arc<Self>> {
+        version.map_or(Ok(()), |version| self.check_version(version)).map(|()| self)
+    }
+
     /// A refusal unless `version` is this model's.
-    pub(crate) fn check_version(&self, version: &str) -> Result<()> {
+    fn check_version(&self, version: &str) -> Result<()> {
         if version == self.version {
             return Ok(());
         }
         let (name, serves) = (&self.name, &self.version);
         let message = format!("model `{name}` has no version `{version}`; the one served is `{serves}`");
         Err(Error::new(ErrorKind::NotFound, message))
+    }
+
+    /// When it was used last, or loaded, in milliseconds since 1970.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.metrics.last_used().max(self.loaded_at)
     }
 
     /// How long a run takes.

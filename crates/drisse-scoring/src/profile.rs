@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 256 << 20;
 const NO_BETTER: usize = 2;
 
 /// What nobody notices beside the network's own time.
-pub const UNNOTICED: Duration = Duration::from_millis(1);
+const UNNOTICED: Duration = Duration::from_millis(1);
 
 /// One way to run a model, and what it showed.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -47,7 +47,7 @@ pub struct Profile {
 
 impl Profile {
     /// The way with most rows a second of those whose 99 of 100 runs take `goal` at most; without a goal, twice as long
-    /// as the fastest, or [`UNNOTICED`]. `None` where none is so fast.
+    /// as the fastest, or a millisecond. `None` where none is so fast.
     pub fn recommended(&self, goal: Option<Duration>) -> Option<&Point> {
         let fastest = self.points.iter().map(|point| point.trial.p99).min()?;
         let goal = goal.unwrap_or(UNNOTICED.max(2 * fastest));

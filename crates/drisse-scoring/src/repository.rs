@@ -4,6 +4,7 @@ use crate::app::App;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::documents::{EXTENSIONS, MODEL_REPOSITORY, SHARED_MEMORY};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The models a server may have, as its operator named them.
 pub trait Repository: Send + Sync {
@@ -32,6 +33,11 @@ impl Entry {
 
 /// Loads a model where no connection waits for it.
 pub(crate) async fn load(app: &Arc<App>, name: &str) -> Result<()> {
+    if app.residents.get().is_some_and(|residents| residents.place(name).is_some()) {
+        // Loaded again, if it was.
+        let _ = app.remove(name);
+        return app.wanted(name, Instant::now() + app.config.scoring_timeout).await.map(drop);
+    }
     let (app, name) = (Arc::clone(app), name.to_owned());
     let loaded = tokio::task::spawn_blocking(move || {
         let repository = app.repository.get().ok_or_else(still_loading)?;
@@ -94,6 +100,9 @@ impl App {
     /// Stops serving a model; what is under way is still answered.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let model = self.model(name)?;
+        if let Some(residents) = self.residents.get() {
+            residents.draining(name);
+        }
         self.change(|models| models.retain(|other| !Arc::ptr_eq(other, &model)));
         tracing::info!(model = name, "unloaded");
         Ok(())

@@ -46,6 +46,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // SAFETY: created in `load`, released once, and `&mut self` says that no run is under way.
         unsafe { (ort::api().ReleaseSession)(self.raw.as_ptr()) };
+        give_back();
     }
 }
 
@@ -63,7 +64,9 @@ impl Session {
             .with_optimization_level(GraphOptimizationLevel::All)?
             // Memory plans are made per shape; they pay only when shapes repeat, which free dimensions deny.
             .with_memory_pattern(!has_free_dims(&model.signature))?
-            .with_env_allocators()?;
+            .with_env_allocators()?
+            // Weights outside of the arena, which gives nothing back: they go when their model does.
+            .with_config_entry("session.use_device_allocator_for_initializers", "1")?;
         let path = CString::new(model.path.as_os_str().as_bytes())?;
         let mut raw = std::ptr::null_mut();
         let api = ort::api();
@@ -76,6 +79,8 @@ impl Session {
             }
             check((api.CreateSession)(environment.ptr(), path.as_ptr(), options_ptr, &mut raw))?;
         }
+        // The file's parsed form is larger than the model, and gone now.
+        give_back();
         let raw = NonNull::new(raw).ok_or_else(|| ort::Error::new("ONNX Runtime made no session"))?;
         let names = |ports: &[drisse_core::Port]| {
             ports.iter().map(|port| CString::new(&*port.name)).collect::<Result<Vec<_>, _>>()
@@ -127,6 +132,18 @@ impl Session {
         let outputs = outputs.into_iter().map(|raw| unsafe { Value::owning(raw) }).collect();
         check(status)?;
         Ok(outputs)
+    }
+}
+
+/// Returns freed memory to the machine: the C library would keep it for this process, in the heaps of each thread.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: the function of malloc.h; any thread may call it at any time.
+        unsafe { malloc_trim(0) };
     }
 }
 

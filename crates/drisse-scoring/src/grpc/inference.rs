@@ -42,17 +42,19 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
         }),
         "ModelReady" => {
             let ModelReadyRequest { name, version } = parse(message)?;
-            frame(&ModelReadyResponse { ready: app.is_ready() && find(app, &name, &version).is_ok() })
+            frame(&ModelReadyResponse { ready: app.is_ready() && is_loaded(app, &name, &version) })
         }
         "ModelMetadata" => {
             let ModelMetadataRequest { name, version } = parse(message)?;
-            frame(&metadata(find(app, &name, &version)?.described()))
+            frame(&metadata(find(app, &name, &version, call.deadline).await?.described()))
         }
         "ModelConfig" => {
             let ModelConfigRequest { name, version } = parse(message)?;
-            frame(&ModelConfigResponse { config: Some(config(find(app, &name, &version)?.described())) })
+            frame(&ModelConfigResponse {
+                config: Some(config(find(app, &name, &version, call.deadline).await?.described())),
+            })
         }
-        "ModelStatistics" => frame(&model_statistics(app, parse(message)?)?),
+        "ModelStatistics" => frame(&model_statistics(app, parse(message)?, call.deadline).await?),
         "ModelInfer" => {
             let request: ModelInferRequest = parse(message)?;
             frame(&counted(app, request, call.started, call.deadline).await?)
@@ -80,19 +82,24 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
     Ok(Answer::One(app.hold_answer(answer)?))
 }
 
-fn find(app: &App, name: &str, version: &str) -> Result<Arc<Model>> {
-    let model = app.model(name)?;
-    if !version.is_empty() {
-        model.check_version(version)?;
-    }
-    Ok(model)
+async fn find(app: &Arc<App>, name: &str, version: &str, deadline: Instant) -> Result<Arc<Model>> {
+    app.wanted(name, deadline).await?.checked(Some(version).filter(|version| !version.is_empty()))
 }
 
-fn model_statistics(app: &App, asked: ModelStatisticsRequest) -> Result<ModelStatisticsResponse> {
+fn is_loaded(app: &App, name: &str, version: &str) -> bool {
+    let version = Some(version).filter(|version| !version.is_empty());
+    app.model(name).and_then(|model| model.checked(version)).is_ok()
+}
+
+async fn model_statistics(
+    app: &Arc<App>,
+    asked: ModelStatisticsRequest,
+    deadline: Instant,
+) -> Result<ModelStatisticsResponse> {
     let one = |model: &Arc<Model>| statistics(model.described(), model.metrics.statistics());
     let model_stats = match &*asked.name {
         "" => app.models().iter().map(one).collect(),
-        name => vec![one(&find(app, name, &asked.version)?)],
+        name => vec![one(&find(app, name, &asked.version, deadline).await?)],
     };
     Ok(ModelStatisticsResponse { model_stats })
 }
@@ -113,7 +120,7 @@ async fn counted(
     started: Instant,
     deadline: Instant,
 ) -> Result<ModelInferResponse> {
-    let model = find(app, &request.model_name, &request.model_version)?;
+    let model = find(app, &request.model_name, &request.model_version, deadline).await?;
     let result = infer(app, &model, request, deadline).await;
     model.metrics.ended(&result, started);
     result

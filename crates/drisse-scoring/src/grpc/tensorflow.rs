@@ -20,29 +20,27 @@ pub(super) async fn answer(service: &str, call: Call, body: Incoming) -> Result<
     let answer = match (service, &*call.method) {
         (PREDICTION, "Predict") => {
             let request: PredictRequest = parse_predict(message)?;
-            let model = find(app, request.model_spec.as_ref())?;
+            let model = find(app, request.model_spec.as_ref(), call.deadline).await?;
             let result = predict(app, &model, request, call.deadline).await;
             model.metrics.ended(&result, call.started);
             frame(&result?)
         }
         (PREDICTION, "GetModelMetadata") => {
             let request: GetModelMetadataRequest = parse_predict(message)?;
-            frame(&metadata(find(app, request.model_spec.as_ref())?.described()))
+            frame(&metadata(find(app, request.model_spec.as_ref(), call.deadline).await?.described()))
         }
         (MODELS, "GetModelStatus") => {
             let request: GetModelStatusRequest = parse_predict(message)?;
-            frame(&status(find(app, request.model_spec.as_ref())?.described()))
+            frame(&status(find(app, request.model_spec.as_ref(), call.deadline).await?.described()))
         }
         (_, method) => return Err(unknown(&format!("{service}/{method}"))),
     };
     Ok(Answer::One(app.hold_answer(answer)?))
 }
 
-fn find(app: &App, spec: Option<&ModelSpec>) -> Result<Arc<Model>> {
+async fn find(app: &Arc<App>, spec: Option<&ModelSpec>, deadline: Instant) -> Result<Arc<Model>> {
     let (name, version) = model(spec)?;
-    let model = app.model(name)?;
-    version.map_or(Ok(()), |version| model.check_version(&version))?;
-    Ok(model)
+    app.wanted(name, deadline).await?.checked(version.as_deref())
 }
 
 async fn predict(

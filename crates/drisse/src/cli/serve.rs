@@ -57,6 +57,10 @@ pub(crate) struct Serve {
     /// Rows of requests that may share a run, where the model gains from it; 1 runs each request by itself
     #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
     pub(crate) max_batch: usize,
+    /// Load each model when it is first asked for, and keep no more of them than take this much memory together:
+    /// those that were not used for longest are unloaded
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) model_memory: Option<usize>,
     /// Let whoever may score load and unload models too, by /v2/repository; --admin always lets operators
     #[arg(long)]
     pub(crate) model_control: bool,

@@ -9,6 +9,7 @@ mod inspect;
 mod load;
 mod local;
 mod manage;
+mod many;
 mod profile;
 mod serve;
 mod support;

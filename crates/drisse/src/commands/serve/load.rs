@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use anyhow::Context;
 use drisse_core::{Engine, Error, ErrorKind, Inputs, LoadedPackage, ModelName, Signature};
 use drisse_registry::ModelSource;
-use drisse_scoring::{App, ModelSpec, Repository, Tuner};
+use drisse_scoring::{App, ModelSpec, Repository, Resident, Tuner};
 use drisse_wire::score;
 use std::collections::HashSet;
 use std::fs::File;
@@ -30,7 +30,8 @@ pub(super) struct Source {
 pub(super) struct Served {
     pub(super) name: ModelName,
     pub(super) version: String,
-    pub(super) digest: String,
+    /// Where it is loaded.
+    pub(super) digest: Option<String>,
     pub(super) signature: Signature,
     pub(super) sample: Sample,
 }
@@ -101,6 +102,19 @@ pub(super) fn all(
     let models = sources.iter().map(|source| (source.name.to_string(), source.version.clone())).collect();
     let loader =
         Loader { arguments: arguments.clone(), engine: engine()?, tuner, models, loading: Mutex::default() };
+    if let Some(bound) = arguments.model_memory {
+        let served =
+            sources.iter().map(|source| Served::unloaded(source, arguments)).collect::<Result<_, _>>()?;
+        let resident = |source: &Source| {
+            let found = &source.model.inspection;
+            let bytes = found.size + found.external_data.iter().map(|file| file.size).sum::<u64>();
+            Resident { name: source.name.to_string(), bytes }
+        };
+        app.load_on_demand(sources.iter().map(resident).collect(), bound as u64);
+        app.set_repository(Box::new(loader));
+        app.set_ready();
+        return Ok(Some(served));
+    }
     let mut served = Vec::new();
     for source in sources {
         if app.is_draining() {
@@ -111,6 +125,15 @@ pub(super) fn all(
     app.set_repository(Box::new(loader));
     app.set_ready();
     Ok(Some(served))
+}
+
+impl Served {
+    /// One that is loaded when it is asked for.
+    fn unloaded(source: &Source, arguments: &Serve) -> Result<Self, Failure> {
+        let (_, sample, _) = sample(&source.model, arguments.sample.as_deref())?;
+        let (name, version) = (source.name.clone(), source.version.clone());
+        Ok(Self { name, version, digest: None, signature: source.model.inspection.signature.clone(), sample })
+    }
 }
 
 impl Repository for Loader {
@@ -183,7 +206,7 @@ impl Loader {
             scorer,
         };
         app.add(spec, inputs.as_ref());
-        Ok(Served { name, version, digest, signature, sample })
+        Ok(Served { name, version, digest: Some(digest), signature, sample })
     }
 }
 

@@ -1,0 +1,78 @@
+//! More models than fit: loaded when they are asked for, unloaded to make room.
+
+use crate::load::Request;
+use crate::support::{Serving, root};
+use serde_json::Value;
+use std::path::Path;
+
+const MODELS: usize = 6;
+
+/// Copies of the digits model in `folder`, as arguments.
+fn copies(folder: &Path) -> Vec<String> {
+    let copy = |nth| {
+        let path = folder.join(format!("m{nth}.onnx"));
+        std::fs::copy(root().join("examples/digits/digits.onnx"), &path).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    (0..MODELS).map(copy).collect()
+}
+
+/// A server that has room for about two of them.
+fn start(folder: &Path) -> Serving {
+    let models = copies(folder);
+    let mut arguments = vec!["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--model-memory", "50KiB"];
+    arguments.extend(models.iter().map(String::as_str));
+    Serving::start(&arguments)
+}
+
+fn ready(server: &Serving) -> Vec<String> {
+    let admin = server.document["admin"].as_str().unwrap();
+    let body = "{\"ready\":true}";
+    let (status, answer) = Request::new(&format!("{admin}/v2/repository/index"), None, body).send().unwrap();
+    assert_eq!(status, 200, "{answer}");
+    let index: Vec<Value> = serde_json::from_str(&answer).unwrap();
+    index.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn score(server: &Serving, nth: usize) -> (u16, String) {
+    let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
+    let url = server.document["url"].as_str().unwrap();
+    Request::new(&format!("{url}/score/m{nth}"), None, &sample).send().unwrap()
+}
+
+#[test]
+fn models_are_loaded_when_they_are_asked_for_and_those_not_used_for_longest_make_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    assert_eq!(ready(&server), [""; 0]);
+    for nth in 0..MODELS {
+        assert_eq!(score(&server, nth).0, 200);
+        let ready = ready(&server);
+        assert!(ready.contains(&format!("m{nth}")) && ready.len() <= 2, "{ready:?}");
+    }
+    // By many at once, each by turns: every one is answered.
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let server = &server;
+            scope.spawn(move || {
+                for nth in 0..2 * MODELS {
+                    let (status, answer) = score(server, (client + nth) % MODELS);
+                    assert_eq!(status, 200, "{answer}");
+                }
+            });
+        }
+    });
+    assert!(ready(&server).len() <= 2);
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_any_more_is_told_and_leaves_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    std::fs::write(folder.path().join("m1.onnx"), "no model").unwrap();
+    let (status, answer) = score(&server, 1);
+    assert_eq!((status, answer.contains("m1.onnx")), (503, true), "{answer}");
+    assert_eq!(score(&server, 0).0, 200);
+    std::fs::copy(folder.path().join("m0.onnx"), folder.path().join("m1.onnx")).unwrap();
+    assert_eq!(score(&server, 1).0, 200, "mended, it is loaded");
+}
