@@ -6,6 +6,7 @@ use crate::answer::AnswerBody;
 use crate::group::Patience;
 use crate::proxy::{Proxy, Trouble, late, tell_rest, wanted_timeout};
 use crate::service::Service;
+use crate::traced::Traced;
 use crate::upload::Upload;
 use bytes::{Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
@@ -104,9 +105,14 @@ impl Proxy {
             let message = format!("there is no service `{name}`: `drisse services` lists those there are");
             return Err(Error::new(ErrorKind::NotFound, message));
         };
+        let mut head = head;
+        let traced = Traced::begin(&self.shared, &mut head, started).filter(|_| !method.is_open());
         let result = self.forward(&service, method, head, (first, body), started).await;
         let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
         service.metrics.finished(status, started.elapsed().as_secs_f64());
+        if let Some(traced) = traced {
+            traced.end(path.trim_start_matches('/'), &service.document.service, status);
+        }
         result
     }
 

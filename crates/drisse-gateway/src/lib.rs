@@ -23,6 +23,7 @@ mod service;
 mod service_tests;
 mod sync;
 mod table;
+mod traced;
 mod upload;
 
 pub use server::{Config, Gateway, GatewayError, handler};

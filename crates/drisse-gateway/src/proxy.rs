@@ -8,9 +8,11 @@ use crate::pool::Upstream;
 use crate::replica::Replica;
 use crate::service::{NoSlot, Service};
 use crate::table::Table;
+use crate::traced::{self, Traced};
 use crate::upload::{Holding, Upload, malformed};
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind};
+use drisse_net::trace::Traces;
 use drisse_net::{Handler, cors};
 use drisse_wire::documents;
 use hyper::body::Incoming;
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     pub(crate) nonce: String,
     pub(crate) requests: AtomicU64,
+    /// What traces requests, where anything does.
+    pub(crate) traces: Option<Arc<Traces>>,
     /// What is held of requests' bodies …
     pub(crate) holding: Holding,
     /// … and of answers.
@@ -47,8 +51,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(table: &Arc<Table>, nonce: &str) -> Arc<Self> {
+    pub(crate) fn new(table: &Arc<Table>, nonce: &str, traces: Option<Arc<Traces>>) -> Arc<Self> {
         Arc::new(Self {
+            traces,
             table: Arc::clone(table),
             draining: AtomicBool::new(false),
             nonce: nonce.to_owned(),
@@ -125,6 +130,8 @@ impl Handler for Proxy {
                 }
                 let open = path::is_open(path);
                 let inner = inner_uri(path, head.uri.query());
+                let traced = Traced::begin(&self.shared, &mut head, started).filter(|_| !open);
+                let kind = traced.is_some().then(|| format!("{} /api/v1/service/{{service}}", head.method));
                 let result = match inner {
                     Some(uri) => {
                         head.uri = uri;
@@ -139,7 +146,11 @@ impl Handler for Proxy {
                 if let Some(origin) = origin {
                     cors::allow(response.headers_mut(), origin);
                 }
-                service.metrics.finished(response.status().as_u16(), started.elapsed().as_secs_f64());
+                let status = response.status().as_u16();
+                service.metrics.finished(status, started.elapsed().as_secs_f64());
+                if let Some(traced) = traced {
+                    traced.end(&kind.unwrap_or_default(), &service.document.service, status);
+                }
                 response
             }
         };
@@ -208,6 +219,7 @@ impl Proxy {
                 true => service.beside(&failed),
                 false => self.slot(&mut service, patience, &failed).await?,
             };
+            traced::waited(&head, waited.since);
             let replica = Arc::clone(&slot.in_flight.0);
             let mut upstream = match replica.connect(self.core).await {
                 Ok(upstream) => upstream,

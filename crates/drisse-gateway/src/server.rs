@@ -3,6 +3,7 @@
 use crate::admin::Admin;
 use crate::proxy::{Proxy, Shared};
 use crate::table::{Table, TableError};
+use drisse_net::trace::Traces;
 use drisse_net::{Door, Front, Handler, Limits, Listener, Tls, serve_few};
 use std::future::Future;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub struct Config {
     pub routes: PathBuf,
     /// Threads that serve connections.
     pub threads: usize,
+    /// What traces requests, where anything does.
+    pub traces: Option<Arc<Traces>>,
     /// How long requests under way may take once the gateway was told to stop.
     pub drain_timeout: Duration,
     /// What `/identity` tells; `nonce` in it names this process (at least 12 characters).
@@ -64,7 +67,7 @@ impl Gateway {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), GatewayError> {
         let Self { config, table } = self;
         let nonce = config.identity["nonce"].as_str().filter(|nonce| nonce.len() >= 12 && nonce.is_ascii());
-        let shared = Shared::new(&table, nonce.unwrap_or("000000000000"));
+        let shared = Shared::new(&table, nonce.unwrap_or("000000000000"), config.traces);
         let limits = Limits {
             // An idle one takes about 8 KiB.
             max_connections: 16_384,
@@ -102,7 +105,7 @@ impl Gateway {
 /// fuzzing, with [`drisse_net::serve_connection`].
 #[doc(hidden)]
 pub fn handler(table: &Arc<Table>) -> (impl Handler<Body: Unpin> + use<>, impl Fn() -> u64 + use<>) {
-    let shared = Shared::new(table, "000000000000");
+    let shared = Shared::new(table, "000000000000", None);
     (Proxy { shared: Arc::clone(&shared), core: 0 }, move || shared.holding.bytes())
 }
 

@@ -14,6 +14,7 @@ mod pass;
 mod process;
 mod request;
 mod tls;
+pub mod trace;
 
 pub use connection::{Handler, Limits, serve_connection};
 pub use few::serve_few;

@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use tokio::io::unix::AsyncFd;
 
 /// What of the environment a process of ours may see: nothing that holds secrets.
-const ENVIRONMENT: [&str; 13] = [
+const ENVIRONMENT: [&str; 20] = [
     "PATH",
     "HOME",
     "LANG",
@@ -28,6 +28,14 @@ const ENVIRONMENT: [&str; 13] = [
     "RUST_BACKTRACE",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
+    // Where traces go, and which. Headers with a collector's token are secrets, and do not.
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SDK_DISABLED",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
 ];
 
 /// How a process is started.

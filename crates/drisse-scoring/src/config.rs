@@ -1,5 +1,7 @@
 //! Every limit of a server, in one place.
 
+use drisse_net::trace::Traces;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a server allows. The defaults suit a machine of any size.
@@ -42,6 +44,8 @@ pub struct Config {
     pub workers: usize,
     /// Who this server is to the place that started it, told by `/identity`.
     pub replica: Option<String>,
+    /// What traces requests, where anything does.
+    pub traces: Option<Arc<Traces>>,
     /// The build of the binary, told by `/identity`.
     pub build: String,
 }
@@ -71,6 +75,7 @@ impl Default for Config {
             threads: cores,
             workers: cores,
             replica: None,
+            traces: None,
             build: String::new(),
         }
     }

@@ -15,8 +15,10 @@ use crate::http::answer_body::AnswerBody;
 use crate::http::body;
 use crate::http::coding::{Coding, GRPC_ACCEPT_ENCODING, GRPC_ENCODING, pack, unpack};
 use crate::http::reply::{Ids, Response};
+use crate::traced::Traced;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
+use drisse_net::trace::Stages;
 use drisse_wire::grpc;
 use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -35,6 +37,8 @@ struct Call {
     deadline: Instant,
     /// How its messages are compressed.
     coding: Option<Coding>,
+    /// Where the parts of its time are noted, where it is traced.
+    stages: Option<Arc<Stages>>,
 }
 
 /// What answers a call.
@@ -51,8 +55,14 @@ pub(crate) async fn handle(
     body: Incoming,
     ids: Ids,
     started: Instant,
+    traced: Option<Traced>,
 ) -> Response {
     let result = answer(app, head, body, started).await;
+    if let Some(traced) = traced {
+        let error = result.as_ref().err();
+        let status = error.map_or(200, |error| drisse_wire::http_status(error.kind()));
+        traced.end(head.uri.path().trim_start_matches('/'), &ids, None, status, error);
+    }
     conclude(app, head, result, ids, started).await
 }
 
@@ -156,6 +166,7 @@ fn call_of(app: &Arc<App>, head: &Parts, started: Instant) -> Result<Call> {
         started,
         deadline: deadline(app, &head.headers, started)?,
         coding: Coding::of_grpc(&head.headers)?,
+        stages: head.extensions.get().cloned(),
     })
 }
 

@@ -20,9 +20,11 @@ use crate::grpc;
 use crate::model::Model;
 use crate::repository::check_control;
 use crate::score::admit;
+use crate::traced::Traced;
 use answer_body::AnswerBody;
 use coding::Coding;
 use drisse_core::{Error, ErrorKind, Result};
+use drisse_net::trace::Stages;
 use drisse_net::{Handler, cors};
 use drisse_wire::{ErrorShape, documents};
 use hyper::Request;
@@ -41,6 +43,7 @@ struct Call<'a> {
     head: &'a Parts,
     body: body::Read,
     deadline: Instant,
+    stages: Option<Arc<Stages>>,
 }
 
 /// What each connection's requests are answered with.
@@ -58,8 +61,9 @@ impl Handler for Scoring {
 async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
     let started = Instant::now();
     let is_call = drisse_wire::grpc::is_call(&request);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let ids = Ids::of(&head, app);
+    let traced = Traced::begin(app, &mut head, started);
     let origin = cors::origin(&app.config.cors_origins, &head.headers);
     if let (Some(origin), Some(headers)) = (&origin, cors::preflight(&head.method, &head.headers)) {
         let mut response = Reply::empty(204).into_response();
@@ -68,12 +72,13 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
         return ids.put_on(response, app.is_draining());
     }
     if is_call {
-        return grpc::handle(app, &head, body, ids, started).await;
+        return grpc::handle(app, &head, body, ids, started, traced).await;
     }
     let path = head.uri.path();
     let mut model = None;
     let route = Route::of(&head.method, path);
-    let azure = matches!(route, Ok(Route::Run(Protocol::Azure, _)));
+    let protocol = if let Ok(Route::Run(protocol, _)) = &route { Some(*protocol) } else { None };
+    let azure = protocol == Some(Protocol::Azure);
     let result = match route {
         Ok(route) => match answer(app, route, &head, body, started, &mut model).await {
             Ok(reply) => finished(app, &head, reply).await,
@@ -90,6 +95,10 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
         model.metrics.finished(status, took);
     }
     log(&head.method, status, &ids, took, model.as_deref(), result.as_ref().err());
+    if let (Some(traced), Some(protocol)) = (traced, protocol) {
+        let name = format!("{} {}", head.method, protocol.path());
+        traced.end(&name, &ids, model.as_deref(), status, result.as_ref().err());
+    }
     let failed = result.as_ref().err().map(Error::kind);
     let mut response = match result {
         Ok(reply) => reply.into_response(),
@@ -185,7 +194,8 @@ async fn answer(
             if let Some(coding) = coding {
                 body = coding::unpack(app, coding, body).await?;
             }
-            let call = Call { app, model: &model, head, body, deadline };
+            let stages = head.extensions.get().cloned();
+            let call = Call { app, model: &model, head, body, deadline, stages };
             match protocol {
                 Protocol::Azure => azure::score(call).await,
                 Protocol::V2 => v2::infer(call).await,

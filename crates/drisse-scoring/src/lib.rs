@@ -24,6 +24,7 @@ mod score;
 mod server;
 mod shared_memory;
 mod sync;
+mod traced;
 mod trial;
 mod tune;
 mod warm;

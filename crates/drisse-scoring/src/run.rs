@@ -4,6 +4,7 @@ use crate::batching::{Batching, Share, other_rows};
 use crate::model::Model;
 use crate::workers::Job;
 use drisse_core::{Cancel, Error, ErrorKind, Inputs, OnCancel, Result, Sink, ValueView, Work};
+use drisse_net::trace::Stages;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(crate) struct Piece {
     pub(crate) deadline: Instant,
     pub(crate) cancel: Cancel,
     pub(crate) started: Arc<AtomicBool>,
+    pub(crate) stages: Option<Arc<Stages>>,
     pub(crate) waiting: Box<dyn Answer>,
 }
 
@@ -77,7 +79,11 @@ impl Job for Piece {
     fn run(jobs: Vec<Self>) {
         for piece in &jobs {
             piece.started.store(true, SeqCst);
-            piece.model.metrics.queued(piece.queued_at.elapsed());
+            let now = Instant::now();
+            piece.model.metrics.queued(now - piece.queued_at);
+            if let Some(stages) = &piece.stages {
+                stages.note("queue", piece.queued_at, now);
+            }
         }
         match <[Self; 1]>::try_from(jobs) {
             Ok([piece]) => piece.alone(),
@@ -88,8 +94,9 @@ impl Job for Piece {
 
 impl Piece {
     fn alone(mut self) {
-        let Self { model, inputs, outputs, cancel, waiting, .. } = &mut self;
-        let result = run(model, inputs, outputs, cancel, &mut **waiting, How::Queued(1));
+        let Self { model, inputs, outputs, cancel, stages, waiting, .. } = &mut self;
+        let run = Run { model, inputs, outputs, cancel, how: How::Queued(1), noted: stages.as_slice() };
+        let result = run.into_sink(&mut **waiting);
         self.waiting.done(result);
     }
 }
@@ -102,8 +109,11 @@ fn together(mut pieces: Vec<Piece>) {
     let model = Arc::clone(&pieces[0].model);
     let (outputs, cancels) = (pieces[0].outputs.clone(), Cancels::of(&pieces));
     let (how, hooks) = (How::Queued(pieces.len()), cancels.hooks());
+    let noted: Vec<_> = pieces.iter().filter_map(|piece| piece.stages.clone()).collect();
     let mut split = Split::between(&mut pieces, &model.batching);
-    let result = run(&model, &joined, &outputs, &cancels.all, &mut split, how);
+    let run =
+        Run { model: &model, inputs: &joined, outputs: &outputs, cancel: &cancels.all, how, noted: &noted };
+    let result = run.into_sink(&mut split);
     let Split { results, begun, .. } = split;
     drop(hooks);
     match result {
@@ -200,36 +210,48 @@ impl Sink for Timed<'_> {
     }
 }
 
-/// Runs the model on this thread.
-pub(crate) fn run(
-    model: &Model,
-    inputs: &Inputs,
-    outputs: &[usize],
-    cancel: &Cancel,
-    sink: &mut dyn Sink,
-    how: How,
-) -> Result<()> {
-    let mut sink = Timed { sink, encoding: None };
-    let started = Instant::now();
-    let work = Work { inputs, outputs };
-    let result = catch_unwind(AssertUnwindSafe(|| model.scorer.score(work, cancel, &mut sink)));
-    let ended = Instant::now();
-    let encoding = sink.encoding.unwrap_or(ended);
-    model.metrics.ran(encoding - started, ended - encoding, how);
-    match result {
-        Ok(Ok(())) => {
-            model.learn(ended - started, inputs, how);
-            Ok(())
+/// One run of a model.
+pub(crate) struct Run<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) inputs: &'a Inputs,
+    pub(crate) outputs: &'a [usize],
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) how: How,
+    /// Where its parts are noted, for the requests that are traced.
+    pub(crate) noted: &'a [Arc<Stages>],
+}
+
+impl Run<'_> {
+    /// Runs the model on this thread.
+    pub(crate) fn into_sink(self, sink: &mut dyn Sink) -> Result<()> {
+        let Self { model, inputs, outputs, cancel, how, noted } = self;
+        let mut sink = Timed { sink, encoding: None };
+        let started = Instant::now();
+        let work = Work { inputs, outputs };
+        let result = catch_unwind(AssertUnwindSafe(|| model.scorer.score(work, cancel, &mut sink)));
+        let ended = Instant::now();
+        let encoding = sink.encoding.unwrap_or(ended);
+        model.metrics.ran(encoding - started, ended - encoding, how);
+        for stages in noted {
+            stages.note("compute", started, encoding);
+            stages.note("encode", encoding, ended);
         }
-        Ok(Err(error)) if error.kind() == ErrorKind::Rejected => {
-            match inputs.disagreement(&model.signature) {
-                Some(why) => Err(Error::new(ErrorKind::Rejected, format!("{} ({why})", error.message()))),
-                None => Err(error),
+        match result {
+            Ok(Ok(())) => {
+                model.learn(ended - started, inputs, how);
+                Ok(())
             }
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => {
-            Err(Error::internal(format!("model `{}` panicked; the server's log has the place", model.name)))
+            Ok(Err(error)) if error.kind() == ErrorKind::Rejected => {
+                match inputs.disagreement(&model.signature) {
+                    Some(why) => Err(Error::new(ErrorKind::Rejected, format!("{} ({why})", error.message()))),
+                    None => Err(error),
+                }
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let name = &model.name;
+                Err(Error::internal(format!("model `{name}` panicked; the server's log has the place")))
+            }
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::app::App;
 use crate::model::Model;
-use crate::run::{How, Piece, Waiting, run};
+use crate::run::{How, Piece, Run, Waiting};
 use drisse_core::{Cancel, Error, ErrorKind, Inputs, Result, Sink};
+use drisse_net::trace::Stages;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ pub(crate) struct Request<S> {
     pub(crate) inputs: Inputs,
     pub(crate) outputs: Vec<usize>,
     pub(crate) deadline: Instant,
+    /// Where the parts of its time are noted, where it is traced.
+    pub(crate) stages: Option<Arc<Stages>>,
     /// Encodes outputs while they are in the engine's memory.
     pub(crate) sink: S,
 }
@@ -33,10 +36,12 @@ where
     if request.deadline <= Instant::now() {
         return Err(late(model, "the request arrived"));
     }
-    let Request { inputs, outputs, deadline, mut sink } = request;
+    let Request { inputs, outputs, deadline, stages, mut sink } = request;
     let bytes = inputs.byte_len();
     if model.runs_inline(bytes) {
-        return run(model, &inputs, &outputs, &Cancel::never(), &mut sink, How::Inline).map(|()| sink);
+        let (cancel, noted) = (&Cancel::never(), stages.as_slice());
+        let run = Run { model, inputs: &inputs, outputs: &outputs, cancel, how: How::Inline, noted };
+        return run.into_sink(&mut sink).map(|()| sink);
     }
     let reckoned = admit(app, model, deadline)? + model.service_time().mean();
     let cancel = Cancel::new();
@@ -52,6 +57,7 @@ where
         deadline,
         cancel: cancel.clone(),
         started: Arc::clone(&started),
+        stages,
         waiting: Box::new(Waiting { sink, answer }),
     };
     // One whose turn comes too late to end in time is dropped: its run would only keep others waiting.

@@ -211,7 +211,7 @@ impl Client {
 
     async fn raw(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
         let path = format!("{API}{path}");
-        let ask = Ask { method, path: &path, bearer: self.token.as_deref(), body };
+        let ask = Ask { bearer: self.token.as_deref(), ..Ask::send(method, &path, body) };
         let (status, body) = self.address.ask(ask).await?;
         if status < 400 { Ok(body) } else { Err(refused(status, &body)) }
     }

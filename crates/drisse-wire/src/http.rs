@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use std::fmt;
@@ -70,19 +70,26 @@ pub struct Ask<'a> {
     pub path: &'a str,
     /// A key or token, sent as `Authorization: Bearer`.
     pub bearer: Option<&'a str>,
-    /// The body, JSON where there is one.
+    /// The body, JSON where there is one and nothing else is said.
     pub body: Bytes,
+    /// Further headers.
+    pub headers: HeaderMap,
 }
 
 impl<'a> Ask<'a> {
     /// A `GET`.
     pub fn get(path: &'a str) -> Self {
-        Self { method: Method::GET, path, bearer: None, body: Bytes::new() }
+        Self { method: Method::GET, path, bearer: None, body: Bytes::new(), headers: HeaderMap::new() }
     }
 
     /// A request with a body.
     pub fn send(method: Method, path: &'a str, body: impl Into<Bytes>) -> Self {
-        Self { method, path, bearer: None, body: body.into() }
+        Self { method, path, bearer: None, body: body.into(), headers: HeaderMap::new() }
+    }
+
+    /// The same with more headers.
+    pub fn with(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
     }
 }
 
@@ -130,7 +137,8 @@ impl Address {
         if !ask.body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let request = request.body(Full::new(ask.body)).map_err(|error| self.broken(&error))?;
+        let mut request = request.body(Full::new(ask.body)).map_err(|error| self.broken(&error))?;
+        request.headers_mut().extend(ask.headers);
         sender.send_request(request).await.map_err(|error| self.broken(&error))
     }
 

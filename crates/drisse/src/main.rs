@@ -8,6 +8,7 @@ mod follow;
 mod logs;
 mod printer;
 mod steps;
+mod traces;
 mod units;
 mod wiring;
 

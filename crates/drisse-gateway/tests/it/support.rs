@@ -27,6 +27,7 @@ impl Running {
         let tcp = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = tcp.local_addr().unwrap();
         let config = Config {
+            traces: None,
             listeners: vec![Listener::Tcp(tcp)],
             admin: Listener::Unix(bind_unix(&folder.path().join("admin")).unwrap()),
             tls: None,

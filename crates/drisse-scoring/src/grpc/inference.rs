@@ -9,6 +9,7 @@ use crate::repository::check_control;
 use crate::score::{Request, admit, score, sooner};
 use crate::shared_memory::{Region, Used};
 use drisse_core::Result;
+use drisse_net::trace::Stages;
 use drisse_wire::grpc::inference::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
     ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
@@ -57,7 +58,9 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
         "ModelStatistics" => frame(&model_statistics(app, parse(message)?, call.deadline).await?),
         "ModelInfer" => {
             let request: ModelInferRequest = parse(message)?;
-            frame(&counted(app, request, call.started, call.deadline).await?)
+            let call =
+                Counted { started: call.started, deadline: call.deadline, stages: call.stages.clone() };
+            frame(&counted(app, request, call).await?)
         }
         method @ ("RepositoryIndex" | "RepositoryModelLoad" | "RepositoryModelUnload") => {
             check_control(app)?;
@@ -113,15 +116,18 @@ fn shared_memory_status(app: &App, name: &str) -> Result<SystemSharedMemoryStatu
     Ok(SystemSharedMemoryStatusResponse { regions: regions.into_iter().map(one).collect() })
 }
 
-/// Scores a request, and counts it.
-async fn counted(
-    app: &Arc<App>,
-    request: ModelInferRequest,
+/// When a request came, until when it is worth an answer, and where its parts are noted.
+struct Counted {
     started: Instant,
     deadline: Instant,
-) -> Result<ModelInferResponse> {
+    stages: Option<Arc<Stages>>,
+}
+
+/// Scores a request, and counts it.
+async fn counted(app: &Arc<App>, request: ModelInferRequest, call: Counted) -> Result<ModelInferResponse> {
+    let Counted { started, deadline, stages } = call;
     let model = find(app, &request.model_name, &request.model_version, deadline).await?;
-    let result = infer(app, &model, request, deadline).await;
+    let result = infer(app, &model, request, deadline, stages).await;
     model.metrics.ended(&result, started);
     result
 }
@@ -131,6 +137,7 @@ async fn infer(
     model: &Arc<Model>,
     request: ModelInferRequest,
     deadline: Instant,
+    stages: Option<Arc<Stages>>,
 ) -> Result<ModelInferResponse> {
     admit(app, model, deadline)?;
     let used = Used::by_request(app);
@@ -138,7 +145,7 @@ async fn infer(
     let deadline = sooner(deadline, request.timeout);
     let (name, version) = (model.name.as_str(), &*model.version);
     let sink = AnswerSink::new(Arc::clone(&model.signature), name, version, request.id, request.forms);
-    let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };
+    let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, stages, sink };
     Ok(score(app, model, request).await?.finish())
 }
 
@@ -150,10 +157,12 @@ fn stream(app: Arc<App>, messages: Messages) -> AnswerBody {
             Ok(Some(read)) => {
                 let started = Instant::now();
                 let deadline = started + app.config.scoring_timeout;
+                // Its call is traced, when it ends.
+                let call = Counted { started, deadline, stages: None };
                 let answer = match parse::<ModelInferRequest>(read.bytes.clone()) {
                     Ok(request) => {
                         let id = request.id.clone();
-                        (counted(&app, request, started, deadline).await, id)
+                        (counted(&app, request, call).await, id)
                     }
                     Err(error) => (Err(error), String::new()),
                 };

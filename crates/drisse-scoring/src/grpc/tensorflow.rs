@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::model::Model;
 use crate::score::{Request, admit, score};
 use drisse_core::Result;
+use drisse_net::trace::Stages;
 use drisse_wire::grpc::predict::{AnswerSink, decode, metadata, model, status};
 use drisse_wire::grpc::tensorflow::serving::{
     GetModelMetadataRequest, GetModelStatusRequest, ModelSpec, PredictRequest, PredictResponse,
@@ -21,7 +22,7 @@ pub(super) async fn answer(service: &str, call: Call, body: Incoming) -> Result<
         (PREDICTION, "Predict") => {
             let request: PredictRequest = parse_predict(message)?;
             let model = find(app, request.model_spec.as_ref(), call.deadline).await?;
-            let result = predict(app, &model, request, call.deadline).await;
+            let result = predict(app, &model, request, (call.deadline, call.stages.clone())).await;
             model.metrics.ended(&result, call.started);
             frame(&result?)
         }
@@ -47,10 +48,10 @@ async fn predict(
     app: &App,
     model: &Arc<Model>,
     request: PredictRequest,
-    deadline: Instant,
+    (deadline, stages): (Instant, Option<Arc<Stages>>),
 ) -> Result<PredictResponse> {
     admit(app, model, deadline)?;
     let (inputs, outputs) = decode(request, &model.signature)?;
     let sink = AnswerSink::new(Arc::clone(&model.signature), model.name.as_str(), &model.version);
-    Ok(score(app, model, Request { inputs, outputs, deadline, sink }).await?.finish())
+    Ok(score(app, model, Request { inputs, outputs, deadline, stages, sink }).await?.finish())
 }

@@ -19,13 +19,14 @@ const RUN_FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed
 const MAX_CLIENT_ID: usize = 100;
 
 pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
-    let Call { app, model, head, body, deadline } = call;
+    let Call { app, model, head, body, deadline, stages } = call;
     check_client_id(&head.headers)?;
     let inputs = decode(&body.bytes, &model.signature)?;
     let outputs = (0..model.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&model.signature));
     let began = Instant::now();
-    let (answer, not_finite) = run(app, model, Request { inputs, outputs, deadline, sink }).await?.finish();
+    let request = Request { inputs, outputs, deadline, stages, sink };
+    let (answer, not_finite) = run(app, model, request).await?.finish();
     let took = format!("{:.3}", began.elapsed().as_secs_f64() * 1e3);
     model.metrics.not_finite.inc_by(not_finite);
     let reply = Reply::json(answer).header(RUN_FAILED, HeaderValue::from_static("false"));

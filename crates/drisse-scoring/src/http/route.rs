@@ -38,6 +38,18 @@ pub(super) enum Protocol {
     Invocations,
 }
 
+impl Protocol {
+    /// Its path, as traces name it.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Azure => "/score",
+            Self::V2 => "/v2/models/{model}/infer",
+            Self::V1 => "/v1/models/{model}:predict",
+            Self::Invocations => "/invocations",
+        }
+    }
+}
+
 /// What is asked of the models that can be loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Repository<'a> {

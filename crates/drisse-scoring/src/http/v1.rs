@@ -14,10 +14,11 @@ pub(super) async fn predict(call: Call<'_>) -> Result<Reply> {
 
 /// Scores inputs, and answers with all outputs in rows or columns.
 pub(super) async fn answer(call: Call<'_>, inputs: Inputs, layout: Layout) -> Result<Reply> {
-    let Call { app, model, deadline, .. } = call;
+    let Call { app, model, deadline, stages, .. } = call;
     let outputs = (0..model.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&model.signature), layout);
-    let (answer, not_finite) = score(app, model, Request { inputs, outputs, deadline, sink }).await?.finish();
+    let request = Request { inputs, outputs, deadline, stages, sink };
+    let (answer, not_finite) = score(app, model, request).await?.finish();
     model.metrics.not_finite.inc_by(not_finite);
     Ok(Reply::json(answer))
 }

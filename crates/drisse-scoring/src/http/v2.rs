@@ -13,7 +13,7 @@ use std::sync::Arc;
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 pub(super) async fn infer(call: Call<'_>) -> Result<Reply> {
-    let Call { app, model, head, body, deadline } = call;
+    let Call { app, model, head, body, deadline, stages } = call;
     let used = Used::by_request(app);
     let request = match json_length(&head.headers, body.bytes.len())? {
         None => decode(&body.bytes, &[], &used, &model.signature),
@@ -22,7 +22,7 @@ pub(super) async fn infer(call: Call<'_>) -> Result<Reply> {
     }?;
     let deadline = sooner(deadline, request.timeout);
     let sink = AnswerSink::new(Arc::clone(&model.parts), request.id.as_deref(), request.forms);
-    let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, sink };
+    let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, stages, sink };
     let answer = score(app, model, request).await?.finish();
     model.metrics.not_finite.inc_by(answer.not_finite);
     let Some(length) = answer.json_len else { return Ok(Reply::json(answer.body)) };

@@ -4,6 +4,7 @@ use crate::cli;
 use crate::connect::VERSION;
 use crate::failure::Failure;
 use crate::logs;
+use crate::traces::Exporter;
 use anyhow::Context;
 use drisse_gateway::{Config, Gateway};
 use drisse_net::{Build, Listener, Tls, bind_unix, pass_descriptor};
@@ -37,6 +38,7 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
         }
     };
     std::thread::Builder::new().name("pass".to_owned()).spawn(pass).context("cannot start a thread")?;
+    let exporter = Exporter::from_environment("drisse-gateway")?;
     let nonce = arguments.gateway.rsplit('/').next().unwrap_or_default();
     let config = Config {
         listeners: vec![Listener::Tcp(listener)],
@@ -44,6 +46,7 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
         tls,
         routes: arguments.routes.clone(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        traces: exporter.as_ref().map(Exporter::traces),
         drain_timeout: DRAIN_TIMEOUT,
         identity: serde_json::json!({
             "server": VERSION,
@@ -68,7 +71,12 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
                 }
             }
         };
-        gateway.run(stop).await.context("the gateway failed")
+        let exporting = exporter.map(Exporter::start);
+        let ended = gateway.run(stop).await.context("the gateway failed");
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
+        }
+        ended
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ mod load;
 
 use crate::cli::{Endpoint, Output, Serve};
 use crate::failure::Failure;
+use crate::traces::Exporter;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
 use banner::Endpoints;
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         (Some(certificate), Some(key)) => Some(Tls::open(certificate, key).context("cannot serve HTTPS")?),
         _ => None,
     };
+    let exporter = Exporter::from_environment(&service(arguments))?;
     let (listeners, endpoints) = listen(arguments, keys.is_some())?;
     step("a server listens");
     let config = Config {
@@ -49,6 +51,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         shared_memory: arguments.shared_memory.clone(),
         cors_origins: arguments.cors_origin.clone(),
         replica: arguments.replica.clone(),
+        traces: exporter.as_ref().map(Exporter::traces),
         build: Build::current(env!("CARGO_PKG_VERSION")).to_string(),
         max_held: Config::default().max_held.max(2 * arguments.max_body),
         ..Config::default()
@@ -86,7 +89,14 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
     };
     let loader = std::thread::Builder::new().name("loader".to_owned()).spawn(load);
     let loader = loader.context("cannot start the loader's thread")?;
-    let ended = runtime.block_on(serve(server, loading));
+    let ended = runtime.block_on(async {
+        let exporting = exporter.map(Exporter::start);
+        let ended = serve(server, loading).await;
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
+        }
+        ended
+    });
     step("a server has answered everything");
     for socket in sockets {
         // Gone already when somebody cleaned up.
@@ -99,6 +109,12 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         let _ = loader.join();
     }
     ended
+}
+
+/// Whose traces they are: the service's that this is a replica of, or the server's own.
+fn service(arguments: &Serve) -> String {
+    let service = arguments.replica.as_deref().and_then(|replica| replica.split('/').nth(1));
+    service.unwrap_or("drisse").to_owned()
 }
 
 async fn serve(server: Server, loading: oneshot::Receiver<Result<(), Failure>>) -> Result<ExitCode, Failure> {
