@@ -44,6 +44,8 @@ pub struct Config {
     pub workers: usize,
     /// Who this server is to the place that started it, told by `/identity`.
     pub replica: Option<String>,
+    /// Whether `/metrics` has Triton's names beside ours.
+    pub triton_metrics: bool,
     /// What traces requests, where anything does.
     pub traces: Option<Arc<Traces>>,
     /// The build of the binary, told by `/identity`.
@@ -75,6 +77,7 @@ impl Default for Config {
             threads: cores,
             workers: cores,
             replica: None,
+            triton_metrics: false,
             traces: None,
             build: String::new(),
         }

@@ -1,5 +1,9 @@
 //! What Prometheus reads. Labels come from the server's own tables, never from a client.
 
+mod triton;
+
+pub(crate) use triton::with_triton;
+
 use crate::run::How;
 use drisse_wire::documents::{self, Statistics};
 use prometheus_client::collector::Collector;
@@ -256,6 +260,11 @@ impl ModelMetrics {
     /// When its last request was answered, in milliseconds since 1970; 0 before the first.
     pub(crate) fn last_used(&self) -> u64 {
         self.sums.last_inference.load(Relaxed)
+    }
+
+    /// Requests that wait or run now.
+    pub(crate) fn pending(&self) -> u64 {
+        u64::try_from(self.waiting.get()).unwrap_or(0)
     }
 
     pub(crate) fn waiting(&self) -> Waiting<'_> {

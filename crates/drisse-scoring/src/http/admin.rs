@@ -5,6 +5,7 @@ use super::body;
 use super::reply::{self, Reply};
 use super::route::{Repository, Route};
 use crate::app::App;
+use crate::metrics::with_triton;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::{Door, Handler};
 use drisse_wire::ErrorShape;
@@ -77,7 +78,11 @@ fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply>
             Err(Error::new(ErrorKind::Unavailable, why))
         }
         "/metrics" if get => {
-            let metrics = Reply::text(app.metrics.encode());
+            let mut metrics = app.metrics.encode();
+            if app.config.triton_metrics {
+                metrics = with_triton(&metrics, &app.models());
+            }
+            let metrics = Reply::text(metrics);
             Ok(metrics.of_type("application/openmetrics-text; version=1.0.0; charset=utf-8"))
         }
         "/identity" if get => Ok(Reply::json(identity(app).to_string())),

@@ -5,5 +5,6 @@ mod bad_requests;
 mod batching;
 mod life;
 mod limits;
+mod metrics;
 mod overload;
 mod support;

@@ -71,6 +71,9 @@ pub(crate) struct Serve {
     /// Let web pages of this origin score from browsers (`*`: of any); may be repeated
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Vec<String>,
+    /// Have /metrics say the same under Triton's names too (nv_inference_…), for dashboards that know them
+    #[arg(long)]
+    pub(crate) triton_metrics: bool,
     /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,

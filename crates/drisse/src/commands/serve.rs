@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         shared_memory: arguments.shared_memory.clone(),
         cors_origins: arguments.cors_origin.clone(),
         replica: arguments.replica.clone(),
+        triton_metrics: arguments.triton_metrics,
         traces: exporter.as_ref().map(Exporter::traces),
         build: Build::current(env!("CARGO_PKG_VERSION")).to_string(),
         max_held: Config::default().max_held.max(2 * arguments.max_body),
