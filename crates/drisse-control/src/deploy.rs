@@ -156,6 +156,7 @@ impl Control {
             generation: 0,
             deleting: false,
             cors_origins: vec![],
+            access_log: false,
         })
     }
 
@@ -334,6 +335,7 @@ fn apply_options(row: &mut ServiceRow, request: &DeployRequest) {
     if let Some(origins) = &request.cors_origins {
         row.cors_origins.clone_from(origins);
     }
+    row.access_log = request.access_log.unwrap_or(row.access_log);
 }
 
 /// Browsers name origins without a path or a slash at the end.

@@ -275,11 +275,14 @@ impl Reconciler {
             replicas: group.replicas.iter().filter_map(replica).collect(),
         });
         let generation = self.routed.as_ref().map_or(0, |document| document.generation);
+        let folder = self.control.workspace.services().join(self.name.as_str());
+        let access_log = service.access_log.then(|| folder.join("access.log").display().to_string());
         let mut document = RouteDocument {
             service: self.name.to_string(),
             generation,
             keys: if revision.auth { keys::digests(service) } else { vec![] },
             cors_origins: service.cors_origins.clone(),
+            access_log,
             max_wait_ms: revision.max_wait_ms,
             scoring_timeout_ms: revision.scoring_timeout_ms,
             revisions: revisions.collect(),

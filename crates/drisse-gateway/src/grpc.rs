@@ -4,12 +4,13 @@
 
 use crate::answer::AnswerBody;
 use crate::group::Patience;
-use crate::proxy::{Proxy, Trouble, late, tell_rest, wanted_timeout};
+use crate::proxy::{Proxy, Trouble, late, request_id, tell_rest, wanted_timeout};
 use crate::service::Service;
 use crate::traced::Traced;
 use crate::upload::Upload;
 use bytes::{Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
+use drisse_net::Access;
 use drisse_wire::grpc::{
     self, HEALTH, INFERENCE, Peeked,
     health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
@@ -109,7 +110,9 @@ impl Proxy {
         let traced = Traced::begin(&self.shared, &mut head, started).filter(|_| !method.is_open());
         let result = self.forward(&service, method, head, (first, body), started).await;
         let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
-        service.metrics.finished(status, started.elapsed().as_secs_f64());
+        let request_id = result.as_ref().map_or("", request_id);
+        let took = started.elapsed();
+        service.finished(Access { method: "POST", path: &path, status, took, request_id, name: "" });
         if let Some(traced) = traced {
             traced.end(path.trim_start_matches('/'), &service.document.service, status);
         }

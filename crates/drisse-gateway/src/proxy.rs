@@ -13,7 +13,7 @@ use crate::upload::{Holding, Upload, malformed};
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind};
 use drisse_net::trace::Traces;
-use drisse_net::{Handler, cors};
+use drisse_net::{Access, Handler, cors};
 use drisse_wire::documents;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -129,9 +129,10 @@ impl Handler for Proxy {
                     return response;
                 }
                 let open = path::is_open(path);
+                let (method, uri) = (head.method.clone(), head.uri.clone());
                 let inner = inner_uri(path, head.uri.query());
                 let traced = Traced::begin(&self.shared, &mut head, started).filter(|_| !open);
-                let kind = traced.is_some().then(|| format!("{} /api/v1/service/{{service}}", head.method));
+                let kind = traced.is_some().then(|| format!("{method} /api/v1/service/{{service}}"));
                 let result = match inner {
                     Some(uri) => {
                         head.uri = uri;
@@ -147,7 +148,9 @@ impl Handler for Proxy {
                     cors::allow(response.headers_mut(), origin);
                 }
                 let status = response.status().as_u16();
-                service.metrics.finished(status, started.elapsed().as_secs_f64());
+                let (took, request_id) = (started.elapsed(), request_id(&response));
+                let (method, path) = (method.as_str(), uri.path());
+                service.finished(Access { method, path, status, took, request_id, name: "" });
                 if let Some(traced) = traced {
                     traced.end(&kind.unwrap_or_default(), &service.document.service, status);
                 }
@@ -339,6 +342,12 @@ impl Proxy {
         let body = source.read(&self.shared.room).await?;
         Ok(Response::from_parts(head, body))
     }
+}
+
+/// What its replica, or the client, calls the request.
+pub(crate) fn request_id(response: &Response<AnswerBody>) -> &str {
+    let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    id.unwrap_or_default()
 }
 
 fn inner_uri(path: &str, query: Option<&str>) -> Option<Uri> {

@@ -4,8 +4,9 @@ use crate::group::{Full, Group, Patience, Slot};
 use crate::metrics::ServiceMetrics;
 use crate::replica::Replica;
 use drisse_core::{Error, ErrorKind, Result, ServiceTime};
-use drisse_net::KeyDigests;
+use drisse_net::{Access, AccessLog, KeyDigests};
 use drisse_wire::routes::RouteDocument;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,8 +22,23 @@ pub(crate) struct Service {
     retired: Vec<Arc<Group>>,
     weights: u64,
     turn: AtomicU64,
+    /// Where its requests are written down.
+    access_log: Option<Arc<AccessLog>>,
     /// How long requests keep their places, whatever the routes.
     times: Arc<ServiceTime>,
+}
+
+/// The log at `path`, which the service may have had before. Requests are answered whether or not it can be written.
+fn access_log(path: &str, before: Option<&Service>) -> Option<Arc<AccessLog>> {
+    let path = Path::new(path);
+    let known = before.and_then(|service| service.access_log.as_ref()).filter(|log| log.path() == path);
+    known.cloned().or_else(|| {
+        let opened = AccessLog::open(path);
+        opened
+            .map(Arc::new)
+            .inspect_err(|error| tracing::warn!("cannot write {}: {error}", path.display()))
+            .ok()
+    })
 }
 
 /// Why there is no place.
@@ -53,13 +69,32 @@ impl Service {
         });
         let retired = earlier.cloned().collect();
         let times = before.map_or_else(Arc::default, |before| Arc::clone(&before.times));
+        let access_log = document.access_log.as_deref().and_then(|path| access_log(path, before));
         let mut groups = Vec::new();
         for revision in document.revisions.iter().filter(|revision| revision.weight > 0) {
             groups.push(Arc::new(Group::new(revision, &known, cores, &times)?));
         }
         groups.retain(|group: &Arc<Group>| !group.replicas.is_empty());
         let weights = groups.iter().map(|group| group.weight).sum();
-        Ok(Self { document, keys, metrics, groups, retired, weights, turn: AtomicU64::new(0), times })
+        Ok(Self {
+            document,
+            keys,
+            metrics,
+            groups,
+            retired,
+            weights,
+            turn: AtomicU64::new(0),
+            access_log,
+            times,
+        })
+    }
+
+    /// A request was answered.
+    pub(crate) fn finished(&self, access: Access<'_>) {
+        self.metrics.finished(access.status, access.took.as_secs_f64());
+        if let Some(log) = &self.access_log {
+            log.write(&Access { name: &self.document.service, ..access });
+        }
     }
 
     /// Tells who waits that there is something newer.

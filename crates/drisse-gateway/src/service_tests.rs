@@ -22,6 +22,7 @@ fn service(revisions: &[(u64, u32, u32)]) -> Service {
         generation: 1,
         keys: vec![],
         cors_origins: vec![],
+        access_log: None,
         max_wait_ms: 20,
         scoring_timeout_ms: 1000,
         revisions: revisions.iter().map(revision).collect(),

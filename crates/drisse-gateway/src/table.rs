@@ -212,6 +212,7 @@ mod tests {
             generation,
             keys: vec![],
             cors_origins: vec![],
+            access_log: None,
             max_wait_ms: 500,
             scoring_timeout_ms: 1000,
             revisions: vec![],

@@ -2,6 +2,7 @@
 //! core, connections with limits, TLS that reloads, keys held as digests, processes that outlive who started them.
 #![warn(missing_docs)]
 
+mod access;
 mod answers;
 mod connection;
 pub mod cors;
@@ -16,6 +17,7 @@ mod request;
 mod tls;
 pub mod trace;
 
+pub use access::{Access, AccessLog};
 pub use connection::{Handler, Limits, serve_connection};
 pub use few::serve_few;
 pub use front::Front;

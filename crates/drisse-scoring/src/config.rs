@@ -1,5 +1,6 @@
 //! Every limit of a server, in one place.
 
+use drisse_net::AccessLog;
 use drisse_net::trace::Traces;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Config {
     pub replica: Option<String>,
     /// Whether `/metrics` has Triton's names beside ours.
     pub triton_metrics: bool,
+    /// Where requests are written down, where they are.
+    pub access_log: Option<Arc<AccessLog>>,
     /// What traces requests, where anything does.
     pub traces: Option<Arc<Traces>>,
     /// The build of the binary, told by `/identity`.
@@ -78,6 +81,7 @@ impl Default for Config {
             workers: cores,
             replica: None,
             triton_metrics: false,
+            access_log: None,
             traces: None,
             build: String::new(),
         }

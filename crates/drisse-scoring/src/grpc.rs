@@ -104,8 +104,9 @@ async fn conclude(app: &App, head: &Parts, result: Result<Answer>, ids: Ids, sta
         Ok(Answer::Stream(body)) => Ok(respond(body)),
         Err(error) => Err(error),
     };
+    let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
+    crate::http::note(app, head, status, &ids, started.elapsed(), None);
     let response = result.unwrap_or_else(|error| {
-        let status = drisse_wire::http_status(error.kind());
         crate::http::log(&head.method, status, &ids, started.elapsed(), None, Some(&error));
         let mut response = respond(AnswerBody::whole(Bytes::new()));
         response.headers_mut().extend(grpc::trailers(&error));

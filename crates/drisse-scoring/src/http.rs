@@ -25,7 +25,7 @@ use answer_body::AnswerBody;
 use coding::Coding;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::trace::Stages;
-use drisse_net::{Handler, cors};
+use drisse_net::{Access, Handler, cors};
 use drisse_wire::{ErrorShape, documents};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -95,6 +95,7 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
         model.metrics.finished(status, took);
     }
     log(&head.method, status, &ids, took, model.as_deref(), result.as_ref().err());
+    note(app, &head, status, &ids, took, model.as_deref());
     if let (Some(traced), Some(protocol)) = (traced, protocol) {
         let name = format!("{} {}", head.method, protocol.path());
         traced.end(&name, &ids, model.as_deref(), status, result.as_ref().err());
@@ -120,6 +121,15 @@ async fn finished(app: &App, head: &Parts, reply: Reply) -> Result<Reply> {
         None => reply,
     };
     reply.held(app)
+}
+
+/// Writes the request down where requests are.
+pub(crate) fn note(app: &App, head: &Parts, status: u16, ids: &Ids, took: Duration, model: Option<&Model>) {
+    if let Some(log) = &app.config.access_log {
+        let (method, path) = (head.method.as_str(), head.uri.path());
+        let name = model.map_or("", |model| model.name.as_str());
+        log.write(&Access { method, path, status, took, request_id: ids.request(), name });
+    }
 }
 
 /// What goes wrong on our side is for the log; what a client did wrong is told to the client, and

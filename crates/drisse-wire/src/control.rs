@@ -102,6 +102,8 @@ pub struct DeployRequest {
     pub tags: Option<BTreeMap<String, String>>,
     /// Replaces the origins whose web pages may score from browsers; `*` is every one.
     pub cors_origins: Option<Vec<String>>,
+    /// Whether the gateway writes its requests down.
+    pub access_log: Option<bool>,
     /// A `/score` body: a path on the control plane's machine.
     pub sample: Option<String>,
     /// A request that would wait longer is refused.
@@ -199,6 +201,8 @@ pub struct Service {
     pub tags: BTreeMap<String, String>,
     /// Origins whose web pages may score from browsers.
     pub cors_origins: Vec<String>,
+    /// Whether the gateway writes its requests down.
+    pub access_log: bool,
     /// When it was first deployed.
     pub created_at: String,
     /// When its wanted revision last changed.

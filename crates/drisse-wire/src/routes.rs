@@ -15,6 +15,9 @@ pub struct RouteDocument {
     /// Origins whose web pages may score from browsers; `*` is every one.
     #[serde(default)]
     pub cors_origins: Vec<String>,
+    /// The file its requests are written to, a JSON line each.
+    #[serde(default)]
+    pub access_log: Option<String>,
     /// The longest a request may wait for a free replica.
     pub max_wait_ms: u64,
     /// The longest a request may take, waiting included.

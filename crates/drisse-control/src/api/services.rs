@@ -288,6 +288,7 @@ fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Servic
         ready,
         tags: row.tags,
         cors_origins: row.cors_origins,
+        access_log: row.access_log,
         created_at: rfc3339(row.created),
         updated_at: rfc3339(row.updated),
         revisions: vec![],

@@ -29,6 +29,7 @@ pub(crate) struct ServiceRow {
     pub(crate) generation: u64,
     pub(crate) deleting: bool,
     pub(crate) cors_origins: Vec<String>,
+    pub(crate) access_log: bool,
 }
 
 /// A revision.
@@ -76,6 +77,7 @@ fn service(row: &SqliteRow) -> Result<ServiceRow> {
         generation: row.try_get::<i64, _>("generation")? as u64,
         deleting: row.try_get("deleting")?,
         cors_origins: json(row, "cors_origins")?,
+        access_log: row.try_get("access_log")?,
     })
 }
 
@@ -214,13 +216,13 @@ impl Db {
             let message = format!("service `{}` was changed by somebody else at the same time", row.name);
             return Err(Problem::conflict(message).hint("try again"));
         }
-        let query = "INSERT INTO services VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        let query = "INSERT INTO services VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (name) DO UPDATE SET target = excluded.target, revision = excluded.revision, \
              active = excluded.active, replicas = excluded.replicas, state = excluded.state, \
              error = excluded.error, primary_key = excluded.primary_key, \
              secondary_key = excluded.secondary_key, tags = excluded.tags, updated = excluded.updated, \
              generation = excluded.generation, deleting = excluded.deleting, \
-             cors_origins = excluded.cors_origins";
+             cors_origins = excluded.cors_origins, access_log = excluded.access_log";
         sqlx::query(query)
             .bind(&row.name)
             .bind(&row.target)
@@ -237,6 +239,7 @@ impl Db {
             .bind(row.generation as i64)
             .bind(row.deleting)
             .bind(text(&row.cors_origins))
+            .bind(row.access_log)
             .execute(&mut *write)
             .await?;
         if let Some(new) = new {

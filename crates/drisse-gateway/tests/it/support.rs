@@ -113,6 +113,7 @@ pub(crate) fn document(generation: u64, replicas: Vec<RouteReplica>) -> RouteDoc
         generation,
         keys: vec![],
         cors_origins: vec![],
+        access_log: None,
         max_wait_ms: 200,
         scoring_timeout_ms: 20_000,
         revisions: vec![RouteRevision { revision: 1, weight: 1, replicas }],

@@ -75,6 +75,7 @@ fn service(generation: u64, replicas: &[&str], before: Option<&Service>) -> Arc<
         generation,
         keys: vec![],
         cors_origins: vec![],
+        access_log: None,
         max_wait_ms: 3_600_000,
         scoring_timeout_ms: 3_600_000,
         revisions: vec![RouteRevision {

@@ -53,6 +53,12 @@ pub(crate) struct ServiceOptions {
     /// Let web pages of no origin score (the default)
     #[arg(long)]
     pub(crate) no_cors: bool,
+    /// Write a line for each request to the service's access.log, at the gateway
+    #[arg(long, conflicts_with = "no_access_log")]
+    pub(crate) access_log: bool,
+    /// Write no such lines (the default)
+    #[arg(long)]
+    pub(crate) no_access_log: bool,
     /// A /score body that is kept with the model, instead of the sample.json beside it
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,

@@ -77,6 +77,9 @@ pub(crate) struct Serve {
     /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// Write a JSON line for each request to a file, which is rotated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
     /// Write logs to a file, which is rotated, instead of stderr
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,

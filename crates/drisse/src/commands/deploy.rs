@@ -116,6 +116,7 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
         tags: (!options.tags.is_empty()).then(|| options.tags.iter().cloned().collect()),
         cors_origins: (options.no_cors || !options.cors_origins.is_empty())
             .then(|| options.cors_origins.clone()),
+        access_log: (options.access_log || options.no_access_log).then_some(options.access_log),
         sample: sample.transpose()?,
         max_wait_ms: options.max_wait.map(milliseconds),
         scoring_timeout_ms: options.scoring_timeout.map(milliseconds),
@@ -205,6 +206,7 @@ fn document(service: &Service, keys: &Keys, done: &Operation, answer: Option<&st
         "replicas": service.replicas,
         "tags": service.tags,
         "cors_origins": service.cors_origins,
+        "access_log": service.access_log,
         "changed": done.result["changed"],
         "operation": done.id,
         "answer": answer.and_then(|answer| serde_json::from_str::<Value>(answer).ok()),

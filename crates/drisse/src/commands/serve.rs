@@ -10,7 +10,7 @@ use crate::{logs, printer, wiring};
 use anyhow::Context;
 use banner::Endpoints;
 use drisse_core::step;
-use drisse_net::{Build, Listener, Tls, bind_tcp, bind_unix};
+use drisse_net::{AccessLog, Build, Listener, Tls, bind_tcp, bind_unix};
 use drisse_scoring::{App, Config, Keys, Listeners, Server};
 pub(super) use load::sample;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,6 +37,8 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         (Some(certificate), Some(key)) => Some(Tls::open(certificate, key).context("cannot serve HTTPS")?),
         _ => None,
     };
+    let access_log = arguments.access_log.as_deref().map(AccessLog::open).transpose();
+    let access_log = access_log.context("cannot write the access log")?.map(Arc::new);
     let exporter = Exporter::from_environment(&service(arguments))?;
     let (listeners, endpoints) = listen(arguments, keys.is_some())?;
     step("a server listens");
@@ -52,6 +54,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         cors_origins: arguments.cors_origin.clone(),
         replica: arguments.replica.clone(),
         triton_metrics: arguments.triton_metrics,
+        access_log,
         traces: exporter.as_ref().map(Exporter::traces),
         build: Build::current(env!("CARGO_PKG_VERSION")).to_string(),
         max_held: Config::default().max_held.max(2 * arguments.max_body),

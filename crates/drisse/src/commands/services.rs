@@ -70,6 +70,7 @@ fn text(service: &Service) -> String {
     let tags: Vec<_> = service.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     line("tags", &tags.join(", "));
     line("web pages", &service.cors_origins.join(", "));
+    line("access log", if service.access_log { "on" } else { "" });
     line("created", &service.created_at);
     line("updated", &service.updated_at);
     let revision = |revision: &drisse_wire::control::Revision| {
