@@ -11,6 +11,7 @@ mod local;
 mod manage;
 mod many;
 mod profile;
+mod prometheus;
 mod serve;
 mod support;
 mod survive;
