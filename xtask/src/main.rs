@@ -15,6 +15,7 @@ mod steps;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

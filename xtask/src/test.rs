@@ -1,7 +1,7 @@
 //! `cargo xtask test`: sets up what the tests need and runs them all, nothing skipped.
 
 use crate::steps::Steps;
-use crate::{fuzz, proof, prove, python, release_folder, root, sanitize, target_folder};
+use crate::{fuzz, proof, prove, python, release_folder, root, sanitize, target_folder, tools};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,7 +31,8 @@ pub(crate) fn run() -> Result<()> {
     // The binary first: the tests of the command line run it.
     steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;
     let python = python::environment()?;
-    steps.run("Rust tests", prove::set_up(&mut cargo(&["test", "-q", "--workspace"]))?)?;
+    let mut tests = cargo(&["test", "-q", "--workspace"]);
+    steps.run("Rust tests", tools::name(prove::set_up(&mut tests)?)?)?;
     sanitize::run(&mut steps)?;
     let drisse = release_folder().join("drisse");
     let triton = python::environment_of("requirements-triton.txt")?;

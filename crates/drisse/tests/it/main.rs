@@ -12,6 +12,7 @@ mod local;
 mod manage;
 mod many;
 mod profile;
+mod prometheus;
 mod serve;
 mod support;
 mod survive;

@@ -1,0 +1,124 @@
+//! What a real Prometheus makes of the metrics: every name and number, and all that the dashboard asks.
+
+mod dashboard;
+mod real;
+
+use crate::deploy::request;
+use crate::load::Request;
+use crate::support::{Serving, root};
+use crate::workspace::Workspace;
+use real::{Prometheus, get};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::copy;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+
+/// Its work depends on a value, so that it is always queued.
+const QUEUED: &str = "crates/drisse-engines/tests/models/slow.onnx";
+const STEPS: &str = r#"{"data": [5]}"#;
+
+/// A second one shows that what counts grows.
+const ROUNDS: u32 = 2;
+
+/// A metric's numbers by two labels' values.
+type Counts = BTreeMap<[String; 2], f64>;
+
+fn counts(prometheus: &Prometheus, metric: &str, labels: [&str; 2]) -> Counts {
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let samples = prometheus.query(metric).into_iter();
+    samples.map(|(metric, value)| (labels.map(|label| text(&metric[label])), value)).collect()
+}
+
+/// Sends a round of requests again and again, each when the one before has arrived: exactly what was sent, and
+/// nothing beside it. Of each there are the expected status, how many, and the labels' values.
+fn send(prometheus: &Prometheus, metric: &str, labels: [&str; 2], round: &[(&Request, u16, u32, [&str; 2])]) {
+    let mut expected = counts(prometheus, metric, labels);
+    for _ in 0..ROUNDS {
+        for (request, status, times, labels) in round {
+            for _ in 0..*times {
+                let (got, answer) = request.send().unwrap();
+                assert_eq!(got, *status, "{answer}");
+            }
+            *expected.entry(labels.map(str::to_owned)).or_default() += f64::from(*times);
+        }
+        prometheus.until("the numbers arrive", || {
+            let seen = counts(prometheus, metric, labels);
+            (seen == expected).then_some(()).ok_or((seen, &expected))
+        });
+    }
+}
+
+/// A scrape has no error, and leaves nothing out of what is served at this address.
+fn scraped_whole(prometheus: &Prometheus, address: &str) {
+    let text = get(address, "/metrics").unwrap();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let served = text.lines().filter(|line| !line.starts_with('#')).count();
+    prometheus.until("a whole scrape", || {
+        let scraped = prometheus.query("scrape_samples_scraped");
+        let target = prometheus.target().unwrap();
+        let is_whole = scraped.iter().any(|(_, count)| *count == served as f64);
+        let is_fine = target["health"] == "up" && target["lastError"] == "";
+        (is_whole && is_fine).then_some(()).ok_or((served, scraped, target))
+    });
+}
+
+#[test]
+fn a_real_prometheus_reads_every_number_of_a_server_and_each_query_of_the_dashboard_has_an_answer() {
+    let serving =
+        Serving::start(&["examples/digits", QUEUED, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let admin = serving.document["admin"].as_str().unwrap().trim_start_matches("http://");
+    let Some(prometheus) = Prometheus::start(admin) else { return };
+    let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
+    let to = |model: &str, body: &str| Request::new(&format!("{}/score/{model}", serving.url()), None, body);
+    let round = [
+        (&to("digits", &sample), 200, 5, ["digits", "200"]),
+        (&to("digits", r#"{"data": [[1]]}"#), 400, 3, ["digits", "400"]),
+        (&to("slow", STEPS), 200, 4, ["slow", "200"]),
+    ];
+    send(&prometheus, "drisse_requests_total", ["model", "status"], &round);
+    scraped_whole(&prometheus, admin);
+    dashboard::has_numbers(&prometheus, false);
+    let variables = &dashboard::read()["templating"]["list"];
+    let models = variables[1]["definition"].as_str().unwrap();
+    let metric = models.strip_prefix("label_values(").unwrap().strip_suffix(", model)").unwrap();
+    let models = prometheus.get("/api/v1/label/model/values", &[("match[]", metric)]);
+    assert_eq!(models, Some(json!(["digits", "slow"])), "what the dashboard lets choose from");
+}
+
+#[test]
+fn a_real_prometheus_reads_every_number_of_a_gateway_and_its_row_of_the_dashboard_has_answers() {
+    let workspace = Workspace::new();
+    let deployed = workspace.json(&["deploy", "examples/digits/digits.onnx"]);
+    let processes = workspace.processes();
+    let (_, line) = processes.iter().find(|(_, line)| line.contains("--gateway")).unwrap();
+    let socket = line.split("--admin ").nth(1).unwrap().split(' ').next().unwrap();
+    let admin = over_tcp(socket);
+    let Some(prometheus) = Prometheus::start(&admin) else { return };
+    let mut open = request(&deployed);
+    open.bytes = String::from_utf8(open.bytes).unwrap().replace("authorization", "x-no-key").into();
+    let round = [(&request(&deployed), 200, 5, ["digits", "2xx"]), (&open, 401, 3, ["digits", "4xx"])];
+    send(&prometheus, "drisse_gateway_requests_total", ["service", "status"], &round);
+    scraped_whole(&prometheus, &admin);
+    dashboard::has_numbers(&prometheus, true);
+}
+
+/// An address that leads to a Unix socket, which Prometheus cannot scrape by itself.
+fn over_tcp(socket: &str) -> String {
+    let (listener, socket) = (TcpListener::bind("127.0.0.1:0").unwrap(), socket.to_owned());
+    let address = listener.local_addr().unwrap().to_string();
+    let carry = move |stream: TcpStream| {
+        let Ok(other) = UnixStream::connect(&socket) else { return };
+        let (mut from, mut to) = (stream.try_clone().unwrap(), other.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Write);
+        });
+        std::thread::spawn(move || {
+            let _ = copy(&mut &other, &mut &stream);
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        });
+    };
+    std::thread::spawn(move || listener.incoming().flatten().for_each(carry));
+    address
+}

@@ -1,0 +1,45 @@
+//! The dashboard's queries, as Grafana would send them.
+
+use super::real::Prometheus;
+use crate::support::root;
+use serde_json::Value;
+
+/// What every query of the gateway's names.
+const GATEWAY: &str = "drisse_gateway_";
+
+/// The dashboard as it is handed out.
+pub(crate) fn read() -> Value {
+    let text = std::fs::read_to_string(root().join("dashboards/drisse.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Every query of every panel, variables replaced: of the gateway's panels or of the server's.
+pub(crate) fn queries(of_gateway: bool) -> Vec<String> {
+    let dashboard = read();
+    let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
+    let targets = panels.flat_map(|panel| {
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{panel}");
+        targets
+    });
+    let queries = targets.map(|target| {
+        assert_eq!(target["datasource"]["uid"], "${datasource}");
+        let query = target["expr"].as_str().unwrap();
+        query.replace("$__rate_interval", "1m").replace("$model", ".*")
+    });
+    queries.filter(|query| query.contains(GATEWAY) == of_gateway).collect()
+}
+
+/// Asks each of them: it is understood, and has a number to show.
+pub(crate) fn has_numbers(prometheus: &Prometheus, of_gateway: bool) {
+    let queries = queries(of_gateway);
+    assert!(queries.len() >= 8, "{queries:?}");
+    for query in queries {
+        assert!(!query.contains('$'), "a variable that nothing replaces: {query}");
+        // A scrape that was late leaves nothing until the next.
+        prometheus.until(&query, || {
+            let samples = prometheus.query(&query);
+            samples.iter().any(|(_, value)| value.is_finite()).then_some(()).ok_or(samples)
+        });
+    }
+}

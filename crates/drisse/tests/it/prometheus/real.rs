@@ -1,0 +1,128 @@
+//! A real Prometheus that scrapes one address; killed when dropped.
+
+use crate::workspace::{PATIENCE, own_address};
+use serde_json::Value;
+use std::fmt::Debug;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+pub(crate) struct Prometheus {
+    child: Child,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// `None` where there is none. Required where tests are CI's.
+    pub(crate) fn start(scraped: &str) -> Option<Self> {
+        let program = program()?;
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "global: {{scrape_interval: 500ms}}\n\
+             scrape_configs:\n- job_name: drisse\n  static_configs:\n  - targets: ['{scraped}']\n"
+        );
+        std::fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let address = own_address();
+        let child = Command::new(program)
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .arg(format!("--web.listen-address={address}"))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let started = Self { child, address, folder };
+        started.until("it scrapes", || {
+            // Unlike its list of targets this is so when the numbers can be asked for.
+            let up = started.get("/api/v1/query", &[("query", "up == 1")]);
+            let is_up = up.is_some_and(|up| up["result"][0].is_object());
+            is_up.then_some(()).ok_or_else(|| started.target())
+        });
+        Some(started)
+    }
+
+    /// What it knows of the one target there is.
+    pub(crate) fn target(&self) -> Option<Value> {
+        let targets = self.get("/api/v1/targets", &[])?;
+        targets["activeTargets"].get(0).cloned()
+    }
+
+    /// A query's samples: labels and value.
+    pub(crate) fn query(&self, query: &str) -> Vec<(Value, f64)> {
+        let data = self.get("/api/v1/query", &[("query", query)]);
+        let data = data.unwrap_or_else(|| panic!("{query}: {}", self.log()));
+        let sample = |sample: &Value| {
+            (sample["metric"].clone(), sample["value"][1].as_str().unwrap().parse().unwrap())
+        };
+        data["result"].as_array().unwrap().iter().map(sample).collect()
+    }
+
+    /// Asks until it is so; else there is what was seen instead.
+    pub(crate) fn until<T: Debug>(&self, what: &str, mut ask: impl FnMut() -> Result<(), T>) {
+        let began = Instant::now();
+        while let Err(seen) = ask() {
+            assert!(began.elapsed() < PATIENCE, "{what}: not yet, {seen:?}\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    /// The data it answers with, where it answers yet. What it refuses fails the test.
+    pub(crate) fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Option<Value> {
+        let parameters: Vec<_> =
+            parameters.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
+        let body = get(&self.address, &format!("{path}?{}", parameters.join("&")))?;
+        // While it starts it answers in plain text.
+        let answer: Value = serde_json::from_str(&body).ok()?;
+        assert_eq!(answer["status"], "success", "{path} {parameters:?}: {answer}");
+        Some(answer["data"].clone())
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The body of what a server answers, if it answers.
+pub(crate) fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // 1.0: the body is not in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+/// A parameter as a URL has it.
+fn escape(text: &str) -> String {
+    let escaped = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escaped).collect()
+}
+
+/// What `cargo xtask test` found or unpacked, or what is installed.
+#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
+fn program() -> Option<PathBuf> {
+    let program = std::env::var_os("DRISSE_PROMETHEUS").map_or_else(|| "prometheus".into(), PathBuf::from);
+    let mut asked = Command::new(&program);
+    if asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+        return Some(program);
+    }
+    assert!(std::env::var_os("CI").is_none(), "Prometheus is needed here: `cargo xtask test` brings it");
+    eprintln!("not tried: there is no Prometheus; `cargo xtask test` brings it");
+    None
+}

@@ -1,0 +1,91 @@
+//! What tests of what is seen from outside talk to, made once: OpenTelemetry's own receiver and a Prometheus.
+
+use anyhow::{Context, Result, ensure};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The receiver's sources, a Go program.
+const RECEIVER: &str = "tests/otlp";
+
+/// Names both to tests. Where one cannot be had, its tests say so and pass; CI needs both.
+pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
+    for (variable, tool) in
+        [("DRISSE_OTLP_RECEIVER", otlp_receiver as fn() -> _), ("DRISSE_PROMETHEUS", prometheus)]
+    {
+        if std::env::var_os(variable).is_some() {
+            continue;
+        }
+        match tool() {
+            Ok(path) => drop(tests.env(variable, path)),
+            Err(error) if std::env::var_os("CI").is_some() => return Err(error),
+            Err(error) => println!("\nwithout {variable}: {error:#}"),
+        }
+    }
+    Ok(tests)
+}
+
+/// The receiver, built once for each state of its sources.
+fn otlp_receiver() -> Result<PathBuf> {
+    let folder = crate::root().join(RECEIVER);
+    let mut sources =
+        std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    sources.sort();
+    let mut hasher = DefaultHasher::new();
+    for source in &sources {
+        (source.file_name(), std::fs::read(source)?).hash(&mut hasher);
+    }
+    let program = crate::cache_folder().join(format!("otlp-receiver-{:016x}", hasher.finish()));
+    if program.exists() {
+        return Ok(program);
+    }
+    println!("\nbuilding {} (once)", program.display());
+    // Has its name when it is whole: a build that was cut short is made again.
+    let part = part_of(&program)?;
+    let mut build = Command::new("go");
+    build.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-o"]).arg(&part).arg(".");
+    let built = build.current_dir(folder).env("CGO_ENABLED", "0").status();
+    ensure!(built.context("Go is needed: https://go.dev/dl")?.success(), "cannot build {RECEIVER}");
+    std::fs::rename(part, &program)?;
+    Ok(program)
+}
+
+/// The one that is installed, or the program of Debian's package: unpacked and not installed, it starts no service
+/// and takes no root.
+fn prometheus() -> Result<PathBuf> {
+    let mut asked = Command::new("prometheus");
+    if asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+        return Ok("prometheus".into());
+    }
+    let program = crate::cache_folder().join("prometheus-debian");
+    if program.exists() {
+        return Ok(program);
+    }
+    println!("\nunpacking {} (once)", program.display());
+    let part = part_of(&program)?;
+    std::fs::create_dir_all(&part)?;
+    let apt = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(&part);
+        Ok::<_, anyhow::Error>(apt.status().context("apt-get is needed, or a prometheus in PATH")?.success())
+    };
+    let download = ["download", "prometheus"];
+    ensure!(
+        apt(&download)? || apt(&["update"])? && apt(&download)?,
+        "cannot download Debian's package prometheus"
+    );
+    let package = std::fs::read_dir(&part)?.next().context("apt-get downloaded nothing")??.path();
+    let unpacked = Command::new("dpkg-deb").arg("-x").arg(package).arg(&part).status()?;
+    ensure!(unpacked.success(), "cannot unpack Debian's package prometheus");
+    std::fs::rename(part.join("usr/bin/prometheus"), &program)?;
+    std::fs::remove_dir_all(part)?;
+    Ok(program)
+}
+
+/// What is to be this program, in the same folder, while it is not whole; with nothing of an earlier try.
+fn part_of(program: &Path) -> Result<PathBuf> {
+    let part = program.with_extension("part");
+    std::fs::create_dir_all(program.parent().context("a program has a folder")?)?;
+    let _ = std::fs::remove_dir_all(&part);
+    Ok(part)
+}
