@@ -10,14 +10,13 @@ SECONDS_EACH say how often and how long. A run of only some models is not writte
 import os
 import pathlib
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 
 import models
 import start
-from load import Load, load
+from load import Load, load, middle
 from processes import CORES, onnxruntime_library
 from report import Report, plot
 from servers import Contestants, Unavailable
@@ -74,7 +73,6 @@ def measure(folder, triton_python, make, cases):
                 for name in filter(servers.get, names):
                     found = load(servers[name], model, protocol, connections, SECONDS, requests)
                     rows.setdefault((protocol, connections), {}).setdefault(name, []).append(found)
-    middle = lambda loads: Load(*map(statistics.median, zip(*loads)))  # noqa: E731
     return model, {case: {name: middle(loads) for name, loads in {**limits, **row}.items()} for case, row in rows.items()}
 
 

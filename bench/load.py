@@ -5,6 +5,7 @@ takes milliseconds, that would be a percent. By number, everything that was begu
 """
 
 import pathlib
+import statistics
 import subprocess
 import tempfile
 import typing
@@ -20,8 +21,12 @@ class Load(typing.NamedTuple):
     p99: float
 
 
-def load(server, model, protocol, connections, seconds, requests):
-    """`requests` is how many there shall be, where that is not left to the time."""
+def middle(loads):
+    return type(loads[0])(*map(statistics.median, zip(*loads)))
+
+
+def load(server, model, protocol, connections, seconds, requests=0, lua=""):
+    """`requests` is how many there shall be, where that is not left to the time; `lua` what wrk is told besides."""
     with tempfile.TemporaryDirectory() as folder:
         body, headers = encode(protocol, model)
         file = pathlib.Path(folder) / "body"
@@ -36,11 +41,11 @@ def load(server, model, protocol, connections, seconds, requests):
             answered, rate, p50, p99 = h2load(url, file, headers, connections, [*http, *amount], least)
         else:
             url = f"http://127.0.0.1:{server.http}{path(protocol, model)}"
-            answered, rate, p50, p99 = wrk(url, file, headers, connections, seconds)
+            answered, rate, p50, p99 = wrk(url, file, headers, connections, seconds, lua)
         return Load(rate, (cpu(server.running.pid) - before) / answered * 1e6, p50, p99)
 
 
-def wrk(url, body, headers, connections, seconds):
+def wrk(url, body, headers, connections, seconds, lua):
     script = body.with_suffix(".lua")
     lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
     script.write_text("\n".join(lines) + f"""
@@ -50,7 +55,8 @@ function done(summary, latency, requests)
   local errors = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout
   io.write(string.format("@ %d %d %f %f %f\\n", summary.requests, errors, summary.duration,
     latency:percentile(50), latency:percentile(99)))
-end""")
+end
+{lua}""")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), url]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     line = next(line for line in output.splitlines() if line.startswith("@"))

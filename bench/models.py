@@ -87,6 +87,52 @@ def file_types():
     return Model("magika", "2,048 bytes of a file, INT32", path, value)
 
 
+def mlp():
+    value = np.random.default_rng(100).standard_normal((1, 1024), np.float32)
+    return Model("mlp", "96 MiB of weights, 1,024 floats", kept("mlp.onnx", layers), value)
+
+
+def layers():
+    """Three layers, whose weights take longer to read than to multiply by."""
+    random, sizes, weights, nodes = np.random.default_rng(100), (1024, 4096, 4096, 1024), [], []
+    for nth, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
+        values = random.standard_normal((inputs, outputs), np.float32) * np.float32((2 / inputs) ** 0.5)
+        weights.append(numpy_helper.from_array(values, f"w{nth}"))
+        nodes.append(helper.make_node("MatMul", [f"x{nth}", f"w{nth}"], [f"y{nth}"]))
+        nodes.append(helper.make_node("Relu", [f"y{nth}"], [f"x{nth + 1}"]))
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "mlp", [tensor("x0", TensorProto.FLOAT, ["batch", sizes[0]])],
+                              [tensor("x3", TensorProto.FLOAT, ["batch", sizes[-1]])], weights)
+    return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 17)])
+
+
+class Echo(Model):
+    """One that gives back what it is given, and has no file."""
+
+    def __post_init__(self):
+        self.input, self.outputs = "X", {"X": self.value}
+
+
+def device():
+    return Echo("device", "a fake: 5 ms, 50 µs a row", None, np.arange(64, dtype=np.float32)[None])
+
+
+def copies(model, count, folder):
+    """The model so many times, each with weights a little different."""
+    random, source = np.random.default_rng(count), onnx.load(model.file)
+    for nth in range(count):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)
+        for weight in copy.graph.initializer:
+            values = numpy_helper.to_array(weight)
+            if values.dtype == np.float32:
+                changed = values * random.uniform(0.9, 1.1, values.shape).astype(np.float32)
+                weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
+        file = folder / f"{model.name}-{nth}.onnx"
+        onnx.save(copy, file)
+        yield dataclasses.replace(model, name=file.stem, file=file)
+
+
 def resnet():
     value = np.random.default_rng(50).standard_normal((1, 3, 224, 224), np.float32)
     return Model("resnet50", "ResNet-50's layers, 150,528 floats", kept("resnet50.onnx", resnet50), value, CORES)

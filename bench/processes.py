@@ -51,6 +51,12 @@ def resident(pid):
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
+def proportional(pid):
+    """MiB that a process holds, with its part of what it shares."""
+    rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1]) / 1024
+
+
 def onnxruntime_library():
     """Names the library to the processes that are started, as `drisse` finds it."""
     if "DRISSE_ONNXRUNTIME" not in os.environ:
@@ -61,11 +67,11 @@ def onnxruntime_library():
 class Running:
     """A process of its own session, with what it complains of kept; ended, with all it started, by `stop`."""
 
-    def __init__(self, command, stdout=subprocess.DEVNULL):
+    def __init__(self, command, stdout=subprocess.DEVNULL, environment=None):
         self.said = tempfile.TemporaryFile()
         self.started = time.perf_counter()
         self.process = subprocess.Popen([str(word) for word in command], stdout=stdout, stderr=self.said,
-                                        start_new_session=True)
+                                        start_new_session=True, env={**os.environ, **(environment or {})})
         self.pid = self.process.pid
 
     def ended(self):

@@ -8,6 +8,7 @@ import secrets
 import sys
 import tempfile
 import time
+import urllib.request
 
 import grpc
 
@@ -24,6 +25,16 @@ class Server:
     http: int
     grpc: int
     headers: dict
+    admin: int = 0  # Drisse's
+
+    def tells(self, path):
+        """What its admin port answers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=60) as answer:
+            return answer.read().decode()
+
+    def metric(self, series):
+        lines = self.tells("/metrics").splitlines()
+        return float(next(line for line in lines if line.startswith(series + " ")).split()[1])
 
 
 class Unavailable(Exception):
@@ -36,16 +47,18 @@ class Contestants(contextlib.ExitStack):
     def __init__(self, folder, triton_python):
         super().__init__()
         self.drisse_binary, self.probe_binary = f"{folder}/drisse", f"{folder}/probe"
+        self.device_binary, self.flood_binary = f"{folder}/device", f"{folder}/flood"
         self.triton_python = triton_python
         self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
 
-    def start(self, name, model):
-        """One of the methods below by its name, for this model."""
-        http, grpc_port = free_port(), free_port()
-        command, port, headers, patience = getattr(self, name.replace("-", "_"))(model, http, grpc_port)
-        running = Running(command)
+    def start(self, name, model, *options, **environment):
+        """One of the methods below by its name, for this model. The second port is what each needs one for: gRPC, or
+        its operator."""
+        http, second = free_port(), free_port()
+        command, port, headers, patience = getattr(self, name.replace("-", "_"))(model, http, second, *options)
+        running = Running(command, environment=environment)
         self.callback(running.stop, patience)
-        server = Server(running, http, port, headers)
+        server = Server(running, http, port, headers, second)
         self.check(name, server, model)
         return server
 
@@ -70,14 +83,17 @@ class Contestants(contextlib.ExitStack):
     def echo(self, model, http, _):
         return [self.probe_binary, "echo", http], None, {}, 0
 
-    def drisse(self, model, http, _):
+    def drisse(self, model, http, admin, *options):
         """With what a server that others can reach has on: keys and metrics; ids and limits always are."""
         key = secrets.token_urlsafe(32)
         keys = self.folder / f"keys-{http}"
         keys.write_text(key + "\n")
         command = [self.drisse_binary, "serve", f"{model.name}={model.file}", "--listen", f"127.0.0.1:{http}",
-                   "--admin", f"127.0.0.1:{free_port()}", "--keys", keys]
+                   "--admin", f"127.0.0.1:{admin}", "--keys", keys, *options]
         return command, http, {"authorization": f"Bearer {key}"}, 0
+
+    def device(self, _, http, admin, *options):
+        return [self.device_binary, http, admin, *options], None, {}, 0
 
     def fastapi(self, model, http, _, *how):
         return [sys.executable, HERE / "fastapi_server.py", model.file, http, *how], None, {}, 10

@@ -58,6 +58,11 @@ def holds(value, limit):
     return value >= bound if limit.startswith(">=") else value <= bound
 
 
+def verdict(value, limit):
+    """What stands behind a value that is held to a limit."""
+    return f"{limit:>10}{'' if not limit or holds(value, limit) else '  MISSED'}"
+
+
 def table(say, model, protocol, connections, found):
     say(f"\n{title(model, protocol, connections)}\n")
     say(f"{'':48}{'requests/s':>12}{'CPU, µs':>12}{'p50, ms':>10}{'p99, ms':>10}")
@@ -68,5 +73,4 @@ def table(say, model, protocol, connections, found):
     for what, column, top, bottom, limit in LIMITS[model.name, protocol, connections]:
         if top in found and bottom in found:
             ratio = getattr(found[top], column) / getattr(found[bottom], column)
-            verdict = "" if not limit or holds(ratio, limit) else "  MISSED"
-            say(f"  {what:46}{ratio:12.{2 if ratio >= 2 else 3}f}{limit:>10}{verdict}".rstrip())
+            say(f"  {what:46}{ratio:12.{2 if ratio >= 2 else 3}f}{verdict(ratio, limit)}".rstrip())

@@ -223,9 +223,9 @@ unsafe fn type_and_shape(info: *const ort::sys::OrtTensorTypeAndShapeInfo) -> (T
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match *arguments.iter().map(String::as_str).collect::<Vec<_>>() {
-        ["load", model] => {
-            let session = Session::load(model, 1);
-            println!("{}", session.outputs.len());
+        ["load", ref models @ ..] if !models.is_empty() => {
+            let outputs: usize = models.iter().map(|model| Session::load(model, 1).outputs.len()).sum();
+            println!("{outputs}");
             std::io::stdout().flush().expect("stdout");
             std::thread::park();
         }
@@ -240,7 +240,7 @@ fn main() {
         }
         ["one-loop", model, input, seconds, threads] => raw::one(model, input, seconds, threads),
         _ => eprintln!(
-            "probe load MODEL | http MODEL PORT | echo PORT | loop MODEL INPUT SECONDS PROCESSES THREADS"
+            "probe load MODEL … | http MODEL PORT | echo PORT | loop MODEL INPUT SECONDS PROCESSES THREADS"
         ),
     }
 }

@@ -7,6 +7,10 @@ use std::process::{Command, Stdio};
 /// What generates load, and the proxy the gateway is measured beside: command and Debian package.
 const TOOLS: [(&str, &str); 3] = [("wrk", "wrk"), ("h2load", "nghttp2-client"), ("haproxy", "haproxy")];
 
+/// What is measured, in this order.
+const SCRIPTS: [&str; 7] =
+    ["bench.py", "overload.py", "batching.py", "many.py", "tracing.py", "json_speed.py", "deploy.py"];
+
 pub(crate) fn run() -> Result<()> {
     for (tool, package) in TOOLS {
         let mut asked = Command::new(tool);
@@ -36,11 +40,11 @@ pub(crate) fn run() -> Result<()> {
             Vec::new()
         }
     };
-    for (script, more) in
-        [("bench/bench.py", triton.as_slice()), ("bench/json_speed.py", &[]), ("bench/deploy.py", &[])]
-    {
+    for script in SCRIPTS {
+        let more = if script == "bench.py" { triton.as_slice() } else { &[] };
         let mut measure = Command::new(&python);
-        let measured = measure.arg(script).arg(release_folder()).args(more).current_dir(root()).status()?;
+        let path = root().join("bench").join(script);
+        let measured = measure.arg(path).arg(release_folder()).args(more).current_dir(root()).status()?;
         ensure!(measured.success(), "the measurement of {script} failed");
     }
     Ok(())
