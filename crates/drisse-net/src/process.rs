@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use tokio::io::unix::AsyncFd;
 
 /// What of the environment a process of ours may see: nothing that holds secrets.
-const ENVIRONMENT: [&str; 20] = [
+const ENVIRONMENT: [&str; 21] = [
     "PATH",
     "HOME",
     "LANG",
@@ -29,6 +29,7 @@ const ENVIRONMENT: [&str; 20] = [
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
     // Where traces go, and which. Headers with a collector's token are secrets, and do not.
+    "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_CERTIFICATE",

@@ -15,8 +15,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Spans wait this long for others, as OpenTelemetry's own batches do.
-const DELAY: Duration = Duration::from_secs(5);
+/// Spans wait this long for others, as OpenTelemetry's own batches do, in milliseconds.
+const DELAY: u64 = 5_000;
+
+/// A collector's answer is waited for this long, in milliseconds.
+const TIMEOUT: u64 = 10_000;
 
 /// What is under way when the server ends may take this long.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -35,6 +38,7 @@ pub(crate) struct Exporter {
     headers: HeaderMap,
     resource: Vec<u8>,
     timeout: Duration,
+    delay: Duration,
 }
 
 /// An exporter at work.
@@ -70,16 +74,19 @@ impl Exporter {
             all.insert(name, value);
         }
         all.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let timeout = told("OTEL_EXPORTER_OTLP_TIMEOUT").map(|text| text.trim().parse());
-        let timeout = timeout.transpose();
-        let timeout = timeout.map_err(|_| wrong("OTEL_EXPORTER_OTLP_TIMEOUT", "it is in milliseconds"))?;
+        let time = |name, usual| match told(name).map(|text| text.trim().parse()) {
+            None => Ok(Duration::from_millis(usual)),
+            Some(Ok(ms)) => Ok(Duration::from_millis(ms)),
+            Some(Err(_)) => Err(wrong(name, "it is in milliseconds")),
+        };
         Ok(Some(Self {
             traces: Arc::new(Traces::new(sampling(&told)?)),
             collector,
             path,
             headers: all,
             resource: own(service, &told),
-            timeout: Duration::from_millis(timeout.unwrap_or(10_000)),
+            timeout: time("OTEL_EXPORTER_OTLP_TIMEOUT", TIMEOUT)?,
+            delay: time("OTEL_BSP_SCHEDULE_DELAY", DELAY)?,
         }))
     }
 
@@ -95,7 +102,7 @@ impl Exporter {
             let mut works = true;
             loop {
                 let (spans, last) = tokio::select! {
-                    spans = self.traces.next(DELAY) => (spans, false),
+                    spans = self.traces.next(self.delay) => (spans, false),
                     _ = &mut stopped => (self.traces.take(), true),
                 };
                 if !spans.is_empty() {

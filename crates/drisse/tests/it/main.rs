@@ -16,6 +16,7 @@ mod prometheus;
 mod serve;
 mod support;
 mod survive;
+mod traces;
 mod workspace;
 
 /// The program under test.
