@@ -1,9 +1,10 @@
 //! What a developer runs. `cargo xtask test` sets up what the tests need and runs them all;
-//! `cargo xtask bench` measures against the limits; `cargo xtask prove` tries what is promised;
-//! `cargo xtask dist` builds what is handed out.
+//! `cargo xtask count` counts the instructions of a request; `cargo xtask bench` measures against the limits;
+//! `cargo xtask prove` tries what is promised; `cargo xtask dist` builds what is handed out.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool talks to its developer")]
 
 mod bench;
+mod count;
 mod dist;
 mod fuzz;
 mod proof;
@@ -24,11 +25,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test::run(),
+        ["count"] => count::alone(),
         ["bench"] => bench::run(),
         ["prove", ref named @ ..] => prove::run(named),
         ["dist"] => dist::run(),
         _ => {
             eprintln!("cargo xtask test    sets up what the tests need and runs them all");
+            eprintln!("cargo xtask count   counts the instructions of a request, beside their budget");
             eprintln!("cargo xtask bench   measures start, memory, throughput and CPU beside their limits");
             eprintln!(
                 "cargo xtask prove   tries everything that is promised and writes docs/proof.md; or one part of it"

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: sets up what the tests need and runs them all, nothing skipped.
 
 use crate::steps::Steps;
-use crate::{fuzz, proof, prove, python, release_folder, root, sanitize, target_folder, tools};
+use crate::{count, fuzz, proof, prove, python, release_folder, root, sanitize, target_folder, tools};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -30,6 +30,7 @@ pub(crate) fn run() -> Result<()> {
     deny(&mut steps)?;
     // The binary first: the tests of the command line run it.
     steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;
+    count::run(&mut steps)?;
     let python = python::environment()?;
     let mut tests = cargo(&["test", "-q", "--workspace"]);
     steps.run("Rust tests", tools::name(prove::set_up(&mut tests)?)?)?;

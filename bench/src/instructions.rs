@@ -1,0 +1,127 @@
+//! What a request costs beside its model: serves the same request again and again, on one thread and without a socket,
+//! so that `callgrind` can count instructions (`cargo xtask count`). A count is the same on a busy machine and on an
+//! idle one, which a time is not.
+//!
+//! The server is whole: HTTP, keys, ids, metrics, admission. The model answers as the digits example does, at once and
+//! always the same, and runs on the connection's thread as tiny models do.
+
+mod client;
+mod requests;
+
+use client::Client;
+use drisse_core::{
+    Buffer, Cancel, Data, DataType, Dim, ModelName, Port, Result, Scorer, ScorerLimits, Shape, Signature,
+    Sink, Tensor, TensorType, ValueType, ValueView, Work,
+};
+use drisse_net::{Limits, serve_connection};
+use drisse_scoring::{App, Config, Keys, ModelSpec};
+use requests::Protocol;
+use std::io::Write;
+use std::sync::Arc;
+use tokio::runtime::{Builder, Runtime};
+
+/// Requests before counting begins: by then everything is allocated that stays.
+const WARM_UP: usize = 100;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [protocol, count] = &arguments[..] else { panic!("instructions PROTOCOL REQUESTS") };
+    let protocol = Protocol::named(protocol).expect("v2_json, v2_binary, score or grpc");
+    let count = WARM_UP + count.parse::<usize>().expect("a number of requests");
+    // As the program has it: what is not logged costs next to nothing, and only where there is a log at all.
+    tracing_subscriber::fmt().with_env_filter("info").with_writer(std::io::stderr).json().init();
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let client = Client::new(protocol, count);
+    let app = app();
+    runtime.spawn(serve_connection(client.clone(), app.handler(), limits(&app_config())));
+    runtime.block_on(client.answered(WARM_UP));
+    counted(&runtime, &client, count);
+    // Every answer is the model's.
+    assert_eq!(client.heard(requests::OUTPUT.as_bytes()), count, "answers");
+}
+
+/// What is counted: callgrind looks for this name.
+#[inline(never)]
+fn counted(runtime: &Runtime, client: &Client, count: usize) {
+    runtime.block_on(client.answered(count));
+    // Nothing of this function is left to whom it calls.
+    std::hint::black_box(client);
+}
+
+fn app_config() -> Config {
+    Config { threads: 1, workers: 1, ..Config::default() }
+}
+
+/// What a server allows a connection.
+fn limits(config: &Config) -> Limits {
+    Limits {
+        max_connections: config.max_connections,
+        header_timeout: config.header_timeout,
+        write_timeout: config.write_timeout,
+        max_head: config.max_head,
+        drain_timeout: config.drain_timeout,
+        threads: config.threads,
+    }
+}
+
+/// A server with one model, and keys.
+fn app() -> Arc<App> {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    writeln!(file, "another-key\n{}", requests::KEY).expect("a file that takes keys");
+    let keys = Keys::open(file.path()).expect("keys");
+    let app = App::new(app_config(), Some(keys)).expect("threads");
+    let signature = signature();
+    let warm_up = drisse_wire::score::decode(requests::score_body().as_bytes(), &signature);
+    let spec = ModelSpec {
+        name: ModelName::served(requests::MODEL).expect("a name"),
+        version: "1".to_owned(),
+        digest: "sha256:0".to_owned(),
+        signature,
+        platform: "none",
+        sample: None,
+        workers: None,
+        scorer: Box::new(Digits::new()),
+    };
+    app.add(spec, Some(&warm_up.expect("a body")));
+    app.set_ready();
+    app
+}
+
+/// Takes `pixels` FP32 [batch, 64]; gives `label` INT64 [batch] and `probabilities` FP32 [batch, 10].
+fn signature() -> Signature {
+    let port = |name: &str, datatype, length: Option<i64>| {
+        let dims = std::iter::once(Dim::Free(Some("batch".to_owned()))).chain(length.map(Dim::Fixed));
+        let kind = ValueType::Tensor(TensorType { datatype, shape: Some(dims.collect()) });
+        Port { name: name.to_owned(), kind, optional: false }
+    };
+    Signature {
+        inputs: vec![port(requests::INPUT, DataType::Fp32, Some(requests::PIXELS as i64))],
+        outputs: vec![port("label", DataType::Int64, None), port(requests::OUTPUT, DataType::Fp32, Some(10))],
+    }
+}
+
+/// A model that is no work: what it gives was made before.
+struct Digits([Tensor; 2]);
+
+impl Digits {
+    fn new() -> Self {
+        let (mut label, mut probabilities) = (Buffer::new(), Buffer::new());
+        label.push(3_i64);
+        (0..10).for_each(|digit| probabilities.push(1.0 / (digit as f32 + 3.3)));
+        let tensor = |datatype, shape: &[i64], data| {
+            let (shape, data) = (Shape::from_slice(shape), Data::Raw(data));
+            Tensor { datatype, shape, data }
+        };
+        Self([tensor(DataType::Int64, &[1], label), tensor(DataType::Fp32, &[1, 10], probabilities)])
+    }
+}
+
+impl Scorer for Digits {
+    fn limits(&self) -> ScorerLimits {
+        ScorerLimits { concurrency: 1, steady: true, batches: false }
+    }
+
+    fn score(&self, work: Work<'_>, _: &Cancel, out: &mut dyn Sink) -> Result<()> {
+        work.outputs.iter().try_for_each(|&place| out.output(place, ValueView::Tensor(self.0[place].view())))
+    }
+}
