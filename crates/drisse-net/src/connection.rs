@@ -110,8 +110,8 @@ impl Connections {
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
-            .max_buf_size(limits.max_head.max(8 << 10))
-            .max_headers(100);
+            // At most 100 headers, which is hyper's own: to say so has it fill arrays of them for each request.
+            .max_buf_size(limits.max_head.max(8 << 10));
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)

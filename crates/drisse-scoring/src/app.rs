@@ -19,7 +19,6 @@ use drisse_net::Handler;
 use prometheus_client::metrics::gauge::Gauge;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
@@ -224,10 +223,14 @@ impl App {
 
     /// A request's id, when its client gave none.
     pub(crate) fn next_request_id(&self) -> Bytes {
+        let number = self.requests.fetch_add(1, Relaxed);
+        // As few digits as it has, at least one.
+        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+        let digit = |nth: u32| b"0123456789abcdef"[(number >> (4 * nth)) as usize & 15];
         let mut id = Vec::with_capacity(32);
         id.extend_from_slice(&self.nonce.as_bytes()[..12]);
-        // Writing to a vector cannot fail.
-        let _ = write!(id, "-{:x}", self.requests.fetch_add(1, Relaxed));
+        id.push(b'-');
+        id.extend((0..digits).rev().map(digit));
         id.into()
     }
 }

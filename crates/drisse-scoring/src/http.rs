@@ -29,7 +29,7 @@ use drisse_net::{Access, Handler, cors};
 use drisse_wire::{ErrorShape, documents};
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use reply::{Ids, Reply};
 use route::{Protocol, Route, Target};
@@ -116,7 +116,9 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>) -> reply::Response {
 
 /// An answer in the coding its client takes, counted as held until it is gone.
 async fn finished(app: &App, head: &Parts, reply: Reply) -> Result<Reply> {
-    let reply = match Coding::accepted(&head.headers) {
+    // Asked last: few answers are long enough.
+    let coding = if reply.is_worth_packing() { Coding::accepted(&head.headers) } else { None };
+    let reply = match coding {
         Some(coding) => reply.packed(coding).await?,
         None => reply,
     };
@@ -248,9 +250,9 @@ fn ready(app: &App, target: Target<'_>) -> Result<Arc<Model>> {
 
 /// The client's `x-request-timeout-ms`, at most the server's own.
 pub(crate) fn deadline(app: &App, headers: &HeaderMap, started: Instant) -> Result<Instant> {
-    const HEADER: &str = "x-request-timeout-ms";
+    const HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
     let longest = app.config.scoring_timeout;
-    let Some(header) = headers.get(HEADER) else { return Ok(started + longest) };
+    let Some(header) = headers.get(&HEADER) else { return Ok(started + longest) };
     let wanted = header.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).filter(|&ms| ms > 0);
     let wanted =
         wanted.ok_or_else(|| Error::invalid(format!("{HEADER} is a whole number of milliseconds")))?;
@@ -261,6 +263,9 @@ pub(crate) fn deadline(app: &App, headers: &HeaderMap, started: Instant) -> Resu
 /// everything a form.
 fn acceptable(head: &Parts, protocol: Protocol) -> Result<()> {
     let Some(given) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
+    if given.as_bytes() == b"application/json" {
+        return Ok(());
+    }
     let text = String::from_utf8_lossy(given.as_bytes());
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let passes = match &*essence {

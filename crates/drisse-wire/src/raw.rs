@@ -7,12 +7,18 @@ use drisse_core::{
     Buffer, Data, DataType, DataView, Error, ErrorKind, Result, Shape, Strings, Tensor, TensorView,
     element_count,
 };
+use std::fmt;
 
 /// Bytes of a string's length.
 const LENGTH: usize = size_of::<u32>();
 
 /// Reads a tensor; `what` names it in errors. One copy, into an aligned buffer.
-pub(crate) fn read(datatype: DataType, shape: Shape, bytes: &[u8], what: &str) -> Result<Tensor> {
+pub(crate) fn read(
+    datatype: DataType,
+    shape: Shape,
+    bytes: &[u8],
+    what: fmt::Arguments<'_>,
+) -> Result<Tensor> {
     if datatype == DataType::Bytes {
         let elements = elements(datatype, &shape, what)?;
         let data = Data::Strings(strings(bytes, elements, what)?);
@@ -29,7 +35,7 @@ pub(crate) fn read_with(
     datatype: DataType,
     shape: Shape,
     given: usize,
-    what: &str,
+    what: fmt::Arguments<'_>,
     fill: impl FnOnce(&mut [u8]) -> Result<()>,
 ) -> Result<Tensor> {
     let elements = elements(datatype, &shape, what)?;
@@ -53,18 +59,18 @@ pub(crate) fn read_with(
     Ok(Tensor { datatype, shape, data: Data::Raw(buffer) })
 }
 
-fn elements(datatype: DataType, shape: &Shape, what: &str) -> Result<usize> {
+fn elements(datatype: DataType, shape: &Shape, what: fmt::Arguments<'_>) -> Result<usize> {
     if !datatype.has_json_form() {
         return Err(Error::invalid(format!("{what}: {datatype} elements cannot be carried as bytes")));
     }
     element_count(shape).ok_or_else(|| too_large(shape, what))
 }
 
-fn too_large(shape: &Shape, what: &str) -> Error {
+fn too_large(shape: &Shape, what: fmt::Arguments<'_>) -> Error {
     Error::invalid(format!("{what}: shape {shape:?} is negative or too large"))
 }
 
-fn strings(bytes: &[u8], elements: usize, what: &str) -> Result<Strings> {
+fn strings(bytes: &[u8], elements: usize, what: fmt::Arguments<'_>) -> Result<Strings> {
     // Checked before anything is set aside for them.
     if elements > bytes.len() / LENGTH {
         let given = bytes.len();
@@ -124,7 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(datatype: DataType, shape: &[i64], bytes: &[u8]) -> Result<Tensor> {
-        super::read(datatype, shape.into(), bytes, "x")
+        super::read(datatype, shape.into(), bytes, format_args!("x"))
     }
 
     #[test]

@@ -281,7 +281,7 @@ pub(crate) fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &m
         Ok(())
     })?;
     let shape = Shape::from_slice(&[count, columns.len() as i64]);
-    inputs.set(signature, place, tensor.finish_as(shape, &format!("input \"{name}\""))?)
+    inputs.set(signature, place, tensor.finish_as(shape, format_args!("input \"{name}\""))?)
 }
 
 fn place(signature: &Signature, name: &str) -> Result<usize> {

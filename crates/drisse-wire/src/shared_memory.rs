@@ -72,7 +72,12 @@ pub struct Window {
 
 impl Window {
     /// Reads a tensor: one copy, into an aligned buffer.
-    pub(crate) fn tensor(&self, datatype: DataType, shape: Shape, what: &str) -> Result<Tensor> {
+    pub(crate) fn tensor(
+        &self,
+        datatype: DataType,
+        shape: Shape,
+        what: fmt::Arguments<'_>,
+    ) -> Result<Tensor> {
         raw::read_with(datatype, shape, self.len, what, |into| self.part.read(into))
     }
 

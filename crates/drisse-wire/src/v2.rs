@@ -120,7 +120,7 @@ pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
         let message = format!("a body without JSON is for models with one input; this one's are {known}");
         return Err(Error::invalid(message));
     };
-    let what = format!("input \"{}\"", port.name);
+    let what = format_args!("input \"{}\"", port.name);
     let dims = wanted.shape.as_deref().unwrap_or(&[Dim::Free(None)]);
     let free = dims.iter().filter(|dim| matches!(dim, Dim::Free(_))).count();
     let fixed = dims
@@ -143,7 +143,7 @@ pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
     let shape =
         dims.iter().map(|dim| if let Dim::Fixed(length) = dim { *length } else { length as i64 }).collect();
     let mut inputs = Inputs::new(signature);
-    inputs.set(signature, place, raw::read(wanted.datatype, shape, body, &what)?)?;
+    inputs.set(signature, place, raw::read(wanted.datatype, shape, body, what)?)?;
     let (outputs, forms) = forms(Vec::new(), true, signature);
     Ok(InferRequest { id: None, inputs, outputs, forms, timeout: None })
 }
@@ -201,34 +201,34 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
     let (place, port) = known_input(signature, name)?;
     let datatype = wanted_datatype(port, datatype.as_deref().ok_or_else(|| missing("datatype"))?)?;
     let shape = shape.ok_or_else(|| missing("shape"))?;
-    let what = || format!("input \"{name}\"");
-    if let Some(window) = shared.find(beside.regions, what())? {
+    let what = format_args!("input \"{name}\"");
+    if let Some(window) = shared.find(beside.regions, what)? {
         if data_at.is_some() || size.is_some() {
             let message =
-                format!("{}: it is in shared memory and has `data` or `binary_data_size` too", what());
+                format!("{}: it is in shared memory and has `data` or `binary_data_size` too", what);
             return Err(Error::invalid(message));
         }
-        return Ok((place, window.tensor(datatype, shape, &what())?));
+        return Ok((place, window.tensor(datatype, shape, what)?));
     }
     let tensor = match (elements, data_at, size) {
         (_, Some(_), Some(_)) => {
-            return Err(Error::invalid(format!("{}: it has both `data` and `binary_data_size`", what())));
+            return Err(Error::invalid(format!("{}: it has both `data` and `binary_data_size`", what)));
         }
         (_, None, Some(size)) => {
             let Some((bytes, rest)) = beside.binary.split_at_checked(size) else {
                 let left = beside.binary.len();
                 return Err(Error::invalid(format!(
                     "{}: {size} bytes are announced, {left} are left of the body: is Inference-Header-Content-Length right?",
-                    what()
+                    what
                 )));
             };
             beside.binary = rest;
-            raw::read(datatype, shape, bytes, &what())?
+            raw::read(datatype, shape, bytes, what)?
         }
-        (Some(elements), ..) => elements.finish_as(shape, &what())?,
+        (Some(elements), ..) => elements.finish_as(shape, what)?,
         (None, Some(at), None) => {
             let elements = read_data(&mut reader.again(at), datatype.name(), Some(&shape), Some(name))?;
-            elements.finish_as(shape, &what())?
+            elements.finish_as(shape, what)?
         }
         (None, None, None) => return Err(missing("data")),
     };

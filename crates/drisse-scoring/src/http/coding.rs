@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 const SMALL: usize = 32 << 10;
 
 /// Shorter answers are not worth it.
-const WORTH_IT: usize = 1 << 10;
+pub(super) const WORTH_IT: usize = 1 << 10;
 
 /// How much is unpacked at a time.
 const PIECE: usize = 64 << 10;

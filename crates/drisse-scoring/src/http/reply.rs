@@ -1,7 +1,7 @@
 //! Answers: a status, a body, and the headers every answer has.
 
 use super::answer_body::AnswerBody;
-use super::coding::{Coding, pack};
+use super::coding::{Coding, WORTH_IT, pack};
 use crate::app::App;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
@@ -53,6 +53,11 @@ impl Reply {
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// Whether its body is long enough for [`Self::packed`] to make it shorter.
+    pub(super) fn is_worth_packing(&self) -> bool {
+        self.body.len() >= WORTH_IT
     }
 
     /// The same, compressed where that is worth it.

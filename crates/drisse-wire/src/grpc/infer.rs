@@ -13,6 +13,7 @@ use drisse_core::{
     Tensor, TensorView, ValueView, element_count,
 };
 use std::collections::HashMap;
+use std::fmt;
 
 /// Decodes a request to the model of this signature. Whether its answer is to have lists of numbers, as its inputs
 /// had, is told by `forms`: those in binary come as bytes.
@@ -36,13 +37,13 @@ pub fn decode(
     for input in request.inputs {
         let (place, port) = known_input(signature, &input.name)?;
         let datatype = wanted_datatype(port, &input.datatype)?;
-        let what = format!("input \"{}\"", input.name);
+        let what = format_args!("input \"{}\"", input.name);
         let shape = Shape::from_slice(&input.shape);
-        if let Some(window) = place_of(&input.parameters)?.find(regions, &what)? {
+        if let Some(window) = place_of(&input.parameters)?.find(regions, what)? {
             if input.contents.is_some() {
                 return Err(Error::invalid(format!("{what}: it is in shared memory and has contents too")));
             }
-            inputs.set(signature, place, window.tensor(datatype, shape, &what)?)?;
+            inputs.set(signature, place, window.tensor(datatype, shape, what)?)?;
             continue;
         }
         let tensor = match (raw_contents.next(), input.contents) {
@@ -50,9 +51,9 @@ pub fn decode(
                 let message = format!("{what}: it has both contents and raw_input_contents");
                 return Err(Error::invalid(message));
             }
-            (Some(bytes), None) => raw::read(datatype, shape, &bytes, &what)?,
-            (None, Some(contents)) => typed_tensor(datatype, shape, contents, &what)?,
-            (None, None) if element_count(&shape) == Some(0) => raw::read(datatype, shape, &[], &what)?,
+            (Some(bytes), None) => raw::read(datatype, shape, &bytes, what)?,
+            (None, Some(contents)) => typed_tensor(datatype, shape, contents, what)?,
+            (None, None) if element_count(&shape) == Some(0) => raw::read(datatype, shape, &[], what)?,
             (None, None) => {
                 return Err(Error::invalid(format!(
                     "{what}: it has neither contents nor raw_input_contents"
@@ -113,7 +114,7 @@ fn typed_tensor(
     datatype: DataType,
     shape: Shape,
     contents: InferTensorContents,
-    what: &str,
+    what: fmt::Arguments<'_>,
 ) -> Result<Tensor> {
     let InferTensorContents {
         bool_contents: bools,

@@ -19,6 +19,7 @@ use drisse_core::{
 };
 use half::{bf16, f16};
 use prost::Message;
+use std::fmt;
 
 /// What stands for the only signature there is.
 const SIGNATURE: &str = "serving_default";
@@ -47,10 +48,10 @@ pub fn decode(request: PredictRequest, signature: &Signature) -> Result<(Inputs,
     let mut inputs = Inputs::new(signature);
     for (name, tensor) in request.inputs {
         let (place, port) = known_input(signature, &name)?;
-        let what = format!("input \"{name}\"");
-        let datatype = datatype(tensor.dtype(), &what)?;
+        let what = format_args!("input \"{name}\"");
+        let datatype = datatype(tensor.dtype(), what)?;
         wanted_datatype(port, datatype.name())?;
-        inputs.set(signature, place, read(datatype, tensor, &what)?)?;
+        inputs.set(signature, place, read(datatype, tensor, what)?)?;
     }
     let mut outputs = Vec::new();
     for name in request.output_filter {
@@ -66,7 +67,7 @@ pub fn decode(request: PredictRequest, signature: &Signature) -> Result<(Inputs,
     Ok((inputs, outputs))
 }
 
-fn datatype(dtype: Dtype, what: &str) -> Result<DataType> {
+fn datatype(dtype: Dtype, what: fmt::Arguments<'_>) -> Result<DataType> {
     Ok(match dtype {
         Dtype::DtFloat => DataType::Fp32,
         Dtype::DtDouble => DataType::Fp64,
@@ -109,7 +110,7 @@ fn dtype(datatype: DataType) -> Dtype {
 }
 
 /// A tensor from its bytes, or from the field of its datatype.
-fn read(datatype: DataType, tensor: TensorProto, what: &str) -> Result<Tensor> {
+fn read(datatype: DataType, tensor: TensorProto, what: fmt::Arguments<'_>) -> Result<Tensor> {
     let shape: Shape = tensor.tensor_shape.iter().flat_map(|shape| &shape.dim).map(|dim| dim.size).collect();
     if !tensor.tensor_content.is_empty() {
         if datatype == DataType::Bytes {
@@ -150,7 +151,7 @@ fn read(datatype: DataType, tensor: TensorProto, what: &str) -> Result<Tensor> {
 /// How many elements a field is to have.
 struct List<'a> {
     count: usize,
-    what: &'a str,
+    what: fmt::Arguments<'a>,
 }
 
 /// One element may stand for this many.

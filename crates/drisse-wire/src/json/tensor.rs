@@ -6,6 +6,7 @@ use super::reader::well_formed;
 use base64::engine::{Engine, general_purpose::STANDARD as BASE64};
 use drisse_core::{Buffer, Data, DataType, Error, Result, Shape, Strings, Tensor, element_count};
 use half::{bf16, f16};
+use std::fmt;
 
 /// Gathers the elements of one tensor, from one nested list or from several rows.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl TensorReader {
     }
 
     /// The tensor in the `shape` the request states. The lists may be flat or nested like the shape.
-    pub fn finish_as(self, shape: Shape, what: &str) -> Result<Tensor> {
+    pub fn finish_as(self, shape: Shape, what: fmt::Arguments<'_>) -> Result<Tensor> {
         let wanted = element_count(&shape)
             .ok_or_else(|| Error::invalid(format!("{what}: shape {shape:?} is negative or too large")))?;
         if wanted != self.elements {
