@@ -16,6 +16,9 @@ const TRIAL: Duration = Duration::from_millis(150);
 /// threads to share.
 const LONGEST: Duration = Duration::from_millis(500);
 
+/// Another process that tries the same model is waited for this long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Runs this short gain nothing from a second thread.
 const TINY: Duration = Duration::from_micros(300);
 
@@ -95,13 +98,16 @@ impl Tuner {
             tiny if tiny < TINY => tuning,
             long if long > LONGEST => self.with_threads(self.cores),
             _ => {
-                let mut tried = vec![(tuning, Trial::of(&*scorer, sample, outputs, tuning.workers, TRIAL)?)];
-                for other in self.choices().into_iter().filter(|other| *other != tuning) {
-                    let (scorer, other) = load(other)?;
-                    first_runs(&*scorer, sample, outputs)?;
-                    tried.push((other, Trial::of(&*scorer, sample, outputs, other.workers, TRIAL)?));
-                }
-                best(&tried)
+                // What fails is not chosen, and is no reason to serve nothing.
+                let tried = |scorer: &dyn Scorer, tuning: Tuning| {
+                    first_runs(scorer, sample, outputs).ok()?;
+                    let trial = Trial::of(scorer, sample, outputs, tuning.workers, TRIAL);
+                    Some((tuning, trial.ok()?))
+                };
+                let others = self.choices().into_iter().filter(|other| *other != tuning);
+                let others = others.filter_map(|other| tried(&*load(other).ok()?.0, other));
+                let all: Vec<_> = tried(&*scorer, tuning).into_iter().chain(others).collect();
+                best(&all).unwrap_or(tuning)
             }
         };
         if let Some(file) = file {
@@ -149,11 +155,18 @@ impl Tuner {
     }
 }
 
-/// The lock of a tuning's file, waited for; given up when dropped.
+/// The lock of a tuning's file, waited for as long as another's trials take; given up when dropped. Without it two may
+/// try at once, which costs time and nothing else.
 fn locked(file: &Path) -> Option<File> {
     std::fs::create_dir_all(file.parent()?).ok()?;
     let lock = File::create(file.with_extension("lock")).ok()?;
-    lock.lock().ok()?;
+    let began = Instant::now();
+    while lock.try_lock().is_err() {
+        if began.elapsed() > PATIENCE {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     Some(lock)
 }
 
@@ -175,11 +188,10 @@ fn first_runs(scorer: &dyn Scorer, sample: &Inputs, outputs: usize) -> Result<Du
 }
 
 /// The shortest runs of those that are about as many a second as can be.
-fn best(tried: &[(Tuning, Trial)]) -> Tuning {
+fn best(tried: &[(Tuning, Trial)]) -> Option<Tuning> {
     let most = tried.iter().map(|(_, trial)| trial.rate).fold(0.0, f64::max);
     let good = tried.iter().filter(|(_, trial)| trial.rate >= CLOSE * most);
-    let shortest = good.min_by_key(|(_, trial)| trial.p50);
-    shortest.map_or(Tuning { threads: 1, workers: 1 }, |(tuning, _)| *tuning)
+    good.min_by_key(|(_, trial)| trial.p50).map(|(tuning, _)| *tuning)
 }
 
 #[cfg(test)]
@@ -217,8 +229,8 @@ mod tests {
     #[test]
     fn short_runs_are_preferred_where_they_cost_little_throughput() {
         let (many, few) = (tuning(1, 2), tuning(2, 1));
-        assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(97.0, 11))]), few);
-        assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(80.0, 13))]), many);
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(97.0, 11))]), Some(few));
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(80.0, 13))]), Some(many));
     }
 
     #[test]
