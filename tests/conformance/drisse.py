@@ -24,7 +24,8 @@ class Server:
         self.folder = tempfile.TemporaryDirectory()
         self.socket = os.path.join(self.folder.name, "s")
         port = ["--listen", "127.0.0.1:0"] if listen else []
-        arguments = [binary, "serve", "--output", "json", "--unix", self.socket, *port, *models]
+        # One thread a run, as the sessions it is compared with: sums have their order from how many share them.
+        arguments = [binary, "serve", "--output", "json", "--threads", "1", "--unix", self.socket, *port, *models]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.log, text=True)
         # One document: the endpoint when it is ready, or the error that ended it.

@@ -82,6 +82,7 @@ def load(case, path, data_sets):
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception:
         return "ONNX Runtime cannot load it"
