@@ -13,7 +13,7 @@ use drisse_core::{
     Buffer, Cancel, Data, DataType, Dim, ModelName, Port, Result, Scorer, ScorerLimits, Shape, Signature,
     Sink, Tensor, TensorType, ValueType, ValueView, Work,
 };
-use drisse_net::{Limits, serve_connection};
+use drisse_net::serve_connection;
 use drisse_scoring::{App, Config, Keys, ModelSpec};
 use requests::Protocol;
 use std::io::Write;
@@ -33,7 +33,7 @@ fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let client = Client::new(protocol, count);
     let app = app();
-    runtime.spawn(serve_connection(client.clone(), app.handler(), limits(&app_config())));
+    runtime.spawn(serve_connection(client.clone(), app.handler(), app_config().limits()));
     runtime.block_on(client.answered(WARM_UP));
     counted(&runtime, &client, count);
     // Every answer is the model's.
@@ -50,18 +50,6 @@ fn counted(runtime: &Runtime, client: &Client, count: usize) {
 
 fn app_config() -> Config {
     Config { threads: 1, workers: 1, ..Config::default() }
-}
-
-/// What a server allows a connection.
-fn limits(config: &Config) -> Limits {
-    Limits {
-        max_connections: config.max_connections,
-        header_timeout: config.header_timeout,
-        write_timeout: config.write_timeout,
-        max_head: config.max_head,
-        drain_timeout: config.drain_timeout,
-        threads: config.threads,
-    }
 }
 
 /// A server with one model, and keys.

@@ -23,7 +23,7 @@ impl Inputs {
     /// elements of less than a byte, which cannot be put behind one another.
     pub fn rows(&self) -> Option<usize> {
         let mut given = self.given().map(|(_, tensor)| {
-            let whole = tensor.datatype.bits().is_none_or(|bits| bits % 8 == 0);
+            let whole = tensor.datatype.is_whole_bytes();
             usize::try_from(*tensor.shape.first()?).ok().filter(|&rows| whole && rows > 0)
         });
         let rows = given.next()??;
@@ -55,9 +55,7 @@ impl Inputs {
         }
         joined
     }
-}
 
-impl Inputs {
     /// Inputs of the same shapes and other values that a model likely takes too: the elements in reverse order, floats
     /// half as large; where all elements are equal, what is between 0 and 1.
     pub fn varied(&self) -> Self {
@@ -141,7 +139,7 @@ impl ValueView<'_> {
         if tensor.shape.first().and_then(|&rows| usize::try_from(rows).ok()) != Some(all) || all == 0 {
             return None;
         }
-        let whole = tensor.datatype.bits().is_none_or(|bits| bits % 8 == 0);
+        let whole = tensor.datatype.is_whole_bytes();
         let mut shape = Shape::from_slice(tensor.shape);
         shape[0] = i64::try_from(rows.len()).ok().filter(|_| whole)?;
         let strings;

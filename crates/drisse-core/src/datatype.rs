@@ -141,6 +141,11 @@ impl DataType {
         }
     }
 
+    /// Whether each element begins with a byte of its own: strings too, and not what is packed.
+    pub(crate) fn is_whole_bytes(self) -> bool {
+        self.bits().is_none_or(|bits| bits % 8 == 0)
+    }
+
     /// Bits one element takes; `None` for strings.
     pub fn bits(self) -> Option<usize> {
         Some(match self {

@@ -110,9 +110,12 @@ impl Proxy {
         let traced = Traced::begin(&self.shared, &mut head, started).filter(|_| !method.is_open());
         let result = self.forward(&service, method, head, (first, body), started).await;
         let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
-        let request_id = result.as_ref().map_or("", request_id);
         let took = started.elapsed();
-        service.finished(Access { method: "POST", path: &path, status, took, request_id, name: "" });
+        service.metrics.finished(status, took.as_secs_f64());
+        if let Some(log) = &service.access_log {
+            let (request_id, name) = (result.as_ref().map_or("", request_id), &service.document.service);
+            log.write(&Access { method: "POST", path: &path, status, took, request_id, name });
+        }
         if let Some(traced) = traced {
             traced.end(path.trim_start_matches('/'), &service.document.service, status);
         }

@@ -129,10 +129,10 @@ impl Handler for Proxy {
                     return response;
                 }
                 let open = path::is_open(path);
-                let (method, uri) = (head.method.clone(), head.uri.clone());
+                let asked = service.access_log.is_some().then(|| (head.method.clone(), head.uri.clone()));
                 let inner = inner_uri(path, head.uri.query());
                 let traced = Traced::begin(&self.shared, &mut head, started).filter(|_| !open);
-                let kind = traced.is_some().then(|| format!("{method} /api/v1/service/{{service}}"));
+                let kind = traced.is_some().then(|| format!("{} /api/v1/service/{{service}}", head.method));
                 let result = match inner {
                     Some(uri) => {
                         head.uri = uri;
@@ -148,9 +148,13 @@ impl Handler for Proxy {
                     cors::allow(response.headers_mut(), origin);
                 }
                 let status = response.status().as_u16();
-                let (took, request_id) = (started.elapsed(), request_id(&response));
-                let (method, path) = (method.as_str(), uri.path());
-                service.finished(Access { method, path, status, took, request_id, name: "" });
+                let took = started.elapsed();
+                service.metrics.finished(status, took.as_secs_f64());
+                if let (Some(log), Some((method, uri))) = (&service.access_log, asked) {
+                    let (method, path, request_id) = (method.as_str(), uri.path(), request_id(&response));
+                    let name = &service.document.service;
+                    log.write(&Access { method, path, status, took, request_id, name });
+                }
                 if let Some(traced) = traced {
                     traced.end(&kind.unwrap_or_default(), &service.document.service, status);
                 }

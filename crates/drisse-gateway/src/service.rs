@@ -4,7 +4,7 @@ use crate::group::{Full, Group, Patience, Slot};
 use crate::metrics::ServiceMetrics;
 use crate::replica::Replica;
 use drisse_core::{Error, ErrorKind, Result, ServiceTime};
-use drisse_net::{Access, AccessLog, KeyDigests};
+use drisse_net::{AccessLog, KeyDigests};
 use drisse_wire::routes::RouteDocument;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) struct Service {
     weights: u64,
     turn: AtomicU64,
     /// Where its requests are written down.
-    access_log: Option<Arc<AccessLog>>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     /// How long requests keep their places, whatever the routes.
     times: Arc<ServiceTime>,
 }
@@ -87,14 +87,6 @@ impl Service {
             access_log,
             times,
         })
-    }
-
-    /// A request was answered.
-    pub(crate) fn finished(&self, access: Access<'_>) {
-        self.metrics.finished(access.status, access.took.as_secs_f64());
-        if let Some(log) = &self.access_log {
-            log.write(&Access { name: &self.document.service, ..access });
-        }
     }
 
     /// Tells who waits that there is something newer.

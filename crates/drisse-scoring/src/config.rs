@@ -1,7 +1,7 @@
 //! Every limit of a server, in one place.
 
-use drisse_net::AccessLog;
 use drisse_net::trace::Traces;
+use drisse_net::{AccessLog, Limits};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +53,20 @@ pub struct Config {
     pub traces: Option<Arc<Traces>>,
     /// The build of the binary, told by `/identity`.
     pub build: String,
+}
+
+impl Config {
+    /// What of it is a connection's.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_connections: self.max_connections,
+            header_timeout: self.header_timeout,
+            write_timeout: self.write_timeout,
+            max_head: self.max_head,
+            drain_timeout: self.drain_timeout,
+            threads: self.threads,
+        }
+    }
 }
 
 impl Default for Config {

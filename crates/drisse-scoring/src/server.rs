@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::http::Scoring;
 use crate::http::admin::{Admin, Reach};
 use crate::watch::watch;
-use drisse_net::{Door, Front, Limits, Listener, Tls, serve_few};
+use drisse_net::{Door, Front, Listener, Tls, serve_few};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -47,15 +47,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { app, listeners, tls } = self;
         let failed = |what| move |source| ServerError { what, source };
-        let config = &app.config;
-        let limits = Limits {
-            max_connections: config.max_connections,
-            header_timeout: config.header_timeout,
-            write_timeout: config.write_timeout,
-            max_head: config.max_head,
-            drain_timeout: config.drain_timeout,
-            threads: config.threads,
-        };
+        let limits = app.config.limits();
         let open = app.metrics.connections.clone();
         let front = Front { listeners: listeners.scoring, tls: tls.clone(), limits, open };
         let stop = async {

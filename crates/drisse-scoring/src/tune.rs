@@ -85,7 +85,7 @@ impl Tuner {
             return load(tuning);
         }
         let Some(sample) = sample else { return load(self.with_threads(self.cores)) };
-        let file = self.folder.as_ref().map(|folder| folder.join(format!("{}.json", file_stem(digest))));
+        let file = self.file(digest);
         // Replicas that start together try one after the other, or rather the first of them.
         let _one = file.as_deref().and_then(locked);
         if let Some(tuning) = file.as_deref().and_then(|file| self.remembered(file)) {
@@ -100,12 +100,15 @@ impl Tuner {
             _ => {
                 // What fails is not chosen, and is no reason to serve nothing.
                 let tried = |scorer: &dyn Scorer, tuning: Tuning| {
-                    first_runs(scorer, sample, outputs).ok()?;
                     let trial = Trial::of(scorer, sample, outputs, tuning.workers, TRIAL);
                     Some((tuning, trial.ok()?))
                 };
                 let others = self.choices().into_iter().filter(|other| *other != tuning);
-                let others = others.filter_map(|other| tried(&*load(other).ok()?.0, other));
+                let others = others.filter_map(|other| {
+                    let (scorer, _) = load(other).ok()?;
+                    first_runs(&*scorer, sample, outputs).ok()?;
+                    tried(&*scorer, other)
+                });
                 let all: Vec<_> = tried(&*scorer, tuning).into_iter().chain(others).collect();
                 best(&all).unwrap_or(tuning)
             }
@@ -118,11 +121,15 @@ impl Tuner {
 
     /// The tuning to use from now on for the model of this `digest`.
     pub fn keep(&self, digest: &str, tuning: Tuning) {
-        if let Some(folder) = &self.folder {
-            let file = folder.join(format!("{}.json", file_stem(digest)));
+        if let Some(file) = self.file(digest) {
             let _one = locked(&file);
             self.remember(&file, tuning);
         }
+    }
+
+    fn file(&self, digest: &str) -> Option<PathBuf> {
+        let stem: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
+        self.folder.as_ref().map(|folder| folder.join(format!("{stem}.json")))
     }
 
     fn remembered(&self, file: &Path) -> Option<Tuning> {
@@ -168,10 +175,6 @@ fn locked(file: &Path) -> Option<File> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Some(lock)
-}
-
-fn file_stem(digest: &str) -> String {
-    digest.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
 /// How long a run takes once memory is allocated.
