@@ -16,7 +16,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<bool> {
     let mut tests = Command::new("cargo");
     // With a target named, macros and build scripts stay as they are.
     tests.args(["test", "-q", "-p", "drisse-engines", "--target", &triple]);
-    tests.env("CARGO_TARGET_DIR", target_folder().join("asan"));
+    tests.env("DRISSE_SANITIZED", "1").env("CARGO_TARGET_DIR", target_folder().join("asan"));
     // The stable compiler brings the sanitizer's runtime along, and this lets it be used.
     tests.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
     // A finding names lines.
