@@ -3,6 +3,7 @@
 use crate::api;
 use crate::db::{Db, Result};
 use crate::gateway::{Gateway, GatewayChange};
+use crate::metrics::Metrics;
 use crate::operations::Running;
 use crate::problem::Problem;
 use crate::reconcile::Actor;
@@ -46,10 +47,32 @@ pub struct Config {
     pub program: PathBuf,
     /// What is to change about the gateway.
     pub gateway: GatewayChange,
-    /// Where the control API is also to listen, for who has the token; kept for the next start.
-    pub tcp: Option<TcpApi>,
-    /// Whether the control API is to listen on its Unix socket alone, whatever was kept.
-    pub no_tcp: bool,
+    /// Where the control API is also to listen, for who has the token.
+    pub tcp: Change<TcpApi>,
+    /// Where `/metrics` of everything is to be, for who can connect.
+    pub metrics: Change<SocketAddr>,
+}
+
+/// What is to become of a setting that is kept for the next start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Change<T> {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is this from now on.
+    Set(T),
+    /// There is none any more.
+    Clear,
+}
+
+impl<T> Change<T> {
+    fn of(self, kept: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => kept,
+            Self::Set(value) => Some(value),
+            Self::Clear => None,
+        }
+    }
 }
 
 /// The control API over TCP.
@@ -87,6 +110,8 @@ pub(crate) struct Control {
     pub(crate) gateway: Gateway,
     pub(crate) version: &'static str,
     pub(crate) build: Build,
+    /// Where `/metrics` are.
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) runtime: Handle,
     pub(crate) models_changed: Notify,
     /// Rounds of services at a time.
@@ -116,8 +141,8 @@ pub async fn run(
     let db = Db::open(&workspace.database()).await?;
     step("the workspace is open");
     let store = Store::open(&workspace.store()).map_err(Problem::from)?;
-    let kept: Option<TcpApi> = db.setting("control_api").await?.flatten();
-    let tcp = if config.no_tcp { None } else { config.tcp.clone().or_else(|| kept.clone()) };
+    let tcp = config.tcp.of(db.setting("control_api").await?.flatten());
+    let metrics = config.metrics.of(db.setting("metrics").await?.flatten());
     let (gateway, supervised) =
         Gateway::open(&workspace, config.program, config.build.clone(), &db, config.gateway).await?;
     let targets = targets(&workspace, &store)
@@ -130,6 +155,7 @@ pub async fn run(
         gateway,
         version: config.version,
         build: config.build,
+        metrics,
         runtime: Handle::current(),
         models_changed: Notify::new(),
         rounds: tokio::sync::Semaphore::new(ROUNDS),
@@ -154,7 +180,7 @@ pub async fn run(
     });
 
     let _ = std::fs::remove_file(control.workspace.stopped_mark());
-    let how = control.serve(tcp, kept, stop).await?;
+    let how = control.serve(tcp, stop).await?;
     if how == Shutdown::All {
         // Whoever waits for something is told, and starts nothing again.
         let _ = std::fs::write(control.workspace.stopped_mark(), "");
@@ -174,7 +200,6 @@ impl Control {
     async fn serve(
         self: &Arc<Self>,
         tcp: Option<TcpApi>,
-        kept: Option<TcpApi>,
         stop: impl Future<Output = ()>,
     ) -> Result<Shutdown> {
         let unserved = |error: &(dyn std::error::Error + 'static)| {
@@ -186,14 +211,16 @@ impl Control {
         let unix = api::Api::local(self);
         let unix = serve_few(Listener::Unix(listener), unix, ends).map_err(|error| unserved(&error))?;
         let mut told = self.stop.subscribe();
+        let metrics = self.serve_metrics(end.subscribe())?;
         let remote = self.serve_tcp(tcp.clone())?;
-        if tcp != kept {
-            self.db.set_setting("control_api", &tcp).await?;
-        }
+        // Only what could be bound is tried again at the next start.
+        self.db.keep_setting("control_api", tcp.as_ref()).await?;
+        self.db.keep_setting("metrics", self.metrics.as_ref()).await?;
         tracing::info!(workspace = %self.workspace.root.display(), build = %self.build, "the control plane is up");
         let how = tokio::select! {
             () = unix => Shutdown::Handover,
             () = remote => Shutdown::Handover,
+            () = metrics => Shutdown::Handover,
             how = told.wait_for(Option::is_some) => how.ok().and_then(|how| *how).unwrap_or(Shutdown::Handover),
             // A signal ends this process alone: what runs goes on, and the next control plane takes it over.
             () = stop => Shutdown::Handover,
@@ -202,6 +229,26 @@ impl Control {
         let _ = end.send(true);
         let _ = std::fs::remove_file(self.workspace.control_socket());
         Ok(how)
+    }
+
+    fn serve_metrics(
+        self: &Arc<Self>,
+        ends: watch::Receiver<bool>,
+    ) -> Result<impl Future<Output = ()> + use<>> {
+        let serve = |address| -> std::result::Result<_, Box<dyn std::error::Error>> {
+            Ok(serve_few(Listener::Tcp(bind_tcp(address)?), Metrics::new(self), ends)?)
+        };
+        let served = self.metrics.map(serve).transpose().map_err(|error| {
+            Problem::invalid("cannot serve /metrics")
+                .because(&*error)
+                .hint("choose another address: `drisse up --metrics ADDRESS:PORT`, or none: `--no-metrics`")
+        })?;
+        Ok(async move {
+            match served {
+                Some(served) => served.await,
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn serve_tcp(self: &Arc<Self>, tcp: Option<TcpApi>) -> Result<impl Future<Output = ()> + use<>> {

@@ -141,11 +141,19 @@ impl Db {
         row.fetch_optional(&self.pool).await?.map(|row| json(&row, "value")).transpose()
     }
 
-    pub(crate) async fn set_setting(&self, name: &str, value: &impl Serialize) -> Result<()> {
+    /// Keeps a setting; what is so already costs no write.
+    pub(crate) async fn keep_setting<T: DeserializeOwned + Serialize + PartialEq>(
+        &self,
+        name: &str,
+        value: Option<&T>,
+    ) -> Result<()> {
+        if self.setting::<Option<T>>(name).await?.flatten().as_ref() == value {
+            return Ok(());
+        }
         let query = sqlx::query(
             "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         );
-        query.bind(name).bind(text(value)).execute(&self.pool).await?;
+        query.bind(name).bind(text(&value)).execute(&self.pool).await?;
         Ok(())
     }
 

@@ -130,9 +130,7 @@ impl Gateway {
         };
         let address = listener.local_addr().ok();
         let settings = Settings { address, ..settings };
-        if settings != kept {
-            db.set_setting("gateway", &settings).await?;
-        }
+        db.keep_setting("gateway", Some(&settings)).await?;
         let inner = Arc::new(Inner {
             workspace: workspace.clone(),
             program,
@@ -233,6 +231,11 @@ impl Gateway {
                 Err(_) => tokio::time::sleep(ASK_AGAIN).await,
             }
         }
+    }
+
+    /// Where the gateway that runs now tells of itself, if one does.
+    pub(crate) fn admin_now(&self) -> Option<Address> {
+        self.inner.current.borrow().as_ref().map(|current| Address::unix(&current.admin))
     }
 
     async fn admin(&self) -> Result<Address> {

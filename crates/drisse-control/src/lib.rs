@@ -15,6 +15,7 @@ mod deploy;
 mod gateway;
 mod health;
 mod keys;
+mod metrics;
 mod operations;
 mod problem;
 mod reconcile;
@@ -24,7 +25,7 @@ mod verify;
 mod workspace;
 
 pub use api::openapi;
-pub use control::{Config, ControlError, Targets, TcpApi, run};
+pub use control::{Change, Config, ControlError, Targets, TcpApi, run};
 pub use db::backup::{Restored, restore};
 pub use gateway::GatewayChange;
 pub use health::{Health, examine};

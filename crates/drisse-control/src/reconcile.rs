@@ -66,7 +66,9 @@ pub(crate) struct Seen {
     pub(crate) permanent: bool,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) in_use: BTreeSet<ReplicaId>,
-    /// Replicas of the wanted revision that take requests.
+    /// Replicas of the wanted revision that are to take requests …
+    pub(crate) wanted: u32,
+    /// … and those that do.
     pub(crate) ready: u32,
 }
 
@@ -362,6 +364,7 @@ impl Reconciler {
             permanent: false,
             replicas: have,
             in_use: spec.in_use.clone(),
+            wanted: if service.active { service.replicas } else { 0 },
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
         });
         Ok(confirmed)

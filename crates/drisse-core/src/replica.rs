@@ -37,6 +37,8 @@ pub enum ReplicaState {
         since: SystemTime,
         /// `unix:PATH` or `http(s)://HOST:PORT`.
         address: String,
+        /// Where it tells of itself (`/metrics`), as above; none where nobody but it can ask.
+        admin: Option<String>,
         /// Requests at once that still make it faster.
         concurrency: u32,
         /// Whether it has confirmed the keys its revision was last prepared with.

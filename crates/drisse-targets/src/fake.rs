@@ -144,6 +144,7 @@ impl Place for Fake {
                 let ready = ReplicaState::Ready {
                     since: SystemTime::now(),
                     address: format!("unix:/fake/{replica}"),
+                    admin: None,
                     concurrency: 1,
                     keys_confirmed: true,
                 };

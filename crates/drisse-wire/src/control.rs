@@ -338,6 +338,9 @@ pub struct Status {
     pub control: ProcessInfo,
     /// The gateway.
     pub gateway: GatewayInfo,
+    /// Where `/metrics` of all are, `HOST:PORT`; none where they are not asked for.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// Services by state.
     pub services: BTreeMap<String, u64>,
 }

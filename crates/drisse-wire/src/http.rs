@@ -99,6 +99,15 @@ impl Address {
         Self::Unix(path.to_owned())
     }
 
+    /// From `unix:PATH` or `http://HOST:PORT`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match (text.strip_prefix("unix:"), text.strip_prefix("http://")) {
+            (Some(path), _) => Some(Self::unix(Path::new(path))),
+            (_, Some(host)) => Some(Self::Http(host.to_owned())),
+            _ => None,
+        }
+    }
+
     /// A connection of its own; no time limit.
     pub async fn connect(&self) -> Result<Box<dyn Connection>, HttpError> {
         let failed = |source| HttpError::Connect { address: self.to_string(), source };

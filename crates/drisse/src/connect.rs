@@ -178,7 +178,8 @@ impl Place {
 impl Up {
     /// Whether the control plane has to start again for it.
     fn changes_something(&self) -> bool {
-        self.gateway.is_some() || self.tls_cert.is_some() || self.control.is_some() || self.no_control
+        let addresses = [self.gateway, self.control, self.metrics];
+        addresses.iter().any(Option::is_some) || self.tls_cert.is_some() || self.no_control || self.no_metrics
     }
 
     /// Refuses files that cannot be used, before anything that works is ended.
@@ -330,13 +331,13 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
     let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
     add("--workspace", workspace.root.clone().into());
     add("--onnxruntime", library.into());
-    for (flag, address) in [("--gateway", up.gateway), ("--control", up.control)] {
-        if let Some(address) = address {
-            add(flag, address.to_string().into());
-        }
+    let addresses =
+        [("--gateway", up.gateway), ("--control", up.control), ("--metrics", up.metrics)].into_iter();
+    for (flag, address) in addresses.filter_map(|(flag, address)| Some((flag, address?))) {
+        add(flag, address.to_string().into());
     }
-    if up.no_control {
-        arguments.push("--no-control".into());
+    for (flag, is_set) in [("--no-control", up.no_control), ("--no-metrics", up.no_metrics)] {
+        arguments.extend(is_set.then(|| flag.into()));
     }
     let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
     let files = [

@@ -26,6 +26,7 @@ pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<S
         workspace: control.workspace.root.display().to_string(),
         control: ProcessInfo { pid: Some(std::process::id()) },
         gateway: control.gateway.info(),
+        metrics: control.metrics.map(|address| address.to_string()),
         services: control.db.service_counts(Counted::State).await?,
     }))
 }

@@ -45,6 +45,7 @@ fn ready(seconds: u64) -> ReplicaState {
     ReplicaState::Ready {
         since: at(seconds),
         address: "unix:/s".to_owned(),
+        admin: None,
         concurrency: 1,
         keys_confirmed: true,
     }

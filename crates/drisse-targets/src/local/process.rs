@@ -176,6 +176,7 @@ impl Running {
             entry.state = ReplicaState::Ready {
                 since: SystemTime::now(),
                 address: format!("unix:{}", self.files.scoring.display()),
+                admin: Some(format!("unix:{}", self.files.admin.display())),
                 concurrency: identity.concurrency,
                 keys_confirmed: false,
             };

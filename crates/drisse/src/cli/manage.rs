@@ -415,6 +415,12 @@ pub(crate) struct Up {
     /// That certificate's key, in PEM
     #[arg(long, value_name = "FILE", requires = "control_cert")]
     pub(crate) control_key: Option<PathBuf>,
+    /// Serve /metrics of the gateway and of all services here, for Prometheus; whoever can connect may read them
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Serve no /metrics any more
+    #[arg(long, conflicts_with = "metrics")]
+    pub(crate) no_metrics: bool,
     /// Take the database's backup in place of a damaged one, which is kept; what was changed since then is lost
     #[arg(long, conflicts_with = "boot")]
     pub(crate) restore: bool,

@@ -5,13 +5,21 @@ use crate::connect::{Place, VERSION};
 use crate::failure::Failure;
 use crate::{logs, wiring};
 use anyhow::Context;
-use drisse_control::{Config, ControlError, GatewayChange, TcpApi};
+use drisse_control::{Change, Config, ControlError, GatewayChange, TcpApi};
 use drisse_net::Build;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The exit code where another control plane has the workspace: who started this one waits for that one.
 pub(crate) const TAKEN: u8 = 3;
+
+fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
+    match set {
+        Some(value) => Change::Set(value),
+        None if clear => Change::Clear,
+        None => Change::Keep,
+    }
+}
 
 pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Failure> {
     let workspace = place.folder()?.clone();
@@ -35,8 +43,8 @@ pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Fa
         build: build.clone(),
         program: program.clone(),
         gateway,
-        tcp,
-        no_tcp: up.no_control,
+        tcp: change(tcp, up.no_control),
+        metrics: change(up.metrics, up.no_metrics),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;

@@ -99,6 +99,7 @@ async fn at_rest(workspace: &Workspace) -> Status {
         workspace: workspace.root.display().to_string(),
         control: ProcessInfo::default(),
         gateway,
+        metrics: None,
         services: Default::default(),
     }
 }
@@ -110,11 +111,13 @@ fn text(status: &Status) -> String {
         address.map(|address| format!(", {}://{address}", status.gateway.scheme)).unwrap_or_default();
     let services: Vec<_> = status.services.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let services = if services.is_empty() { "none".to_owned() } else { services.join(", ") };
+    let metrics = status.metrics.as_ref().map(|address| format!("metrics    http://{address}/metrics\n"));
     format!(
-        "workspace  {}\ncontrol    {}\ngateway    {}{address}\nservices   {}\n",
+        "workspace  {}\ncontrol    {}\ngateway    {}{address}\n{}services   {}\n",
         status.workspace,
         process(status.control.pid),
         process(status.gateway.pid),
+        metrics.unwrap_or_default(),
         if status.control.pid.is_some() { services } else { "known once the control plane runs".to_owned() },
     )
 }

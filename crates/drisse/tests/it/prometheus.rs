@@ -6,13 +6,10 @@ mod real;
 use crate::deploy::request;
 use crate::load::Request;
 use crate::support::{Serving, root};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, kill, own_address};
 use real::{Prometheus, get};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::copy;
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 
 /// Its work depends on a value, so that it is always queued.
 const QUEUED: &str = "crates/drisse-engines/tests/models/slow.onnx";
@@ -87,38 +84,35 @@ fn a_real_prometheus_reads_every_number_of_a_server_and_each_query_of_the_dashbo
 }
 
 #[test]
-fn a_real_prometheus_reads_every_number_of_a_gateway_and_its_row_of_the_dashboard_has_answers() {
+fn a_real_prometheus_reads_every_number_of_a_workspace_and_its_rows_of_the_dashboard_have_answers() {
     let workspace = Workspace::new();
-    let deployed = workspace.json(&["deploy", "examples/digits/digits.onnx"]);
-    let processes = workspace.processes();
-    let (_, line) = processes.iter().find(|(_, line)| line.contains("--gateway")).unwrap();
-    let socket = line.split("--admin ").nth(1).unwrap().split(' ').next().unwrap();
-    let admin = over_tcp(socket);
-    let Some(prometheus) = Prometheus::start(&admin) else { return };
+    let address = own_address();
+    workspace.json(&["up", "--metrics", &address]);
+    let deployed = workspace.json(&["deploy", "examples/digits/digits.onnx", "--replicas", "2"]);
+    let Some(prometheus) = Prometheus::start(&address) else { return };
     let mut open = request(&deployed);
     open.bytes = String::from_utf8(open.bytes).unwrap().replace("authorization", "x-no-key").into();
     let round = [(&request(&deployed), 200, 5, ["digits", "2xx"]), (&open, 401, 3, ["digits", "4xx"])];
     send(&prometheus, "drisse_gateway_requests_total", ["service", "status"], &round);
-    scraped_whole(&prometheus, &admin);
+    scraped_whole(&prometheus, &address);
     dashboard::has_numbers(&prometheus, true);
-}
+    let served = counts(&prometheus, "drisse_request_duration_seconds_count", ["service", "model"]);
+    assert_eq!(served.keys().collect::<Vec<_>>(), [&["digits", "digits"].map(str::to_owned)]);
+    let ready = counts(&prometheus, "drisse_service_replicas{state=\"ready\"}", ["service", "state"]);
+    assert_eq!(ready.values().collect::<Vec<_>>(), [&2.0]);
 
-/// An address that leads to a Unix socket, which Prometheus cannot scrape by itself.
-fn over_tcp(socket: &str) -> String {
-    let (listener, socket) = (TcpListener::bind("127.0.0.1:0").unwrap(), socket.to_owned());
-    let address = listener.local_addr().unwrap().to_string();
-    let carry = move |stream: TcpStream| {
-        let Ok(other) = UnixStream::connect(&socket) else { return };
-        let (mut from, mut to) = (stream.try_clone().unwrap(), other.try_clone().unwrap());
-        std::thread::spawn(move || {
-            let _ = copy(&mut from, &mut to);
-            let _ = to.shutdown(std::net::Shutdown::Write);
-        });
-        std::thread::spawn(move || {
-            let _ = copy(&mut &other, &mut &stream);
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-        });
-    };
-    std::thread::spawn(move || listener.incoming().flatten().for_each(carry));
-    address
+    // One that was stopped from outside is told as silent, and the scrape has everything else.
+    prometheus.until("one is silent", || {
+        // After 10 s it is replaced: then that one is.
+        workspace.replicas("digits").first().inspect(|replica| kill(**replica, "-STOP"));
+        let up = prometheus.query("drisse_up == 0 and on() count(drisse_up == 1) == 2");
+        (up.len() == 1).then_some(()).ok_or_else(|| prometheus.query("drisse_up"))
+    });
+    workspace.replicas("digits").first().inspect(|replica| kill(**replica, "-CONT"));
+    // The setting outlives the control plane, until it is taken back.
+    workspace.json(&["down"]);
+    assert_eq!(workspace.json(&["up"])["metrics"], *address);
+    assert!(get(&address, "/metrics").unwrap().contains("drisse_up{process=\"gateway\"}"));
+    assert_eq!(workspace.json(&["up", "--no-metrics"])["metrics"], Value::Null);
+    assert_eq!(get(&address, "/metrics"), None);
 }

@@ -4,8 +4,8 @@ use super::real::Prometheus;
 use crate::support::root;
 use serde_json::Value;
 
-/// What every query of the gateway's names.
-const GATEWAY: &str = "drisse_gateway_";
+/// What only a control plane's `/metrics` has: one of these is in every query of the gateway's and the services' rows.
+const WORKSPACE: [&str; 3] = ["drisse_gateway_", "drisse_service_", "drisse_up"];
 
 /// The dashboard as it is handed out.
 pub(crate) fn read() -> Value {
@@ -13,8 +13,8 @@ pub(crate) fn read() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Every query of every panel, variables replaced: of the gateway's panels or of the server's.
-pub(crate) fn queries(of_gateway: bool) -> Vec<String> {
+/// Every query of every panel, variables replaced: those of a workspace or those of a server.
+pub(crate) fn queries(of_workspace: bool) -> Vec<String> {
     let dashboard = read();
     let panels = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row");
     let targets = panels.flat_map(|panel| {
@@ -27,12 +27,12 @@ pub(crate) fn queries(of_gateway: bool) -> Vec<String> {
         let query = target["expr"].as_str().unwrap();
         query.replace("$__rate_interval", "1m").replace("$model", ".*")
     });
-    queries.filter(|query| query.contains(GATEWAY) == of_gateway).collect()
+    queries.filter(|query| WORKSPACE.iter().any(|name| query.contains(name)) == of_workspace).collect()
 }
 
 /// Asks each of them: it is understood, and has a number to show.
-pub(crate) fn has_numbers(prometheus: &Prometheus, of_gateway: bool) {
-    let queries = queries(of_gateway);
+pub(crate) fn has_numbers(prometheus: &Prometheus, of_workspace: bool) {
+    let queries = queries(of_workspace);
     assert!(queries.len() >= 8, "{queries:?}");
     for query in queries {
         assert!(!query.contains('$'), "a variable that nothing replaces: {query}");
