@@ -98,6 +98,11 @@ impl Buffer {
         self.len = end;
     }
 
+    /// Appends elements.
+    pub fn extend_from<T: Element>(&mut self, values: &[T]) {
+        self.extend(bytemuck::cast_slice(values));
+    }
+
     /// Appends bytes.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());

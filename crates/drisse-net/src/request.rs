@@ -85,6 +85,22 @@ fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     is_host(host.as_bytes()) && hosts.next().is_none()
 }
 
+/// Which bytes a host's name may have.
+const OF_A_NAME: [bool; 256] = {
+    let (mut table, marks) = ([false; 256], b"-._~!$&'()*+,;=%");
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};
+
 /// `uri-host [ ":" port ]` (RFC 9110, section 7.2): a name or an address in the characters RFC 3986 has for
 /// them.
 fn is_host(text: &[u8]) -> bool {
@@ -94,7 +110,7 @@ fn is_host(text: &[u8]) -> bool {
         false => text.iter().position(|&byte| byte == b':').or(Some(text.len())),
     };
     let Some((name, port)) = end.map(|end| text.split_at(end)) else { return false };
-    let of_a_name = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let of_a_name = |&byte: &u8| OF_A_NAME[usize::from(byte)];
     let named = match bracketed {
         true => name[1..name.len() - 1].iter().all(|byte| of_a_name(byte) || *byte == b':'),
         false => name.iter().all(of_a_name),

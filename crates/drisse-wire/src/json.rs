@@ -11,4 +11,5 @@ mod writer;
 pub use reader::Reader;
 pub(crate) use reader::well_formed;
 pub use tensor::TensorReader;
+pub(crate) use tensor::integer;
 pub use writer::Writer;

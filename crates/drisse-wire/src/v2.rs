@@ -6,12 +6,10 @@
 mod answer;
 mod classes;
 
-use crate::json::{Reader, TensorReader};
+use crate::json::{Reader, TensorReader, integer};
 use crate::raw;
 use crate::shared_memory::{self, Place, Regions, Window};
-use drisse_core::{
-    Data, DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor, element_count,
-};
+use drisse_core::{DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor, element_count};
 use std::time::Duration;
 
 pub(crate) use answer::carried;
@@ -279,17 +277,18 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape> {
     // More dimensions than any model has; bounds what a client can make us keep.
     const MAX_RANK: usize = 64;
     let start = reader.position();
-    let mut dims = TensorReader::new(DataType::Int64)?;
-    let in_shape = |error: Error| error.context("`shape`");
-    dims.read(reader).map_err(in_shape)?;
-    let dims = dims.finish();
-    let Data::Raw(buffer) = &dims.data else { unreachable!("INT64 elements are raw") };
-    if dims.shape.len() != 1 || buffer.len() > MAX_RANK * size_of::<i64>() {
-        return Err(
-            reader.error_at(start, format_args!("`shape` is a list of up to {MAX_RANK} whole numbers"))
-        );
-    }
-    Ok(Shape::from_slice(buffer.elements()))
+    let mut shape = Shape::new();
+    let read = reader.array(|reader| {
+        if shape.len() == MAX_RANK {
+            return Err(
+                reader.error_at(start, format_args!("a list of up to {MAX_RANK} dimensions is wanted"))
+            );
+        }
+        shape.push(integer(reader, DataType::Int64)?);
+        Ok(())
+    });
+    read.map_err(|error| error.context("`shape`"))?;
+    Ok(shape)
 }
 
 /// One of the parameters that say where in shared memory a tensor is; others are skipped.

@@ -59,6 +59,9 @@ pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Re
                 rest.extend_from_slice(&data);
             }
         }
+        if body.is_end_stream() {
+            break;
+        }
     }
     let bytes = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
     Ok(Read { bytes, held })

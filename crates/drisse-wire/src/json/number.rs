@@ -75,47 +75,77 @@ impl Float for f32 {
     }
 }
 
-/// Digits at the start of `bytes`, up to eight, as the number they are, and how many.
+/// Digits at the start of `chunk` as the number they are, and how many.
 ///
 /// Eight bytes at once as one integer: a byte is no digit where `byte ^ b'0'` is over 9, which the sum carries into its
 /// highest bit; what follows the digits is shifted out, as if zeros stood before them; then neighbours are joined, ones
 /// with tens, twos with hundreds, fours with ten thousands.
 #[inline]
-fn eight_digits(bytes: &[u8]) -> (u64, usize) {
-    let chunk = match bytes.first_chunk() {
-        Some(chunk) => *chunk,
-        None => {
-            let mut chunk = [0; 8];
-            chunk[..bytes.len()].copy_from_slice(bytes);
-            chunk
-        }
-    };
+fn eight_digits(chunk: [u8; 8]) -> (u64, usize) {
     let digits = u64::from_le_bytes(chunk) ^ 0x3030_3030_3030_3030;
     let others = (digits.wrapping_add(0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080;
-    let count = (others.trailing_zeros() / 8) as usize;
-    // Of no digits, nothing is left.
-    let digits = digits.checked_shl(64 - 8 * count as u32).unwrap_or(0);
+    let count = others.trailing_zeros() / 8;
+    // In halves: of no digits nothing is to be left, and 64 bits at once cannot be shifted out.
+    let digits = digits << (32 - 4 * count) << (32 - 4 * count);
     let twos = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = twos.wrapping_mul(100).wrapping_add(twos >> 16) & 0x0000_ffff_0000_ffff;
-    (fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff, count)
+    (fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff, count as usize)
+}
+
+/// Appends to `mantissa` a number of so many digits.
+#[inline]
+fn appended(mantissa: u64, (value, digits): (u64, usize)) -> u64 {
+    const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+    mantissa.wrapping_mul(TENS[digits]).wrapping_add(value)
 }
 
 /// Appends the digits at the start of `bytes` to `mantissa`; how many there were. Past nineteen it has wrapped.
 #[inline]
 fn digits(bytes: &[u8], mantissa: &mut u64) -> usize {
-    const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
     let mut at = 0;
-    let mut eight = || {
-        let (value, count) = eight_digits(&bytes[at..]);
-        *mantissa = mantissa.wrapping_mul(TENS[count]).wrapping_add(value);
-        at += count;
-        count
-    };
-    // Twice before it is asked whether there are more: whether a float32 has seven digits or nine cannot be foreseen,
-    // whether a number has sixteen can.
-    eight();
-    while eight() == 8 {}
-    at
+    loop {
+        let rest = &bytes[at..];
+        let mut chunk = [0; 8];
+        let length = rest.len().min(8);
+        chunk[..length].copy_from_slice(&rest[..length]);
+        let eight = eight_digits(chunk);
+        *mantissa = appended(*mantissa, eight);
+        at += eight.1;
+        if eight.1 < 8 {
+            return at;
+        }
+    }
+}
+
+/// How much of what follows is looked at for a number as most are: a digit, a point, 24 more and what is behind them.
+const USUAL: usize = 2 + 24 + 1;
+
+/// A number of one digit before its point, as most are printed: everything stands where it is looked for. `None` for
+/// any other.
+#[inline]
+fn usual<T: Float>(negative: bool, text: &[u8; USUAL]) -> Option<(T, usize)> {
+    let whole = text[0].wrapping_sub(b'0');
+    if whole > 9 || text[1] != b'.' {
+        return None;
+    }
+    let eight = |at: usize| eight_digits(*text[at..].first_chunk().expect("it is long enough"));
+    let one = eight(2);
+    let two = eight(2 + 8);
+    // No branch: whether a float32 has seven digits or nine cannot be foreseen, whether a number has sixteen can.
+    let two = if one.1 == 8 { two } else { (0, 0) };
+    let mut mantissa = appended(appended(u64::from(whole), one), two);
+    let mut places = one.1 + two.1;
+    if two.1 == 8 {
+        let three = eight(2 + 16);
+        mantissa = appended(mantissa, three);
+        places += three.1;
+    }
+    let significant = places + usize::from(whole > 0);
+    let plain = places > 0 && significant <= 19 && places < EXACT.len();
+    if !plain || matches!(text[2 + places], b'e' | b'E') {
+        return None;
+    }
+    Some((T::scaled(negative, mantissa, places)?, 2 + places))
 }
 
 /// The number at the start of `bytes` and its length; `None` when there is none by JSON's grammar.
@@ -123,6 +153,9 @@ fn digits(bytes: &[u8], mantissa: &mut u64) -> usize {
 pub(super) fn read<T: Float>(bytes: &[u8]) -> Option<(T, usize)> {
     let negative = bytes.first() == Some(&b'-');
     let first = usize::from(negative);
+    if let Some((value, length)) = bytes[first..].first_chunk().and_then(|text| usual(negative, text)) {
+        return Some((value, first + length));
+    }
     let (mut mantissa, mut at) = (0_u64, first);
     // One or two, as a rule.
     while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10) {
@@ -168,12 +201,15 @@ mod tests {
 
     fn agrees(text: &str) {
         let number = text.trim_end_matches(']');
-        let wanted = number.parse::<f32>().ok().filter(|_| well_formed(number.as_bytes()));
-        let got = read::<f32>(text.as_bytes()).filter(|(_, len)| *len == number.len());
-        assert_eq!(got.map(|(value, _)| value.to_bits()), wanted.map(f32::to_bits), "{text} as f32");
-        let wanted = number.parse::<f64>().ok().filter(|_| well_formed(number.as_bytes()));
-        let got = read::<f64>(text.as_bytes()).filter(|(_, len)| *len == number.len());
-        assert_eq!(got.map(|(value, _)| value.to_bits()), wanted.map(f64::to_bits), "{text} as f64");
+        // At the end of a body, and with more behind it.
+        for text in [text, &format!("{number},{}", "1.5, ".repeat(6))] {
+            let wanted = number.parse::<f32>().ok().filter(|_| well_formed(number.as_bytes()));
+            let got = read::<f32>(text.as_bytes()).filter(|(_, len)| *len == number.len());
+            assert_eq!(got.map(|(value, _)| value.to_bits()), wanted.map(f32::to_bits), "{text} as f32");
+            let wanted = number.parse::<f64>().ok().filter(|_| well_formed(number.as_bytes()));
+            let got = read::<f64>(text.as_bytes()).filter(|(_, len)| *len == number.len());
+            assert_eq!(got.map(|(value, _)| value.to_bits()), wanted.map(f64::to_bits), "{text} as f64");
+        }
     }
 
     #[test]

@@ -133,7 +133,9 @@ impl<'a> Reader<'a> {
 
     fn text(&self, start: usize, end: usize) -> Result<&'a str> {
         let bytes = &self.bytes[start..end];
-        if let Some(control) = bytes.iter().position(|&byte| byte < 0x20) {
+        // All of it, without a branch for each.
+        if bytes.iter().fold(false, |found, &byte| found | (byte < 0x20)) {
+            let control = bytes.iter().take_while(|&&byte| byte >= 0x20).count();
             return Err(self.error_at(start + control, "a control character in a string must be escaped"));
         }
         std::str::from_utf8(bytes)

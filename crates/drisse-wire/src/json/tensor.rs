@@ -4,7 +4,7 @@ use super::Reader;
 use super::number::{self, Float};
 use super::reader::well_formed;
 use base64::engine::{Engine, general_purpose::STANDARD as BASE64};
-use drisse_core::{Buffer, Data, DataType, Error, Result, Shape, Strings, Tensor, element_count};
+use drisse_core::{Buffer, Data, DataType, Element, Error, Result, Shape, Strings, Tensor, element_count};
 use half::{bf16, f16};
 use std::fmt;
 
@@ -138,12 +138,8 @@ impl TensorReader {
         let datatype = self.datatype;
         let count = match (&mut self.data, datatype) {
             // Most of what is sent, in loops of their own.
-            (Data::Raw(buffer), DataType::Fp32) => {
-                list(reader, |reader| float::<f32>(reader, datatype).map(|value| buffer.push(value)))
-            }
-            (Data::Raw(buffer), DataType::Fp64) => {
-                list(reader, |reader| float::<f64>(reader, datatype).map(|value| buffer.push(value)))
-            }
+            (Data::Raw(buffer), DataType::Fp32) => floats::<f32>(reader, datatype, buffer),
+            (Data::Raw(buffer), DataType::Fp64) => floats::<f64>(reader, datatype, buffer),
             (data, _) => list(reader, |reader| element(reader, datatype, data)),
         }?;
         self.elements += count;
@@ -165,6 +161,26 @@ fn list<'a>(
             return Ok(count);
         }
     }
+}
+
+/// Several at a time: what a buffer checks for each would add up.
+fn floats<T: Float + Element>(
+    reader: &mut Reader<'_>,
+    datatype: DataType,
+    buffer: &mut Buffer,
+) -> Result<usize> {
+    let (mut some, mut held) = ([T::NAN; 16], 0);
+    let count = list(reader, |reader| {
+        if held == some.len() {
+            buffer.extend_from(&some);
+            held = 0;
+        }
+        some[held] = float(reader, datatype)?;
+        held += 1;
+        Ok(())
+    })?;
+    buffer.extend_from(&some[..held]);
+    Ok(count)
 }
 
 fn element(reader: &mut Reader<'_>, datatype: DataType, data: &mut Data) -> Result<()> {
@@ -281,8 +297,9 @@ fn boolean(reader: &mut Reader<'_>) -> Result<u8> {
     }
 }
 
+/// A whole number of `datatype`.
 #[inline]
-fn integer<T: TryFrom<i128>>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T> {
+pub(crate) fn integer<T: TryFrom<i128>>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T> {
     if !matches!(reader.peek(), Some(b'0'..=b'9' | b'-')) {
         return Err(reader.unexpected(&format!("a whole number (the model wants {datatype})")));
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::shared_memory::{NoRegions, Part};
-use drisse_core::{Buffer, Sink, TensorType, Value, ValueType, ValueView};
+use drisse_core::{Buffer, Data, Sink, TensorType, Value, ValueType, ValueView};
 use std::sync::{Arc, Mutex};
 
 fn port(name: &str, datatype: DataType, dims: &[Dim]) -> Port {
