@@ -117,35 +117,49 @@ fn digits(bytes: &[u8], mantissa: &mut u64) -> usize {
     }
 }
 
-/// How much of what follows is looked at for a number as most are: a digit, a point, 24 more and what is behind them.
-const USUAL: usize = 2 + 24 + 1;
+/// How much is looked at for a number as most are: seven digits, a point, 24 more, and what is behind them.
+const USUAL: usize = 7 + 1 + 24 + 1;
 
-/// A number of one digit before its point, as most are printed: everything stands where it is looked for. `None` for
-/// any other.
+/// A number of up to seven digits before its point, read without a loop. `None` for any other.
 #[inline]
 fn usual<T: Float>(negative: bool, text: &[u8; USUAL]) -> Option<(T, usize)> {
-    let whole = text[0].wrapping_sub(b'0');
-    if whole > 9 || text[1] != b'.' {
-        return None;
-    }
     let eight = |at: usize| eight_digits(*text[at..].first_chunk().expect("it is long enough"));
-    let one = eight(2);
-    let two = eight(2 + 8);
-    // No branch: whether a float32 has seven digits or nine cannot be foreseen, whether a number has sixteen can.
-    let two = if one.1 == 8 { two } else { (0, 0) };
-    let mut mantissa = appended(appended(u64::from(whole), one), two);
-    let mut places = one.1 + two.1;
-    if two.1 == 8 {
-        let three = eight(2 + 16);
-        mantissa = appended(mantissa, three);
-        places += three.1;
+    let (mut mantissa, mut point, mut places) = (0, 0, 0);
+    // One or two, as a rule: guessed, so that what is behind them need not be waited for.
+    while let digit @ 0..=9 = text[point].wrapping_sub(b'0') {
+        mantissa = 10 * mantissa + u64::from(digit);
+        point += 1;
+        if point > 7 {
+            return None;
+        }
     }
-    let significant = places + usize::from(whole > 0);
-    let plain = places > 0 && significant <= 19 && places < EXACT.len();
-    if !plain || matches!(text[2 + places], b'e' | b'E') {
+    if point == 0 || (point > 1 && text[0] == b'0') {
         return None;
     }
-    Some((T::scaled(negative, mantissa, places)?, 2 + places))
+    // A zero before the point adds no digit.
+    let significant = if mantissa > 0 { point } else { 0 };
+    let mut end = point;
+    if text[point] == b'.' {
+        let one = eight(point + 1);
+        let two = eight(point + 9);
+        // No branch: whether a float32 has seven digits or nine cannot be foreseen, whether a number has sixteen can.
+        let two = if one.1 == 8 { two } else { (0, 0) };
+        mantissa = appended(appended(mantissa, one), two);
+        places = one.1 + two.1;
+        if two.1 == 8 {
+            let three = eight(point + 17);
+            mantissa = appended(mantissa, three);
+            places += three.1;
+        }
+        if places == 0 {
+            return None;
+        }
+        end = point + 1 + places;
+    }
+    if significant + places > 19 || places >= EXACT.len() || matches!(text[end], b'e' | b'E') {
+        return None;
+    }
+    Some((T::scaled(negative, mantissa, places)?, end))
 }
 
 /// The number at the start of `bytes` and its length; `None` when there is none by JSON's grammar.
