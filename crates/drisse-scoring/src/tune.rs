@@ -25,6 +25,9 @@ const TINY: Duration = Duration::from_micros(300);
 /// Of choices whose rate is this close to the best, the one with the shortest runs is taken.
 const CLOSE: f64 = 0.95;
 
+/// And of those whose runs take this close to the least of the processor's time, which is told apart more exactly.
+const CLOSE_CPU: f64 = 0.97;
+
 /// Threads of a run, and runs at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tuning {
@@ -190,10 +193,14 @@ fn first_runs(scorer: &dyn Scorer, sample: &Inputs, outputs: usize) -> Result<Du
     Ok(fastest)
 }
 
-/// The shortest runs of those that are about as many a second as can be.
+/// The shortest runs of those that are about as many a second as can be. What a run takes of the processor says how many
+/// there can be, too, and says so on a busy machine.
 fn best(tried: &[(Tuning, Trial)]) -> Option<Tuning> {
     let most = tried.iter().map(|(_, trial)| trial.rate).fold(0.0, f64::max);
-    let good = tried.iter().filter(|(_, trial)| trial.rate >= CLOSE * most);
+    let least = tried.iter().map(|(_, trial)| trial.cpu.as_secs_f64()).fold(f64::INFINITY, f64::min);
+    let good = tried
+        .iter()
+        .filter(|(_, trial)| trial.rate >= CLOSE * most && trial.cpu.as_secs_f64() * CLOSE_CPU <= least);
     good.min_by_key(|(_, trial)| trial.p50).map(|(tuning, _)| *tuning)
 }
 
@@ -211,7 +218,7 @@ mod tests {
 
     fn trial(rate: f64, ms: u64) -> Trial {
         let p50 = Duration::from_millis(ms);
-        Trial { rate, p50, p99: p50, cpu: p50 }
+        Trial { rate, p50, p99: p50, cpu: Duration::from_millis(20) }
     }
 
     #[test]
@@ -234,6 +241,8 @@ mod tests {
         let (many, few) = (tuning(1, 2), tuning(2, 1));
         assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(97.0, 11))]), Some(few));
         assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(80.0, 13))]), Some(many));
+        let costly = Trial { cpu: Duration::from_millis(22), ..trial(97.0, 11) };
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, costly)]), Some(many));
     }
 
     #[test]
