@@ -23,11 +23,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// One entry per version of the schema; a database is brought up one after the other.
-const SCHEMA: [&str; 4] = [
+const SCHEMA: [&str; 5] = [
     include_str!("db/schema.sql"),
     include_str!("db/schema-2.sql"),
     include_str!("db/schema-3.sql"),
     include_str!("db/schema-4.sql"),
+    include_str!("db/schema-5.sql"),
 ];
 
 /// Readers beside the one writer.

@@ -10,7 +10,9 @@ use crate::problem::Problem;
 use crate::registry::{Registration, split_version};
 use drisse_core::ServiceName;
 use drisse_registry::signature_of;
-use drisse_wire::control::{DeployRequest, KeyName, KeyRequest, ModelChoice, RollbackRequest, ServiceState};
+use drisse_wire::control::{
+    DeployRequest, KeyName, KeyRequest, ModelChoice, RollbackRequest, ServiceState, ServingOptions,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -21,6 +23,9 @@ const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
 
 /// More on one machine is a mistake in the number.
 const MAX_REPLICAS: u32 = 100;
+
+/// As are more threads, runs at once, or rows of a run.
+const MAX_SERVING: u32 = 1024;
 
 /// What an operation decided, kept with it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -182,6 +187,7 @@ impl Control {
                 max_wait_ms: DEFAULT_MAX_WAIT_MS,
                 scoring_timeout_ms: DEFAULT_SCORING_TIMEOUT_MS,
                 created: now(),
+                serving: ServingOptions::default(),
             },
             (None, None) => return Err(Problem::invalid("no model is named, and there is none to keep")),
         };
@@ -194,6 +200,7 @@ impl Control {
         next.auth = request.auth.unwrap_or(next.auth);
         next.max_wait_ms = request.max_wait_ms.unwrap_or(next.max_wait_ms);
         next.scoring_timeout_ms = request.scoring_timeout_ms.unwrap_or(next.scoring_timeout_ms);
+        next.serving = request.serving.over(next.serving);
         // One that failed is tried again under a new number: what died under the old one is history.
         let same = current.is_some_and(|current| current.same_as(&next)) && service.active;
         next.revision = newest + 1;
@@ -357,6 +364,11 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
         return Err(
             Problem::invalid(message).hint("one is `https://HOST` or `https://HOST:PORT`; `*` is every one")
         );
+    }
+    let ServingOptions { threads, workers, max_batch, .. } = request.serving;
+    if [threads, workers, max_batch].iter().flatten().any(|&number| number > MAX_SERVING) {
+        let message = format!("threads, workers and rows of a run are at most {MAX_SERVING}");
+        return Err(Problem::invalid(message).hint("0 is what runs best"));
     }
     let zero = |time: Option<u64>| time == Some(0);
     if zero(request.max_wait_ms) || zero(request.scoring_timeout_ms) || zero(request.timeout_ms) {

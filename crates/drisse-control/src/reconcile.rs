@@ -7,7 +7,7 @@ use crate::db::services::{RevisionRow, ServiceRow};
 use crate::keys;
 use drisse_core::{
     Death, Event, EventSink, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, ServiceSpec,
-    Target, Wanted, failure, routes, step,
+    Serving, Target, Wanted, failure, routes, step,
 };
 use drisse_wire::control::{Failure, ServiceState};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
@@ -235,6 +235,12 @@ impl Reconciler {
                 keys: digests,
                 max_wait: Duration::from_millis(revision.max_wait_ms),
                 scoring_timeout: Duration::from_millis(revision.scoring_timeout_ms),
+                serving: Serving {
+                    threads: revision.serving.threads,
+                    workers: revision.serving.workers,
+                    max_batch: revision.serving.max_batch,
+                    triton_metrics: revision.serving.triton_metrics == Some(true),
+                },
             },
             replicas: service.replicas,
             weight: 1,

@@ -41,6 +41,6 @@ pub use service_time::ServiceTime;
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
 pub use steps::{step, watch_steps};
 pub use target::{
-    BoxStream, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Target, TargetError, Wanted,
+    BoxStream, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Serving, Target, TargetError, Wanted,
 };
 pub use tensor::{Data, DataView, Shape, Strings, Tensor, TensorView, Value, ValueView, element_count};

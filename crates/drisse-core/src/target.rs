@@ -87,6 +87,21 @@ pub struct RevisionSpec {
     pub max_wait: Duration,
     /// `--scoring-timeout`.
     pub scoring_timeout: Duration,
+    /// How the model is run.
+    pub serving: Serving,
+}
+
+/// How a scoring server runs its model, where that is said; otherwise it finds out by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Serving {
+    /// `--threads`.
+    pub threads: Option<u32>,
+    /// `--workers`.
+    pub workers: Option<u32>,
+    /// `--max-batch`.
+    pub max_batch: Option<u32>,
+    /// `--triton-metrics`.
+    pub triton_metrics: bool,
 }
 
 /// Why a target could not do what it was asked to.

@@ -11,7 +11,7 @@ use crate::changes::Changes;
 use async_trait::async_trait;
 use drisse_core::{
     BoxStream, Event, EventSink, LogOptions, Place, Replica, ReplicaId, ReplicaState, RevisionSpec,
-    ServiceName, TargetError, Unavailable, step,
+    ServiceName, Serving, TargetError, Unavailable, step,
 };
 use drisse_net::{Build, Launch, Process, hex, random_id};
 use drisse_registry::Store;
@@ -188,12 +188,19 @@ impl Local {
         add("--scoring-timeout", time(revision.scoring_timeout));
         add("--log-file", files.log.clone().into());
         add("--digest", revision.digest.clone().into());
+        let Serving { threads, workers, max_batch, triton_metrics } = revision.serving;
+        for (flag, number) in [("--threads", threads), ("--workers", workers), ("--max-batch", max_batch)] {
+            if let Some(number) = number {
+                add(flag, number.to_string().into());
+            }
+        }
         if !revision.keys.is_empty() {
             add("--keys", self.keys_file(&revision.service).into());
         }
         if let Some(library) = &self.config.onnxruntime {
             add("--onnxruntime", library.clone().into());
         }
+        arguments.extend(triton_metrics.then(|| "--triton-metrics".into()));
         Ok(arguments)
     }
 }

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 use drisse_core::conformance::target::{self, Fixture};
-use drisse_core::{LogOptions, Place, ReplicaSet, RevisionSpec, ServiceSpec, Target, Wanted, failure};
+use drisse_core::{
+    LogOptions, Place, ReplicaSet, RevisionSpec, ServiceSpec, Serving, Target, Wanted, failure,
+};
 use drisse_targets::fake::{Fake, Script};
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
@@ -16,6 +18,7 @@ fn revision(service: &str, number: u64) -> RevisionSpec {
         digest: format!("sha256:{number}"),
         package: format!("sha256:{number}"),
         keys: vec![],
+        serving: Serving::default(),
         max_wait: Duration::from_millis(500),
         scoring_timeout: Duration::from_secs(60),
     }

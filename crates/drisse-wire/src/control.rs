@@ -110,10 +110,44 @@ pub struct DeployRequest {
     pub max_wait_ms: Option<u64>,
     /// The longest a request may take.
     pub scoring_timeout_ms: Option<u64>,
+    /// How the model is run; what is not given keeps its value.
+    pub serving: ServingOptions,
     /// The longest this operation may take.
     pub timeout_ms: Option<u64>,
     /// Deploy although the model's signature changed.
     pub replace: bool,
+}
+
+/// How a service's scoring servers run its model. Of the numbers, 0 or none is what they find out by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServingOptions {
+    /// Threads that work on one run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
+    /// Runs at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+    /// Rows of requests that may share a run; 1 has each request run by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch: Option<u32>,
+    /// Whether `/metrics` say the same under Triton's names too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub triton_metrics: Option<bool>,
+}
+
+impl ServingOptions {
+    /// These, where they say something; otherwise those that were.
+    #[must_use]
+    pub fn over(self, before: Self) -> Self {
+        let number = |new: Option<u32>, old| if new == Some(0) { None } else { new.or(old) };
+        Self {
+            threads: number(self.threads, before.threads),
+            workers: number(self.workers, before.workers),
+            max_batch: number(self.max_batch, before.max_batch),
+            triton_metrics: self.triton_metrics.or(before.triton_metrics).filter(|on| *on),
+        }
+    }
 }
 
 /// `POST /v1/services/{name}/rollback`.
@@ -230,6 +264,9 @@ pub struct Revision {
     pub max_wait_ms: u64,
     /// The longest a request may take.
     pub scoring_timeout_ms: u64,
+    /// How the model is run, where that was said.
+    #[serde(default)]
+    pub serving: ServingOptions,
     /// When it was made.
     pub created_at: String,
 }

@@ -277,12 +277,16 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape> {
     // More dimensions than any model has; bounds what a client can make us keep.
     const MAX_RANK: usize = 64;
     let start = reader.position();
+    let wanted = |reader: &Reader<'_>| {
+        reader.error_at(start, format_args!("`shape` is a list of up to {MAX_RANK} whole numbers"))
+    };
+    if reader.peek() != Some(b'[') {
+        return Err(wanted(reader));
+    }
     let mut shape = Shape::new();
     let read = reader.array(|reader| {
         if shape.len() == MAX_RANK {
-            return Err(
-                reader.error_at(start, format_args!("a list of up to {MAX_RANK} dimensions is wanted"))
-            );
+            return Err(wanted(reader));
         }
         shape.push(integer(reader, DataType::Int64)?);
         Ok(())

@@ -36,7 +36,6 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // Long-running, with runtimes of their own.
         Command::Serve(serve) => return serve::run(&serve, output),
         Command::Inspect(inspect) => return inspect::run(&inspect, output),
-        Command::Profile(profile) => return profile::run(&profile, output),
         Command::Conformance(conformance) => return conformance::run(&conformance, output),
         Command::Control(control) => return control::run(&control, place()?),
         Command::Gateway(gateway) => return gateway::run(&gateway),
@@ -63,6 +62,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Keys(keys) => keys::run(&place, &keys, output).await,
             Command::Models(models) => models::run(&place, &models, output).await,
             Command::Targets(targets) => targets::run(&place, &targets, output).await,
+            Command::Profile(profile) => profile::run(&place, &profile, output).await,
             Command::Operations(operations) => operations::run(&place, &operations, output).await,
             Command::Up(up) => up::up(&place, &up, output).await,
             Command::Down => up::down(&place, output).await,

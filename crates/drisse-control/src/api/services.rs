@@ -305,6 +305,7 @@ fn revision_document(row: &RevisionRow) -> Revision {
         auth: row.auth,
         max_wait_ms: row.max_wait_ms,
         scoring_timeout_ms: row.scoring_timeout_ms,
+        serving: row.serving,
         created_at: rfc3339(row.created),
     }
 }

@@ -3,7 +3,7 @@
 use super::models::{Tags, has_entry};
 use super::{Db, Result, json, now, text};
 use crate::problem::Problem;
-use drisse_wire::control::{Failure, Page, ServiceState};
+use drisse_wire::control::{Failure, Page, ServiceState, ServingOptions};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
@@ -45,6 +45,7 @@ pub(crate) struct RevisionRow {
     pub(crate) max_wait_ms: u64,
     pub(crate) scoring_timeout_ms: u64,
     pub(crate) created: i64,
+    pub(crate) serving: ServingOptions,
 }
 
 /// Which services a list has, and from where on.
@@ -99,6 +100,7 @@ fn revision(row: &SqliteRow) -> Result<RevisionRow> {
         max_wait_ms: row.try_get::<i64, _>("max_wait_ms")? as u64,
         scoring_timeout_ms: row.try_get::<i64, _>("scoring_timeout_ms")? as u64,
         created: row.try_get("created")?,
+        serving: json(row, "serving")?,
     })
 }
 
@@ -243,7 +245,7 @@ impl Db {
             .execute(&mut *write)
             .await?;
         if let Some(new) = new {
-            sqlx::query("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+            sqlx::query("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
                 .bind(&new.service)
                 .bind(new.revision as i64)
                 .bind(&new.model)
@@ -254,6 +256,7 @@ impl Db {
                 .bind(new.max_wait_ms as i64)
                 .bind(new.scoring_timeout_ms as i64)
                 .bind(now())
+                .bind(text(&new.serving))
                 .execute(&mut *write)
                 .await?;
             let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;

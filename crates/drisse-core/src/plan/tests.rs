@@ -1,7 +1,7 @@
 //! From any state the plan converges, never drops below what serves, and touches only what is ours.
 
 use super::*;
-use crate::{RevisionSpec, ServiceName};
+use crate::{RevisionSpec, ServiceName, Serving};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -22,6 +22,7 @@ fn want(revisions: &[(u64, u32)]) -> ServiceSpec {
             digest: format!("sha256:{revision}"),
             package: format!("sha256:p{revision}"),
             keys: vec![],
+            serving: Serving::default(),
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),
         },

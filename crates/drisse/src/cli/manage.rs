@@ -68,6 +68,21 @@ pub(crate) struct ServiceOptions {
     /// The longest a request may take [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) scoring_timeout: Option<Duration>,
+    /// Threads that work on one run of the model; `auto` is what runs best [default: auto]
+    #[arg(long, value_name = "N", value_parser = number_or_auto)]
+    pub(crate) threads: Option<u32>,
+    /// Runs of the model at once in a replica; `auto` is what runs best [default: auto]
+    #[arg(long, value_name = "N", value_parser = number_or_auto)]
+    pub(crate) workers: Option<u32>,
+    /// Rows of requests that may share a run; 1 runs each request by itself [default: auto]
+    #[arg(long, value_name = "N", value_parser = number_or_auto)]
+    pub(crate) max_batch: Option<u32>,
+    /// Have /metrics say the same under Triton's names too
+    #[arg(long, conflicts_with = "no_triton_metrics")]
+    pub(crate) triton_metrics: bool,
+    /// Have /metrics say it under Drisse's names alone (the default)
+    #[arg(long)]
+    pub(crate) no_triton_metrics: bool,
     /// How long this may take before what was before is wanted again [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
@@ -333,8 +348,8 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Profile {
-    /// Model file or folder
-    pub(crate) model: PathBuf,
+    /// Model file or folder, or the name of a registered model
+    pub(crate) model: String,
     /// A /score body to run with, instead of the model's sample.json
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,
@@ -458,6 +473,15 @@ pub(crate) struct Gateway {
     pub(crate) tls_cert: Option<PathBuf>,
     #[arg(long)]
     pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// A number from 1, or 0 for `auto`.
+fn number_or_auto(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(0),
+        Ok(number @ 1..=1024) => Ok(number),
+        _ => Err("a number from 1 to 1024 is wanted, or `auto`".to_owned()),
+    }
 }
 
 /// `KEY=VALUE`.

@@ -7,7 +7,9 @@ use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
 use drisse_wire::client::{Client, ClientError};
-use drisse_wire::control::{DeployRequest, Keys, ModelChoice, Operation, RollbackRequest, Service};
+use drisse_wire::control::{
+    DeployRequest, Keys, ModelChoice, Operation, RollbackRequest, Service, ServingOptions,
+};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -120,6 +122,13 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
         sample: sample.transpose()?,
         max_wait_ms: options.max_wait.map(milliseconds),
         scoring_timeout_ms: options.scoring_timeout.map(milliseconds),
+        serving: ServingOptions {
+            threads: options.threads,
+            workers: options.workers,
+            max_batch: options.max_batch,
+            triton_metrics: (options.triton_metrics || options.no_triton_metrics)
+                .then_some(options.triton_metrics),
+        },
         timeout_ms: options.timeout.map(milliseconds),
         replace: options.replace,
         ..DeployRequest::default()

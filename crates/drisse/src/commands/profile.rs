@@ -5,14 +5,16 @@ mod html;
 
 use crate::cli::{Output, Profile as Arguments};
 use crate::commands::serve;
+use crate::connect::Place;
 use crate::failure::Failure;
 use crate::units::shown;
 use crate::{printer, wiring};
 use anyhow::Context;
 use drisse_core::LoadedPackage;
-use drisse_registry::ModelSource;
+use drisse_registry::{ModelSource, Store};
 use drisse_scoring::{Point, Profile, profile};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,10 +33,10 @@ struct Report<'a> {
     profile: Profile,
 }
 
-pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
-    let path = arguments.model.display().to_string();
+pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
+    let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
-    let source = ModelSource::open_to_run(&arguments.model).with_context(failed)?;
+    let source = ModelSource::open_to_run(&files(place, path).await?).with_context(failed)?;
     let digest = source.digest().with_context(failed)?;
     let (inputs, ..) = serve::sample(&source, arguments.sample.as_deref())?;
     let inputs = inputs.ok_or_else(|| {
@@ -56,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
     let profile =
         profile(&*engine, &package, &inputs, &tuner, arguments.time, &mut tell).with_context(failed)?;
     let report =
-        Report { model: &path, cores: tuner.cores, time: arguments.time, goal: arguments.latency, profile };
+        Report { model: path, cores: tuner.cores, time: arguments.time, goal: arguments.latency, profile };
     if let Some(file) = &arguments.html {
         let written = std::fs::write(file, html::page(&report));
         written.with_context(|| format!("cannot write {}", file.display()))?;
@@ -73,6 +75,21 @@ pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<ExitCode, Fai
             Err(Failure::new(format!("no way to run {path} here takes {goal:?} at most")).hint(hint))
         }
     }
+}
+
+/// Where the model's files are: what is named, or a registered model's in the workspace.
+async fn files(place: &Place, model: &str) -> Result<PathBuf, Failure> {
+    let path = Path::new(model);
+    if model.contains('/') || path.extension().is_some() || path.exists() {
+        return Ok(path.to_owned());
+    }
+    let (name, version) = super::models::parse(model)?;
+    let found = place.connect().await?.model(name, version).await?;
+    let store = Store::existing(&place.folder()?.store());
+    let manifest =
+        store.manifest(&found.manifest_digest).with_context(|| format!("cannot profile {model}"))?;
+    let view = store.view_of(&found.digest, &manifest).with_context(|| format!("cannot profile {model}"))?;
+    Ok(manifest.model_file().map_or(view.clone(), |file| view.join(file)))
 }
 
 impl Report<'_> {
@@ -150,7 +167,7 @@ fn advice(point: &Point, report: &Report<'_>) -> String {
     format!(
         "recommended {goal}: {threads} threads, {workers} runs at once, batches of {batch}: {:.0} rows/s, p99 {} ms\n\
          give it cpu {cpu}, memory {}, and {concurrency} requests at once\n\n  \
-         drisse serve {} --threads {threads} --workers {workers} --max-batch {batch}",
+         drisse deploy {} --threads {threads} --workers {workers} --max-batch {batch}",
         point.rate(),
         ms(point.trial.p99),
         shown(memory),

@@ -6,7 +6,7 @@ use crate::connect::Place;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::printer;
-use drisse_wire::control::Service;
+use drisse_wire::control::{Service, ServingOptions};
 use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -80,11 +80,12 @@ fn text(service: &Service) -> String {
             revision.model.clone(),
             format!("{} ms", revision.max_wait_ms),
             format!("{} ms", revision.scoring_timeout_ms),
+            runs(&revision.serving),
             revision.created_at.clone(),
             wanted.to_owned(),
         ]
     };
-    let heading = ["REVISION", "MODEL", "MAX WAIT", "TIMEOUT", "CREATED", ""];
+    let heading = ["REVISION", "MODEL", "MAX WAIT", "TIMEOUT", "RUNS", "CREATED", ""];
     let _ = write!(out, "\n{}", printer::table(&heading, service.revisions.iter().map(revision)));
     if !service.instances.is_empty() {
         let instance = |instance: &drisse_wire::control::Instance| {
@@ -117,4 +118,18 @@ pub(crate) async fn delete(place: &Place, arguments: &Delete, output: Output) ->
     let text = || if deleted { format!("deleted {name}\n") } else { format!("operation {id} has begun\n") };
     printer::result(output, || json!({ "name": name, "operation": id, "deleted": deleted }), text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a revision's model is run, where that was said.
+fn runs(serving: &ServingOptions) -> String {
+    let number = |number: Option<u32>, what: &str| number.map(|number| format!("{number} {what}"));
+    let names = serving.triton_metrics.map(|_| "Triton's metrics".to_owned());
+    let parts = [
+        number(serving.threads, "threads"),
+        number(serving.workers, "at once"),
+        number(serving.max_batch, "rows"),
+        names,
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "auto".to_owned() } else { parts.join(", ") }
 }

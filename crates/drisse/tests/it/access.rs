@@ -57,8 +57,8 @@ fn a_service_has_a_log_of_its_own_across_updates_until_it_wants_none() {
     assert_eq!((score(key), score(None)), (200, 401));
     let refused =
         |lines: &[Value]| lines.iter().any(|line| line["status"] == 401 && line["name"] == "digits");
-    let first = lines(&log, 2);
-    assert!(own(&first) >= 2 && refused(&first), "{first:?}");
+    let first = lines(&log, 3);
+    assert!(own(&first) == 3 && refused(&first), "{first:?}");
     let updated = workspace.json(&["update", "digits", "--max-wait", "1s"]);
     assert_ne!(updated["revision"], deployed["revision"]);
     assert_eq!(score(key), 200);

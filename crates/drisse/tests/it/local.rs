@@ -2,7 +2,7 @@
 
 use crate::support::{library, root};
 use drisse_core::conformance::target::{self, Fixture};
-use drisse_core::{ReplicaSet, RevisionSpec};
+use drisse_core::{ReplicaSet, RevisionSpec, Serving};
 use drisse_net::{Build, Process, runtime_folder};
 use drisse_registry::{ModelSource, Store};
 use drisse_targets::{Local, LocalConfig};
@@ -33,6 +33,7 @@ async fn local_keeps_every_promise() {
             digest: model.digest.clone(),
             package: store.pack(&model, service, 1, None).unwrap(),
             keys: vec![format!("sha256:{}", "0".repeat(64))],
+            serving: Serving::default(),
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),
         }

@@ -44,6 +44,34 @@ fn models_are_versions_by_content_with_tags_that_change_and_properties_that_only
 }
 
 #[test]
+fn a_service_says_how_its_model_is_run_until_it_is_left_to_find_out_again() {
+    let workspace = Workspace::new();
+    let line = || {
+        let processes = workspace.processes();
+        processes.into_iter().find(|(_, line)| line.contains("--replica")).unwrap().1
+    };
+    let deployed =
+        workspace.json(&["deploy", DIGITS, "--threads", "2", "--max-batch", "1", "--triton-metrics"]);
+    assert_eq!(deployed["revision"], 1);
+    assert!(
+        line().contains("--threads 2 --max-batch 1 ") && line().contains("--triton-metrics"),
+        "{}",
+        line()
+    );
+    assert_eq!(workspace.json(&["update", "digits", "--threads", "2"])["revision"], 1, "as it was");
+    assert_eq!(workspace.json(&["update", "digits", "--threads", "auto", "--workers", "1"])["revision"], 2);
+    workspace.wait("the old one ends", || workspace.replicas("digits").len() == 1);
+    assert!(!line().contains("--threads") && line().contains("--workers 1 --max-batch 1 "), "{}", line());
+    let shown = workspace.json(&["services", "show", "digits"]);
+    let serving = json!({ "workers": 1, "max_batch": 1, "triton_metrics": true });
+    assert_eq!(shown["revisions"][0]["serving"], serving);
+    let shown = workspace.ok(&["services", "show", "digits"]).stdout;
+    assert!(shown.contains("1 at once, 1 rows, Triton's metrics"), "{shown}");
+    let ran = workspace.run(&["update", "digits", "--workers", "0"]);
+    assert!(ran.code == 1 && ran.stderr.contains("a number from 1 to 1024 is wanted, or `auto`"), "{ran:?}");
+}
+
+#[test]
 fn a_model_in_use_is_not_deleted_and_one_that_is_deleted_leaves_no_blob() {
     let workspace = Workspace::new();
     workspace.ok(&["deploy", DIGITS]);
