@@ -107,8 +107,11 @@ impl Group {
     ) -> Result<Slot, Full> {
         let asked = Instant::now();
         let (permit, wait) = match Arc::clone(&self.free).try_acquire_owned() {
-            // That answers may be later than reckoned is no reason where a place is free: the replica has a say too.
-            Ok(_) if self.is_shared() && asked + self.times.mean() > patience.deadline => {
+            // Where a place is free, there is nothing better to wait for: half of the surplus is reason enough.
+            Ok(_)
+                if self.is_shared()
+                    && asked + self.times.mean() + self.times.surplus() / 2 > patience.deadline =>
+            {
                 return Err(Full::TooLong(Duration::ZERO));
             }
             Ok(permit) => (permit, Duration::ZERO),

@@ -107,8 +107,8 @@ pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Durat
         return Ok(Duration::ZERO);
     };
     let left = deadline.saturating_duration_since(Instant::now());
-    // Where a turn is free, that answers may be later than reckoned is no reason: there is nothing better to wait for.
-    let surplus = if wait.is_zero() { Duration::ZERO } else { time.surplus() };
+    // Where a turn is free, there is nothing better to wait for: half of it is reason enough.
+    let surplus = if wait.is_zero() { time.surplus() / 2 } else { time.surplus() };
     if wait > app.config.max_wait || wait + time.mean() + surplus > left {
         return Err(overloaded(model, app.workers.waiting(&model.lane), wait));
     }
