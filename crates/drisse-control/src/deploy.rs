@@ -8,7 +8,7 @@ use crate::keys;
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
 use crate::registry::{Registration, split_version};
-use drisse_core::ServiceName;
+use drisse_core::{ServiceName, Serving};
 use drisse_registry::signature_of;
 use drisse_wire::control::{
     DeployRequest, KeyName, KeyRequest, ModelChoice, RollbackRequest, ServiceState, ServingOptions,
@@ -23,9 +23,6 @@ const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
 
 /// More on one machine is a mistake in the number.
 const MAX_REPLICAS: u32 = 100;
-
-/// As are more threads, runs at once, or rows of a run.
-const MAX_SERVING: u32 = 1024;
 
 /// What an operation decided, kept with it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -366,8 +363,8 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
         );
     }
     let ServingOptions { threads, workers, max_batch, .. } = request.serving;
-    if [threads, workers, max_batch].iter().flatten().any(|&number| number > MAX_SERVING) {
-        let message = format!("threads, workers and rows of a run are at most {MAX_SERVING}");
+    if [threads, workers, max_batch].iter().flatten().any(|&number| number > Serving::MAX) {
+        let message = format!("threads, workers and rows of a run are at most {}", Serving::MAX);
         return Err(Problem::invalid(message).hint("0 is what runs best"));
     }
     let zero = |time: Option<u64>| time == Some(0);

@@ -104,6 +104,11 @@ pub struct Serving {
     pub triton_metrics: bool,
 }
 
+impl Serving {
+    /// More threads, runs at once, or rows of a run are a mistake in the number.
+    pub const MAX: u32 = 1024;
+}
+
 /// Why a target could not do what it was asked to.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]

@@ -107,11 +107,7 @@ impl Group {
     ) -> Result<Slot, Full> {
         let asked = Instant::now();
         let (permit, wait) = match Arc::clone(&self.free).try_acquire_owned() {
-            // Where a place is free, there is nothing better to wait for: half of the surplus is reason enough.
-            Ok(_)
-                if self.is_shared()
-                    && asked + self.times.mean() + self.times.surplus() / 2 > patience.deadline =>
-            {
+            Ok(_) if self.is_shared() && asked + self.times.needed(Duration::ZERO) > patience.deadline => {
                 return Err(Full::TooLong(Duration::ZERO));
             }
             Ok(permit) => (permit, Duration::ZERO),
@@ -135,7 +131,7 @@ impl Group {
         let rounds = ahead as usize / self.permits.max(1) + 1;
         let wait = mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         let now = Instant::now();
-        if now + wait > patience.until || !self.in_time(now + wait, patience) {
+        if now + wait > patience.until || now + self.times.needed(wait) > patience.deadline {
             return Err(Full::TooLong(wait));
         }
         let _waiting = metrics.waiting();
@@ -150,11 +146,6 @@ impl Group {
                 Err(Full::Waited(now.elapsed()))
             }
         }
-    }
-
-    /// Whether an answer is likely there in time if its request has its place from then.
-    fn in_time(&self, from: Instant, patience: Patience) -> bool {
-        from + self.times.mean() + self.times.surplus() <= patience.deadline
     }
 
     /// Whether more than one request has a place.

@@ -2,6 +2,7 @@
 
 use crate::pool::{Pool, Upstream};
 use crate::sync::AtomicU32;
+use drisse_wire::http::Address;
 use drisse_wire::routes::RouteReplica;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,10 +32,10 @@ pub(crate) struct InFlight(pub(crate) Arc<Replica>);
 impl Place {
     /// From `unix:PATH` or `http://HOST:PORT`.
     pub(crate) fn parse(address: &str) -> Option<Self> {
-        match (address.strip_prefix("unix:"), address.strip_prefix("http://")) {
-            (Some(path), _) if path.starts_with('/') => Some(Self::Unix(path.into())),
-            (_, Some(host)) if host.contains(':') && !host.contains('/') => Some(Self::Tcp(host.to_owned())),
-            _ => None,
+        match Address::parse(address)? {
+            Address::Unix(path) => Some(Self::Unix(path)),
+            Address::Http(host) => Some(Self::Tcp(host)),
+            Address::Https(..) => None,
         }
     }
 }

@@ -107,9 +107,7 @@ pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Durat
         return Ok(Duration::ZERO);
     };
     let left = deadline.saturating_duration_since(Instant::now());
-    // Where a turn is free, there is nothing better to wait for: half of it is reason enough.
-    let surplus = if wait.is_zero() { time.surplus() / 2 } else { time.surplus() };
-    if wait > app.config.max_wait || wait + time.mean() + surplus > left {
+    if wait > app.config.max_wait || time.needed(wait) > left {
         return Err(overloaded(model, app.workers.waiting(&model.lane), wait));
     }
     Ok(wait)

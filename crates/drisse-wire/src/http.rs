@@ -102,8 +102,8 @@ impl Address {
     /// From `unix:PATH` or `http://HOST:PORT`.
     pub fn parse(text: &str) -> Option<Self> {
         match (text.strip_prefix("unix:"), text.strip_prefix("http://")) {
-            (Some(path), _) => Some(Self::unix(Path::new(path))),
-            (_, Some(host)) => Some(Self::Http(host.to_owned())),
+            (Some(path), _) if path.starts_with('/') => Some(Self::unix(Path::new(path))),
+            (_, Some(host)) if host.contains(':') && !host.contains('/') => Some(Self::Http(host.to_owned())),
             _ => None,
         }
     }

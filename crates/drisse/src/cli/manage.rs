@@ -4,6 +4,7 @@ use super::serve::address;
 use crate::units::duration;
 use clap::{Args, Subcommand, ValueEnum};
 use drisse_conformance::Protocol;
+use drisse_core::Serving;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -479,8 +480,8 @@ pub(crate) struct Gateway {
 fn number_or_auto(text: &str) -> Result<u32, String> {
     match text.parse() {
         _ if text == "auto" => Ok(0),
-        Ok(number @ 1..=1024) => Ok(number),
-        _ => Err("a number from 1 to 1024 is wanted, or `auto`".to_owned()),
+        Ok(number @ 1..=Serving::MAX) => Ok(number),
+        _ => Err(format!("a number from 1 to {} is wanted, or `auto`", Serving::MAX)),
     }
 }
 

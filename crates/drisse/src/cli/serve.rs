@@ -2,6 +2,7 @@
 
 use crate::units::{bytes, duration};
 use clap::Args;
+use drisse_core::Serving;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -140,8 +141,8 @@ impl FromStr for Endpoint {
 
 /// How many of something there are to be.
 fn count(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (1..=1024).contains(number));
-    number.ok_or_else(|| "a whole number from 1 to 1024 is wanted".to_owned())
+    let number = text.parse().ok().filter(|number| (1..=Serving::MAX as usize).contains(number));
+    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", Serving::MAX))
 }
 
 /// An address and a port; `localhost` is this machine's IPv4 loopback, and nothing is looked up.

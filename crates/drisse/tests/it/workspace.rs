@@ -178,7 +178,9 @@ impl Drop for Disk {
 /// Whether a process has ended, and with it what it held: gone, or not asked about yet.
 pub(crate) fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+    let ended = stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'));
+    // Its first thread may be gone before the others, which hold its files and locks until they are.
+    ended && std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
 }
 
 pub(crate) fn ran(mut command: Command) -> Ran {
