@@ -1,4 +1,4 @@
-//! What tests of what is seen from outside talk to, made once: OpenTelemetry's own receiver and a Prometheus.
+//! What tests of what is seen from outside talk to, made once: OpenTelemetry's own receiver, a Prometheus, podman.
 
 use anyhow::{Context, Result, ensure};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,9 +10,11 @@ const RECEIVER: &str = "tests/otlp";
 
 /// Names both to tests. Where one cannot be had, its tests say so and pass; CI needs both.
 pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
-    for (variable, tool) in
-        [("DRISSE_OTLP_RECEIVER", otlp_receiver as fn() -> _), ("DRISSE_PROMETHEUS", prometheus)]
-    {
+    for (variable, tool) in [
+        ("DRISSE_OTLP_RECEIVER", otlp_receiver as fn() -> _),
+        ("DRISSE_PROMETHEUS", prometheus),
+        ("DRISSE_PODMAN", podman),
+    ] {
         if std::env::var_os(variable).is_some() {
             continue;
         }
@@ -80,6 +82,27 @@ fn prometheus() -> Result<PathBuf> {
     std::fs::rename(part.join("usr/bin/prometheus"), &program)?;
     std::fs::remove_dir_all(part)?;
     Ok(program)
+}
+
+/// A podman that runs containers, and skopeo beside it; Debian's are installed where they are missing. `runc`,
+/// because `crun` refuses machines with both versions of control groups.
+fn podman() -> Result<PathBuf> {
+    let works = |tool: &str| {
+        let asked = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    };
+    let tools = ["podman", "runc", "skopeo"];
+    if !tools.into_iter().all(works) {
+        println!("\ninstalling {} (once)", tools.join(", "));
+        let apt = |arguments: &[&str]| {
+            let mut apt = Command::new("apt-get");
+            apt.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+            apt.status().is_ok_and(|status| status.success())
+        };
+        let install = [&["install", "--no-install-recommends"], &tools[..]].concat();
+        ensure!(apt(&install) || apt(&["update"]) && apt(&install), "cannot install {}", tools.join(", "));
+    }
+    Ok("podman".into())
 }
 
 /// What is to be this program, in the same folder, while it is not whole; with nothing of an earlier try.

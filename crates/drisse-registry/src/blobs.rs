@@ -44,6 +44,13 @@ pub enum BlobState {
     Missing,
 }
 
+impl Blob {
+    /// What these bytes would be.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { digest: format!("sha256:{}", hex(&Sha256::digest(bytes))), size: bytes.len() as u64 }
+    }
+}
+
 impl Store {
     /// Opens the store at `root`, and makes it where there is none. What an earlier run left half
     /// written is removed.
@@ -102,10 +109,20 @@ impl Store {
 
     /// Writes bytes as a blob.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Blob, StoreError> {
-        let digest = format!("sha256:{}", hex(&Sha256::digest(bytes)));
+        self.put(|out| out.write_all(bytes))
+    }
+
+    /// Writes a blob of what `write` writes.
+    pub(crate) fn put(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Blob, StoreError> {
         let mut target = self.scratch()?;
-        target.write_all(bytes).map_err(|error| StoreError::io("write", &self.scratch_folder(), error))?;
-        self.keep(target, Blob { digest, size: bytes.len() as u64 })
+        let mut out = Hashing::new(io::BufWriter::with_capacity(BLOCK, target.as_file_mut()));
+        let wrote = write(&mut out).and_then(|()| out.flush());
+        wrote.map_err(|error| StoreError::io("write", &self.scratch_folder(), error))?;
+        let blob = out.finish();
+        self.keep(target, blob)
     }
 
     /// Where a blob's bytes lie.
@@ -281,6 +298,42 @@ impl Store {
         sync_folder_of(&place).map_err(failed)?;
         step("a blob is in place");
         Ok(blob)
+    }
+}
+
+/// A writer that counts and hashes what goes through it.
+pub(crate) struct Hashing<W> {
+    inner: W,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    pub(crate) fn new(inner: W) -> Self {
+        Self { inner, hasher: Sha256::new(), size: 0 }
+    }
+
+    pub(crate) fn finish(self) -> Blob {
+        self.into_parts().1
+    }
+
+    /// What it wrote to, and what went there.
+    pub(crate) fn into_parts(self) -> (W, Blob) {
+        let digest = format!("sha256:{}", hex(&self.hasher.finalize()));
+        (self.inner, Blob { digest, size: self.size })
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

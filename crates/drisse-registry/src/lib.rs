@@ -7,6 +7,7 @@ mod blobs;
 mod digest;
 mod durable;
 mod error;
+mod image;
 mod onnx;
 mod package;
 mod repair;
@@ -18,6 +19,9 @@ pub use blobs::{Blob, BlobState, Store};
 pub use digest::digest;
 pub use durable::{disk_hint, make_folder, replace_file, sync_folder_of};
 pub use error::{InspectError, StoreError};
+pub use image::{
+    Elf, Image, ImageError, ImageModel, KEYS, PORTS, Runtime, RuntimeParts, Runtimes, loader_cache,
+};
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{Ingested, Manifest};
 pub use signature::{signature_document, signature_of};

@@ -1,8 +1,10 @@
 //! The command line: what can be said, and nothing that does not work yet.
 
+mod image;
 mod manage;
 mod serve;
 
+pub(crate) use image::{Destination, Image, ImageBuild, ImageCommand};
 pub(crate) use manage::*;
 pub(crate) use serve::{Endpoint, ModelArgument, Serve};
 
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Register, list, tag, verify and delete models
     Models(Models),
+    /// Build container images that serve a model
+    Image(Image),
     /// List targets, or check one
     Targets(Targets),
     /// List operations, show, follow or cancel one

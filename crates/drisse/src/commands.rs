@@ -5,10 +5,12 @@ mod control;
 mod deploy;
 mod doctor;
 mod gateway;
+mod image;
 mod inspect;
 mod keys;
 mod logs;
 mod models;
+mod named;
 mod operations;
 mod profile;
 mod score;
@@ -61,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
             Command::Logs(logs) => logs::run(&place, &logs, output).await,
             Command::Keys(keys) => keys::run(&place, &keys, output).await,
             Command::Models(models) => models::run(&place, &models, output).await,
+            Command::Image(image) => image::run(&place, &image, output).await,
             Command::Targets(targets) => targets::run(&place, &targets, output).await,
             Command::Profile(profile) => profile::run(&place, &profile, output).await,
             Command::Operations(operations) => operations::run(&place, &operations, output).await,

@@ -1,5 +1,6 @@
 //! A command that did not succeed: why, what to do next, and with which code to exit.
 
+use drisse_registry::{ImageError, InspectError};
 use drisse_wire::client::ClientError;
 use drisse_wire::control;
 use drisse_wire::http::HttpError;
@@ -29,9 +30,17 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        let inspect = error.chain().find_map(|cause| cause.downcast_ref::<drisse_registry::InspectError>());
-        let hint = inspect.and_then(drisse_registry::InspectError::hint);
+        let hint = error.chain().find_map(|cause| {
+            let inspect = cause.downcast_ref::<InspectError>().and_then(InspectError::hint);
+            inspect.or_else(|| cause.downcast_ref::<ImageError>().and_then(ImageError::hint))
+        });
         Self { error, hint, code: 1 }
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        anyhow::Error::from(error).into()
     }
 }
 

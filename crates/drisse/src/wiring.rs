@@ -30,6 +30,18 @@ pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, Failure> {
     find().map_err(|error| Failure::from(error).hint(NAME_ONE))
 }
 
+/// The same, and which version it is.
+pub(crate) fn onnx_library_and_version(named: Option<&Path>) -> Result<(PathBuf, String), Failure> {
+    let library = onnx_library(named)?;
+    let version = onnx::probe(&library).context("cannot use ONNX Runtime")?;
+    Ok((library, version))
+}
+
+/// Where what all workspaces share is kept.
+pub(crate) fn cache_folder() -> PathBuf {
+    onnx::cache_folder()
+}
+
 /// The engine for ONNX models.
 pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engine>, Failure> {
     match OnnxEngine::new(library, threads).context("cannot start ONNX Runtime") {

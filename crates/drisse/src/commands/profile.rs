@@ -3,6 +3,7 @@
 mod chart;
 mod html;
 
+use super::named::Named;
 use crate::cli::{Output, Profile as Arguments};
 use crate::commands::serve;
 use crate::connect::Place;
@@ -11,10 +12,8 @@ use crate::units::shown;
 use crate::{printer, wiring};
 use anyhow::Context;
 use drisse_core::LoadedPackage;
-use drisse_registry::{ModelSource, Store};
 use drisse_scoring::{Point, Profile, profile};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ struct Report<'a> {
 pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
-    let source = ModelSource::open_to_run(&files(place, path).await?).with_context(failed)?;
+    let source = Named::find(place, path).await?.source().with_context(failed)?;
     let digest = source.digest().with_context(failed)?;
     let (inputs, ..) = serve::sample(&source, arguments.sample.as_deref())?;
     let inputs = inputs.ok_or_else(|| {
@@ -75,21 +74,6 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
             Err(Failure::new(format!("no way to run {path} here takes {goal:?} at most")).hint(hint))
         }
     }
-}
-
-/// Where the model's files are: what is named, or a registered model's in the workspace.
-async fn files(place: &Place, model: &str) -> Result<PathBuf, Failure> {
-    let path = Path::new(model);
-    if model.contains('/') || path.extension().is_some() || path.exists() {
-        return Ok(path.to_owned());
-    }
-    let (name, version) = super::models::parse(model)?;
-    let found = place.connect().await?.model(name, version).await?;
-    let store = Store::existing(&place.folder()?.store());
-    let manifest =
-        store.manifest(&found.manifest_digest).with_context(|| format!("cannot profile {model}"))?;
-    let view = store.view_of(&found.digest, &manifest).with_context(|| format!("cannot profile {model}"))?;
-    Ok(manifest.model_file().map_or(view.clone(), |file| view.join(file)))
 }
 
 impl Report<'_> {

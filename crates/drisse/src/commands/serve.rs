@@ -32,7 +32,12 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         logs::write_to(file)?;
     }
     let sources = load::open(arguments)?;
-    let keys = arguments.keys.as_deref().map(Keys::open).transpose().context("cannot serve")?;
+    let keys = arguments.keys.as_deref().map(Keys::open).transpose().context("cannot serve");
+    let keys = keys.map_err(|error| {
+        let hint = "it has one key a line (`openssl rand -hex 32`), and is readable for the user who serves; in \
+                    a container it is mounted there. Or start with --no-auth";
+        Failure::from(error).hint(hint)
+    })?;
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::open(certificate, key).context("cannot serve HTTPS")?),
         _ => None,

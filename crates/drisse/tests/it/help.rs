@@ -14,6 +14,7 @@ fn every_commands_help_is_as_it_was() {
         "logs",
         "keys",
         "models",
+        "image",
         "targets",
         "operations",
         "inspect",

@@ -6,6 +6,7 @@ mod conformance;
 mod deploy;
 mod errors;
 mod help;
+mod image;
 mod inspect;
 mod load;
 mod local;

@@ -1,0 +1,186 @@
+//! Container images, assembled from layers without a daemon: the runtime, and a model on top of it.
+//!
+//! Specification: <https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md>. The same inputs give
+//! the same bytes, so the same digest, wherever and however often an image is built.
+
+mod closure;
+mod elf;
+mod error;
+mod layer;
+mod loader;
+mod packages;
+mod runtime;
+mod write;
+
+use crate::blobs::Blob;
+use crate::package::Descriptor;
+use crate::{ModelSource, Store, StoreError};
+pub use elf::Elf;
+pub use error::ImageError;
+use layer::{Layer, Source};
+pub use loader::loader_cache;
+pub use runtime::{Runtime, RuntimeParts, Runtimes};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// Where the keys file is expected; see `drisse serve --keys`.
+pub const KEYS: &str = "/run/secrets/drisse-keys";
+
+/// The user that images run as: nobody in particular, as in Debian's and distroless images.
+const USER: u32 = 65532;
+
+/// The port of the scoring listener, and of the admin listener.
+pub const PORTS: [u16; 2] = [8000, 8002];
+
+/// A model as an image has it.
+#[derive(Clone, Debug)]
+pub struct ImageModel {
+    /// What it is served as.
+    pub name: String,
+    /// Its version, as V2 prints it.
+    pub version: String,
+    /// The digest of its files: `sha256:HEX`.
+    pub digest: String,
+    /// Its files, the model file first: the path in the model's folder, and where it lies.
+    pub files: Vec<(PathBuf, PathBuf)>,
+}
+
+/// An image: two documents, and layers that are written out when they are wanted.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The digest of its manifest.
+    pub digest: String,
+    manifest: Vec<u8>,
+    config: (Blob, Vec<u8>),
+    layers: Vec<(Blob, Content)>,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    /// A file with just these bytes.
+    Kept(PathBuf),
+    /// Packed as it is written.
+    Packed(Layer),
+}
+
+impl ImageModel {
+    /// A model from the file or folder it was opened from; `sample.json` comes along.
+    pub fn of_source(source: &ModelSource, name: &str, version: &str) -> Result<Self, ImageError> {
+        let path = &source.inspection.path;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let digest = source.digest()?;
+        let mut files = vec![(path.file_name().map(PathBuf::from).unwrap_or_default(), path.clone())];
+        for external in &source.inspection.external_data {
+            let relative: PathBuf = Path::new(&external.location).components().collect();
+            files.push((relative.clone(), folder.join(relative)));
+        }
+        files.extend(source.sample.iter().map(|sample| ("sample.json".into(), sample.clone())));
+        Ok(Self { name: name.to_owned(), version: version.to_owned(), digest, files })
+    }
+
+    /// A registered model, from the store.
+    pub fn of_package(
+        store: &Store,
+        (name, version): (&str, &str),
+        digest: &str,
+        package: &str,
+    ) -> Result<Self, StoreError> {
+        let content = store.manifest(package)?.content().collect::<Vec<_>>();
+        let kept = |(path, blob): (PathBuf, Blob)| Ok((path, store.path(&blob.digest)?));
+        let files = content.into_iter().map(kept).collect::<Result<_, StoreError>>()?;
+        Ok(Self { name: name.to_owned(), version: version.to_owned(), digest: digest.to_owned(), files })
+    }
+}
+
+impl Image {
+    /// The image that serves a model: the runtime's layer, and one for each of the model's files. Reads the
+    /// files, and writes nothing.
+    pub fn new(runtimes: &Runtimes, runtime: &Runtime, model: &ImageModel) -> Result<Self, ImageError> {
+        let kept = Content::Kept(runtimes.layer(runtime)?);
+        let mut layers = vec![(Blob { digest: runtime.digest.clone(), size: runtime.size }, kept)];
+        let mut diff_ids = vec![runtime.diff_id.clone()];
+        let folder = format!("models/{}", model.name);
+        for (path, from) in &model.files {
+            let mut layer = Layer::default();
+            layer.file(&format!("{folder}/{}", path.display()), Source::file(from)?);
+            let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
+            diff_ids.push(blob.digest.clone());
+            layers.push((blob, Content::Packed(layer)));
+        }
+        let (file, _) = model.files.first().ok_or(ImageError::NoFiles)?;
+        let config = config(runtime, model, &format!("/{folder}/{}", file.display()), &diff_ids);
+        let config = encode(&config);
+        let config_blob = Blob::of(&config);
+        let descriptor = |media_type: &str, blob: &Blob| Descriptor {
+            media_type: media_type.to_owned(),
+            digest: blob.digest.clone(),
+            size: blob.size,
+            annotations: BTreeMap::new(),
+        };
+        let described = layers.iter().map(|(blob, content)| match content {
+            Content::Kept(_) => descriptor(LAYER_GZIP, blob),
+            Content::Packed(_) => descriptor(LAYER, blob),
+        });
+        let manifest = encode(&json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": descriptor(CONFIG, &config_blob),
+            "layers": described.collect::<Vec<_>>(),
+        }));
+        let digest = Blob::of(&manifest).digest;
+        Ok(Self { digest, manifest, config: (config_blob, config), layers })
+    }
+
+    /// Bytes of all blobs: what is written, and what a registry keeps.
+    pub fn size(&self) -> u64 {
+        let layers: u64 = self.layers.iter().map(|(blob, _)| blob.size).sum();
+        layers + self.config.0.size + self.manifest.len() as u64
+    }
+}
+
+fn config(runtime: &Runtime, model: &ImageModel, file: &str, diff_ids: &[String]) -> serde_json::Value {
+    let listen = PORTS.map(|port| format!("0.0.0.0:{port}"));
+    let served = format!("{}:{}={file}", model.name, model.version);
+    json!({
+        "architecture": runtime.architecture,
+        "os": "linux",
+        "config": {
+            "User": format!("{USER}:{USER}"),
+            "ExposedPorts": PORTS.map(|port| (format!("{port}/tcp"), json!({}))).into_iter().collect::<serde_json::Map<_, _>>(),
+            // What it learns of the model is kept where a read-only image has room, if anywhere.
+            "Env": ["PATH=/usr/lib/drisse", "XDG_CACHE_HOME=/tmp"],
+            "Entrypoint": [runtime::PROGRAM, "serve", served, "--listen", listen[0], "--admin", listen[1]],
+            // Open to nobody until told otherwise: `--no-auth` in its place, or a file mounted there.
+            "Cmd": ["--keys", KEYS],
+            "WorkingDir": "/",
+            "StopSignal": "SIGTERM",
+            "Labels": {
+                "org.opencontainers.image.title": model.name,
+                "org.opencontainers.image.version": model.version,
+                "org.opencontainers.image.description": format!("Drisse serving {}:{}", model.name, model.version),
+                "drisse.model": format!("{}:{}", model.name, model.version),
+                "drisse.model.digest": model.digest,
+                "drisse.architecture": runtime.architecture,
+                "drisse.version": runtime.version,
+                "drisse.onnxruntime": runtime.onnxruntime,
+                "drisse.runtime": runtime.digest,
+            },
+        },
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": std::iter::once("drisse: the runtime".to_owned())
+            .chain(model.files.iter().map(|(path, _)| format!("drisse: {}", path.display())))
+            .map(|by| json!({"created": "1970-01-01T00:00:00Z", "created_by": by}))
+            .collect::<Vec<_>>(),
+        "created": "1970-01-01T00:00:00Z",
+    })
+}
+
+fn encode(document: &serde_json::Value) -> Vec<u8> {
+    document.to_string().into_bytes()
+}

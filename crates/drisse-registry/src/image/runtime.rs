@@ -1,0 +1,202 @@
+//! The runtime layer: this program, ONNX Runtime, and all they need of this machine. Built once, for all models.
+
+use super::closure::Closure;
+use super::layer::{Layer, Source};
+use super::packages::packages;
+use super::{ImageError, USER};
+use crate::blobs::{BlobState, Hashing};
+use crate::durable::{make_folder, replace_file};
+use crate::{Store, StoreError};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Where the program is; ONNX Runtime's library lies beside it, where it looks first.
+pub(super) const PROGRAM: &str = "/usr/lib/drisse/drisse";
+const LIBRARY: &str = "/usr/lib/drisse/libonnxruntime.so";
+
+/// Where libraries may stay as they were found: the loader looks there without a cache of its own.
+const USUAL: [&str; 4] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
+
+/// Changes when the same parts make another layer.
+const SCHEMA: u32 = 1;
+
+/// What the layer is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct RuntimeParts<'a> {
+    /// The program that serves.
+    pub program: &'a Path,
+    /// Its version.
+    pub version: &'a str,
+    /// ONNX Runtime's library.
+    pub onnxruntime: &'a Path,
+    /// Its version.
+    pub onnxruntime_version: &'a str,
+}
+
+/// A runtime layer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Runtime {
+    /// The digest of the layer as it is kept and sent, compressed.
+    pub digest: String,
+    /// Its bytes.
+    pub size: u64,
+    /// The digest of the layer unpacked.
+    pub diff_id: String,
+    /// As OCI names it: `amd64` or `arm64`.
+    pub architecture: String,
+    /// Drisse's version.
+    pub version: String,
+    /// ONNX Runtime's version.
+    pub onnxruntime: String,
+    /// The system's packages in it: name and version.
+    pub packages: Vec<String>,
+}
+
+/// The runtime layers of this machine: a folder that all workspaces share, one process at a time.
+#[derive(Debug)]
+pub struct Runtimes {
+    store: Store,
+    /// A document for each layer, named by what it was made of.
+    folder: PathBuf,
+    _alone: File,
+}
+
+impl Runtimes {
+    /// Opens the folder, and makes it where there is none. Waits while another process has it.
+    pub fn open(root: &Path) -> Result<Self, ImageError> {
+        let folder = root.join("runtimes");
+        let failed = |error| ImageError::io("write in", root, error);
+        make_folder(&folder).map_err(failed)?;
+        let alone = File::create(root.join("lock")).map_err(failed)?;
+        alone.lock().map_err(failed)?;
+        Ok(Self { store: Store::open(root)?, folder, _alone: alone })
+    }
+
+    /// The layer of these parts: the one that is kept, or a new one. `packing` is called before one is made,
+    /// with how many libraries come along.
+    pub fn build(
+        &self,
+        parts: &RuntimeParts<'_>,
+        packing: impl FnOnce(usize),
+    ) -> Result<Runtime, ImageError> {
+        let closure = Closure::of(parts.program, &[parts.onnxruntime])?;
+        let (layer, packages) = layer(parts, &closure)?;
+        let document = self.folder.join(format!("{SCHEMA}-{}.json", layer.key()?));
+        if let Some(kept) = read(&document)
+            && self.store.check(&kept.digest)? == BlobState::Good
+        {
+            return Ok(kept);
+        }
+        packing(closure.libraries.len());
+        let mut diff_id = None;
+        let blob = self.store.put(|out| {
+            let mut inside = Hashing::new(GzEncoder::new(out, Compression::default()));
+            layer.write(&mut inside)?;
+            let (packed, unpacked) = inside.into_parts();
+            packed.finish()?;
+            diff_id = Some(unpacked.digest);
+            Ok(())
+        })?;
+        let runtime = Runtime {
+            digest: blob.digest,
+            size: blob.size,
+            diff_id: diff_id.unwrap_or_default(),
+            architecture: closure.architecture.to_owned(),
+            version: parts.version.to_owned(),
+            onnxruntime: parts.onnxruntime_version.to_owned(),
+            packages,
+        };
+        let text = serde_json::to_vec(&runtime).map_err(StoreError::encode)?;
+        replace_file(&document, &text).map_err(|error| ImageError::io("write", &document, error))?;
+        Ok(runtime)
+    }
+
+    /// The layer of this digest.
+    pub fn pinned(&self, digest: &str) -> Result<Runtime, ImageError> {
+        let found = self.list().into_iter().find(|runtime| runtime.digest == digest);
+        let found = found.ok_or_else(|| ImageError::NoRuntime { digest: digest.to_owned() })?;
+        match self.store.check(digest)? {
+            BlobState::Good => Ok(found),
+            BlobState::Corrupt => Err(StoreError::Corrupt { digest: digest.to_owned() }.into()),
+            BlobState::Missing => Err(ImageError::NoRuntime { digest: digest.to_owned() }),
+        }
+    }
+
+    /// All layers that are kept.
+    pub fn list(&self) -> Vec<Runtime> {
+        let documents = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut found: Vec<_> = documents.filter_map(|entry| read(&entry.path())).collect();
+        found.sort_by(|one, other| one.digest.cmp(&other.digest));
+        found.dedup();
+        found
+    }
+
+    /// Removes every layer but those of these digests; how many there were, and their bytes.
+    pub fn prune(&self, keep: &[String]) -> Result<(usize, u64), ImageError> {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if read(&path).is_none_or(|runtime| !keep.contains(&runtime.digest)) {
+                fs::remove_file(&path).map_err(|error| ImageError::io("remove", &path, error))?;
+            }
+        }
+        let live: HashSet<String> = keep.iter().cloned().collect();
+        Ok(self.store.collect(|| Ok::<_, StoreError>(live))?)
+    }
+
+    /// Where a layer lies.
+    pub(super) fn layer(&self, runtime: &Runtime) -> Result<PathBuf, ImageError> {
+        Ok(self.store.path(&runtime.digest)?)
+    }
+}
+
+fn read(document: &Path) -> Option<Runtime> {
+    serde_json::from_slice(&fs::read(document).ok()?).ok()
+}
+
+/// The layer, and the packages it was taken from.
+fn layer(parts: &RuntimeParts<'_>, closure: &Closure) -> Result<(Layer, Vec<String>), ImageError> {
+    let mut layer = Layer::default();
+    let mut taken = Vec::new();
+    layer.program(PROGRAM, Source::loaded(parts.program)?);
+    layer.file(LIBRARY, Source::file(parts.onnxruntime)?);
+    if let Some(loader) = &closure.loader {
+        taken.push(layer.host(loader, true)?);
+    }
+    let libc = closure.libraries.get("libc.so.6").or(closure.loader.as_ref());
+    let system = libc.and_then(|libc| libc.parent()).unwrap_or(Path::new("/lib"));
+    for (name, path) in &closure.libraries {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let usual = folder == system || USUAL.iter().any(|usual| folder == Path::new(usual));
+        if usual && path.ends_with(name) {
+            taken.push(layer.host(path, false)?);
+        } else {
+            // Found by a cache or a search path that the image does not have.
+            let system = system.canonicalize().unwrap_or_else(|_| system.to_owned());
+            layer.file(&system.join(name).display().to_string(), Source::file(path)?);
+            taken.push(path.clone());
+        }
+    }
+    for path in ["/etc/ssl/certs/ca-certificates.crt", "/etc/os-release"].map(Path::new) {
+        if path.is_file() {
+            taken.push(layer.host(path, false)?);
+        }
+    }
+    let packages = packages(Path::new("/var/lib/dpkg"), &taken);
+    for package in &packages {
+        let status = format!("/var/lib/dpkg/status.d/{}", package.name);
+        layer.file(&status, Source::Bytes(package.paragraph.clone().into_bytes()));
+        let copyright = PathBuf::from(format!("/usr/share/doc/{}/copyright", package.name));
+        if copyright.is_file() {
+            layer.host(&copyright, false)?;
+        }
+    }
+    let user = format!("root:x:0:0:root:/:/nologin\ndrisse:x:{USER}:{USER}:drisse:/:/nologin\n");
+    layer.file("/etc/passwd", Source::Bytes(user.into_bytes()));
+    layer.file("/etc/group", Source::Bytes(format!("root:x:0:\ndrisse:x:{USER}:\n").into_bytes()));
+    layer.folder("tmp");
+    Ok((layer, packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect()))
+}

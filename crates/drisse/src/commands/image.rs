@@ -1,0 +1,154 @@
+//! `drisse image`: container images, built without a daemon.
+
+use super::named::Named;
+use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, Output};
+use crate::connect::{Place, VERSION, env_onnxruntime};
+use crate::failure::Failure;
+use crate::{printer, units, wiring};
+use anyhow::Context;
+use drisse_core::ServiceName;
+use drisse_registry::{Image, ImageModel, Runtime, RuntimeParts, Runtimes};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use std::io::BufWriter;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A write to an archive or a pipe.
+const BUFFER: usize = 256 << 10;
+
+pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
+    match &arguments.command {
+        ImageCommand::Build(build) => self::build(place, build, output).await,
+        ImageCommand::Runtimes => {
+            let kept = runtimes()?.list();
+            printer::result(output, || json!(kept), || table(&kept));
+            Ok(ExitCode::SUCCESS)
+        }
+        ImageCommand::Prune => {
+            let runtimes = runtimes()?;
+            let ours = runtime(&runtimes, env_onnxruntime().as_deref())?;
+            let (count, bytes) = runtimes.prune(&[ours.digest])?;
+            let text = || format!("removed {count} layers, {}\n", units::shown(bytes));
+            printer::result(output, || json!({"removed": count, "bytes": bytes}), text);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<ExitCode, Failure> {
+    let began = Instant::now();
+    let failed = || format!("cannot build an image of {}", arguments.model);
+    let model = model(place, arguments).await?;
+    let runtimes = runtimes()?;
+    let runtime = match &arguments.runtime {
+        Some(digest) => runtimes.pinned(digest).with_context(failed)?,
+        None => runtime(&runtimes, arguments.onnxruntime.as_deref())?,
+    };
+    let image = Image::new(&runtimes, &runtime, &model).with_context(failed)?;
+    let usual = format!("{}:{}", model.name, model.version);
+    let reference = arguments.to.reference().unwrap_or(&usual);
+    write(&image, &arguments.to, reference)?;
+    let (digest, size) = (&image.digest, image.size());
+    let document = || {
+        json!({
+            "reference": reference, "digest": digest, "size": size, "architecture": runtime.architecture,
+            "model": {"name": model.name, "version": model.version, "digest": model.digest}, "runtime": runtime,
+        })
+    };
+    let text = || {
+        let took = units::seconds(began.elapsed());
+        let all = units::shown(size);
+        let shared = units::shown(runtime.size);
+        format!(
+            "{reference} {digest}\n{all}, {shared} of it the runtime that images share; built in {took}\n"
+        )
+    };
+    match &arguments.to {
+        // The image is what is on stdout.
+        Destination::Archive(None, _) => printer::note(text().trim_end()),
+        _ => printer::result(output, document, text),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn model(place: &Place, arguments: &ImageBuild) -> Result<ImageModel, Failure> {
+    let failed = || format!("cannot build an image of {}", arguments.model);
+    let model = match Named::find(place, &arguments.model).await? {
+        Named::Source(source) => {
+            let name =
+                ServiceName::slug(&source.name).map_or_else(|| "model".to_owned(), |name| name.to_string());
+            ImageModel::of_source(&source, &name, "1").with_context(failed)?
+        }
+        Named::Registered(store, found) => {
+            let named = (&*found.name, &*found.version.to_string());
+            ImageModel::of_package(&store, named, &found.digest, &found.manifest_digest)
+                .with_context(failed)?
+        }
+    };
+    let Some(name) = &arguments.name else { return Ok(model) };
+    let name = name.parse::<ServiceName>().with_context(failed)?.to_string();
+    Ok(ImageModel { name, ..model })
+}
+
+/// Writes the image where it is to go; a file is there whole or not at all.
+fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure> {
+    let bar = ProgressBar::with_draw_target(Some(image.size()), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("writing {bytes} of {total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    let progress = |bytes| bar.inc(bytes);
+    match to {
+        Destination::Archive(None, _) => {
+            let stdout = BufWriter::with_capacity(BUFFER, std::io::stdout().lock());
+            image.write_archive(stdout, reference, &progress)?;
+        }
+        Destination::Archive(Some(file), _) => {
+            let failed = || format!("cannot write {}", file.display());
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new("."));
+            let mut scratch = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+            let out = BufWriter::with_capacity(BUFFER, scratch.as_file_mut());
+            image.write_archive(out, reference, &progress).with_context(failed)?;
+            let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            scratch.as_file().set_permissions(readable).with_context(failed)?;
+            scratch.as_file().sync_all().with_context(failed)?;
+            scratch.persist(file).with_context(failed)?;
+        }
+        Destination::Layout(folder, _) => image.write_layout(folder, reference, &progress)?,
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// The runtime layers of this machine.
+fn runtimes() -> Result<Runtimes, Failure> {
+    Ok(Runtimes::open(&wiring::cache_folder().join("images"))?)
+}
+
+/// The layer of this program and this machine.
+fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime, Failure> {
+    let (library, version) = wiring::onnx_library_and_version(onnxruntime)?;
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let parts = RuntimeParts {
+        program: &program,
+        version: VERSION,
+        onnxruntime: &library,
+        onnxruntime_version: &version,
+    };
+    let packing = |libraries| {
+        printer::note(&format!(
+            "packing the runtime, once: Drisse, ONNX Runtime, {libraries} system libraries"
+        ));
+    };
+    Ok(runtimes.build(&parts, packing).context("cannot build the runtime layer")?)
+}
+
+fn table(kept: &[Runtime]) -> String {
+    let row = |runtime: &Runtime| {
+        let Runtime { digest, version, onnxruntime, .. } = runtime;
+        vec![digest.clone(), units::shown(runtime.size), version.clone(), onnxruntime.clone()]
+    };
+    printer::table(&["DIGEST", "SIZE", "DRISSE", "ONNX RUNTIME"], kept.iter().map(row))
+}

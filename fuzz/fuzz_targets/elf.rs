@@ -1,0 +1,15 @@
+//! Programs, libraries and the loader's cache: no panic, bounded memory, whatever their bytes.
+#![no_main]
+
+use drisse_registry::{Elf, loader_cache};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|content: &[u8]| {
+    if let Ok(Some(found)) = Elf::parse(content) {
+        let names = found.needed.iter().chain(&found.search).chain(&found.interpreter);
+        assert!(names.map(String::len).all(|length| length <= 4096));
+    }
+    for machine in [62, 183] {
+        assert!(loader_cache(content, machine).len() <= content.len() / 24);
+    }
+});
