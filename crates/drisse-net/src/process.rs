@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use tokio::io::unix::AsyncFd;
 
 /// What of the environment a process of ours may see: nothing that holds secrets.
-const ENVIRONMENT: [&str; 21] = [
+const ENVIRONMENT: [&str; 23] = [
     "PATH",
     "HOME",
     "LANG",
@@ -22,6 +22,9 @@ const ENVIRONMENT: [&str; 21] = [
     "TZ",
     "TMPDIR",
     "XDG_CACHE_HOME",
+    // Where container engines are.
+    "XDG_RUNTIME_DIR",
+    "DOCKER_HOST",
     "DRISSE_LOG",
     "DRISSE_FAKE",
     "DRISSE_STEPS",

@@ -137,6 +137,11 @@ impl Image {
         Ok(Self { digest, manifest, config: (config_blob, config), layers })
     }
 
+    /// What engines name it by: the digest of its config.
+    pub fn id(&self) -> &str {
+        &self.config.0.digest
+    }
+
     /// Bytes of all blobs: what is written, and what a registry keeps.
     pub fn size(&self) -> u64 {
         let layers: u64 = self.layers.iter().map(|(blob, _)| blob.size).sum();

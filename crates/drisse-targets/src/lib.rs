@@ -3,7 +3,10 @@
 #![warn(missing_docs)]
 
 mod changes;
+mod container;
 pub mod fake;
 mod local;
+mod servers;
 
+pub use container::{Container, ContainerConfig};
 pub use local::{Local, LocalConfig};

@@ -2,17 +2,22 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
 
 /// Answers are documents; one over this is somebody else's.
 const MAX_ANSWER: usize = 64 << 20;
@@ -76,6 +81,36 @@ pub struct Ask<'a> {
     pub headers: HeaderMap,
 }
 
+/// Where a body is written to, chunk by chunk.
+struct Chunks(mpsc::Sender<io::Result<Bytes>>);
+
+/// A body that is sent as it is written.
+struct Uploaded(mpsc::Receiver<io::Result<Bytes>>);
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let chunk = Ok(Bytes::copy_from_slice(bytes));
+        self.0.blocking_send(chunk).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Body for Uploaded {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+}
+
 impl<'a> Ask<'a> {
     /// A `GET`.
     pub fn get(path: &'a str) -> Self {
@@ -135,10 +170,6 @@ impl Address {
 
     /// Sends a request; the answer's body is still to be read. No time limit of its own.
     pub async fn open(&self, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError> {
-        let stream = TokioIo::new(self.connect().await?);
-        let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| self.broken(&error))?;
-        // Ends with the request's answer.
-        tokio::spawn(connection);
         let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, self.host());
         if let Some(bearer) = ask.bearer {
             request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
@@ -148,12 +179,51 @@ impl Address {
         }
         let mut request = request.body(Full::new(ask.body)).map_err(|error| self.broken(&error))?;
         request.headers_mut().extend(ask.headers);
+        self.send(request).await
+    }
+
+    async fn send<B>(&self, request: Request<B>) -> Result<Response<Incoming>, HttpError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let stream = TokioIo::new(self.connect().await?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| self.broken(&error))?;
+        // Ends with the request's answer.
+        tokio::spawn(connection);
         sender.send_request(request).await.map_err(|error| self.broken(&error))
+    }
+
+    /// Posts a body that is written as it is sent, by a thread of its own, and reads the whole answer. What
+    /// `write` ends with comes back too: a server may answer before it has read everything.
+    pub async fn upload<E: Send + 'static>(
+        &self,
+        path: &str,
+        content_type: &str,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
+    ) -> (Result<(u16, Bytes), HttpError>, Option<E>) {
+        let (chunks, body) = mpsc::channel(4);
+        let writing = tokio::task::spawn_blocking(move || {
+            let written = write(&mut Chunks(chunks.clone()));
+            // What is cut short must not look whole.
+            if written.is_err() {
+                let _ = chunks.blocking_send(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            written.err()
+        });
+        let request = Request::post(path).header(HOST, self.host()).header(CONTENT_TYPE, content_type);
+        let answer = async {
+            let request = request.body(Uploaded(body)).map_err(|error| self.broken(&error))?;
+            self.read(self.send(request).await?).await
+        };
+        (answer.await, writing.await.ok().flatten())
     }
 
     /// Sends a request and reads the whole answer.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<(u16, Bytes), HttpError> {
-        let answer = self.open(ask).await?;
+        self.read(self.open(ask).await?).await
+    }
+
+    async fn read(&self, answer: Response<Incoming>) -> Result<(u16, Bytes), HttpError> {
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| self.broken(&*error))?;

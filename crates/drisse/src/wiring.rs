@@ -1,5 +1,6 @@
 //! The one place that knows every engine and every target.
 
+use crate::connect::VERSION;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
@@ -9,7 +10,7 @@ use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
 use drisse_scoring::{Config, Tuner};
-use drisse_targets::{Local, LocalConfig, fake};
+use drisse_targets::{Container, ContainerConfig, Local, LocalConfig, fake};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,11 +31,11 @@ pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, Failure> {
     find().map_err(|error| Failure::from(error).hint(NAME_ONE))
 }
 
-/// The same, and which version it is.
-pub(crate) fn onnx_library_and_version(named: Option<&Path>) -> Result<(PathBuf, String), Failure> {
-    let library = onnx_library(named)?;
-    let version = onnx::probe(&library).context("cannot use ONNX Runtime")?;
-    Ok((library, version))
+/// Which version a library is; an error where it cannot be used.
+pub(crate) fn onnx_version(library: &Path) -> Result<String, Failure> {
+    onnx::probe(library)
+        .context("cannot use ONNX Runtime")
+        .map_err(|error| Failure::from(error).hint(NAME_ONE))
 }
 
 /// Where what all workspaces share is kept.
@@ -68,13 +69,30 @@ pub(crate) fn targets(
         workspace: workspace.id.clone(),
         program: program.to_owned(),
         build: build.clone(),
-        onnxruntime,
+        onnxruntime: onnxruntime.clone(),
         sockets: workspace.sockets.clone(),
         services: workspace.services(),
         store: store.clone(),
     })?;
     let mut targets = Targets::new();
     targets.insert("local".to_owned(), Arc::new(ReplicaSet(local)));
+    if let Some(onnxruntime) = onnxruntime {
+        let container = Container::new(ContainerConfig {
+            workspace: workspace.id.clone(),
+            program: program.to_owned(),
+            version: VERSION.to_owned(),
+            build: build.clone(),
+            onnxruntime,
+            onnxruntime_version: |library| onnx::probe(library).unwrap_or_else(|_| "unknown".to_owned()),
+            sockets: workspace.sockets.clone(),
+            services: workspace.services(),
+            log: workspace.logs().join("podman.log"),
+            store: store.clone(),
+            cache: cache_folder().join("images"),
+            socket: None,
+        });
+        targets.insert("container".to_owned(), Arc::new(ReplicaSet(container)));
+    }
     // For tests of the control plane: a thousand services, or ones that take the time it says to start.
     if let Ok(start_time) = std::env::var("DRISSE_FAKE") {
         let start_time = crate::units::duration(&start_time).unwrap_or_default();

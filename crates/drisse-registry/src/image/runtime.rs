@@ -25,7 +25,8 @@ const USUAL: [&str; 4] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
 const SCHEMA: u32 = 1;
 
 /// What the layer is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "a function has none")]
 pub struct RuntimeParts<'a> {
     /// The program that serves.
     pub program: &'a Path,
@@ -33,8 +34,8 @@ pub struct RuntimeParts<'a> {
     pub version: &'a str,
     /// ONNX Runtime's library.
     pub onnxruntime: &'a Path,
-    /// Its version.
-    pub onnxruntime_version: &'a str,
+    /// Finds out its version, where that is wanted: it may have to be loaded.
+    pub onnxruntime_version: &'a dyn Fn() -> String,
 }
 
 /// A runtime layer.
@@ -107,7 +108,7 @@ impl Runtimes {
             diff_id: diff_id.unwrap_or_default(),
             architecture: closure.architecture.to_owned(),
             version: parts.version.to_owned(),
-            onnxruntime: parts.onnxruntime_version.to_owned(),
+            onnxruntime: (parts.onnxruntime_version)(),
             packages,
         };
         let text = serde_json::to_vec(&runtime).map_err(StoreError::encode)?;

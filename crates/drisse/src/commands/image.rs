@@ -129,13 +129,14 @@ fn runtimes() -> Result<Runtimes, Failure> {
 
 /// The layer of this program and this machine.
 fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime, Failure> {
-    let (library, version) = wiring::onnx_library_and_version(onnxruntime)?;
+    let library = wiring::onnx_library(onnxruntime)?;
+    let found = wiring::onnx_version(&library)?;
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let parts = RuntimeParts {
         program: &program,
         version: VERSION,
         onnxruntime: &library,
-        onnxruntime_version: &version,
+        onnxruntime_version: &|| found.clone(),
     };
     let packing = |libraries| {
         printer::note(&format!(

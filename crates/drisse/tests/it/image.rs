@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 /// Where the tests' runtime layer is kept: it is packed once for all of them.
-static CACHE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+pub(crate) static CACHE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
 /// The engine that `cargo xtask test` found or installed; CI needs one.
 #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
-fn podman() -> Option<String> {
+pub(crate) fn podman() -> Option<String> {
     let named = std::env::var("DRISSE_PODMAN").ok();
     if named.is_none() {
         assert!(std::env::var_os("CI").is_none(), "CI needs podman: `cargo xtask test` installs it");
@@ -42,14 +42,14 @@ fn tool(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 

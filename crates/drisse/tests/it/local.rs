@@ -19,10 +19,8 @@ impl Drop for Leftovers {
     }
 }
 
-#[tokio::test]
-async fn local_keeps_every_promise() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("store")).unwrap();
+/// Models that show what a target can do.
+pub(crate) fn fixture(store: &Store) -> Fixture {
     let pack = |path: &str, service: &str, revision: u64| {
         let source = ModelSource::open(&root().join(path)).unwrap();
         let model = store.ingest(&source, &|_| ()).unwrap();
@@ -39,11 +37,18 @@ async fn local_keeps_every_promise() {
         }
     };
     let unknown = "crates/drisse-engines/tests/models/unknown_operator.onnx";
-    let fixture = Fixture {
+    Fixture {
         good: [pack("examples/digits", "good", 1), pack("examples/iris", "good", 2)],
         other: pack("examples/wine", "other", 1),
         broken: (pack(unknown, "broken", 1), "No Op registered for Nope"),
-    };
+    }
+}
+
+#[tokio::test]
+async fn local_keeps_every_promise() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let fixture = fixture(&store);
     let workspace = drisse_net::random_id();
     let sockets = runtime_folder(&workspace).unwrap();
     let _leftovers = Leftovers(workspace.clone());

@@ -3,6 +3,7 @@
 
 mod access;
 mod conformance;
+mod container;
 mod deploy;
 mod errors;
 mod help;

@@ -1,8 +1,9 @@
-//! One replica's process: watched from its start, or from when it was found, to its end.
+//! One scoring server: watched from its start, or from when it was found, to its end.
 
 use super::Shared;
+use async_trait::async_trait;
 use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName};
-use drisse_net::{Build, Exit, Process};
+use drisse_net::Build;
 use drisse_wire::http::{Address, Ask, SILENCE};
 use hyper::Method;
 use std::fmt;
@@ -26,54 +27,91 @@ const TOLD: usize = 20;
 
 /// Who a process is, as it stands in its arguments: `WORKSPACE/SERVICE/REVISION/ID`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Tag {
-    pub(super) workspace: String,
-    pub(super) service: ServiceName,
-    pub(super) revision: u64,
-    pub(super) id: ReplicaId,
+pub(crate) struct Tag {
+    pub(crate) workspace: String,
+    pub(crate) service: ServiceName,
+    pub(crate) revision: u64,
+    pub(crate) id: ReplicaId,
 }
 
 /// Where a replica's sockets and log are.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
-    pub(super) scoring: PathBuf,
-    pub(super) admin: PathBuf,
-    pub(super) log: PathBuf,
+pub(crate) struct Files {
+    pub(crate) scoring: PathBuf,
+    pub(crate) admin: PathBuf,
+    pub(crate) log: PathBuf,
+    /// The folder of the sockets, where it is theirs alone.
+    folder: Option<PathBuf>,
+}
+
+/// What a scoring server runs in: a process, a container.
+#[async_trait]
+pub(crate) trait Vessel: Send + Sync {
+    /// Completes once it has ended, whoever ended it. May be asked again.
+    async fn ended(&mut self) -> Ended;
+
+    /// Asks it to answer what it has and end.
+    fn terminate(&self);
+
+    /// Ends it at once.
+    fn kill(&self);
+}
+
+/// How a scoring server ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Ended {
+    /// As a sentence goes on: `exited with code 1`.
+    pub(crate) reason: String,
+    /// Whether it said that its user can mend it, and starting it again cannot: exit code 1.
+    pub(crate) mendable: bool,
+    /// What it wrote that is not in its log.
+    pub(crate) output: String,
 }
 
 /// A replica the place knows.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) tag: Tag,
-    pub(super) files: Files,
-    pub(super) state: ReplicaState,
-    pub(super) outdated: bool,
+pub(crate) struct Entry {
+    pub(crate) tag: Tag,
+    pub(crate) files: Files,
+    pub(crate) state: ReplicaState,
+    pub(crate) outdated: bool,
     /// The digest of the keys file it has confirmed.
-    pub(super) keys: Option<String>,
+    pub(crate) keys: Option<String>,
     /// Tells the watching task to end the process.
-    pub(super) stop: Arc<Notify>,
+    pub(crate) stop: Arc<Notify>,
 }
 
 /// What the watching task needs.
-pub(super) struct Running {
-    pub(super) tag: Tag,
-    pub(super) files: Files,
-    pub(super) build: Build,
-    pub(super) sockets: PathBuf,
-    pub(super) shared: Arc<Shared>,
-    pub(super) adopted: bool,
+pub(crate) struct Running {
+    pub(crate) tag: Tag,
+    pub(crate) files: Files,
+    pub(crate) build: Option<Build>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) since: Since,
+}
+
+/// Since when a replica is watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Since {
+    /// From its start.
+    Start,
+    /// It was found.
+    Found {
+        /// Known to be of an older build.
+        outdated: bool,
+    },
 }
 
 /// What a replica says of itself.
 #[derive(Debug)]
-pub(super) struct Identity {
-    pub(super) keys: Option<String>,
+pub(crate) struct Identity {
+    pub(crate) keys: Option<String>,
     concurrency: u32,
     outdated: bool,
 }
 
 impl Tag {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let tag = Self {
             workspace: parts.next()?.to_owned(),
@@ -85,6 +123,29 @@ impl Tag {
     }
 }
 
+impl Files {
+    /// Those of a replica whose sockets have this path in front of their endings.
+    pub(crate) fn new(sockets: &Path, log: PathBuf) -> Self {
+        let (scoring, admin) = (sockets.with_extension("s"), sockets.with_extension("a"));
+        Self { scoring, admin, log, folder: None }
+    }
+
+    /// Those of a replica whose sockets are in a folder of their own.
+    pub(crate) fn in_folder(folder: PathBuf, log: PathBuf) -> Self {
+        Self { folder: Some(folder.clone()), ..Self::new(&folder.join("x"), log) }
+    }
+
+    fn remove_sockets(&self) {
+        if let (Some(folder), Some(name)) = (self.scoring.parent(), self.scoring.file_stem()) {
+            drisse_net::remove_sockets(folder, &name.to_string_lossy());
+        }
+        if let Some(folder) = &self.folder {
+            // Gone already is what was wanted.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}/{}", self.workspace, self.service, self.revision, self.id)
@@ -93,7 +154,7 @@ impl fmt::Display for Tag {
 
 impl Entry {
     /// As the plan sees it; `wanted` is the digest of the keys file in force.
-    pub(super) fn replica(&self, wanted: Option<&Option<String>>) -> Replica {
+    pub(crate) fn replica(&self, wanted: Option<&Option<String>>) -> Replica {
         let mut state = self.state.clone();
         if let ReplicaState::Ready { keys_confirmed, .. } = &mut state {
             *keys_confirmed = wanted.is_none_or(|wanted| *wanted == self.keys);
@@ -109,55 +170,60 @@ impl Entry {
 }
 
 impl Running {
+    fn was_found(&self) -> bool {
+        self.since != Since::Start
+    }
+
     /// Takes the replica in and watches it until it has ended.
-    pub(super) fn watch(self, process: Process) {
+    pub(crate) fn watch(self, vessel: Box<dyn Vessel>) {
         let stop = Arc::new(Notify::new());
         let entry = Entry {
             tag: self.tag.clone(),
             files: self.files.clone(),
             state: ReplicaState::Starting { since: SystemTime::now() },
-            outdated: false,
+            outdated: self.since == (Since::Found { outdated: true }),
             keys: None,
             stop: Arc::clone(&stop),
         };
         self.shared.lock().insert(self.tag.id.clone(), entry);
-        tokio::spawn(self.life(process, stop));
+        tokio::spawn(self.life(vessel, stop));
     }
 
-    async fn life(self, mut process: Process, stop: Arc<Notify>) {
+    async fn life(self, mut vessel: Box<dyn Vessel>, stop: Arc<Notify>) {
         let mut was_ready = false;
         let mut stopped = false;
         let mut silent = false;
         let admin = Address::unix(&self.files.admin);
-        let exit = loop {
+        let ended = loop {
             tokio::select! {
-                exit = process.ended() => break exit,
+                ended = vessel.ended() => break ended,
                 () = stop.notified(), if !stopped => {
                     stopped = true;
                     // One that was never ready has nothing to answer, and cannot end while it loads. One
                     // that was found may have been.
-                    if was_ready || self.adopted { process.terminate() } else { process.kill() }
+                    if was_ready || self.was_found() { vessel.terminate() } else { vessel.kill() }
                 }
                 identity = self.until_ready(), if !was_ready && !stopped => {
                     was_ready = true;
                     self.ready(identity);
                 }
                 // One that was found is asked from the start: it may hang already.
-                () = admin.fell_silent(), if (was_ready || self.adopted) && !stopped && !silent => {
+                () = admin.fell_silent(), if (was_ready || self.was_found()) && !stopped && !silent => {
                     silent = true;
-                    process.kill();
+                    vessel.kill();
                 }
-                () = tokio::time::sleep(GRACE), if stopped => process.kill(),
+                () = tokio::time::sleep(GRACE), if stopped => vessel.kill(),
             }
         };
-        // A killed process leaves its sockets.
-        drisse_net::remove_sockets(&self.sockets, self.tag.id.as_str());
+        // Who is killed leaves its sockets.
+        self.files.remove_sockets();
         {
             let mut replicas = self.shared.lock();
             if stopped {
                 replicas.remove(&self.tag.id);
             } else if let Some(entry) = replicas.get_mut(&self.tag.id) {
-                let mut death = self.death(exit, was_ready);
+                super::logs::add(&self.files.log, &ended.output);
+                let mut death = self.death(&ended, was_ready);
                 if silent {
                     death.reason = format!("did not answer for {} s and was killed", SILENCE.as_secs());
                 }
@@ -171,7 +237,7 @@ impl Running {
 
     fn ready(&self, identity: Identity) {
         if let Some(entry) = self.shared.lock().get_mut(&self.tag.id) {
-            entry.outdated = identity.outdated;
+            entry.outdated |= identity.outdated;
             entry.keys = identity.keys;
             entry.state = ReplicaState::Ready {
                 since: SystemTime::now(),
@@ -189,7 +255,7 @@ impl Running {
         let began = tokio::time::Instant::now();
         let admin = Address::unix(&self.files.admin);
         // One that was adopted is likely ready already.
-        if !self.adopted {
+        if !self.was_found() {
             tokio::time::sleep(ASK_SOON).await;
         }
         loop {
@@ -197,34 +263,33 @@ impl Running {
                 && document["replica"] == self.tag.to_string()
                 && document["ready"] == true
             {
-                return Identity::of(&document, &self.build);
+                return Identity::of(&document, self.build.as_ref());
             }
             let soon = began.elapsed() < Duration::from_secs(1);
             tokio::time::sleep(if soon { ASK_SOON } else { ASK_LATER }).await;
         }
     }
 
-    fn death(&self, exit: Exit, was_ready: bool) -> Death {
+    fn death(&self, ended: &Ended, was_ready: bool) -> Death {
         Death {
             at: SystemTime::now(),
-            reason: exit.to_string(),
-            before_ready: !was_ready && !self.adopted,
-            // `drisse serve` exits with 1 for what its user can mend, and starting again cannot.
-            permanent: exit == Exit::Code(1) && !was_ready,
+            reason: ended.reason.clone(),
+            before_ready: !was_ready && !self.was_found(),
+            permanent: ended.mendable && !was_ready,
             log: super::logs::tail(&self.files.log, TOLD),
         }
     }
 }
 
 impl Identity {
-    fn of(document: &serde_json::Value, ours: &Build) -> Self {
+    fn of(document: &serde_json::Value, ours: Option<&Build>) -> Self {
         let concurrency = document["models"][0]["concurrency"].as_u64().unwrap_or(1);
         let build = document["build"].as_str().and_then(Build::parse);
         let keys = document["keys"]["file"].as_str().and_then(|file| file.strip_prefix("sha256:"));
         Self {
             keys: keys.map(str::to_owned),
             concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
-            outdated: build.is_none_or(|build| build < *ours),
+            outdated: ours.is_some_and(|ours| build.is_none_or(|build| build < *ours)),
         }
     }
 }
@@ -233,7 +298,7 @@ impl Identity {
 pub(super) async fn reload(admin: &Path) -> Result<Identity, String> {
     let asked = ask(&Address::unix(admin), Ask::send(Method::POST, "/reload", "")).await;
     let document = asked.ok_or_else(|| format!("no answer on {}", admin.display()))?;
-    Ok(Identity::of(&document, &Build::current("0")))
+    Ok(Identity::of(&document, None))
 }
 
 async fn ask(admin: &Address, ask: Ask<'_>) -> Option<serde_json::Value> {

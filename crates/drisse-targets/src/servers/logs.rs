@@ -43,9 +43,14 @@ pub(super) fn note(path: &Path, reason: &str) {
     let time = jiff::Timestamp::now();
     let line = serde_json::json!({ "timestamp": time.to_string(), "level": "ERROR",
                                    "message": format!("the scoring server {reason}") });
+    add(path, &format!("{line}\n"));
+}
+
+/// Adds lines to a replica's log that it has not written itself.
+pub(super) fn add(path: &Path, lines: &str) {
     let file = fs::OpenOptions::new().append(true).open(path);
     // Without its log there is nobody to tell.
-    let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()));
+    let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, lines.as_bytes()));
 }
 
 /// Removes the oldest files of a folder that has many, but none of those in `written`.

@@ -1,0 +1,325 @@
+//! The container place: replicas are containers of podman's or Docker's on this machine.
+//!
+//! A container has no network, no capability and nothing to write to but its sockets and its log, which lie in folders
+//! that are mounted; requests reach it as they reach a process, by Unix sockets. Nothing about containers is written
+//! down: who one is stands in its labels.
+
+mod engine;
+mod engines;
+mod images;
+mod vessel;
+
+use crate::servers::{Files, Servers, Since, Tag, arguments};
+use async_trait::async_trait;
+use drisse_core::{
+    BoxStream, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
+    TargetError, Unavailable, step,
+};
+use drisse_net::{Build, random_id};
+use drisse_registry::Store;
+use engine::{Engine, EngineError};
+use engines::Engines;
+use images::{Images, encoded};
+use rustix::process::{Resource, getrlimit};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+use vessel::Container as Vessel;
+
+/// Labels of a container: whose it is, of which build, and who.
+const WORKSPACE: &str = "drisse.workspace";
+const BUILD: &str = "drisse.build";
+const REPLICA: &str = "drisse.replica";
+
+/// Where a container finds what is mounted.
+const SOCKETS: &str = "/run/drisse";
+const LOGS: &str = "/var/log/drisse";
+const SECRETS: &str = "/run/secrets";
+
+/// Whom containers run as where we are root: nobody in particular.
+const NOBODY: u32 = 65532;
+
+/// Threads of a container, at most; a scoring server has a few for each core.
+const MAX_THREADS: u64 = 4096;
+
+/// Files that a container may have open, where the host allows it.
+const MAX_FILES: u64 = 1 << 20;
+
+/// What the container place needs to know.
+#[derive(Clone, Debug)]
+pub struct ContainerConfig {
+    /// Names the workspace in labels and images.
+    pub workspace: String,
+    /// The binary that goes into images, and its version.
+    pub program: PathBuf,
+    /// See `program`.
+    pub version: String,
+    /// Which build this is; replicas of older ones are replaced.
+    pub build: Build,
+    /// ONNX Runtime's library that goes into images.
+    pub onnxruntime: PathBuf,
+    /// Finds out which version it is; not asked before an image is built.
+    pub onnxruntime_version: fn(&Path) -> String,
+    /// Short, private, for sockets.
+    pub sockets: PathBuf,
+    /// Where keys and logs of services are kept.
+    pub services: PathBuf,
+    /// Where a podman that we start writes its log.
+    pub log: PathBuf,
+    /// Where models are.
+    pub store: Store,
+    /// Where runtime layers are.
+    pub cache: PathBuf,
+    /// The engine's socket; without, the engine is looked for.
+    pub socket: Option<PathBuf>,
+}
+
+/// Containers of this machine.
+#[derive(Debug)]
+pub struct Container {
+    config: Arc<ContainerConfig>,
+    engines: Arc<Engines>,
+    images: Images,
+    servers: Servers,
+    /// Once what ran before us is taken over.
+    adopted: OnceCell<()>,
+}
+
+impl Container {
+    /// The place; nothing is asked of an engine until somebody needs one.
+    pub fn new(config: ContainerConfig) -> Self {
+        let engines = Engines::new(config.socket.clone(), &config.sockets, config.log.clone());
+        let servers = Servers::of_others(config.services.clone());
+        let config = Arc::new(config);
+        let images = Images::new(Arc::clone(&config));
+        Self { config, engines: Arc::new(engines), images, servers, adopted: OnceCell::new() }
+    }
+
+    /// The engine, after all that runs there is known.
+    async fn engine(&self) -> Result<Engine, TargetError> {
+        let unavailable = |why: Unavailable| TargetError::new(why.reason).hint(why.hint);
+        let engine = self.engines.get().await.map_err(unavailable)?;
+        self.adopted.get_or_try_init(|| self.adopt(&engine)).await?;
+        Ok(engine)
+    }
+
+    /// Takes over what runs, and removes what was made and never started.
+    async fn adopt(&self, engine: &Engine) -> Result<(), TargetError> {
+        let filters = json!({"label": [format!("{WORKSPACE}={}", self.config.workspace)]});
+        let path = format!("/containers/json?all=true&filters={}", encoded(&filters.to_string()));
+        let there = self.told(engine, "list containers", engine.get(&path).await).await?;
+        for container in there.as_array().into_iter().flatten() {
+            let id = container["Id"].as_str().unwrap_or_default();
+            let tag = container["Labels"][REPLICA].as_str().and_then(Tag::parse);
+            match (tag, container["State"].as_str()) {
+                (Some(tag), Some("running" | "exited" | "stopped" | "paused" | "dead")) => {
+                    tracing::info!(service = %tag.service, revision = tag.revision, container = id, "adopted");
+                    let build = container["Labels"][BUILD].as_str().and_then(Build::parse);
+                    let outdated = build.is_none_or(|build| build < self.config.build);
+                    self.watch(&tag, Since::Found { outdated });
+                }
+                _ => {
+                    let removed = engine.delete(&format!("/containers/{id}?force=true&v=true")).await;
+                    self.told(engine, "remove a container", removed).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&self, tag: &Tag, since: Since) {
+        let vessel = Vessel { engines: Arc::clone(&self.engines), name: name(tag) };
+        self.servers.watch(vessel, tag.clone(), self.files(tag), since);
+    }
+
+    /// An engine's answer; one that does not come has us look for the engine again.
+    async fn told<T>(
+        &self,
+        engine: &Engine,
+        what: &str,
+        answer: Result<T, EngineError>,
+    ) -> Result<T, TargetError> {
+        if let Err(EngineError::Gone(_)) = &answer {
+            self.engines.lost().await;
+        }
+        answer.map_err(|error| refused(&format!("{what} with {}", engine.name), &error))
+    }
+
+    /// The folder of a replica's sockets.
+    fn folder(&self, tag: &Tag) -> PathBuf {
+        self.config.sockets.join(format!("{}.d", tag.id))
+    }
+
+    fn files(&self, tag: &Tag) -> Files {
+        let log = self.servers.logs_of(&tag.service).join(log_name(tag));
+        Files::in_folder(self.folder(tag), log)
+    }
+
+    /// What the engine is told to make.
+    fn document(
+        &self,
+        engine: &Engine,
+        revision: &RevisionSpec,
+        tag: &Tag,
+        image: &str,
+    ) -> Result<Value, TargetError> {
+        let inside = Files::new(&Path::new(SOCKETS).join("x"), Path::new(LOGS).join(log_name(tag)));
+        let keys = Path::new(SECRETS).join("drisse-keys");
+        let mut arguments = arguments(revision, tag, &self.images.model(revision)?, &inside, &keys);
+        let plain = |path: PathBuf| path.display().to_string();
+        let mut mounts = vec![
+            format!("{}:{SOCKETS}:rw,z", plain(self.folder(tag))),
+            format!("{}:{LOGS}:rw,z", plain(self.servers.logs_of(&revision.service))),
+        ];
+        if let Some(folder) = self.servers.keys_of(&revision.service).parent() {
+            mounts.push(format!("{}:{SECRETS}:ro,z", plain(folder.to_owned())));
+        }
+        let command: Vec<_> = arguments.drain(..).map(|word| word.to_string_lossy().into_owned()).collect();
+        let limit = |name: &str, of: Resource, most: u64| {
+            let highest = getrlimit(of).maximum.unwrap_or(most).min(most);
+            json!({"Name": name, "Soft": highest, "Hard": highest})
+        };
+        Ok(json!({
+            "Image": image,
+            "Entrypoint": ["/usr/lib/drisse/drisse"],
+            "Cmd": command,
+            "User": user(engine),
+            "Labels": {
+                WORKSPACE: self.config.workspace,
+                REPLICA: tag.to_string(),
+                BUILD: self.config.build.to_string(),
+            },
+            "HostConfig": {
+                "NetworkMode": "none",
+                "ReadonlyRootfs": true,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges"],
+                "PidsLimit": MAX_THREADS,
+                "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=16m"},
+                "Binds": mounts,
+                "RestartPolicy": {"Name": "no"},
+                // No higher than the host's own: an engine without the right to raise them starts nothing.
+                "Ulimits": [
+                    limit("nofile", Resource::Nofile, MAX_FILES),
+                    limit("nproc", Resource::Nproc, MAX_THREADS),
+                ],
+            },
+        }))
+    }
+
+    /// Whether any service has ever been prepared here.
+    fn is_used(&self) -> bool {
+        let services = std::fs::read_dir(&self.config.services).into_iter().flatten().flatten();
+        services.map(|entry| entry.path().join("secrets")).any(|folder| folder.is_dir())
+    }
+}
+
+#[async_trait]
+impl Place for Container {
+    fn kind(&self) -> &'static str {
+        "container"
+    }
+
+    async fn check(&self) -> Result<(), Unavailable> {
+        self.engines.get().await.map(drop)
+    }
+
+    async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError> {
+        self.servers.prepare(revision).await?;
+        let engine = self.engine().await?;
+        self.images.bring(&engine, revision, events).await.map(drop)
+    }
+
+    async fn start(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<ReplicaId, TargetError> {
+        let engine = self.engine().await?;
+        let image = self.images.bring(&engine, revision, events).await?;
+        let id = ReplicaId::new(&random_id()).expect("hexadecimal digits");
+        let tag = Tag {
+            workspace: self.config.workspace.clone(),
+            service: revision.service.clone(),
+            revision: revision.revision,
+            id: id.clone(),
+        };
+        self.servers.make_folder(&self.folder(&tag), 0o777)?;
+        let document = self.document(&engine, revision, &tag, &image)?;
+        let name = name(&tag);
+        let made = engine.post(&format!("/containers/create?name={name}"), Some(&document)).await;
+        if let Err(EngineError::Refused(404, _)) = &made {
+            self.images.forget(revision);
+        }
+        self.told(&engine, "make a container", made).await?;
+        step("a container is made");
+        let started = engine.post(&format!("/containers/{name}/start"), None).await;
+        if let Err(EngineError::Refused(..)) = &started {
+            // Nobody watches it yet.
+            let _ = engine.delete(&format!("/containers/{name}?force=true&v=true")).await;
+        }
+        self.told(&engine, "start a container", started).await?;
+        step("a container is started");
+        events.event(Event(format!("replica {id} started, container {name}")));
+        self.watch(&tag, Since::Start);
+        self.servers.prune_logs(&revision.service);
+        Ok(id)
+    }
+
+    async fn stop(&self, replica: &ReplicaId) -> Result<(), TargetError> {
+        self.servers.stop(replica);
+        Ok(())
+    }
+
+    async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError> {
+        // Where nothing was ever started, no engine is needed to know that nothing runs.
+        if self.adopted.initialized() || of.is_none() && !self.is_used() {
+            return Ok(self.servers.list(of));
+        }
+        self.engine().await?;
+        Ok(self.servers.list(of))
+    }
+
+    fn changes(&self) -> BoxStream<ServiceName> {
+        self.servers.changes()
+    }
+
+    async fn logs(
+        &self,
+        service: &ServiceName,
+        options: LogOptions,
+    ) -> Result<BoxStream<String>, TargetError> {
+        Ok(self.servers.logs(service, options))
+    }
+
+    async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
+        let engine = self.engine().await?;
+        self.servers.remove_replicas(service).await;
+        let removed = self.images.remove(&engine, service).await;
+        self.told(&engine, "remove images", removed).await?;
+        self.servers.remove(service).await
+    }
+}
+
+/// Whom a container runs as: whoever can use the mounted folders, and is not root on the host.
+fn user(engine: &Engine) -> String {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    match (engine.rootless, user) {
+        // Root inside is this user outside.
+        (true, _) => "0:0".to_owned(),
+        (false, 0) => format!("{NOBODY}:{NOBODY}"),
+        (false, _) => format!("{user}:{group}"),
+    }
+}
+
+fn name(tag: &Tag) -> String {
+    format!("drisse-{}-{}", tag.service, tag.id)
+}
+
+fn log_name(tag: &Tag) -> String {
+    format!("r{}-{}.log", tag.revision, tag.id)
+}
+
+fn refused(what: &str, error: &EngineError) -> TargetError {
+    match error {
+        EngineError::Gone(why) => TargetError::new(format!("cannot {what}: {why}")),
+        EngineError::Refused(_, why) => TargetError::permanent(format!("cannot {what}: {why}")),
+    }
+}

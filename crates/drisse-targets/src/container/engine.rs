@@ -1,0 +1,190 @@
+//! A container engine by its socket: podman and Docker, which both speak Docker's API.
+//!
+//! The API: <https://docs.docker.com/reference/api/engine/>. Paths name no version: each engine takes its own, and
+//! what is asked here is as it has been for a decade.
+
+use drisse_core::Unavailable;
+use drisse_wire::http::{Address, Ask, HttpError};
+use hyper::Method;
+use serde_json::Value;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An engine answers its questions about what is there in less, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An engine that says nothing to a greeting for this long is not there.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// An engine that answers.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    address: Address,
+    /// `podman 4.3.1`.
+    pub(super) name: String,
+    /// As OCI names it.
+    pub(super) architecture: String,
+    /// Run by a user, whom containers' root is.
+    pub(super) rootless: bool,
+}
+
+/// Why an engine did not do what it was asked to.
+#[derive(Debug)]
+pub(super) enum EngineError {
+    /// It did not answer.
+    Gone(String),
+    /// It said no: the status, and its reason.
+    Refused(u16, String),
+}
+
+impl Engine {
+    /// The engine at a socket.
+    pub(super) async fn at(socket: &Path) -> Result<Self, Unavailable> {
+        let address = Address::unix(socket);
+        let failed = |reason: String| Unavailable {
+            reason: format!("no container engine answers on {}: {reason}", socket.display()),
+            hint: "start it with `systemctl start podman.socket` or `systemctl start docker`".to_owned(),
+        };
+        let mut engine = Self { address, name: String::new(), architecture: String::new(), rootless: false };
+        let told = tokio::time::timeout(GREETING, async {
+            Ok::<_, EngineError>((engine.get("/version").await?, engine.get("/info").await?))
+        });
+        let (version, info) = match told.await {
+            Ok(Ok(told)) => told,
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed(format!("it says nothing for {} s", GREETING.as_secs()))),
+        };
+        let (Some(number), Some(architecture)) = (version["Version"].as_str(), version["Arch"].as_str())
+        else {
+            return Err(failed("what answers is no container engine".to_owned()));
+        };
+        let is_podman = version["Components"][0]["Name"].as_str().is_some_and(|name| name.contains("Podman"));
+        engine.name = format!("{} {number}", if is_podman { "podman" } else { "Docker" });
+        engine.architecture = architecture.to_owned();
+        let options = info["SecurityOptions"].as_array().into_iter().flatten();
+        engine.rootless = options.filter_map(Value::as_str).any(|option| option.contains("rootless"));
+        Ok(engine)
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Value, EngineError> {
+        self.ask(Ask::get(path)).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, EngineError> {
+        let body = body.map_or_else(String::new, Value::to_string);
+        self.ask(Ask::send(Method::POST, path, body)).await
+    }
+
+    /// Removes something; absent is fine.
+    pub(super) async fn delete(&self, path: &str) -> Result<(), EngineError> {
+        match self.ask(Ask { method: Method::DELETE, ..Ask::get(path) }).await {
+            Ok(_) | Err(EngineError::Refused(404, _)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask(&self, ask: Ask<'_>) -> Result<Value, EngineError> {
+        let asked = tokio::time::timeout(PATIENCE, self.address.ask(ask)).await;
+        let answer =
+            asked.map_err(|_| EngineError::Gone(format!("it says nothing for {} s", PATIENCE.as_secs())))?;
+        read(answer)
+    }
+
+    /// Waits for a container to end, for as long as that takes.
+    pub(super) async fn wait(&self, id: &str) -> Result<Value, EngineError> {
+        let path = format!("/containers/{id}/wait");
+        read(self.address.ask(Ask::send(Method::POST, &path, "")).await)
+    }
+
+    /// What a container wrote to its standard streams, at most its last lines.
+    pub(super) async fn output(&self, id: &str, lines: usize) -> Result<String, EngineError> {
+        let path = format!("/containers/{id}/logs?stdout=true&stderr=true&tail={lines}");
+        let asked = tokio::time::timeout(PATIENCE, self.address.ask(Ask::get(&path))).await;
+        match asked {
+            Ok(Ok((200, frames))) => Ok(unframed(&frames)),
+            Ok(answer) => read(answer).map(|_| String::new()),
+            Err(_) => Err(EngineError::Gone("its logs do not come".to_owned())),
+        }
+    }
+
+    /// Brings an image in, as an archive that is written as it is sent.
+    pub(super) async fn load<E: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), E> + Send + 'static,
+    ) -> Result<Result<Value, EngineError>, E> {
+        match self.address.upload("/images/load?quiet=true", "application/x-tar", write).await {
+            // An engine that said no read no further.
+            (Ok((status, body)), Some(_)) if status >= 400 => Ok(read(Ok((status, body)))),
+            (_, Some(error)) => Err(error),
+            (answer, None) => Ok(read(answer)),
+        }
+    }
+}
+
+fn read(answer: Result<(u16, bytes::Bytes), HttpError>) -> Result<Value, EngineError> {
+    let (status, body) = answer.map_err(|error| EngineError::Gone(with_source(&error)))?;
+    let document = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    if status < 400 {
+        return Ok(document);
+    }
+    let text = || String::from_utf8_lossy(&body).trim().to_owned();
+    Err(EngineError::Refused(status, document["message"].as_str().map_or_else(text, str::to_owned)))
+}
+
+fn with_source(error: &HttpError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The text of a stream in frames of eight bytes' head: which stream, and how many bytes, big-endian.
+fn unframed(mut frames: &[u8]) -> String {
+    let mut text = Vec::new();
+    while let [0..=2, 0, 0, 0, a, b, c, d, rest @ ..] = frames {
+        let size = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let (frame, left) = rest.split_at(size.min(rest.len()));
+        text.extend_from_slice(frame);
+        frames = left;
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Gone(why) | Self::Refused(_, why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// Sockets where engines are looked for, the likeliest first; the one that the user names is the only one.
+pub(super) fn sockets(named: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(named) = named {
+        return vec![named.to_owned()];
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let own = std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| format!("/run/user/{user}"));
+    let system = ["/run/podman/podman.sock", "/var/run/docker.sock"].map(PathBuf::from);
+    let own = ["podman/podman.sock", "docker.sock"].map(|name| Path::new(&own).join(name));
+    if user == 0 { system.into_iter().chain(own).collect() } else { own.into_iter().chain(system).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_of_a_container_are_read_and_a_frame_that_is_cut_short_too() {
+        let frames = b"\x01\0\0\0\0\0\0\x04one\n\x02\0\0\0\0\0\0\x04two\n\x01\0\0\0\0\0\0\x09thr";
+        assert_eq!(unframed(frames), "one\ntwo\nthr");
+        assert_eq!(unframed(b""), "");
+        assert_eq!(unframed(b"no frames at all"), "");
+    }
+
+    #[test]
+    fn the_engine_that_is_named_is_the_only_one() {
+        assert_eq!(sockets(Some(Path::new("/x.sock"))), [PathBuf::from("/x.sock")]);
+        assert!(sockets(None).iter().all(|socket| socket.is_absolute()));
+    }
+}

@@ -1,0 +1,158 @@
+//! The images of revisions: built here, brought into the engine once.
+
+use super::engine::{Engine, EngineError};
+use super::{ContainerConfig, refused};
+use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, step};
+use drisse_registry::{Image, ImageError, ImageModel, RuntimeParts, Runtimes};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// What is written to the engine at once.
+const CHUNK: usize = 256 << 10;
+
+/// Images by service and revision.
+#[derive(Debug)]
+pub(super) struct Images {
+    config: Arc<ContainerConfig>,
+    brought: Mutex<HashMap<(ServiceName, u64), String>>,
+    /// One image is brought at a time: the next one finds the layers of the one before.
+    bringing: tokio::sync::Mutex<()>,
+}
+
+impl Images {
+    pub(super) fn new(config: Arc<ContainerConfig>) -> Self {
+        Self { config, brought: Mutex::default(), bringing: tokio::sync::Mutex::default() }
+    }
+
+    /// The id of a revision's image, which is in the engine from then on.
+    pub(super) async fn bring(
+        &self,
+        engine: &Engine,
+        revision: &RevisionSpec,
+        events: &dyn EventSink,
+    ) -> Result<String, TargetError> {
+        let _one = self.bringing.lock().await;
+        let key = (revision.service.clone(), revision.revision);
+        if let Some(id) = self.brought().get(&key) {
+            return Ok(id.clone());
+        }
+        let began = Instant::now();
+        let (runtimes, image) = self.build(revision).await?;
+        let (id, name) = (image.id().to_owned(), self.name(&revision.service));
+        let tag = format!("r{}", revision.revision);
+        let reference = format!("{name}:{tag}");
+        let failed = |error: &EngineError| {
+            refused(&format!("bring the image {reference} into {}", engine.name), error)
+        };
+        match engine.get(&format!("/images/{id}/json")).await {
+            Ok(_) => {}
+            Err(EngineError::Refused(404, _)) => {
+                let size = image.size() >> 20;
+                events.event(Event(format!("bringing the image into {}, {size} MiB", engine.name)));
+                let loaded = engine.load(move |out| {
+                    // The runtime's layer stays while it is read.
+                    let _runtimes = runtimes;
+                    image.write_archive(
+                        std::io::BufWriter::with_capacity(CHUNK, out),
+                        &reference_of(&name, &tag),
+                        &|_| (),
+                    )
+                });
+                loaded.await.map_err(|error| not_built(revision, &error))?.map_err(|error| failed(&error))?;
+                step("an image is brought in");
+                let took = began.elapsed().as_secs_f64();
+                events.event(Event(format!("the image is there after {took:.1} s")));
+            }
+            Err(error) => return Err(failed(&error)),
+        }
+        let path =
+            format!("/images/{id}/tag?repo={}&tag=r{}", self.name(&revision.service), revision.revision);
+        engine.post(&path, None).await.map_err(|error| failed(&error))?;
+        self.brought().insert(key, id.clone());
+        Ok(id)
+    }
+
+    /// Forgets that a revision's image is there: somebody removed it.
+    pub(super) fn forget(&self, revision: &RevisionSpec) {
+        self.brought().remove(&(revision.service.clone(), revision.revision));
+    }
+
+    /// Removes a service's images from the engine; others that are the same stay.
+    pub(super) async fn remove(&self, engine: &Engine, service: &ServiceName) -> Result<(), EngineError> {
+        self.brought().retain(|(of, _), _| of != service);
+        let name = self.name(service);
+        let filters = encoded(&serde_json::json!({"reference": [name]}).to_string());
+        let images = engine.get(&format!("/images/json?filters={filters}")).await?;
+        let tags = images.as_array().into_iter().flatten().filter_map(|image| image["RepoTags"].as_array());
+        let ours = |tag: &&str| tag.strip_prefix(&*name).is_some_and(|rest| rest.starts_with(':'));
+        let tags: Vec<_> = tags.flatten().filter_map(Value::as_str).filter(ours).map(str::to_owned).collect();
+        for tag in tags {
+            engine.delete(&format!("/images/{tag}?force=true")).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the model's file is in its image.
+    pub(super) fn model(&self, revision: &RevisionSpec) -> Result<PathBuf, TargetError> {
+        let manifest = self
+            .config
+            .store
+            .manifest(&revision.package)
+            .map_err(|error| not_built(revision, &error.into()))?;
+        let file = manifest.model_file().ok_or_else(|| not_built(revision, &ImageError::NoFiles))?;
+        Ok(PathBuf::from(format!("/models/{}", revision.service)).join(file))
+    }
+
+    async fn build(&self, revision: &RevisionSpec) -> Result<(Runtimes, Image), TargetError> {
+        let (config, of) = (Arc::clone(&self.config), revision.clone());
+        let build = move || {
+            let runtimes = Runtimes::open(&config.cache)?;
+            let parts = RuntimeParts {
+                program: &config.program,
+                version: &config.version,
+                onnxruntime: &config.onnxruntime,
+                onnxruntime_version: &|| (config.onnxruntime_version)(&config.onnxruntime),
+            };
+            let runtime = runtimes.build(&parts, |_| ())?;
+            let named = (of.service.as_str(), &*of.model_version);
+            let model = ImageModel::of_package(&config.store, named, &of.digest, &of.package)?;
+            let image = Image::new(&runtimes, &runtime, &model)?;
+            Ok((runtimes, image))
+        };
+        let built = tokio::task::spawn_blocking(build).await;
+        built
+            .map_err(|_| TargetError::new("the image was not built"))?
+            .map_err(|error| not_built(revision, &error))
+    }
+
+    /// What a service's images are called; the tag is the revision.
+    fn name(&self, service: &ServiceName) -> String {
+        format!("localhost/drisse/{}/{service}", self.config.workspace)
+    }
+
+    fn brought(&self) -> std::sync::MutexGuard<'_, HashMap<(ServiceName, u64), String>> {
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reference_of(name: &str, tag: &str) -> String {
+    format!("{name}:{tag}")
+}
+
+fn not_built(revision: &RevisionSpec, error: &ImageError) -> TargetError {
+    let mut message = format!("cannot build the image of `{}`: {error}", revision.service);
+    if let Some(source) = std::error::Error::source(error) {
+        message += &format!(": {source}");
+    }
+    TargetError { hint: error.hint(), ..TargetError::permanent(message) }
+}
+
+/// A query's value: RFC 3986, section 2.1.
+pub(super) fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let spelled = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(spelled).collect()
+}

@@ -1,0 +1,82 @@
+//! One container, to its end: its exit code, whether memory ran out, and what it wrote.
+
+use super::engine::{Engine, EngineError};
+use super::engines::Engines;
+use crate::servers::{Ended, Vessel};
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An engine that does not answer is asked again after this.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Lines of a dead container's output that are kept.
+const KEPT: usize = 50;
+
+/// A container that was started.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    pub(super) engines: Arc<Engines>,
+    pub(super) name: String,
+}
+
+#[async_trait]
+impl Vessel for Container {
+    async fn ended(&mut self) -> Ended {
+        loop {
+            let ended = async {
+                let engine = self.engines.get().await.map_err(|why| EngineError::Gone(why.reason))?;
+                engine.wait(&self.name).await?;
+                self.end(&engine).await
+            };
+            match ended.await {
+                Ok(ended) => return ended,
+                Err(EngineError::Refused(404, _)) => {
+                    let reason = "is gone: its container was removed from outside".to_owned();
+                    return Ended { reason, mendable: false, output: String::new() };
+                }
+                Err(error) => {
+                    tracing::warn!(container = self.name, "the engine does not say whether it runs: {error}");
+                    self.engines.lost().await;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    fn terminate(&self) {
+        self.signal("SIGTERM");
+    }
+
+    fn kill(&self) {
+        self.signal("SIGKILL");
+    }
+}
+
+impl Container {
+    /// How it ended; it is removed once that is known.
+    async fn end(&self, engine: &Engine) -> Result<Ended, EngineError> {
+        let container = format!("/containers/{}", self.name);
+        let state = engine.get(&format!("{container}/json")).await?["State"].take();
+        let output = engine.output(&self.name, KEPT).await?;
+        engine.delete(&format!("{container}?force=true&v=true")).await?;
+        let code = state["ExitCode"].as_i64().unwrap_or(-1);
+        let reason = match (state["OOMKilled"].as_bool(), code, state["Error"].as_str()) {
+            (Some(true), ..) => format!("ran out of memory and was killed (exit code {code})"),
+            (_, 129..=192, _) => format!("was ended by signal {}", code - 128),
+            (_, _, Some(error)) if !error.is_empty() => format!("exited with code {code}: {error}"),
+            _ => format!("exited with code {code}"),
+        };
+        Ok(Ended { reason, mendable: code == 1, output })
+    }
+
+    fn signal(&self, signal: &'static str) {
+        let container = self.clone();
+        tokio::spawn(async move {
+            let Ok(engine) = container.engines.get().await else { return };
+            let path = format!("/containers/{}/kill?signal={signal}", container.name);
+            // One that has ended already is what was wanted; whether it has, is being waited for.
+            let _ = engine.post(&path, None).await;
+        });
+    }
+}

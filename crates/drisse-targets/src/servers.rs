@@ -1,0 +1,282 @@
+//! The scoring servers of a place, whatever they run in: watched from their start, or from when they were found,
+//! told what has changed, stopped and removed.
+
+mod life;
+mod logs;
+
+use crate::changes::Changes;
+use drisse_core::{
+    BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
+    step,
+};
+use drisse_net::{Build, hex};
+pub(crate) use life::{Ended, Files, Since, Tag, Vessel};
+use life::{Entry, Running};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The scoring servers of one place.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    /// Which build this is, where replicas say theirs; those of older ones are replaced.
+    build: Option<Build>,
+    /// Where keys and logs of services are kept.
+    services: PathBuf,
+    /// Where in a service's folder its keys are.
+    keys: &'static str,
+    /// Whether those who serve may be other users: what they need is open to them, inside of folders that are not.
+    others: bool,
+    shared: Arc<Shared>,
+}
+
+/// What the tasks that watch processes share with the place.
+#[derive(Debug)]
+struct Shared {
+    replicas: Mutex<HashMap<ReplicaId, Entry>>,
+    /// The digest of each service's keys file, as last written.
+    keys: Mutex<HashMap<ServiceName, Option<String>>>,
+    changes: Changes,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaId, Entry>> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashMap<ServiceName, Option<String>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a scoring server is told wherever it runs: its model, and its own files, as it sees them.
+pub(crate) fn arguments(
+    revision: &RevisionSpec,
+    tag: &Tag,
+    model: &Path,
+    files: &Files,
+    keys: &Path,
+) -> Vec<OsString> {
+    let mut named = OsString::from(format!("{}:{}=", revision.service, revision.model_version));
+    named.push(model);
+    let mut admin = OsString::from("unix:");
+    admin.push(&files.admin);
+    let time = |time: Duration| OsString::from(format!("{}ms", time.as_millis().max(1)));
+    let mut arguments: Vec<OsString> = vec!["serve".into(), named];
+    let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
+    add("--unix", files.scoring.clone().into());
+    add("--admin", admin);
+    add("--replica", tag.to_string().into());
+    add("--max-wait", time(revision.max_wait));
+    add("--scoring-timeout", time(revision.scoring_timeout));
+    add("--log-file", files.log.clone().into());
+    add("--digest", revision.digest.clone().into());
+    let Serving { threads, workers, max_batch, triton_metrics } = revision.serving;
+    for (flag, number) in [("--threads", threads), ("--workers", workers), ("--max-batch", max_batch)] {
+        if let Some(number) = number {
+            add(flag, number.to_string().into());
+        }
+    }
+    if !revision.keys.is_empty() {
+        add("--keys", keys.into());
+    }
+    arguments.extend(triton_metrics.then(|| "--triton-metrics".into()));
+    arguments
+}
+
+impl Servers {
+    /// Those of processes of this user.
+    pub(crate) fn ours(build: Build, services: PathBuf) -> Self {
+        Self::new(Some(build), services, "keys", false)
+    }
+
+    /// Those of others, who find a service's keys in a folder of its own, which can be mounted. Their files say
+    /// nothing of when they were built.
+    pub(crate) fn of_others(services: PathBuf) -> Self {
+        Self::new(None, services, "secrets/drisse-keys", true)
+    }
+
+    fn new(build: Option<Build>, services: PathBuf, keys: &'static str, others: bool) -> Self {
+        let shared = Shared { replicas: Mutex::default(), keys: Mutex::default(), changes: Changes::new() };
+        Self { build, services, keys, others, shared: Arc::new(shared) }
+    }
+
+    fn folder(&self, service: &ServiceName) -> PathBuf {
+        self.services.join(service.as_str())
+    }
+
+    /// Where a service's replicas write their logs.
+    pub(crate) fn logs_of(&self, service: &ServiceName) -> PathBuf {
+        self.folder(service).join("logs")
+    }
+
+    /// Where a service's keys are.
+    pub(crate) fn keys_of(&self, service: &ServiceName) -> PathBuf {
+        self.folder(service).join(self.keys)
+    }
+
+    /// Whether a replica is known.
+    pub(crate) fn knows(&self, id: &ReplicaId) -> bool {
+        self.shared.lock().contains_key(id)
+    }
+
+    /// Takes a replica in and watches it to its end.
+    pub(crate) fn watch(&self, vessel: impl Vessel + 'static, tag: Tag, files: Files, since: Since) {
+        let (build, shared) = (self.build.clone(), Arc::clone(&self.shared));
+        Running { tag, files, build, shared, since }.watch(Box::new(vessel));
+    }
+
+    /// Writes the service's keys file where it has changed; its digest.
+    fn write_keys(&self, revision: &RevisionSpec) -> Result<Option<String>, TargetError> {
+        if revision.keys.is_empty() {
+            return Ok(None);
+        }
+        let text: String = revision.keys.iter().map(|key| format!("{key}\n")).collect();
+        let path = self.keys_of(&revision.service);
+        let digest = Some(hex(&Sha256::digest(&text)));
+        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return Ok(digest);
+        }
+        let write = || -> std::io::Result<()> {
+            // Of one name, so that the next one takes the place of what was left half written.
+            let fresh = path.with_extension("new");
+            let mut file = std::fs::OpenOptions::new();
+            let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+            if self.others {
+                file.set_permissions(Permissions::from_mode(0o444))?;
+            }
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            step("keys are written");
+            std::fs::rename(&fresh, &path)?;
+            step("keys are in place");
+            Ok(())
+        };
+        write().map_err(|error| failed("write the keys", &path, &error))?;
+        Ok(digest)
+    }
+
+    /// Makes a service's folders and keys file, and has its replicas confirm the keys.
+    pub(crate) async fn prepare(&self, revision: &RevisionSpec) -> Result<(), TargetError> {
+        let service = &revision.service;
+        self.make_folder(&self.logs_of(service), 0o777)?;
+        if let Some(folder) = self.keys_of(service).parent() {
+            self.make_folder(folder, if self.others { 0o755 } else { 0o700 })?;
+        }
+        let digest = self.write_keys(revision)?;
+        self.shared.keys().insert(service.clone(), digest.clone());
+        let Some(digest) = digest else { return Ok(()) };
+        // Those that have other keys are told to read them again, and confirm.
+        let behind: Vec<_> = {
+            let replicas = self.shared.lock();
+            let behind = replicas.values().filter(|entry| {
+                entry.tag.service == *service
+                    && matches!(entry.state, ReplicaState::Ready { .. })
+                    && entry.keys.as_ref() != Some(&digest)
+            });
+            behind.map(|entry| (entry.tag.id.clone(), entry.files.admin.clone())).collect()
+        };
+        for (id, admin) in behind {
+            match life::reload(&admin).await {
+                Ok(identity) => {
+                    if let Some(entry) = self.shared.lock().get_mut(&id) {
+                        entry.keys = identity.keys;
+                    }
+                }
+                // It may have ended; if it has not, this is called again.
+                Err(error) => tracing::warn!(%service, replica = %id, "the keys are not confirmed: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a folder for this user alone; or, where others serve, one that they may use as `mode` says.
+    pub(crate) fn make_folder(&self, folder: &Path, mode: u32) -> Result<(), TargetError> {
+        let make = || {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            if self.others {
+                std::fs::set_permissions(folder, Permissions::from_mode(mode))?;
+            }
+            Ok(())
+        };
+        make().map_err(|error| failed("make the folder", folder, &error))
+    }
+
+    /// Removes logs of replicas that are gone, but for the newest.
+    pub(crate) fn prune_logs(&self, service: &ServiceName) {
+        let written: Vec<_> = self.shared.lock().values().map(|entry| entry.files.log.clone()).collect();
+        logs::prune(&self.logs_of(service), &written);
+    }
+
+    pub(crate) fn stop(&self, replica: &ReplicaId) {
+        let mut replicas = self.shared.lock();
+        let Some(entry) = replicas.get_mut(replica) else { return };
+        let service = entry.tag.service.clone();
+        if matches!(entry.state, ReplicaState::Dead(_)) {
+            replicas.remove(replica);
+        } else {
+            entry.state = ReplicaState::Stopping;
+            entry.stop.notify_one();
+            step("a replica is told to end");
+        }
+        drop(replicas);
+        self.shared.changes.tell(&service);
+    }
+
+    pub(crate) fn list(&self, of: Option<&ServiceName>) -> Vec<Replica> {
+        let keys = self.shared.keys();
+        let replicas = self.shared.lock();
+        let wanted = replicas.values().filter(|entry| of.is_none_or(|of| entry.tag.service == *of));
+        wanted.map(|entry| entry.replica(keys.get(&entry.tag.service))).collect()
+    }
+
+    pub(crate) fn changes(&self) -> BoxStream<ServiceName> {
+        self.shared.changes.stream()
+    }
+
+    pub(crate) fn logs(&self, service: &ServiceName, options: LogOptions) -> BoxStream<String> {
+        logs::stream(self.logs_of(service), options)
+    }
+
+    /// Ends a service's replicas at once.
+    pub(crate) async fn remove_replicas(&self, service: &ServiceName) {
+        life::remove_all(&self.shared, service).await;
+        step("replicas are gone");
+    }
+
+    /// Ends a service's replicas at once, and removes what they left.
+    pub(crate) async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
+        self.remove_replicas(service).await;
+        self.shared.keys().remove(service);
+        let folder = self.folder(service);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed("remove", &folder, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> TargetError {
+    let error_text = format!("cannot {what} {}: {error}", path.display());
+    let hint = drisse_registry::disk_hint(error);
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem => {
+            TargetError::permanent(error_text).hint(hint.unwrap_or_default())
+        }
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => {
+            TargetError::permanent(error_text)
+        }
+        _ => match hint {
+            Some(hint) => TargetError::new(error_text).hint(hint),
+            None => TargetError::new(error_text),
+        },
+    }
+}

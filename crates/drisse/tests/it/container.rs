@@ -1,0 +1,234 @@
+//! Services as containers, by a real engine that has nothing of the machine's own.
+
+use crate::image::{CACHE, Folder, podman};
+use crate::local::fixture;
+use crate::support::library;
+use crate::workspace::{PATIENCE, Workspace, is_zombie, kill};
+use drisse_core::conformance::target;
+use drisse_core::{ReplicaSet, Target};
+use drisse_net::{Build, runtime_folder};
+use drisse_registry::Store;
+use drisse_targets::{Container, ContainerConfig};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A podman with folders of its own: its API by a socket, its command line.
+struct Engine {
+    podman: String,
+    folder: Folder,
+    service: Option<Child>,
+}
+
+impl Engine {
+    fn start() -> Option<Self> {
+        let mut engine = Self { podman: podman()?, folder: Folder::new(), service: None };
+        engine.serve();
+        Some(engine)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let root = |name| self.folder.path(name).display().to_string();
+        let mut command = Command::new(&self.podman);
+        command.args(["--root", &root("root"), "--runroot", &root("run"), "--runtime", "runc"]);
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Lines that a command prints.
+    fn lines(&self, arguments: &[&str]) -> Vec<String> {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    fn containers(&self) -> Vec<String> {
+        self.lines(&["ps", "--all", "--format", "{{.Names}}"])
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path("podman.sock")
+    }
+
+    /// Starts the engine's API.
+    fn serve(&mut self) {
+        let address = format!("unix://{}", self.socket().display());
+        let mut service = self.command(&["system", "service", "--time=0", &address]);
+        self.service = Some(service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let began = std::time::Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(began.elapsed() < PATIENCE, "podman's API does not come up");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends it, and leaves its containers.
+    fn stop_serving(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            service.kill().unwrap();
+            service.wait().unwrap();
+        }
+    }
+
+    fn workspace(&self) -> Containers<'_> {
+        Containers { workspace: Workspace::new(), engine: self }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.run(&["rm", "--all", "--force", "--time", "0"]);
+        self.run(&["rmi", "--all", "--force"]);
+        self.stop_serving();
+    }
+}
+
+/// A workspace whose control plane knows the engine.
+struct Containers<'a> {
+    workspace: Workspace,
+    engine: &'a Engine,
+}
+
+impl Containers<'_> {
+    fn try_run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.workspace.command(arguments);
+        command.env("DOCKER_HOST", format!("unix://{}", self.engine.socket().display()));
+        command.env("XDG_CACHE_HOME", CACHE.path()).output().unwrap()
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.try_run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.run(&[&["--output", "json"], arguments].concat())).unwrap()
+    }
+
+    fn score(&self, service: &str) -> Value {
+        serde_json::from_str(&self.run(&["score", service, "--sample"])).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn containers_keep_every_promise() {
+    let Some(engine) = Engine::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let fixture = fixture(&store);
+    let workspace = drisse_net::random_id();
+    let sockets = runtime_folder(&workspace).unwrap();
+    let config = ContainerConfig {
+        workspace,
+        program: crate::program(),
+        version: "0".to_owned(),
+        build: Build::current("0"),
+        onnxruntime: library(),
+        onnxruntime_version: |_: &Path| "1".to_owned(),
+        sockets: sockets.clone(),
+        services: folder.path().join("services"),
+        log: folder.path().join("podman.log"),
+        store,
+        cache: CACHE.path().join("drisse/images"),
+        socket: Some(engine.socket()),
+    };
+    let all = async {
+        let container = ReplicaSet(Container::new(config.clone()));
+        target::all(&container, &fixture).await;
+        // What is left from before is found: a place that knows nothing removes it.
+        let again = ReplicaSet(Container::new(config));
+        for service in [&fixture.good[0].service, &fixture.other.service, &fixture.broken.0.service] {
+            again.remove(service).await.unwrap();
+        }
+    };
+    tokio::time::timeout(2 * PATIENCE, all).await.expect("it ends in time");
+    assert_eq!(engine.containers(), [""; 0]);
+    assert_eq!(engine.lines(&["images", "--quiet"]), [""; 0]);
+    assert_eq!(std::fs::read_dir(&sockets).unwrap().count(), 0, "no socket is left");
+    std::fs::remove_dir(sockets).unwrap();
+}
+
+#[test]
+fn a_service_lives_through_updates_and_kills_in_containers_and_leaves_nothing() {
+    let Some(mut engine) = Engine::start() else { return };
+    let began = {
+        let containers = engine.workspace();
+        let deployed =
+            containers.json(&["deploy", "examples/digits", "--target", "container", "--replicas", "2"]);
+        assert_eq!((&deployed["state"], &deployed["target"]), (&"Ready".into(), &"container".into()));
+        assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
+        let before = engine.containers();
+        assert_eq!(before.len(), 2, "{before:?}");
+        // Nothing in it can be written to, nothing of it is open to anybody, no secret is in sight.
+        let inspected = engine.lines(&["inspect", &before[0]]).concat();
+        let inspected: Value = serde_json::from_str(&inspected).unwrap();
+        let host = &inspected[0]["HostConfig"];
+        assert_eq!((&host["ReadonlyRootfs"], &host["NetworkMode"]), (&true.into(), &"none".into()));
+        let key = deployed["primary_key"].as_str().unwrap();
+        assert!(!inspected.to_string().contains(key), "a key is in the container's document");
+        // Killed from outside: the other one serves, and another one takes its place.
+        engine.lines(&["kill", &before[0]]);
+        assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
+        containers.workspace.wait("another one takes its place", || {
+            let now = engine.containers();
+            now.len() == 2 && !now.contains(&before[0])
+        });
+        // The control plane is killed: what runs is found again, nothing is started anew.
+        containers
+            .workspace
+            .wait("both are ready", || containers.json(&["services", "show", "digits"])["ready"] == 2);
+        let before = engine.containers();
+        let control = u32::try_from(containers.workspace.pid("control").unwrap()).unwrap();
+        kill(control, "-9");
+        containers.workspace.wait("it has ended", || is_zombie(control));
+        assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
+        let shown = containers.json(&["services", "show", "digits"]);
+        assert_eq!(shown["state"], "Ready", "{shown}");
+        assert_eq!(engine.containers(), before);
+        // Another model, a new revision, no old container.
+        containers.run(&["update", "digits", "--replicas", "1", "--max-wait", "1s"]);
+        containers.workspace.wait("one is left", || engine.containers().len() == 1);
+        assert!(containers.run(&["logs", "digits"]).contains("ready"), "its log is there");
+        containers.workspace
+    };
+    // The engine's service is restarted under the service.
+    engine.stop_serving();
+    let answer = began.json(&["score", "digits", "--sample"]);
+    assert_eq!(answer["label"], serde_json::json!([0]));
+    engine.serve();
+    let containers = Containers { workspace: began, engine: &engine };
+    containers.run(&["delete", "digits"]);
+    assert_eq!(engine.containers(), [""; 0]);
+    assert_eq!(engine.lines(&["images", "--quiet"]), [""; 0]);
+    containers.run(&["down"]);
+}
+
+#[test]
+fn what_cannot_run_in_a_container_says_why() {
+    let Some(engine) = Engine::start() else { return };
+    let containers = engine.workspace();
+    let refused = |arguments: &[&str]| {
+        let output = containers.try_run(&[&["--output", "json"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let unknown = "crates/drisse-engines/tests/models/unknown_operator.onnx";
+    let told = refused(&["deploy", unknown, "--target", "container"]);
+    assert!(told.contains("No Op registered for Nope") && told.contains("exited with code 1"), "{told}");
+    containers.run(&["delete", "unknown-operator"]);
+    assert_eq!(engine.containers(), [""; 0]);
+    // An engine that is not there is told before anything is wanted.
+    let elsewhere = Workspace::new();
+    let mut command = elsewhere.command(&["deploy", "examples/digits", "--target", "container"]);
+    let output = command.env("DOCKER_HOST", "unix:///nowhere/engine.sock").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && told.contains("/nowhere/engine.sock"), "{told}");
+    assert!(!elsewhere.ok(&["services"]).stdout.contains("digits"));
+    elsewhere.ok(&["down"]);
+    containers.run(&["down"]);
+}
