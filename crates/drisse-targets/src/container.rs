@@ -125,7 +125,19 @@ impl Container {
                 }
             }
         }
+        self.sweep();
         Ok(())
+    }
+
+    /// Removes folders of sockets whose containers are gone.
+    fn sweep(&self) {
+        for entry in std::fs::read_dir(&self.config.sockets).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let id = name.strip_suffix(".d").and_then(ReplicaId::new);
+            if id.is_some_and(|id| !self.servers.knows(&id)) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     fn watch(&self, tag: &Tag, since: Since) {

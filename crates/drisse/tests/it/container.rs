@@ -1,6 +1,6 @@
 //! Services as containers, by a real engine that has nothing of the machine's own.
 
-use crate::image::{CACHE, Folder, podman};
+use crate::engine::{CACHE, Engine};
 use crate::local::fixture;
 use crate::support::library;
 use crate::workspace::{PATIENCE, Workspace, is_zombie, kill};
@@ -10,82 +10,8 @@ use drisse_net::{Build, runtime_folder};
 use drisse_registry::Store;
 use drisse_targets::{Container, ContainerConfig};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-
-/// A podman with folders of its own: its API by a socket, its command line.
-struct Engine {
-    podman: String,
-    folder: Folder,
-    service: Option<Child>,
-}
-
-impl Engine {
-    fn start() -> Option<Self> {
-        let mut engine = Self { podman: podman()?, folder: Folder::new(), service: None };
-        engine.serve();
-        Some(engine)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let root = |name| self.folder.path(name).display().to_string();
-        let mut command = Command::new(&self.podman);
-        command.args(["--root", &root("root"), "--runroot", &root("run"), "--runtime", "runc"]);
-        command.args(arguments).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Lines that a command prints.
-    fn lines(&self, arguments: &[&str]) -> Vec<String> {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
-    }
-
-    fn containers(&self) -> Vec<String> {
-        self.lines(&["ps", "--all", "--format", "{{.Names}}"])
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path("podman.sock")
-    }
-
-    /// Starts the engine's API.
-    fn serve(&mut self) {
-        let address = format!("unix://{}", self.socket().display());
-        let mut service = self.command(&["system", "service", "--time=0", &address]);
-        self.service = Some(service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let began = std::time::Instant::now();
-        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
-            assert!(began.elapsed() < PATIENCE, "podman's API does not come up");
-            std::thread::yield_now();
-        }
-    }
-
-    /// Ends it, and leaves its containers.
-    fn stop_serving(&mut self) {
-        if let Some(mut service) = self.service.take() {
-            service.kill().unwrap();
-            service.wait().unwrap();
-        }
-    }
-
-    fn workspace(&self) -> Containers<'_> {
-        Containers { workspace: Workspace::new(), engine: self }
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.run(&["rm", "--all", "--force", "--time", "0"]);
-        self.run(&["rmi", "--all", "--force"]);
-        self.stop_serving();
-    }
-}
+use std::path::Path;
+use std::process::Output;
 
 /// A workspace whose control plane knows the engine.
 struct Containers<'a> {
@@ -96,8 +22,8 @@ struct Containers<'a> {
 impl Containers<'_> {
     fn try_run(&self, arguments: &[&str]) -> Output {
         let mut command = self.workspace.command(arguments);
-        command.env("DOCKER_HOST", format!("unix://{}", self.engine.socket().display()));
-        command.env("XDG_CACHE_HOME", CACHE.path()).output().unwrap()
+        command.env("DOCKER_HOST", self.engine.host());
+        command.env("XDG_CACHE_HOME", &*CACHE).output().unwrap()
     }
 
     fn run(&self, arguments: &[&str]) -> String {
@@ -134,7 +60,7 @@ async fn containers_keep_every_promise() {
         services: folder.path().join("services"),
         log: folder.path().join("podman.log"),
         store,
-        cache: CACHE.path().join("drisse/images"),
+        cache: CACHE.join("drisse/images"),
         socket: Some(engine.socket()),
     };
     let all = async {
@@ -157,7 +83,7 @@ async fn containers_keep_every_promise() {
 fn a_service_lives_through_updates_and_kills_in_containers_and_leaves_nothing() {
     let Some(mut engine) = Engine::start() else { return };
     let began = {
-        let containers = engine.workspace();
+        let containers = Containers { workspace: Workspace::new(), engine: &engine };
         let deployed =
             containers.json(&["deploy", "examples/digits", "--target", "container", "--replicas", "2"]);
         assert_eq!((&deployed["state"], &deployed["target"]), (&"Ready".into(), &"container".into()));
@@ -211,7 +137,7 @@ fn a_service_lives_through_updates_and_kills_in_containers_and_leaves_nothing() 
 #[test]
 fn what_cannot_run_in_a_container_says_why() {
     let Some(engine) = Engine::start() else { return };
-    let containers = engine.workspace();
+    let containers = Containers { workspace: Workspace::new(), engine: &engine };
     let refused = |arguments: &[&str]| {
         let output = containers.try_run(&[&["--output", "json"], arguments].concat());
         assert_eq!(output.status.code(), Some(1), "{output:?}");

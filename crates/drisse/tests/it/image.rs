@@ -1,31 +1,17 @@
 //! Container images: built without a daemon, opened by other people's tools, run by a real engine.
 
+use crate::engine::{CACHE, Engine, podman};
 use crate::support::{drisse, library, output};
 use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
-
-/// Where the tests' runtime layer is kept: it is packed once for all of them.
-pub(crate) static CACHE: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
-
-/// The engine that `cargo xtask test` found or installed; CI needs one.
-#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
-pub(crate) fn podman() -> Option<String> {
-    let named = std::env::var("DRISSE_PODMAN").ok();
-    if named.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CI needs podman: `cargo xtask test` installs it");
-        eprintln!("not tested: DRISSE_PODMAN names no podman");
-    }
-    named
-}
 
 fn image(arguments: &[&str]) -> Command {
     let mut command = drisse(&[&["--output", "json", "image"], arguments].concat());
     // Its libraries are found by name: the cache is empty.
-    command.env("XDG_CACHE_HOME", CACHE.path()).env("DRISSE_ONNXRUNTIME", library());
-    command.env("DRISSE_WORKSPACE", CACHE.path().join("ws"));
+    command.env("XDG_CACHE_HOME", &*CACHE).env("DRISSE_ONNXRUNTIME", library());
+    command.env("DRISSE_WORKSPACE", CACHE.join("ws"));
     command
 }
 
@@ -42,14 +28,14 @@ fn tool(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub(crate) struct Folder(tempfile::TempDir);
+struct Folder(tempfile::TempDir);
 
 impl Folder {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -108,35 +94,12 @@ fn other_peoples_tools_read_archives_and_layouts_and_find_every_digest_right() {
     assert_eq!(serde_json::from_str::<Value>(&wine).unwrap()["layers"].as_array().unwrap().len(), 3);
 }
 
-/// A podman with nothing of the machine's own: images and containers are gone with the folder.
-struct Engine {
-    podman: String,
-    folder: Folder,
-}
-
-impl Engine {
-    fn run(&self, arguments: &[&str]) -> std::process::Output {
-        let root = |name| self.folder.path(name).display().to_string();
-        let mut command = Command::new(&self.podman);
-        command.args(["--root", &root("root"), "--runroot", &root("run"), "--runtime", "runc"]);
-        command.args(arguments).stdin(Stdio::null()).output().unwrap()
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // Unmounts what would keep the folder.
-        self.run(&["rm", "--all", "--force", "--time", "0"]);
-        self.run(&["rmi", "--all", "--force"]);
-    }
-}
-
 #[test]
 fn a_container_of_it_scores_without_any_right_and_serves_nobody_without_keys() {
-    let Some(podman) = podman() else { return };
-    let engine = Engine { podman, folder: Folder::new() };
-    let archive = engine.folder.path("digits.tar");
-    built(&["examples/digits", "-o", &engine.folder.to("oci-archive", "digits.tar")]);
+    let Some(engine) = Engine::start() else { return };
+    let folder = Folder::new();
+    let archive = folder.path("digits.tar");
+    built(&["examples/digits", "-o", &folder.to("oci-archive", "digits.tar")]);
     let loaded = engine.run(&["load", "-i", archive.to_str().unwrap()]);
     assert!(loaded.status.success(), "{loaded:?}");
     // Podman's own limits may be higher than the host's, and then no container starts.

@@ -5,6 +5,7 @@ mod access;
 mod conformance;
 mod container;
 mod deploy;
+mod engine;
 mod errors;
 mod help;
 mod image;

@@ -1,9 +1,9 @@
 //! Every process is killed, and stopped, at every step of every change: nothing acknowledged is lost,
 //! nothing is half there, and soon everything is as it is wanted.
 
-use crate::proof;
 use crate::scenario::{Passed, Scenario, all};
 use crate::workspace::{PATIENCE, kill};
+use crate::{engine, proof};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -13,6 +13,12 @@ const PART: &str = "1. Kill matrix";
 
 /// From the command after the kill to everything as it is wanted.
 const SOON: Duration = Duration::from_secs(2);
+
+/// The same where an image may have to be brought into an engine once more.
+const SOON_CONTAINED: Duration = Duration::from_secs(30);
+
+/// Steps that only containers have.
+const OF_CONTAINERS: [&str; 3] = ["an image is brought in", "a container is made", "a container is started"];
 
 /// How long a process is stopped.
 const STOPPED: Duration = Duration::from_secs(30);
@@ -95,9 +101,12 @@ fn try_all(
                         Ok(Some(took)) => {
                             outcome.runs.fetch_add(1, SeqCst);
                             outcome.hit.lock().unwrap().insert(point.passed.clone());
-                            let mut slowest = outcome.slowest.lock().unwrap();
-                            *slowest = took.max(*slowest);
-                            if took > SOON {
+                            let soon = if point.scenario.contained { SOON_CONTAINED } else { SOON };
+                            if !point.scenario.contained {
+                                let mut slowest = outcome.slowest.lock().unwrap();
+                                *slowest = took.max(*slowest);
+                            }
+                            if took > soon {
                                 outcome.broken.lock().unwrap().push(format!("{name}: took {took:.1?}"));
                             }
                         }
@@ -128,7 +137,12 @@ fn whoever_is_killed_at_any_step_nothing_is_lost_and_nothing_is_left() {
     let _machine = proof::among_others();
     let points = points(proof::whole());
     let passed: BTreeSet<_> = points.iter().map(|point| point.passed.step.clone()).collect();
+    // Without an engine, those of containers cannot be passed.
     let missing: Vec<_> = written().difference(&passed).cloned().collect();
+    let missing: Vec<_> = missing
+        .into_iter()
+        .filter(|step| engine::podman().is_some() || !OF_CONTAINERS.contains(&&**step))
+        .collect();
     assert!(missing.is_empty(), "no scenario passes these steps: {missing:?}");
     let outcome = try_all(&points, 3, |point| {
         let mut run = point.scenario.prepare();

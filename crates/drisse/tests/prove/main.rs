@@ -16,6 +16,8 @@ mod scenario;
 mod soak;
 mod surge;
 
+#[path = "../it/engine.rs"]
+mod engine;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "../it/load.rs"]
 mod load;

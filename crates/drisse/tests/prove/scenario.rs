@@ -1,6 +1,7 @@
 //! Changes of a workspace, each as a user makes it, and what must be true after it whatever happened
 //! meanwhile.
 
+use crate::engine::{CACHE, Engine, podman};
 use crate::support::root;
 use crate::workspace::{PATIENCE, Ran, Workspace, ran};
 use serde_json::Value;
@@ -16,6 +17,8 @@ const DIGITS: &str = "examples/digits/digits.onnx";
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
+    /// Whether it needs a container engine.
+    pub(crate) contained: bool,
     before: &'static [&'static [&'static str]],
     change: &'static [&'static str],
     done: fn(&Run) -> bool,
@@ -38,48 +41,57 @@ pub(crate) struct Run {
     key: Option<String>,
     /// How the change's command ended.
     ran: Option<Ran>,
+    /// Where its containers are, after the workspace: that one ends first.
+    engine: Option<Engine>,
 }
 
 /// `OTHER` is a model file that differs from the digits model in its bytes alone.
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "register",
+        contained: false,
         before: &[],
         change: &["models", "register", DIGITS, "--name", "m"],
         done: |run| run.has_models(&["m:1"]),
     },
     Scenario {
         name: "deploy",
+        contained: false,
         before: &[&["up"]],
         change: &["deploy", DIGITS, "--name", "s"],
         done: |run| run.has_models(&["s:1"]) && run.serves(1),
     },
     Scenario {
         name: "update",
+        contained: false,
         before: &[&["deploy", DIGITS, "--name", "s"]],
         change: &["update", "s", "OTHER"],
         done: |run| run.has_models(&["s:1", "s:2"]) && run.serves(2),
     },
     Scenario {
         name: "rollback",
+        contained: false,
         before: &[&["deploy", DIGITS, "--name", "s"], &["update", "s", "--max-wait", "1s"]],
         change: &["rollback", "s"],
         done: |run| run.serves(1),
     },
     Scenario {
         name: "regenerate",
+        contained: false,
         before: &[&["deploy", DIGITS, "--name", "s"]],
         change: &["keys", "s", "--regenerate", "primary"],
         done: |run| run.serves(1) && run.workspace_key() != run.key,
     },
     Scenario {
         name: "delete",
+        contained: false,
         before: &[&["deploy", DIGITS, "--name", "s"]],
         change: &["delete", "s"],
         done: |run| run.services().is_empty() && run.has_models(&["s:1"]),
     },
     Scenario {
         name: "collect garbage",
+        contained: false,
         before: &[
             // One that was served has a view.
             &["deploy", DIGITS, "--name", "m"],
@@ -89,11 +101,27 @@ const SCENARIOS: [Scenario; 7] = [
         change: &["models", "delete", "m:1"],
         done: |run| run.has_models(&["m:2"]),
     },
+    Scenario {
+        name: "deploy in a container",
+        contained: true,
+        before: &[&["up"]],
+        change: &["deploy", DIGITS, "--name", "s", "--target", "container"],
+        done: |run| run.has_models(&["s:1"]) && run.serves(1),
+    },
+    Scenario {
+        name: "delete from a container",
+        contained: true,
+        before: &[&["deploy", DIGITS, "--name", "s", "--target", "container"]],
+        change: &["delete", "s"],
+        done: |run| run.services().is_empty() && run.has_models(&["s:1"]),
+    },
 ];
 
-pub(crate) fn all() -> &'static [Scenario] {
-    static ALL: [Scenario; 7] = SCENARIOS;
-    &ALL
+/// Those that can be tried here: containers need an engine, and CI has one.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    static ALL: [Scenario; 9] = SCENARIOS;
+    let contained = podman().is_some();
+    ALL.iter().filter(move |scenario| contained || !scenario.contained)
 }
 
 impl Scenario {
@@ -116,7 +144,8 @@ impl Scenario {
         let steps = workspace.folder.path().join("steps");
         std::fs::create_dir(&steps).unwrap();
         let other = workspace.variant("other");
-        let mut run = Run { scenario: self, workspace, steps, other, key: None, ran: None };
+        let engine = self.contained.then(Engine::start).flatten();
+        let mut run = Run { scenario: self, workspace, steps, other, key: None, ran: None, engine };
         for command in self.before {
             let ran = run.run(command);
             assert_eq!(ran.code, 0, "{command:?}: {ran:?}");
@@ -137,6 +166,9 @@ impl Run {
             arguments.iter().map(|word| if *word == "OTHER" { other } else { word }).collect();
         let mut command = self.workspace.command(&arguments);
         command.env("DRISSE_STEPS", &self.steps);
+        if let Some(engine) = &self.engine {
+            command.env("DOCKER_HOST", engine.host()).env("XDG_CACHE_HOME", &*CACHE);
+        }
         command
     }
 
@@ -277,10 +309,12 @@ impl Run {
     fn left_over(&self) -> Option<String> {
         let services = self.services();
         let processes = self.workspace.processes();
-        if processes.len() != 1 + services.len() {
-            return Some(format!("processes: {processes:?}"));
+        let containers = self.engine.as_ref().map(Engine::containers).unwrap_or_default();
+        if processes.len() + containers.len() != 1 + services.len() {
+            return Some(format!("processes: {processes:?}, containers: {containers:?}"));
         }
-        let ids: BTreeSet<_> = processes.iter().filter_map(|(_, line)| id(line)).collect();
+        let mut ids: BTreeSet<_> = processes.iter().filter_map(|(_, line)| id(line)).collect();
+        ids.extend(containers.iter().filter_map(|name| Some(name.rsplit('-').next()?.to_owned())));
         let admin = processes[0].1.split(' ').skip_while(|word| *word != "--admin").nth(1)?;
         let sockets = Path::new(admin.trim_start_matches("unix:")).parent().map(names).unwrap_or_default();
         let strange = |name: &&String| {
@@ -300,7 +334,7 @@ impl Run {
         }
         for service in names(&root.join("services")) {
             let files = names(&root.join("services").join(&service));
-            let strange = files.iter().any(|name| name != "keys" && name != "logs");
+            let strange = files.iter().any(|name| !["keys", "logs", "secrets"].contains(&&**name));
             if !known.contains(&*service) || strange {
                 return Some(format!("services/{service} is left, with {files:?}"));
             }
