@@ -19,6 +19,7 @@ use drisse_net::{Build, random_id};
 use drisse_registry::Store;
 use engine::{Engine, EngineError};
 use engines::Engines;
+pub use engines::container_engine;
 use images::{Images, encoded};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};

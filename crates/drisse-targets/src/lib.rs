@@ -8,5 +8,5 @@ pub mod fake;
 mod local;
 mod servers;
 
-pub use container::{Container, ContainerConfig};
+pub use container::{Container, ContainerConfig, container_engine};
 pub use local::{Local, LocalConfig};

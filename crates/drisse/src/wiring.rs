@@ -10,6 +10,7 @@ use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
 use drisse_scoring::{Config, Tuner};
+pub(crate) use drisse_targets::container_engine;
 use drisse_targets::{Container, ContainerConfig, Local, LocalConfig, fake};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

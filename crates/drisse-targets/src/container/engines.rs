@@ -49,25 +49,26 @@ impl Engines {
     }
 
     async fn find(&self) -> Result<Engine, Unavailable> {
+        match (self.look().await, &self.named, podman()) {
+            (Some(Ok(engine)), ..) => Ok(engine),
+            (None, Some(named), _) => Engine::at(named).await,
+            (_, None, Some(podman)) => self.start(&podman).await,
+            (Some(refused), ..) => refused,
+            (None, None, None) => Err(none()),
+        }
+    }
+
+    /// The first engine that answers, or why the first socket's does not; nothing where there is no socket.
+    async fn look(&self) -> Option<Result<Engine, Unavailable>> {
         let mut refused = None;
         let own = self.named.is_none().then(|| self.own.0.clone());
         for socket in sockets(self.named.as_deref()).into_iter().chain(own).filter(|socket| socket.exists()) {
             match Engine::at(&socket).await {
-                Ok(engine) => return Ok(engine),
+                Ok(engine) => return Some(Ok(engine)),
                 Err(why) => drop(refused.get_or_insert(why)),
             }
         }
-        let podman = self.named.is_none().then(podman).flatten();
-        match (podman, refused, &self.named) {
-            (Some(podman), ..) => self.start(&podman).await,
-            (None, Some(refused), _) => Err(refused),
-            (None, None, Some(named)) => Engine::at(named).await,
-            (None, None, None) => Err(Unavailable {
-                reason: "no container engine is on this machine".to_owned(),
-                hint: "install podman (`apt-get install podman`) or Docker, or deploy to `--target local`"
-                    .to_owned(),
-            }),
-        }
+        refused.map(Err)
     }
 
     /// Starts podman's API; podman needs no daemon, and so seldom has one.
@@ -99,6 +100,24 @@ impl Engines {
                 return Err(failed(format!("it does not answer within {} s", PATIENCE.as_secs())));
             }
         }
+    }
+}
+
+/// Which container engine this machine has, for people; nothing is started to find out.
+pub async fn container_engine() -> Result<String, Unavailable> {
+    let engines = Engines::new(None, Path::new("/nonexistent"), PathBuf::new());
+    match (engines.look().await, podman()) {
+        (Some(Ok(engine)), _) => Ok(engine.name),
+        (_, Some(podman)) => Ok(format!("{}, whose API is started when it is needed", podman.display())),
+        (Some(Err(why)), None) => Err(why),
+        (None, None) => Err(none()),
+    }
+}
+
+fn none() -> Unavailable {
+    Unavailable {
+        reason: "no container engine is on this machine".to_owned(),
+        hint: "install podman (`apt-get install podman`) or Docker, or deploy to `--target local`".to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cli::Output;
 use crate::connect::Place;
 use crate::failure::Failure;
-use crate::printer;
+use crate::{printer, wiring};
 use drisse_control::Health;
 use drisse_engines::onnx;
 use serde_json::json;
@@ -52,6 +52,7 @@ pub(crate) async fn run(place: &Place, output: Output) -> Result<ExitCode, Failu
         findings.push(sockets(&workspace.sockets));
         findings.push(daemons(place).await);
     }
+    findings.push(containers().await);
     findings.push(systemd());
     let broken = findings.iter().any(|finding| finding.needed && !finding.good);
     let state = |finding: &Finding| if finding.good { "ok" } else { finding.bad };
@@ -167,8 +168,15 @@ fn kept(health: Health) -> [Finding; 3] {
 fn sockets(folder: &Path) -> Finding {
     let remedy = "name a workspace whose sockets have a shorter path";
     let detail = folder.display().to_string();
-    // A socket's name is at most 16 characters, its path at most 107 bytes.
-    Finding::new("sockets", true, detail.len() < 90, detail, remedy)
+    // A socket's name below it is at most 18 characters, its path at most 107 bytes.
+    Finding::new("sockets", true, detail.len() < 88, detail, remedy)
+}
+
+async fn containers() -> Finding {
+    let engine = wiring::container_engine().await;
+    let remedy = engine.as_ref().err().map_or_else(String::new, |why| why.hint.clone());
+    let good = engine.is_ok();
+    Finding::new("containers", false, good, engine.unwrap_or_else(|why| why.reason), &remedy)
 }
 
 async fn daemons(place: &Place) -> Finding {
