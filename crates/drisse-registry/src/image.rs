@@ -85,16 +85,18 @@ impl ImageModel {
     }
 
     /// A registered model, from the store.
-    pub fn of_package(
-        store: &Store,
-        (name, version): (&str, &str),
-        digest: &str,
-        package: &str,
-    ) -> Result<Self, StoreError> {
-        let content = store.manifest(package)?.content().collect::<Vec<_>>();
+    pub fn of_package(store: &Store, digest: &str, package: &str) -> Result<Self, StoreError> {
+        let manifest = store.manifest(package)?;
+        let (name, version) = store.name_of(&manifest)?;
+        let content = manifest.content().collect::<Vec<_>>();
         let kept = |(path, blob): (PathBuf, Blob)| Ok((path, store.path(&blob.digest)?));
         let files = content.into_iter().map(kept).collect::<Result<_, StoreError>>()?;
-        Ok(Self { name: name.to_owned(), version: version.to_owned(), digest: digest.to_owned(), files })
+        Ok(Self { name, version, digest: digest.to_owned(), files })
+    }
+
+    /// Where the model's file is in the image.
+    pub fn path(&self) -> Option<PathBuf> {
+        Some(Path::new("/models").join(&self.name).join(&self.files.first()?.0))
     }
 }
 
@@ -105,17 +107,15 @@ impl Image {
         let kept = Content::Kept(runtimes.layer(runtime)?);
         let mut layers = vec![(Blob { digest: runtime.digest.clone(), size: runtime.size }, kept)];
         let mut diff_ids = vec![runtime.diff_id.clone()];
-        let folder = format!("models/{}", model.name);
+        let served = model.path().ok_or(ImageError::NoFiles)?;
         for (path, from) in &model.files {
             let mut layer = Layer::default();
-            layer.file(&format!("{folder}/{}", path.display()), Source::file(from)?);
+            layer.file(&format!("models/{}/{}", model.name, path.display()), Source::file(from)?);
             let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
             diff_ids.push(blob.digest.clone());
             layers.push((blob, Content::Packed(layer)));
         }
-        let (file, _) = model.files.first().ok_or(ImageError::NoFiles)?;
-        let config = config(runtime, model, &format!("/{folder}/{}", file.display()), &diff_ids);
-        let config = encode(&config);
+        let config = encode(&config(runtime, model, &served.display().to_string(), &diff_ids));
         let config_blob = Blob::of(&config);
         let descriptor = |media_type: &str, blob: &Blob| Descriptor {
             media_type: media_type.to_owned(),

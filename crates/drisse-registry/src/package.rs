@@ -211,6 +211,17 @@ impl Store {
         Ok(manifest)
     }
 
+    /// What a package was registered as: its name and version.
+    pub fn name_of(&self, manifest: &Manifest) -> Result<(String, String), StoreError> {
+        let digest = &manifest.config.digest;
+        let wrong = |error: serde_json::Error| StoreError::Manifest {
+            digest: digest.clone(),
+            why: error.to_string(),
+        };
+        let config: Config = serde_json::from_slice(&self.read(digest)?).map_err(wrong)?;
+        Ok((config.descriptor.name, config.descriptor.version))
+    }
+
     /// The folder an engine opens: the model's files, and its sample beside them.
     pub fn view_of(&self, model_digest: &str, manifest: &Manifest) -> Result<PathBuf, StoreError> {
         let files: Vec<_> =

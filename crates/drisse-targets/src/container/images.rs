@@ -97,13 +97,9 @@ impl Images {
 
     /// Where the model's file is in its image.
     pub(super) fn model(&self, revision: &RevisionSpec) -> Result<PathBuf, TargetError> {
-        let manifest = self
-            .config
-            .store
-            .manifest(&revision.package)
+        let model = ImageModel::of_package(&self.config.store, &revision.digest, &revision.package)
             .map_err(|error| not_built(revision, &error.into()))?;
-        let file = manifest.model_file().ok_or_else(|| not_built(revision, &ImageError::NoFiles))?;
-        Ok(PathBuf::from(format!("/models/{}", revision.service)).join(file))
+        model.path().ok_or_else(|| not_built(revision, &ImageError::NoFiles))
     }
 
     async fn build(&self, revision: &RevisionSpec) -> Result<(Runtimes, Image), TargetError> {
@@ -117,8 +113,7 @@ impl Images {
                 onnxruntime_version: &|| (config.onnxruntime_version)(&config.onnxruntime),
             };
             let runtime = runtimes.build(&parts, |_| ())?;
-            let named = (of.service.as_str(), &*of.model_version);
-            let model = ImageModel::of_package(&config.store, named, &of.digest, &of.package)?;
+            let model = ImageModel::of_package(&config.store, &of.digest, &of.package)?;
             let image = Image::new(&runtimes, &runtime, &model)?;
             Ok((runtimes, image))
         };

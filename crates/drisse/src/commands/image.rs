@@ -82,9 +82,7 @@ async fn model(place: &Place, arguments: &ImageBuild) -> Result<ImageModel, Fail
             ImageModel::of_source(&source, &name, "1").with_context(failed)?
         }
         Named::Registered(store, found) => {
-            let named = (&*found.name, &*found.version.to_string());
-            ImageModel::of_package(&store, named, &found.digest, &found.manifest_digest)
-                .with_context(failed)?
+            ImageModel::of_package(&store, &found.digest, &found.manifest_digest).with_context(failed)?
         }
     };
     let Some(name) = &arguments.name else { return Ok(model) };
