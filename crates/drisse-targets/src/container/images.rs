@@ -71,6 +71,10 @@ impl Images {
         let path =
             format!("/images/{id}/tag?repo={}&tag=r{}", self.name(&revision.service), revision.revision);
         engine.post(&path, None).await.map_err(|error| failed(&error))?;
+        // What is still in use goes with the next one.
+        if let Err(error) = prune(engine).await {
+            tracing::warn!("images without a name are left in {}: {error}", engine.name);
+        }
         self.brought().insert(key, id.clone());
         Ok(id)
     }
@@ -92,7 +96,7 @@ impl Images {
         for tag in tags {
             engine.delete(&format!("/images/{tag}?force=true")).await?;
         }
-        Ok(())
+        prune(engine).await
     }
 
     /// Where the model's file is in its image.
@@ -131,6 +135,12 @@ impl Images {
     fn brought(&self) -> std::sync::MutexGuard<'_, HashMap<(ServiceName, u64), String>> {
         self.brought.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes images of ours that have no name any more: a newer Drisse has built its own under it.
+async fn prune(engine: &Engine) -> Result<(), EngineError> {
+    let filters = serde_json::json!({"dangling": ["true"], "label": ["drisse.runtime"]});
+    engine.post(&format!("/images/prune?filters={}", encoded(&filters.to_string())), None).await.map(drop)
 }
 
 fn reference_of(name: &str, tag: &str) -> String {
