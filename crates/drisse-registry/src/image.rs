@@ -56,6 +56,7 @@ pub struct ImageModel {
 pub struct Image {
     /// The digest of its manifest.
     pub digest: String,
+    architecture: String,
     manifest: Vec<u8>,
     config: (Blob, Vec<u8>),
     layers: Vec<(Blob, Content)>,
@@ -134,12 +135,18 @@ impl Image {
             "layers": described.collect::<Vec<_>>(),
         }));
         let digest = Blob::of(&manifest).digest;
-        Ok(Self { digest, manifest, config: (config_blob, config), layers })
+        let architecture = runtime.architecture.clone();
+        Ok(Self { digest, architecture, manifest, config: (config_blob, config), layers })
     }
 
     /// What engines name it by: the digest of its config.
     pub fn id(&self) -> &str {
         &self.config.0.digest
+    }
+
+    /// As OCI names it.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
     }
 
     /// Bytes of all blobs: what is written, and what a registry keeps.

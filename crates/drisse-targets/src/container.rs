@@ -44,6 +44,9 @@ const NOBODY: u32 = 65532;
 /// Threads of a container, at most; a scoring server has a few for each core.
 const MAX_THREADS: u64 = 4096;
 
+/// Threads of all containers of one user, at most: what Linux has room for where nobody has changed that.
+const MAX_PROCESSES: u64 = 32_768;
+
 /// Files that a container may have open, where the host allows it.
 const MAX_FILES: u64 = 1 << 20;
 
@@ -179,7 +182,7 @@ impl Container {
     ) -> Result<Value, TargetError> {
         let inside = Files::new(&Path::new(SOCKETS).join("x"), Path::new(LOGS).join(log_name(tag)));
         let keys = Path::new(SECRETS).join("drisse-keys");
-        let mut arguments = arguments(revision, tag, &self.images.model(revision)?, &inside, &keys);
+        let arguments = arguments(revision, tag, &self.images.model(revision)?, &inside, &keys);
         let plain = |path: PathBuf| path.display().to_string();
         let mut mounts = vec![
             format!("{}:{SOCKETS}:rw,z", plain(self.folder(tag))),
@@ -188,7 +191,7 @@ impl Container {
         if let Some(folder) = self.servers.keys_of(&revision.service).parent() {
             mounts.push(format!("{}:{SECRETS}:ro,z", plain(folder.to_owned())));
         }
-        let command: Vec<_> = arguments.drain(..).map(|word| word.to_string_lossy().into_owned()).collect();
+        let command: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
         let limit = |name: &str, of: Resource, most: u64| {
             let highest = getrlimit(of).maximum.unwrap_or(most).min(most);
             json!({"Name": name, "Soft": highest, "Hard": highest})
@@ -215,10 +218,34 @@ impl Container {
                 // No higher than the host's own: an engine without the right to raise them starts nothing.
                 "Ulimits": [
                     limit("nofile", Resource::Nofile, MAX_FILES),
-                    limit("nproc", Resource::Nproc, MAX_THREADS),
+                    limit("nproc", Resource::Nproc, MAX_PROCESSES),
                 ],
             },
         }))
+    }
+
+    /// Makes a container and starts it.
+    async fn launch(
+        &self,
+        engine: &Engine,
+        revision: &RevisionSpec,
+        tag: &Tag,
+        image: &str,
+    ) -> Result<(), TargetError> {
+        self.servers.make_folder(&self.folder(tag), 0o777)?;
+        let (name, document) = (name(tag), self.document(engine, revision, tag, image)?);
+        let made = engine.post(&format!("/containers/create?name={name}"), Some(&document)).await;
+        if let Err(EngineError::Refused(404, why)) = &made {
+            // Somebody removed the image: the next try brings it in again.
+            self.images.forget(revision);
+            return Err(TargetError::new(format!("cannot make a container with {}: {why}", engine.name)));
+        }
+        self.told(engine, "make a container", made).await?;
+        step("a container is made");
+        let started = engine.post(&format!("/containers/{name}/start"), None).await;
+        self.told(engine, "start a container", started).await?;
+        step("a container is started");
+        Ok(())
     }
 
     /// Whether any service has ever been prepared here.
@@ -235,7 +262,12 @@ impl Place for Container {
     }
 
     async fn check(&self) -> Result<(), Unavailable> {
-        self.engines.get().await.map(drop)
+        let engine = self.engines.get().await?;
+        if engine.get("/_ping").await.is_err() {
+            self.engines.lost().await;
+            self.engines.get().await?;
+        }
+        Ok(())
     }
 
     async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError> {
@@ -249,27 +281,27 @@ impl Place for Container {
         let image = self.images.bring(&engine, revision, events).await?;
         let id = ReplicaId::new(&random_id()).expect("hexadecimal digits");
         let tag = Tag {
-            workspace: self.config.workspace.clone(),
+            // Not the workspace's name alone: the local place would take it for one of its processes.
+            workspace: format!("{}@container", self.config.workspace),
             service: revision.service.clone(),
             revision: revision.revision,
             id: id.clone(),
         };
-        self.servers.make_folder(&self.folder(&tag), 0o777)?;
-        let document = self.document(&engine, revision, &tag, &image)?;
         let name = name(&tag);
-        let made = engine.post(&format!("/containers/create?name={name}"), Some(&document)).await;
-        if let Err(EngineError::Refused(404, _)) = &made {
-            self.images.forget(revision);
+        match self.launch(&engine, revision, &tag, &image).await {
+            Ok(()) => {}
+            // It may have been made, and run: that is found out once the engine answers again.
+            Err(error) if !error.permanent => {
+                self.watch(&tag, Since::Start);
+                return Err(error);
+            }
+            Err(error) => {
+                // Nobody watches it; one that was never made need not be removed.
+                let _ = engine.delete(&format!("/containers/{name}?force=true&v=true")).await;
+                let _ = std::fs::remove_dir_all(self.folder(&tag));
+                return Err(error);
+            }
         }
-        self.told(&engine, "make a container", made).await?;
-        step("a container is made");
-        let started = engine.post(&format!("/containers/{name}/start"), None).await;
-        if let Err(EngineError::Refused(..)) = &started {
-            // Nobody watches it yet.
-            let _ = engine.delete(&format!("/containers/{name}?force=true&v=true")).await;
-        }
-        self.told(&engine, "start a container", started).await?;
-        step("a container is started");
         events.event(Event(format!("replica {id} started, container {name}")));
         self.watch(&tag, Since::Start);
         self.servers.prune_logs(&revision.service);

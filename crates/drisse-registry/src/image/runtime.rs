@@ -57,24 +57,33 @@ pub struct Runtime {
     pub packages: Vec<String>,
 }
 
-/// The runtime layers of this machine: a folder that all workspaces share, one process at a time.
+/// The runtime layers of this machine: a folder that all workspaces share. Many may read; who adds or removes is alone.
 #[derive(Debug)]
 pub struct Runtimes {
     store: Store,
     /// A document for each layer, named by what it was made of.
     folder: PathBuf,
-    _alone: File,
+    lock: File,
 }
 
 impl Runtimes {
-    /// Opens the folder, and makes it where there is none. Waits while another process has it.
+    /// Opens the folder, and makes it where there is none. Waits while another process adds or removes.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
         let folder = root.join("runtimes");
         let failed = |error| ImageError::io("write in", root, error);
         make_folder(&folder).map_err(failed)?;
-        let alone = File::create(root.join("lock")).map_err(failed)?;
-        alone.lock().map_err(failed)?;
-        Ok(Self { store: Store::open(root)?, folder, _alone: alone })
+        let lock = File::create(root.join("lock")).map_err(failed)?;
+        lock.lock_shared().map_err(failed)?;
+        Ok(Self { store: Store::existing(root), folder, lock })
+    }
+
+    /// Does what nobody else may see half done; waits until nobody else reads. The lock is never held twice.
+    fn alone<T>(&self, change: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+        let failed = |error| ImageError::io("lock", &self.folder, error);
+        self.lock.lock().map_err(failed)?;
+        let changed = Store::open(self.store.root()).map_err(ImageError::from).and_then(|_| change());
+        self.lock.lock_shared().map_err(failed)?;
+        changed
     }
 
     /// The layer of these parts: the one that is kept, or a new one. `packing` is called before one is made,
@@ -87,12 +96,32 @@ impl Runtimes {
         let closure = Closure::of(parts.program, &[parts.onnxruntime])?;
         let (layer, packages) = layer(parts, &closure)?;
         let document = self.folder.join(format!("{SCHEMA}-{}.json", layer.key()?));
-        if let Some(kept) = read(&document)
-            && self.store.check(&kept.digest)? == BlobState::Good
-        {
-            return Ok(kept);
+        match self.kept(&document)? {
+            Some(kept) => Ok(kept),
+            None => self.alone(|| {
+                // Somebody else may have been faster.
+                if let Some(kept) = self.kept(&document)? {
+                    return Ok(kept);
+                }
+                packing(closure.libraries.len());
+                self.pack(parts, &layer, closure.architecture, packages, &document)
+            }),
         }
-        packing(closure.libraries.len());
+    }
+
+    fn kept(&self, document: &Path) -> Result<Option<Runtime>, ImageError> {
+        let Some(kept) = read(document) else { return Ok(None) };
+        Ok((self.store.check(&kept.digest)? == BlobState::Good).then_some(kept))
+    }
+
+    fn pack(
+        &self,
+        parts: &RuntimeParts<'_>,
+        layer: &Layer,
+        architecture: &str,
+        packages: Vec<String>,
+        document: &Path,
+    ) -> Result<Runtime, ImageError> {
         let mut diff_id = None;
         let blob = self.store.put(|out| {
             let mut inside = Hashing::new(GzEncoder::new(out, Compression::default()));
@@ -106,13 +135,13 @@ impl Runtimes {
             digest: blob.digest,
             size: blob.size,
             diff_id: diff_id.unwrap_or_default(),
-            architecture: closure.architecture.to_owned(),
+            architecture: architecture.to_owned(),
             version: parts.version.to_owned(),
             onnxruntime: (parts.onnxruntime_version)(),
             packages,
         };
         let text = serde_json::to_vec(&runtime).map_err(StoreError::encode)?;
-        replace_file(&document, &text).map_err(|error| ImageError::io("write", &document, error))?;
+        replace_file(document, &text).map_err(|error| ImageError::io("write", document, error))?;
         Ok(runtime)
     }
 
@@ -138,14 +167,16 @@ impl Runtimes {
 
     /// Removes every layer but those of these digests; how many there were, and their bytes.
     pub fn prune(&self, keep: &[String]) -> Result<(usize, u64), ImageError> {
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if read(&path).is_none_or(|runtime| !keep.contains(&runtime.digest)) {
-                fs::remove_file(&path).map_err(|error| ImageError::io("remove", &path, error))?;
+        self.alone(|| {
+            for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if read(&path).is_none_or(|runtime| !keep.contains(&runtime.digest)) {
+                    fs::remove_file(&path).map_err(|error| ImageError::io("remove", &path, error))?;
+                }
             }
-        }
-        let live: HashSet<String> = keep.iter().cloned().collect();
-        Ok(self.store.collect(|| Ok::<_, StoreError>(live))?)
+            let live: HashSet<String> = keep.iter().cloned().collect();
+            Ok(self.store.collect(|| Ok::<_, StoreError>(live))?)
+        })
     }
 
     /// Where a layer lies.

@@ -34,19 +34,29 @@ impl Images {
         revision: &RevisionSpec,
         events: &dyn EventSink,
     ) -> Result<String, TargetError> {
-        let _one = self.bringing.lock().await;
         let key = (revision.service.clone(), revision.revision);
-        if let Some(id) = self.brought().get(&key) {
-            return Ok(id.clone());
+        let there = |images: &Self| images.brought().get(&key).cloned();
+        if let Some(id) = there(self) {
+            return Ok(id);
+        }
+        let _one = self.bringing.lock().await;
+        if let Some(id) = there(self) {
+            return Ok(id);
         }
         let began = Instant::now();
         let (runtimes, image) = self.build(revision).await?;
-        let (id, name) = (image.id().to_owned(), self.name(&revision.service));
-        let tag = format!("r{}", revision.revision);
+        let id = image.id().to_owned();
+        let (name, tag) = (self.name(&revision.service), format!("r{}", revision.revision));
         let reference = format!("{name}:{tag}");
-        let failed = |error: &EngineError| {
-            refused(&format!("bring the image {reference} into {}", engine.name), error)
-        };
+        if image.architecture() != engine.architecture {
+            let (ours, theirs) = (image.architecture(), &engine.architecture);
+            return Err(TargetError::permanent(format!(
+                "the image is for {ours}, and {} runs {theirs}",
+                engine.name
+            )));
+        }
+        let what = format!("bring the image {reference} into {}", engine.name);
+        let failed = |error: &EngineError| refused(&what, error);
         match engine.get(&format!("/images/{id}/json")).await {
             Ok(_) => {}
             Err(EngineError::Refused(404, _)) => {
@@ -55,11 +65,8 @@ impl Images {
                 let loaded = engine.load(move |out| {
                     // The runtime's layer stays while it is read.
                     let _runtimes = runtimes;
-                    image.write_archive(
-                        std::io::BufWriter::with_capacity(CHUNK, out),
-                        &reference_of(&name, &tag),
-                        &|_| (),
-                    )
+                    let out = std::io::BufWriter::with_capacity(CHUNK, out);
+                    image.write_archive(out, &reference, &|_| ())
                 });
                 loaded.await.map_err(|error| not_built(revision, &error))?.map_err(|error| failed(&error))?;
                 step("an image is brought in");
@@ -68,8 +75,7 @@ impl Images {
             }
             Err(error) => return Err(failed(&error)),
         }
-        let path =
-            format!("/images/{id}/tag?repo={}&tag=r{}", self.name(&revision.service), revision.revision);
+        let path = format!("/images/{id}/tag?repo={name}&tag={tag}");
         engine.post(&path, None).await.map_err(|error| failed(&error))?;
         // What is still in use goes with the next one.
         if let Err(error) = prune(engine).await {
@@ -141,10 +147,6 @@ impl Images {
 async fn prune(engine: &Engine) -> Result<(), EngineError> {
     let filters = serde_json::json!({"dangling": ["true"], "label": ["drisse.runtime"]});
     engine.post(&format!("/images/prune?filters={}", encoded(&filters.to_string())), None).await.map(drop)
-}
-
-fn reference_of(name: &str, tag: &str) -> String {
-    format!("{name}:{tag}")
 }
 
 fn not_built(revision: &RevisionSpec, error: &ImageError) -> TargetError {

@@ -45,11 +45,21 @@ impl Vessel for Container {
     }
 
     fn terminate(&self) {
-        self.signal("SIGTERM");
+        let container = self.clone();
+        tokio::spawn(async move {
+            let Ok(engine) = container.engines.get().await else { return };
+            // One that has ended already is what was wanted; whether it has, is being waited for.
+            let _ = engine.post(&format!("/containers/{}/kill?signal=SIGTERM", container.name), None).await;
+        });
     }
 
     fn kill(&self) {
-        self.signal("SIGKILL");
+        let container = self.clone();
+        tokio::spawn(async move {
+            let Ok(engine) = container.engines.get().await else { return };
+            // Whatever state it is in, one that was never started too.
+            let _ = engine.delete(&format!("/containers/{}?force=true&v=true", container.name)).await;
+        });
     }
 }
 
@@ -68,15 +78,5 @@ impl Container {
             _ => format!("exited with code {code}"),
         };
         Ok(Ended { reason, mendable: code == 1, output })
-    }
-
-    fn signal(&self, signal: &'static str) {
-        let container = self.clone();
-        tokio::spawn(async move {
-            let Ok(engine) = container.engines.get().await else { return };
-            let path = format!("/containers/{}/kill?signal={signal}", container.name);
-            // One that has ended already is what was wanted; whether it has, is being waited for.
-            let _ = engine.post(&path, None).await;
-        });
     }
 }
