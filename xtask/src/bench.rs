@@ -8,8 +8,16 @@ use std::process::{Command, Stdio};
 const TOOLS: [(&str, &str); 3] = [("wrk", "wrk"), ("h2load", "nghttp2-client"), ("haproxy", "haproxy")];
 
 /// What is measured, in this order.
-const SCRIPTS: [&str; 7] =
-    ["bench.py", "overload.py", "batching.py", "many.py", "tracing.py", "json_speed.py", "deploy.py"];
+const SCRIPTS: [&str; 8] = [
+    "bench.py",
+    "overload.py",
+    "batching.py",
+    "many.py",
+    "tracing.py",
+    "json_speed.py",
+    "deploy.py",
+    "containers.py",
+];
 
 pub(crate) fn run() -> Result<()> {
     for (tool, package) in TOOLS {
@@ -31,6 +39,7 @@ pub(crate) fn run() -> Result<()> {
         build.args(["build", "--release"]).args(packages).env("CARGO_TARGET_DIR", target_folder());
         ensure!(build.current_dir(root()).status()?.success(), "the build failed");
     }
+    crate::tools::podman()?;
     let python = python::environment_at("bench/requirements.txt")?;
     // A rival: what cannot be had is left out.
     let triton = match python::environment_at("bench/requirements-pytriton.txt") {

@@ -86,7 +86,7 @@ fn prometheus() -> Result<PathBuf> {
 
 /// A podman that runs containers, and skopeo beside it; Debian's are installed where they are missing. `runc`,
 /// because `crun` refuses machines with both versions of control groups.
-fn podman() -> Result<PathBuf> {
+pub(crate) fn podman() -> Result<PathBuf> {
     let works = |tool: &str| {
         let asked = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         asked.is_ok_and(|status| status.success())

@@ -61,9 +61,10 @@ impl Local {
     fn sweep(&self) {
         for entry in std::fs::read_dir(&self.config.sockets).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let id = name.split('.').next().and_then(ReplicaId::new);
-            let is_file = entry.file_type().is_ok_and(|kind| !kind.is_dir());
-            if is_file && id.is_some_and(|id| !self.servers.knows(&id)) {
+            let mut parts = name.split('.');
+            let id = parts.next().and_then(ReplicaId::new);
+            let is_ours = matches!(parts.next(), Some("s" | "a"));
+            if is_ours && id.is_some_and(|id| !self.servers.knows(&id)) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -5,7 +5,7 @@ use drisse_core::{BoxStream, LogOptions};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
@@ -48,7 +48,11 @@ pub(super) fn note(path: &Path, reason: &str) {
 
 /// Adds lines to a replica's log that it has not written itself.
 pub(super) fn add(path: &Path, lines: &str) {
-    let file = fs::OpenOptions::new().append(true).open(path);
+    if lines.is_empty() {
+        return;
+    }
+    // Who died before its first line has no log yet.
+    let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
     // Without its log there is nobody to tell.
     let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, lines.as_bytes()));
 }
