@@ -13,18 +13,17 @@ mod runtime;
 mod write;
 
 use crate::blobs::Blob;
-use crate::package::Descriptor;
+use crate::package::{Descriptor, MANIFEST};
 use crate::{ModelSource, Store, StoreError};
 pub use elf::Elf;
 pub use error::ImageError;
 use layer::{Layer, Source};
 pub use loader::loader_cache;
-pub use runtime::{Runtime, RuntimeParts, Runtimes};
+pub use runtime::{PROGRAM, Runtime, RuntimeParts, Runtimes};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -33,10 +32,10 @@ const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub const KEYS: &str = "/run/secrets/drisse-keys";
 
 /// The user that images run as: nobody in particular, as in Debian's and distroless images.
-const USER: u32 = 65532;
+pub const USER: u32 = 65532;
 
 /// The port of the scoring listener, and of the admin listener.
-pub const PORTS: [u16; 2] = [8000, 8002];
+const PORTS: [u16; 2] = [8000, 8002];
 
 /// A model as an image has it.
 #[derive(Clone, Debug)]
@@ -167,7 +166,7 @@ fn config(runtime: &Runtime, model: &ImageModel, file: &str, diff_ids: &[String]
             "ExposedPorts": PORTS.map(|port| (format!("{port}/tcp"), json!({}))).into_iter().collect::<serde_json::Map<_, _>>(),
             // What it learns of the model is kept where a read-only image has room, if anywhere.
             "Env": ["PATH=/usr/lib/drisse", "XDG_CACHE_HOME=/tmp"],
-            "Entrypoint": [runtime::PROGRAM, "serve", served, "--listen", listen[0], "--admin", listen[1]],
+            "Entrypoint": [PROGRAM, "serve", served, "--listen", listen[0], "--admin", listen[1]],
             // Open to nobody until told otherwise: `--no-auth` in its place, or a file mounted there.
             "Cmd": ["--keys", KEYS],
             "WorkingDir": "/",

@@ -20,7 +20,7 @@ pub use digest::digest;
 pub use durable::{disk_hint, make_folder, replace_file, sync_folder_of};
 pub use error::{InspectError, StoreError};
 pub use image::{
-    Elf, Image, ImageError, ImageModel, KEYS, PORTS, Runtime, RuntimeParts, Runtimes, loader_cache,
+    Elf, Image, ImageError, ImageModel, KEYS, PROGRAM, Runtime, RuntimeParts, Runtimes, USER, loader_cache,
 };
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{Ingested, Manifest};

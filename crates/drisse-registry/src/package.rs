@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const ARTIFACT: &str = "application/vnd.cncf.model.manifest.v1+json";
 const CONFIG: &str = "application/vnd.cncf.model.config.v1+json";
@@ -21,7 +21,7 @@ const WEIGHT_CONFIG: &str = "application/vnd.cncf.model.weight.config.v1.raw";
 const DATASET: &str = "application/vnd.cncf.model.dataset.v1.raw";
 const FILEPATH: &str = "org.cncf.model.filepath";
 const TITLE: &str = "org.opencontainers.image.title";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// What Drisse derives from a model; no part of its identity.
 const DERIVED: &str = "drisse.json";

@@ -16,7 +16,7 @@ use drisse_core::{
     TargetError, Unavailable, step,
 };
 use drisse_net::{Build, random_id};
-use drisse_registry::Store;
+use drisse_registry::{KEYS, PROGRAM, Store, USER};
 use engine::{Engine, EngineError};
 use engines::Engines;
 pub use engines::container_engine;
@@ -36,10 +36,6 @@ const REPLICA: &str = "drisse.replica";
 /// Where a container finds what is mounted.
 const SOCKETS: &str = "/run/drisse";
 const LOGS: &str = "/var/log/drisse";
-const SECRETS: &str = "/run/secrets";
-
-/// Whom containers run as where we are root: nobody in particular.
-const NOBODY: u32 = 65532;
 
 /// Threads of a container, at most; a scoring server has a few for each core.
 const MAX_THREADS: u64 = 4096;
@@ -181,15 +177,16 @@ impl Container {
         image: &str,
     ) -> Result<Value, TargetError> {
         let inside = Files::new(&Path::new(SOCKETS).join("x"), Path::new(LOGS).join(log_name(tag)));
-        let keys = Path::new(SECRETS).join("drisse-keys");
-        let arguments = arguments(revision, tag, &self.images.model(revision)?, &inside, &keys);
+        let keys = Path::new(KEYS);
+        let arguments = arguments(revision, tag, &self.images.model(revision)?, &inside, keys);
         let plain = |path: PathBuf| path.display().to_string();
         let mut mounts = vec![
             format!("{}:{SOCKETS}:rw,z", plain(self.folder(tag))),
             format!("{}:{LOGS}:rw,z", plain(self.servers.logs_of(&revision.service))),
         ];
-        if let Some(folder) = self.servers.keys_of(&revision.service).parent() {
-            mounts.push(format!("{}:{SECRETS}:ro,z", plain(folder.to_owned())));
+        if let (Some(folder), Some(there)) = (self.servers.keys_of(&revision.service).parent(), keys.parent())
+        {
+            mounts.push(format!("{}:{}:ro,z", plain(folder.to_owned()), there.display()));
         }
         let command: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
         let limit = |name: &str, of: Resource, most: u64| {
@@ -198,7 +195,7 @@ impl Container {
         };
         Ok(json!({
             "Image": image,
-            "Entrypoint": ["/usr/lib/drisse/drisse"],
+            "Entrypoint": [PROGRAM],
             "Cmd": command,
             "User": user(engine),
             "Labels": {
@@ -349,7 +346,7 @@ fn user(engine: &Engine) -> String {
     match (engine.rootless, user) {
         // Root inside is this user outside.
         (true, _) => "0:0".to_owned(),
-        (false, 0) => format!("{NOBODY}:{NOBODY}"),
+        (false, 0) => format!("{USER}:{USER}"),
         (false, _) => format!("{user}:{group}"),
     }
 }

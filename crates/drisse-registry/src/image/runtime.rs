@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// Where the program is; ONNX Runtime's library lies beside it, where it looks first.
-pub(super) const PROGRAM: &str = "/usr/lib/drisse/drisse";
+pub const PROGRAM: &str = "/usr/lib/drisse/drisse";
 const LIBRARY: &str = "/usr/lib/drisse/libonnxruntime.so";
 
 /// Where libraries may stay as they were found: the loader looks there without a cache of its own.

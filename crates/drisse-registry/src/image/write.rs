@@ -3,16 +3,16 @@
 //! Specification: <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. The archive also
 //! has the list that `docker load` looks for: <https://github.com/moby/docker-image-spec>.
 
-use super::{Content, Image, ImageError, MANIFEST};
+use super::{Content, Image, ImageError};
 use crate::blobs::{Blob, Hashing};
 use crate::durable::{make_folder, sync_folder_of};
+use crate::package::{MANIFEST, REF_NAME};
 use serde_json::{Value, json};
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// A tar archive is a row of these, and ends with two empty ones: POSIX.1-2017, `pax`.
