@@ -64,6 +64,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(system::status))
         .routes(routes!(system::shutdown))
         .routes(routes!(system::targets))
+        .routes(routes!(system::attach, system::detach))
         .routes(routes!(system::verify))
         .routes(routes!(system::repair))
         .routes(routes!(system::collect))

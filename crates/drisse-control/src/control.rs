@@ -7,13 +7,14 @@ use crate::metrics::Metrics;
 use crate::operations::Running;
 use crate::problem::Problem;
 use crate::reconcile::Actor;
+use crate::targets::{TargetTable, Targets};
 use crate::workspace::Workspace;
 use drisse_core::{Replica, ServiceName, ServiceSpec, Target, step};
 use drisse_net::{Build, Door, Front, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
 use drisse_registry::Store;
 use drisse_wire::control::{Failure, Shutdown};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,9 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-
-/// The targets of a workspace, by name.
-pub type Targets = BTreeMap<String, Arc<dyn Target>>;
 
 /// The status of a workspace that another control plane has (RFC 4918, section 11.3: locked).
 pub(crate) const TAKEN: u16 = 423;
@@ -106,7 +104,7 @@ pub(crate) struct Control {
     pub(crate) db: Db,
     pub(crate) store: Store,
     pub(crate) workspace: Workspace,
-    pub(crate) targets: Targets,
+    pub(crate) targets: TargetTable,
     pub(crate) gateway: Gateway,
     pub(crate) version: &'static str,
     pub(crate) build: Build,
@@ -147,6 +145,7 @@ pub async fn run(
         Gateway::open(&workspace, config.program, config.build.clone(), &db, config.gateway).await?;
     let targets = targets(&workspace, &store)
         .map_err(|error| Problem::failed("cannot open the targets").because(&error))?;
+    let targets = TargetTable::open(targets, &db).await?;
     let control = Arc::new(Control {
         db,
         store,
@@ -288,22 +287,14 @@ impl Control {
 
     /// Ends every replica; what is wanted stays wanted.
     async fn stop_replicas(&self) {
-        for target in self.targets.values() {
-            let ended = tokio::time::timeout(DOWN_PATIENCE, stop_all(&**target)).await;
+        for target in self.targets.all() {
+            let ended = tokio::time::timeout(DOWN_PATIENCE, stop_all(&*target)).await;
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!("cannot stop replicas: {error}"),
                 Err(_) => tracing::error!("replicas did not end in time"),
             }
         }
-    }
-
-    pub(crate) fn target(&self, name: &str) -> Result<Arc<dyn Target>> {
-        self.targets.get(name).cloned().ok_or_else(|| {
-            let there: Vec<_> = self.targets.keys().map(|name| format!("`{name}`")).collect();
-            Problem::invalid(format!("there is no target `{name}`"))
-                .hint(format!("there is {}", there.join(", ")))
-        })
     }
 
     pub(crate) fn end(&self, how: Shutdown) {

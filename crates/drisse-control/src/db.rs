@@ -23,12 +23,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// One entry per version of the schema; a database is brought up one after the other.
-const SCHEMA: [&str; 5] = [
+const SCHEMA: [&str; 6] = [
     include_str!("db/schema.sql"),
     include_str!("db/schema-2.sql"),
     include_str!("db/schema-3.sql"),
     include_str!("db/schema-4.sql"),
     include_str!("db/schema-5.sql"),
+    include_str!("db/schema-6.sql"),
 ];
 
 /// Readers beside the one writer.

@@ -8,10 +8,11 @@ use crate::keys;
 use crate::operations::{Ended, Op};
 use crate::problem::Problem;
 use crate::registry::{Registration, split_version};
+use crate::room::{self, Asked, check_resources};
 use drisse_core::{ServiceName, Serving};
 use drisse_registry::signature_of;
 use drisse_wire::control::{
-    DeployRequest, KeyName, KeyRequest, ModelChoice, RollbackRequest, ServiceState, ServingOptions,
+    DeployRequest, KeyName, KeyRequest, ModelChoice, Resources, RollbackRequest, ServiceState, ServingOptions,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -111,6 +112,7 @@ impl Control {
         };
         let before = Before { revision: row.revision, replicas: row.replicas };
         let worked = row.active && expected > 0;
+        self.check_fits(name, (expected > 0).then_some(&row), request).await?;
         let next = self.next_revision(&row, current.as_ref(), model.as_ref(), request).await?;
         let old = row.clone();
         apply_options(&mut row, request);
@@ -144,7 +146,7 @@ impl Control {
     fn new_service(&self, name: &str) -> Result<ServiceRow> {
         Ok(ServiceRow {
             name: name.to_owned(),
-            target: "local".to_owned(),
+            target: room::LOCAL.to_owned(),
             revision: 0,
             active: false,
             replicas: 1,
@@ -185,6 +187,7 @@ impl Control {
                 scoring_timeout_ms: DEFAULT_SCORING_TIMEOUT_MS,
                 created: now(),
                 serving: ServingOptions::default(),
+                resources: Resources::default(),
             },
             (None, None) => return Err(Problem::invalid("no model is named, and there is none to keep")),
         };
@@ -198,6 +201,7 @@ impl Control {
         next.max_wait_ms = request.max_wait_ms.unwrap_or(next.max_wait_ms);
         next.scoring_timeout_ms = request.scoring_timeout_ms.unwrap_or(next.scoring_timeout_ms);
         next.serving = request.serving.over(next.serving);
+        next.resources = request.resources.clone().over(next.resources);
         // One that failed is tried again under a new number: what died under the old one is history.
         let same = current.is_some_and(|current| current.same_as(&next)) && service.active;
         next.revision = newest + 1;
@@ -231,6 +235,11 @@ impl Control {
                 let expected = row.generation;
                 let before = row.active.then_some(Before { revision: row.revision, replicas: row.replicas });
                 let changed = row.revision != to || !row.active;
+                if let Some(earlier) = self.db.revision(&name, to).await? {
+                    let (service, target, replicas) = (&*name, &*row.target, row.replicas);
+                    let asked = Asked { service, target, resources: &earlier.resources, replicas };
+                    self.check_room(&asked).await?;
+                }
                 if changed {
                     row.generation += 1;
                     row.state = if row.active { ServiceState::Updating } else { ServiceState::Deploying };
@@ -366,6 +375,10 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
     if [threads, workers, max_batch].iter().flatten().any(|&number| number > Serving::MAX) {
         let message = format!("threads, workers and rows of a run are at most {}", Serving::MAX);
         return Err(Problem::invalid(message).hint("0 is what runs best"));
+    }
+    check_resources(&request.resources)?;
+    if request.tags.iter().flatten().any(|(key, value)| format!("{key}{value}").contains(char::is_control)) {
+        return Err(Problem::invalid("a tag has a line break or another control character in it"));
     }
     let zero = |time: Option<u64>| time == Some(0);
     if zero(request.max_wait_ms) || zero(request.scoring_timeout_ms) || zero(request.timeout_ms) {

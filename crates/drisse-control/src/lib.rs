@@ -20,13 +20,16 @@ mod operations;
 mod problem;
 mod reconcile;
 mod registry;
+mod room;
 mod settle;
+mod targets;
 mod verify;
 mod workspace;
 
 pub use api::openapi;
-pub use control::{Change, Config, ControlError, Targets, TcpApi, run};
+pub use control::{Change, Config, ControlError, TcpApi, run};
 pub use db::backup::{Restored, restore};
 pub use gateway::GatewayChange;
 pub use health::{Health, examine};
+pub use targets::{Attach, Targets};
 pub use workspace::{Lock, Workspace};

@@ -47,6 +47,12 @@ impl Problem {
         self
     }
 
+    /// Adds a reason that is a sentence.
+    pub(crate) fn cause(mut self, why: impl Into<String>) -> Self {
+        self.failure.causes.push(why.into());
+        self
+    }
+
     /// Adds an error of the file system, and what to do about it.
     pub(crate) fn because_of_disk(self, error: &std::io::Error) -> Self {
         let problem = self.because(error);

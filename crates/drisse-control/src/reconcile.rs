@@ -4,10 +4,10 @@
 use crate::control::Control;
 use crate::db::Result;
 use crate::db::services::{RevisionRow, ServiceRow};
-use crate::keys;
+use crate::{keys, room};
 use drisse_core::{
-    Death, Event, EventSink, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, ServiceSpec,
-    Serving, Target, Wanted, failure, routes, step,
+    Death, Environment, Event, EventSink, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName,
+    ServiceSpec, Serving, Target, Wanted, failure, routes, step,
 };
 use drisse_wire::control::{Failure, ServiceState};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
@@ -241,6 +241,9 @@ impl Reconciler {
                     max_batch: revision.serving.max_batch,
                     triton_metrics: revision.serving.triton_metrics == Some(true),
                 },
+                limits: room::limits(&revision.resources),
+                restart: room::restart(&revision.resources),
+                environment: Environment(room::environment(&revision.resources)),
             },
             replicas: service.replicas,
             weight: 1,
@@ -410,19 +413,24 @@ impl Control {
         actors.entry(name.as_str().to_owned()).or_insert_with(start).clone()
     }
 
+    /// Wakes services' tasks when a target says so.
+    pub(crate) fn listen_to(self: &Arc<Self>, target: &dyn Target) {
+        use futures_util::StreamExt;
+        let (control, mut changes) = (Arc::clone(self), target.changes());
+        self.runtime.spawn(async move {
+            while let Some(name) = changes.next().await {
+                let actor = control.actors().get(name.as_str()).cloned();
+                if let Some(actor) = actor {
+                    actor.wake.notify_one();
+                }
+            }
+        });
+    }
+
     /// Starts a task for every service, and wakes them when targets say so.
     pub(crate) async fn reconcile_all(self: &Arc<Self>) -> Result<()> {
-        use futures_util::StreamExt;
-        for target in self.targets.values() {
-            let (control, mut changes) = (Arc::clone(self), target.changes());
-            self.runtime.spawn(async move {
-                while let Some(name) = changes.next().await {
-                    let actor = control.actors().get(name.as_str()).cloned();
-                    if let Some(actor) = actor {
-                        actor.wake.notify_one();
-                    }
-                }
-            });
+        for target in self.targets.all() {
+            self.listen_to(&*target);
         }
         for name in self.db.service_names().await? {
             if let Ok(name) = name.parse() {
@@ -442,7 +450,7 @@ impl Control {
                 self.gateway.remove(&name).await?;
             }
         }
-        for target in self.targets.values() {
+        for target in self.targets.all() {
             let Ok(Ok(all)) = tokio::time::timeout(PATIENCE, target.list(None)).await else { continue };
             let orphans: BTreeSet<_> = all.into_iter().map(|replica| replica.service).collect();
             for orphan in orphans.iter().filter(|name| !known.contains(name.as_str())) {

@@ -14,6 +14,7 @@ mod datatype;
 mod engine;
 mod error;
 mod inputs;
+mod limits;
 mod model;
 mod plan;
 mod replica;
@@ -32,6 +33,7 @@ pub use datatype::DataType;
 pub use engine::{Engine, EngineOptions, LoadedPackage, Scorer, ScorerLimits, Sink, Unavailable, Work};
 pub use error::{Error, ErrorKind, Result};
 pub use inputs::Inputs;
+pub use limits::{Bound, Capacity, Demand, Limits, Restart, cores, size};
 pub use model::{InvalidName, ModelName, ServiceName};
 pub use plan::{Plan, Routed, Step, failure, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};
@@ -41,6 +43,7 @@ pub use service_time::ServiceTime;
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
 pub use steps::{step, watch_steps};
 pub use target::{
-    BoxStream, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Serving, Target, TargetError, Wanted,
+    BoxStream, Environment, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Serving, Target,
+    TargetError, Wanted,
 };
 pub use tensor::{Data, DataView, Shape, Strings, Tensor, TensorView, Value, ValueView, element_count};

@@ -3,7 +3,7 @@
 //! An update is: start what is wanted beside what runs; once all of it is ready, [`routes`] names it and
 //! no longer the old; once the gateway has confirmed that, the old is no longer in use and is stopped.
 
-use crate::{Death, Replica, ReplicaId, ReplicaState, ServiceSpec, Wanted};
+use crate::{Death, Replica, ReplicaId, ReplicaState, Restart, ServiceSpec, Wanted};
 use std::time::{Duration, SystemTime};
 
 /// After the first death a replica is replaced at once; from the second on it waits this long, doubled
@@ -72,7 +72,8 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
             _ => true,
         });
         let wants = wanted.replicas as usize;
-        if let Some(missing) = wants.checked_sub(up.len()).filter(|&missing| missing > 0) {
+        let needed = wants.saturating_sub(ended_for_good(have, wanted));
+        if let Some(missing) = needed.checked_sub(up.len()).filter(|&missing| missing > 0) {
             match restart_at(&deaths(have, wanted), wants, now) {
                 Some(later) => plan.again = Some(plan.again.map_or(later, |again| again.min(later))),
                 None => plan.steps.extend((0..missing).map(|_| Step::Start { place })),
@@ -139,7 +140,10 @@ pub fn failure<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Option<&'a Death>
     want.wanted.iter().find_map(|wanted| {
         let early: Vec<_> = deaths(have, wanted).into_iter().filter(|death| death.before_ready).collect();
         let last = *early.iter().max_by_key(|death| death.at)?;
-        (last.permanent || early.len() >= HOPELESS * (wanted.replicas as usize).max(1)).then_some(last)
+        (last.permanent
+            || stays_dead(last, wanted)
+            || early.len() >= HOPELESS * (wanted.replicas as usize).max(1))
+        .then_some(last)
     })
 }
 
@@ -159,6 +163,19 @@ fn keep_first(replica: &Replica) -> (bool, SystemTime) {
 
 fn deaths<'a>(have: &'a [Replica], wanted: &Wanted) -> Vec<&'a Death> {
     have.iter().filter(|replica| fits(replica, wanted)).filter_map(Replica::death).collect()
+}
+
+/// Whether nothing takes a dead replica's place.
+fn stays_dead(death: &Death, wanted: &Wanted) -> bool {
+    match wanted.revision.restart {
+        Restart::Always => false,
+        Restart::OnFailure => !death.failed,
+        Restart::Never => true,
+    }
+}
+
+fn ended_for_good(have: &[Replica], wanted: &Wanted) -> usize {
+    deaths(have, wanted).into_iter().filter(|death| stays_dead(death, wanted)).count()
 }
 
 /// When to start the next replica, if not now. Deaths count per wanted replica: that several were killed
@@ -183,8 +200,12 @@ fn forgettable<'a>(have: &'a [Replica], wanted: &Wanted, now: SystemTime) -> Vec
         ReplicaState::Ready { since, .. } => fits(replica, wanted) && passed(since + STEADY, now),
         _ => false,
     });
-    let mut dead: Vec<_> =
-        have.iter().filter(|replica| fits(replica, wanted) && replica.death().is_some()).collect();
+    // Who is not replaced is remembered: otherwise somebody would be.
+    let replaced = |death: &Death| !stays_dead(death, wanted);
+    let mut dead: Vec<_> = have
+        .iter()
+        .filter(|replica| fits(replica, wanted) && replica.death().is_some_and(replaced))
+        .collect();
     // What is dated in the future was before everything that is not.
     let age = |death: &Death| (passed(death.at, now), death.at);
     dead.sort_by_key(|replica| std::cmp::Reverse(replica.death().map(age)));

@@ -57,6 +57,8 @@ pub struct Death {
     pub at: SystemTime,
     /// Why, as far as its place can tell: `exited with code 1`.
     pub reason: String,
+    /// Whether it failed, and did not end as if it had been told to.
+    pub failed: bool,
     /// Whether it ended before it was ever ready.
     pub before_ready: bool,
     /// Whether starting it again would end the same way: it said that the model or its options are wrong.

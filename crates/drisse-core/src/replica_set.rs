@@ -2,8 +2,8 @@
 //! written once, here.
 
 use crate::{
-    BoxStream, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec, Step,
-    Target, TargetError, Unavailable, plan,
+    BoxStream, Capacity, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec,
+    Step, Target, TargetError, Unavailable, plan,
 };
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
@@ -16,8 +16,8 @@ pub trait Place: Debug + Send + Sync {
     /// The kind users name.
     fn kind(&self) -> &'static str;
 
-    /// Why nothing can run here, if so.
-    async fn check(&self) -> Result<(), Unavailable>;
+    /// What is here for services; or why nothing can run here.
+    async fn check(&self) -> Result<Capacity, Unavailable>;
 
     /// Brings here what a revision's replicas need: files, keys in their present state. Harmless when
     /// repeated; called before every start and whenever something may have changed.
@@ -56,7 +56,7 @@ impl<P: Place> Target for ReplicaSet<P> {
         self.0.kind()
     }
 
-    async fn check(&self) -> Result<(), Unavailable> {
+    async fn check(&self) -> Result<Capacity, Unavailable> {
         self.0.check().await
     }
 

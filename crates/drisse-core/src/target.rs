@@ -1,8 +1,8 @@
 //! The target seam: a place that can run scoring servers, told what is wanted and asked what is there.
 
-use crate::{Replica, ReplicaId, ServiceName, Unavailable};
+use crate::{Capacity, Limits, Replica, ReplicaId, Restart, ServiceName, Unavailable};
 use async_trait::async_trait;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -16,8 +16,8 @@ pub trait Target: Debug + Send + Sync {
     /// The kind users name: `local`, `container`, `kubernetes` …
     fn kind(&self) -> &'static str;
 
-    /// Why this target cannot run anything, if it cannot.
-    async fn check(&self) -> Result<(), Unavailable>;
+    /// What this target has for services; or why it cannot run anything.
+    async fn check(&self) -> Result<Capacity, Unavailable>;
 
     /// Takes the next steps from what is there to what is wanted; does not wait until it is. Calling it
     /// again is harmless. Says when to call it again though nothing changes (a restart that backs off).
@@ -89,6 +89,22 @@ pub struct RevisionSpec {
     pub scoring_timeout: Duration,
     /// How the model is run.
     pub serving: Serving,
+    /// What each replica may use.
+    pub limits: Limits,
+    /// Whether a replica that ended is replaced.
+    pub restart: Restart,
+    /// What replicas find in their environment.
+    pub environment: Environment,
+}
+
+/// Variables by name. Some are secrets, and none is shown.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Environment(pub BTreeMap<String, String>);
+
+impl Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// How a scoring server runs its model, where that is said; otherwise it finds out by itself.

@@ -12,7 +12,7 @@ mod vessel;
 use crate::servers::{Files, Servers, Since, Tag, arguments};
 use async_trait::async_trait;
 use drisse_core::{
-    BoxStream, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
+    BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
     TargetError, Unavailable, step,
 };
 use drisse_net::{Build, random_id};
@@ -73,6 +73,8 @@ pub struct ContainerConfig {
     pub cache: PathBuf,
     /// The engine's socket; without, the engine is looked for.
     pub socket: Option<PathBuf>,
+    /// Services at most: Azure Container Instances had 20 in a region.
+    pub groups: u32,
 }
 
 /// Containers of this machine.
@@ -189,6 +191,7 @@ impl Container {
             mounts.push(format!("{}:{}:ro,z", plain(folder.to_owned()), there.display()));
         }
         let command: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+        let memory = revision.limits.memory.unwrap_or(0);
         let limit = |name: &str, of: Resource, most: u64| {
             let highest = getrlimit(of).maximum.unwrap_or(most).min(most);
             json!({"Name": name, "Soft": highest, "Hard": highest})
@@ -204,6 +207,11 @@ impl Container {
                 BUILD: self.config.build.to_string(),
             },
             "HostConfig": {
+                // Nothing is no limit.
+                "NanoCpus": u64::from(revision.limits.cpu.unwrap_or(0)) * 1_000_000,
+                "Memory": memory,
+                // Together with swap: memory that is slow helps nobody.
+                "MemorySwap": memory,
                 "NetworkMode": "none",
                 "ReadonlyRootfs": true,
                 "CapDrop": ["ALL"],
@@ -230,6 +238,7 @@ impl Container {
         image: &str,
     ) -> Result<(), TargetError> {
         self.servers.make_folder(&self.folder(tag), 0o777)?;
+        self.servers.write_environment(&self.files(tag), revision)?;
         let (name, document) = (name(tag), self.document(engine, revision, tag, image)?);
         let made = engine.post(&format!("/containers/create?name={name}"), Some(&document)).await;
         if let Err(EngineError::Refused(404, why)) = &made {
@@ -258,13 +267,17 @@ impl Place for Container {
         "container"
     }
 
-    async fn check(&self) -> Result<(), Unavailable> {
-        let engine = self.engines.get().await?;
-        if engine.get("/_ping").await.is_err() {
-            self.engines.lost().await;
-            self.engines.get().await?;
-        }
-        Ok(())
+    async fn check(&self) -> Result<Capacity, Unavailable> {
+        let capacity = self.engines.get().await?.capacity().await;
+        let capacity = match capacity {
+            Ok(capacity) => capacity,
+            Err(_) => {
+                self.engines.lost().await;
+                let engine = self.engines.get().await?;
+                engine.capacity().await.map_err(|error| engine.silent(error.to_string()))?
+            }
+        };
+        Ok(Capacity { groups: Some(self.config.groups), ..capacity })
     }
 
     async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError> {

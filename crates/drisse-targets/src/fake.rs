@@ -4,7 +4,7 @@
 use crate::changes::Changes;
 use async_trait::async_trait;
 use drisse_core::{
-    BoxStream, Death, EventSink, LogOptions, Place, Replica, ReplicaId, ReplicaState, RevisionSpec,
+    BoxStream, Capacity, Death, EventSink, LogOptions, Place, Replica, ReplicaId, ReplicaState, RevisionSpec,
     ServiceName, TargetError, Unavailable,
 };
 use drisse_net::random_id;
@@ -96,6 +96,7 @@ fn died(before_ready: bool, permanent: bool) -> ReplicaState {
     ReplicaState::Dead(Death {
         at: SystemTime::now(),
         reason: "died as scripted".to_owned(),
+        failed: true,
         before_ready,
         permanent,
         log: vec!["the last line".to_owned()],
@@ -108,10 +109,10 @@ impl Place for Fake {
         "fake"
     }
 
-    async fn check(&self) -> Result<(), Unavailable> {
+    async fn check(&self) -> Result<Capacity, Unavailable> {
         match &lock(&self.0.script).unavailable {
             Some(reason) => Err(Unavailable { reason: reason.clone(), hint: "change the script".to_owned() }),
-            None => Ok(()),
+            None => Ok(Capacity::default()),
         }
     }
 

@@ -2,6 +2,7 @@
 //! `drisse_core::ReplicaSet` makes a target of it.
 #![warn(missing_docs)]
 
+mod cgroup;
 mod changes;
 mod container;
 pub mod fake;

@@ -4,11 +4,12 @@
 //! WORKSPACE/SERVICE/REVISION/ID`), so a control plane that starts again finds exactly those that run, and
 //! there is no record that could disagree with them.
 
-use crate::servers::{Ended, Files, Servers, Since, Tag, Vessel, arguments, failed};
+use crate::cgroup::{self, Cgroups, Group};
+use crate::servers::{Ended, Files, Servers, Since, Tag, Vessel, arguments, failed, out_of_memory};
 use async_trait::async_trait;
 use drisse_core::{
-    BoxStream, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
-    TargetError, Unavailable,
+    Bound, BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec,
+    ServiceName, TargetError, Unavailable,
 };
 use drisse_net::{Build, Exit, Launch, Process, random_id};
 use drisse_registry::Store;
@@ -50,24 +51,32 @@ impl Local {
             if let Some(tag) = Tag::parse(&value) {
                 tracing::info!(service = %tag.service, revision = tag.revision, pid = process.pid(), "adopted");
                 let files = local.files(&tag);
-                local.servers.watch(process, tag, files, Since::Found { outdated: false });
+                let group = Group::of(process.pid(), &local.group(&tag));
+                local.servers.watch(Limited { process, group }, tag, files, Since::Found { outdated: false });
             }
         }
         local.sweep();
         Ok(local)
     }
 
-    /// Removes sockets of processes that are gone.
+    /// What a replica's control groups are called.
+    fn group(&self, tag: &Tag) -> String {
+        format!("drisse.{}.{}", self.config.workspace, tag.id)
+    }
+
+    /// Removes sockets and control groups of processes that are gone.
     fn sweep(&self) {
         for entry in std::fs::read_dir(&self.config.sockets).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let mut parts = name.split('.');
             let id = parts.next().and_then(ReplicaId::new);
-            let is_ours = matches!(parts.next(), Some("s" | "a"));
+            let is_ours = matches!(parts.next(), Some("s" | "a" | "e"));
             if is_ours && id.is_some_and(|id| !self.servers.knows(&id)) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
+        // One that still has processes cannot be removed.
+        Cgroups::find().sweep(&format!("drisse.{}.", self.config.workspace));
     }
 
     fn files(&self, tag: &Tag) -> Files {
@@ -90,20 +99,30 @@ impl Local {
     }
 }
 
+/// A process and what limits it.
+struct Limited {
+    process: Process,
+    group: Option<Group>,
+}
+
 #[async_trait]
-impl Vessel for Process {
+impl Vessel for Limited {
     async fn ended(&mut self) -> Ended {
-        let exit = Self::ended(self).await;
+        let exit = self.process.ended().await;
+        let exhausted = self.group.as_ref().filter(|group| group.ran_out_of_memory());
+        let reason = exhausted.map_or_else(|| exit.to_string(), |group| out_of_memory(group.memory()));
         // `drisse serve` exits with 1 for what its user can mend.
-        Ended { reason: exit.to_string(), mendable: exit == Exit::Code(1), output: String::new() }
+        let mendable = exit == Exit::Code(1) || exhausted.is_some();
+        self.group.iter().for_each(Group::remove);
+        Ended { reason, mendable, clean: exit == Exit::Code(0), output: String::new() }
     }
 
     fn terminate(&self) {
-        Self::terminate(self);
+        self.process.terminate();
     }
 
     fn kill(&self) {
-        Self::kill(self);
+        self.process.kill();
     }
 }
 
@@ -113,13 +132,21 @@ impl Place for Local {
         "local"
     }
 
-    async fn check(&self) -> Result<(), Unavailable> {
+    async fn check(&self) -> Result<Capacity, Unavailable> {
         match &self.config.onnxruntime {
             Some(library) if !library.is_file() => Err(Unavailable {
                 reason: format!("ONNX Runtime is no longer at {}", library.display()),
                 hint: "`drisse down`, then `drisse up`, finds or fetches it again".to_owned(),
             }),
-            _ => Ok(()),
+            _ => {
+                let groups = Cgroups::find();
+                let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+                Ok(Capacity {
+                    cpu: Bound { most: Some(cores * 1000), unenforceable: groups.cpu.err() },
+                    memory: Bound { most: cgroup::memory_of_machine(), unenforceable: groups.memory.err() },
+                    groups: None,
+                })
+            }
         }
     }
 
@@ -141,12 +168,24 @@ impl Place for Local {
         if let Some(library) = &self.config.onnxruntime {
             arguments.extend([OsString::from("--onnxruntime"), library.into()]);
         }
+        self.servers.write_environment(&files, revision)?;
+        let group = Cgroups::find().make(&self.group(&tag), revision.limits);
+        let group = group.map_err(|why| {
+            TargetError::permanent(format!("cannot limit a replica of `{}`: {why}", revision.service))
+        })?;
+        for folder in group.iter().flat_map(Group::folders) {
+            arguments.extend([OsString::from("--cgroup"), folder.into()]);
+        }
         let launch =
             Launch { program: &self.config.program, arguments, settings: &[], log: &files.log, stdin: None };
-        let process =
-            Process::start(launch).map_err(|error| failed("start", &self.config.program, &error))?;
+        let process = Process::start(launch).map_err(|error| {
+            // What was made for it is nobody's.
+            group.iter().for_each(Group::remove);
+            files.remove();
+            failed("start", &self.config.program, &error)
+        })?;
         events.event(Event(format!("replica {id} started, process {}", process.pid())));
-        self.servers.watch(process, tag, files, Since::Start);
+        self.servers.watch(Limited { process, group }, tag, files, Since::Start);
         self.servers.prune_logs(&revision.service);
         Ok(id)
     }

@@ -6,11 +6,11 @@ mod logs;
 
 use crate::changes::Changes;
 use drisse_core::{
-    BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
-    step,
+    BoxStream, Environment, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving,
+    TargetError, step,
 };
 use drisse_net::{Build, hex};
-pub(crate) use life::{Ended, Files, Since, Tag, Vessel};
+pub(crate) use life::{Ended, Files, Since, Tag, Vessel, out_of_memory};
 use life::{Entry, Running};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -86,6 +86,9 @@ pub(crate) fn arguments(
     if !revision.keys.is_empty() {
         add("--keys", keys.into());
     }
+    if !revision.environment.0.is_empty() {
+        add("--env-file", files.environment.clone().into());
+    }
     arguments.extend(triton_metrics.then(|| "--triton-metrics".into()));
     arguments
 }
@@ -146,13 +149,7 @@ impl Servers {
         let write = || -> std::io::Result<()> {
             // Of one name, so that the next one takes the place of what was left half written.
             let fresh = path.with_extension("new");
-            let mut file = std::fs::OpenOptions::new();
-            let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
-            if self.others {
-                file.set_permissions(Permissions::from_mode(0o444))?;
-            }
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            self.write_secret(&fresh, &text)?.sync_all()?;
             step("keys are written");
             std::fs::rename(&fresh, &path)?;
             step("keys are in place");
@@ -160,6 +157,32 @@ impl Servers {
         };
         write().map_err(|error| failed("write the keys", &path, &error))?;
         Ok(digest)
+    }
+
+    /// Writes what only who serves may read.
+    fn write_secret(&self, path: &Path, text: &str) -> std::io::Result<std::fs::File> {
+        let mut file = std::fs::OpenOptions::new();
+        let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(path)?;
+        if self.others {
+            file.set_permissions(Permissions::from_mode(0o444))?;
+        }
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    }
+
+    /// Writes what a replica that is about to start finds in its environment; its folder is there.
+    pub(crate) fn write_environment(
+        &self,
+        files: &Files,
+        revision: &RevisionSpec,
+    ) -> Result<(), TargetError> {
+        let Environment(variables) = &revision.environment;
+        if variables.is_empty() {
+            return Ok(());
+        }
+        let text: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        let written = self.write_secret(&files.environment, &text);
+        written.map(drop).map_err(|error| failed("write the environment", &files.environment, &error))
     }
 
     /// Makes a service's folders and keys file, and has its replicas confirm the keys.

@@ -3,7 +3,8 @@
 
 use drisse_core::conformance::target::{self, Fixture};
 use drisse_core::{
-    LogOptions, Place, ReplicaSet, RevisionSpec, ServiceSpec, Serving, Target, Wanted, failure,
+    Environment, Limits, LogOptions, Place, ReplicaSet, Restart, RevisionSpec, ServiceSpec, Serving, Target,
+    Wanted, failure,
 };
 use drisse_targets::fake::{Fake, Script};
 use futures_util::StreamExt;
@@ -19,6 +20,9 @@ fn revision(service: &str, number: u64) -> RevisionSpec {
         package: format!("sha256:{number}"),
         keys: vec![],
         serving: Serving::default(),
+        limits: Limits::default(),
+        restart: Restart::default(),
+        environment: Environment::default(),
         max_wait: Duration::from_millis(500),
         scoring_timeout: Duration::from_secs(60),
     }

@@ -3,6 +3,7 @@
 use crate::control::{
     API, DeployRequest, Failure, FailureBody, KeyRequest, Keys, Model, ModelChange, Operation, Page,
     Progress, RegisterRequest, RepairRequest, RollbackRequest, Service, Shutdown, Status, TargetInfo,
+    TargetSpec,
 };
 use crate::http::{Address, Ask, HttpError};
 use bytes::Bytes;
@@ -193,6 +194,18 @@ impl Client {
     /// The targets.
     pub async fn targets(&self) -> Result<Vec<TargetInfo>> {
         self.get("/targets").await
+    }
+
+    /// Attaches a target, or changes how it is attached.
+    pub async fn attach(&self, target: &str, spec: &TargetSpec) -> Result<()> {
+        let path = format!("/targets/{target}");
+        self.send(Method::PUT, &path, spec).await.map(|_: serde_json::Value| ())
+    }
+
+    /// Detaches a target that nothing runs on.
+    pub async fn detach(&self, target: &str) -> Result<()> {
+        let path = format!("/targets/{target}");
+        self.send(Method::DELETE, &path, &()).await.map(|_: serde_json::Value| ())
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

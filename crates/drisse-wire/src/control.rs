@@ -3,8 +3,13 @@
 //! Times are RFC 3339 in UTC. A failure is [`Failure`], with a status that says whose it is: 4xx the
 //! caller can mend, 5xx we failed.
 
+mod resources;
+mod targets;
+
+pub use resources::{Resources, RestartPolicy, Secrets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+pub use targets::{Room, TargetInfo, TargetSpec};
 use utoipa::ToSchema;
 
 /// The version of these shapes, in every path.
@@ -112,6 +117,8 @@ pub struct DeployRequest {
     pub scoring_timeout_ms: Option<u64>,
     /// How the model is run; what is not given keeps its value.
     pub serving: ServingOptions,
+    /// What surrounds each replica; what is not given keeps its value.
+    pub resources: Resources,
     /// The longest this operation may take.
     pub timeout_ms: Option<u64>,
     /// Deploy although the model's signature changed.
@@ -267,6 +274,9 @@ pub struct Revision {
     /// How the model is run, where that was said.
     #[serde(default)]
     pub serving: ServingOptions,
+    /// What surrounds each replica, where that was said.
+    #[serde(default)]
+    pub resources: Resources,
     /// When it was made.
     pub created_at: String,
 }
@@ -347,19 +357,6 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What to give as `after` for the next page; absent on the last.
     pub next: Option<String>,
-}
-
-/// A target.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct TargetInfo {
-    /// The name deployments use.
-    pub name: String,
-    /// What it is.
-    pub kind: String,
-    /// Services that run there.
-    pub services: u64,
-    /// Why it cannot be used, if so.
-    pub error: Option<Failure>,
 }
 
 /// `GET /v1/status`.

@@ -3,10 +3,12 @@
 mod image;
 mod manage;
 mod serve;
+mod service;
 
 pub(crate) use image::{Destination, Image, ImageBuild, ImageCommand};
 pub(crate) use manage::*;
 pub(crate) use serve::{Endpoint, ModelArgument, Serve};
+pub(crate) use service::{Deploy, ServiceOptions, Update, WhenRestarted};
 
 use crate::failure::Failure;
 use crate::printer;

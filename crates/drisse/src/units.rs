@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 const TIMES: [(&str, f64); 5] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("us", 1e-6)];
-const SIZES: [(&str, f64); 10] = [
+const SIZES: [(&str, f64); 11] = [
     ("", 1.0),
     ("B", 1.0),
     ("kB", 1e3),
     ("KB", 1e3),
     ("MB", 1e6),
     ("GB", 1e9),
+    ("TB", 1e12),
     ("KiB", 1024.0),
     ("MiB", 1048576.0),
     ("GiB", 1073741824.0),

@@ -5,13 +5,15 @@ use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_control::{Targets, Workspace};
-use drisse_core::{Engine, ReplicaSet};
+use drisse_core::{Engine, ReplicaSet, Target};
 use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
 use drisse_scoring::{Config, Tuner};
 pub(crate) use drisse_targets::container_engine;
 use drisse_targets::{Container, ContainerConfig, Local, LocalConfig, fake};
+use drisse_wire::control::TargetSpec;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,30 +77,47 @@ pub(crate) fn targets(
         services: workspace.services(),
         store: store.clone(),
     })?;
-    let mut targets = Targets::new();
-    targets.insert("local".to_owned(), Arc::new(ReplicaSet(local)));
-    if let Some(onnxruntime) = onnxruntime {
-        let container = Container::new(ContainerConfig {
-            workspace: workspace.id.clone(),
-            program: program.to_owned(),
-            version: VERSION.to_owned(),
-            build: build.clone(),
-            onnxruntime,
-            onnxruntime_version: |library| onnx::probe(library).unwrap_or_else(|_| "unknown".to_owned()),
-            sockets: workspace.sockets.clone(),
-            services: workspace.services(),
-            log: workspace.logs().join("podman.log"),
-            store: store.clone(),
-            cache: cache_folder().join("images"),
-            socket: None,
-        });
-        targets.insert("container".to_owned(), Arc::new(ReplicaSet(container)));
+    let mut own: BTreeMap<String, Arc<dyn Target>> = BTreeMap::new();
+    own.insert("local".to_owned(), Arc::new(ReplicaSet(local)));
+    let container = onnxruntime.map(|onnxruntime| ContainerConfig {
+        workspace: workspace.id.clone(),
+        program: program.to_owned(),
+        version: VERSION.to_owned(),
+        build: build.clone(),
+        onnxruntime,
+        onnxruntime_version: |library| onnx::probe(library).unwrap_or_else(|_| "unknown".to_owned()),
+        sockets: workspace.sockets.clone(),
+        services: workspace.services(),
+        log: workspace.logs().join("podman.log"),
+        store: store.clone(),
+        cache: cache_folder().join("images"),
+        socket: None,
+        groups: 20,
+    });
+    if let Some(config) = &container {
+        own.insert("container".to_owned(), Arc::new(ReplicaSet(Container::new(config.clone()))));
     }
     // For tests of the control plane: a thousand services, or ones that take the time it says to start.
     if let Ok(start_time) = std::env::var("DRISSE_FAKE") {
         let start_time = crate::units::duration(&start_time).unwrap_or_default();
         let place = fake::Fake::new(fake::Script { start_time, ..fake::Script::default() });
-        targets.insert("fake".to_owned(), Arc::new(ReplicaSet(place)));
+        own.insert("fake".to_owned(), Arc::new(ReplicaSet(place)));
     }
-    Ok(targets)
+    let attach = move |name: &str, spec: &TargetSpec| -> Result<Arc<dyn Target>, String> {
+        match (&*spec.kind, &container) {
+            ("container", Some(config)) => {
+                let config = ContainerConfig {
+                    // Its containers, images and sockets are no other target's.
+                    workspace: format!("{}-{name}", config.workspace),
+                    sockets: config.sockets.join(name),
+                    socket: spec.socket.clone().map(PathBuf::from),
+                    ..config.clone()
+                };
+                Ok(Arc::new(ReplicaSet(Container::new(config))))
+            }
+            ("container", None) => Err("there is no ONNX Runtime to put into images".to_owned()),
+            (kind, _) => Err(format!("no target of kind `{kind}` can be attached: there is `container`")),
+        }
+    };
+    Ok(Targets { own, attach: Box::new(attach) })
 }

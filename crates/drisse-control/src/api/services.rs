@@ -139,16 +139,14 @@ async fn change(
             Problem::conflict(format!("service `{name}` is being deleted")).hint("try again when it is gone")
         );
     }
-    if let Some(target) = &request.target {
-        let unusable = control.target(target)?.check().await.err();
-        if let Some(why) = unusable {
-            return Err(Problem::invalid(format!("target `{target}` cannot be used: {why}")).hint(why.hint));
-        }
-        if let Some(service) = there.filter(|service| service.target != *target) {
-            let message = format!("service `{name}` runs on target `{}`, not `{target}`", service.target);
-            return Err(Problem::conflict(message).hint("deploy it under another name, or delete it first"));
-        }
+    if let (Some(target), Some(service)) = (&request.target, &there)
+        && service.target != *target
+    {
+        let message = format!("service `{name}` runs on target `{}`, not `{target}`", service.target);
+        return Err(Problem::conflict(message).hint("deploy it under another name, or delete it first"));
     }
+    // Once more when it is decided: here it is told before a model is copied.
+    control.check_fits(name, there.as_ref(), request).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
     Ok(begun(control.begin_change(kind, name, request, Some(timeout)).await?))
 }
@@ -306,6 +304,7 @@ fn revision_document(row: &RevisionRow) -> Revision {
         max_wait_ms: row.max_wait_ms,
         scoring_timeout_ms: row.scoring_timeout_ms,
         serving: row.serving,
+        resources: row.resources.clone().without_secrets(),
         created_at: rfc3339(row.created),
     }
 }

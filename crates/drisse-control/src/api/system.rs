@@ -3,10 +3,10 @@
 use super::{Asked, Json, Local, Shared, begun};
 use crate::db::Result;
 use crate::db::services::Counted;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::IntoResponse;
 use drisse_wire::control::{
-    Failure, FailureBody, Operation, ProcessInfo, RepairRequest, Shutdown, Status, TargetInfo,
+    FailureBody, Operation, ProcessInfo, RepairRequest, Shutdown, Status, TargetInfo, TargetSpec,
 };
 use serde::Deserialize;
 
@@ -44,14 +44,32 @@ pub(super) async fn shutdown(
 /// Lists the targets and whether they can be used
 #[utoipa::path(get, path = "/v1/targets", responses((status = 200, body = Vec<TargetInfo>), (status = "default", body = FailureBody)))]
 pub(super) async fn targets(State(control): State<Shared>) -> Result<axum::Json<Vec<TargetInfo>>> {
-    let counts = control.db.service_counts(Counted::Target).await?;
-    let mut targets = Vec::new();
-    for (name, target) in &control.targets {
-        let error = target.check().await.err().map(|why| Failure::new(why.reason).hint(why.hint));
-        let services = counts.get(name).copied().unwrap_or(0);
-        targets.push(TargetInfo { name: name.clone(), kind: target.kind().to_owned(), services, error });
+    Ok(axum::Json(control.target_infos().await?))
+}
+
+/// Attaches a target, or changes how it is attached
+#[utoipa::path(put, path = "/v1/targets/{name}", params(("name" = String, Path)), request_body = TargetSpec, responses((status = 200, body = Object), (status = "default", body = FailureBody)))]
+pub(super) async fn attach(
+    State(control): State<Shared>,
+    Extension(local): Extension<Local>,
+    Path(name): Path<String>,
+    Json(spec): Json<TargetSpec>,
+) -> Result<axum::Json<serde_json::Value>> {
+    if spec.socket.is_some() {
+        super::models::may_name_files(local)?;
     }
-    Ok(axum::Json(targets))
+    control.attach_target(&name, spec).await?;
+    Ok(axum::Json(serde_json::json!({})))
+}
+
+/// Detaches a target that nothing runs on
+#[utoipa::path(delete, path = "/v1/targets/{name}", params(("name" = String, Path)), responses((status = 200, body = Object), (status = "default", body = FailureBody)))]
+pub(super) async fn detach(
+    State(control): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<axum::Json<serde_json::Value>> {
+    control.detach_target(&name).await?;
+    Ok(axum::Json(serde_json::json!({})))
 }
 
 /// Reads every blob of a model, or of all, and compares it with its digest

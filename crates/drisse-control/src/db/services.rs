@@ -3,7 +3,7 @@
 use super::models::{Tags, has_entry};
 use super::{Db, Result, json, now, text};
 use crate::problem::Problem;
-use drisse_wire::control::{Failure, Page, ServiceState, ServingOptions};
+use drisse_wire::control::{Failure, Page, Resources, ServiceState, ServingOptions};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
@@ -46,6 +46,7 @@ pub(crate) struct RevisionRow {
     pub(crate) scoring_timeout_ms: u64,
     pub(crate) created: i64,
     pub(crate) serving: ServingOptions,
+    pub(crate) resources: Resources,
 }
 
 /// Which services a list has, and from where on.
@@ -101,6 +102,7 @@ fn revision(row: &SqliteRow) -> Result<RevisionRow> {
         scoring_timeout_ms: row.try_get::<i64, _>("scoring_timeout_ms")? as u64,
         created: row.try_get("created")?,
         serving: json(row, "serving")?,
+        resources: json(row, "resources")?,
     })
 }
 
@@ -171,6 +173,19 @@ impl Db {
         let more = rows.len() > filter.limit as usize;
         let next = items.last().filter(|_| more).map(|(service, _)| service.name.clone());
         Ok(Page { items, next })
+    }
+
+    /// What is wanted of a target now.
+    pub(crate) async fn wanted_on(&self, target: &str) -> Result<Vec<(ServiceRow, RevisionRow)>> {
+        let query = "SELECT * FROM services WHERE target = ? AND active AND NOT deleting";
+        let mut wanted = Vec::new();
+        for row in &sqlx::query(query).bind(target).fetch_all(self.pool()).await? {
+            let service = service(row)?;
+            if let Some(revision) = self.revision(&service.name, service.revision).await? {
+                wanted.push((service, revision));
+            }
+        }
+        Ok(wanted)
     }
 
     pub(crate) async fn service_names(&self) -> Result<Vec<String>> {
@@ -245,7 +260,7 @@ impl Db {
             .execute(&mut *write)
             .await?;
         if let Some(new) = new {
-            sqlx::query("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+            sqlx::query("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
                 .bind(&new.service)
                 .bind(new.revision as i64)
                 .bind(&new.model)
@@ -257,6 +272,7 @@ impl Db {
                 .bind(new.scoring_timeout_ms as i64)
                 .bind(now())
                 .bind(text(&new.serving))
+                .bind(text(&new.resources))
                 .execute(&mut *write)
                 .await?;
             let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;

@@ -1,7 +1,7 @@
 //! From any state the plan converges, never drops below what serves, and touches only what is ours.
 
 use super::*;
-use crate::{RevisionSpec, ServiceName, Serving};
+use crate::{Environment, Limits, RevisionSpec, ServiceName, Serving};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -23,6 +23,9 @@ fn want(revisions: &[(u64, u32)]) -> ServiceSpec {
             package: format!("sha256:p{revision}"),
             keys: vec![],
             serving: Serving::default(),
+            limits: Limits::default(),
+            restart: Restart::default(),
+            environment: Environment::default(),
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),
         },
@@ -56,6 +59,7 @@ fn dead(seconds: u64, before_ready: bool, permanent: bool) -> ReplicaState {
     ReplicaState::Dead(Death {
         at: at(seconds),
         reason: "exited with code 1".to_owned(),
+        failed: true,
         before_ready,
         permanent,
         log: vec![],
@@ -250,4 +254,26 @@ fn a_replica_of_an_older_drisse_is_replaced_like_one_of_an_older_revision() {
     world.round(want(&[(1, 1)]));
     world.round(want(&[(1, 1)]));
     assert!(world.have.iter().all(|replica| !replica.outdated));
+}
+
+#[test]
+fn a_replica_that_is_not_to_be_restarted_stays_dead_and_is_remembered() {
+    let mut want = want(&[(1, 2)]);
+    want.wanted[0].revision.restart = Restart::Never;
+    let mut have = vec![replica(1, "s", 1, ready(0)), replica(2, "s", 1, dead(5, false, false))];
+    assert_eq!(plan(&want, &have, at(100)), Plan::default());
+    have.push(replica(3, "s", 1, dead(6, true, false)));
+    assert!(failure(&want, &have).is_some(), "who waits for it need not wait for a third try");
+    want.wanted[0].replicas = 4;
+    assert_eq!(plan(&want, &have, at(100)).steps, [Step::Start { place: 0 }]);
+
+    want.wanted[0].revision.restart = Restart::OnFailure;
+    want.wanted[0].replicas = 2;
+    let mut ended = replica(2, "s", 1, dead(5, false, false));
+    let have = |ended: &Replica| vec![replica(1, "s", 1, ready(99)), ended.clone()];
+    assert_eq!(plan(&want, &have(&ended), at(100)).steps, [Step::Start { place: 0 }]);
+    if let ReplicaState::Dead(death) = &mut ended.state {
+        death.failed = false;
+    }
+    assert_eq!(plan(&want, &have(&ended), at(100)), Plan::default());
 }

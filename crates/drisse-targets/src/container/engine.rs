@@ -3,7 +3,7 @@
 //! The API: <https://docs.docker.com/reference/api/engine/>. Paths name no version: each engine takes its own, and
 //! what is asked here is as it has been for a decade.
 
-use drisse_core::Unavailable;
+use drisse_core::{Bound, Capacity, Unavailable};
 use drisse_wire::http::{Address, Ask, HttpError};
 use hyper::Method;
 use serde_json::Value;
@@ -65,6 +65,32 @@ impl Engine {
         let options = info["SecurityOptions"].as_array().into_iter().flatten();
         engine.rootless = options.filter_map(Value::as_str).any(|option| option.contains("rootless"));
         Ok(engine)
+    }
+
+    /// What the engine's machine has, and which limits its kernel keeps.
+    pub(super) async fn capacity(&self) -> Result<Capacity, EngineError> {
+        let info = self.get("/info").await?;
+        let bound = |most: Option<u64>, keeps: &str| {
+            let broken = info[keeps] == false;
+            Bound {
+                most,
+                unenforceable: broken.then(|| format!("{} says that its kernel cannot", self.name)),
+            }
+        };
+        let cores = info["NCPU"].as_u64().map(|cores| cores * 1000);
+        Ok(Capacity {
+            cpu: bound(cores, "CpuCfsQuota"),
+            memory: bound(info["MemTotal"].as_u64(), "MemoryLimit"),
+            groups: None,
+        })
+    }
+
+    /// Why it cannot be used: it answered, and does no longer.
+    pub(super) fn silent(&self, reason: String) -> Unavailable {
+        Unavailable {
+            reason: format!("{} does not answer: {reason}", self.name),
+            hint: "start it with `systemctl start podman.socket` or `systemctl start docker`".to_owned(),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, EngineError> {

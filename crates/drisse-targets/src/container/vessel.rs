@@ -2,7 +2,8 @@
 
 use super::engine::{Engine, EngineError};
 use super::engines::Engines;
-use crate::servers::{Ended, Vessel};
+use crate::cgroup::killed_for_memory;
+use crate::servers::{Ended, Vessel, out_of_memory};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Lines of a dead container's output that are kept.
 const KEPT: usize = 50;
+
+/// The exit code of what was ended by signal 9.
+const KILLED: i64 = 128 + 9;
 
 /// A container that was started.
 #[derive(Clone, Debug)]
@@ -33,7 +37,7 @@ impl Vessel for Container {
                 Ok(ended) => return ended,
                 Err(EngineError::Refused(404, _)) => {
                     let reason = "is gone: its container was removed from outside".to_owned();
-                    return Ended { reason, mendable: false, output: String::new() };
+                    return Ended { reason, mendable: false, clean: false, output: String::new() };
                 }
                 Err(error) => {
                     tracing::warn!(container = self.name, "the engine does not say whether it runs: {error}");
@@ -67,16 +71,20 @@ impl Container {
     /// How it ended; it is removed once that is known.
     async fn end(&self, engine: &Engine) -> Result<Ended, EngineError> {
         let container = format!("/containers/{}", self.name);
-        let state = engine.get(&format!("{container}/json")).await?["State"].take();
+        let mut told = engine.get(&format!("{container}/json")).await?;
+        let (state, memory) = (told["State"].take(), told["HostConfig"]["Memory"].as_u64());
         let output = engine.output(&self.name, KEPT).await?;
         engine.delete(&format!("{container}?force=true&v=true")).await?;
         let code = state["ExitCode"].as_i64().unwrap_or(-1);
-        let reason = match (state["OOMKilled"].as_bool(), code, state["Error"].as_str()) {
-            (Some(true), ..) => format!("ran out of memory and was killed (exit code {code})"),
+        let id = told["Id"].as_str().unwrap_or(&self.name);
+        // Not every engine notices; the kernel always does.
+        let exhausted = state["OOMKilled"] == true || code == KILLED && killed_for_memory(id);
+        let reason = match (exhausted, code, state["Error"].as_str()) {
+            (true, ..) => out_of_memory(memory),
             (_, 129..=192, _) => format!("was ended by signal {}", code - 128),
             (_, _, Some(error)) if !error.is_empty() => format!("exited with code {code}: {error}"),
             _ => format!("exited with code {code}"),
         };
-        Ok(Ended { reason, mendable: code == 1, output })
+        Ok(Ended { reason, mendable: code == 1 || exhausted, clean: code == 0, output })
     }
 }

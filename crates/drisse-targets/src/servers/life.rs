@@ -2,7 +2,7 @@
 
 use super::Shared;
 use async_trait::async_trait;
-use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName};
+use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName, size};
 use drisse_net::Build;
 use drisse_wire::http::{Address, Ask, SILENCE};
 use hyper::Method;
@@ -39,6 +39,8 @@ pub(crate) struct Tag {
 pub(crate) struct Files {
     pub(crate) scoring: PathBuf,
     pub(crate) admin: PathBuf,
+    /// What it finds in its environment, where that was said.
+    pub(crate) environment: PathBuf,
     pub(crate) log: PathBuf,
     /// The folder of the sockets, where it is theirs alone.
     folder: Option<PathBuf>,
@@ -64,8 +66,23 @@ pub(crate) struct Ended {
     pub(crate) reason: String,
     /// Whether it said that its user can mend it, and starting it again cannot: exit code 1.
     pub(crate) mendable: bool,
+    /// Whether it ended as if it had been told to: exit code 0.
+    pub(crate) clean: bool,
     /// What it wrote that is not in its log.
     pub(crate) output: String,
+}
+
+/// Why a server was killed that used more memory than it may.
+pub(crate) fn out_of_memory(limit: Option<u64>) -> String {
+    match limit {
+        Some(limit @ 1..) => {
+            format!(
+                "ran out of memory and was killed: {} were not enough, --memory gives it more",
+                size(limit)
+            )
+        }
+        _ => "ran out of memory and was killed: the machine had no more".to_owned(),
+    }
 }
 
 /// A replica the place knows.
@@ -126,8 +143,8 @@ impl Tag {
 impl Files {
     /// Those of a replica whose sockets have this path in front of their endings.
     pub(crate) fn new(sockets: &Path, log: PathBuf) -> Self {
-        let (scoring, admin) = (sockets.with_extension("s"), sockets.with_extension("a"));
-        Self { scoring, admin, log, folder: None }
+        let named = |ending| sockets.with_extension(ending);
+        Self { scoring: named("s"), admin: named("a"), environment: named("e"), log, folder: None }
     }
 
     /// Those of a replica whose sockets are in a folder of their own.
@@ -135,7 +152,10 @@ impl Files {
         Self { folder: Some(folder.clone()), ..Self::new(&folder.join("x"), log) }
     }
 
-    fn remove_sockets(&self) {
+    /// Removes what is a replica's alone, but for its log.
+    pub(crate) fn remove(&self) {
+        // Most have none.
+        let _ = std::fs::remove_file(&self.environment);
         if let (Some(folder), Some(name)) = (self.scoring.parent(), self.scoring.file_stem()) {
             drisse_net::remove_sockets(folder, &name.to_string_lossy());
         }
@@ -216,7 +236,7 @@ impl Running {
             }
         };
         // Who is killed leaves its sockets.
-        self.files.remove_sockets();
+        self.files.remove();
         {
             let mut replicas = self.shared.lock();
             if stopped {
@@ -274,6 +294,7 @@ impl Running {
         Death {
             at: SystemTime::now(),
             reason: ended.reason.clone(),
+            failed: !ended.clean,
             before_ready: !was_ready && !self.was_found(),
             permanent: ended.mendable && !was_ready,
             log: super::logs::tail(&self.files.log, TOLD),

@@ -1,99 +1,13 @@
 //! What manages models and services.
 
 use super::serve::address;
+use super::service::pair;
 use crate::units::duration;
 use clap::{Args, Subcommand, ValueEnum};
 use drisse_conformance::Protocol;
-use drisse_core::Serving;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-
-#[derive(Debug, Args)]
-pub(crate) struct Deploy {
-    /// A model file or folder (with a `/` or an extension), or a registered NAME[:VERSION]
-    pub(crate) model: String,
-    /// The service's name, and that of the model a file is registered as [default: the file's]
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Where it runs [default: local]
-    #[arg(long)]
-    pub(crate) target: Option<String>,
-    #[command(flatten)]
-    pub(crate) options: ServiceOptions,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Update {
-    /// The service
-    pub(crate) service: String,
-    /// A model file or folder, or a registered NAME[:VERSION] [default: the one it has]
-    pub(crate) model: Option<String>,
-    #[command(flatten)]
-    pub(crate) options: ServiceOptions,
-}
-
-/// An option that is not given keeps its value.
-#[derive(Debug, Default, Args)]
-pub(crate) struct ServiceOptions {
-    /// How many scoring servers, whatever the revision [default: 1]
-    #[arg(long, value_name = "N")]
-    pub(crate) replicas: Option<u32>,
-    /// Ask for a key (the default)
-    #[arg(long, conflicts_with = "no_auth")]
-    pub(crate) auth: bool,
-    /// Let everybody score who can reach the gateway
-    #[arg(long)]
-    pub(crate) no_auth: bool,
-    /// Tags of the service; those given replace all
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
-    pub(crate) tags: Vec<(String, String)>,
-    /// Let web pages of this origin score from browsers (`*`: of any); may be repeated, those given replace all
-    #[arg(long = "cors-origin", value_name = "ORIGIN", conflicts_with = "no_cors")]
-    pub(crate) cors_origins: Vec<String>,
-    /// Let web pages of no origin score (the default)
-    #[arg(long)]
-    pub(crate) no_cors: bool,
-    /// Write a line for each request to the service's access.log, at the gateway
-    #[arg(long, conflicts_with = "no_access_log")]
-    pub(crate) access_log: bool,
-    /// Write no such lines (the default)
-    #[arg(long)]
-    pub(crate) no_access_log: bool,
-    /// A /score body that is kept with the model, instead of the sample.json beside it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sample: Option<PathBuf>,
-    /// Refuse a request when it would wait longer than this [default: 500ms]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) max_wait: Option<Duration>,
-    /// The longest a request may take [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) scoring_timeout: Option<Duration>,
-    /// Threads that work on one run of the model; `auto` is what runs best [default: auto]
-    #[arg(long, value_name = "N", value_parser = number_or_auto)]
-    pub(crate) threads: Option<u32>,
-    /// Runs of the model at once in a replica; `auto` is what runs best [default: auto]
-    #[arg(long, value_name = "N", value_parser = number_or_auto)]
-    pub(crate) workers: Option<u32>,
-    /// Rows of requests that may share a run; 1 runs each request by itself [default: auto]
-    #[arg(long, value_name = "N", value_parser = number_or_auto)]
-    pub(crate) max_batch: Option<u32>,
-    /// Have /metrics say the same under Triton's names too
-    #[arg(long, conflicts_with = "no_triton_metrics")]
-    pub(crate) triton_metrics: bool,
-    /// Have /metrics say it under Drisse's names alone (the default)
-    #[arg(long)]
-    pub(crate) no_triton_metrics: bool,
-    /// How long this may take before what was before is wanted again [default: 5m]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Return at once; `drisse operations` shows how it goes
-    #[arg(long)]
-    pub(crate) no_wait: bool,
-    /// Deploy although the model's inputs or outputs have changed
-    #[arg(long)]
-    pub(crate) replace: bool,
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
@@ -308,11 +222,38 @@ pub(crate) enum TargetsCommand {
         /// Its name
         target: String,
     },
+    /// Attach a target, or change how it is attached: its limits at any time, the rest where nothing runs on it
+    Attach {
+        /// Its name, for --target; `container` is there already and may be changed
+        target: String,
+        /// What it is
+        #[arg(long, value_enum)]
+        kind: TargetKind,
+        /// The Unix socket of its engine [default: the one this machine has]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Services at most [default: 20 of containers]
+        #[arg(long, value_name = "N")]
+        max_services: Option<u32>,
+    },
+    /// Detach a target that nothing runs on
+    Detach {
+        /// Its name
+        target: String,
+    },
     /// Say whether a target can be used; exits with 1 where it cannot
     Check {
         /// Its name
         target: String,
     },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum TargetKind {
+    /// Processes of this machine
+    Local,
+    /// Containers of podman or Docker
+    Container,
 }
 
 #[derive(Debug, Args)]
@@ -474,21 +415,4 @@ pub(crate) struct Gateway {
     pub(crate) tls_cert: Option<PathBuf>,
     #[arg(long)]
     pub(crate) tls_key: Option<PathBuf>,
-}
-
-/// A number from 1, or 0 for `auto`.
-fn number_or_auto(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        _ if text == "auto" => Ok(0),
-        Ok(number @ 1..=Serving::MAX) => Ok(number),
-        _ => Err(format!("a number from 1 to {} is wanted, or `auto`", Serving::MAX)),
-    }
-}
-
-/// `KEY=VALUE`.
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("KEY=VALUE is wanted".to_owned()),
-    }
 }

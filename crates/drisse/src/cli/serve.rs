@@ -84,6 +84,12 @@ pub(crate) struct Serve {
     /// Write logs to a file, which is rotated, instead of stderr
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
+    /// Control group to join, by its folder; may be repeated
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) cgroup: Vec<PathBuf>,
+    /// File with variables to have in the environment, NAME=VALUE a line
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) env_file: Option<PathBuf>,
     /// What the model's files must have as their digest
     #[arg(long, value_name = "sha256:HEX", hide = true)]
     pub(crate) digest: Option<String>,

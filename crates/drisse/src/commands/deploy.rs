@@ -1,6 +1,6 @@
 //! `drisse deploy`, `update` and `rollback`: ask for it, follow it, score the sample, show the endpoint.
 
-use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update};
+use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
 use crate::connect::Place;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
@@ -8,7 +8,8 @@ use crate::{printer, units};
 use anyhow::Context;
 use drisse_wire::client::{Client, ClientError};
 use drisse_wire::control::{
-    DeployRequest, Keys, ModelChoice, Operation, RollbackRequest, Service, ServingOptions,
+    DeployRequest, Keys, ModelChoice, Operation, Resources, RestartPolicy, RollbackRequest, Secrets, Service,
+    ServingOptions,
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -129,10 +130,47 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
             triton_metrics: (options.triton_metrics || options.no_triton_metrics)
                 .then_some(options.triton_metrics),
         },
+        resources: resources(options)?,
         timeout_ms: options.timeout.map(milliseconds),
         replace: options.replace,
         ..DeployRequest::default()
     })
+}
+
+fn resources(options: &ServiceOptions) -> Result<Resources, Failure> {
+    let restart = options.restart.map(|when| match when {
+        WhenRestarted::Always => RestartPolicy::Always,
+        WhenRestarted::OnFailure => RestartPolicy::OnFailure,
+        WhenRestarted::Never => RestartPolicy::Never,
+    });
+    let secret_env = match &options.secret_env {
+        Some(file) => Some(secrets(file)?),
+        None => options.no_secret_env.then(Secrets::default),
+    };
+    Ok(Resources {
+        cpu_millis: options.cpu,
+        memory_bytes: options.memory,
+        restart,
+        env: (options.no_env || !options.env.is_empty()).then(|| options.env.iter().cloned().collect()),
+        secret_env,
+    })
+}
+
+/// Variables from a file, NAME=VALUE a line; empty lines and those that begin with `#` say nothing.
+fn secrets(file: &Path) -> Result<Secrets, Failure> {
+    let shown = file.display();
+    let text = match file == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(file),
+    };
+    let text = text.with_context(|| format!("cannot read secret variables from {shown}"))?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let variables = lines.map(|(number, line)| match line.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        // The line itself may be a secret.
+        _ => Err(Failure::new(format!("line {number} of {shown} is not NAME=VALUE"))),
+    });
+    Ok(Secrets(variables.collect::<Result<_, _>>()?))
 }
 
 fn milliseconds(time: Duration) -> u64 {

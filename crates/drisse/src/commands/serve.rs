@@ -2,6 +2,7 @@
 
 mod banner;
 mod load;
+mod surroundings;
 
 use crate::cli::{Endpoint, Output, Serve};
 use crate::failure::Failure;
@@ -27,6 +28,7 @@ const INTERRUPTED: u8 = 130;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
 pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure> {
+    surroundings::enter(arguments)?;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     if let Some(file) = &arguments.log_file {
         logs::write_to(file)?;

@@ -6,7 +6,8 @@ use crate::connect::Place;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::printer;
-use drisse_wire::control::{Service, ServingOptions};
+use drisse_core::{cores, size};
+use drisse_wire::control::{Resources, RestartPolicy, Service, ServingOptions};
 use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -81,11 +82,12 @@ fn text(service: &Service) -> String {
             format!("{} ms", revision.max_wait_ms),
             format!("{} ms", revision.scoring_timeout_ms),
             runs(&revision.serving),
+            surroundings(&revision.resources),
             revision.created_at.clone(),
             wanted.to_owned(),
         ]
     };
-    let heading = ["REVISION", "MODEL", "MAX WAIT", "TIMEOUT", "RUNS", "CREATED", ""];
+    let heading = ["REVISION", "MODEL", "MAX WAIT", "TIMEOUT", "RUNS", "LIMITS", "CREATED", ""];
     let _ = write!(out, "\n{}", printer::table(&heading, service.revisions.iter().map(revision)));
     if !service.instances.is_empty() {
         let instance = |instance: &drisse_wire::control::Instance| {
@@ -118,6 +120,25 @@ pub(crate) async fn delete(place: &Place, arguments: &Delete, output: Output) ->
     let text = || if deleted { format!("deleted {name}\n") } else { format!("operation {id} has begun\n") };
     printer::result(output, || json!({ "name": name, "operation": id, "deleted": deleted }), text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a revision's replicas may use, and what else surrounds them, where that was said.
+fn surroundings(resources: &Resources) -> String {
+    let names = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>().join(" ");
+    let restart = resources.restart.map(|policy| match policy {
+        RestartPolicy::Always => "restarted always",
+        RestartPolicy::OnFailure => "restarted on failure",
+        RestartPolicy::Never => "never restarted",
+    });
+    let parts = [
+        resources.cpu_millis.map(|cpu| cores(cpu.into())),
+        resources.memory_bytes.map(size),
+        restart.map(str::to_owned),
+        resources.env.as_ref().map(|env| names(env.keys().collect())),
+        resources.secret_env.as_ref().map(|env| format!("secret {}", names(env.0.keys().collect()))),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
 /// How a revision's model is run, where that was said.

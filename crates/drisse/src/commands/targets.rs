@@ -1,45 +1,105 @@
 //! `drisse targets`.
 
-use crate::cli::{Output, Targets, TargetsCommand};
+use crate::cli::{Output, TargetKind, Targets, TargetsCommand};
 use crate::connect::Place;
 use crate::failure::Failure;
 use crate::printer;
-use drisse_wire::control::TargetInfo;
+use anyhow::Context;
+use drisse_core::{cores, size};
+use drisse_wire::client::Client;
+use drisse_wire::control::{Room, TargetInfo, TargetSpec};
 use serde_json::json;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) async fn run(place: &Place, arguments: &Targets, output: Output) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
-    let targets = client.targets().await?;
-    let named = |name: &str| {
-        let found = targets.iter().find(|target| target.name == name);
-        found.ok_or_else(|| {
-            let there: Vec<_> = targets.iter().map(|target| format!("`{}`", target.name)).collect();
-            Failure::new(format!("there is no target `{name}`"))
-                .hint(format!("there is {}", there.join(", ")))
-        })
-    };
     match &arguments.command {
-        None => printer::result(output, || json!(targets), || table(targets.iter())),
+        None => {
+            let targets = client.targets().await?;
+            printer::result(output, || json!(targets), || table(&targets));
+        }
         Some(TargetsCommand::Show { target }) => {
-            let target = named(target)?;
-            printer::result(output, || json!(target), || table([target]));
+            let target = named(&client, target).await?;
+            printer::result(output, || json!(target), || text(&target));
         }
         Some(TargetsCommand::Check { target }) => {
-            let target = named(target)?;
+            let target = named(&client, target).await?;
             if let Some(error) = target.error.clone() {
                 return Err(error.context(format!("target `{}` cannot be used", target.name)).into());
             }
             printer::result(output, || json!(target), || format!("target {} can be used\n", target.name));
         }
+        Some(TargetsCommand::Attach { target, kind, socket, max_services }) => {
+            let kind = match kind {
+                TargetKind::Local => "local",
+                TargetKind::Container => "container",
+            };
+            let socket = socket.as_deref().map(absolute).transpose()?;
+            let spec = TargetSpec { kind: kind.to_owned(), socket, max_services: *max_services };
+            client.attach(target, &spec).await?;
+            let target = named(&client, target).await?;
+            printer::result(output, || json!(target), || text(&target));
+        }
+        Some(TargetsCommand::Detach { target }) => {
+            client.detach(target).await?;
+            let document = || json!({ "name": target, "attached": false });
+            printer::result(output, document, || format!("detached {target}\n"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table<'a>(targets: impl IntoIterator<Item = &'a TargetInfo>) -> String {
-    let row = |target: &TargetInfo| {
-        let state = target.error.as_ref().map_or("ready".to_owned(), |error| error.message.clone());
-        vec![target.name.clone(), target.kind.clone(), target.services.to_string(), state]
-    };
-    printer::table(&["TARGET", "KIND", "SERVICES", "STATE"], targets.into_iter().map(row))
+async fn named(client: &Client, name: &str) -> Result<TargetInfo, Failure> {
+    let targets = client.targets().await?;
+    let there: Vec<_> = targets.iter().map(|target| format!("`{}`", target.name)).collect();
+    targets.into_iter().find(|target| target.name == name).ok_or_else(|| {
+        Failure::new(format!("there is no target `{name}`")).hint(format!("there is {}", there.join(", ")))
+    })
+}
+
+/// A socket's path as the control plane finds it, whose folder is another one.
+fn absolute(socket: &Path) -> Result<String, Failure> {
+    let socket = socket.to_str().ok_or_else(|| Failure::new("the socket's path is no UTF-8"))?;
+    let socket = socket.strip_prefix("unix://").unwrap_or(socket);
+    let path = std::path::absolute(socket).context("cannot find the current folder")?;
+    Ok(path.display().to_string())
+}
+
+fn state(target: &TargetInfo) -> String {
+    target.error.as_ref().map_or("ready".to_owned(), |error| error.message.clone())
+}
+
+/// How many services there are, of how many.
+fn services(target: &TargetInfo) -> String {
+    let most = target.max_services.map(|most| format!(" of {most}")).unwrap_or_default();
+    format!("{}{most}", target.services)
+}
+
+fn promised(room: &Room, show: impl Fn(u64) -> String) -> String {
+    let total = room.total.map(|total| format!(" of {}", show(total))).unwrap_or_default();
+    let broken = room.unenforceable.as_ref().map(|why| format!("; no limit can be kept: {why}"));
+    format!("{}{total} promised{}", show(room.promised), broken.unwrap_or_default())
+}
+
+fn table(targets: &[TargetInfo]) -> String {
+    let row =
+        |target: &TargetInfo| vec![target.name.clone(), target.kind.clone(), services(target), state(target)];
+    printer::table(&["TARGET", "KIND", "SERVICES", "STATE"], targets.iter().map(row))
+}
+
+fn text(target: &TargetInfo) -> String {
+    let socket = target.attached.as_ref().and_then(|spec| spec.socket.clone());
+    let lines = [
+        ("target", target.name.clone()),
+        ("kind", target.kind.clone()),
+        ("state", state(target)),
+        ("hint", target.error.as_ref().and_then(|error| error.hint.clone()).unwrap_or_default()),
+        ("socket", socket.unwrap_or_default()),
+        ("services", services(target)),
+        ("cpu", promised(&target.cpu_millis, cores)),
+        ("memory", promised(&target.memory_bytes, size)),
+    ];
+    let lines = lines.iter().filter(|(_, value)| !value.is_empty());
+    lines.map(|(name, value)| format!("{name:<9} {value}\n")).collect()
 }

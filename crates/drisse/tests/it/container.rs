@@ -1,6 +1,7 @@
 //! Services as containers, by a real engine that has nothing of the machine's own.
 
 use crate::engine::{CACHE, Engine};
+use crate::limits::large_model;
 use crate::local::fixture;
 use crate::support::library;
 use crate::workspace::{PATIENCE, Workspace, is_zombie, kill};
@@ -61,6 +62,7 @@ async fn containers_keep_every_promise() {
         log: folder.path().join("podman.log"),
         store,
         cache: CACHE.join("drisse/images"),
+        groups: 20,
         socket: Some(engine.socket()),
     };
     let all = async {
@@ -148,6 +150,13 @@ fn what_cannot_run_in_a_container_says_why() {
     assert!(told.contains("No Op registered for Nope") && told.contains("exited with code 1"), "{told}");
     containers.run(&["delete", "unknown-operator"]);
     assert_eq!(engine.containers(), [""; 0]);
+    let model = large_model(&containers.workspace.root, 100);
+    let deploy = ["deploy", model.to_str().unwrap(), "--target", "container", "--memory", "64MiB"];
+    let told = refused(&deploy);
+    assert!(told.contains("ran out of memory and was killed: 64 MiB were not enough"), "{told}");
+    let told = refused(&["update", "large", "--memory", "900TB"]);
+    assert!(told.contains("GiB asked for, 0 bytes of "), "{told}");
+    containers.run(&["delete", "large"]);
     // An engine that is not there is told before anything is wanted.
     let elsewhere = Workspace::new();
     let mut command = elsewhere.command(&["deploy", "examples/digits", "--target", "container"]);
@@ -157,4 +166,48 @@ fn what_cannot_run_in_a_container_says_why() {
     assert!(!elsewhere.ok(&["services"]).stdout.contains("digits"));
     elsewhere.ok(&["down"]);
     containers.run(&["down"]);
+}
+
+#[test]
+fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_when_it_has_none() {
+    let Some(engine) = Engine::start() else { return };
+    // Nothing but what was attached knows the engine.
+    let workspace = Workspace::new();
+    let mut socket = engine.socket().display().to_string();
+    let attach = ["targets", "attach", "box", "--kind", "container", "--socket", &*socket];
+    let mut command = workspace.command(&["up"]);
+    let command = command.env("DOCKER_HOST", "unix:///nowhere/engine.sock").env("XDG_CACHE_HOME", &*CACHE);
+    assert!(command.output().unwrap().status.success());
+    workspace.ok(&[&attach[..], &["--max-services", "1"]].concat());
+    let secrets = workspace.root.join("secrets");
+    std::fs::write(&secrets, "TOKEN=hush\n").unwrap();
+    let limits =
+        ["--cpu", "0.5", "--memory", "256MiB", "--env", "A=1", "--secret-env", secrets.to_str().unwrap()];
+    workspace.ok(&[&["deploy", "examples/digits", "--target", "box"][..], &limits].concat());
+    let container = &engine.containers()[0];
+    let inspected = engine.lines(&["inspect", container]).concat();
+    let document: Value = serde_json::from_str(&inspected).unwrap();
+    let host = &document[0]["HostConfig"];
+    assert_eq!((&host["Memory"], &host["NanoCpus"]), (&(256 << 20).into(), &500_000_000.into()));
+    assert!(!inspected.contains("hush"), "a secret is in the container's document");
+    let process = document[0]["State"]["Pid"].as_u64().unwrap();
+    let variables = std::fs::read_to_string(format!("/proc/{process}/environ")).unwrap();
+    assert!(variables.contains("TOKEN=hush") && variables.contains("A=1"), "{variables}");
+    let refused = |arguments: &[&str], why: &str| {
+        let ran = workspace.run(arguments);
+        assert!(ran.code == 1 && ran.stderr.contains(why), "{arguments:?}: {ran:?}");
+    };
+    refused(&["deploy", "examples/digits", "--name", "more", "--target", "box"], "0 services would fit");
+    refused(&["targets", "detach", "box"], "it has 1 service");
+    workspace.ok(&[&attach[..], &["--max-services", "2"]].concat());
+    socket.push('x');
+    refused(&["targets", "attach", "box", "--kind", "container", "--socket", &socket], "it has 1 service");
+    // It is there for the next control plane too.
+    workspace.ok(&["down"]);
+    workspace.ok(&["up"]);
+    workspace.wait("it is back", || workspace.json(&["services", "show", "digits"])["state"] == "Ready");
+    workspace.ok(&["delete", "digits"]);
+    workspace.ok(&["targets", "detach", "box"]);
+    assert_eq!(engine.containers(), [""; 0]);
+    workspace.ok(&["down"]);
 }

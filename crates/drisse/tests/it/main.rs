@@ -10,6 +10,7 @@ mod errors;
 mod help;
 mod image;
 mod inspect;
+mod limits;
 mod load;
 mod local;
 mod manage;

@@ -1,0 +1,126 @@
+//! Whether what is asked for fits where it is to run, found out before anything is started.
+
+use crate::control::Control;
+use crate::db::Result;
+use crate::db::services::{RevisionRow, ServiceRow};
+use crate::problem::Problem;
+use drisse_core::{Demand, Limits, Restart};
+use drisse_wire::control::{DeployRequest, Resources, RestartPolicy};
+use std::collections::BTreeMap;
+
+/// Where services run that are not told where.
+pub(crate) const LOCAL: &str = "local";
+
+/// Bytes of names and values of an environment together: what a process may be started with has its limit too.
+const MAX_ENVIRONMENT: usize = 64 << 10;
+
+/// What is asked of a target for a service.
+pub(crate) struct Asked<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) target: &'a str,
+    pub(crate) resources: &'a Resources,
+    pub(crate) replicas: u32,
+}
+
+impl Control {
+    /// Refuses a change that its target cannot take.
+    pub(crate) async fn check_fits(
+        &self,
+        name: &str,
+        there: Option<&ServiceRow>,
+        request: &DeployRequest,
+    ) -> Result<()> {
+        let before = match there {
+            Some(service) => self.db.revision(name, service.revision).await?,
+            None => None,
+        };
+        let resources = request.resources.clone().over(before.map(|row| row.resources).unwrap_or_default());
+        let target = there.map(|service| &service.target).or(request.target.as_ref());
+        let asked = Asked {
+            service: name,
+            target: target.map_or(LOCAL, |target| target),
+            resources: &resources,
+            replicas: request.replicas.or(there.map(|service| service.replicas)).unwrap_or(1),
+        };
+        self.check_room(&asked).await
+    }
+
+    /// Refuses what the target has no room for beside what is wanted of it already, or could not keep in bounds.
+    pub(crate) async fn check_room(&self, asked: &Asked<'_>) -> Result<()> {
+        let capacity = self.capacity(asked.target).await?;
+        let limits = limits(asked.resources);
+        let refused = |why: String| {
+            let (service, target) = (asked.service, asked.target);
+            Problem::conflict(format!("cannot run service `{service}` on target `{target}`: {why}"))
+        };
+        capacity.keeps(limits).map_err(|why| {
+            refused(why).hint("leave the limit out (`none`), or deploy to another target: `drisse targets`")
+        })?;
+        let (mut others, mut holds) = (Demand::default(), Demand::default());
+        for (service, revision) in self.db.wanted_on(asked.target).await? {
+            let demand = demand(&service, &revision);
+            if service.name == asked.service { holds = demand } else { others = others.and(demand) }
+        }
+        let asks = Demand::of(limits, asked.replicas);
+        capacity.fits(others, holds, asks).map_err(|why| {
+            refused(why).hint(format!("`drisse services --target {}` lists what runs there", asked.target))
+        })
+    }
+}
+
+pub(crate) fn demand(service: &ServiceRow, revision: &RevisionRow) -> Demand {
+    Demand::of(limits(&revision.resources), service.replicas)
+}
+
+pub(crate) fn limits(resources: &Resources) -> Limits {
+    Limits { cpu: resources.cpu_millis, memory: resources.memory_bytes }
+}
+
+pub(crate) fn restart(resources: &Resources) -> Restart {
+    match resources.restart {
+        None | Some(RestartPolicy::Always) => Restart::Always,
+        Some(RestartPolicy::OnFailure) => Restart::OnFailure,
+        Some(RestartPolicy::Never) => Restart::Never,
+    }
+}
+
+/// All variables, secret or not.
+pub(crate) fn environment(resources: &Resources) -> BTreeMap<String, String> {
+    let secrets = resources.secret_env.clone().unwrap_or_default().0;
+    resources.env.clone().unwrap_or_default().into_iter().chain(secrets).collect()
+}
+
+/// Refuses limits and environments that no target could give.
+pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
+    if resources.cpu_millis.is_some_and(|cpu| (1..Limits::MIN_CPU).contains(&cpu)) {
+        return Err(Problem::invalid("a replica needs at least 0.01 of a core"));
+    }
+    if resources.memory_bytes.is_some_and(|memory| (1..Limits::MIN_MEMORY).contains(&memory)) {
+        let least = drisse_core::size(Limits::MIN_MEMORY);
+        return Err(Problem::invalid(format!("a replica needs at least {least} of memory")));
+    }
+    let secrets = resources.secret_env.iter().flat_map(|secrets| &secrets.0);
+    let variables: Vec<_> = resources.env.iter().flatten().chain(secrets).collect();
+    for (name, value) in &variables {
+        check_variable(name, value)?;
+    }
+    let size: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > MAX_ENVIRONMENT {
+        return Err(Problem::invalid(format!("the environment has {size} bytes: at most {MAX_ENVIRONMENT}")));
+    }
+    Ok(())
+}
+
+/// Values are not told: they may be secrets.
+fn check_variable(name: &str, value: &str) -> Result<()> {
+    let first = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        let message = format!("`{}` is no name of a variable", name.escape_default());
+        return Err(Problem::invalid(message).hint("one has letters, digits and `_`, and no digit in front"));
+    }
+    if value.contains(['\n', '\r', '\0']) {
+        let message = format!("the value of `{name}` has a line break or a NUL in it");
+        return Err(Problem::invalid(message).hint("encode it, as base64 for one"));
+    }
+    Ok(())
+}
