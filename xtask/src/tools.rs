@@ -1,4 +1,5 @@
-//! What tests of what is seen from outside talk to, made once: OpenTelemetry's own receiver, a Prometheus, podman.
+//! What tests of what is seen from outside talk to, made once: OpenTelemetry's own receiver, a Prometheus, podman, a
+//! registry.
 
 use anyhow::{Context, Result, ensure};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,6 +14,7 @@ pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
     for (variable, tool) in [
         ("DRISSE_OTLP_RECEIVER", otlp_receiver as fn() -> _),
         ("DRISSE_PROMETHEUS", prometheus),
+        ("DRISSE_REGISTRY", registry),
         ("DRISSE_PODMAN", podman),
     ] {
         if std::env::var_os(variable).is_some() {
@@ -54,12 +56,12 @@ fn otlp_receiver() -> Result<PathBuf> {
 
 /// The one that is installed, or the program of Debian's package: unpacked and not installed, it starts no service
 /// and takes no root.
-fn prometheus() -> Result<PathBuf> {
-    let mut asked = Command::new("prometheus");
+fn unpacked(name: &str) -> Result<PathBuf> {
+    let mut asked = Command::new(name);
     if asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
-        return Ok("prometheus".into());
+        return Ok(name.into());
     }
-    let program = crate::cache_folder().join("prometheus-debian");
+    let program = crate::cache_folder().join(format!("{name}-debian"));
     if program.exists() {
         return Ok(program);
     }
@@ -69,19 +71,27 @@ fn prometheus() -> Result<PathBuf> {
     let apt = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
         apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(&part);
-        Ok::<_, anyhow::Error>(apt.status().context("apt-get is needed, or a prometheus in PATH")?.success())
+        Ok::<_, anyhow::Error>(apt.status().context("apt-get is needed, or the program in PATH")?.success())
     };
-    let download = ["download", "prometheus"];
+    let download = ["download", name];
     ensure!(
         apt(&download)? || apt(&["update"])? && apt(&download)?,
-        "cannot download Debian's package prometheus"
+        "cannot download Debian's package {name}"
     );
     let package = std::fs::read_dir(&part)?.next().context("apt-get downloaded nothing")??.path();
     let unpacked = Command::new("dpkg-deb").arg("-x").arg(package).arg(&part).status()?;
-    ensure!(unpacked.success(), "cannot unpack Debian's package prometheus");
-    std::fs::rename(part.join("usr/bin/prometheus"), &program)?;
+    ensure!(unpacked.success(), "cannot unpack Debian's package {name}");
+    std::fs::rename(part.join("usr/bin").join(name), &program)?;
     std::fs::remove_dir_all(part)?;
     Ok(program)
+}
+
+fn prometheus() -> Result<PathBuf> {
+    unpacked("prometheus")
+}
+
+fn registry() -> Result<PathBuf> {
+    unpacked("docker-registry")
 }
 
 /// A podman that runs containers, and skopeo beside it; Debian's are installed where they are missing. `runc`,

@@ -17,6 +17,7 @@ mod health;
 mod keys;
 mod metrics;
 mod operations;
+mod packages;
 mod problem;
 mod reconcile;
 mod registry;

@@ -4,6 +4,7 @@ use crate::control::Control;
 use crate::db::Result;
 use crate::db::models::{ModelParts, ModelRow, Tags};
 use crate::operations::{Ended, Op};
+use crate::packages::Import;
 use crate::problem::Problem;
 use drisse_core::{Inputs, ModelName, ServiceName, Signature, step};
 use drisse_registry::{ModelSource, StoreError, signature_document};
@@ -66,6 +67,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
 impl Control {
     pub(crate) async fn do_register(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
         let request: RegisterRequest = op.request()?;
+        if let Some(package) = request.package {
+            let import = Import {
+                layout: request.path.into(),
+                package,
+                name: op.row.document.subject.clone(),
+                tags: request.tags,
+                properties: request.properties.unwrap_or_default(),
+            };
+            let model = tokio::select! {
+                model = self.import(op, import) => model?,
+                ended = op.cut_short() => return Err(ended),
+            };
+            return Ok(json!(model.document(vec![])));
+        }
         let registration = Registration {
             path: request.path.into(),
             name: op.row.document.subject.clone(),

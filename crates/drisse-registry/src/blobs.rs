@@ -313,6 +313,16 @@ impl<W: Write> Hashing<W> {
         Self { inner, hasher: Sha256::new(), size: 0 }
     }
 
+    /// Goes on with another writer.
+    pub(crate) fn over<V>(self, inner: V) -> Hashing<V> {
+        Hashing { inner, hasher: self.hasher, size: self.size }
+    }
+
+    /// Bytes so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     pub(crate) fn finish(self) -> Blob {
         self.into_parts().1
     }

@@ -10,8 +10,8 @@ use std::path::Path;
 /// it stays. One that is there may have been made by who was killed before that.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     if !path.is_dir() {
-        if let Some(above) = path.parent().filter(|above| !above.is_dir()) {
-            make_folder(above)?;
+        if !folder_of(path).is_dir() {
+            make_folder(folder_of(path))?;
         }
         match fs::DirBuilder::new().mode(0o700).create(path) {
             // Somebody else was faster.
@@ -28,7 +28,7 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
 
 /// Puts a whole file, for this user alone, in another's place.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -56,7 +56,16 @@ pub fn disk_hint(error: &io::Error) -> Option<&'static str> {
 
 /// Makes the name of a file or folder stay: a rename is there after a power cut once its folder is.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    sync_folder(path.parent().unwrap_or(Path::new("/")))
+    sync_folder(folder_of(path))
+}
+
+/// The folder that a path is in; of a name alone, the current one.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => Path::new("/"),
+    }
 }
 
 /// Makes the names in a folder stay.

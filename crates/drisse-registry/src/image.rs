@@ -3,22 +3,26 @@
 //! Specification: <https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md>. The same inputs give
 //! the same bytes, so the same digest, wherever and however often an image is built.
 
+mod base;
 mod closure;
 mod elf;
 mod error;
 mod layer;
 mod loader;
 mod packages;
+mod read;
 mod runtime;
 mod write;
 
 use crate::blobs::Blob;
 use crate::package::{Descriptor, MANIFEST};
 use crate::{ModelSource, Store, StoreError};
+pub use base::Base;
 pub use elf::Elf;
 pub use error::ImageError;
 use layer::{Layer, Source};
 pub use loader::loader_cache;
+pub use read::{image_in, unpack};
 pub use runtime::{PROGRAM, Runtime, RuntimeParts, Runtimes};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -101,21 +105,35 @@ impl ImageModel {
 }
 
 impl Image {
-    /// The image that serves a model: the runtime's layer, and one for each of the model's files. Reads the
-    /// files, and writes nothing.
-    pub fn new(runtimes: &Runtimes, runtime: &Runtime, model: &ImageModel) -> Result<Self, ImageError> {
-        let kept = Content::Kept(runtimes.layer(runtime)?);
-        let mut layers = vec![(Blob { digest: runtime.digest.clone(), size: runtime.size }, kept)];
-        let mut diff_ids = vec![runtime.diff_id.clone()];
+    /// The image that serves a model: a base's layers where there is one, the runtime's, and one for each of the
+    /// model's files. Reads the files, and writes nothing.
+    pub fn new(
+        runtimes: &Runtimes,
+        runtime: &Runtime,
+        model: &ImageModel,
+        base: Option<&Base>,
+    ) -> Result<Self, ImageError> {
+        let mut layers = Vec::new();
+        let mut diff_ids = Vec::new();
+        if let Some(base) = base {
+            base.fits(&runtime.architecture)?;
+            for layer in &base.layers {
+                layers.push((layer.media_type, layer.blob.clone(), Content::Kept(layer.path.clone())));
+                diff_ids.push(layer.diff_id.clone());
+            }
+        }
+        let blob = Blob { digest: runtime.digest.clone(), size: runtime.size };
+        layers.push((LAYER_GZIP, blob, Content::Kept(runtimes.layer(runtime)?)));
+        diff_ids.push(runtime.diff_id.clone());
         let served = model.path().ok_or(ImageError::NoFiles)?;
         for (path, from) in &model.files {
             let mut layer = Layer::default();
             layer.file(&format!("models/{}/{}", model.name, path.display()), Source::file(from)?);
             let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
             diff_ids.push(blob.digest.clone());
-            layers.push((blob, Content::Packed(layer)));
+            layers.push((LAYER, blob, Content::Packed(layer)));
         }
-        let config = encode(&config(runtime, model, &served.display().to_string(), &diff_ids));
+        let config = encode(&config(runtime, model, &served.display().to_string(), &diff_ids, base));
         let config_blob = Blob::of(&config);
         let descriptor = |media_type: &str, blob: &Blob| Descriptor {
             media_type: media_type.to_owned(),
@@ -123,10 +141,7 @@ impl Image {
             size: blob.size,
             annotations: BTreeMap::new(),
         };
-        let described = layers.iter().map(|(blob, content)| match content {
-            Content::Kept(_) => descriptor(LAYER_GZIP, blob),
-            Content::Packed(_) => descriptor(LAYER, blob),
-        });
+        let described = layers.iter().map(|(media_type, blob, _)| descriptor(media_type, blob));
         let manifest = encode(&json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -134,6 +149,7 @@ impl Image {
             "layers": described.collect::<Vec<_>>(),
         }));
         let digest = Blob::of(&manifest).digest;
+        let layers = layers.into_iter().map(|(_, blob, content)| (blob, content)).collect();
         let architecture = runtime.architecture.clone();
         Ok(Self { digest, architecture, manifest, config: (config_blob, config), layers })
     }
@@ -155,7 +171,22 @@ impl Image {
     }
 }
 
-fn config(runtime: &Runtime, model: &ImageModel, file: &str, diff_ids: &[String]) -> serde_json::Value {
+fn config(
+    runtime: &Runtime,
+    model: &ImageModel,
+    file: &str,
+    diff_ids: &[String],
+    base: Option<&Base>,
+) -> serde_json::Value {
+    // What it learns of the model is kept where a read-only image has room, if anywhere.
+    let ours = ["PATH=/usr/lib/drisse", "XDG_CACHE_HOME=/tmp"].map(str::to_owned);
+    let theirs = base.map(|base| base.environment.as_slice()).unwrap_or_default();
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    // A base's own programs are found as before; ours is named by its whole path.
+    let added = ours.iter().filter(|ours| !theirs.iter().any(|theirs| name(theirs) == name(ours)));
+    let environment: Vec<_> = theirs.iter().chain(added).collect();
+    let below = base.map_or(0, |base| base.layers.len());
+    let history = std::iter::repeat_n("the base image".to_owned(), below);
     let listen = PORTS.map(|port| format!("0.0.0.0:{port}"));
     let served = format!("{}:{}={file}", model.name, model.version);
     json!({
@@ -164,8 +195,7 @@ fn config(runtime: &Runtime, model: &ImageModel, file: &str, diff_ids: &[String]
         "config": {
             "User": format!("{USER}:{USER}"),
             "ExposedPorts": PORTS.map(|port| (format!("{port}/tcp"), json!({}))).into_iter().collect::<serde_json::Map<_, _>>(),
-            // What it learns of the model is kept where a read-only image has room, if anywhere.
-            "Env": ["PATH=/usr/lib/drisse", "XDG_CACHE_HOME=/tmp"],
+            "Env": environment,
             "Entrypoint": [PROGRAM, "serve", served, "--listen", listen[0], "--admin", listen[1]],
             // Open to nobody until told otherwise: `--no-auth` in its place, or a file mounted there.
             "Cmd": ["--keys", KEYS],
@@ -184,7 +214,7 @@ fn config(runtime: &Runtime, model: &ImageModel, file: &str, diff_ids: &[String]
             },
         },
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": std::iter::once("drisse: the runtime".to_owned())
+        "history": history.chain(["drisse: the runtime".to_owned()])
             .chain(model.files.iter().map(|(path, _)| format!("drisse: {}", path.display())))
             .map(|by| json!({"created": "1970-01-01T00:00:00Z", "created_by": by}))
             .collect::<Vec<_>>(),

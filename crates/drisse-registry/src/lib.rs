@@ -10,6 +10,7 @@ mod error;
 mod image;
 mod onnx;
 mod package;
+mod remote;
 mod repair;
 mod signature;
 mod sniff;
@@ -20,9 +21,11 @@ pub use digest::digest;
 pub use durable::{disk_hint, make_folder, replace_file, sync_folder_of};
 pub use error::{InspectError, StoreError};
 pub use image::{
-    Elf, Image, ImageError, ImageModel, KEYS, PROGRAM, Runtime, RuntimeParts, Runtimes, USER, loader_cache,
+    Base, Elf, Image, ImageError, ImageModel, KEYS, PROGRAM, Runtime, RuntimeParts, Runtimes, USER, image_in,
+    loader_cache, unpack,
 };
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{Ingested, Manifest};
+pub use remote::{Access, Pulled, Pushed, Reference, Registry, RemoteError, Transfer};
 pub use signature::{signature_document, signature_of};
 pub use source::ModelSource;

@@ -4,12 +4,12 @@
 //! manifest depend on the model alone, so the same model has the same manifest digest everywhere
 //! (`oci-spec` keeps annotations in a hash map, whose order changes from run to run).
 
-use crate::blobs::hex;
+use crate::blobs::{hex, is_hex};
 use crate::{Blob, Inspection, ModelSource, Store, StoreError, signature_document};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -140,12 +140,7 @@ impl Store {
             let relative: PathBuf = Path::new(&external.location).components().collect();
             files.push((relative.clone(), self.put_file(&folder.join(&relative), progress)?));
         }
-        let mut lines: Vec<_> = files
-            .iter()
-            .map(|(path, blob)| format!("{}  {}\n", &blob.digest["sha256:".len()..], path.display()))
-            .collect();
-        lines.sort_unstable();
-        let digest = format!("sha256:{}", hex(&Sha256::digest(lines.concat())));
+        let digest = digest_of(files.iter().map(|(path, blob)| (&**path, &*blob.digest)));
         Ok(Ingested { digest, inspection: source.inspection.clone(), files })
     }
 
@@ -197,18 +192,7 @@ impl Store {
 
     /// The manifest of this digest.
     pub fn manifest(&self, digest: &str) -> Result<Manifest, StoreError> {
-        let wrong = |why: String| StoreError::Manifest { digest: digest.to_owned(), why };
-        let manifest: Manifest =
-            serde_json::from_slice(&self.read(digest)?).map_err(|error| wrong(error.to_string()))?;
-        for layer in &manifest.layers {
-            let path = layer.annotations.get(FILEPATH).map(Path::new);
-            let plain =
-                |path: &Path| path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-            if !path.is_some_and(|path| plain(path) && path.file_name().is_some()) {
-                return Err(wrong("a layer has no plain path inside the package".to_owned()));
-            }
-        }
-        Ok(manifest)
+        Manifest::read(digest, &self.read(digest)?)
     }
 
     /// What a package was registered as: its name and version.
@@ -251,6 +235,34 @@ impl Store {
 }
 
 impl Manifest {
+    /// A manifest from its bytes, which have this digest.
+    pub(crate) fn read(digest: &str, bytes: &[u8]) -> Result<Self, StoreError> {
+        let wrong = |why: String| StoreError::Manifest { digest: digest.to_owned(), why };
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        if manifest.artifact_type != ARTIFACT || manifest.config.media_type != CONFIG {
+            return Err(wrong("it is not of a model".to_owned()));
+        }
+        let mut paths = BTreeSet::new();
+        for layer in &manifest.layers {
+            if !layer.digest.strip_prefix("sha256:").is_some_and(is_hex) {
+                return Err(StoreError::Digest { digest: layer.digest.clone() });
+            }
+            let path = layer.annotations.get(FILEPATH).map(Path::new);
+            let plain =
+                |path: &Path| path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+            if !path.is_some_and(|path| plain(path) && path.file_name().is_some()) {
+                return Err(wrong("a layer has no plain path inside the package".to_owned()));
+            }
+            if !paths.insert(path) {
+                return Err(wrong("two layers have the same path".to_owned()));
+            }
+        }
+        if manifest.model_file().is_none() {
+            return Err(wrong(format!("it has no layer of type {WEIGHT}")));
+        }
+        Ok(manifest)
+    }
+
     /// Digests of every blob of the package but the manifest itself.
     pub fn blobs(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.config).chain(&self.layers).map(|descriptor| &*descriptor.digest)
@@ -259,6 +271,12 @@ impl Manifest {
     /// The model file's path inside its view.
     pub fn model_file(&self) -> Option<PathBuf> {
         self.files([WEIGHT]).next().map(|(path, _)| path)
+    }
+
+    /// The digest of the model that is in it.
+    pub fn model_digest(&self) -> String {
+        let files: Vec<_> = self.files([WEIGHT]).collect();
+        digest_of(files.iter().map(|(path, digest)| (&**path, *digest)))
     }
 
     /// The digest of the sample, where there is one.
@@ -289,6 +307,15 @@ impl Manifest {
             .filter(wanted)
             .filter_map(|layer| Some((PathBuf::from(layer.annotations.get(FILEPATH)?), &*layer.digest)))
     }
+}
+
+/// A model's digest, from its files' paths and digests.
+fn digest_of<'a>(files: impl Iterator<Item = (&'a Path, &'a str)>) -> String {
+    let bare = |digest: &'a str| digest.trim_start_matches("sha256:");
+    let mut lines: Vec<_> =
+        files.map(|(path, digest)| format!("{}  {}\n", bare(digest), path.display())).collect();
+    lines.sort_unstable();
+    format!("sha256:{}", hex(&Sha256::digest(lines.concat())))
 }
 
 fn layer(media_type: &str, path: &Path, blob: &Blob) -> Descriptor {

@@ -31,6 +31,9 @@ pub enum ModelChoice {
 pub struct RegisterRequest {
     /// The file or folder.
     pub path: String,
+    /// The digest of a package's manifest: `path` is the OCI image layout that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
     /// The model's name; without, the file's.
     pub name: Option<String>,
     /// A `/score` body, instead of `sample.json` beside the model.

@@ -5,7 +5,7 @@ mod manage;
 mod serve;
 mod service;
 
-pub(crate) use image::{Destination, Image, ImageBuild, ImageCommand};
+pub(crate) use image::{Destination, Image, ImageBuild, ImageCommand, ImagePush};
 pub(crate) use manage::*;
 pub(crate) use serve::{Endpoint, ModelArgument, Serve};
 pub(crate) use service::{Deploy, ServiceOptions, Update, WhenRestarted};

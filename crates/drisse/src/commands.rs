@@ -17,6 +17,7 @@ mod score;
 mod serve;
 mod services;
 mod targets;
+mod transfer;
 mod up;
 
 pub(crate) use control::TAKEN;

@@ -58,10 +58,13 @@ pub(super) async fn register(
     Json(request): Json<RegisterRequest>,
 ) -> Result<impl IntoResponse> {
     may_name_files(local)?;
-    let source = open_source(request.path.as_ref()).await?;
-    let name = match &request.name {
-        Some(name) => name.clone(),
-        None => derived_name(&source)?,
+    let name = match (&request.name, &request.package) {
+        (Some(name), Some(_)) => name.clone(),
+        (None, Some(_)) => return Err(Problem::invalid("a package is registered under a name")),
+        (name, None) => {
+            let source = open_source(request.path.as_ref()).await?;
+            name.clone().map_or_else(|| derived_name(&source), Ok)?
+        }
     };
     name.parse::<ModelName>()
         .map_err(|error| Problem::invalid("cannot register the model").because(&error))?;

@@ -55,6 +55,28 @@ pub enum ImageError {
         /// What it is now.
         became: String,
     },
+    /// An archive that is no image's.
+    #[error("it is no archive of an image: {why}")]
+    Archive {
+        /// What is wrong.
+        why: String,
+    },
+    /// A folder without the image that is named, or with several where none is.
+    #[error("no one image of this name is in {}", path.display())]
+    Unnamed {
+        /// Which.
+        path: PathBuf,
+        /// The names there are.
+        there: String,
+    },
+    /// A base image of another kind of machine.
+    #[error("the base image is for {base}, and the runtime for {runtime}")]
+    Base {
+        /// The base's kind.
+        base: String,
+        /// The runtime's.
+        runtime: String,
+    },
     /// The model cannot be read.
     #[error(transparent)]
     Inspect(#[from] InspectError),
@@ -80,6 +102,7 @@ impl ImageError {
                 Some(format!("install the package that has {name}, then run `ldconfig`"))
             }
             Self::NoRuntime { .. } => Some("`drisse image runtimes` lists those that are".to_owned()),
+            Self::Unnamed { there, .. } => Some(format!("name one, as in oci:DIR:NAME; there is {there}")),
             Self::Changed { .. } => Some("try again once the file is written".to_owned()),
             Self::Inspect(error) => error.hint(),
             Self::Store(error) => error.hint(),

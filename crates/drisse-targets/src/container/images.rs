@@ -124,7 +124,7 @@ impl Images {
             };
             let runtime = runtimes.build(&parts, |_| ())?;
             let model = ImageModel::of_package(&config.store, &of.digest, &of.package)?;
-            let image = Image::new(&runtimes, &runtime, &model)?;
+            let image = Image::new(&runtimes, &runtime, &model, None)?;
             Ok((runtimes, image))
         };
         let built = tokio::task::spawn_blocking(build).await;

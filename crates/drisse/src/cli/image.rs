@@ -1,6 +1,8 @@
 //! `drisse image`: what can be said of container images.
 
+use super::manage::RegistryOptions;
 use clap::{Args, Subcommand};
+use drisse_registry::{Reference, RemoteError};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -14,6 +16,8 @@ pub(crate) struct Image {
 pub(crate) enum ImageCommand {
     /// Build a container image that serves a model: no Dockerfile, no daemon, no base image
     Build(ImageBuild),
+    /// Push an image that was built before; what is there already is not sent
+    Push(ImagePush),
     /// List this machine's runtime layers: Drisse, ONNX Runtime and their libraries, which images share
     Runtimes,
     /// Remove the runtime layers that this Drisse does not build images with
@@ -24,18 +28,35 @@ pub(crate) enum ImageCommand {
 pub(crate) struct ImageBuild {
     /// Model file or folder, or the name of a registered model: NAME[:VERSION]
     pub(crate) model: String,
-    /// Where it goes: oci-archive:FILE[:REFERENCE] (`-`: stdout), or oci:DIR[:REFERENCE]
+    /// Where it goes: oci-archive:FILE[:REFERENCE] (`-`: stdout), oci:DIR[:REFERENCE], or docker://HOST/REPOSITORY[:TAG]
     #[arg(short = 'o', long = "to", value_name = "DESTINATION")]
     pub(crate) to: Destination,
     /// What the model is served as [default: the registered name, or the file's]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Put the layers on this image from a registry: docker://HOST/REPOSITORY[:TAG]
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) base: Option<Reference>,
     /// Build on this runtime layer, instead of one of this Drisse and this machine's libraries
     #[arg(long, value_name = "DIGEST")]
     pub(crate) runtime: Option<String>,
     /// ONNX Runtime library to pack [default: beside the binary, in the cache, or downloaded there]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagePush {
+    /// Where it is: oci-archive:FILE[:REFERENCE], or oci:DIR[:REFERENCE]
+    #[arg(value_name = "IMAGE")]
+    pub(crate) from: Destination,
+    /// Where it goes: docker://HOST/REPOSITORY[:TAG]
+    #[arg(value_name = "REFERENCE")]
+    pub(crate) to: Reference,
+    #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
 }
 
 /// Where an image goes, as skopeo and podman spell it: `containers-transports(5)`.
@@ -44,13 +65,16 @@ pub(crate) enum Destination {
     /// A file; none is stdout.
     Archive(Option<PathBuf>, Option<String>),
     Layout(PathBuf, Option<String>),
+    Registry(Reference),
 }
 
 impl Destination {
     /// What the image is to be called there.
     pub(crate) fn reference(&self) -> Option<&str> {
-        let (Self::Archive(_, reference) | Self::Layout(_, reference)) = self;
-        reference.as_deref()
+        match self {
+            Self::Archive(_, reference) | Self::Layout(_, reference) => reference.as_deref(),
+            Self::Registry(_) => None,
+        }
     }
 }
 
@@ -58,7 +82,13 @@ impl FromStr for Destination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || "oci-archive:FILE[:REFERENCE] or oci:DIR[:REFERENCE] is wanted".to_owned();
+        let wanted = || {
+            "oci-archive:FILE[:REFERENCE], oci:DIR[:REFERENCE] or docker://HOST/REPOSITORY[:TAG] is wanted"
+                .to_owned()
+        };
+        if text.starts_with("docker://") || text.starts_with("oci://") {
+            return text.parse().map(Self::Registry).map_err(|error: RemoteError| error.to_string());
+        }
         let (transport, rest) = text.split_once(':').ok_or_else(wanted)?;
         let (path, reference) = match rest.split_once(':') {
             Some((path, reference)) => (path, Some(reference.to_owned())),

@@ -205,8 +205,40 @@ pub(crate) enum ModelsCommand {
         /// NAME[:VERSION]
         model: String,
     },
+    /// Push a model to a registry; what is there already is not sent
+    Push {
+        /// NAME[:VERSION]
+        model: String,
+        /// Where to: oci://HOST/REPOSITORY[:TAG] [default tag: the version]
+        #[arg(value_name = "REFERENCE")]
+        to: String,
+        #[command(flatten)]
+        registry: RegistryOptions,
+    },
+    /// Pull a model from a registry and register it; a pull that was cut goes on where it was
+    Pull {
+        /// Where from: oci://HOST/REPOSITORY[:TAG|@DIGEST]
+        #[arg(value_name = "REFERENCE")]
+        from: String,
+        /// The model's name [default: the last part of the repository's]
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        registry: RegistryOptions,
+    },
     /// Remove blobs that no registered model has
     Prune,
+}
+
+/// How registries are reached. Logins are podman's and Docker's.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RegistryOptions {
+    /// Certificates of authorities to trust beside the system's, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_ca: Option<PathBuf>,
+    /// Ask a registry without TLS that is not on this machine
+    #[arg(long)]
+    pub(crate) plain_http: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `drisse deploy` and `update`, and what can be said of a service.
 
+use super::manage::RegistryOptions;
 use crate::units::{bytes, duration};
 use clap::{Args, ValueEnum};
 use drisse_core::{Limits, Serving, size};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
-    /// A model file or folder (with a `/` or an extension), or a registered NAME[:VERSION]
+    /// A model file or folder (with a `/` or an extension), a registered NAME[:VERSION], or oci://HOST/REPOSITORY[:TAG]
     pub(crate) model: String,
     /// The service's name, and that of the model a file is registered as [default: the file's]
     #[arg(long)]
@@ -102,6 +103,8 @@ pub(crate) struct ServiceOptions {
     /// Have /metrics say it under Drisse's names alone (the default)
     #[arg(long)]
     pub(crate) no_triton_metrics: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryOptions,
     /// How long this may take before what was before is wanted again [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,

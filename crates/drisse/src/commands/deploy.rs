@@ -17,13 +17,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// Interrupted from the keyboard: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
 /// A sample this short stands in the line to paste; an answer this long is shown whole.
 const MAX_INLINE: usize = 240;
 
 pub(crate) async fn deploy(place: &Place, arguments: &Deploy, output: Output) -> Result<ExitCode, Failure> {
     let early = choose_file(&arguments.model)?;
     let client = place.connect().await?;
-    let model = choose(&client, &arguments.model, early).await?;
+    let model = choose(place, &client, &arguments.model, early, &arguments.options).await?;
     let mut request = request(&arguments.options, Some(model))?;
     request.name.clone_from(&arguments.name);
     request.target.clone_from(&arguments.target);
@@ -35,7 +38,7 @@ pub(crate) async fn update(place: &Place, arguments: &Update, output: Output) ->
     let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
     let client = place.connect().await?;
     let model = match &arguments.model {
-        Some(model) => Some(choose(&client, model, early).await?),
+        Some(model) => Some(choose(place, &client, model, early, &arguments.options).await?),
         None => None,
     };
     let request = request(&arguments.options, model)?;
@@ -60,8 +63,7 @@ pub(crate) async fn rollback(
 /// the control plane is asked, so that a wrong one is told even where nothing runs.
 fn choose_file(text: &str) -> Result<Option<PathBuf>, Failure> {
     if text.starts_with("oci://") {
-        return Err(Failure::new(format!("cannot deploy {text}: models are not pulled from registries yet"))
-            .hint("download the file, and deploy that"));
+        return Ok(None);
     }
     let path = Path::new(text);
     if !text.contains('/') && path.extension().is_none() {
@@ -72,7 +74,25 @@ fn choose_file(text: &str) -> Result<Option<PathBuf>, Failure> {
     Ok(Some(absolute))
 }
 
-async fn choose(client: &Client, text: &str, file: Option<PathBuf>) -> Result<ModelChoice, Failure> {
+async fn choose(
+    place: &Place,
+    client: &Client,
+    text: &str,
+    file: Option<PathBuf>,
+    options: &ServiceOptions,
+) -> Result<ModelChoice, Failure> {
+    if text.starts_with("oci://") {
+        return match super::transfer::pull(place, text, None, &options.registry).await? {
+            Left::Done(done) => {
+                let (name, version) = (&done.result["name"], &done.result["version"]);
+                Ok(ModelChoice::Registered(format!("{}:{version}", name.as_str().unwrap_or_default())))
+            }
+            Left::Detached(_) => {
+                let failure = Failure::new("interrupted: the model is being registered, and is not deployed");
+                Err(Failure { code: INTERRUPTED, ..failure })
+            }
+        };
+    }
     if let Some(file) = file {
         let text = file.to_str().ok_or_else(|| Failure::new("the path is no UTF-8"))?;
         return Ok(ModelChoice::Path(text.to_owned()));

@@ -1,16 +1,17 @@
 //! `drisse image`: container images, built without a daemon.
 
 use super::named::Named;
-use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, Output};
+use super::transfer;
+use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, ImagePush, Output};
 use crate::connect::{Place, VERSION, env_onnxruntime};
 use crate::failure::Failure;
 use crate::{printer, units, wiring};
 use anyhow::Context;
 use drisse_core::ServiceName;
-use drisse_registry::{Image, ImageModel, Runtime, RuntimeParts, Runtimes};
+use drisse_registry::{Image, ImageModel, Runtime, RuntimeParts, Runtimes, Store};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use std::io::BufWriter;
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -21,6 +22,7 @@ const BUFFER: usize = 256 << 10;
 pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
     match &arguments.command {
         ImageCommand::Build(build) => self::build(place, build, output).await,
+        ImageCommand::Push(push) => self::push(push, output).await,
         ImageCommand::Runtimes => {
             let kept = runtimes()?.list();
             printer::result(output, || json!(kept), || table(&kept));
@@ -46,10 +48,23 @@ async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<
         Some(digest) => runtimes.pinned(digest).with_context(failed)?,
         None => runtime(&runtimes, arguments.onnxruntime.as_deref())?,
     };
-    let image = Image::new(&runtimes, &runtime, &model).with_context(failed)?;
-    let usual = format!("{}:{}", model.name, model.version);
+    let base = match &arguments.base {
+        Some(base) => Some(transfer::base(base, &arguments.registry, &runtime.architecture).await?),
+        None => None,
+    };
+    let image = Image::new(&runtimes, &runtime, &model, base.as_ref()).with_context(failed)?;
+    let usual = match &arguments.to {
+        Destination::Registry(to) => to.to_string(),
+        _ => format!("{}:{}", model.name, model.version),
+    };
     let reference = arguments.to.reference().unwrap_or(&usual);
-    write(&image, &arguments.to, reference)?;
+    if let Destination::Registry(to) = &arguments.to {
+        let folder = tempfile::tempdir_in(wiring::cache_folder()).context("cannot write the image")?;
+        write(&image, &Destination::Layout(folder.path().to_owned(), None), &usual)?;
+        transfer::upload(to, &arguments.registry, &Store::existing(folder.path()), &image.digest).await?;
+    } else {
+        write(&image, &arguments.to, reference)?;
+    }
     let (digest, size) = (&image.digest, image.size());
     let document = || {
         json!({
@@ -70,6 +85,32 @@ async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<
         Destination::Archive(None, _) => printer::note(text().trim_end()),
         _ => printer::result(output, document, text),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `drisse image push`.
+async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure> {
+    let failed = || format!("cannot push to {}", arguments.to);
+    let unpacked = tempfile::tempdir_in(wiring::cache_folder()).with_context(failed)?;
+    let folder = match &arguments.from {
+        Destination::Layout(folder, _) => folder,
+        Destination::Archive(Some(file), _) => {
+            let archive =
+                std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let folder = unpacked.path();
+            drisse_registry::unpack(BufReader::with_capacity(BUFFER, archive), folder)
+                .with_context(|| format!("cannot push {}", file.display()))?;
+            folder
+        }
+        _ => {
+            return Err(Failure::new("what is pushed is a file or a folder")
+                .hint("drisse image push oci-archive:FILE docker://HOST/REPOSITORY:TAG"));
+        }
+    };
+    let digest = drisse_registry::image_in(folder, arguments.from.reference())?;
+    let pushed =
+        transfer::upload(&arguments.to, &arguments.registry, &Store::existing(folder), &digest).await?;
+    transfer::print(output, &arguments.to, &pushed, None);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -115,6 +156,8 @@ fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure
             scratch.persist(file).with_context(failed)?;
         }
         Destination::Layout(folder, _) => image.write_layout(folder, reference, &progress)?,
+        // By a folder.
+        Destination::Registry(_) => {}
     }
     bar.finish_and_clear();
     Ok(())

@@ -1,5 +1,6 @@
 //! `drisse models`: register, list, tag, verify, delete.
 
+use super::transfer;
 use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
 use crate::connect::Place;
 use crate::failure::Failure;
@@ -19,6 +20,7 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
         ModelsCommand::Register { path, name, tags, properties, sample } => {
             let request = RegisterRequest {
                 path: absolute(path)?,
+                package: None,
                 name: name.clone(),
                 sample: sample.as_deref().map(absolute).transpose()?,
                 tags: (!tags.is_empty()).then(|| tags.iter().cloned().collect()),
@@ -29,11 +31,7 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
                 .with_context(|| format!("cannot register {}", path.display()))?;
             let client = place.connect().await?;
             let operation = client.register(&request).await?;
-            finish(place, &client, operation, output, |result| {
-                let text = |key: &str| result[key].as_str().unwrap_or_default().to_owned();
-                format!("{}:{} {}\n", text("name"), result["version"], text("digest"))
-            })
-            .await
+            finish(place, &client, operation, output, named).await
         }
         ModelsCommand::Show { model } => {
             let client = place.connect().await?;
@@ -76,6 +74,12 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
             let text = |result: &Value| format!("deleted {}\n", result["deleted"].as_str().unwrap_or(model));
             finish(place, &client, operation, output, text).await
         }
+        ModelsCommand::Push { model, to, registry } => {
+            transfer::push(place, model, to, registry, output).await
+        }
+        ModelsCommand::Pull { from, name, registry } => {
+            left(transfer::pull(place, from, name.as_deref(), registry).await?, output, named)
+        }
         ModelsCommand::Prune => {
             let client = place.connect().await?;
             let operation = client.collect().await?;
@@ -88,6 +92,12 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
     }
 }
 
+/// A model that was registered.
+fn named(result: &Value) -> String {
+    let text = |key: &str| result[key].as_str().unwrap_or_default();
+    format!("{}:{} {}\n", text("name"), result["version"], text("digest"))
+}
+
 async fn finish(
     place: &Place,
     client: &Client,
@@ -95,7 +105,11 @@ async fn finish(
     output: Output,
     text: impl FnOnce(&Value) -> String,
 ) -> Result<ExitCode, Failure> {
-    match follow(place, client, &operation).await? {
+    left(follow(place, client, &operation).await?, output, text)
+}
+
+fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode, Failure> {
+    match left {
         Left::Done(done) => {
             printer::result(output, || done.result.clone(), || text(&done.result));
             Ok(ExitCode::SUCCESS)

@@ -1,0 +1,129 @@
+//! Models that come as packages, from an OCI image layout: taken in as they are, so that the digests that registries
+//! and signatures name stay the same.
+
+use crate::control::Control;
+use crate::db::Result;
+use crate::db::models::{ModelRow, Tags};
+use crate::operations::Op;
+use crate::problem::Problem;
+use crate::registry::blocking;
+use drisse_core::step;
+use drisse_registry::{BlobState, Manifest, ModelSource, Store, signature_document};
+use drisse_wire::control::ModelChange;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What is to be taken in.
+#[derive(Clone, Debug)]
+pub(crate) struct Import {
+    /// The layout's folder.
+    pub(crate) layout: PathBuf,
+    /// The digest of the package's manifest.
+    pub(crate) package: String,
+    pub(crate) name: String,
+    pub(crate) tags: Option<Tags>,
+    pub(crate) properties: Tags,
+}
+
+impl Control {
+    /// Registers a package: the same files under the same name are the version that is there.
+    pub(crate) async fn import(self: &Arc<Self>, op: &Op, what: Import) -> Result<ModelRow> {
+        let (control, running) = (Arc::clone(self), Arc::clone(&op.running));
+        let replace = what.tags.is_some();
+        let change = ModelChange {
+            tags: what.tags.clone().unwrap_or_default(),
+            properties: what.properties.clone(),
+            ..ModelChange::default()
+        };
+        let row = blocking(move || {
+            let failed =
+                |problem: Problem| problem.context(format!("cannot register package {}", what.package));
+            // Until the database refers to the blobs, nobody may collect them.
+            let _packing = control.store.packing();
+            let taken =
+                take(&control.store, &Store::existing(&what.layout), &what.package).map_err(failed)?;
+            step("a package is in the store");
+            control.runtime.block_on(control.register_package(&what, taken, &|line| running.tell(line)))
+        })
+        .await?;
+        self.models_changed.notify_one();
+        if !replace && change.properties.is_empty() {
+            return Ok(row);
+        }
+        let _models = self.models_lock.lock().await;
+        self.db.change_model(&row.name, Some(row.version), &change, replace).await
+    }
+
+    async fn register_package(&self, what: &Import, taken: Taken, tell: &dyn Fn(String)) -> Result<ModelRow> {
+        // One at a time decides which version is the next.
+        let _models = self.models_lock.lock().await;
+        let Taken { source, digest, size } = taken;
+        if let Some(there) = self.db.model_by_digest(&what.name, &digest).await? {
+            if there.package != what.package {
+                self.db.set_package(&there.name, there.version, &what.package).await?;
+            }
+            tell(format!("{} has these files already", there.full_name()));
+            return Ok(ModelRow { package: what.package.clone(), ..there });
+        }
+        let row = ModelRow {
+            name: what.name.clone(),
+            version: self.db.next_version(&what.name).await?,
+            digest,
+            package: what.package.clone(),
+            size,
+            framework: source.inspection.framework.map(str::to_owned),
+            signature: signature_document(&source.inspection.signature),
+            tags: Tags::new(),
+            properties: Tags::new(),
+            created: crate::db::now(),
+            source: None,
+        };
+        self.db.insert_model(&row).await?;
+        tell(format!("registered {}", row.full_name()));
+        Ok(row)
+    }
+}
+
+/// A package whose blobs are in the store.
+struct Taken {
+    source: ModelSource,
+    digest: String,
+    size: u64,
+}
+
+/// Copies a package's blobs, and looks at its model as at any other.
+fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
+    let manifest = layout.manifest(package)?;
+    for (what, blob) in manifest.every_blob() {
+        if store.check(&blob.digest)? == BlobState::Good {
+            continue;
+        }
+        let kept = store.put_file(&layout.path(&blob.digest)?, &|_| ())?;
+        if kept != blob {
+            let message = format!("{what} has other bytes: {} of {}", kept.digest, kept.size);
+            return Err(Problem::invalid(message).hint("pull it again"));
+        }
+    }
+    store.put_bytes(&layout.read(package)?)?;
+    let digest = manifest.model_digest();
+    let source = inspect(store, &digest, &manifest);
+    if source.is_err() {
+        // Nobody is to find what is no model.
+        store.forget_view(&digest);
+    }
+    let source = source?;
+    let size =
+        source.inspection.size + source.inspection.external_data.iter().map(|file| file.size).sum::<u64>();
+    Ok(Taken { source, digest, size })
+}
+
+fn inspect(store: &Store, digest: &str, manifest: &Manifest) -> Result<ModelSource> {
+    let view = store.view_of(digest, manifest)?;
+    let file = manifest.model_file().ok_or_else(|| Problem::invalid("the package has no model file"))?;
+    let source = ModelSource::open_to_run(&view.join(file))?;
+    if source.digest()? != *digest {
+        let message = "the package has weights that its model does not name";
+        return Err(Problem::invalid(message).hint("a model is one file, and the external data it names"));
+    }
+    Ok(source)
+}

@@ -1,0 +1,146 @@
+//! Images that were written before, by us or by others: folders, and archives of such folders.
+//!
+//! Nothing an archive says is believed: it may hold the files of an OCI image layout and nothing else, each once, and a
+//! blob is what its name says.
+
+use super::ImageError;
+use crate::blobs::{Store, is_hex};
+use crate::durable::make_folder;
+use crate::package::REF_NAME;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// The index of a layout, and the other documents beside the blobs, are at most this long.
+const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// Documents that a layout's archive may have beside the blobs; those of `docker save` are not read.
+const DOCUMENTS: [&str; 4] = ["oci-layout", "index.json", "manifest.json", "repositories"];
+
+/// Unpacks an archive of an image layout into a folder, which is made.
+pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), ImageError> {
+    let wrong = |why: String| ImageError::Archive { why };
+    let unreadable = |error: io::Error| wrong(format!("it cannot be read: {}", brief(&error)));
+    make_folder(folder).map_err(|error| ImageError::io("make", folder, error))?;
+    let store = Store::open(folder)?;
+    let mut seen = BTreeSet::new();
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries().map_err(unreadable)? {
+        let mut entry = entry.map_err(unreadable)?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
+        let kind = entry.header().entry_type();
+        if kind.is_dir() {
+            continue;
+        }
+        if !kind.is_file() {
+            return Err(wrong(format!("`{name}` in it is no plain file")));
+        }
+        if !seen.insert(name.clone()) {
+            return Err(wrong(format!("`{name}` is in it twice")));
+        }
+        if DOCUMENTS.contains(&&*name) {
+            if entry.size() > MAX_DOCUMENT {
+                return Err(wrong(format!("`{name}` in it is longer than {MAX_DOCUMENT} bytes")));
+            }
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text).map_err(unreadable)?;
+            if text.len() as u64 != entry.size() {
+                return Err(wrong(format!("it ends within `{name}`")));
+            }
+            if name == "index.json" {
+                store.replace(&folder.join(name), &text)?;
+            }
+            continue;
+        }
+        let hex = name.strip_prefix("blobs/sha256/").filter(|hex| is_hex(hex));
+        let hex = hex.ok_or_else(|| wrong(format!("`{name}` is nothing that belongs to an image")))?;
+        let blob = store.put(|out| io::copy(&mut entry, out).map(drop))?;
+        if !blob.digest.ends_with(hex) {
+            return Err(wrong(format!("blob {hex} in it has other bytes, of digest {}", blob.digest)));
+        }
+    }
+    Ok(())
+}
+
+/// An error in few words: the archive's own may be in it.
+fn brief(error: &io::Error) -> String {
+    let text: String = error.to_string().chars().take(60).collect();
+    text.split(':').next().unwrap_or_default().to_owned()
+}
+
+/// The manifest of the image of this name in a layout; of the only one where none is named.
+pub fn image_in(folder: &Path, reference: Option<&str>) -> Result<String, ImageError> {
+    let index = folder.join("index.json");
+    let failed = |error: io::Error| ImageError::io("read", &index, error);
+    if fs::metadata(&index).map_err(failed)?.len() > MAX_DOCUMENT {
+        return Err(failed(io::Error::other("it is too long")));
+    }
+    let document: Value = serde_json::from_slice(&fs::read(&index).map_err(failed)?)
+        .map_err(|error| failed(io::Error::other(error)))?;
+    let entries = document["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let name = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
+    let wanted = |entry: &&Value| reference.is_none() || name(entry).as_deref() == reference;
+    let mut found = entries.iter().filter(wanted);
+    match (found.next().and_then(|entry| entry["digest"].as_str()), found.next()) {
+        (Some(digest), None) => Ok(digest.to_owned()),
+        _ => {
+            let there = entries.iter().filter_map(name).collect::<Vec<_>>().join(", ");
+            Err(ImageError::Unnamed { path: folder.to_owned(), there })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blobs::Blob;
+
+    /// An archive of these entries: name, kind, bytes, and the size that it says it has.
+    fn archive(entries: &[(&str, tar::EntryType, &[u8], u64)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (name, kind, bytes, size) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(*size);
+            header.set_mode(0o644);
+            header.set_link_name("/etc/passwd").unwrap();
+            header.set_cksum();
+            out.extend_from_slice(header.as_bytes());
+            out.extend_from_slice(bytes);
+            out.resize(out.len().div_ceil(512) * 512, 0);
+        }
+        out.resize(out.len() + 1024, 0);
+        out
+    }
+
+    #[test]
+    fn what_does_not_belong_to_an_image_is_refused_and_nothing_leaves_the_folder() {
+        use tar::EntryType::{Block, Char, Link, Regular, Symlink};
+        let good = format!("blobs/sha256/{}", &Blob::of(b"x").digest[7..]);
+        let other = format!("blobs/sha256/{}", "0".repeat(64));
+        for (entries, why) in [
+            (vec![("../x", Regular, &b"x"[..], 1)], "nothing that belongs"),
+            (vec![("/etc/x", Regular, b"x", 1)], "nothing that belongs"),
+            (vec![("blobs/sha256/../../x", Regular, b"x", 1)], "nothing that belongs"),
+            (vec![("index.json", Symlink, b"", 0)], "no plain file"),
+            (vec![(&*good, Link, b"", 0)], "no plain file"),
+            (vec![(&*good, Char, b"", 0)], "no plain file"),
+            (vec![(&*good, Block, b"", 0)], "no plain file"),
+            (vec![(&*good, Regular, b"x", 1), (&*good, Regular, b"x", 1)], "is in it twice"),
+            (vec![(&*other, Regular, b"x", 1)], "has other bytes"),
+            (vec![(&*good, Regular, b"x", 2000)], "has other bytes"),
+            (vec![("index.json", Regular, b"x", 1 << 30)], "is longer than"),
+            (vec![("index.json", Regular, b"x", 4000)], "it ends within"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let inside = folder.path().join("a/b");
+            let told = unpack(&*archive(&entries), &inside).unwrap_err();
+            let source = std::error::Error::source(&told).map(ToString::to_string).unwrap_or_default();
+            assert!(format!("{told} {source}").contains(why), "{entries:?}: {told}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+}

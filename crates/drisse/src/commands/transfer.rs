@@ -1,0 +1,217 @@
+//! What goes to registries and comes from them: models, images.
+
+use crate::cli::{Output, RegistryOptions};
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::follow::{Left, follow};
+use crate::{printer, units, wiring};
+use anyhow::Context;
+use drisse_core::ServiceName;
+use drisse_registry::{Access, Base, Pushed, Reference, Registry, RemoteError, Store, Transfer};
+use drisse_wire::control::RegisterRequest;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+/// What came of a pull that nobody went on with is removed after this.
+const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Bytes on their way, as a bar.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(what: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what.to_owned());
+        Self(bar)
+    }
+}
+
+impl Transfer for Bar {
+    fn total(&self, bytes: u64) {
+        self.0.set_length(bytes);
+    }
+
+    fn moved(&self, bytes: i64) {
+        let bytes = self.0.position().saturating_add_signed(bytes);
+        self.0.set_position(bytes);
+    }
+
+    fn note(&self, text: &str) {
+        self.0.suspend(|| printer::note(text));
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        let hint = error.hint();
+        let failure = Self::from(anyhow::Error::new(error));
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl RegistryOptions {
+    pub(crate) fn access(&self) -> Access {
+        Access { ca: self.registry_ca.clone(), plain_http: self.plain_http }
+    }
+}
+
+/// `drisse models push`.
+pub(crate) async fn push(
+    place: &Place,
+    model: &str,
+    to: &str,
+    options: &RegistryOptions,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let mut reference: Reference = to.parse()?;
+    let Place::Folder(workspace) = place else {
+        return Err(Failure::new("models are pushed from where their workspace is")
+            .hint("run this on the control plane's machine, with --workspace DIR"));
+    };
+    let client = place.connect().await?;
+    let (name, version) = super::models::parse(model)?;
+    let model = client.model(name, version).await?;
+    reference.tag.get_or_insert_with(|| model.version.to_string());
+    let store = Store::existing(&workspace.store());
+    let pushed = upload(&reference, options, &store, &model.manifest_digest).await?;
+    print(output, &reference, &pushed, Some(format!("{}:{}", model.name, model.version)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pushes what a manifest in a store names.
+pub(crate) async fn upload(
+    reference: &Reference,
+    options: &RegistryOptions,
+    store: &Store,
+    digest: &str,
+) -> Result<Pushed, Failure> {
+    let registry = Registry::to_push(reference, &options.access()).await?;
+    let bar = Bar::new("pushing");
+    Ok(registry.push(digest, store, &wiring::cache_folder().join("registries"), &bar).await?)
+}
+
+/// Prints what was pushed.
+pub(crate) fn print(output: Output, reference: &Reference, pushed: &Pushed, model: Option<String>) {
+    let Pushed { digest, sent, there } = pushed;
+    let document = || json!({ "model": model, "reference": reference.to_string(), "digest": digest, "sent": sent, "there": there });
+    let text = || {
+        let (sent, there) = (units::shown(*sent), units::shown(*there));
+        format!("{reference} {digest}\n{sent} sent, {there} were there\n")
+    };
+    printer::result(output, document, text);
+}
+
+/// A base image, whose layers are kept for the next time.
+pub(crate) async fn base(
+    reference: &Reference,
+    options: &RegistryOptions,
+    architecture: &str,
+) -> Result<Base, Failure> {
+    let registry = Registry::to_pull(reference, &options.access()).await?;
+    let layout = Layout::open(&wiring::cache_folder().join("bases"), "layers")?;
+    let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
+    Ok(Base::pull(&registry, architecture, &store, &Bar::new("pulling the base")).await?)
+}
+
+/// Brings a package here, and has it registered; the operation's result is the model.
+pub(crate) async fn pull(
+    place: &Place,
+    from: &str,
+    name: Option<&str>,
+    options: &RegistryOptions,
+) -> Result<Left, Failure> {
+    let reference: Reference = from.parse()?;
+    let Place::Folder(workspace) = place else {
+        return Err(Failure::new("models are pulled where their workspace is")
+            .hint("run this on the control plane's machine, with --workspace DIR"));
+    };
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
+            Failure::new(format!("no name can be made of `{}`", reference.name()))
+                .hint("give one: --name NAME")
+        })?,
+    };
+    let registry = Registry::to_pull(&reference, &options.access()).await?;
+    let package = registry.package().await?;
+    let pulls = wiring::cache_folder().join("pulls");
+    let layout = Layout::open(&pulls, package.digest.trim_start_matches("sha256:"))?;
+    let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
+    let bar = Bar::new("pulling");
+    registry.pull(&package, &store, &Store::existing(&workspace.store()), &bar).await?;
+    drop(bar);
+    let size = units::shown(package.size());
+    printer::note(&format!("pulled {reference}, {size} ({})", package.digest));
+    let request = RegisterRequest {
+        path: layout.folder.display().to_string(),
+        package: Some(package.digest),
+        name: Some(name),
+        sample: None,
+        tags: None,
+        properties: None,
+    };
+    let client = place.connect().await?;
+    let operation = client.register(&request).await?;
+    let left = follow(place, &client, &operation).await?;
+    if let Left::Done(_) = left {
+        layout.remove();
+    }
+    Ok(left)
+}
+
+/// A folder for what is being pulled, which is this process's alone.
+struct Layout {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Layout {
+    /// The folder of this name, with what an earlier pull left in it. What nobody went on with is removed.
+    fn open(pulls: &Path, name: &str) -> Result<Self, Failure> {
+        let folder = pulls.join(name);
+        let open = || -> std::io::Result<File> {
+            drisse_registry::make_folder(&folder)?;
+            let lock = File::create(pulls.join(format!("{name}.lock")))?;
+            if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+                printer::note("waiting: the same is being pulled by another command");
+                lock.lock()?;
+            }
+            // Removed by who had it before.
+            drisse_registry::make_folder(&folder)?;
+            Ok(lock)
+        };
+        let lock = open().with_context(|| format!("cannot use the folder {}", folder.display()))?;
+        for entry in std::fs::read_dir(pulls).into_iter().flatten().flatten() {
+            let age = entry.metadata().and_then(|metadata| metadata.modified());
+            let age = age.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            if age.is_some_and(|age| age > FORGOTTEN) && entry.path() != folder {
+                let path = entry.path();
+                let _ =
+                    if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            }
+        }
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// Removes what is registered now.
+    fn remove(self) {
+        // What stays is removed some day.
+        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_file(self.folder.with_extension("lock"));
+    }
+}

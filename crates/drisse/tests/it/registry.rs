@@ -1,0 +1,416 @@
+//! Models and images to a real registry and back; and what is not believed to one that lies.
+
+use crate::engine::CACHE;
+use crate::liar::{Liar, digest, liar, package, plain, sent_to};
+use crate::limits::large_model;
+use crate::workspace::{PATIENCE, Ran, Workspace, ran};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
+use tempfile::TempDir;
+
+const DIGITS: &str = "examples/digits/digits.onnx";
+
+/// The registry that `cargo xtask test` unpacked; CI needs one.
+#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
+fn program() -> Option<String> {
+    let named = std::env::var("DRISSE_REGISTRY").ok();
+    if named.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "CI needs a registry: `cargo xtask test` unpacks Debian's");
+        eprintln!("not tested: DRISSE_REGISTRY names no docker-registry");
+    }
+    named
+}
+
+/// A registry of its own.
+struct Registry {
+    child: Child,
+    address: String,
+    folder: TempDir,
+}
+
+impl Registry {
+    fn start() -> Option<Self> {
+        Self::with(|_, _| String::new())
+    }
+
+    /// One with more in its configuration: lines of `http` first, others after them.
+    fn with(more: impl FnOnce(&Path, &str) -> String) -> Option<Self> {
+        let program = program()?;
+        let folder = tempfile::tempdir().unwrap();
+        let address = crate::workspace::own_address();
+        let data = folder.path().join("data");
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp:\n  addr: {address}\n{}",
+            data.display(),
+            more(folder.path(), address.split(':').next().unwrap())
+        );
+        let configuration = folder.path().join("config.yml");
+        fs::write(&configuration, text).unwrap();
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let began = Instant::now();
+        while TcpStream::connect(&address).is_err() {
+            assert!(began.elapsed() < PATIENCE, "the registry does not come up");
+            std::thread::yield_now();
+        }
+        Some(Self { child, address, folder })
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("oci://{}/{name}", self.address)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// A workspace with a cache of its own.
+struct User {
+    workspace: Workspace,
+    cache: TempDir,
+}
+
+impl User {
+    fn new() -> Self {
+        Self { workspace: Workspace::new(), cache: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.workspace.command(arguments);
+        command.env("XDG_CACHE_HOME", self.cache.path()).env("DRISSE_ONNXRUNTIME", crate::support::library());
+        // No login of whoever runs the tests.
+        command.env("HOME", self.cache.path()).env_remove("XDG_CONFIG_HOME").env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments))
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.run(&[&["--output", "json"], arguments].concat());
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
+    fn refused(&self, arguments: &[&str], why: &str) {
+        let ran = self.run(arguments);
+        assert!(ran.code == 1 && ran.stderr.contains(why), "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_model_comes_back_from_a_registry_with_the_digests_it_went_with() {
+    let Some(registry) = Registry::start() else { return };
+    let (one, other) = (User::new(), User::new());
+    let registered = one.json(&["models", "register", DIGITS]);
+    let reference = registry.reference("team/digits");
+    let pushed = one.json(&["models", "push", "digits", &reference]);
+    assert_eq!(pushed["reference"], format!("{reference}:1"), "the tag is the version");
+    assert_eq!(pushed["digest"], registered["manifest_digest"]);
+    assert!(pushed["sent"].as_u64() > Some(10_000) && pushed["there"] == 0, "{pushed}");
+    let again = one.json(&["models", "push", "digits", &format!("{reference}:stable")]);
+    assert_eq!((&again["sent"], &again["there"]), (&0.into(), &pushed["sent"]), "nothing is sent again");
+    let elsewhere = one.json(&["models", "push", "digits:1", &registry.reference("another/place:x")]);
+    assert_eq!(elsewhere["sent"], 0, "it is mounted from the other repository");
+
+    let pulled = other.json(&["models", "pull", &format!("{reference}:stable")]);
+    for what in ["name", "digest", "manifest_digest", "signature", "framework"] {
+        assert_eq!(pulled[what], registered[what], "{what}");
+    }
+    other.json(&["models", "verify"]);
+    let by_digest = format!("{reference}@{}", pushed["digest"].as_str().unwrap());
+    let named = other.json(&["models", "pull", &by_digest, "--name", "numbers"]);
+    assert_eq!((&named["name"], &named["version"]), (&"numbers".into(), &1.into()));
+    assert_eq!(other.json(&["models", "pull", &by_digest])["version"], 1, "it is there already");
+    let deployed = other.json(&["deploy", &format!("{reference}:1"), "--name", "d"]);
+    assert_eq!((&deployed["model"], &deployed["answer"]["label"]), (&"digits:1".into(), &json!([0])));
+    other.refused(&["models", "pull", &registry.reference("nothing:1")], "there is no manifest `1` in ");
+    let pulls = other.cache.path().join("drisse/pulls");
+    assert_eq!(fs::read_dir(pulls).unwrap().count(), 0, "nothing is left of what was pulled");
+}
+
+#[test]
+fn images_go_to_registries_and_others_are_put_on_bases_from_there() {
+    let Some(registry) = Registry::start() else { return };
+    let user = User::new();
+    let image = |arguments: &[&str]| {
+        let mut command = user.command(&[&["--output", "json", "image"], arguments].concat());
+        // The runtime's layer is packed once for all tests.
+        command.env("XDG_CACHE_HOME", &*CACHE);
+        let ran = ran(command);
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()
+    };
+    let to = |name: &str| format!("docker://{}/{name}", registry.address);
+    let built = image(&["build", "examples/digits", "-o", &to("images/digits:1")]);
+    let manifest = |name: &str| {
+        let mut skopeo = Command::new("skopeo");
+        let output = skopeo.args(["inspect", "--raw", "--tls-verify=false", &to(name)]).output();
+        output.ok().map(|output| serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    let Some(pushed) = manifest("images/digits:1") else { return };
+    assert!(pushed["layers"].as_array().unwrap().len() >= 2, "{pushed}");
+    let archive = user.cache.path().join("image.tar");
+    let archive = format!("oci-archive:{}", archive.display());
+    image(&["build", "examples/wine", "-o", &archive]);
+    let second = image(&["push", &archive, &to("images/wine:1")]);
+    let runtime = built["runtime"]["size"].as_u64();
+    assert!(second["there"].as_u64() >= runtime, "the runtime is there already: {second}");
+    let layout = user.cache.path().join("based");
+    let layout = format!("oci:{}", layout.display());
+    image(&["build", "examples/digits", "--base", &to("images/wine:1"), "-o", &layout]);
+    image(&["push", &layout, &to("images/based:1")]);
+    let based = manifest("images/based:1").unwrap();
+    let base = manifest("images/wine:1").unwrap();
+    let layers = |manifest: &Value| manifest["layers"].as_array().unwrap().clone();
+    assert_eq!(layers(&based)[..layers(&base).len()], layers(&base)[..], "the base's layers come first");
+    user.refused(&["models", "pull", &to("images/based:1")], "it is a container image");
+}
+
+#[test]
+fn who_may_not_is_told_and_a_login_is_found_where_podman_keeps_it() {
+    let auth = |folder: &Path, _: &str| {
+        let file = folder.join("htpasswd");
+        // bcrypt of `secret`.
+        fs::write(&file, "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n").unwrap();
+        format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", file.display())
+    };
+    let Some(registry) = Registry::with(auth) else { return };
+    let user = User::new();
+    user.json(&["models", "register", DIGITS]);
+    let reference = registry.reference("digits");
+    let push = ["models", "push", "digits", &*reference];
+    user.refused(&push, "it asks for a login, and there is none");
+    // base64 of a user and a password.
+    let login = |auth: &str| {
+        let folder = user.cache.path().join(".config/containers");
+        fs::create_dir_all(&folder).unwrap();
+        let file = json!({ "auths": { registry.address.clone(): { "auth": auth } } });
+        fs::write(folder.join("auth.json"), file.to_string()).unwrap();
+    };
+    login("dXNlcjp3cm9uZw==");
+    user.refused(&push, "it does not accept the login there is");
+    login("dXNlcjpzZWNyZXQ=");
+    user.json(&push);
+    assert_eq!(user.json(&["models", "pull", &format!("{reference}:1")])["version"], 1);
+    let helper = user.cache.path().join("docker-credential-test");
+    fs::write(&helper, "#!/bin/sh\nread host; echo '{\"Username\": \"user\", \"Secret\": \"secret\"}'\n")
+        .unwrap();
+    fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let file = json!({ "credHelpers": { registry.address.clone(): "test" } }).to_string();
+    fs::write(user.cache.path().join(".config/containers/auth.json"), file).unwrap();
+    let mut command = user.command(&push);
+    let path = format!("{}:{}", user.cache.path().display(), std::env::var("PATH").unwrap());
+    command.env("PATH", path);
+    assert_eq!(ran(command).code, 0);
+}
+
+#[test]
+fn a_certificate_of_an_own_authority_is_trusted_where_it_is_named() {
+    let tls = |folder: &Path, host: &str| {
+        let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
+        fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let file = |name: &str| folder.join(name).display().to_string();
+        format!("  tls: {{certificate: {}, key: {}}}\n", file("cert.pem"), file("key.pem"))
+    };
+    let Some(registry) = Registry::with(tls) else { return };
+    let user = User::new();
+    user.json(&["models", "register", DIGITS]);
+    let reference = registry.reference("digits");
+    let push = ["models", "push", "digits", &*reference];
+    user.refused(&push, "certificate");
+    let authority = registry.folder.path().join("cert.pem");
+    let authority = authority.to_str().unwrap();
+    user.json(&[&push[..], &["--registry-ca", authority]].concat());
+    let pull = ["models", "pull", &format!("{reference}:1"), "--registry-ca"];
+    assert_eq!(user.json(&[&pull[..], &[authority]].concat())["version"], 1);
+    let none = user.cache.path().join("none.pem");
+    fs::write(&none, "nothing\n").unwrap();
+    user.refused(&[&pull[..], &[none.to_str().unwrap()]].concat(), "there is none in it");
+}
+
+/// Somebody between: forwards so many bytes of answers on each connection, then closes it, or says nothing more.
+struct Between {
+    address: String,
+    forwarded: Arc<AtomicU64>,
+}
+
+impl Between {
+    fn start(upstream: &str, each: u64, holds: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let forwarded = Arc::new(AtomicU64::new(0));
+        let (upstream, counted) = (upstream.to_owned(), Arc::clone(&forwarded));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&upstream).unwrap();
+                let (mut to_server, mut from_client) =
+                    (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || _ = std::io::copy(&mut from_client, &mut to_server));
+                let counted = Arc::clone(&counted);
+                std::thread::spawn(move || {
+                    let (mut from, mut to, mut left) = (server, client, each);
+                    let mut buffer = vec![0; 64 << 10];
+                    while left > 0 {
+                        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                        let Ok(count @ 1..) = from.read(&mut buffer[..most]) else { break };
+                        if to.write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                        left -= count as u64;
+                        counted.fetch_add(count as u64, SeqCst);
+                    }
+                    if holds && left == 0 {
+                        // Until the client goes.
+                        let _ = to.read(&mut buffer);
+                    }
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        });
+        Self { address, forwarded }
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("oci://{}/{name}", self.address)
+    }
+}
+
+#[test]
+fn a_pull_that_is_cut_or_killed_goes_on_where_it_was() {
+    let Some(registry) = Registry::start() else { return };
+    let (one, other) = (User::new(), User::new());
+    let model = large_model(one.cache.path(), 24);
+    one.json(&["models", "register", model.to_str().unwrap()]);
+    one.json(&["models", "push", "large", &registry.reference("large")]);
+    let size = 24 << 20;
+
+    // Every connection is cut after 7 MiB.
+    let cut = Between::start(&registry.address, 7 << 20, false);
+    let pulled = other.run(&["models", "pull", &cut.reference("large:1"), "--name", "cut"]);
+    assert!(pulled.code == 0 && pulled.stderr.contains("going on from 6 of 24 MiB"), "{pulled:?}");
+    let forwarded = cut.forwarded.load(SeqCst);
+    assert!((size..size + (2 << 20)).contains(&forwarded), "{forwarded} bytes came");
+
+    // The connection stands still after 7 MiB, and who pulls is killed then.
+    let third = User::new();
+    let held = Between::start(&registry.address, 7 << 20, true);
+    let mut command = third.command(&["models", "pull", &held.reference("large:1")]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let part = || {
+        let pulls = fs::read_dir(third.cache.path().join("drisse/pulls")).into_iter().flatten().flatten();
+        let parts =
+            pulls.filter_map(|pull| fs::read_dir(pull.path().join("partial")).ok()).flatten().flatten();
+        parts.filter_map(|part| Some(part.metadata().ok()?.len())).max().unwrap_or(0)
+    };
+    third.workspace.wait("7 MiB came", || part() > 6 << 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let rest = Between::start(&registry.address, u64::MAX, false);
+    let pulled = third.json(&["models", "pull", &rest.reference("large:1")]);
+    assert_eq!(pulled["digest"], one.json(&["models", "show", "large"])["digest"]);
+    let forwarded = rest.forwarded.load(SeqCst);
+    assert!(forwarded < size - (6 << 20), "{forwarded} bytes came of what was left");
+}
+
+#[test]
+fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
+    let user = User::new();
+    let honest = liar(|_, _| None);
+    assert_eq!(user.json(&["models", "pull", &honest.reference("honest:1")])["name"], "honest");
+    let is_model = |path: &str| {
+        path.contains("/blobs/")
+            && path.contains(&digest(&fs::read(crate::support::root().join(DIGITS)).unwrap())[7..])
+    };
+    let refused = |what: &str, lie: &dyn Fn() -> Liar, why: &str| {
+        // A workspace that has none of it.
+        let user = User::new();
+        let liar = lie();
+        user.refused(&["models", "pull", &liar.reference("x:1")], why);
+        assert_eq!(user.json(&["models"])["items"], json!([]), "{what}");
+    };
+    let changed = move |change: fn(Vec<u8>) -> Vec<u8>| {
+        liar(move |_, path| {
+            let model = fs::read(crate::support::root().join(DIGITS)).unwrap();
+            is_model(path).then(|| plain(change(model)))
+        })
+    };
+    let flipped = |mut model: Vec<u8>| {
+        model[1000] ^= 1;
+        model
+    };
+    refused("other bytes", &|| changed(flipped), "what it gives as blob sha256:");
+    refused("more bytes", &|| changed(|model| [model, vec![0; 10]].concat()), "bytes it promised");
+    let with = |path: &'static str, twice: bool| {
+        let (manifest, _) = package(path, twice);
+        move || {
+            let manifest = manifest.clone();
+            liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())))
+        }
+    };
+    refused("a path that leads out", &with("../digits.onnx", false), "no plain path");
+    refused("a path twice", &with("digits.onnx", true), "have the same path");
+    let endless = || liar(|_, path| path.contains("/manifests/").then(|| plain(vec![b' '; 5 << 20])));
+    refused("an endless manifest", &endless, "is longer than 4194304 bytes");
+    let elsewhere = || liar(move |_, path| is_model(path).then(|| sent_to("http://blobs.example/x")));
+    refused("blobs elsewhere without TLS", &elsewhere, "blobs.example, which would be asked without TLS");
+    let moved = || liar(|_, path| path.contains("/manifests/").then(|| sent_to("/v2/y/manifests/1")));
+    refused("a manifest elsewhere", &moved, "it sends us elsewhere");
+    let no_registry = || Liar::start(|_, _| (404, vec![], vec![]));
+    refused("no registry", &no_registry, "what answers is no registry (status 404");
+    let token = || {
+        Liar::start(|_, _| {
+            let challenge = "Bearer realm=\"http://tokens.example/t\"".to_owned();
+            (401, vec![("www-authenticate", challenge)], vec![])
+        })
+    };
+    refused("a token server without TLS", &token, "http://tokens.example/t would be asked without TLS");
+
+    // What was asked for by its digest has it.
+    let (manifest, _) = package("digits.onnx", false);
+    let wrong = digest(b"something else");
+    user.refused(&["models", "pull", &honest.reference(&format!("x@{wrong}"))], "the manifest it gives as");
+    assert_ne!(digest(&manifest), wrong);
+
+    // Other bytes under a tag at each request: it is asked once.
+    let count = AtomicUsize::new(0);
+    let fickle = liar(move |_, path| {
+        let asked = path.contains("/manifests/") && count.fetch_add(1, SeqCst) > 0;
+        asked.then(|| plain(b"{}".to_vec()))
+    });
+    assert_eq!(user.json(&["models", "pull", &fickle.reference("fickle:1")])["name"], "fickle");
+    assert_eq!(fickle.asked("/manifests/"), 1);
+
+    // Uploads that go elsewhere.
+    let greedy = liar(|method, path| match method {
+        "POST" => Some((202, vec![("location", "http://else.example/u".to_owned())], vec![])),
+        "HEAD" => Some((404, vec![], vec![])),
+        _ => (!path.contains("/v2/")).then(|| plain(vec![])),
+    });
+    user.refused(
+        &["models", "push", "honest", &greedy.reference("x")],
+        "it wants blobs to be sent elsewhere",
+    );
+    assert_eq!(greedy.asked("authorization"), 0);
+    user.refused(&["models", "pull", "oci://127.0.0.1:1/x"], "Connection refused");
+    user.refused(&["models", "pull", "oci://127.0.0.1:1/../x"], "is no reference to a registry");
+}
