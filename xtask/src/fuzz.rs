@@ -24,13 +24,14 @@ const MAX_INPUT: usize = 4 << 10;
 const BUILD: [&str; 3] = ["-O", "-s", "none"];
 
 /// A target, and the words its inputs are made of.
-pub(crate) const TARGETS: [(&str, &str); 12] = [
+pub(crate) const TARGETS: [(&str, &str); 13] = [
     ("v2", "json.dict"),
     ("score", "json.dict"),
     ("predict", "json.dict"),
     ("grpc", ""),
     ("inspect", ""),
     ("elf", ""),
+    ("archive", ""),
     ("package", "json.dict"),
     ("routes", "json.dict"),
     ("control", "json.dict"),
