@@ -3,6 +3,7 @@
 mod models;
 mod operations;
 mod services;
+mod signatures;
 mod system;
 
 use crate::control::Control;
@@ -70,6 +71,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(system::collect))
         .routes(routes!(models::list, models::register))
         .routes(routes!(models::show, models::change, models::delete))
+        .routes(routes!(signatures::list, signatures::add))
+        .routes(routes!(signatures::trusted, signatures::trust))
         .routes(routes!(services::list, services::deploy))
         .routes(routes!(services::show, services::update, services::delete))
         .routes(routes!(services::rollback))

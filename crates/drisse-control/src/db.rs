@@ -23,13 +23,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// One entry per version of the schema; a database is brought up one after the other.
-const SCHEMA: [&str; 6] = [
+const SCHEMA: [&str; 7] = [
     include_str!("db/schema.sql"),
     include_str!("db/schema-2.sql"),
     include_str!("db/schema-3.sql"),
     include_str!("db/schema-4.sql"),
     include_str!("db/schema-5.sql"),
     include_str!("db/schema-6.sql"),
+    include_str!("db/schema-7.sql"),
 ];
 
 /// Readers beside the one writer.

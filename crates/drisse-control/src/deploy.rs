@@ -112,6 +112,12 @@ impl Control {
         };
         let before = Before { revision: row.revision, replicas: row.replicas };
         let worked = row.active && expected > 0;
+        let (runs, package) = match (&model, &current) {
+            (Some(model), _) => (model.full_name(), &model.package),
+            (None, Some(current)) => (current.model_name(), &current.package),
+            (None, None) => return Err(Problem::invalid("no model is named, and there is none to keep")),
+        };
+        self.check_signed(&runs, package).await?;
         self.check_fits(name, (expected > 0).then_some(&row), request).await?;
         let next = self.next_revision(&row, current.as_ref(), model.as_ref(), request).await?;
         let old = row.clone();
@@ -239,6 +245,7 @@ impl Control {
                     let (service, target, replicas) = (&*name, &*row.target, row.replicas);
                     let asked = Asked { service, target, resources: &earlier.resources, replicas };
                     self.check_room(&asked).await?;
+                    self.check_signed(&earlier.model_name(), &earlier.package).await?;
                 }
                 if changed {
                     row.generation += 1;

@@ -23,6 +23,7 @@ mod reconcile;
 mod registry;
 mod room;
 mod settle;
+mod signatures;
 mod targets;
 mod verify;
 mod workspace;

@@ -7,6 +7,7 @@ use crate::db::models::{ModelRow, Tags};
 use crate::operations::Op;
 use crate::problem::Problem;
 use crate::registry::blocking;
+use crate::signatures;
 use drisse_core::step;
 use drisse_registry::{BlobState, Manifest, ModelSource, Store, signature_document};
 use drisse_wire::control::ModelChange;
@@ -20,6 +21,8 @@ pub(crate) struct Import {
     pub(crate) layout: PathBuf,
     /// The digest of the package's manifest.
     pub(crate) package: String,
+    /// The digests of the manifests of its signatures.
+    pub(crate) signatures: Vec<String>,
     pub(crate) name: String,
     pub(crate) tags: Option<Tags>,
     pub(crate) properties: Tags,
@@ -40,8 +43,12 @@ impl Control {
                 |problem: Problem| problem.context(format!("cannot register package {}", what.package));
             // Until the database refers to the blobs, nobody may collect them.
             let _packing = control.store.packing();
-            let taken =
-                take(&control.store, &Store::existing(&what.layout), &what.package).map_err(failed)?;
+            let layout = Store::existing(&what.layout);
+            let bundles = signatures::take(&control.store, &layout, &what.package, &what.signatures);
+            let bundles = bundles.map_err(failed)?;
+            // Before a byte of it is understood.
+            control.runtime.block_on(control.check_coming(&what.name, &what.package, &bundles))?;
+            let taken = take(&control.store, &layout, &what.package).map_err(failed)?;
             step("a package is in the store");
             control.runtime.block_on(control.register_package(&what, taken, &|line| running.tell(line)))
         })
@@ -55,6 +62,9 @@ impl Control {
     }
 
     async fn register_package(&self, what: &Import, taken: Taken, tell: &dyn Fn(String)) -> Result<ModelRow> {
+        for manifest in &what.signatures {
+            self.db.insert_referrer(&what.package, manifest).await?;
+        }
         // One at a time decides which version is the next.
         let _models = self.models_lock.lock().await;
         let Taken { source, digest, size } = taken;

@@ -7,7 +7,7 @@ use crate::db::services::{RevisionRow, ServiceRow};
 use crate::{keys, room};
 use drisse_core::{
     Death, Environment, Event, EventSink, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName,
-    ServiceSpec, Serving, Target, Wanted, failure, routes, step,
+    ServiceSpec, Serving, Target, Trust, Wanted, failure, routes, step,
 };
 use drisse_wire::control::{Failure, ServiceState};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
@@ -186,7 +186,8 @@ impl Reconciler {
         if self.routed.is_none() {
             self.routed = self.control.gateway.get(self.name.as_str()).await?;
         }
-        let mut spec = self.spec(&service, &revision);
+        let trust = self.control.trust(&revision.package).await?;
+        let mut spec = self.spec(&service, &revision, trust);
         let have = self.list(&*target).await?;
         // One that gets requests and was only just found again will say in a moment that it is ready.
         let found = |replica: &Replica| {
@@ -223,7 +224,7 @@ impl Reconciler {
         replicas.flat_map(|revision| &revision.replicas).filter_map(|r| ReplicaId::new(&r.id)).collect()
     }
 
-    fn spec(&self, service: &ServiceRow, revision: &RevisionRow) -> ServiceSpec {
+    fn spec(&self, service: &ServiceRow, revision: &RevisionRow, trust: Trust) -> ServiceSpec {
         let digests = if revision.auth { keys::digests(service) } else { vec![] };
         let wanted = Wanted {
             revision: RevisionSpec {
@@ -243,6 +244,7 @@ impl Reconciler {
                 },
                 limits: room::limits(&revision.resources),
                 restart: room::restart(&revision.resources),
+                trust,
                 environment: Environment(room::environment(&revision.resources)),
             },
             replicas: service.replicas,

@@ -71,6 +71,7 @@ impl Control {
             let import = Import {
                 layout: request.path.into(),
                 package,
+                signatures: request.signatures,
                 name: op.row.document.subject.clone(),
                 tags: request.tags,
                 properties: request.properties.unwrap_or_default(),
@@ -184,6 +185,7 @@ impl Control {
         {
             let _models = self.models_lock.lock().await;
             self.db.delete_model(&name, version).await?;
+            self.db.forget_referrers().await?;
         }
         step("a model is forgotten");
         self.models_changed.notify_one();
@@ -242,6 +244,7 @@ impl Control {
             }
             live.extend([model.package, model.digest]);
         }
+        live.extend(self.signature_blobs().await?);
         Ok(live)
     }
 

@@ -44,6 +44,6 @@ pub use signature::{Dim, Port, Signature, TensorType, ValueType};
 pub use steps::{step, watch_steps};
 pub use target::{
     BoxStream, Environment, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Serving, Target,
-    TargetError, Wanted,
+    TargetError, Trust, Wanted,
 };
 pub use tensor::{Data, DataView, Shape, Strings, Tensor, TensorView, Value, ValueView, element_count};

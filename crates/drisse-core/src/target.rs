@@ -93,8 +93,19 @@ pub struct RevisionSpec {
     pub limits: Limits,
     /// Whether a replica that ended is replaced.
     pub restart: Restart,
+    /// Who has to have signed the model.
+    pub trust: Trust,
     /// What replicas find in their environment.
     pub environment: Environment,
+}
+
+/// Who has to have signed a model for it to run, and the signatures it has.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Trust {
+    /// Public keys that count, as PEM; empty: nobody has to.
+    pub keys: String,
+    /// The texts of the signatures.
+    pub bundles: Vec<Vec<u8>>,
 }
 
 /// Variables by name. Some are secrets, and none is shown.

@@ -16,7 +16,7 @@ mod write;
 
 use crate::blobs::Blob;
 use crate::package::{Descriptor, MANIFEST};
-use crate::{ModelSource, Store, StoreError};
+use crate::{Evidence, ModelSource, Store, StoreError};
 pub use base::Base;
 pub use elf::Elf;
 pub use error::ImageError;
@@ -52,6 +52,8 @@ pub struct ImageModel {
     pub digest: String,
     /// Its files, the model file first: the path in the model's folder, and where it lies.
     pub files: Vec<(PathBuf, PathBuf)>,
+    /// What shows whose it is, where somebody has signed it.
+    pub evidence: Option<Evidence>,
 }
 
 /// An image: two documents, and layers that are written out when they are wanted.
@@ -85,7 +87,7 @@ impl ImageModel {
             files.push((relative.clone(), folder.join(relative)));
         }
         files.extend(source.sample.iter().map(|sample| ("sample.json".into(), sample.clone())));
-        Ok(Self { name: name.to_owned(), version: version.to_owned(), digest, files })
+        Ok(Self { name: name.to_owned(), version: version.to_owned(), digest, files, evidence: None })
     }
 
     /// A registered model, from the store.
@@ -95,7 +97,7 @@ impl ImageModel {
         let content = manifest.content().collect::<Vec<_>>();
         let kept = |(path, blob): (PathBuf, Blob)| Ok((path, store.path(&blob.digest)?));
         let files = content.into_iter().map(kept).collect::<Result<_, StoreError>>()?;
-        Ok(Self { name, version, digest: digest.to_owned(), files })
+        Ok(Self { name, version, digest: digest.to_owned(), files, evidence: None })
     }
 
     /// Where the model's file is in the image.
@@ -133,7 +135,41 @@ impl Image {
             diff_ids.push(blob.digest.clone());
             layers.push((LAYER, blob, Content::Packed(layer)));
         }
-        let config = encode(&config(runtime, model, &served.display().to_string(), &diff_ids, base));
+        if let Some(evidence) = &model.evidence {
+            let mut layer = Layer::default();
+            for (name, bytes) in evidence.files() {
+                layer.file(&format!("models/{}/.drisse/{name}", model.name), Source::Bytes(bytes.to_vec()));
+            }
+            let blob =
+                layer.measure().map_err(|error| ImageError::io("pack", Path::new(".drisse"), error))?;
+            diff_ids.push(blob.digest.clone());
+            layers.push((LAYER, blob, Content::Packed(layer)));
+        }
+        let config = config(runtime, model, &served.display().to_string(), &diff_ids, base);
+        Ok(Self::assembled(layers, &runtime.architecture, &config))
+    }
+
+    /// A model's files alone, as volumes of images and KServe's model cars mount them: under `/models/`.
+    pub fn of_model(model: &ImageModel) -> Result<Self, ImageError> {
+        let mut layers = Vec::new();
+        for (path, from) in &model.files {
+            let mut layer = Layer::default();
+            layer.file(&format!("models/{}", path.display()), Source::file(from)?);
+            let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
+            layers.push((LAYER, blob, Content::Packed(layer)));
+        }
+        let diff_ids: Vec<_> = layers.iter().map(|(_, blob, _)| blob.digest.clone()).collect();
+        // Nothing in it runs: it says a kind of machine because engines ask for one.
+        let config = json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        Ok(Self::assembled(layers, "amd64", &config))
+    }
+
+    /// An image of these layers.
+    fn assembled(layers: Vec<(&str, Blob, Content)>, architecture: &str, config: &serde_json::Value) -> Self {
+        let config = encode(config);
         let config_blob = Blob::of(&config);
         let descriptor = |media_type: &str, blob: &Blob| Descriptor {
             media_type: media_type.to_owned(),
@@ -150,8 +186,13 @@ impl Image {
         }));
         let digest = Blob::of(&manifest).digest;
         let layers = layers.into_iter().map(|(_, blob, content)| (blob, content)).collect();
-        let architecture = runtime.architecture.clone();
-        Ok(Self { digest, architecture, manifest, config: (config_blob, config), layers })
+        Self {
+            digest,
+            architecture: architecture.to_owned(),
+            manifest,
+            config: (config_blob, config),
+            layers,
+        }
     }
 
     /// What engines name it by: the digest of its config.
@@ -216,6 +257,7 @@ fn config(
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": history.chain(["drisse: the runtime".to_owned()])
             .chain(model.files.iter().map(|(path, _)| format!("drisse: {}", path.display())))
+            .chain(model.evidence.iter().map(|_| "drisse: signatures".to_owned()))
             .map(|by| json!({"created": "1970-01-01T00:00:00Z", "created_by": by}))
             .collect::<Vec<_>>(),
         "created": "1970-01-01T00:00:00Z",

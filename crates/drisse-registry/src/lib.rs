@@ -10,9 +10,11 @@ mod error;
 mod image;
 mod onnx;
 mod package;
+mod referrer;
 mod remote;
 mod repair;
 mod signature;
+mod signing;
 mod sniff;
 mod source;
 
@@ -26,6 +28,10 @@ pub use image::{
 };
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{Ingested, Manifest};
+pub use referrer::Referrer;
 pub use remote::{Access, Pulled, Pushed, Reference, Registry, RemoteError, Transfer};
 pub use signature::{signature_document, signature_of};
+pub use signing::{
+    Bundle, Evidence, PublicKey, SignatureError, Signed, SigningKey, Statement, verify, verify_files,
+};
 pub use source::ModelSource;

@@ -12,6 +12,7 @@ mod partial;
 mod pull;
 mod push;
 mod reference;
+mod referrers;
 mod registry;
 mod token;
 

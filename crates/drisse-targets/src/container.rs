@@ -281,7 +281,7 @@ impl Place for Container {
     }
 
     async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError> {
-        self.servers.prepare(revision).await?;
+        self.servers.prepare(revision, &self.config.store).await?;
         let engine = self.engine().await?;
         self.images.bring(&engine, revision, events).await.map(drop)
     }

@@ -151,7 +151,7 @@ impl Place for Local {
     }
 
     async fn prepare(&self, revision: &RevisionSpec, _: &dyn EventSink) -> Result<(), TargetError> {
-        self.servers.prepare(revision).await
+        self.servers.prepare(revision, &self.config.store).await
     }
 
     async fn start(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<ReplicaId, TargetError> {

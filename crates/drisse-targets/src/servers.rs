@@ -7,9 +7,10 @@ mod logs;
 use crate::changes::Changes;
 use drisse_core::{
     BoxStream, Environment, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving,
-    TargetError, step,
+    TargetError, Trust, step,
 };
 use drisse_net::{Build, hex};
+use drisse_registry::{Evidence, Store};
 pub(crate) use life::{Ended, Files, Since, Tag, Vessel, out_of_memory};
 use life::{Entry, Running};
 use sha2::{Digest, Sha256};
@@ -21,6 +22,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The keys that count, in a folder of evidence.
+const TRUSTED: &str = "trusted.pem";
 
 /// The scoring servers of one place.
 #[derive(Debug)]
@@ -86,11 +90,22 @@ pub(crate) fn arguments(
     if !revision.keys.is_empty() {
         add("--keys", keys.into());
     }
+    if !revision.trust.keys.is_empty() {
+        let evidence = evidence_beside(keys, revision);
+        add("--trusted-keys", evidence.join(TRUSTED).into());
+        add("--evidence", evidence.into());
+    }
     if !revision.environment.0.is_empty() {
         add("--env-file", files.environment.clone().into());
     }
     arguments.extend(triton_metrics.then(|| "--triton-metrics".into()));
     arguments
+}
+
+/// Where what shows whose a revision's model is lies: beside the keys.
+fn evidence_beside(keys: &Path, revision: &RevisionSpec) -> PathBuf {
+    let package = revision.package.trim_start_matches("sha256:");
+    keys.with_file_name(format!("evidence-{}", package.get(..12).unwrap_or(package)))
 }
 
 impl Servers {
@@ -149,7 +164,7 @@ impl Servers {
         let write = || -> std::io::Result<()> {
             // Of one name, so that the next one takes the place of what was left half written.
             let fresh = path.with_extension("new");
-            self.write_secret(&fresh, &text)?.sync_all()?;
+            self.write_secret(&fresh, text.as_bytes())?.sync_all()?;
             step("keys are written");
             std::fs::rename(&fresh, &path)?;
             step("keys are in place");
@@ -160,13 +175,13 @@ impl Servers {
     }
 
     /// Writes what only who serves may read.
-    fn write_secret(&self, path: &Path, text: &str) -> std::io::Result<std::fs::File> {
+    fn write_secret(&self, path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
         let mut file = std::fs::OpenOptions::new();
         let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(path)?;
         if self.others {
             file.set_permissions(Permissions::from_mode(0o444))?;
         }
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         Ok(file)
     }
 
@@ -181,17 +196,42 @@ impl Servers {
             return Ok(());
         }
         let text: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        let written = self.write_secret(&files.environment, &text);
+        let written = self.write_secret(&files.environment, text.as_bytes());
         written.map(drop).map_err(|error| failed("write the environment", &files.environment, &error))
     }
 
+    /// Writes what shows whose the model is, where somebody has to have signed it.
+    fn write_evidence(&self, revision: &RevisionSpec, store: &Store) -> Result<(), TargetError> {
+        let Trust { keys, bundles } = &revision.trust;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let folder = evidence_beside(&self.keys_of(&revision.service), revision);
+        self.make_folder(&folder, 0o755)?;
+        let manifest = store.read(&revision.package).map_err(|error| {
+            TargetError::permanent(format!("cannot read the manifest of `{}`: {error}", revision.service))
+        })?;
+        let evidence = Evidence { manifest, bundles: bundles.clone() };
+        for (name, bytes) in evidence.files().chain([(TRUSTED.to_owned(), keys.as_bytes())]) {
+            let path = folder.join(name);
+            if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+                continue;
+            }
+            let fresh = folder.join("new");
+            let written = self.write_secret(&fresh, bytes).and_then(|_| std::fs::rename(&fresh, &path));
+            written.map_err(|error| failed("write", &path, &error))?;
+        }
+        Ok(())
+    }
+
     /// Makes a service's folders and keys file, and has its replicas confirm the keys.
-    pub(crate) async fn prepare(&self, revision: &RevisionSpec) -> Result<(), TargetError> {
+    pub(crate) async fn prepare(&self, revision: &RevisionSpec, store: &Store) -> Result<(), TargetError> {
         let service = &revision.service;
         self.make_folder(&self.logs_of(service), 0o777)?;
         if let Some(folder) = self.keys_of(service).parent() {
             self.make_folder(folder, if self.others { 0o755 } else { 0o700 })?;
         }
+        self.write_evidence(revision, store)?;
         let digest = self.write_keys(revision)?;
         self.shared.keys().insert(service.clone(), digest.clone());
         let Some(digest) = digest else { return Ok(()) };

@@ -4,7 +4,7 @@
 use drisse_core::conformance::target::{self, Fixture};
 use drisse_core::{
     Environment, Limits, LogOptions, Place, ReplicaSet, Restart, RevisionSpec, ServiceSpec, Serving, Target,
-    Wanted, failure,
+    Trust, Wanted, failure,
 };
 use drisse_targets::fake::{Fake, Script};
 use futures_util::StreamExt;
@@ -22,6 +22,7 @@ fn revision(service: &str, number: u64) -> RevisionSpec {
         serving: Serving::default(),
         limits: Limits::default(),
         restart: Restart::default(),
+        trust: Trust::default(),
         environment: Environment::default(),
         max_wait: Duration::from_millis(500),
         scoring_timeout: Duration::from_secs(60),

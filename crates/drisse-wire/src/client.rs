@@ -2,8 +2,8 @@
 
 use crate::control::{
     API, DeployRequest, Failure, FailureBody, KeyRequest, Keys, Model, ModelChange, Operation, Page,
-    Progress, RegisterRequest, RepairRequest, RollbackRequest, Service, Shutdown, Status, TargetInfo,
-    TargetSpec,
+    Progress, RegisterRequest, RepairRequest, RollbackRequest, Service, Shutdown, Signature, Status,
+    TargetInfo, TargetSpec, TrustDocument,
 };
 use crate::http::{Address, Ask, HttpError};
 use bytes::Bytes;
@@ -83,6 +83,27 @@ impl Client {
         change: &ModelChange,
     ) -> Result<Model> {
         self.send(Method::PATCH, &model_path(name, version), change).await
+    }
+
+    /// The signatures of a version.
+    pub async fn signatures(&self, name: &str, version: Option<u64>) -> Result<Vec<Signature>> {
+        self.get(&format!("{}/signatures", model_path(name, version))).await
+    }
+
+    /// Adds a signature to a version.
+    pub async fn sign(&self, name: &str, version: Option<u64>, bundle: String) -> Result<Vec<Signature>> {
+        let signature = Signature { manifest: None, bundle };
+        self.send(Method::POST, &format!("{}/signatures", model_path(name, version)), &signature).await
+    }
+
+    /// Whose signature a model needs to run.
+    pub async fn trusted(&self) -> Result<TrustDocument> {
+        self.get("/trust").await
+    }
+
+    /// Says whose signature a model needs to run.
+    pub async fn trust(&self, document: &TrustDocument) -> Result<TrustDocument> {
+        self.send(Method::PUT, "/trust", document).await
     }
 
     /// Deletes a version that no service uses.

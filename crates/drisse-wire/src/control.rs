@@ -5,11 +5,13 @@
 
 mod resources;
 mod targets;
+mod trust;
 
 pub use resources::{Resources, RestartPolicy, Secrets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 pub use targets::{Room, TargetInfo, TargetSpec};
+pub use trust::{Signature, TrustDocument};
 use utoipa::ToSchema;
 
 /// The version of these shapes, in every path.
@@ -34,6 +36,9 @@ pub struct RegisterRequest {
     /// The digest of a package's manifest: `path` is the OCI image layout that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
+    /// The digests of the manifests of its signatures there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<String>,
     /// The model's name; without, the file's.
     pub name: Option<String>,
     /// A `/score` body, instead of `sample.json` beside the model.

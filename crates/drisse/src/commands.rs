@@ -16,6 +16,7 @@ mod profile;
 mod score;
 mod serve;
 mod services;
+mod sign;
 mod targets;
 mod transfer;
 mod up;

@@ -121,6 +121,6 @@ pub(super) fn may_name_files(Local(local): Local) -> Result<()> {
         .hint("register the model on the control plane's machine, then deploy it by its name"))
 }
 
-fn number(version: &str) -> Result<Option<u64>> {
+pub(super) fn number(version: &str) -> Result<Option<u64>> {
     if version == "latest" { Ok(None) } else { Ok(split_version(&format!("x:{version}"))?.1) }
 }

@@ -1,7 +1,7 @@
 //! From any state the plan converges, never drops below what serves, and touches only what is ours.
 
 use super::*;
-use crate::{Environment, Limits, RevisionSpec, ServiceName, Serving};
+use crate::{Environment, Limits, RevisionSpec, ServiceName, Serving, Trust};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -25,6 +25,7 @@ fn want(revisions: &[(u64, u32)]) -> ServiceSpec {
             serving: Serving::default(),
             limits: Limits::default(),
             restart: Restart::default(),
+            trust: Trust::default(),
             environment: Environment::default(),
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),

@@ -55,7 +55,7 @@ struct Part {
 struct Places(BTreeMap<String, BTreeMap<String, String>>);
 
 impl Registry {
-    /// Pushes what a manifest in a store names, and the manifest under the reference's tag and digest. `cache` is
+    /// Pushes what a manifest in a store names, and the manifest under the reference's tag, or its digest. `cache` is
     /// where it is remembered which repositories have which blobs.
     pub async fn push(
         &self,
@@ -64,6 +64,19 @@ impl Registry {
         cache: &Path,
         told: &dyn Transfer,
     ) -> Result<Pushed, RemoteError> {
+        let name = self.reference().tag.as_deref().unwrap_or(digest);
+        self.push_parts(digest, name, store, cache, told).await.map(|(pushed, _)| pushed)
+    }
+
+    /// The same under a name; and whether the registry lists it where it refers to another manifest.
+    pub(super) async fn push_parts(
+        &self,
+        digest: &str,
+        name: &str,
+        store: &Store,
+        cache: &Path,
+        told: &dyn Transfer,
+    ) -> Result<(Pushed, bool), RemoteError> {
         let bytes = store.read(digest)?;
         let wrong = |why: String| StoreError::Manifest { digest: digest.to_owned(), why };
         let parts: Parts = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -83,13 +96,12 @@ impl Registry {
             Ok::<_, RemoteError>(())
         });
         pushes.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        let name = self.reference().tag.as_deref().unwrap_or(digest);
-        self.put_manifest(name, &parts.media_type, &bytes).await?;
+        let listed = self.put_manifest(name, &parts.media_type, &bytes).await?;
         // Sending all again would be the worst of not knowing.
         let _ = make_folder(cache).and_then(|()| replace_file(&memory, &lock(&places).text()));
         let sent = sent.into_inner();
         let there = blobs.values().map(|blob| blob.size).sum::<u64>() - sent;
-        Ok(Pushed { digest: digest.to_owned(), sent, there })
+        Ok((Pushed { digest: digest.to_owned(), sent, there }, listed))
     }
 
     /// Pushes one blob; the bytes that were sent.

@@ -8,6 +8,7 @@ use crate::blobs::{Blob, is_hex};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -131,6 +132,18 @@ impl Registry {
         Ok((bytes, blob))
     }
 
+    /// What refers to a manifest; nothing where the registry has no such list.
+    pub(super) async fn referrers(&self, digest: &str) -> Result<Option<Value>, RemoteError> {
+        let url = self.url(&format!("referrers/{digest}"));
+        let response = self.ask(|| self.http.get(url.clone()).header(ACCEPT, MANIFESTS)).await?;
+        if !response.status().is_success() {
+            return Ok(None);
+        }
+        let bytes = bounded(response, MAX_MANIFEST).await.map_err(|why| self.deceived(why))?;
+        // A page for people, from who has no such list.
+        Ok(serde_json::from_slice(&bytes).ok())
+    }
+
     /// Whether a blob is there.
     pub(super) async fn has(&self, blob: &Blob) -> Result<bool, RemoteError> {
         let url = self.url(&format!("blobs/{}", blob.digest));
@@ -210,12 +223,18 @@ impl Registry {
         self.accepted(response, "take a blob").await.map(drop)
     }
 
-    /// Writes a manifest under a tag or its digest.
-    pub(super) async fn put_manifest(&self, name: &str, kind: &str, bytes: &[u8]) -> Result<(), RemoteError> {
+    /// Writes a manifest under a tag or its digest; whether the registry lists it where it refers to another one.
+    pub(super) async fn put_manifest(
+        &self,
+        name: &str,
+        kind: &str,
+        bytes: &[u8],
+    ) -> Result<bool, RemoteError> {
         let url = self.url(&format!("manifests/{name}"));
         let request = || self.http.put(url.clone()).header(CONTENT_TYPE, kind).body(bytes.to_vec());
         let response = self.ask(request).await?;
-        self.accepted(response, "take a manifest").await.map(drop)
+        let response = self.accepted(response, "take a manifest").await?;
+        Ok(response.headers().contains_key("oci-subject"))
     }
 
     fn url(&self, path: &str) -> Url {

@@ -189,7 +189,33 @@ pub(crate) enum ModelsCommand {
         #[arg(long = "property", value_name = "KEY=VALUE", value_parser = pair)]
         properties: Vec<(String, String)>,
     },
-    /// Read every byte that is kept and compare it with its digest
+    /// Make a key that signs models: FILE, and FILE.pub for who verifies
+    Keygen {
+        /// Where it is written; never over what is there
+        #[arg(value_name = "FILE", default_value = "drisse.key")]
+        file: PathBuf,
+    },
+    /// Sign a model, so that others know whose it is; the signature goes along with `push`
+    Sign {
+        /// NAME[:VERSION]
+        model: String,
+        /// The key that signs, in PEM (`models keygen`)
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Show whose signature a model needs to run in this workspace, or add and remove keys
+    Trust {
+        /// Public keys to add, in PEM; with the first one, models without a signature do not run any more
+        #[arg(value_name = "FILE")]
+        keys: Vec<PathBuf>,
+        /// Keys to remove, by the beginning of their ids
+        #[arg(long, value_name = "ID")]
+        remove: Vec<String>,
+        /// Remove all: models need no signature
+        #[arg(long, conflicts_with_all = ["keys", "remove"])]
+        none: bool,
+    },
+    /// Read every byte that is kept and compare it with its digest; and signatures, where there are keys
     Verify {
         /// NAME[:VERSION] [default: all]
         model: Option<String>,
@@ -199,6 +225,9 @@ pub(crate) enum ModelsCommand {
         /// Files and folders that may have what is missing
         #[arg(long, value_name = "PATH", requires = "repair", num_args = 1..)]
         from: Vec<PathBuf>,
+        /// Public keys of which one has to have signed, in PEM [default: those that count in the workspace]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
     },
     /// Delete a version that no service uses
     Delete {

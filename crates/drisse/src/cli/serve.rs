@@ -34,6 +34,12 @@ pub(crate) struct Serve {
     /// The certificate's key, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Serve only models that one of these keys has signed: public keys, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trusted_keys: Option<PathBuf>,
+    /// Folder with the manifest that was signed and its signatures [default: .drisse beside the model]
+    #[arg(long, value_name = "DIR", requires = "trusted_keys")]
+    pub(crate) evidence: Option<PathBuf>,
     /// A /score body to warm up with and to show, instead of the model's sample.json
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::{printer, units, wiring};
 use anyhow::Context;
 use drisse_core::ServiceName;
-use drisse_registry::{Image, ImageModel, Runtime, RuntimeParts, Runtimes, Store};
+use drisse_registry::{Evidence, Image, ImageModel, Runtime, RuntimeParts, Runtimes, Store};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::{BufReader, BufWriter};
@@ -123,7 +123,15 @@ async fn model(place: &Place, arguments: &ImageBuild) -> Result<ImageModel, Fail
             ImageModel::of_source(&source, &name, "1").with_context(failed)?
         }
         Named::Registered(store, found) => {
-            ImageModel::of_package(&store, &found.digest, &found.manifest_digest).with_context(failed)?
+            let model = ImageModel::of_package(&store, &found.digest, &found.manifest_digest);
+            let client = place.connect().await?;
+            let signatures = client.signatures(&found.name, Some(found.version)).await?;
+            let evidence = Evidence {
+                manifest: store.read(&found.manifest_digest).with_context(failed)?,
+                bundles: signatures.into_iter().map(|signature| signature.bundle.into_bytes()).collect(),
+            };
+            let evidence = (!evidence.bundles.is_empty()).then_some(evidence);
+            ImageModel { evidence, ..model.with_context(failed)? }
         }
     };
     let Some(name) = &arguments.name else { return Ok(model) };

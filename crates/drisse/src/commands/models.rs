@@ -1,6 +1,6 @@
 //! `drisse models`: register, list, tag, verify, delete.
 
-use super::transfer;
+use super::{sign, transfer};
 use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
 use crate::connect::Place;
 use crate::failure::Failure;
@@ -21,6 +21,7 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
             let request = RegisterRequest {
                 path: absolute(path)?,
                 package: None,
+                signatures: vec![],
                 name: name.clone(),
                 sample: sample.as_deref().map(absolute).transpose()?,
                 tags: (!tags.is_empty()).then(|| tags.iter().cloned().collect()),
@@ -52,8 +53,12 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
             printer::result(output, || json!(model), || text(&model));
             Ok(ExitCode::SUCCESS)
         }
-        ModelsCommand::Verify { model, repair, from } => {
+        ModelsCommand::Keygen { file } => sign::keygen(file, output),
+        ModelsCommand::Sign { model, key } => sign::sign(place, model, key, output).await,
+        ModelsCommand::Trust { keys, remove, none } => sign::trust(place, keys, remove, *none, output).await,
+        ModelsCommand::Verify { model, repair, from, key } => {
             let client = place.connect().await?;
+            sign::verify(&client, model.as_deref(), key.as_deref()).await?;
             let operation = if *repair {
                 let from = from.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
                 client.repair(model.as_deref(), &RepairRequest { from }).await?

@@ -89,6 +89,11 @@ pub(crate) async fn push(
     reference.tag.get_or_insert_with(|| model.version.to_string());
     let store = Store::existing(&workspace.store());
     let pushed = upload(&reference, options, &store, &model.manifest_digest).await?;
+    let signatures = client.signatures(&model.name, Some(model.version)).await?;
+    let registry = Registry::to_push(&reference, &options.access()).await?;
+    for manifest in signatures.iter().filter_map(|signature| signature.manifest.as_deref()) {
+        registry.push_signature(manifest, &store, &wiring::cache_folder().join("registries"), &()).await?;
+    }
     print(output, &reference, &pushed, Some(format!("{}:{}", model.name, model.version)));
     Ok(ExitCode::SUCCESS)
 }
@@ -155,11 +160,13 @@ pub(crate) async fn pull(
     let bar = Bar::new("pulling");
     registry.pull(&package, &store, &Store::existing(&workspace.store()), &bar).await?;
     drop(bar);
+    let signatures = registry.pull_signatures(&package.digest, &store).await?;
     let size = units::shown(package.size());
     printer::note(&format!("pulled {reference}, {size} ({})", package.digest));
     let request = RegisterRequest {
         path: layout.folder.display().to_string(),
         package: Some(package.digest),
+        signatures,
         name: Some(name),
         sample: None,
         tags: None,

@@ -3,6 +3,7 @@
 use crate::engine::{CACHE, Engine};
 use crate::limits::large_model;
 use crate::local::fixture;
+use crate::signing::keys;
 use crate::support::library;
 use crate::workspace::{PATIENCE, Workspace, is_zombie, kill};
 use drisse_core::conformance::target;
@@ -183,7 +184,15 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     std::fs::write(&secrets, "TOKEN=hush\n").unwrap();
     let limits =
         ["--cpu", "0.5", "--memory", "256MiB", "--env", "A=1", "--secret-env", secrets.to_str().unwrap()];
-    workspace.ok(&[&["deploy", "examples/digits", "--target", "box"][..], &limits].concat());
+    // Only what is signed runs, in containers too.
+    let (key, public) = keys(&workspace.root, "key");
+    workspace.ok(&["models", "register", "examples/digits"]);
+    workspace.ok(&["models", "trust", &public]);
+    let deploy = [&["deploy", "digits", "--target", "box"][..], &limits].concat();
+    let ran = workspace.run(&deploy);
+    assert!(ran.code == 1 && ran.stderr.contains("the model is not signed"), "{ran:?}");
+    workspace.ok(&["models", "sign", "digits", "--key", &key]);
+    workspace.ok(&deploy);
     let container = &engine.containers()[0];
     let inspected = engine.lines(&["inspect", container]).concat();
     let document: Value = serde_json::from_str(&inspected).unwrap();
@@ -197,7 +206,7 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
         let ran = workspace.run(arguments);
         assert!(ran.code == 1 && ran.stderr.contains(why), "{arguments:?}: {ran:?}");
     };
-    refused(&["deploy", "examples/digits", "--name", "more", "--target", "box"], "0 services would fit");
+    refused(&["deploy", "digits", "--name", "more", "--target", "box"], "0 services would fit");
     refused(&["targets", "detach", "box"], "it has 1 service");
     workspace.ok(&[&attach[..], &["--max-services", "2"]].concat());
     socket.push('x');

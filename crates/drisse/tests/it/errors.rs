@@ -14,7 +14,7 @@ fn what_the_user_can_mend_exits_1_and_says_what_to_do() {
         &["deploy", "examples"],
         &["deploy", "digits:9"],
         &["deploy", "digits:x"],
-        &["deploy", "oci://registry/digits"],
+        &["deploy", "oci://127.0.0.1:1/digits"],
         &["deploy", "examples/digits/digits.onnx", "--name", "Digits"],
         &["deploy", "digits:1", "--target", "moon"],
         &["deploy", "digits:1", "--replicas", "0"],

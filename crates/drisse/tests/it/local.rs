@@ -2,7 +2,7 @@
 
 use crate::support::{library, root};
 use drisse_core::conformance::target::{self, Fixture};
-use drisse_core::{Environment, Limits, ReplicaSet, Restart, RevisionSpec, Serving};
+use drisse_core::{Environment, Limits, ReplicaSet, Restart, RevisionSpec, Serving, Trust};
 use drisse_net::{Build, Process, runtime_folder};
 use drisse_registry::{ModelSource, Store};
 use drisse_targets::{Local, LocalConfig};
@@ -34,6 +34,7 @@ pub(crate) fn fixture(store: &Store) -> Fixture {
             serving: Serving::default(),
             limits: Limits::default(),
             restart: Restart::default(),
+            trust: Trust::default(),
             environment: Environment::default(),
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),

@@ -20,6 +20,7 @@ mod profile;
 mod prometheus;
 mod registry;
 mod serve;
+mod signing;
 mod support;
 mod survive;
 mod traces;

@@ -29,14 +29,14 @@ fn program() -> Option<String> {
 }
 
 /// A registry of its own.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
     address: String,
     folder: TempDir,
 }
 
 impl Registry {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::with(|_, _| String::new())
     }
 
@@ -69,7 +69,7 @@ impl Registry {
         Some(Self { child, address, folder })
     }
 
-    fn reference(&self, name: &str) -> String {
+    pub(crate) fn reference(&self, name: &str) -> String {
         format!("oci://{}/{name}", self.address)
     }
 }
@@ -82,13 +82,13 @@ impl Drop for Registry {
 }
 
 /// A workspace with a cache of its own.
-struct User {
-    workspace: Workspace,
-    cache: TempDir,
+pub(crate) struct User {
+    pub(crate) workspace: Workspace,
+    pub(crate) cache: TempDir,
 }
 
 impl User {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { workspace: Workspace::new(), cache: tempfile::tempdir().unwrap() }
     }
 
@@ -100,17 +100,17 @@ impl User {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         ran(self.command(arguments))
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let ran = self.run(&[&["--output", "json"], arguments].concat());
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
         serde_json::from_str(&ran.stdout).unwrap()
     }
 
-    fn refused(&self, arguments: &[&str], why: &str) {
+    pub(crate) fn refused(&self, arguments: &[&str], why: &str) {
         let ran = self.run(arguments);
         assert!(ran.code == 1 && ran.stderr.contains(why), "{arguments:?}: {ran:?}");
     }
@@ -398,7 +398,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
         asked.then(|| plain(b"{}".to_vec()))
     });
     assert_eq!(user.json(&["models", "pull", &fickle.reference("fickle:1")])["name"], "fickle");
-    assert_eq!(fickle.asked("/manifests/"), 1);
+    assert_eq!(fickle.asked("/manifests/1"), 1);
 
     // Uploads that go elsewhere.
     let greedy = liar(|method, path| match method {

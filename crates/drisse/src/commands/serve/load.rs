@@ -4,7 +4,7 @@ use crate::cli::{ModelArgument, Serve};
 use crate::failure::Failure;
 use anyhow::Context;
 use drisse_core::{Engine, Error, ErrorKind, Inputs, LoadedPackage, ModelName, Signature};
-use drisse_registry::ModelSource;
+use drisse_registry::{Evidence, ModelSource, PublicKey, SignatureError, Signed, verify_files};
 use drisse_scoring::{App, ModelSpec, Repository, Resident, Tuner};
 use drisse_wire::score;
 use std::collections::HashSet;
@@ -54,7 +54,7 @@ pub(super) fn open(arguments: &Serve) -> Result<Vec<Source>, Failure> {
     let mut names = HashSet::new();
     let mut sources = Vec::new();
     for argument in &arguments.models {
-        let source = one(argument)?;
+        let source = one(argument, arguments)?;
         if !names.insert(source.name.clone()) {
             let failure = Failure::new(format!("two models are called `{}`", source.name));
             return Err(failure.hint("give each a name of its own: NAME=MODEL"));
@@ -64,9 +64,20 @@ pub(super) fn open(arguments: &Serve) -> Result<Vec<Source>, Failure> {
     Ok(sources)
 }
 
-fn one(argument: &ModelArgument) -> Result<Source, Failure> {
+fn one(argument: &ModelArgument, arguments: &Serve) -> Result<Source, Failure> {
     let path = argument.path.display();
-    let model = ModelSource::open_to_run(&argument.path).with_context(|| format!("cannot serve {path}"))?;
+    let signed = signed(&argument.path, arguments)?;
+    let mut model =
+        ModelSource::open_to_run(&argument.path).with_context(|| format!("cannot serve {path}"))?;
+    if let Some(signed) = signed {
+        let file = &model.inspection.path;
+        let external = model.inspection.external_data.iter().map(|data| file.with_file_name(&data.location));
+        for file in std::iter::once(file.clone()).chain(external) {
+            signed.covers(&file).map_err(|error| unsigned(&argument.path, error))?;
+        }
+        // Anybody may have put a sample there.
+        model.sample = model.sample.filter(|sample| signed.covers(sample).is_ok());
+    }
     let name = argument.name.as_ref().unwrap_or(&model.name);
     let name = ModelName::served(name).map_err(|error| {
         Failure::from(anyhow::Error::new(error)).hint(format!("name it on the command line: NAME={path}"))
@@ -74,6 +85,26 @@ fn one(argument: &ModelArgument) -> Result<Source, Failure> {
     let version = argument.version.clone().unwrap_or_else(|| "1".to_owned());
     ModelName::served(&version).map_err(|_| Failure::new(format!("`{version}` is no version")))?;
     Ok(Source { name, version, model })
+}
+
+/// Looks whether a model is signed, before a byte of it is understood; nothing where nobody has to have signed it.
+fn signed(model: &Path, arguments: &Serve) -> Result<Option<Signed>, Failure> {
+    let Some(file) = &arguments.trusted_keys else { return Ok(None) };
+    let text = std::fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read the keys that count from {}", file.display()))?;
+    let verified = PublicKey::all_in(&text).and_then(|keys| {
+        let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
+        let beside = folder.join(".drisse");
+        let evidence = Evidence::read(arguments.evidence.as_deref().unwrap_or(&beside))?;
+        verify_files(model, &evidence, &keys)
+    });
+    verified.map(Some).map_err(|error| unsigned(model, error))
+}
+
+fn unsigned(model: &Path, error: SignatureError) -> Failure {
+    let hint = error.hint();
+    let error = anyhow::Error::new(error).context(format!("cannot serve {}", model.display()));
+    Failure::from(error).hint(hint)
 }
 
 /// What loads this server's models, at the start and when somebody asks.
@@ -150,7 +181,7 @@ impl Repository for Loader {
                 format!("this server was started without a model `{name}`: it has {}", known.join(", "));
             Error::new(ErrorKind::NotFound, message)
         })?;
-        let loaded = one(argument).and_then(|source| self.add(app, source));
+        let loaded = one(argument, &self.arguments).and_then(|source| self.add(app, source));
         // What is wrong with the file is its operator's to mend.
         loaded.map(drop).map_err(|failure| Error::new(ErrorKind::Unavailable, format!("{:#}", failure.error)))
     }

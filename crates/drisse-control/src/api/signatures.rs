@@ -1,0 +1,45 @@
+//! `/v1/models/…/signatures` and `/v1/trust`.
+
+use super::models::number;
+use super::{Json, Shared};
+use crate::db::Result;
+use axum::extract::{Path, State};
+use drisse_wire::control::{FailureBody, Signature, TrustDocument};
+
+/// Lists the signatures of a version of a model
+#[utoipa::path(get, path = "/v1/models/{name}/versions/{version}/signatures", params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = Vec<Signature>), (status = "default", body = FailureBody)))]
+pub(super) async fn list(
+    State(control): State<Shared>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<axum::Json<Vec<Signature>>> {
+    let model = control.db.model(&name, number(&version)?).await?;
+    Ok(axum::Json(control.signatures(&model.package).await?))
+}
+
+/// Adds a signature to a version of a model
+#[utoipa::path(post, path = "/v1/models/{name}/versions/{version}/signatures", params(("name" = String, Path), ("version" = String, Path)), request_body = Signature, responses((status = 200, body = Vec<Signature>), (status = "default", body = FailureBody)))]
+pub(super) async fn add(
+    State(control): State<Shared>,
+    Path((name, version)): Path<(String, String)>,
+    Json(signature): Json<Signature>,
+) -> Result<axum::Json<Vec<Signature>>> {
+    let model = control.db.model(&name, number(&version)?).await?;
+    control.sign(&model, &signature.bundle).await?;
+    Ok(axum::Json(control.signatures(&model.package).await?))
+}
+
+/// Shows whose signature a model needs to run
+#[utoipa::path(get, path = "/v1/trust", responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
+pub(super) async fn trusted(State(control): State<Shared>) -> Result<axum::Json<TrustDocument>> {
+    Ok(axum::Json(control.trusted().await?))
+}
+
+/// Says whose signature a model needs to run; what runs already goes on
+#[utoipa::path(put, path = "/v1/trust", request_body = TrustDocument, responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
+pub(super) async fn trust(
+    State(control): State<Shared>,
+    Json(document): Json<TrustDocument>,
+) -> Result<axum::Json<TrustDocument>> {
+    control.set_trusted(&document).await?;
+    Ok(axum::Json(control.trusted().await?))
+}

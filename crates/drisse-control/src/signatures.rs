@@ -1,0 +1,179 @@
+//! Signatures of models, and the keys that count in this workspace.
+
+use crate::control::Control;
+use crate::db::models::ModelRow;
+use crate::db::{Db, Result};
+use crate::problem::Problem;
+use crate::registry::blocking;
+use drisse_core::Trust;
+use drisse_registry::{Bundle, PublicKey, SignatureError, Store, verify};
+use drisse_wire::control::{Signature, TrustDocument};
+use sqlx::Row;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// The setting that has the keys that count.
+const TRUSTED: &str = "trusted_keys";
+
+/// Signatures of one model at most.
+const MOST: usize = 64;
+
+impl Control {
+    /// The keys that count; where there are none, models need no signature.
+    pub(crate) async fn trusted(&self) -> Result<TrustDocument> {
+        Ok(TrustDocument {
+            keys: self.db.setting::<Option<Vec<String>>>(TRUSTED).await?.flatten().unwrap_or_default(),
+        })
+    }
+
+    /// Replaces the keys that count.
+    pub(crate) async fn set_trusted(&self, document: &TrustDocument) -> Result<()> {
+        let keys = read_keys(document)?;
+        let keys: Vec<_> = keys.iter().map(PublicKey::to_pem).collect();
+        self.db.keep_setting(TRUSTED, (!keys.is_empty()).then_some(&keys)).await
+    }
+
+    /// What servers are told of a package: whose signature it needs, and those that it has.
+    pub(crate) async fn trust(&self, package: &str) -> Result<Trust> {
+        let keys = self.trusted().await?.keys.concat();
+        if keys.is_empty() {
+            return Ok(Trust::default());
+        }
+        let bundles =
+            self.signatures(package).await?.into_iter().map(|signature| signature.bundle.into_bytes());
+        Ok(Trust { keys, bundles: bundles.collect() })
+    }
+
+    /// Refuses a model that nobody has signed whose key counts.
+    pub(crate) async fn check_signed(&self, model: &str, package: &str) -> Result<()> {
+        let keys = read_keys(&self.trusted().await?)?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let bundles = self.signatures(package).await?;
+        checked(model, package, bundles.iter().map(|signature| signature.bundle.as_bytes()), &keys)
+    }
+
+    /// The same for a package that is not registered yet.
+    pub(crate) async fn check_coming(&self, model: &str, package: &str, bundles: &[Vec<u8>]) -> Result<()> {
+        let keys = read_keys(&self.trusted().await?)?;
+        if keys.is_empty() {
+            Ok(())
+        } else {
+            checked(model, package, bundles.iter().map(Vec::as_slice), &keys)
+        }
+    }
+
+    /// The signatures of a package.
+    pub(crate) async fn signatures(&self, package: &str) -> Result<Vec<Signature>> {
+        let mut found = Vec::new();
+        for manifest in self.db.referrers(package).await? {
+            let referrer = self.store.referrer(&manifest)?;
+            let bundle = String::from_utf8_lossy(&self.store.read(&referrer.bundle().digest)?).into_owned();
+            found.push(Signature { manifest: Some(manifest), bundle });
+        }
+        Ok(found)
+    }
+
+    /// Keeps a signature of a model. Whether its key counts is asked when the model is to run.
+    pub(crate) async fn sign(self: &Arc<Self>, model: &ModelRow, bundle: &str) -> Result<()> {
+        let what = || format!("cannot keep the signature of `{}`", model.full_name());
+        let refused = |error: SignatureError| Problem::invalid(what()).because(&error).hint(error.hint());
+        Bundle::parse(bundle.as_bytes()).and_then(|bundle| bundle.claims(&model.package)).map_err(refused)?;
+        if self.db.referrers(&model.package).await?.len() >= MOST {
+            return Err(Problem::conflict(format!("{}: it has {MOST}", what())));
+        }
+        let (package, bundle) = (model.package.clone(), bundle.to_owned());
+        let control = Arc::clone(self);
+        blocking(move || {
+            // Until the database refers to the blobs, nobody may collect them.
+            let _packing = control.store.packing();
+            let kept = control.store.attach(&package, bundle.as_bytes())?;
+            control.runtime.block_on(control.db.insert_referrer(&package, &kept))
+        })
+        .await
+    }
+
+    /// What signatures are made of, for who collects what nothing refers to.
+    pub(crate) async fn signature_blobs(&self) -> Result<HashSet<String>> {
+        let mut live = HashSet::new();
+        for manifest in self.db.every_referrer().await? {
+            // One that is damaged vouches for nothing any more.
+            if let Ok(referrer) = self.store.referrer(&manifest) {
+                live.extend(referrer.blobs().into_iter().map(|blob| blob.digest));
+            }
+            live.insert(manifest);
+        }
+        Ok(live)
+    }
+}
+
+/// Copies the manifests of signatures and what they are made of, in another store; the bundles.
+pub(crate) fn take(
+    store: &Store,
+    other: &Store,
+    package: &str,
+    manifests: &[String],
+) -> Result<Vec<Vec<u8>>> {
+    let mut bundles = Vec::new();
+    for manifest in manifests.iter().take(MOST) {
+        let referrer = other.referrer(manifest)?;
+        if referrer.subject() != package {
+            return Err(Problem::invalid(format!("signature {manifest} is of another package")));
+        }
+        for blob in referrer.blobs() {
+            store.put_bytes(&other.read(&blob.digest)?)?;
+        }
+        store.put_bytes(&other.read(manifest)?)?;
+        bundles.push(other.read(&referrer.bundle().digest)?);
+    }
+    Ok(bundles)
+}
+
+fn checked<'a>(
+    model: &str,
+    package: &str,
+    bundles: impl Iterator<Item = &'a [u8]>,
+    keys: &[PublicKey],
+) -> Result<()> {
+    verify(package, bundles, keys).map(drop).map_err(|error| {
+        let message = format!("model `{model}` may not run in this workspace");
+        Problem::conflict(message).because(&error).hint(error.hint())
+    })
+}
+
+fn read_keys(document: &TrustDocument) -> Result<Vec<PublicKey>> {
+    let keys =
+        document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<std::result::Result<Vec<_>, _>>();
+    let keys =
+        keys.map_err(|error| Problem::invalid("that key cannot count").because(&error).hint(error.hint()))?;
+    Ok(keys.concat())
+}
+
+impl Db {
+    async fn referrers(&self, package: &str) -> Result<Vec<String>> {
+        let query = "SELECT manifest FROM signatures WHERE package = ? ORDER BY manifest";
+        let rows = sqlx::query(query).bind(package).fetch_all(self.pool()).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    /// Those of models that are registered.
+    async fn every_referrer(&self) -> Result<Vec<String>> {
+        let query = "SELECT manifest FROM signatures WHERE package IN (SELECT package FROM models)";
+        let rows = sqlx::query(query).fetch_all(self.pool()).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn insert_referrer(&self, package: &str, manifest: &str) -> Result<()> {
+        let query = "INSERT INTO signatures VALUES (?, ?) ON CONFLICT DO NOTHING";
+        sqlx::query(query).bind(package).bind(manifest).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Forgets signatures of packages that no model has any more.
+    pub(crate) async fn forget_referrers(&self) -> Result<()> {
+        let query = "DELETE FROM signatures WHERE package NOT IN (SELECT package FROM models)";
+        sqlx::query(query).execute(self.pool()).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Signatures that go along with a package: the referrers API, and for registries without it, tags that stand for it.
+//!
+//! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers>.
+
+use super::registry::Registry;
+use super::{RemoteError, Transfer};
+use crate::blobs::Store;
+use crate::package::MANIFEST;
+use crate::referrer::Referrer;
+use crate::signing::BUNDLE;
+use serde_json::{Value, json};
+use std::path::Path;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Signatures of one package that are looked at; more are somebody's joke.
+const MOST: usize = 64;
+
+impl Registry {
+    /// Brings the signatures of a package into a store; the digests of their manifests.
+    pub async fn pull_signatures(&self, package: &str, store: &Store) -> Result<Vec<String>, RemoteError> {
+        let index = match self.referrers(package).await? {
+            Some(index) => index,
+            None => self.tagged(package).await?,
+        };
+        let entries = index["manifests"].as_array().cloned().unwrap_or_default();
+        let signed = entries.iter().filter(|entry| entry["artifactType"] == BUNDLE).take(MOST);
+        let mut found = Vec::new();
+        for digest in signed.filter_map(|entry| entry["digest"].as_str()) {
+            let (bytes, blob) = self.manifest(digest).await?;
+            // What is listed and is none is somebody else's.
+            let Ok(referrer) = Referrer::read(&blob.digest, &bytes) else { continue };
+            if referrer.subject() != package {
+                continue;
+            }
+            self.pull_blobs(referrer.blobs(), store, None, &()).await?;
+            found.push(store.put_bytes(&bytes)?.digest);
+        }
+        Ok(found)
+    }
+
+    /// Pushes a signature that is in a store.
+    pub async fn push_signature(
+        &self,
+        digest: &str,
+        store: &Store,
+        cache: &Path,
+        told: &dyn Transfer,
+    ) -> Result<(), RemoteError> {
+        let referrer = store.referrer(digest)?;
+        let knows = self.push_parts(digest, digest, store, cache, told).await?.1;
+        if knows {
+            return Ok(());
+        }
+        let bytes = store.read(digest)?;
+        let mut index = self.tagged(referrer.subject()).await?;
+        let entry = json!({
+            "mediaType": MANIFEST, "digest": digest, "size": bytes.len(),
+            "artifactType": referrer.artifact_type, "annotations": referrer.annotations,
+        });
+        if let Some(entries) = index["manifests"].as_array_mut() {
+            entries.retain(|there| there["digest"] != digest);
+            entries.push(entry);
+        }
+        let text = index.to_string();
+        self.put_manifest(&tag(referrer.subject()), INDEX, text.as_bytes()).await.map(drop)
+    }
+
+    /// The index that stands for the referrers API where a registry has none.
+    async fn tagged(&self, package: &str) -> Result<Value, RemoteError> {
+        let empty = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
+        match self.manifest(&tag(package)).await {
+            Ok((bytes, _)) => {
+                let index: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+                Ok(if index["manifests"].is_array() { index } else { empty })
+            }
+            Err(RemoteError::Absent { .. }) => Ok(empty),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// `sha256-HEX`.
+fn tag(package: &str) -> String {
+    package.replace(':', "-")
+}

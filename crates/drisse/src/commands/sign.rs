@@ -1,0 +1,174 @@
+//! `drisse models keygen`, `sign` and `trust`, and the signatures of `verify`.
+
+use crate::cli::Output;
+use crate::connect::Place;
+use crate::failure::Failure;
+use crate::printer;
+use anyhow::Context;
+use drisse_registry::{Bundle, Image, ImageModel, PublicKey, SignatureError, SigningKey, Store};
+use drisse_wire::client::Client;
+use drisse_wire::control::{Model, TrustDocument};
+use serde_json::json;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+impl From<SignatureError> for Failure {
+    fn from(error: SignatureError) -> Self {
+        let hint = error.hint();
+        Self::from(anyhow::Error::new(error)).hint(hint)
+    }
+}
+
+/// `drisse models keygen`.
+pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode, Failure> {
+    let key = SigningKey::generate()?;
+    let public = SigningKey::from_pem(&key)?.public();
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".pub");
+    let beside = Path::new(&beside);
+    for (path, text, mode) in [(file, key, 0o600), (beside, public.to_pem(), 0o644)] {
+        let write = || {
+            let mut options = std::fs::OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let (id, file, beside) = (public.id(), file.display().to_string(), beside.display().to_string());
+    let document = || json!({ "id": id, "key": file, "public_key": beside });
+    let text = || {
+        format!(
+            "key {id}\n{file} signs: keep it to yourself\n{beside} verifies: `drisse models trust {beside}`\n"
+        )
+    };
+    printer::result(output, document, text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `drisse models sign`.
+pub(crate) async fn sign(
+    place: &Place,
+    model: &str,
+    key: &Path,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let text =
+        std::fs::read_to_string(key).with_context(|| format!("cannot read the key {}", key.display()))?;
+    let key = SigningKey::from_pem(&text)?;
+    let Place::Folder(workspace) = place else {
+        return Err(Failure::new("models are signed where their workspace is")
+            .hint("run this on the control plane's machine, with --workspace DIR"));
+    };
+    let client = place.connect().await?;
+    let (name, version) = super::models::parse(model)?;
+    let model = client.model(name, version).await?;
+    let store = Store::existing(&workspace.store());
+    // The same files as an image without a runtime: what mounts that finds the signature too.
+    let image = ImageModel::of_package(&store, &model.digest, &model.manifest_digest);
+    let image = Image::of_model(&image.context("cannot read the model")?).context("cannot read the model")?;
+    let called = format!("{}:{}", model.name, model.version);
+    let subjects = [(&*called, &*model.manifest_digest), (&*called, &*image.digest)];
+    let bundle = Bundle::sign(&key, &subjects)?;
+    client.sign(name, Some(model.version), bundle).await?;
+    let by = key.public().id();
+    let document = || json!({ "model": called, "manifest_digest": model.manifest_digest, "image_digest": image.digest, "key": by });
+    printer::result(output, document, || {
+        format!("signed {called} ({}) with key {by}\n", model.manifest_digest)
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `drisse models trust`.
+pub(crate) async fn trust(
+    place: &Place,
+    keys: &[impl AsRef<Path>],
+    remove: &[String],
+    none: bool,
+    output: Output,
+) -> Result<ExitCode, Failure> {
+    let mut added = Vec::new();
+    for key in keys {
+        added.extend(read_keys(key.as_ref())?);
+    }
+    let client = place.connect().await?;
+    let mut trusted = PublicKeys::of(&client.trusted().await?)?.0;
+    if !added.is_empty() || !remove.is_empty() || none {
+        trusted.retain(|key| !none && !remove.iter().any(|id| !id.is_empty() && key.id().starts_with(id)));
+        added.retain(|key| !trusted.contains(key));
+        trusted.extend(added);
+        let document = TrustDocument { keys: trusted.iter().map(PublicKey::to_pem).collect() };
+        client.trust(&document).await?;
+    }
+    let ids: Vec<_> = trusted.iter().map(PublicKey::id).collect();
+    let text = || match ids.is_empty() {
+        true => "models need no signature\n".to_owned(),
+        false => format!("models run that one of these keys has signed:\n{}\n", ids.join("\n")),
+    };
+    printer::result(output, || json!({ "keys": ids }), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The signatures of a model, or of all, where there are keys to check them with.
+pub(crate) async fn verify(client: &Client, model: Option<&str>, key: Option<&Path>) -> Result<(), Failure> {
+    let keys = match key {
+        Some(file) => read_keys(file)?,
+        None => PublicKeys::of(&client.trusted().await?)?.0,
+    };
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let models = match model {
+        Some(model) => {
+            let (name, version) = super::models::parse(model)?;
+            vec![client.model(name, version).await?]
+        }
+        None => all(client).await?,
+    };
+    for Model { name, version, manifest_digest, .. } in &models {
+        let signatures = client.signatures(name, Some(*version)).await?;
+        let bundles = signatures.iter().map(|signature| signature.bundle.as_bytes());
+        let by = drisse_registry::verify(manifest_digest, bundles, &keys).map_err(|error| {
+            let hint = error.hint();
+            let what = format!("the signature of model `{name}:{version}` does not count");
+            Failure::from(anyhow::Error::new(error).context(what)).hint(hint)
+        })?;
+        printer::note(&format!("{name}:{version} is signed by key {by}"));
+    }
+    Ok(())
+}
+
+async fn all(client: &Client) -> Result<Vec<Model>, Failure> {
+    let mut models = Vec::new();
+    let mut after = None;
+    loop {
+        let query = super::models::query(&[("limit", Some("1000")), ("after", after.as_deref())]);
+        let page = client.models(&query).await?;
+        models.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return Ok(models);
+        }
+    }
+}
+
+struct PublicKeys(Vec<PublicKey>);
+
+impl PublicKeys {
+    fn of(document: &TrustDocument) -> Result<Self, Failure> {
+        let keys = document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self(keys.concat()))
+    }
+}
+
+fn read_keys(file: &Path) -> Result<Vec<PublicKey>, Failure> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read the key {}", file.display()))?;
+    let keys = PublicKey::all_in(&text);
+    Ok(keys.map_err(|error| match error {
+        SignatureError::Key { why, .. } => SignatureError::Key { what: file.display().to_string(), why },
+        other => other,
+    })?)
+}
