@@ -6,6 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// OCI's tests of registries, a Go program, and the version whose results are known.
+const OCI_CONFORMANCE_MODULE: &str = "github.com/opencontainers/distribution-spec/conformance";
+const OCI_CONFORMANCE: &str = "v0.0.0-20260831232431-97274622c111";
+
 /// The receiver's sources, a Go program.
 const RECEIVER: &str = "tests/otlp";
 
@@ -15,6 +19,7 @@ pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
         ("DRISSE_OTLP_RECEIVER", otlp_receiver as fn() -> _),
         ("DRISSE_PROMETHEUS", prometheus),
         ("DRISSE_REGISTRY", registry),
+        ("DRISSE_OCI_CONFORMANCE", oci_conformance),
         ("DRISSE_PODMAN", podman),
     ] {
         if std::env::var_os(variable).is_some() {
@@ -88,6 +93,26 @@ fn unpacked(name: &str) -> Result<PathBuf> {
 
 fn prometheus() -> Result<PathBuf> {
     unpacked("prometheus")
+}
+
+/// OCI's own tests of registries, built once.
+fn oci_conformance() -> Result<PathBuf> {
+    let program = crate::cache_folder().join(format!("oci-conformance-{OCI_CONFORMANCE}"));
+    if program.exists() {
+        return Ok(program);
+    }
+    println!("\nbuilding {} (once)", program.display());
+    let part = part_of(&program)?;
+    let mut install = Command::new("go");
+    install.arg("install").arg(format!("{OCI_CONFORMANCE_MODULE}@{OCI_CONFORMANCE}")).env("GOBIN", &part);
+    let built = install.env("CGO_ENABLED", "0").status();
+    ensure!(
+        built.context("Go is needed: https://go.dev/dl")?.success(),
+        "cannot build {OCI_CONFORMANCE_MODULE}"
+    );
+    std::fs::rename(part.join("conformance"), &program)?;
+    std::fs::remove_dir_all(part)?;
+    Ok(program)
 }
 
 fn registry() -> Result<PathBuf> {

@@ -2,6 +2,7 @@
 
 use crate::api;
 use crate::db::{Db, Result};
+use crate::distribution::Distribution;
 use crate::gateway::{Gateway, GatewayChange};
 use crate::metrics::Metrics;
 use crate::operations::Running;
@@ -10,7 +11,7 @@ use crate::reconcile::Actor;
 use crate::targets::{TargetTable, Targets};
 use crate::workspace::Workspace;
 use drisse_core::{Replica, ServiceName, ServiceSpec, Target, step};
-use drisse_net::{Build, Door, Front, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
+use drisse_net::{Build, Door, Front, Handler, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
 use drisse_registry::Store;
 use drisse_wire::control::{Failure, Shutdown};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,8 @@ pub struct Config {
     pub tcp: Change<TcpApi>,
     /// Where `/metrics` of everything is to be, for who can connect.
     pub metrics: Change<SocketAddr>,
+    /// Where the store is to be read as from a registry, on this machine.
+    pub registry: Change<SocketAddr>,
 }
 
 /// What is to become of a setting that is kept for the next start.
@@ -110,6 +113,8 @@ pub(crate) struct Control {
     pub(crate) build: Build,
     /// Where `/metrics` are.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where the store is read as from a registry.
+    pub(crate) registry: Option<SocketAddr>,
     pub(crate) runtime: Handle,
     pub(crate) models_changed: Notify,
     /// Rounds of services at a time.
@@ -141,6 +146,7 @@ pub async fn run(
     let store = Store::open(&workspace.store()).map_err(Problem::from)?;
     let tcp = config.tcp.of(db.setting("control_api").await?.flatten());
     let metrics = config.metrics.of(db.setting("metrics").await?.flatten());
+    let registry = config.registry.of(db.setting("registry").await?.flatten());
     let (gateway, supervised) =
         Gateway::open(&workspace, config.program, config.build.clone(), &db, config.gateway).await?;
     let targets = targets(&workspace, &store)
@@ -155,6 +161,7 @@ pub async fn run(
         version: config.version,
         build: config.build,
         metrics,
+        registry,
         runtime: Handle::current(),
         models_changed: Notify::new(),
         rounds: tokio::sync::Semaphore::new(ROUNDS),
@@ -194,6 +201,31 @@ pub async fn run(
     Ok(())
 }
 
+/// Answers requests where that is wanted: what is served, as the flag of `drisse up` names it, and the address.
+fn serve_plain<H: Handler>(
+    wanted: Option<(&str, SocketAddr)>,
+    handler: H,
+    ends: watch::Receiver<bool>,
+) -> Result<impl Future<Output = ()> + use<H>> {
+    let serve = |(what, address)| {
+        let serve = || -> std::result::Result<_, Box<dyn std::error::Error>> {
+            Ok(serve_few(Listener::Tcp(bind_tcp(address)?), handler, ends)?)
+        };
+        serve().map_err(|error| {
+            Problem::invalid(format!("cannot serve --{what}")).because(&*error).hint(format!(
+                "choose another address: `drisse up --{what} ADDRESS:PORT`, or none: `--no-{what}`"
+            ))
+        })
+    };
+    let served = wanted.map(serve).transpose()?;
+    Ok(async move {
+        match served {
+            Some(served) => served.await,
+            None => std::future::pending().await,
+        }
+    })
+}
+
 impl Control {
     /// Serves the control API until told to end, and says how.
     async fn serve(
@@ -210,16 +242,21 @@ impl Control {
         let unix = api::Api::local(self);
         let unix = serve_few(Listener::Unix(listener), unix, ends).map_err(|error| unserved(&error))?;
         let mut told = self.stop.subscribe();
-        let metrics = self.serve_metrics(end.subscribe())?;
+        let metrics = self.metrics.map(|address| ("metrics", address));
+        let metrics = serve_plain(metrics, Metrics::new(self), end.subscribe())?;
+        let registry = self.registry.map(|address| ("registry", address));
+        let registry = serve_plain(registry, Distribution(Arc::clone(self)), end.subscribe())?;
         let remote = self.serve_tcp(tcp.clone())?;
         // Only what could be bound is tried again at the next start.
         self.db.keep_setting("control_api", tcp.as_ref()).await?;
         self.db.keep_setting("metrics", self.metrics.as_ref()).await?;
+        self.db.keep_setting("registry", self.registry.as_ref()).await?;
         tracing::info!(workspace = %self.workspace.root.display(), build = %self.build, "the control plane is up");
         let how = tokio::select! {
             () = unix => Shutdown::Handover,
             () = remote => Shutdown::Handover,
             () = metrics => Shutdown::Handover,
+            () = registry => Shutdown::Handover,
             how = told.wait_for(Option::is_some) => how.ok().and_then(|how| *how).unwrap_or(Shutdown::Handover),
             // A signal ends this process alone: what runs goes on, and the next control plane takes it over.
             () = stop => Shutdown::Handover,
@@ -228,26 +265,6 @@ impl Control {
         let _ = end.send(true);
         let _ = std::fs::remove_file(self.workspace.control_socket());
         Ok(how)
-    }
-
-    fn serve_metrics(
-        self: &Arc<Self>,
-        ends: watch::Receiver<bool>,
-    ) -> Result<impl Future<Output = ()> + use<>> {
-        let serve = |address| -> std::result::Result<_, Box<dyn std::error::Error>> {
-            Ok(serve_few(Listener::Tcp(bind_tcp(address)?), Metrics::new(self), ends)?)
-        };
-        let served = self.metrics.map(serve).transpose().map_err(|error| {
-            Problem::invalid("cannot serve /metrics")
-                .because(&*error)
-                .hint("choose another address: `drisse up --metrics ADDRESS:PORT`, or none: `--no-metrics`")
-        })?;
-        Ok(async move {
-            match served {
-                Some(served) => served.await,
-                None => std::future::pending().await,
-            }
-        })
     }
 
     fn serve_tcp(self: &Arc<Self>, tcp: Option<TcpApi>) -> Result<impl Future<Output = ()> + use<>> {

@@ -12,6 +12,7 @@ mod api;
 mod control;
 mod db;
 mod deploy;
+mod distribution;
 mod gateway;
 mod health;
 mod keys;

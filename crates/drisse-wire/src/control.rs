@@ -383,6 +383,9 @@ pub struct Status {
     /// Where `/metrics` of all are, `HOST:PORT`; none where they are not asked for.
     #[serde(default)]
     pub metrics: Option<String>,
+    /// Where the store is read as from a registry, `HOST:PORT`; none where that is not asked for.
+    #[serde(default)]
+    pub registry: Option<String>,
     /// Services by state.
     pub services: BTreeMap<String, u64>,
 }

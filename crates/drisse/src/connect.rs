@@ -178,8 +178,9 @@ impl Place {
 impl Up {
     /// Whether the control plane has to start again for it.
     fn changes_something(&self) -> bool {
-        let addresses = [self.gateway, self.control, self.metrics];
-        addresses.iter().any(Option::is_some) || self.tls_cert.is_some() || self.no_control || self.no_metrics
+        let addresses = [self.gateway, self.control, self.metrics, self.registry];
+        let none = self.no_control || self.no_metrics || self.no_registry;
+        addresses.iter().any(Option::is_some) || self.tls_cert.is_some() || none
     }
 
     /// Refuses files that cannot be used, before anything that works is ended.
@@ -331,12 +332,19 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
     let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
     add("--workspace", workspace.root.clone().into());
     add("--onnxruntime", library.into());
-    let addresses =
-        [("--gateway", up.gateway), ("--control", up.control), ("--metrics", up.metrics)].into_iter();
+    let addresses = [
+        ("--gateway", up.gateway),
+        ("--control", up.control),
+        ("--metrics", up.metrics),
+        ("--registry", up.registry),
+    ]
+    .into_iter();
     for (flag, address) in addresses.filter_map(|(flag, address)| Some((flag, address?))) {
         add(flag, address.to_string().into());
     }
-    for (flag, is_set) in [("--no-control", up.no_control), ("--no-metrics", up.no_metrics)] {
+    for (flag, is_set) in
+        [("--no-control", up.no_control), ("--no-metrics", up.no_metrics), ("--no-registry", up.no_registry)]
+    {
         arguments.extend(is_set.then(|| flag.into()));
     }
     let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);

@@ -27,6 +27,7 @@ pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<S
         control: ProcessInfo { pid: Some(std::process::id()) },
         gateway: control.gateway.info(),
         metrics: control.metrics.map(|address| address.to_string()),
+        registry: control.registry.map(|address| address.to_string()),
         services: control.db.service_counts(Counted::State).await?,
     }))
 }

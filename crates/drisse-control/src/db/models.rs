@@ -141,6 +141,13 @@ impl Db {
     }
 
     /// Another package of the same model: its sample changed.
+    /// The version of a name that has this package.
+    pub(crate) async fn model_by_package(&self, name: &str, package: &str) -> Result<Option<ModelRow>> {
+        let query =
+            sqlx::query("SELECT * FROM models WHERE name = ? AND package = ?").bind(name).bind(package);
+        query.fetch_optional(self.pool()).await?.as_ref().map(row).transpose()
+    }
+
     pub(crate) async fn set_package(&self, name: &str, version: u64, package: &str) -> Result<()> {
         let mut write = self.write().await?;
         for query in [

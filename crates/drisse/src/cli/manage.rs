@@ -1,6 +1,6 @@
 //! What manages models and services.
 
-use super::serve::address;
+use super::serve::{address, loopback};
 use super::service::pair;
 use crate::units::duration;
 use clap::{Args, Subcommand, ValueEnum};
@@ -439,6 +439,12 @@ pub(crate) struct Up {
     /// Serve no /metrics any more
     #[arg(long, conflicts_with = "metrics")]
     pub(crate) no_metrics: bool,
+    /// Serve registered models here as a registry does, to be read: oci://ADDRESS:PORT/MODEL:VERSION; on this machine
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub(crate) registry: Option<SocketAddr>,
+    /// Serve no models as a registry any more
+    #[arg(long, conflicts_with = "registry")]
+    pub(crate) no_registry: bool,
     /// Take the database's backup in place of a damaged one, which is kept; what was changed since then is lost
     #[arg(long, conflicts_with = "boot")]
     pub(crate) restore: bool,

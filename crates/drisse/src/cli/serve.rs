@@ -164,6 +164,17 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     spelled.as_deref().unwrap_or(text).parse().map_err(|_| wanted())
 }
 
+/// The same, of this machine alone.
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = address(text)?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err("other machines could read all models: listen on 127.0.0.1, and put a proxy in front that asks for \
+                      a login"
+            .to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

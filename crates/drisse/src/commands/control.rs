@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Fa
         gateway,
         tcp: change(tcp, up.no_control),
         metrics: change(up.metrics, up.no_metrics),
+        registry: change(up.registry, up.no_registry),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;

@@ -100,6 +100,7 @@ async fn at_rest(workspace: &Workspace) -> Status {
         control: ProcessInfo::default(),
         gateway,
         metrics: None,
+        registry: None,
         services: Default::default(),
     }
 }
@@ -112,12 +113,15 @@ fn text(status: &Status) -> String {
     let services: Vec<_> = status.services.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let services = if services.is_empty() { "none".to_owned() } else { services.join(", ") };
     let metrics = status.metrics.as_ref().map(|address| format!("metrics    http://{address}/metrics\n"));
+    let registry =
+        status.registry.as_ref().map(|address| format!("registry   oci://{address}/MODEL:VERSION\n"));
     format!(
-        "workspace  {}\ncontrol    {}\ngateway    {}{address}\n{}services   {}\n",
+        "workspace  {}\ncontrol    {}\ngateway    {}{address}\n{}{}services   {}\n",
         status.workspace,
         process(status.control.pid),
         process(status.gateway.pid),
         metrics.unwrap_or_default(),
+        registry.unwrap_or_default(),
         if status.control.pid.is_some() { services } else { "known once the control plane runs".to_owned() },
     )
 }

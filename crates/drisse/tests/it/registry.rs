@@ -414,3 +414,52 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     user.refused(&["models", "pull", "oci://127.0.0.1:1/x"], "Connection refused");
     user.refused(&["models", "pull", "oci://127.0.0.1:1/../x"], "is no reference to a registry");
 }
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
+fn the_store_is_read_as_from_any_registry() {
+    let (one, other) = (User::new(), User::new());
+    let address = crate::workspace::own_address().replace(":4790", ":4791");
+    one.json(&["models", "register", DIGITS]);
+    one.json(&["models", "register", "examples/wine", "--name", "digits"]);
+    let (key, public) = crate::signing::keys(one.cache.path(), "key");
+    one.json(&["models", "sign", "digits:1", "--key", &key]);
+    assert_eq!(one.json(&["up", "--registry", &address])["registry"], address);
+    other.json(&["models", "trust", &public]);
+    let pulled = other.json(&["models", "pull", &format!("oci://{address}/digits:1")]);
+    let shown = one.json(&["models", "show", "digits:1"]);
+    assert_eq!(pulled["manifest_digest"], shown["manifest_digest"], "its signature came along");
+    other.refused(&["models", "pull", &format!("oci://{address}/digits:latest")], "the model is not signed");
+    other.refused(&["models", "pull", &format!("oci://{address}/digits:3")], "there is no manifest `3`");
+    one.refused(&["up", "--registry", "0.0.0.0:4791"], "other machines could read all models");
+    let Ok(conformance) = std::env::var("DRISSE_OCI_CONFORMANCE") else {
+        assert!(std::env::var_os("CI").is_none(), "CI needs OCI's tests: `cargo xtask test` builds them");
+        eprintln!("not tested: DRISSE_OCI_CONFORMANCE names no program");
+        return;
+    };
+    let package = shown["manifest_digest"].as_str().unwrap();
+    let manifest = fs::read(one.workspace.root.join("store/blobs/sha256").join(&package[7..])).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let layers = manifest["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap());
+    let blobs = layers.collect::<Vec<_>>().join(" ");
+    let mut command = Command::new(conformance);
+    command.current_dir(one.cache.path()).env("OCI_REGISTRY", &address).env("OCI_REPO1", "digits");
+    for (name, value) in [
+        ("TLS", "disabled"),
+        ("VERSION", "1.1"),
+        ("API_PUSH", "false"),
+        ("API_BLOBS_DELETE", "false"),
+        ("API_MANIFESTS_DELETE", "false"),
+        ("API_TAGS_DELETE", "false"),
+        ("RO_DATA_TAGS", "1 2 latest"),
+        ("RO_DATA_MANIFESTS", package),
+        ("RO_DATA_BLOBS", &blobs),
+        ("RO_DATA_REFERRERS", package),
+    ] {
+        command.env(format!("OCI_{name}"), value);
+    }
+    let ran = ran(command);
+    assert!(ran.stdout.contains("OCI Conformance Result: Pass"), "{ran:?}");
+    one.json(&["up", "--no-registry"]);
+    other.refused(&["models", "pull", &format!("oci://{address}/digits:1")], "Connection refused");
+}

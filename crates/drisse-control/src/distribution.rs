@@ -1,0 +1,311 @@
+//! The store, read-only, by the distribution protocol: registered models as any registry has them, for whatever pulls from
+//! registries.
+//!
+//! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>, pull and content discovery.
+//! A model is a repository, its versions are tags.
+
+use crate::control::Control;
+use crate::db::models::ModelFilter;
+use crate::db::{Result, models::ModelRow};
+use crate::problem::Problem;
+use bytes::Bytes;
+use drisse_net::Handler;
+use drisse_registry::Store;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LINK, RANGE};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::sync::Arc;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// What is read of a blob at once.
+const BLOCK: usize = 256 << 10;
+
+/// Tags of a page.
+const PAGE: u32 = 1000;
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What the listener's requests are answered with.
+#[derive(Clone, Debug)]
+pub(crate) struct Distribution(pub(crate) Arc<Control>);
+
+impl Handler for Distribution {
+    type Body = Body;
+
+    async fn handle(self, request: Request<Incoming>) -> Response<Body> {
+        let head = request.method() == Method::HEAD;
+        let answer = match request.method() {
+            &Method::GET | &Method::HEAD => self.answer(&request).await,
+            _ => {
+                Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is only read from"))
+            }
+        };
+        let mut response = answer.unwrap_or_else(|refusal| refusal.response());
+        if head {
+            *response.body_mut() = full(Vec::new());
+        }
+        response
+    }
+}
+
+/// A status, and the protocol's word for what is wrong.
+#[derive(Debug)]
+struct Refusal(StatusCode, &'static str, &'static str);
+
+const NO_NAME: Refusal = Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such model");
+const NO_MANIFEST: Refusal = Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such version");
+const NO_BLOB: Refusal = Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob");
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        tracing::warn!("a registry's request failed: {:?}", problem.failure);
+        Self(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the store cannot be read")
+    }
+}
+
+impl Refusal {
+    fn response(self) -> Response<Body> {
+        let Self(status, code, message) = self;
+        let text = json!({ "errors": [{ "code": code, "message": message }] }).to_string();
+        let mut response = document("application/json", text.into_bytes());
+        *response.status_mut() = status;
+        response
+    }
+}
+
+impl Distribution {
+    async fn answer(&self, request: &Request<Incoming>) -> std::result::Result<Response<Body>, Refusal> {
+        let path = request.uri().path().strip_prefix("/v2/").ok_or(NO_NAME)?;
+        if path.is_empty() {
+            return Ok(document("application/json", b"{}".to_vec()));
+        }
+        let parts: Vec<_> = path.split('/').collect();
+        match *parts {
+            [name, "manifests", reference] => self.manifest(name, reference).await,
+            [name, "blobs", digest] => {
+                self.versions(name, None, 1).await?.first().ok_or(NO_NAME)?;
+                let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
+                blob(&self.0.store, digest, range)
+            }
+            [name, "tags", "list"] => self.tags(name, request.uri().query().unwrap_or_default()).await,
+            [name, "referrers", digest] => {
+                self.versions(name, None, 1).await?.first().ok_or(NO_NAME)?;
+                self.referrers(digest, request.uri().query().unwrap_or_default()).await
+            }
+            _ => Err(NO_NAME),
+        }
+    }
+
+    async fn manifest(&self, name: &str, reference: &str) -> std::result::Result<Response<Body>, Refusal> {
+        let control = &self.0;
+        let digest = match reference.strip_prefix("sha256:") {
+            Some(_) => {
+                let signature = control.store.referrer(reference);
+                let package =
+                    signature.map_or_else(|_| reference.to_owned(), |found| found.subject().to_owned());
+                control.db.model_by_package(name, &package).await?.ok_or(NO_MANIFEST)?;
+                reference.to_owned()
+            }
+            None => {
+                let version = if reference == "latest" {
+                    None
+                } else {
+                    Some(reference.parse().map_err(|_| NO_MANIFEST)?)
+                };
+                match control.db.model(name, version).await {
+                    Ok(model) => model.package,
+                    Err(problem) if problem.status == 404 => return Err(NO_MANIFEST),
+                    Err(problem) => return Err(problem.into()),
+                }
+            }
+        };
+        let bytes = control.store.read(&digest).map_err(|_| NO_MANIFEST)?;
+        let mut response = document(MANIFEST, bytes);
+        set(&mut response, DIGEST, &digest);
+        Ok(response)
+    }
+
+    async fn versions(&self, name: &str, after: Option<u64>, limit: u32) -> Result<Vec<ModelRow>> {
+        let after = after.map(|version| (name.to_owned(), version));
+        let filter = ModelFilter { name: Some(name.to_owned()), after, limit, ..ModelFilter::default() };
+        Ok(self.0.db.models(&filter).await?.items.into_iter().map(|(row, _)| row).collect())
+    }
+
+    async fn tags(&self, name: &str, query: &str) -> std::result::Result<Response<Body>, Refusal> {
+        let wanted = parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(PAGE).min(PAGE);
+        let last = parameter(query, "last");
+        let after = last
+            .as_deref()
+            .and_then(|last| if last == "latest" { Some(u64::MAX >> 1) } else { last.parse().ok() });
+        if self.versions(name, None, 1).await?.is_empty() {
+            return Err(NO_NAME);
+        }
+        let mut tags: Vec<_> = match wanted {
+            0 => vec![],
+            _ => self
+                .versions(name, after, wanted + 1)
+                .await?
+                .iter()
+                .map(|row| row.version.to_string())
+                .collect(),
+        };
+        let more = tags.len() > wanted as usize;
+        tags.truncate(wanted as usize);
+        if !more && tags.len() < wanted as usize {
+            // The newest, under a name of its own.
+            tags.push("latest".to_owned());
+        }
+        let mut response =
+            document("application/json", json!({ "name": name, "tags": tags }).to_string().into_bytes());
+        if let (true, Some(last)) = (more, tags.last()) {
+            set(&mut response, LINK, &format!("</v2/{name}/tags/list?n={wanted}&last={last}>; rel=\"next\""));
+        }
+        Ok(response)
+    }
+
+    /// What refers to a manifest: signatures. A manifest that is not there has none.
+    async fn referrers(&self, digest: &str, query: &str) -> std::result::Result<Response<Body>, Refusal> {
+        let kind = parameter(query, "artifactType");
+        let mut entries = Vec::new();
+        for signature in self.0.signatures(digest).await? {
+            let Some(manifest) = signature.manifest else { continue };
+            let bytes = self.0.store.read(&manifest).map_err(Problem::from)?;
+            let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            if kind.as_deref().is_none_or(|kind| document["artifactType"] == kind) {
+                entries.push(json!({
+                    "mediaType": MANIFEST, "digest": manifest, "size": bytes.len(),
+                    "artifactType": document["artifactType"], "annotations": document["annotations"],
+                }));
+            }
+        }
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        let mut response = document(INDEX, index.to_string().into_bytes());
+        if kind.is_some() {
+            set(&mut response, HeaderName::from_static("oci-filters-applied"), "artifactType");
+        }
+        Ok(response)
+    }
+}
+
+/// A blob, or the part of it that is asked for.
+fn blob(store: &Store, digest: &str, range: Option<&str>) -> std::result::Result<Response<Body>, Refusal> {
+    let path = store.path(digest).map_err(|_| NO_BLOB)?;
+    let mut file = File::open(path).map_err(|_| NO_BLOB)?;
+    let size = file.metadata().map_err(|_| NO_BLOB)?.len();
+    let part = match range.and_then(|range| parse(range, size)) {
+        Some(Ok(part)) => Some(part),
+        Some(Err(())) => {
+            let mut response = full_response(StatusCode::RANGE_NOT_SATISFIABLE, Vec::new());
+            set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
+            return Ok(response);
+        }
+        None => None,
+    };
+    let sent = part.clone().unwrap_or(0..size);
+    file.seek(SeekFrom::Start(sent.start)).map_err(|_| NO_BLOB)?;
+    let mut response = Response::new(StreamBody::new(blocks(file, sent.end - sent.start)).boxed_unsync());
+    if part.is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        set(&mut response, CONTENT_RANGE, &format!("bytes {}-{}/{size}", sent.start, sent.end - 1));
+    }
+    set(&mut response, CONTENT_TYPE, "application/octet-stream");
+    set(&mut response, CONTENT_LENGTH, &(sent.end - sent.start).to_string());
+    set(&mut response, ACCEPT_RANGES, "bytes");
+    set(&mut response, DIGEST, digest);
+    Ok(response)
+}
+
+/// A file's next bytes, read where that blocks nobody.
+fn blocks(file: File, left: u64) -> impl stream::Stream<Item = io::Result<Frame<Bytes>>> + Send {
+    stream::try_unfold((file, left), |(mut file, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let mut block = vec![0; BLOCK.min(usize::try_from(left).unwrap_or(BLOCK))];
+            file.read_exact(&mut block)?;
+            Ok::<_, io::Error>((block, file))
+        });
+        let (block, file) = read.await.map_err(io::Error::other)??;
+        let left = left - block.len() as u64;
+        Ok(Some((Frame::data(Bytes::from(block)), (file, left))))
+    })
+}
+
+/// `bytes=FIRST-LAST`, `bytes=FIRST-`, `bytes=-COUNT` (RFC 9110, section 14.1.2): the part, or that there is none such.
+/// What is none of these, or several, is not understood, and all is sent.
+fn parse(range: &str, size: u64) -> Option<std::result::Result<Range<u64>, ()>> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let part = match (first, last) {
+        ("", count) => size.saturating_sub(count.parse().ok()?)..size,
+        (first, "") => first.parse().ok()?..size,
+        (first, last) => first.parse().ok()?..last.parse::<u64>().ok()?.saturating_add(1).min(size),
+    };
+    Some(if part.start < part.end && part.end <= size { Ok(part) } else { Err(()) })
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.into_iter().find(|(key, _)| *key == name)?.1;
+    Some(value.replace("%2F", "/").replace("%2f", "/").replace("%2B", "+").replace("%2b", "+"))
+}
+
+fn document(kind: &str, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = full_response(StatusCode::OK, bytes);
+    set(&mut response, CONTENT_TYPE, kind);
+    response
+}
+
+fn full_response(status: StatusCode, bytes: Vec<u8>) -> Response<Body> {
+    let length = bytes.len();
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = status;
+    set(&mut response, CONTENT_LENGTH, &length.to_string());
+    response
+}
+
+fn full(bytes: Vec<u8>) -> Body {
+    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
+    // Digests, numbers and names of models are plain.
+    if let Ok(value) = value.parse() {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_a_part_of_what_there_is_or_none() {
+        for (range, part) in [
+            ("bytes=0-4", Some(Ok(0..5))),
+            ("bytes=5-", Some(Ok(5..10))),
+            ("bytes=-3", Some(Ok(7..10))),
+            ("bytes=-30", Some(Ok(0..10))),
+            ("bytes=5-99", Some(Ok(5..10))),
+            ("bytes=10-", Some(Err(()))),
+            ("bytes=5-4", Some(Err(()))),
+            ("bytes=-0", Some(Err(()))),
+            ("bytes=0-18446744073709551615", Some(Ok(0..10))),
+            ("bytes=0-1,3-4", None),
+            ("lines=0-1", None),
+            ("bytes=x-", None),
+        ] {
+            assert_eq!(parse(range, 10), part, "{range}");
+        }
+    }
+}
