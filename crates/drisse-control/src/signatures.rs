@@ -68,9 +68,15 @@ impl Control {
     pub(crate) async fn signatures(&self, package: &str) -> Result<Vec<Signature>> {
         let mut found = Vec::new();
         for manifest in self.db.referrers(package).await? {
-            let referrer = self.store.referrer(&manifest)?;
-            let bundle = String::from_utf8_lossy(&self.store.read(&referrer.bundle().digest)?).into_owned();
-            found.push(Signature { manifest: Some(manifest), bundle });
+            let bundle = self.store.referrer(&manifest);
+            match bundle.and_then(|referrer| self.store.read(&referrer.bundle().digest)) {
+                Ok(bundle) => {
+                    let bundle = String::from_utf8_lossy(&bundle).into_owned();
+                    found.push(Signature { manifest: Some(manifest), bundle });
+                }
+                // One that is damaged vouches for nothing, and keeps no other from it.
+                Err(error) => tracing::warn!(package, manifest, "a signature cannot be read: {error}"),
+            }
         }
         Ok(found)
     }

@@ -49,8 +49,11 @@ impl Cgroups {
     }
 
     fn in_words(mounts: &str, own: &str) -> Self {
+        // A process is in one group of version 2: the same limits both.
+        let both = version_2(mounts, own, &["cpu", "memory"]);
         let parent = |controller: &str| {
-            let parent = version_1(mounts, own, controller).or_else(|| version_2(mounts, own, controller));
+            let two = || both.clone().or_else(|| version_2(mounts, own, &[controller]));
+            let parent = version_1(mounts, own, controller).or_else(two);
             let parent = parent.ok_or_else(|| {
                 format!(
                     "the kernel has no control group here that limits {controller} and can have groups in it"
@@ -217,13 +220,13 @@ fn version_1(mounts: &str, own: &str, controller: &str) -> Option<Parent> {
     Some(Parent { folder: mount.folder(path), version: Version::One })
 }
 
-/// The nearest group of version 2, from the process's own upwards, whose groups have a controller. One that has
+/// The nearest group of version 2, from the process's own upwards, whose groups have these controllers. One that has
 /// processes itself gives none to others, unless it is the root.
-fn version_2(mounts: &str, own: &str, controller: &str) -> Option<Parent> {
+fn version_2(mounts: &str, own: &str, controllers: &[&str]) -> Option<Parent> {
     let (root, place) = place_2(mounts, own)?;
     let gives = |folder: &&Path| {
         let given = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
-        given.split_whitespace().any(|word| word == controller)
+        controllers.iter().all(|wanted| given.split_whitespace().any(|word| word == *wanted))
     };
     let mut places = place.ancestors().take_while(|folder| folder.starts_with(&root));
     let folder = places.find(gives)?.to_owned();
@@ -293,7 +296,7 @@ mod tests {
         let folder = |controller| version_1(mounts, own, controller).map(|parent| parent.folder);
         assert_eq!(folder("cpu"), Some("/sys/fs/cgroup/cpu,cpuacct".into()));
         assert_eq!(folder("memory"), Some("/sys/fs/cgroup/memory/inner".into()));
-        assert_eq!((folder("pids"), version_2(mounts, own, "pids")), (None, None));
+        assert_eq!((folder("pids"), version_2(mounts, own, &["pids"])), (None, None));
     }
 
     #[test]
@@ -307,18 +310,22 @@ mod tests {
         fs::write(slice.join("session.scope/cgroup.subtree_control"), "\n").unwrap();
         let mounts = format!("30 23 0:27 / {point} rw - cgroup2 cgroup rw\n");
         let groups = Cgroups::in_words(&mounts, "0::/user.slice/session.scope\n");
-        assert_eq!(groups.memory.as_ref().unwrap().folder, slice);
+        assert_eq!(groups.memory.as_ref().unwrap().folder, root.path(), "a process is in one group");
+        let memory = version_2(&mounts, "0::/user.slice/session.scope\n", &["memory"]);
+        assert_eq!(memory.unwrap().folder, slice);
         assert_eq!(groups.cpu.as_ref().unwrap().folder, root.path());
 
         let limits = Limits { cpu: Some(500), memory: Some(64 << 20) };
         let group = groups.make("drisse.w.1", limits).unwrap().unwrap();
-        assert_eq!(group.folders(), [root.path().join("drisse.w.1"), slice.join("drisse.w.1")]);
-        let read = |file: &str| fs::read_to_string(slice.join("drisse.w.1").join(file)).unwrap();
-        assert_eq!(read("memory.max"), (64 << 20).to_string());
-        let cpu = fs::read_to_string(root.path().join("drisse.w.1/cpu.max")).unwrap();
-        assert_eq!(cpu, "50000 100000");
+        let made = root.path().join("drisse.w.1");
+        assert_eq!(group.folders(), std::slice::from_ref(&made));
+        let read = |file: &str| fs::read_to_string(made.join(file)).unwrap();
+        assert_eq!(
+            (read("memory.max"), read("cpu.max")),
+            ((64 << 20).to_string(), "50000 100000".to_owned())
+        );
         assert!(!group.ran_out_of_memory());
-        fs::write(slice.join("drisse.w.1/memory.events"), "oom 3\noom_kill 1\n").unwrap();
+        fs::write(made.join("memory.events"), "oom 3\noom_kill 1\n").unwrap();
         assert!(group.ran_out_of_memory());
         assert_eq!(group.memory(), Some(64 << 20));
         assert_eq!(groups.make("none", Limits::default()), Ok(None));

@@ -61,7 +61,8 @@ async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<
     if let Destination::Registry(to) = &arguments.to {
         let folder = tempfile::tempdir_in(wiring::cache_folder()).context("cannot write the image")?;
         write(&image, &Destination::Layout(folder.path().to_owned(), None), &usual)?;
-        transfer::upload(to, &arguments.registry, &Store::existing(folder.path()), &image.digest).await?;
+        transfer::upload(to, &arguments.registry, &Store::existing(folder.path()), &image.digest, &[])
+            .await?;
     } else {
         write(&image, &arguments.to, reference)?;
     }
@@ -109,7 +110,7 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure
     };
     let digest = drisse_registry::image_in(folder, arguments.from.reference())?;
     let pushed =
-        transfer::upload(&arguments.to, &arguments.registry, &Store::existing(folder), &digest).await?;
+        transfer::upload(&arguments.to, &arguments.registry, &Store::existing(folder), &digest, &[]).await?;
     transfer::print(output, &arguments.to, &pushed, None);
     Ok(ExitCode::SUCCESS)
 }

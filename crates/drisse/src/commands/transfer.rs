@@ -12,6 +12,7 @@ use drisse_wire::control::RegisterRequest;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -88,26 +89,28 @@ pub(crate) async fn push(
     let model = client.model(name, version).await?;
     reference.tag.get_or_insert_with(|| model.version.to_string());
     let store = Store::existing(&workspace.store());
-    let pushed = upload(&reference, options, &store, &model.manifest_digest).await?;
     let signatures = client.signatures(&model.name, Some(model.version)).await?;
-    let registry = Registry::to_push(&reference, &options.access()).await?;
-    for manifest in signatures.iter().filter_map(|signature| signature.manifest.as_deref()) {
-        registry.push_signature(manifest, &store, &wiring::cache_folder().join("registries"), &()).await?;
-    }
+    let signatures: Vec<_> = signatures.into_iter().filter_map(|signature| signature.manifest).collect();
+    let pushed = upload(&reference, options, &store, &model.manifest_digest, &signatures).await?;
     print(output, &reference, &pushed, Some(format!("{}:{}", model.name, model.version)));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Pushes what a manifest in a store names.
+/// Pushes what a manifest in a store names, and signatures of it.
 pub(crate) async fn upload(
     reference: &Reference,
     options: &RegistryOptions,
     store: &Store,
     digest: &str,
+    signatures: &[String],
 ) -> Result<Pushed, Failure> {
     let registry = Registry::to_push(reference, &options.access()).await?;
-    let bar = Bar::new("pushing");
-    Ok(registry.push(digest, store, &wiring::cache_folder().join("registries"), &bar).await?)
+    let (bar, cache) = (Bar::new("pushing"), wiring::cache_folder().join("registries"));
+    let pushed = registry.push(digest, store, &cache, &bar).await?;
+    for signature in signatures {
+        registry.push_signature(signature, store, &cache, &()).await?;
+    }
+    Ok(pushed)
 }
 
 /// Prints what was pushed.
@@ -193,14 +196,20 @@ impl Layout {
         let folder = pulls.join(name);
         let open = || -> std::io::Result<File> {
             drisse_registry::make_folder(&folder)?;
-            let lock = File::create(pulls.join(format!("{name}.lock")))?;
-            if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-                printer::note("waiting: the same is being pulled by another command");
-                lock.lock()?;
+            let path = pulls.join(format!("{name}.lock"));
+            loop {
+                let lock = File::create(&path)?;
+                if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+                    printer::note("waiting: the same is being pulled by another command");
+                    lock.lock()?;
+                }
+                // Who had it before may have removed it, and the folder: then it locks nothing any more.
+                let inode = lock.metadata()?.ino();
+                if std::fs::metadata(&path).is_ok_and(|there| there.ino() == inode) {
+                    drisse_registry::make_folder(&folder)?;
+                    return Ok(lock);
+                }
             }
-            // Removed by who had it before.
-            drisse_registry::make_folder(&folder)?;
-            Ok(lock)
         };
         let lock = open().with_context(|| format!("cannot use the folder {}", folder.display()))?;
         for entry in std::fs::read_dir(pulls).into_iter().flatten().flatten() {

@@ -19,6 +19,9 @@ mod surge;
 #[path = "../it/engine.rs"]
 mod engine;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
+#[path = "../it/liar.rs"]
+mod liar;
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "../it/load.rs"]
 mod load;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]

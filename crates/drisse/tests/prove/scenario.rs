@@ -2,7 +2,8 @@
 //! meanwhile.
 
 use crate::engine::{CACHE, Engine, podman};
-use crate::support::root;
+use crate::liar::liar;
+use crate::support::{library, root};
 use crate::workspace::{PATIENCE, Ran, Workspace, ran};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -37,6 +38,7 @@ pub(crate) struct Run {
     workspace: Workspace,
     steps: PathBuf,
     other: PathBuf,
+    registry: String,
     /// The primary key before the change.
     key: Option<String>,
     /// How the change's command ended.
@@ -45,8 +47,8 @@ pub(crate) struct Run {
     engine: Option<Engine>,
 }
 
-/// `OTHER` is a model file that differs from the digits model in its bytes alone.
-const SCENARIOS: [Scenario; 9] = [
+/// `OTHER` is a model file that differs from the digits model in its bytes alone, `REGISTRY` a registry that has one.
+const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "register",
         contained: false,
@@ -102,6 +104,13 @@ const SCENARIOS: [Scenario; 9] = [
         done: |run| run.has_models(&["m:2"]),
     },
     Scenario {
+        name: "pull",
+        contained: false,
+        before: &[&["up"]],
+        change: &["models", "pull", "REGISTRY", "--name", "m"],
+        done: |run| run.has_models(&["m:1"]),
+    },
+    Scenario {
         name: "deploy in a container",
         contained: true,
         before: &[&["up"]],
@@ -119,7 +128,7 @@ const SCENARIOS: [Scenario; 9] = [
 
 /// Those that can be tried here: containers need an engine, and CI has one.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
-    static ALL: [Scenario; 9] = SCENARIOS;
+    static ALL: [Scenario; 10] = SCENARIOS;
     let contained = podman().is_some();
     ALL.iter().filter(move |scenario| contained || !scenario.contained)
 }
@@ -145,7 +154,8 @@ impl Scenario {
         std::fs::create_dir(&steps).unwrap();
         let other = workspace.variant("other");
         let engine = self.contained.then(Engine::start).flatten();
-        let mut run = Run { scenario: self, workspace, steps, other, key: None, ran: None, engine };
+        let registry = liar(|_, _| None).reference("m:1");
+        let mut run = Run { scenario: self, workspace, steps, other, registry, key: None, ran: None, engine };
         for command in self.before {
             let ran = run.run(command);
             assert_eq!(ran.code, 0, "{command:?}: {ran:?}");
@@ -162,9 +172,19 @@ impl Scenario {
 impl Run {
     fn command(&self, arguments: &[&str]) -> std::process::Command {
         let other = self.other.to_str().unwrap();
-        let arguments: Vec<_> =
-            arguments.iter().map(|word| if *word == "OTHER" { other } else { word }).collect();
+        let arguments: Vec<_> = arguments
+            .iter()
+            .map(|word| match *word {
+                "OTHER" => other,
+                "REGISTRY" => &self.registry,
+                word => word,
+            })
+            .collect();
         let mut command = self.workspace.command(&arguments);
+        if arguments.contains(&"pull") {
+            // What comes of a pull is this run's alone.
+            command.env("XDG_CACHE_HOME", self.workspace.folder.path()).env("DRISSE_ONNXRUNTIME", library());
+        }
         command.env("DRISSE_STEPS", &self.steps);
         if let Some(engine) = &self.engine {
             command.env("DOCKER_HOST", engine.host()).env("XDG_CACHE_HOME", &*CACHE);
