@@ -158,10 +158,6 @@ impl Registry {
         }
         Ok(())
     }
-
-    fn cut(&self, why: String) -> RemoteError {
-        RemoteError::Unreachable { registry: self.reference().registry.clone(), why }
-    }
 }
 
 /// Where a part begins: `Content-Range: bytes 5-9/10`.

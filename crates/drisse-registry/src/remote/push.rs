@@ -1,7 +1,7 @@
 //! Packages and images to registries: what is there already is not sent again.
 
 use super::partial::blocks;
-use super::registry::{Registry, is_digest};
+use super::registry::{Registry, SILENCE, is_digest};
 use super::{RemoteError, Transfer};
 use crate::StoreError;
 use crate::blobs::{Blob, Store};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Blobs at once.
 const AT_ONCE: usize = 4;
@@ -20,6 +20,12 @@ const AT_ONCE: usize = 4;
 /// A blob that cannot be sent is tried so often, and this long after the first failure, then twice as long.
 const TRIES: u32 = 3;
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// How often bytes that go by are told.
+const TELL: Duration = Duration::from_millis(100);
+
+/// A registry that has all of a blob may take this long to keep it.
+const KEEPING: Duration = Duration::from_secs(300);
 
 /// Blobs whose repositories are remembered.
 const REMEMBERED: usize = 4096;
@@ -104,6 +110,33 @@ impl Registry {
         Ok((Pushed { digest: digest.to_owned(), sent, there }, listed))
     }
 
+    /// Tells of bytes as they go by, and gives up when none does any more.
+    async fn watched(
+        &self,
+        work: impl Future<Output = Result<u64, RemoteError>>,
+        size: u64,
+        moved: &AtomicU64,
+        told: &dyn Transfer,
+    ) -> Result<u64, RemoteError> {
+        let (mut seen, mut since) = (0, Instant::now());
+        let mut work = std::pin::pin!(work);
+        loop {
+            let done = tokio::time::timeout(TELL, &mut work).await;
+            let now = moved.load(Relaxed);
+            if now != seen {
+                told.moved((now - seen).cast_signed());
+                (seen, since) = (now, Instant::now());
+            }
+            if let Ok(done) = done {
+                return done;
+            }
+            let patience = if now < size { SILENCE } else { KEEPING };
+            if since.elapsed() > patience {
+                return Err(self.cut(format!("it takes nothing for {} s", patience.as_secs())));
+            }
+        }
+    }
+
     /// Pushes one blob; the bytes that were sent.
     async fn push_blob(
         &self,
@@ -129,7 +162,7 @@ impl Registry {
                 };
                 self.upload(&place, blob, body).await.map(|()| blob.size)
             };
-            match watched(attempt, &moved, told).await {
+            match self.watched(attempt, blob.size, &moved, told).await {
                 Ok(sent) => {
                     // Bytes that need not be sent went by too.
                     told.moved(blob.size.cast_signed() - moved.load(Relaxed).cast_signed());
@@ -147,21 +180,6 @@ impl Registry {
                     tokio::time::sleep(AGAIN * tries).await;
                 }
             }
-        }
-    }
-}
-
-/// Tells of bytes as they go by.
-async fn watched<T>(work: impl Future<Output = T>, moved: &AtomicU64, told: &dyn Transfer) -> T {
-    let mut seen = 0;
-    let mut work = std::pin::pin!(work);
-    loop {
-        let done = tokio::time::timeout(Duration::from_millis(100), &mut work).await;
-        let now = moved.load(Relaxed);
-        told.moved((now - seen).cast_signed());
-        seen = now;
-        if let Ok(done) = done {
-            return done;
         }
     }
 }

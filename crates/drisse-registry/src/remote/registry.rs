@@ -17,7 +17,7 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// One that says nothing for this long hangs.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
 
 /// A manifest is at most this long, as the distribution specification advises.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -53,6 +53,8 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub struct Registry {
     http: Client,
+    /// The same for uploads, whose answers come after the last byte: who sends sees to it that they go on.
+    uploads: Client,
     base: Url,
     reference: Reference,
     action: Action,
@@ -75,7 +77,7 @@ impl Registry {
     async fn open(reference: &Reference, access: &Access, action: Action) -> Result<Self, RemoteError> {
         let (name, repository) = (&reference.registry, &reference.repository);
         let credentials = credentials::find(name, repository)?;
-        let http = client(reference, access)?;
+        let (http, uploads) = (client(reference, access, Some(SILENCE))?, client(reference, access, None)?);
         let mut schemes = vec!["https"];
         if reference.is_loopback() || access.plain_http {
             schemes.push("http");
@@ -97,7 +99,7 @@ impl Registry {
                 Ok(_) => {
                     let reference = reference.clone();
                     let authorization = Mutex::default();
-                    return Ok(Self { http, base, reference, action, credentials, authorization });
+                    return Ok(Self { http, uploads, base, reference, action, credentials, authorization });
                 }
                 Err(error) => drop(first.get_or_insert(error)),
             }
@@ -202,8 +204,9 @@ impl Registry {
         if place.host_str() != self.base.host_str() {
             return Err(self.deceived(format!("it wants blobs to be sent elsewhere: to {place}")));
         }
-        // One behind a proxy may not know that it is reached by TLS.
+        // One behind a proxy may not know how it is reached: by TLS, by another port.
         let _ = place.set_scheme(self.base.scheme());
+        let _ = place.set_port(self.base.port());
         place.query_pairs_mut().append_pair("digest", &blob.digest);
         Ok(Some(place))
     }
@@ -216,7 +219,7 @@ impl Registry {
         body: impl Fn() -> reqwest::Body,
     ) -> Result<(), RemoteError> {
         let request = || {
-            let request = self.http.put(place.clone()).header(CONTENT_TYPE, "application/octet-stream");
+            let request = self.uploads.put(place.clone()).header(CONTENT_TYPE, "application/octet-stream");
             request.header("content-length", blob.size).body(body())
         };
         let response = self.ask(request).await?;
@@ -310,13 +313,18 @@ impl Registry {
             return Err(self.denied(why));
         }
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(RemoteError::Unreachable { registry: self.reference.registry.clone(), why });
+            return Err(self.cut(why));
         }
         Err(RemoteError::Refused { registry: self.reference.registry.clone(), what: what.to_owned(), why })
     }
 
     pub(super) fn unreachable(&self, error: &reqwest::Error) -> RemoteError {
-        RemoteError::Unreachable { registry: self.reference.registry.clone(), why: why(error) }
+        self.cut(why(error))
+    }
+
+    /// Something that may be better the next time.
+    pub(super) fn cut(&self, why: String) -> RemoteError {
+        RemoteError::Unreachable { registry: self.reference.registry.clone(), why }
     }
 
     pub(super) fn deceived(&self, why: String) -> RemoteError {
@@ -331,7 +339,7 @@ impl Registry {
 }
 
 /// A client that trusts whom the system trusts, who is named, and who podman and Docker are told to trust.
-fn client(reference: &Reference, access: &Access) -> Result<Client, RemoteError> {
+fn client(reference: &Reference, access: &Access, silence: Option<Duration>) -> Result<Client, RemoteError> {
     // Whoever was first has chosen the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let failed = |why: String| RemoteError::Unreachable { registry: reference.registry.clone(), why };
@@ -351,8 +359,10 @@ fn client(reference: &Reference, access: &Access) -> Result<Client, RemoteError>
         .user_agent(concat!("drisse/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .connect_timeout(CONNECT)
-        .read_timeout(SILENCE)
         .tls_certs_merge(authorities);
+    if let Some(silence) = silence {
+        client = client.read_timeout(silence);
+    }
     if is_loopback(host(&reference.registry)) {
         client = client.no_proxy();
     }
