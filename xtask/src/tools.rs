@@ -21,13 +21,17 @@ pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
         ("DRISSE_REGISTRY", registry),
         ("DRISSE_OCI_CONFORMANCE", oci_conformance),
         ("DRISSE_PODMAN", podman),
+        ("DRISSE_DOCKER", docker),
     ] {
         if std::env::var_os(variable).is_some() {
             continue;
         }
         match tool() {
             Ok(path) => drop(tests.env(variable, path)),
-            Err(error) if std::env::var_os("CI").is_some() => return Err(error),
+            // Docker's daemon comes second: not every machine lets it start.
+            Err(error) if std::env::var_os("CI").is_some() && variable != "DRISSE_DOCKER" => {
+                return Err(error);
+            }
             Err(error) => println!("\nwithout {variable}: {error:#}"),
         }
     }
@@ -73,9 +77,17 @@ fn unpacked(name: &str) -> Result<PathBuf> {
     println!("\nunpacking {} (once)", program.display());
     let part = part_of(&program)?;
     std::fs::create_dir_all(&part)?;
+    unpack(name, &part)?;
+    std::fs::rename(part.join("usr/bin").join(name), &program)?;
+    std::fs::remove_dir_all(part)?;
+    Ok(program)
+}
+
+/// Unpacks a package of Debian's into a folder; nothing is installed.
+fn unpack(name: &str, folder: &Path) -> Result<()> {
     let apt = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
-        apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(&part);
+        apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(folder);
         Ok::<_, anyhow::Error>(apt.status().context("apt-get is needed, or the program in PATH")?.success())
     };
     let download = ["download", name];
@@ -83,16 +95,37 @@ fn unpacked(name: &str) -> Result<PathBuf> {
         apt(&download)? || apt(&["update"])? && apt(&download)?,
         "cannot download Debian's package {name}"
     );
-    let package = std::fs::read_dir(&part)?.next().context("apt-get downloaded nothing")??.path();
-    let unpacked = Command::new("dpkg-deb").arg("-x").arg(package).arg(&part).status()?;
+    let files = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let package = files.iter().find(|file| file.extension().is_some_and(|end| end == "deb"));
+    let package = package.context("apt-get downloaded nothing")?;
+    let unpacked = Command::new("dpkg-deb").arg("-x").arg(package).arg(folder).status()?;
     ensure!(unpacked.success(), "cannot unpack Debian's package {name}");
-    std::fs::rename(part.join("usr/bin").join(name), &program)?;
-    std::fs::remove_dir_all(part)?;
-    Ok(program)
+    std::fs::remove_file(package)?;
+    Ok(())
 }
 
 fn prometheus() -> Result<PathBuf> {
     unpacked("prometheus")
+}
+
+/// Docker's daemon and what it starts, as folders of programs: those that are installed, or Debian's, unpacked.
+fn docker() -> Result<PathBuf> {
+    let installed = Path::new("/usr/sbin");
+    if installed.join("dockerd").exists() {
+        return Ok(installed.into());
+    }
+    let folder = crate::cache_folder().join("docker-debian");
+    if !folder.exists() {
+        println!("\nunpacking {} (once)", folder.display());
+        let part = part_of(&folder)?;
+        std::fs::create_dir_all(&part)?;
+        for package in ["docker.io", "containerd"] {
+            unpack(package, &part)?;
+        }
+        std::fs::rename(part, &folder)?;
+    }
+    let programs = ["usr/bin", "usr/sbin"].map(|programs| folder.join(programs));
+    Ok(std::env::join_paths(programs)?.into())
 }
 
 /// OCI's own tests of registries, built once.

@@ -45,7 +45,12 @@ impl Containers<'_> {
 
 #[tokio::test]
 async fn containers_keep_every_promise() {
-    let Some(engine) = Engine::start() else { return };
+    for engine in [Engine::start(), Engine::docker()].into_iter().flatten() {
+        keep_every_promise(engine).await;
+    }
+}
+
+async fn keep_every_promise(engine: Engine) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("store")).unwrap();
     let fixture = fixture(&store);
@@ -84,7 +89,12 @@ async fn containers_keep_every_promise() {
 
 #[test]
 fn a_service_lives_through_updates_and_kills_in_containers_and_leaves_nothing() {
-    let Some(mut engine) = Engine::start() else { return };
+    for engine in [Engine::start(), Engine::docker()].into_iter().flatten() {
+        lives_and_leaves_nothing(engine);
+    }
+}
+
+fn lives_and_leaves_nothing(mut engine: Engine) {
     let began = {
         let containers = Containers { workspace: Workspace::new(), engine: &engine };
         let deployed =
@@ -129,7 +139,7 @@ fn a_service_lives_through_updates_and_kills_in_containers_and_leaves_nothing() 
     engine.stop_serving();
     let answer = began.json(&["score", "digits", "--sample"]);
     assert_eq!(answer["label"], serde_json::json!([0]));
-    engine.serve();
+    assert!(engine.serve(), "the engine's API comes up again");
     let containers = Containers { workspace: began, engine: &engine };
     containers.run(&["delete", "digits"]);
     assert_eq!(engine.containers(), [""; 0]);

@@ -1,4 +1,4 @@
-//! A container engine for tests: podman, with nothing of the machine's own.
+//! Container engines for tests, with nothing of the machine's own: podman, and Docker's daemon where it starts.
 
 use crate::workspace::PATIENCE;
 use std::path::{Path, PathBuf};
@@ -27,18 +27,47 @@ pub(crate) fn podman() -> Option<String> {
     named
 }
 
-/// A podman with folders of its own: its API by a socket, its command line.
+/// Which engine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Kind {
+    Podman(String),
+    /// Folders with the daemon and what it starts, in front of the others.
+    Docker(String),
+}
+
+/// An engine with folders of its own: its API by a socket, its command line.
 pub(crate) struct Engine {
-    podman: String,
+    kind: Kind,
     folder: TempDir,
     service: Option<Child>,
 }
 
 impl Engine {
     pub(crate) fn start() -> Option<Self> {
-        let mut engine = Self { podman: podman()?, folder: tempfile::tempdir().unwrap(), service: None };
-        engine.serve();
+        let mut engine =
+            Self { kind: Kind::Podman(podman()?), folder: tempfile::tempdir().unwrap(), service: None };
+        assert!(engine.serve(), "podman's API does not come up");
         Some(engine)
+    }
+
+    /// Docker's daemon, which needs rights and a kernel that not every machine gives.
+    #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
+    pub(crate) fn docker() -> Option<Self> {
+        let Ok(folders) = std::env::var("DRISSE_DOCKER") else {
+            eprintln!("not tested: DRISSE_DOCKER names no Docker");
+            return None;
+        };
+        let mut engine =
+            Self { kind: Kind::Docker(folders), folder: tempfile::tempdir().unwrap(), service: None };
+        if engine.serve() {
+            return Some(engine);
+        }
+        let log = std::fs::read_to_string(engine.path("log")).unwrap_or_default();
+        eprintln!(
+            "not tested: Docker's daemon does not start here: {}",
+            log.lines().last().unwrap_or_default()
+        );
+        None
     }
 
     /// What `DOCKER_HOST` is for who is to find it.
@@ -47,11 +76,41 @@ impl Engine {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let root = |name| self.folder.path().join(name).display().to_string();
-        let mut command = Command::new(&self.podman);
-        command.args(["--root", &root("root"), "--runroot", &root("run"), "--runtime", "runc"]);
+        let mut command = match &self.kind {
+            Kind::Podman(program) => {
+                let mut command = Command::new(program);
+                command.args([
+                    "--root",
+                    &self.path("root"),
+                    "--runroot",
+                    &self.path("run"),
+                    "--runtime",
+                    "runc",
+                ]);
+                command
+            }
+            Kind::Docker(folders) => {
+                let mut command = Self::beside(folders, "docker");
+                command.args(["--host", &self.host()]);
+                command
+            }
+        };
         command.args(arguments).stdin(Stdio::null());
         command
+    }
+
+    /// A program that finds its own first.
+    fn beside(folders: &str, program: &str) -> Command {
+        let path = format!("{folders}:{}", std::env::var("PATH").unwrap_or_default());
+        let found =
+            std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
+        let mut command = Command::new(found.unwrap_or_else(|| program.into()));
+        command.env("PATH", path);
+        command
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
@@ -73,31 +132,62 @@ impl Engine {
         self.folder.path().join("podman.sock")
     }
 
-    /// Starts the engine's API.
-    pub(crate) fn serve(&mut self) {
-        let address = format!("unix://{}", self.socket().display());
-        let mut service = self.command(&["system", "service", "--time=0", &address]);
-        self.service = Some(service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    /// Starts the engine's API; whether it came up.
+    pub(crate) fn serve(&mut self) -> bool {
+        let mut service = match &self.kind {
+            Kind::Podman(_) => self.command(&["system", "service", "--time=0", &self.host()]),
+            Kind::Docker(folders) => {
+                let mut daemon = Self::beside(folders, "dockerd");
+                // Containers go on while it is away; none has a network.
+                daemon.args(["--live-restore", "--bridge=none", "--iptables=false", "--ip6tables=false"]);
+                daemon.args(["--storage-driver", "vfs", "--host", &self.host()]);
+                for (flag, name) in [("--data-root", "root"), ("--exec-root", "run"), ("--pidfile", "pid")] {
+                    daemon.args([flag, &self.path(name)]);
+                }
+                daemon
+            }
+        };
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let mut service = service.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let began = std::time::Instant::now();
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
-            assert!(began.elapsed() < PATIENCE, "podman's API does not come up");
+            if service.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(began.elapsed() < PATIENCE, "the engine's API does not come up");
             std::thread::yield_now();
         }
+        self.service = Some(service);
+        true
     }
 
     /// Ends it, and leaves its containers.
     pub(crate) fn stop_serving(&mut self) {
-        if let Some(mut service) = self.service.take() {
-            service.kill().unwrap();
-            service.wait().unwrap();
+        let Some(mut service) = self.service.take() else { return };
+        match self.kind {
+            Kind::Podman(_) => service.kill().unwrap(),
+            // What it started ends with it, but for the containers.
+            Kind::Docker(_) => crate::workspace::kill(service.id(), "-TERM"),
         }
+        service.wait().unwrap();
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.run(&["rm", "--all", "--force", "--time", "0"]);
-        self.run(&["rmi", "--all", "--force"]);
+        match self.kind {
+            Kind::Podman(_) => {
+                self.run(&["rm", "--all", "--force", "--time", "0"]);
+                self.run(&["rmi", "--all", "--force"]);
+            }
+            Kind::Docker(_) => {
+                for container in
+                    String::from_utf8_lossy(&self.run(&["ps", "--all", "--quiet"]).stdout).lines()
+                {
+                    self.run(&["rm", "--force", container]);
+                }
+            }
+        }
         self.stop_serving();
     }
 }

@@ -16,6 +16,7 @@ mod scenario;
 mod soak;
 mod surge;
 
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "../it/engine.rs"]
 mod engine;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
