@@ -53,12 +53,7 @@ impl Control {
             control.runtime.block_on(control.register_package(&what, taken, &|line| running.tell(line)))
         })
         .await?;
-        self.models_changed.notify_one();
-        if !replace && change.properties.is_empty() {
-            return Ok(row);
-        }
-        let _models = self.models_lock.lock().await;
-        self.db.change_model(&row.name, Some(row.version), &change, replace).await
+        self.labelled(row, &change, replace).await
     }
 
     async fn register_package(&self, what: &Import, taken: Taken, tell: &dyn Fn(String)) -> Result<ModelRow> {

@@ -163,12 +163,22 @@ impl Control {
             Ok(registered)
         })
         .await?;
+        self.labelled(row, &change, replace).await
+    }
+
+    /// A model that was registered, with the tags and properties that were given with it.
+    pub(crate) async fn labelled(
+        &self,
+        row: ModelRow,
+        change: &ModelChange,
+        replace: bool,
+    ) -> Result<ModelRow> {
         self.models_changed.notify_one();
         if !replace && change.properties.is_empty() {
             return Ok(row);
         }
         let _models = self.models_lock.lock().await;
-        self.db.change_model(&row.name, Some(row.version), &change, replace).await
+        self.db.change_model(&row.name, Some(row.version), change, replace).await
     }
 
     pub(crate) async fn do_delete_model(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {

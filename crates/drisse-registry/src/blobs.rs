@@ -358,6 +358,11 @@ fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a text is the digest of something: `sha256:HEX`.
+pub(crate) fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:").is_some_and(is_hex)
+}
+
 pub(crate) fn is_hex(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
 }

@@ -131,20 +131,17 @@ impl Image {
         for (path, from) in &model.files {
             let mut layer = Layer::default();
             layer.file(&format!("models/{}/{}", model.name, path.display()), Source::file(from)?);
-            let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
-            diff_ids.push(blob.digest.clone());
-            layers.push((LAYER, blob, Content::Packed(layer)));
+            layers.push(packed(layer, from)?);
         }
         if let Some(evidence) = &model.evidence {
             let mut layer = Layer::default();
             for (name, bytes) in evidence.files() {
                 layer.file(&format!("models/{}/.drisse/{name}", model.name), Source::Bytes(bytes.to_vec()));
             }
-            let blob =
-                layer.measure().map_err(|error| ImageError::io("pack", Path::new(".drisse"), error))?;
-            diff_ids.push(blob.digest.clone());
-            layers.push((LAYER, blob, Content::Packed(layer)));
+            layers.push(packed(layer, Path::new(".drisse"))?);
         }
+        // What is not compressed is unpacked already.
+        diff_ids.extend(layers[diff_ids.len()..].iter().map(|(_, blob, _)| blob.digest.clone()));
         let config = config(runtime, model, &served.display().to_string(), &diff_ids, base);
         Ok(Self::assembled(layers, &runtime.architecture, &config))
     }
@@ -155,8 +152,7 @@ impl Image {
         for (path, from) in &model.files {
             let mut layer = Layer::default();
             layer.file(&format!("models/{}", path.display()), Source::file(from)?);
-            let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
-            layers.push((LAYER, blob, Content::Packed(layer)));
+            layers.push(packed(layer, from)?);
         }
         let diff_ids: Vec<_> = layers.iter().map(|(_, blob, _)| blob.digest.clone()).collect();
         // Nothing in it runs: it says a kind of machine because engines ask for one.
@@ -210,6 +206,12 @@ impl Image {
         let layers: u64 = self.layers.iter().map(|(blob, _)| blob.size).sum();
         layers + self.config.0.size + self.manifest.len() as u64
     }
+}
+
+/// A layer that is packed as it is written.
+fn packed(layer: Layer, from: &Path) -> Result<(&'static str, Blob, Content), ImageError> {
+    let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
+    Ok((LAYER, blob, Content::Packed(layer)))
 }
 
 fn config(

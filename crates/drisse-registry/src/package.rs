@@ -4,7 +4,7 @@
 //! manifest depend on the model alone, so the same model has the same manifest digest everywhere
 //! (`oci-spec` keeps annotations in a hash map, whose order changes from run to run).
 
-use crate::blobs::{hex, is_hex};
+use crate::blobs::{hex, is_digest};
 use crate::{Blob, Inspection, ModelSource, Store, StoreError, signature_document};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -244,7 +244,7 @@ impl Manifest {
         }
         let mut paths = BTreeSet::new();
         for layer in &manifest.layers {
-            if !layer.digest.strip_prefix("sha256:").is_some_and(is_hex) {
+            if !is_digest(&layer.digest) {
                 return Err(StoreError::Digest { digest: layer.digest.clone() });
             }
             let path = layer.annotations.get(FILEPATH).map(Path::new);

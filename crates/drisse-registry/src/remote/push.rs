@@ -1,10 +1,10 @@
 //! Packages and images to registries: what is there already is not sent again.
 
 use super::partial::blocks;
-use super::registry::{Registry, SILENCE, is_digest};
+use super::registry::{Registry, SILENCE};
 use super::{RemoteError, Transfer};
 use crate::StoreError;
-use crate::blobs::{Blob, Store};
+use crate::blobs::{Blob, Store, is_digest};
 use crate::durable::{make_folder, replace_file};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Names of what registries hold: `oci://HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
 
 use super::RemoteError;
-use crate::blobs::is_hex;
+use crate::blobs::is_digest;
 use std::fmt;
 use std::str::FromStr;
 
@@ -88,7 +88,7 @@ impl FromStr for Reference {
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(wrong("a tag has at most 128 letters, digits, `_`, `.` and `-`"));
         }
-        if digest.is_some_and(|digest| !digest.strip_prefix("sha256:").is_some_and(is_hex)) {
+        if digest.is_some_and(|digest| !is_digest(digest)) {
             return Err(wrong("a digest is sha256: and 64 hexadecimal digits"));
         }
         let owned = |text: Option<&str>| text.map(str::to_owned);

@@ -4,7 +4,7 @@ use super::credentials::{self, Credentials};
 use super::reference::{host, is_loopback};
 use super::token::Challenge;
 use super::{Reference, RemoteError};
-use crate::blobs::{Blob, is_hex};
+use crate::blobs::Blob;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
@@ -77,7 +77,11 @@ impl Registry {
     async fn open(reference: &Reference, access: &Access, action: Action) -> Result<Self, RemoteError> {
         let (name, repository) = (&reference.registry, &reference.repository);
         let credentials = credentials::find(name, repository)?;
-        let (http, uploads) = (client(reference, access, Some(SILENCE))?, client(reference, access, None)?);
+        let http = client(reference, access, Some(SILENCE))?;
+        let uploads = match action {
+            Action::Pull => http.clone(),
+            Action::Push => client(reference, access, None)?,
+        };
         let mut schemes = vec!["https"];
         if reference.is_loopback() || access.plain_http {
             schemes.push("http");
@@ -408,9 +412,4 @@ fn said(body: &[u8]) -> String {
     let words = first["message"].as_str().or(first["code"].as_str()).unwrap_or_default();
     let words: String = words.chars().filter(|letter| !letter.is_control()).take(500).collect();
     if words.is_empty() { String::new() } else { format!(": {words}") }
-}
-
-/// Whether a text is the digest of something.
-pub(super) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:").is_some_and(is_hex)
 }

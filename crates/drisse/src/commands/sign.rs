@@ -58,10 +58,7 @@ pub(crate) async fn sign(
     let text =
         std::fs::read_to_string(key).with_context(|| format!("cannot read the key {}", key.display()))?;
     let key = SigningKey::from_pem(&text)?;
-    let Place::Folder(workspace) = place else {
-        return Err(Failure::new("models are signed where their workspace is")
-            .hint("run this on the control plane's machine, with --workspace DIR"));
-    };
+    let workspace = super::transfer::beside(place, "signed")?;
     let client = place.connect().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
@@ -94,7 +91,7 @@ pub(crate) async fn trust(
         added.extend(read_keys(key.as_ref())?);
     }
     let client = place.connect().await?;
-    let mut trusted = PublicKeys::of(&client.trusted().await?)?.0;
+    let mut trusted = trusted_by(&client).await?;
     if !added.is_empty() || !remove.is_empty() || none {
         trusted.retain(|key| !none && !remove.iter().any(|id| !id.is_empty() && key.id().starts_with(id)));
         added.retain(|key| !trusted.contains(key));
@@ -115,7 +112,7 @@ pub(crate) async fn trust(
 pub(crate) async fn verify(client: &Client, model: Option<&str>, key: Option<&Path>) -> Result<(), Failure> {
     let keys = match key {
         Some(file) => read_keys(file)?,
-        None => PublicKeys::of(&client.trusted().await?)?.0,
+        None => trusted_by(client).await?,
     };
     if keys.is_empty() {
         return Ok(());
@@ -154,13 +151,11 @@ async fn all(client: &Client) -> Result<Vec<Model>, Failure> {
     }
 }
 
-struct PublicKeys(Vec<PublicKey>);
-
-impl PublicKeys {
-    fn of(document: &TrustDocument) -> Result<Self, Failure> {
-        let keys = document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self(keys.concat()))
-    }
+/// The keys that count in a workspace.
+async fn trusted_by(client: &Client) -> Result<Vec<PublicKey>, Failure> {
+    let document = client.trusted().await?;
+    let keys = document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<Result<Vec<_>, _>>()?;
+    Ok(keys.concat())
 }
 
 fn read_keys(file: &Path) -> Result<Vec<PublicKey>, Failure> {

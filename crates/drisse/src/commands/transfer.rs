@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::{printer, units, wiring};
 use anyhow::Context;
+use drisse_control::Workspace;
 use drisse_core::ServiceName;
 use drisse_registry::{Access, Base, Pushed, Reference, Registry, RemoteError, Store, Transfer};
 use drisse_wire::control::RegisterRequest;
@@ -71,6 +72,14 @@ impl RegistryOptions {
     }
 }
 
+/// The workspace, where it is on this machine: its store is read.
+pub(super) fn beside<'a>(place: &'a Place, done: &str) -> Result<&'a Workspace, Failure> {
+    place.folder().map_err(|_| {
+        Failure::new(format!("models are {done} where their workspace is"))
+            .hint("run this on the control plane's machine, with --workspace DIR")
+    })
+}
+
 /// `drisse models push`.
 pub(crate) async fn push(
     place: &Place,
@@ -80,10 +89,7 @@ pub(crate) async fn push(
     output: Output,
 ) -> Result<ExitCode, Failure> {
     let mut reference: Reference = to.parse()?;
-    let Place::Folder(workspace) = place else {
-        return Err(Failure::new("models are pushed from where their workspace is")
-            .hint("run this on the control plane's machine, with --workspace DIR"));
-    };
+    let workspace = beside(place, "pushed from")?;
     let client = place.connect().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
@@ -144,10 +150,7 @@ pub(crate) async fn pull(
     options: &RegistryOptions,
 ) -> Result<Left, Failure> {
     let reference: Reference = from.parse()?;
-    let Place::Folder(workspace) = place else {
-        return Err(Failure::new("models are pulled where their workspace is")
-            .hint("run this on the control plane's machine, with --workspace DIR"));
-    };
+    let workspace = beside(place, "pulled")?;
     let name = match name {
         Some(name) => name.to_owned(),
         None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
