@@ -8,7 +8,7 @@ mod session;
 mod value;
 
 pub use fetch::{FetchError, fetch};
-pub use library::{LibraryError, PINNED, cache_folder, find, probe};
+pub use library::{LibraryError, PINNED, cache_folder, disable_telemetry, find, probe};
 
 use drisse_core::{Engine, EngineOptions, Error, LoadedPackage, Result, Scorer, Unavailable};
 use ort::environment::{Environment, GlobalThreadPoolOptions};

@@ -15,6 +15,7 @@ mod wiring;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    drisse_engines::onnx::disable_telemetry();
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(done) => return done,

@@ -1,5 +1,5 @@
 //! Which `libonnxruntime.so` is loaded, and that it is one, before anything of it runs.
-#![expect(unsafe_code, reason = "asking a shared library for its version calls into it")]
+#![expect(unsafe_code, reason = "a shared library is asked for its version, and the environment is set")]
 
 use std::ffi::CStr;
 use std::os::unix::fs::MetadataExt;
@@ -36,6 +36,19 @@ pub enum LibraryError {
         /// Why.
         why: String,
     },
+}
+
+/// Has ONNX Runtime keep no number of this machine and no list of events in the user's cache folder, as its builds
+/// since 1.32 do from the moment they are loaded. Call it before anything else: where there are threads already, it
+/// does nothing.
+#[expect(clippy::disallowed_methods, reason = "no other thread shares the environment yet")]
+pub fn disable_telemetry() {
+    const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
+    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    if is_alone && std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: there is no other thread that could read the environment meanwhile.
+        unsafe { std::env::set_var(VARIABLE, "1") };
+    }
 }
 
 /// Where fetched libraries are kept: `drisse` in the user's cache folder.
