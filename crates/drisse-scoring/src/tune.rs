@@ -28,6 +28,13 @@ const CLOSE: f64 = 0.95;
 /// And of those whose runs take this close to the least of the processor's time, which is told apart more exactly.
 const CLOSE_CPU: f64 = 0.97;
 
+/// Runs that take at most this part of the others' time are worth [`WORTH`] of the rate: a request that comes alone waits
+/// that much less.
+const SHORT: f64 = 0.7;
+
+/// What of the rate, and of the processor's time, is given for them.
+const WORTH: f64 = 0.9;
+
 /// Threads of a run, and runs at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tuning {
@@ -95,31 +102,41 @@ impl Tuner {
             return load(tuning);
         }
         let outputs = model.signature.outputs.len();
-        let (scorer, tuning) = load(self.with_threads(1))?;
-        let Ok(alone) = first_runs(&*scorer, sample, outputs) else { return Ok((scorer, tuning)) };
+        let mut loaded = load(self.with_threads(1))?;
+        let Ok(alone) = first_runs(&*loaded.0, sample, outputs) else { return Ok(loaded) };
         let chosen = match alone {
-            tiny if tiny < TINY => tuning,
+            tiny if tiny < TINY => loaded.1,
             long if long > LONGEST => self.with_threads(self.cores),
             _ => {
-                // What fails is not chosen, and is no reason to serve nothing.
-                let tried = |scorer: &dyn Scorer, tuning: Tuning| {
-                    let trial = Trial::of(scorer, sample, outputs, tuning.workers, TRIAL);
-                    Some((tuning, trial.ok()?))
+                let tried = |(scorer, tuning): &(Box<dyn Scorer>, Tuning)| {
+                    let trial = Trial::of(&**scorer, sample, outputs, tuning.workers, TRIAL);
+                    Some((*tuning, trial.ok()?))
                 };
-                let others = self.choices().into_iter().filter(|other| *other != tuning);
-                let others = others.filter_map(|other| {
-                    let (scorer, _) = load(other).ok()?;
-                    first_runs(&*scorer, sample, outputs).ok()?;
-                    tried(&*scorer, other)
-                });
-                let all: Vec<_> = tried(&*scorer, tuning).into_iter().chain(others).collect();
-                best(&all).unwrap_or(tuning)
+                let mut all: Vec<_> = tried(&loaded).into_iter().collect();
+                let first = loaded.1;
+                for other in self.choices().into_iter().filter(|other| *other != first) {
+                    // What fails is not chosen, and is no reason to serve nothing.
+                    let Ok(other) = load(other) else { continue };
+                    if first_runs(&*other.0, sample, outputs).is_err() {
+                        continue;
+                    }
+                    all.extend(tried(&other));
+                    // The best so far stays loaded.
+                    if best(&all) == Some(other.1) {
+                        loaded = other;
+                    }
+                }
+                best(&all).unwrap_or(loaded.1)
             }
         };
         if let Some(file) = file {
             self.remember(&file, chosen);
         }
-        if chosen == tuning { Ok((scorer, tuning)) } else { load(chosen) }
+        if chosen == loaded.1 {
+            return Ok(loaded);
+        }
+        drop(loaded);
+        load(chosen)
     }
 
     /// The tuning to use from now on for the model of this `digest`.
@@ -198,10 +215,16 @@ fn first_runs(scorer: &dyn Scorer, sample: &Inputs, outputs: usize) -> Result<Du
 fn best(tried: &[(Tuning, Trial)]) -> Option<Tuning> {
     let most = tried.iter().map(|(_, trial)| trial.rate).fold(0.0, f64::max);
     let least = tried.iter().map(|(_, trial)| trial.cpu.as_secs_f64()).fold(f64::INFINITY, f64::min);
-    let good = tried
-        .iter()
-        .filter(|(_, trial)| trial.rate >= CLOSE * most && trial.cpu.as_secs_f64() * CLOSE_CPU <= least);
-    good.min_by_key(|(_, trial)| trial.p50).map(|(tuning, _)| *tuning)
+    let shortest = |rate: f64, cpu: f64| {
+        let good = tried
+            .iter()
+            .filter(|(_, trial)| trial.rate >= rate * most && trial.cpu.as_secs_f64() * cpu <= least);
+        good.min_by_key(|(_, trial)| trial.p50)
+    };
+    let close = shortest(CLOSE, CLOSE_CPU);
+    let much_shorter = shortest(WORTH, WORTH)
+        .filter(|(_, short)| close.is_none_or(|(_, close)| short.p50 <= close.p50.mul_f64(SHORT)));
+    much_shorter.or(close).map(|(tuning, _)| *tuning)
 }
 
 #[cfg(test)]
@@ -241,8 +264,13 @@ mod tests {
         let (many, few) = (tuning(1, 2), tuning(2, 1));
         assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(97.0, 11))]), Some(few));
         assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(80.0, 13))]), Some(many));
-        let costly = Trial { cpu: Duration::from_millis(22), ..trial(97.0, 11) };
-        assert_eq!(best(&[(many, trial(100.0, 20)), (few, costly)]), Some(many));
+        let costly = |cpu, ms| Trial { cpu: Duration::from_millis(cpu), ..trial(97.0, ms) };
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, costly(23, 11))]), Some(many));
+        // Half as long is worth a little more of it.
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, costly(22, 11))]), Some(few));
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, costly(22, 16))]), Some(many));
+        assert_eq!(best(&[(many, trial(100.0, 20)), (few, trial(91.0, 11))]), Some(few));
+        assert_eq!(best(&[]), None);
     }
 
     #[test]
