@@ -120,7 +120,9 @@ impl From<drisse_registry::InspectError> for Problem {
 
 impl From<drisse_core::TargetError> for Problem {
     fn from(error: drisse_core::TargetError) -> Self {
-        let failure = Failure { hint: error.hint.clone(), internal: true, ..Failure::of(&error) };
-        Self { status: 500, failure }
+        // Where something can be done about it, it is not ours.
+        let internal = error.hint.is_none();
+        let failure = Failure { hint: error.hint.clone(), internal, ..Failure::of(&error) };
+        Self { status: if internal { 500 } else { 503 }, failure }
     }
 }

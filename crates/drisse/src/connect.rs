@@ -13,7 +13,7 @@ use drisse_wire::http::Address;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::ffi::OsString;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -375,7 +375,7 @@ fn said(log: &Path, from: u64, otherwise: &str) -> Failure {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
     let Some(error) = lines.next().and_then(|line| line.strip_prefix("error: ")) else {
         let failure = Failure::new(otherwise).hint(format!("its log is {}", log.display()));
-        return Failure { code: 2, ..failure };
+        return unwritable(log).unwrap_or(Failure { code: 2, ..failure });
     };
     let rest: Vec<_> = lines.collect();
     let causes = rest.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
@@ -385,4 +385,16 @@ fn said(log: &Path, from: u64, otherwise: &str) -> Failure {
         ..drisse_wire::control::Failure::new(error)
     };
     told.into()
+}
+
+/// Why a log says nothing: its disk takes nothing.
+fn unwritable(log: &Path) -> Option<Failure> {
+    let folder = log.parent()?;
+    let tried = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&[0; 4096]));
+    let error = tried.err()?;
+    let failure = Failure::new(format!("cannot write in {}: {error}", folder.display()));
+    Some(match drisse_registry::disk_hint(&error) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    })
 }

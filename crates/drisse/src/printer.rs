@@ -1,5 +1,4 @@
 //! All that is printed: results on stdout, everything else on stderr.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the place that prints")]
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -39,7 +38,12 @@ pub(crate) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>
 
 /// A line for people, on stderr.
 pub(crate) fn note(text: &str) {
-    eprintln!("{text}");
+    error_text(&format!("{text}\n"));
+}
+
+/// Text on stderr. Where that cannot be written, as a log on a full disk, nobody is left to be told.
+fn error_text(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Text of a model's author or a client, made harmless for a terminal: control characters are spelled out.
@@ -65,13 +69,12 @@ pub(crate) fn failure(failure: &Failure, output: Output) -> ExitCode {
     let causes: Vec<String> = failure.error.chain().skip(1).map(ToString::to_string).collect();
     if output == Output::Json {
         let error = json!({ "message": failure.error.to_string(), "causes": causes, "hint": failure.hint });
-        println!("{:#}", json!({ "error": error }));
+        result(output, || json!({ "error": error }), String::new);
     } else {
-        eprintln!("error: {}", plain(&failure.error.to_string()));
-        causes.iter().for_each(|cause| eprintln!("  Caused by: {}", plain(cause)));
-        if let Some(hint) = &failure.hint {
-            eprintln!("\nhint: {hint}");
-        }
+        let causes = causes.iter().map(|cause| format!("  Caused by: {}\n", plain(cause)));
+        let hint = failure.hint.iter().map(|hint| format!("\nhint: {hint}\n"));
+        let error = format!("error: {}\n", plain(&failure.error.to_string()));
+        error_text(&[error].into_iter().chain(causes).chain(hint).collect::<String>());
     }
     ExitCode::from(failure.code)
 }
