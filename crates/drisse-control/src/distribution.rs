@@ -10,7 +10,7 @@ use crate::db::{Result, models::ModelRow};
 use crate::problem::Problem;
 use bytes::Bytes;
 use drisse_net::Handler;
-use drisse_registry::Store;
+use drisse_registry::{INDEX, MANIFEST, Store};
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -23,8 +23,6 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// What is read of a blob at once.

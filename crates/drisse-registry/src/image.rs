@@ -18,6 +18,7 @@ use crate::blobs::Blob;
 use crate::package::{Descriptor, MANIFEST};
 use crate::{Evidence, ModelSource, Store, StoreError};
 pub use base::Base;
+use drisse_core::ServiceName;
 pub use elf::Elf;
 pub use error::ImageError;
 use layer::{Layer, Source};
@@ -94,6 +95,8 @@ impl ImageModel {
     pub fn of_package(store: &Store, digest: &str, package: &str) -> Result<Self, StoreError> {
         let manifest = store.manifest(package)?;
         let (name, version) = store.name_of(&manifest)?;
+        // It may come from anywhere, and stands in paths.
+        let name = ServiceName::slug(&name).map_or_else(|| "model".to_owned(), |name| name.to_string());
         let content = manifest.content().collect::<Vec<_>>();
         let kept = |(path, blob): (PathBuf, Blob)| Ok((path, store.path(&blob.digest)?));
         let files = content.into_iter().map(kept).collect::<Result<_, StoreError>>()?;

@@ -27,7 +27,7 @@ pub use image::{
     loader_cache, unpack,
 };
 pub use onnx::{ExternalFile, Inspection, inspect};
-pub use package::{Ingested, Manifest};
+pub use package::{INDEX, Ingested, MANIFEST, Manifest};
 pub use referrer::Referrer;
 pub use remote::{Access, Pulled, Pushed, Reference, Registry, RemoteError, Transfer};
 pub use signature::{signature_document, signature_of};

@@ -12,8 +12,10 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The type of an image's or a package's manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The type of a list of manifests.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const ARTIFACT: &str = "application/vnd.cncf.model.manifest.v1+json";
 const CONFIG: &str = "application/vnd.cncf.model.config.v1+json";
 const WEIGHT: &str = "application/vnd.cncf.model.weight.v1.raw";
@@ -92,9 +94,9 @@ struct IndexEntry<'a> {
     annotations: BTreeMap<&'a str, String>,
 }
 
-/// ModelPack's config; its schema allows no other fields.
+/// What we say in ModelPack's config, and read in those of others, who may say more.
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Config {
     descriptor: ModelDescriptor,
     config: ModelConfig,
@@ -102,23 +104,26 @@ struct Config {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ModelDescriptor {
+    #[serde(default)]
     name: String,
+    #[serde(default)]
     version: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     description: String,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct ModelConfig {
+    #[serde(default)]
     format: String,
+    #[serde(default)]
     param_size: String,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct ModelFs {
     r#type: String,
     diff_ids: Vec<String>,
@@ -195,7 +200,7 @@ impl Store {
         Manifest::read(digest, &self.read(digest)?)
     }
 
-    /// What a package was registered as: its name and version.
+    /// What a package was made as: its name and version, empty where its config does not say.
     pub fn name_of(&self, manifest: &Manifest) -> Result<(String, String), StoreError> {
         let digest = &manifest.config.digest;
         let wrong = |error: serde_json::Error| StoreError::Manifest {
@@ -379,11 +384,51 @@ mod tests {
         let model = store.ingest(&example("wine"), &|_| ()).unwrap();
         let manifest = store.manifest(&store.pack(&model, "wine", 3, None).unwrap()).unwrap();
         let config = store.read(&manifest.config.digest).unwrap();
-        // `deny_unknown_fields` on every level is the schema's `additionalProperties: false`.
-        let config: Config = serde_json::from_slice(&config).unwrap();
-        assert_eq!((&*config.descriptor.name, &*config.descriptor.version), ("wine", "3"));
-        assert_eq!(config.modelfs.diff_ids.len(), manifest.layers.len());
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let keys = |value: &serde_json::Value| {
+            value
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
+        // All that it says is in the schema, with its type, and what the schema requires is there.
+        assert_eq!(keys(&config), ["config", "descriptor", "modelfs"]);
+        assert_eq!(config["descriptor"], json!({ "name": "wine", "version": "3" }));
+        assert_eq!(keys(&config["config"]), ["format", "paramSize"]);
+        assert!(config["config"]["format"] == "onnx" && config["config"]["paramSize"].is_string());
+        let digests: Vec<_> = manifest.layers.iter().map(|layer| &*layer.digest).collect();
+        assert_eq!(config["modelfs"], json!({ "type": "layers", "diffIds": digests }));
         assert!(manifest.layers.iter().all(|layer| layer.annotations.contains_key(FILEPATH)));
+    }
+
+    #[test]
+    fn a_package_of_another_tool_may_say_more_or_less_of_its_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let blob = store.put_bytes(b"x").unwrap();
+        for (descriptor, name) in [
+            (
+                json!({ "createdAt": "2025-01-01T00:00:00Z", "family": "Wine", "name": "Wine", "authors": ["x"] }),
+                "wine",
+            ),
+            (json!({ "name": "../../usr/lib" }), "usr-lib"),
+            (json!({}), "model"),
+        ] {
+            let text = json!({ "descriptor": descriptor, "config": { "architecture": "mlp", "precision": "f32" },
+                               "modelfs": { "type": "layers", "diffIds": [blob.digest] } });
+            let config = store.put_bytes(text.to_string().as_bytes()).unwrap();
+            let text = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT,
+                "config": { "mediaType": CONFIG, "digest": config.digest, "size": config.size },
+                "layers": [{ "mediaType": WEIGHT, "digest": blob.digest, "size": 1,
+                             "annotations": { FILEPATH: "x.onnx" } }] });
+            let package = store.put_bytes(text.to_string().as_bytes()).unwrap();
+            let model = crate::ImageModel::of_package(&store, &blob.digest, &package.digest).unwrap();
+            assert_eq!(model.path().unwrap(), Path::new("/models").join(name).join("x.onnx"));
+        }
     }
 
     #[test]

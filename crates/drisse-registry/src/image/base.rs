@@ -9,6 +9,9 @@ use std::path::PathBuf;
 
 const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
+/// A config is read whole, and at most this long.
+const MAX_CONFIG: u64 = 4 << 20;
+
 /// A base image whose layers are on this machine.
 #[derive(Clone, Debug)]
 pub struct Base {
@@ -75,6 +78,9 @@ impl Base {
             document = read(&bytes)?;
         }
         let config = document.config.ok_or_else(|| wrong("its manifest has no config".to_owned()))?;
+        if config.size > MAX_CONFIG {
+            return Err(wrong(format!("its config has {} bytes, {MAX_CONFIG} are read", config.size)));
+        }
         let part = |part: &Part| Blob { digest: part.digest.clone(), size: part.size };
         let blobs: Vec<_> = document.layers.iter().map(part).chain([part(&config)]).collect();
         registry.pull_blobs(blobs, store, None, told).await?;

@@ -99,6 +99,27 @@ impl Image {
         Ok(())
     }
 
+    /// What engines and registries read first.
+    pub fn manifest(&self) -> &[u8] {
+        &self.manifest
+    }
+
+    /// The bytes of its config or a layer, by digest; nothing where it has no such.
+    pub fn size_of(&self, digest: &str) -> Option<u64> {
+        let blobs = self.layers.iter().map(|(blob, _)| blob).chain([&self.config.0]);
+        blobs.into_iter().find(|blob| blob.digest == digest).map(|blob| blob.size)
+    }
+
+    /// Writes its config or a layer, by digest; nothing where it has no such. Whoever reads it compares the digest.
+    pub fn write_blob(&self, digest: &str, out: &mut dyn Write) -> io::Result<()> {
+        let (config, bytes) = &self.config;
+        if config.digest == digest {
+            return out.write_all(bytes);
+        }
+        let layer = self.layers.iter().find(|(blob, _)| blob.digest == digest);
+        layer.map_or(Ok(()), |(_, content)| content.write(out))
+    }
+
     fn entry(&self, reference: &str) -> Value {
         json!({
             "mediaType": MANIFEST,

@@ -5,13 +5,11 @@
 use super::registry::Registry;
 use super::{RemoteError, Transfer};
 use crate::blobs::Store;
-use crate::package::MANIFEST;
+use crate::package::{INDEX, MANIFEST};
 use crate::referrer::Referrer;
 use crate::signing::BUNDLE;
 use serde_json::{Value, json};
 use std::path::Path;
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Signatures of one package that are looked at; more are somebody's joke.
 const MOST: usize = 64;

@@ -132,7 +132,8 @@ async fn model(place: &Place, arguments: &ImageBuild) -> Result<ImageModel, Fail
                 bundles: signatures.into_iter().map(|signature| signature.bundle.into_bytes()).collect(),
             };
             let evidence = (!evidence.bundles.is_empty()).then_some(evidence);
-            ImageModel { evidence, ..model.with_context(failed)? }
+            let (name, version) = (found.name, found.version.to_string());
+            ImageModel { name, version, evidence, ..model.with_context(failed)? }
         }
     };
     let Some(name) = &arguments.name else { return Ok(model) };
