@@ -7,6 +7,7 @@
 mod engine;
 mod engines;
 mod images;
+mod offer;
 mod vessel;
 
 use crate::servers::{Files, Servers, Since, Tag, arguments};
@@ -32,6 +33,10 @@ use vessel::Container as Vessel;
 const WORKSPACE: &str = "drisse.workspace";
 const BUILD: &str = "drisse.build";
 const REPLICA: &str = "drisse.replica";
+
+/// What helps where an engine's disk is full.
+const ROOM: &str = "free some room where the engine keeps its images (`podman info` and `docker info` name the folder; \
+                    `podman image prune` and `docker image prune` remove what nobody uses), then try again";
 
 /// Where a container finds what is mounted.
 const SOCKETS: &str = "/run/drisse";
@@ -122,7 +127,7 @@ impl Container {
                     self.watch(&tag, Since::Found { outdated });
                 }
                 _ => {
-                    let removed = engine.delete(&format!("/containers/{id}?force=true&v=true")).await;
+                    let removed = engine.remove_container(id).await;
                     self.told(engine, "remove a container", removed).await?;
                 }
             }
@@ -268,16 +273,12 @@ impl Place for Container {
     }
 
     async fn check(&self) -> Result<Capacity, Unavailable> {
-        let capacity = self.engines.get().await?.capacity().await;
-        let capacity = match capacity {
-            Ok(capacity) => capacity,
-            Err(_) => {
-                self.engines.lost().await;
-                let engine = self.engines.get().await?;
-                engine.capacity().await.map_err(|error| engine.silent(error.to_string()))?
-            }
-        };
-        Ok(Capacity { groups: Some(self.config.groups), ..capacity })
+        let mut engine = self.engines.get().await?;
+        if !engine.answers().await {
+            self.engines.lost().await;
+            engine = self.engines.get().await?;
+        }
+        Ok(Capacity { groups: Some(self.config.groups), ..engine.capacity })
     }
 
     async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError> {
@@ -307,7 +308,7 @@ impl Place for Container {
             }
             Err(error) => {
                 // Nobody watches it; one that was never made need not be removed.
-                let _ = engine.delete(&format!("/containers/{name}?force=true&v=true")).await;
+                let _ = engine.remove_container(&name).await;
                 let _ = std::fs::remove_dir_all(self.folder(&tag));
                 return Err(error);
             }
@@ -375,6 +376,9 @@ fn log_name(tag: &Tag) -> String {
 fn refused(what: &str, error: &EngineError) -> TargetError {
     match error {
         EngineError::Gone(why) => TargetError::new(format!("cannot {what}: {why}")),
-        EngineError::Refused(_, why) => TargetError::permanent(format!("cannot {what}: {why}")),
+        EngineError::Refused(_, why) => {
+            let hint = error.is_full().then(|| ROOM.to_owned());
+            TargetError { hint, ..TargetError::permanent(format!("cannot {what}: {why}")) }
+        }
     }
 }

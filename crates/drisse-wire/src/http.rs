@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Answers are documents; one over this is somebody else's.
 const MAX_ANSWER: usize = 64 << 20;
@@ -85,7 +86,8 @@ pub struct Ask<'a> {
 struct Chunks(mpsc::Sender<io::Result<Bytes>>);
 
 /// A body that is sent as it is written.
-struct Uploaded(mpsc::Receiver<io::Result<Bytes>>);
+#[derive(Debug)]
+pub struct Written(mpsc::Receiver<io::Result<Bytes>>);
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -99,7 +101,23 @@ impl Write for Chunks {
     }
 }
 
-impl Body for Uploaded {
+/// A body that `write` writes, by a thread of its own, and no faster than it is sent; and what `write` ends with.
+pub fn written<E: Send + 'static>(
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
+) -> (Written, JoinHandle<Option<E>>) {
+    let (chunks, body) = mpsc::channel(4);
+    let writing = tokio::task::spawn_blocking(move || {
+        let written = write(&mut Chunks(chunks.clone()));
+        // What is cut short must not look whole.
+        if written.is_err() {
+            let _ = chunks.blocking_send(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        written.err()
+    });
+    (Written(body), writing)
+}
+
+impl Body for Written {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -193,7 +211,7 @@ impl Address {
         sender.send_request(request).await.map_err(|error| self.broken(&error))
     }
 
-    /// Posts a body that is written as it is sent, by a thread of its own, and reads the whole answer. What
+    /// Posts a body that is [`written`] as it is sent, and reads the whole answer. What
     /// `write` ends with comes back too: a server may answer before it has read everything.
     pub async fn upload<E: Send + 'static>(
         &self,
@@ -201,18 +219,10 @@ impl Address {
         content_type: &str,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
     ) -> (Result<(u16, Bytes), HttpError>, Option<E>) {
-        let (chunks, body) = mpsc::channel(4);
-        let writing = tokio::task::spawn_blocking(move || {
-            let written = write(&mut Chunks(chunks.clone()));
-            // What is cut short must not look whole.
-            if written.is_err() {
-                let _ = chunks.blocking_send(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            written.err()
-        });
+        let (body, writing) = written(write);
         let request = Request::post(path).header(HOST, self.host()).header(CONTENT_TYPE, content_type);
         let answer = async {
-            let request = request.body(Uploaded(body)).map_err(|error| self.broken(&error))?;
+            let request = request.body(body).map_err(|error| self.broken(&error))?;
             self.read(self.send(request).await?).await
         };
         (answer.await, writing.await.ok().flatten())

@@ -6,6 +6,7 @@
 use drisse_core::{Bound, Capacity, Unavailable};
 use drisse_wire::http::{Address, Ask, HttpError};
 use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,16 +18,30 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An engine that says nothing to a greeting for this long is not there.
 const GREETING: Duration = Duration::from_secs(5);
 
+const START: &str = "start it with `systemctl start podman.socket` or `systemctl start docker`";
+
+/// What podman is to wait for.
+const ENDED: &str = "condition=stopped&condition=exited";
+
+/// How often podman looks whether a container has ended, for who waits for that.
+const LOOK_AGAIN: &str = "250ms";
+
+/// Where an engine is told how to log in to a registry.
+const REGISTRY_AUTH: HeaderName = HeaderName::from_static("x-registry-auth");
+
 /// An engine that answers.
 #[derive(Clone, Debug)]
 pub(super) struct Engine {
     address: Address,
     /// `podman 4.3.1`.
     pub(super) name: String,
+    is_podman: bool,
     /// As OCI names it.
     pub(super) architecture: String,
     /// Run by a user, whom containers' root is.
     pub(super) rootless: bool,
+    /// What its machine has, and which limits its kernel keeps.
+    pub(super) capacity: Capacity,
 }
 
 /// Why an engine did not do what it was asked to.
@@ -38,15 +53,37 @@ pub(super) enum EngineError {
     Refused(u16, String),
 }
 
+/// What engines say of a disk that is full, as Go's library does.
+const FULL: &str = "no space left on device";
+
+impl EngineError {
+    /// Whether its disk is full.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Refused(_, why) if why.contains(FULL))
+    }
+
+    /// Whether another way to the same would fail as well.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Gone(_)) || self.is_full()
+    }
+}
+
 impl Engine {
     /// The engine at a socket.
     pub(super) async fn at(socket: &Path) -> Result<Self, Unavailable> {
         let address = Address::unix(socket);
         let failed = |reason: String| Unavailable {
             reason: format!("no container engine answers on {}: {reason}", socket.display()),
-            hint: "start it with `systemctl start podman.socket` or `systemctl start docker`".to_owned(),
+            hint: START.to_owned(),
         };
-        let mut engine = Self { address, name: String::new(), architecture: String::new(), rootless: false };
+        let mut engine = Self {
+            address,
+            name: String::new(),
+            is_podman: false,
+            architecture: String::new(),
+            rootless: false,
+            capacity: Capacity::default(),
+        };
         let told = tokio::time::timeout(GREETING, async {
             Ok::<_, EngineError>((engine.get("/version").await?, engine.get("/info").await?))
         });
@@ -59,38 +96,20 @@ impl Engine {
         else {
             return Err(failed("what answers is no container engine".to_owned()));
         };
-        let is_podman = version["Components"][0]["Name"].as_str().is_some_and(|name| name.contains("Podman"));
-        engine.name = format!("{} {number}", if is_podman { "podman" } else { "Docker" });
+        let component = version["Components"][0]["Name"].as_str();
+        engine.is_podman = component.is_some_and(|name| name.contains("Podman"));
+        engine.name = format!("{} {number}", if engine.is_podman { "podman" } else { "Docker" });
         engine.architecture = architecture.to_owned();
         let options = info["SecurityOptions"].as_array().into_iter().flatten();
         engine.rootless = options.filter_map(Value::as_str).any(|option| option.contains("rootless"));
+        engine.capacity = capacity(&info, &engine.name);
         Ok(engine)
     }
 
-    /// What the engine's machine has, and which limits its kernel keeps.
-    pub(super) async fn capacity(&self) -> Result<Capacity, EngineError> {
-        let info = self.get("/info").await?;
-        let bound = |most: Option<u64>, keeps: &str| {
-            let broken = info[keeps] == false;
-            Bound {
-                most,
-                unenforceable: broken.then(|| format!("{} says that its kernel cannot", self.name)),
-            }
-        };
-        let cores = info["NCPU"].as_u64().map(|cores| cores * 1000);
-        Ok(Capacity {
-            cpu: bound(cores, "CpuCfsQuota"),
-            memory: bound(info["MemTotal"].as_u64(), "MemoryLimit"),
-            groups: None,
-        })
-    }
-
-    /// Why it cannot be used: it answered, and does no longer.
-    pub(super) fn silent(&self, reason: String) -> Unavailable {
-        Unavailable {
-            reason: format!("{} does not answer: {reason}", self.name),
-            hint: "start it with `systemctl start podman.socket` or `systemctl start docker`".to_owned(),
-        }
+    /// Whether it is still there.
+    pub(super) async fn answers(&self) -> bool {
+        let asked = tokio::time::timeout(GREETING, self.get("/_ping")).await;
+        asked.is_ok_and(|answer| answer.is_ok())
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, EngineError> {
@@ -110,6 +129,11 @@ impl Engine {
         }
     }
 
+    /// Removes a container, whatever state it is in, with what is its own.
+    pub(super) async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
+        self.delete(&format!("/containers/{name}?force=true&v=true")).await
+    }
+
     async fn ask(&self, ask: Ask<'_>) -> Result<Value, EngineError> {
         let asked = tokio::time::timeout(PATIENCE, self.address.ask(ask)).await;
         let answer =
@@ -119,7 +143,11 @@ impl Engine {
 
     /// Waits for a container to end, for as long as that takes.
     pub(super) async fn wait(&self, id: &str) -> Result<Value, EngineError> {
-        let path = format!("/containers/{id}/wait");
+        let path = match self.is_podman {
+            // By Docker's call it looks again without a pause, and takes a core of the machine for that.
+            true => format!("/v4.0.0/libpod/containers/{id}/wait?{ENDED}&interval={LOOK_AGAIN}"),
+            false => format!("/containers/{id}/wait"),
+        };
         read(self.address.ask(Ask::send(Method::POST, &path, "")).await)
     }
 
@@ -131,6 +159,40 @@ impl Engine {
             Ok(Ok((200, frames))) => Ok(unframed(&frames)),
             Ok(answer) => read(answer).map(|_| String::new()),
             Err(_) => Err(EngineError::Gone("its logs do not come".to_owned())),
+        }
+    }
+
+    /// An image of `names`, each of which would be its: what the engine calls it, where it is there.
+    pub(super) async fn image(&self, names: &[&str]) -> Result<Option<String>, EngineError> {
+        for name in names {
+            match self.get(&format!("/images/{name}/json")).await {
+                Ok(_) => return Ok(Some((*name).to_owned())),
+                Err(EngineError::Refused(404, _)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the engine pull an image from a registry on loopback, over plain HTTP.
+    pub(super) async fn pull(&self, reference: &str, login: &str) -> Result<(), EngineError> {
+        // Docker takes plain HTTP from loopback; podman's own API has to be asked for it.
+        let path = match self.is_podman {
+            true => format!("/v4.0.0/libpod/images/pull?quiet=true&tlsVerify=false&reference={reference}"),
+            false => format!("/images/create?fromImage={reference}"),
+        };
+        let login = login.parse().expect("base64 is plain");
+        let ask = Ask::send(Method::POST, &path, "").with(HeaderMap::from_iter([(REGISTRY_AUTH, login)]));
+        let answer = self.address.ask(ask).await;
+        // A document for each step; one that failed says so in the last.
+        let told = answer.as_ref().map_or(&[][..], |(_, told)| told);
+        let failed = told.split(|byte| *byte == b'\n').find_map(|line| {
+            let line = serde_json::from_slice::<Value>(line).ok()?;
+            line["error"].as_str().map(str::to_owned)
+        });
+        match failed {
+            Some(why) => Err(EngineError::Refused(500, why)),
+            None => read(answer).map(drop),
         }
     }
 
@@ -148,6 +210,20 @@ impl Engine {
     }
 }
 
+/// What an engine says of its machine.
+fn capacity(info: &Value, engine: &str) -> Capacity {
+    let bound = |most: Option<u64>, keeps: &str| {
+        let broken = info[keeps] == false;
+        Bound { most, unenforceable: broken.then(|| format!("{engine} says that its kernel cannot")) }
+    };
+    let cores = info["NCPU"].as_u64().map(|cores| cores * 1000);
+    Capacity {
+        cpu: bound(cores, "CpuCfsQuota"),
+        memory: bound(info["MemTotal"].as_u64(), "MemoryLimit"),
+        groups: None,
+    }
+}
+
 fn read(answer: Result<(u16, bytes::Bytes), HttpError>) -> Result<Value, EngineError> {
     let (status, body) = answer.map_err(|error| EngineError::Gone(with_source(&error)))?;
     let document = serde_json::from_slice::<Value>(&body).unwrap_or_default();
@@ -158,8 +234,9 @@ fn read(answer: Result<(u16, bytes::Bytes), HttpError>) -> Result<Value, EngineE
     Err(EngineError::Refused(status, document["message"].as_str().map_or_else(text, str::to_owned)))
 }
 
-fn with_source(error: &HttpError) -> String {
-    match std::error::Error::source(error) {
+/// An error, and what it comes from.
+pub(super) fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }

@@ -1,6 +1,7 @@
 //! The images of revisions: built here, brought into the engine once.
 
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, with_source};
+use super::offer::Offer;
 use super::{ContainerConfig, refused};
 use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, step};
 use drisse_registry::{Image, ImageError, ImageModel, RuntimeParts, Runtimes};
@@ -12,6 +13,20 @@ use std::time::Instant;
 
 /// What is written to the engine at once.
 const CHUNK: usize = 256 << 10;
+
+/// The host of our images' names: no registry has them.
+const HOST: &str = "localhost";
+
+/// A label of all our images.
+const LABEL: &str = "drisse.runtime";
+
+/// An image that can be written out.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub(super) image: Image,
+    /// Its layer stays while this is there.
+    pub(super) _runtimes: Runtimes,
+}
 
 /// Images by service and revision.
 #[derive(Debug)]
@@ -44,10 +59,9 @@ impl Images {
             return Ok(id);
         }
         let began = Instant::now();
-        let (runtimes, image) = self.build(revision).await?;
-        let id = image.id().to_owned();
-        let (name, tag) = (self.name(&revision.service), format!("r{}", revision.revision));
-        let reference = format!("{name}:{tag}");
+        let built = Arc::new(self.build(revision).await?);
+        let image = &built.image;
+        let (repository, tag) = (self.repository(&revision.service), format!("r{}", revision.revision));
         if image.architecture() != engine.architecture {
             let (ours, theirs) = (image.architecture(), &engine.architecture);
             return Err(TargetError::permanent(format!(
@@ -55,28 +69,39 @@ impl Images {
                 engine.name
             )));
         }
-        let what = format!("bring the image {reference} into {}", engine.name);
-        let failed = |error: &EngineError| refused(&what, error);
-        match engine.get(&format!("/images/{id}/json")).await {
-            Ok(_) => {}
-            Err(EngineError::Refused(404, _)) => {
-                let size = image.size() >> 20;
-                events.event(Event(format!("bringing the image into {}, {size} MiB", engine.name)));
-                let loaded = engine.load(move |out| {
-                    // The runtime's layer stays while it is read.
-                    let _runtimes = runtimes;
-                    let out = std::io::BufWriter::with_capacity(CHUNK, out);
-                    image.write_archive(out, &reference, &|_| ())
-                });
-                loaded.await.map_err(|error| not_built(revision, &error))?.map_err(|error| failed(&error))?;
-                step("an image is brought in");
-                let took = began.elapsed().as_secs_f64();
-                events.event(Event(format!("the image is there after {took:.1} s")));
-            }
-            Err(error) => return Err(failed(&error)),
+        let what = format!("bring the image {repository}:{tag} into {}", engine.name);
+        let failed = |error: EngineError| refused(&what, &error);
+        // Engines name an image by its config's digest, those that keep it as containerd does by its manifest's.
+        let (config, manifest) = (image.id().to_owned(), image.digest.clone());
+        let names = [&*config, &*manifest];
+        let mut found = engine.image(&names).await.map_err(failed)?;
+        let mut pulled = None;
+        if found.is_none() {
+            let size = image.size() >> 20;
+            events.event(Event(format!("bringing the image into {}, {size} MiB", engine.name)));
+            let name = format!("{repository}:{tag}");
+            pulled = match pull(engine, Arc::clone(&built), &name).await {
+                Ok(pulled) => Some(pulled),
+                Err(error) if error.is_final() => return Err(failed(error)),
+                // It cannot reach this machine's loopback, or does not want to.
+                Err(why) => {
+                    tracing::warn!("{} does not pull from Drisse, and gets an archive: {why}", engine.name);
+                    let loaded = load(engine, Arc::clone(&built), format!("{HOST}/{name}")).await;
+                    loaded.map_err(|error| not_built(revision, &error))?.map_err(failed)?;
+                    None
+                }
+            };
+            step("an image is brought in");
+            let took = began.elapsed().as_secs_f64();
+            events.event(Event(format!("the image is there after {took:.1} s")));
+            found = engine.image(&names).await.map_err(failed)?;
         }
-        let path = format!("/images/{id}/tag?repo={name}&tag={tag}");
-        engine.post(&path, None).await.map_err(|error| failed(&error))?;
+        let id = found.ok_or_else(|| TargetError::new(format!("cannot {what}: it is gone again")))?;
+        let path = format!("/images/{id}/tag?repo={HOST}/{repository}&tag={tag}");
+        engine.post(&path, None).await.map_err(failed)?;
+        if let Some(pulled) = pulled {
+            engine.delete(&format!("/images/{pulled}")).await.map_err(failed)?;
+        }
         // What is still in use goes with the next one.
         if let Err(error) = prune(engine).await {
             tracing::warn!("images without a name are left in {}: {error}", engine.name);
@@ -93,11 +118,12 @@ impl Images {
     /// Removes a service's images from the engine; others that are the same stay.
     pub(super) async fn remove(&self, engine: &Engine, service: &ServiceName) -> Result<(), EngineError> {
         self.brought().retain(|(of, _), _| of != service);
-        let name = self.name(service);
-        let filters = encoded(&serde_json::json!({"reference": [name]}).to_string());
+        let ours = format!("/{}:", self.repository(service));
+        let filters = encoded(&serde_json::json!({"label": [LABEL]}).to_string());
         let images = engine.get(&format!("/images/json?filters={filters}")).await?;
         let tags = images.as_array().into_iter().flatten().filter_map(|image| image["RepoTags"].as_array());
-        let ours = |tag: &&str| tag.strip_prefix(&*name).is_some_and(|rest| rest.starts_with(':'));
+        // Whatever its host: one may have been pulled, and not been named anew.
+        let ours = |tag: &&str| tag.contains(&*ours);
         let tags: Vec<_> = tags.flatten().filter_map(Value::as_str).filter(ours).map(str::to_owned).collect();
         for tag in tags {
             engine.delete(&format!("/images/{tag}?force=true")).await?;
@@ -112,7 +138,7 @@ impl Images {
         model.path().ok_or_else(|| not_built(revision, &ImageError::NoFiles))
     }
 
-    async fn build(&self, revision: &RevisionSpec) -> Result<(Runtimes, Image), TargetError> {
+    async fn build(&self, revision: &RevisionSpec) -> Result<Built, TargetError> {
         let (config, of) = (Arc::clone(&self.config), revision.clone());
         let build = move || {
             let runtimes = Runtimes::open(&config.cache)?;
@@ -125,7 +151,7 @@ impl Images {
             let runtime = runtimes.build(&parts, |_| ())?;
             let model = ImageModel::of_package(&config.store, &of.digest, &of.package)?;
             let image = Image::new(&runtimes, &runtime, &model, None)?;
-            Ok((runtimes, image))
+            Ok(Built { image, _runtimes: runtimes })
         };
         let built = tokio::task::spawn_blocking(build).await;
         built
@@ -133,9 +159,9 @@ impl Images {
             .map_err(|error| not_built(revision, &error))
     }
 
-    /// What a service's images are called; the tag is the revision.
-    fn name(&self, service: &ServiceName) -> String {
-        format!("localhost/drisse/{}/{service}", self.config.workspace)
+    /// What a service's images are called, after a host; the tag is the revision.
+    fn repository(&self, service: &ServiceName) -> String {
+        format!("drisse/{}/{service}", self.config.workspace)
     }
 
     fn brought(&self) -> std::sync::MutexGuard<'_, HashMap<(ServiceName, u64), String>> {
@@ -143,9 +169,30 @@ impl Images {
     }
 }
 
+/// Has the engine pull what it lacks of an image; the name that it has then.
+async fn pull(engine: &Engine, built: Arc<Built>, name: &str) -> Result<String, EngineError> {
+    let offer = Offer::new(built).map_err(|error| EngineError::Refused(0, with_source(&error)))?;
+    let (reference, login) = (format!("{}/{name}", offer.registry()), offer.login());
+    offer.during(engine.pull(&reference, &login)).await?;
+    Ok(reference)
+}
+
+/// Sends all of an image.
+async fn load(
+    engine: &Engine,
+    built: Arc<Built>,
+    reference: String,
+) -> Result<Result<Value, EngineError>, ImageError> {
+    let write = move |out: &mut dyn std::io::Write| {
+        let out = std::io::BufWriter::with_capacity(CHUNK, out);
+        built.image.write_archive(out, &reference, &|_| ())
+    };
+    engine.load(write).await
+}
+
 /// Removes images of ours that have no name any more: a newer Drisse has built its own under it.
 async fn prune(engine: &Engine) -> Result<(), EngineError> {
-    let filters = serde_json::json!({"dangling": ["true"], "label": ["drisse.runtime"]});
+    let filters = serde_json::json!({"dangling": ["true"], "label": [LABEL]});
     engine.post(&format!("/images/prune?filters={}", encoded(&filters.to_string())), None).await.map(drop)
 }
 

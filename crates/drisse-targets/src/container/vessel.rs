@@ -62,7 +62,7 @@ impl Vessel for Container {
         tokio::spawn(async move {
             let Ok(engine) = container.engines.get().await else { return };
             // Whatever state it is in, one that was never started too.
-            let _ = engine.delete(&format!("/containers/{}?force=true&v=true", container.name)).await;
+            let _ = engine.remove_container(&container.name).await;
         });
     }
 }
@@ -70,11 +70,10 @@ impl Vessel for Container {
 impl Container {
     /// How it ended; it is removed once that is known.
     async fn end(&self, engine: &Engine) -> Result<Ended, EngineError> {
-        let container = format!("/containers/{}", self.name);
-        let mut told = engine.get(&format!("{container}/json")).await?;
+        let mut told = engine.get(&format!("/containers/{}/json", self.name)).await?;
         let (state, memory) = (told["State"].take(), told["HostConfig"]["Memory"].as_u64());
         let output = engine.output(&self.name, KEPT).await?;
-        engine.delete(&format!("{container}?force=true&v=true")).await?;
+        engine.remove_container(&self.name).await?;
         let code = state["ExitCode"].as_i64().unwrap_or(-1);
         let id = told["Id"].as_str().unwrap_or(&self.name);
         // Not every engine notices; the kernel always does.

@@ -5,7 +5,7 @@ use crate::limits::large_model;
 use crate::local::fixture;
 use crate::signing::keys;
 use crate::support::library;
-use crate::workspace::{PATIENCE, Workspace, is_zombie, kill};
+use crate::workspace::{Disk, PATIENCE, Workspace, is_zombie, kill};
 use drisse_core::conformance::target;
 use drisse_core::{ReplicaSet, Target};
 use drisse_net::{Build, runtime_folder};
@@ -177,6 +177,72 @@ fn what_cannot_run_in_a_container_says_why() {
     assert!(!elsewhere.ok(&["services"]).stdout.contains("digits"));
     elsewhere.ok(&["down"]);
     containers.run(&["down"]);
+}
+
+#[test]
+fn an_engine_whose_disk_is_full_says_so_and_once_there_is_room_everything_goes_on() {
+    let Some(disk) = Disk::new("size=40m") else {
+        assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");
+        return;
+    };
+    let Some(engine) = Engine::start_in(tempfile::tempdir_in(disk.path()).unwrap(), false) else { return };
+    let containers = Containers { workspace: Workspace::new(), engine: &engine };
+    let deploy = ["deploy", "examples/digits", "--target", "container"];
+    let output = containers.try_run(&deploy);
+    let (code, told) = (output.status.code(), String::from_utf8(output.stderr).unwrap());
+    assert!(code == Some(1) && told.contains("no space left on device"), "{code:?}: {told}");
+    assert!(told.contains("hint: free some room where the engine keeps its images"), "{told}");
+    disk.grow("size=400m");
+    containers.run(&deploy);
+    assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
+    containers.run(&["delete", "digits"]);
+    containers.run(&["down"]);
+    assert_eq!(engine.lines(&["images", "--quiet"]), [""; 0]);
+}
+
+#[test]
+fn an_engine_that_cannot_reach_this_machine_gets_the_whole_image() {
+    let Some(engine) = Engine::start_in(tempfile::tempdir().unwrap(), true) else { return };
+    let containers = Containers { workspace: Workspace::new(), engine: &engine };
+    containers.run(&["deploy", "examples/digits", "--target", "container"]);
+    assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
+    let log = std::fs::read_to_string(containers.workspace.root.join("logs/control.log")).unwrap();
+    assert!(log.contains("does not pull from Drisse, and gets an archive"), "{log}");
+    containers.run(&["down"]);
+}
+
+#[test]
+fn twenty_services_in_containers_are_back_after_half_of_them_were_killed_from_outside() {
+    let Some(engine) = Engine::start() else { return };
+    let containers = Containers { workspace: Workspace::new(), engine: &engine };
+    containers.run(&["models", "register", "examples/digits"]);
+    let names: Vec<_> = (0..20).map(|nth| format!("group-{nth}")).collect();
+    let deploy = |name| ["deploy", "digits", "--name", name, "--target", "container"];
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| containers.run(&deploy(name)));
+        }
+    });
+    let output = containers.try_run(&deploy("one-more"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && told.contains("0 services would fit"), "{told}");
+    let before = engine.containers();
+    assert_eq!(before.len(), 20);
+    let (killed, spared) = before.split_at(10);
+    let kill: Vec<_> =
+        ["kill", "--signal", "KILL"].into_iter().chain(killed.iter().map(|name| &**name)).collect();
+    engine.lines(&kill);
+    containers.workspace.wait("others take their places", || {
+        let now = engine.containers();
+        now.len() == 20
+            && spared.iter().all(|name| now.contains(name))
+            && !killed.iter().any(|name| now.contains(name))
+    });
+    for name in &names {
+        assert_eq!(containers.score(name)["label"], serde_json::json!([0]), "{name}");
+    }
+    containers.run(&["down"]);
+    assert_eq!(engine.containers(), [""; 0]);
 }
 
 #[test]

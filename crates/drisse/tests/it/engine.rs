@@ -39,13 +39,19 @@ enum Kind {
 pub(crate) struct Engine {
     kind: Kind,
     folder: TempDir,
+    /// In a network of its own.
+    apart: bool,
     service: Option<Child>,
 }
 
 impl Engine {
     pub(crate) fn start() -> Option<Self> {
-        let mut engine =
-            Self { kind: Kind::Podman(podman()?), folder: tempfile::tempdir().unwrap(), service: None };
+        Self::start_in(tempfile::tempdir().unwrap(), false)
+    }
+
+    /// Podman with its folders there, in a network of its own or not.
+    pub(crate) fn start_in(folder: TempDir, apart: bool) -> Option<Self> {
+        let mut engine = Self { kind: Kind::Podman(podman()?), folder, apart, service: None };
         assert!(engine.serve(), "podman's API does not come up");
         Some(engine)
     }
@@ -57,8 +63,12 @@ impl Engine {
             eprintln!("not tested: DRISSE_DOCKER names no Docker");
             return None;
         };
-        let mut engine =
-            Self { kind: Kind::Docker(folders), folder: tempfile::tempdir().unwrap(), service: None };
+        let mut engine = Self {
+            kind: Kind::Docker(folders),
+            folder: tempfile::tempdir().unwrap(),
+            apart: false,
+            service: None,
+        };
         if engine.serve() {
             return Some(engine);
         }
@@ -78,7 +88,10 @@ impl Engine {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match &self.kind {
             Kind::Podman(program) => {
-                let mut command = Command::new(program);
+                let mut command = Command::new(if self.apart { "unshare" } else { program });
+                if self.apart {
+                    command.args(["--net", program]);
+                }
                 command.args([
                     "--root",
                     &self.path("root"),

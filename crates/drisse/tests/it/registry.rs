@@ -3,7 +3,7 @@
 use crate::engine::CACHE;
 use crate::liar::{Liar, digest, liar, package, plain, sent_to};
 use crate::limits::large_model;
-use crate::workspace::{PATIENCE, Ran, Workspace, ran};
+use crate::workspace::{Disk, PATIENCE, Ran, Workspace, ran};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -330,6 +330,35 @@ fn a_pull_that_is_cut_or_killed_goes_on_where_it_was() {
     assert_eq!(pulled["digest"], one.json(&["models", "show", "large"])["digest"]);
     let forwarded = rest.forwarded.load(SeqCst);
     assert!(forwarded < size - (6 << 20), "{forwarded} bytes came of what was left");
+}
+
+#[test]
+fn onnx_runtime_leaves_nothing_of_its_own_in_the_cache_folder() {
+    let user = User::new();
+    user.json(&["deploy", DIGITS]);
+    let left = fs::read_dir(user.cache.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["drisse"]);
+}
+
+#[test]
+fn a_pull_onto_a_full_disk_is_told_and_goes_on_once_there_is_room() {
+    let Some(registry) = Registry::start() else { return };
+    let Some(disk) = Disk::new("size=12m") else {
+        assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");
+        return;
+    };
+    let user = User::new();
+    let model = large_model(user.cache.path(), 16);
+    user.json(&["models", "register", model.to_str().unwrap()]);
+    let reference = registry.reference("large:1");
+    user.json(&["models", "push", "large", &reference]);
+    let cache = tempfile::tempdir_in(disk.path()).unwrap();
+    let poor = User { workspace: Workspace::inside(disk.path()), cache };
+    poor.refused(&["models", "pull", &reference], "hint: free some room on that disk");
+    disk.grow("size=100m");
+    assert_eq!(poor.json(&["models"])["items"], json!([]));
+    assert_eq!(poor.json(&["models", "pull", &reference])["name"], "large");
+    poor.json(&["models", "verify"]);
 }
 
 #[test]

@@ -167,6 +167,11 @@ impl Disk {
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
+
+    pub(crate) fn grow(&self, size: &str) {
+        let grown = Command::new("mount").args(["-o", &format!("remount,{size}")]).arg(self.path()).status();
+        assert!(grown.unwrap().success());
+    }
 }
 
 impl Drop for Disk {
