@@ -152,6 +152,21 @@ impl Container {
         self.servers.watch(vessel, tag.clone(), self.files(tag), since);
     }
 
+    /// The image of a revision, in the engine.
+    async fn image(
+        &self,
+        engine: &Engine,
+        revision: &RevisionSpec,
+        events: &dyn EventSink,
+    ) -> Result<String, TargetError> {
+        let brought = self.images.bring(engine, revision, events).await;
+        // It may be one of ours that has ended, and is started again.
+        if brought.as_ref().is_err_and(|error| !error.permanent) {
+            self.engines.lost().await;
+        }
+        brought
+    }
+
     /// An engine's answer; one that does not come has us look for the engine again.
     async fn told<T>(
         &self,
@@ -284,12 +299,12 @@ impl Place for Container {
     async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError> {
         self.servers.prepare(revision, &self.config.store).await?;
         let engine = self.engine().await?;
-        self.images.bring(&engine, revision, events).await.map(drop)
+        self.image(&engine, revision, events).await.map(drop)
     }
 
     async fn start(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<ReplicaId, TargetError> {
         let engine = self.engine().await?;
-        let image = self.images.bring(&engine, revision, events).await?;
+        let image = self.image(&engine, revision, events).await?;
         let id = ReplicaId::new(&random_id()).expect("hexadecimal digits");
         let tag = Tag {
             // Not the workspace's name alone: the local place would take it for one of its processes.
