@@ -101,9 +101,28 @@ impl Engine {
         engine.name = format!("{} {number}", if engine.is_podman { "podman" } else { "Docker" });
         engine.architecture = architecture.to_owned();
         let options = info["SecurityOptions"].as_array().into_iter().flatten();
-        engine.rootless = options.filter_map(Value::as_str).any(|option| option.contains("rootless"));
+        // Docker says it among its options, podman by itself.
+        engine.rootless = info["Rootless"] == true
+            || options.filter_map(Value::as_str).any(|option| option.contains("rootless"));
         engine.capacity = capacity(&info, &engine.name);
+        if engine.is_podman && engine.rootless {
+            engine.keep_what_is_delegated().await;
+        }
         Ok(engine)
+    }
+
+    /// A user's podman takes every limit, and keeps those whose control groups are that user's to make.
+    async fn keep_what_is_delegated(&mut self) {
+        let Ok(info) = self.get("/v4.0.0/libpod/info").await else { return };
+        let controllers = &info["host"]["cgroupControllers"];
+        let delegated =
+            |name: &str| controllers.as_array().is_some_and(|all| all.iter().any(|it| it == name));
+        for (bound, name) in [(&mut self.capacity.cpu, "cpu"), (&mut self.capacity.memory, "memory")] {
+            if !delegated(name) {
+                let why = format!("{} runs as a user who has no control group for {name}", self.name);
+                bound.unenforceable = Some(why);
+            }
+        }
     }
 
     /// Whether it is still there.

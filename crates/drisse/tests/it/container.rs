@@ -12,8 +12,9 @@ use drisse_net::{Build, runtime_folder};
 use drisse_registry::Store;
 use drisse_targets::{Container, ContainerConfig};
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 /// A workspace whose control plane knows the engine.
 struct Containers<'a> {
@@ -209,6 +210,92 @@ fn an_engine_that_cannot_reach_this_machine_gets_the_whole_image() {
     let log = std::fs::read_to_string(containers.workspace.root.join("logs/control.log")).unwrap();
     assert!(log.contains("does not pull from Drisse, and gets an archive"), "{log}");
     containers.run(&["down"]);
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
+fn a_users_own_podman_runs_services_and_says_which_limits_it_cannot_keep() {
+    if crate::engine::podman().is_none() {
+        return;
+    }
+    let Some(user) = Stranger::new() else {
+        eprintln!("not tested: a user's namespaces cannot be made here");
+        return;
+    };
+    let text = |output: Output| String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let deploy = ["deploy", "digits.onnx", "--target", "container"];
+    let output = user.drisse(&deploy);
+    assert!(output.status.success(), "{output:?}");
+    let scored = text(user.drisse(&["score", "digits"]));
+    assert!(scored.contains("\"label\":["), "{scored}");
+    let limited = user.drisse(&[&deploy[..], &["--name", "more", "--memory", "1GiB"]].concat());
+    // Where the user has control groups of its own, they keep it.
+    let (kept, told) = (limited.status.success(), text(limited));
+    assert!(kept || told.contains("no control group for memory"), "{told}");
+    assert!(text(user.drisse(&["delete", "digits"])).contains("deleted digits"));
+    user.drisse(&["delete", "more"]);
+    assert!(user.drisse(&["down"]).status.success());
+}
+
+/// Somebody who is not root, with a home of its own.
+struct Stranger(tempfile::TempDir);
+
+impl Stranger {
+    /// Nobody has this number.
+    const ID: u32 = 2_012_345;
+
+    fn new() -> Option<Self> {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        std::fs::create_dir(path("run")).unwrap();
+        std::fs::copy(crate::program(), path("drisse")).unwrap();
+        std::fs::copy(library(), path("libonnxruntime.so.1.32.0")).unwrap();
+        std::fs::copy(crate::support::root().join("examples/digits/digits.onnx"), path("digits.onnx"))
+            .unwrap();
+        for file in ["", "run", "drisse", "libonnxruntime.so.1.32.0", "digits.onnx"] {
+            std::os::unix::fs::chown(path(file), Some(Self::ID), Some(Self::ID)).ok()?;
+        }
+        let user = Self(home);
+        user.command("unshare")
+            .args(["--user", "true"])
+            .status()
+            .is_ok_and(|made| made.success())
+            .then_some(user)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        let id = Self::ID;
+        command.args([
+            &format!("--reuid={id}"),
+            &format!("--regid={id}"),
+            "--clear-groups",
+            "--inh-caps=-all",
+        ]);
+        command.arg(program).current_dir(self.0.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.0.path()).env("XDG_RUNTIME_DIR", self.0.path().join("run"));
+        command.env("DRISSE_WORKSPACE", self.0.path().join("ws"));
+        command.stdin(std::process::Stdio::null());
+        command
+    }
+
+    fn drisse(&self, arguments: &[&str]) -> Output {
+        self.command(&self.0.path().join("drisse").display().to_string()).args(arguments).output().unwrap()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // Podman leaves a process that keeps its namespace, and its API for a minute.
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let owner = std::fs::metadata(entry.path()).map(|metadata| metadata.uid());
+            if let (Some(pid), Ok(Self::ID)) = (pid, owner) {
+                kill(pid, "-9");
+            }
+        }
+    }
 }
 
 #[test]
