@@ -35,7 +35,8 @@ pub(super) struct Engine {
     address: Address,
     /// `podman 4.3.1`.
     pub(super) name: String,
-    is_podman: bool,
+    /// Where podman's own API is: by the version that it is, which it always takes.
+    libpod: Option<String>,
     /// As OCI names it.
     pub(super) architecture: String,
     /// Run by a user, whom containers' root is.
@@ -79,7 +80,7 @@ impl Engine {
         let mut engine = Self {
             address,
             name: String::new(),
-            is_podman: false,
+            libpod: None,
             architecture: String::new(),
             rootless: false,
             capacity: Capacity::default(),
@@ -97,23 +98,23 @@ impl Engine {
             return Err(failed("what answers is no container engine".to_owned()));
         };
         let component = version["Components"][0]["Name"].as_str();
-        engine.is_podman = component.is_some_and(|name| name.contains("Podman"));
-        engine.name = format!("{} {number}", if engine.is_podman { "podman" } else { "Docker" });
+        let is_podman = component.is_some_and(|name| name.contains("Podman"));
+        engine.libpod = is_podman.then(|| format!("/v{number}/libpod"));
+        engine.name = format!("{} {number}", if is_podman { "podman" } else { "Docker" });
         engine.architecture = architecture.to_owned();
         let options = info["SecurityOptions"].as_array().into_iter().flatten();
         // Docker says it among its options, podman by itself.
         engine.rootless = info["Rootless"] == true
             || options.filter_map(Value::as_str).any(|option| option.contains("rootless"));
         engine.capacity = capacity(&info, &engine.name);
-        if engine.is_podman && engine.rootless {
-            engine.keep_what_is_delegated().await;
-        }
+        engine.keep_what_is_delegated().await;
         Ok(engine)
     }
 
     /// A user's podman takes every limit, and keeps those whose control groups are that user's to make.
     async fn keep_what_is_delegated(&mut self) {
-        let Ok(info) = self.get("/v4.0.0/libpod/info").await else { return };
+        let Some(libpod) = self.libpod.as_ref().filter(|_| self.rootless) else { return };
+        let Ok(info) = self.get(&format!("{libpod}/info")).await else { return };
         let controllers = &info["host"]["cgroupControllers"];
         let delegated =
             |name: &str| controllers.as_array().is_some_and(|all| all.iter().any(|it| it == name));
@@ -162,10 +163,10 @@ impl Engine {
 
     /// Waits for a container to end, for as long as that takes.
     pub(super) async fn wait(&self, id: &str) -> Result<Value, EngineError> {
-        let path = match self.is_podman {
+        let path = match &self.libpod {
             // By Docker's call it looks again without a pause, and takes a core of the machine for that.
-            true => format!("/v4.0.0/libpod/containers/{id}/wait?{ENDED}&interval={LOOK_AGAIN}"),
-            false => format!("/containers/{id}/wait"),
+            Some(libpod) => format!("{libpod}/containers/{id}/wait?{ENDED}&interval={LOOK_AGAIN}"),
+            None => format!("/containers/{id}/wait"),
         };
         read(self.address.ask(Ask::send(Method::POST, &path, "")).await)
     }
@@ -196,9 +197,9 @@ impl Engine {
     /// Has the engine pull an image from a registry on loopback, over plain HTTP.
     pub(super) async fn pull(&self, reference: &str, login: &str) -> Result<(), EngineError> {
         // Docker takes plain HTTP from loopback; podman's own API has to be asked for it.
-        let path = match self.is_podman {
-            true => format!("/v4.0.0/libpod/images/pull?quiet=true&tlsVerify=false&reference={reference}"),
-            false => format!("/images/create?fromImage={reference}"),
+        let path = match &self.libpod {
+            Some(libpod) => format!("{libpod}/images/pull?quiet=true&tlsVerify=false&reference={reference}"),
+            None => format!("/images/create?fromImage={reference}"),
         };
         let login = login.parse().expect("base64 is plain");
         let ask = Ask::send(Method::POST, &path, "").with(HeaderMap::from_iter([(REGISTRY_AUTH, login)]));
