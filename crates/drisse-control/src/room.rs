@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::db::Result;
-use crate::db::services::{RevisionRow, ServiceRow};
+use crate::db::services::ServiceRow;
 use crate::problem::Problem;
 use drisse_core::{Demand, Limits, Restart};
 use drisse_wire::control::{DeployRequest, Resources, RestartPolicy};
@@ -56,20 +56,12 @@ impl Control {
         capacity.keeps(limits).map_err(|why| {
             refused(why).hint("leave the limit out (`none`), or deploy to another target: `drisse targets`")
         })?;
-        let (mut others, mut holds) = (Demand::default(), Demand::default());
-        for (service, revision) in self.db.wanted_on(asked.target).await? {
-            let demand = demand(&service, &revision);
-            if service.name == asked.service { holds = demand } else { others = others.and(demand) }
-        }
+        let (others, holds) = self.db.demand(asked.target, asked.service).await?;
         let asks = Demand::of(limits, asked.replicas);
         capacity.fits(others, holds, asks).map_err(|why| {
             refused(why).hint(format!("`drisse services --target {}` lists what runs there", asked.target))
         })
     }
-}
-
-pub(crate) fn demand(service: &ServiceRow, revision: &RevisionRow) -> Demand {
-    Demand::of(limits(&revision.resources), service.replicas)
 }
 
 pub(crate) fn limits(resources: &Resources) -> Limits {

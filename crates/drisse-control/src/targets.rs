@@ -4,7 +4,7 @@ use crate::control::Control;
 use crate::db::services::Counted;
 use crate::db::{Db, Result, json, text};
 use crate::problem::Problem;
-use drisse_core::{Bound, Capacity, Demand, ServiceName, Target};
+use drisse_core::{Bound, Capacity, ServiceName, Target};
 use drisse_wire::control::{Room, TargetInfo, TargetSpec};
 use sqlx::Row;
 use std::collections::BTreeMap;
@@ -115,10 +115,7 @@ impl Control {
                 Ok(capacity) => (capacity, None),
                 Err(problem) => (Capacity::default(), Some(problem.failure)),
             };
-            let wanted = self.db.wanted_on(&name).await?;
-            let promised = wanted.iter().fold(Demand::default(), |all, (service, revision)| {
-                all.and(crate::room::demand(service, revision))
-            });
+            let promised = self.db.demand(&name, "").await?.0;
             infos.push(TargetInfo {
                 services: counts.get(&name).copied().unwrap_or(0),
                 kind: attached.target.kind().to_owned(),
