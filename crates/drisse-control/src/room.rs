@@ -56,6 +56,10 @@ impl Control {
         capacity.keeps(limits).map_err(|why| {
             refused(why).hint("leave the limit out (`none`), or deploy to another target: `drisse targets`")
         })?;
+        // Who asks for nothing that is counted fits anywhere.
+        if limits == Limits::default() && capacity.groups.is_none() {
+            return Ok(());
+        }
         let (others, holds) = self.db.demand(asked.target, asked.service).await?;
         let asks = Demand::of(limits, asked.replicas);
         capacity.fits(others, holds, asks).map_err(|why| {
