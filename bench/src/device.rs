@@ -25,11 +25,11 @@ fn model() -> ModelSpec {
     let script = Script {
         latency: Duration::from_millis(5),
         row: Duration::from_micros(50),
-        limits: ScorerLimits { concurrency: 1, steady: true, batches: true },
+        limits: ScorerLimits { concurrency: 1, steady: true, rows_meet: None },
         ..Script::default()
     };
-    let (data_dependent, control_flow) = (false, false);
-    let package = LoadedPackage { path: NAME.into(), signature: signature(), data_dependent, control_flow };
+    let package =
+        LoadedPackage { path: NAME.into(), signature: signature(), data_dependent: false, rows_meet: None };
     let engine = FakeEngine::default().with(NAME, script);
     ModelSpec {
         name: ModelName::served(NAME).expect("a name"),

@@ -106,7 +106,7 @@ impl Digits {
 
 impl Scorer for Digits {
     fn limits(&self) -> ScorerLimits {
-        ScorerLimits { concurrency: 1, steady: true, batches: false }
+        ScorerLimits { concurrency: 1, steady: true, rows_meet: Some("it need not") }
     }
 
     fn score(&self, work: Work<'_>, _: &Cancel, out: &mut dyn Sink) -> Result<()> {

@@ -32,7 +32,7 @@ fn signature() -> Signature {
 pub fn start() -> Arc<App> {
     let config = Config { threads: 1, max_body: 1 << 20, max_held: 4 << 20, ..Config::default() };
     let app = App::new(config, None).expect("threads");
-    let limits = ScorerLimits { concurrency: 1, steady: false, batches: true };
+    let limits = ScorerLimits { concurrency: 1, steady: false, rows_meet: None };
     let queued = Script { limits, fail_every: Some(3), ..Script::default() };
     let engine = FakeEngine::default().with("queued", queued);
     // What is no larger than the sample runs where it is decoded, from the start.
@@ -41,7 +41,7 @@ pub fn start() -> Arc<App> {
         drisse_wire::score::decode(format!("{{\"data\":{{\"X\":[{rows}]}}}}").as_bytes(), &signature());
     let warm = warm.expect("a body");
     for name in ["echo", "queued"] {
-        let package = LoadedPackage { path: name.into(), signature: signature(), data_dependent: false, control_flow: false };
+        let package = LoadedPackage { path: name.into(), signature: signature(), data_dependent: false, rows_meet: None };
         let spec = ModelSpec {
             name: ModelName::served(name).expect("a name"),
             version: "1".to_owned(),

@@ -56,8 +56,8 @@ impl Inputs {
         joined
     }
 
-    /// Inputs of the same shapes and other values that a model likely takes too: the elements in reverse order, floats
-    /// half as large; where all elements are equal, what is between 0 and 1.
+    /// Inputs of the same shapes and other values that a model likely takes too: the elements in reverse order and half
+    /// as large, but for those that may be truths; where all elements are equal, what is between 0 and 1.
     pub fn varied(&self) -> Self {
         let mut varied = self.clone();
         varied.given_mut().for_each(|(_, tensor)| tensor.vary());
@@ -88,9 +88,15 @@ impl Tensor {
                     element.copy_from_slice(&new.to_le_bytes());
                 }
                 (DataType::Fp64, true) => element.copy_from_slice(&between().to_le_bytes()),
-                // Small numbers in the order of their bytes: 0 and 1, whole or truth.
-                (DataType::Fp16 | DataType::Bf16 | DataType::Complex64 | DataType::Complex128, _)
-                | (_, false) => {}
+                (
+                    DataType::Fp64
+                    | DataType::Fp16
+                    | DataType::Bf16
+                    | DataType::Complex64
+                    | DataType::Complex128,
+                    _,
+                ) => {}
+                (_, false) => halve(element),
                 (_, true) => {
                     element.fill(0);
                     element[0] = u8::from(between() > 0.5);
@@ -118,6 +124,21 @@ impl Tensor {
             _ => return,
         }
         self.shape[0] += other.shape[0];
+    }
+}
+
+/// Halves a whole number over 1, its lowest byte first; what is negative, or is large and has no sign, stays.
+fn halve(number: &mut [u8]) {
+    let negative = number.last().is_some_and(|&byte| byte >= 0x80);
+    let small = number[0] < 2 && number[1..].iter().all(|&byte| byte == 0);
+    if negative || small {
+        return;
+    }
+    let mut carried = 0;
+    for byte in number.iter_mut().rev() {
+        let lowest = *byte & 1;
+        *byte = *byte >> 1 | carried << 7;
+        carried = lowest;
     }
 }
 
@@ -214,6 +235,19 @@ mod tests {
             }
             from = to;
         }
+    }
+
+    #[test]
+    fn varied_numbers_are_of_those_that_a_model_likely_takes() {
+        let varied = |numbers: &[i32]| {
+            let inputs = inputs(numbers, &["a"]).varied();
+            let Data::Raw(buffer) = &inputs.get(0).unwrap().data else { panic!("numbers") };
+            let numbers = buffer.bytes().as_chunks().0.iter();
+            numbers.map(|&bytes| i32::from_le_bytes(bytes)).collect::<Vec<_>>()
+        };
+        assert_eq!(varied(&[101, 2054, 1, 0]), [0, 1, 1027, 50]);
+        assert_eq!(varied(&[-6, 7]), [3, -6]);
+        assert_eq!(varied(&[0, 0]), [0, 1]);
     }
 
     #[test]

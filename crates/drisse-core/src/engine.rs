@@ -54,8 +54,8 @@ pub struct LoadedPackage {
     pub signature: Signature,
     /// Whether values, and not only shapes, decide how long a run takes (loops, sizes as inputs).
     pub data_dependent: bool,
-    /// Whether values decide what runs, or how many values there are, so that rows of a batch may reach each other.
-    pub control_flow: bool,
+    /// Why rows of a batch may reach each other, where an operator lets them.
+    pub rows_meet: Option<&'static str>,
 }
 
 /// How one model is run.
@@ -74,8 +74,8 @@ pub struct ScorerLimits {
     /// Whether equal shapes take about equal time. A run that is not steady never
     /// happens on a thread that has other work.
     pub steady: bool,
-    /// Whether rows along the first dimension have nothing to do with each other, as far as the model's operators say.
-    pub batches: bool,
+    /// Why rows along the first dimension may reach each other; `None` where the model's operators say nothing of it.
+    pub rows_meet: Option<&'static str>,
 }
 
 /// Why this machine cannot do something, and what would help.

@@ -45,7 +45,7 @@ impl Default for Script {
             fail_every: None,
             panic_every: None,
             load_error: None,
-            limits: ScorerLimits { concurrency: 2, steady: true, batches: true },
+            limits: ScorerLimits { concurrency: 2, steady: true, rows_meet: None },
         }
     }
 }

@@ -5,6 +5,7 @@
 mod external;
 mod model;
 mod protobuf;
+mod rows;
 
 pub use external::ExternalFile;
 
@@ -53,8 +54,8 @@ pub struct Inspection {
     pub metadata: BTreeMap<String, String>,
     /// Whether values, and not only shapes, decide how long a run takes: loops, branches, sizes as inputs.
     pub data_dependent: bool,
-    /// Whether values decide what runs, or how many values there are.
-    pub control_flow: bool,
+    /// Why rows of a batch may reach each other, where an operator lets them.
+    pub rows_meet: Option<&'static str>,
 }
 
 /// Reads what `path` holds. Files it refers to are checked for being there, not read.

@@ -114,8 +114,8 @@ pub(crate) fn rows_are_independent(
     sample: &Inputs,
     cancel: &Cancel,
 ) -> Result<(), &'static str> {
-    if !scorer.limits().batches {
-        return Err("values decide what runs, or how many values there are");
+    if let Some(why) = scorer.limits().rows_meet {
+        return Err(why);
     }
     if !signature.has_free_rows() {
         return Err("not every input has a first dimension of any length");

@@ -92,7 +92,7 @@ impl Session {
             limits: ScorerLimits {
                 concurrency: threads.all.div_ceil(threads.of_a_run).max(1),
                 steady: !model.data_dependent,
-                batches: !model.control_flow,
+                rows_meet: model.rows_meet,
             },
             _environment: environment.clone(),
         })

@@ -27,7 +27,7 @@ pub(crate) fn package(name: &str) -> LoadedPackage {
         path,
         signature: found.signature,
         data_dependent: found.data_dependent,
-        control_flow: found.control_flow,
+        rows_meet: found.rows_meet,
     }
 }
 

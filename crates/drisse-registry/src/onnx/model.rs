@@ -2,6 +2,7 @@
 
 use super::Inspection;
 use super::protobuf::{Field, Proto, Result};
+use super::rows::{Does, MAX_NUMBERS, Node, Nodes};
 use drisse_core::{DataType, Dim, Port, TensorType, ValueType};
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,6 +23,9 @@ const MAX_PATH: usize = 4096;
 /// Initializers whose names are remembered: 8 bytes each, 8 MiB.
 const MAX_INITIALIZERS: usize = 1 << 20;
 
+/// Bytes of [`MAX_NUMBERS`], each as eight bytes or a few more.
+const LONGEST: u64 = 10 * MAX_NUMBERS as u64;
+
 /// Operators whose work depends on the values they get: control flow, and outputs whose size is an input.
 const DATA_DEPENDENT: [&str; 13] = [
     "Loop",
@@ -39,23 +43,28 @@ const DATA_DEPENDENT: [&str; 13] = [
     "CenterCropPad",
 ];
 
-/// Operators of which values decide what runs, or how many values there are: what one row of a batch holds may reach
-/// the others.
-const CONTROL_FLOW: [&str; 8] =
-    ["Loop", "If", "Scan", "SequenceMap", "NonZero", "Unique", "Compress", "NonMaxSuppression"];
-
 struct Walk<'a> {
     found: &'a mut Inspection,
     locations: BTreeSet<String>,
     /// Hashes of the main graph's initializer names: an input of that name has a default.
     initializers: HashSet<u64>,
+    /// Of the graph or function that is being read.
+    nodes: Nodes,
+}
+
+/// What is kept of an attribute: its name, and its integers where they say something of dimensions.
+#[derive(Default)]
+struct Attribute {
+    name: String,
+    numbers: Option<Vec<i64>>,
 }
 
 /// Fills `found` and returns the places of external data.
 pub(super) fn read<R: Read + Seek>(input: R, size: u64, found: &mut Inspection) -> Result<BTreeSet<String>> {
-    let mut walk = Walk { found, locations: BTreeSet::new(), initializers: HashSet::new() };
+    let mut walk =
+        Walk { found, locations: BTreeSet::new(), initializers: HashSet::new(), nodes: Nodes::default() };
     walk.model(&mut Proto::new(input, size))?;
-    let Walk { found, locations, initializers } = walk;
+    let Walk { found, locations, initializers, mut nodes } = walk;
     for input in &mut found.signature.inputs {
         input.optional = initializers.contains(&hash(&input.name));
     }
@@ -63,6 +72,8 @@ pub(super) fn read<R: Read + Seek>(input: R, size: u64, found: &mut Inspection) 
     if found.ir_version < 4 {
         found.signature.inputs.retain(|input| !input.optional);
     }
+    let inputs = found.signature.inputs.iter().map(|input| hash(&input.name));
+    found.rows_meet = nodes.rows_meet(inputs).or(found.rows_meet);
     Ok(locations)
 }
 
@@ -110,12 +121,24 @@ impl Walk<'_> {
         bounded(proto, self.found.opsets.len(), "operator sets")
     }
 
+    /// A graph inside of a node, which controls what runs in it.
+    fn subgraph<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+        let outer = std::mem::take(&mut self.nodes);
+        self.graph(proto, false)?;
+        self.nodes = outer;
+        Ok(())
+    }
+
     fn graph<R: Read + Seek>(&mut self, proto: &mut Proto<R>, main: bool) -> Result<()> {
         while let Some(field) = proto.field()? {
             match field {
                 Field::Bytes(1, _) => proto.message(|proto| self.node(proto))?,
                 Field::Bytes(2, _) if main => self.found.graph = proto.text(MAX_NAME)?,
-                Field::Bytes(5, _) => proto.message(|proto| self.tensor(proto, main))?,
+                Field::Bytes(5, _) => proto.message(|proto| {
+                    let short = self.tensor(proto, main)?;
+                    short.into_iter().for_each(|(name, numbers)| self.nodes.know(name, numbers));
+                    Ok(())
+                })?,
                 Field::Bytes(15, _) => proto.message(|proto| self.sparse(proto, main))?,
                 Field::Bytes(11, _) if main => {
                     let port = port(proto)?;
@@ -134,66 +157,121 @@ impl Walk<'_> {
     }
 
     fn function<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+        let (outer, mut inputs) = (std::mem::take(&mut self.nodes), Vec::new());
         while let Some(field) = proto.field()? {
             match field {
+                Field::Bytes(4, _) => inputs.push(hash(&proto.text(MAX_NAME)?)),
                 Field::Bytes(7, _) => proto.message(|proto| self.node(proto))?,
-                Field::Bytes(11, _) => proto.message(|proto| self.attribute(proto))?,
+                Field::Bytes(11, _) => proto.message(|proto| self.attribute(proto).map(drop))?,
                 _ => {}
             }
         }
+        let mut nodes = std::mem::replace(&mut self.nodes, outer);
+        self.found.rows_meet = self.found.rows_meet.or_else(|| nodes.rows_meet(inputs));
         Ok(())
     }
 
     fn node<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
         let (mut operator, mut domain) = (String::new(), String::new());
+        let (mut inputs, mut outputs, mut numbers, mut flagged) = (Vec::new(), Vec::new(), None, false);
         while let Some(field) = proto.field()? {
             match field {
+                Field::Bytes(1, _) => inputs.push(proto.text(MAX_NAME)?),
+                Field::Bytes(2, _) => outputs.push(hash(&proto.text(MAX_NAME)?)),
                 Field::Bytes(4, _) => operator = proto.text(MAX_NAME)?,
                 Field::Bytes(7, _) => domain = proto.text(MAX_NAME)?,
-                Field::Bytes(5, _) => proto.message(|proto| self.attribute(proto))?,
+                Field::Bytes(5, _) => proto.message(|proto| {
+                    let attribute = self.attribute(proto)?;
+                    match &*attribute.name {
+                        "training_mode" | "noop_with_empty_axes" => {
+                            flagged |= attribute.numbers.is_some_and(|numbers| numbers != [0]);
+                        }
+                        _ => numbers = attribute.numbers.or(numbers.take()),
+                    }
+                    Ok(())
+                })?,
                 _ => {}
             }
         }
+        // Left out at the end, as if they were not named.
+        while inputs.pop_if(|name| name.is_empty()).is_some() {}
+        let does = Does::of(&domain, &operator);
+        let inputs = inputs.iter().map(|name| hash(name)).collect();
+        self.nodes.push(Node { does, inputs, outputs, numbers, flagged });
         let own = domain.is_empty() || domain == "ai.onnx";
         self.found.data_dependent |= own && DATA_DEPENDENT.contains(&&*operator);
-        self.found.control_flow |= own && CONTROL_FLOW.contains(&&*operator);
         let name = if own { operator } else { format!("{domain}.{operator}") };
         *self.found.operators.entry(name).or_default() += 1;
         bounded(proto, self.found.operators.len(), "kinds of operators")
     }
 
-    fn attribute<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
+    fn attribute<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<Attribute> {
+        let (mut name, mut numbers) = (String::new(), Vec::new());
         while let Some(field) = proto.field()? {
+            let told = matches!(
+                &*name,
+                "axis"
+                    | "axes"
+                    | "perm"
+                    | "value_int"
+                    | "value_ints"
+                    | "training_mode"
+                    | "noop_with_empty_axes"
+            );
             match field {
-                Field::Bytes(5 | 10, _) => proto.message(|proto| self.tensor(proto, false))?,
-                Field::Bytes(6 | 11, _) => proto.message(|proto| self.graph(proto, false))?,
+                Field::Bytes(1, _) => name = proto.text(MAX_NAME)?,
+                Field::Varint(3 | 8, number) if told && numbers.len() <= MAX_NUMBERS => {
+                    numbers.push(number.cast_signed());
+                }
+                Field::Bytes(8, len) if told && len <= LONGEST => {
+                    proto.integers(field, |number| numbers.push(number.cast_signed()))?;
+                }
+                Field::Bytes(5 | 10, _) => proto.message(|proto| {
+                    let short = self.tensor(proto, false)?.filter(|_| name == "value");
+                    numbers.extend(short.into_iter().flat_map(|(_, numbers)| numbers));
+                    Ok(())
+                })?,
+                Field::Bytes(6 | 11, _) => proto.message(|proto| self.subgraph(proto))?,
                 Field::Bytes(22 | 23, _) => proto.message(|proto| self.sparse(proto, false))?,
                 _ => {}
             }
         }
-        Ok(())
+        Ok(Attribute { name, numbers: (!numbers.is_empty()).then_some(numbers) })
     }
 
     fn sparse<R: Read + Seek>(&mut self, proto: &mut Proto<R>, main: bool) -> Result<()> {
         while let Some(field) = proto.field()? {
             if let Field::Bytes(1 | 2, _) = field {
-                proto.message(|proto| self.tensor(proto, main))?;
+                proto.message(|proto| self.tensor(proto, main).map(drop))?;
             }
         }
         Ok(())
     }
 
-    fn tensor<R: Read + Seek>(&mut self, proto: &mut Proto<R>, initializer: bool) -> Result<()> {
-        let mut elements = 1_u64;
+    /// Reads a tensor; a short one of INT64 is given back, with its name's hash.
+    fn tensor<R: Read + Seek>(
+        &mut self,
+        proto: &mut Proto<R>,
+        initializer: bool,
+    ) -> Result<Option<(u64, Vec<i64>)>> {
+        let (mut elements, mut datatype, mut named) = (1_u64, None, 0);
+        let (mut raw, mut numbers) = (Vec::new(), Vec::new());
         while let Some(field) = proto.field()? {
             match field {
                 Field::Varint(1, _) | Field::Bytes(1, _) => {
                     proto.integers(field, |dim| elements = elements.saturating_mul(dim))?;
                 }
+                Field::Varint(2, code) => datatype = self::datatype(code),
                 // float_data, int32_data, string_data, int64_data, raw_data, double_data, uint64_data
-                Field::Bytes(4..=7 | 9..=11, len) => {
+                Field::Bytes(number @ (4..=7 | 9..=11), len) => {
                     self.found.weight_bytes = self.found.weight_bytes.saturating_add(len);
+                    match number {
+                        7 if len <= LONGEST => proto.integers(field, |number| numbers.push(number))?,
+                        9 if len <= LONGEST => raw = proto.bytes(LONGEST)?,
+                        _ => {}
+                    }
                 }
+                Field::Varint(7, number) if numbers.len() <= MAX_NUMBERS => numbers.push(number),
                 Field::Bytes(8, _) if initializer => {
                     let name = proto.text(MAX_NAME)?;
                     if self.initializers.len() == MAX_INITIALIZERS {
@@ -201,7 +279,8 @@ impl Walk<'_> {
                             proto.corrupt(proto.at(), format!("more than {MAX_INITIALIZERS} initializers"))
                         );
                     }
-                    self.initializers.insert(hash(&name));
+                    named = hash(&name);
+                    self.initializers.insert(named);
                 }
                 Field::Bytes(13, _) => {
                     let (key, value) = entry(proto)?;
@@ -217,7 +296,9 @@ impl Walk<'_> {
         if initializer {
             self.found.parameters = self.found.parameters.saturating_add(elements);
         }
-        Ok(())
+        numbers.extend(raw.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)));
+        let whole = datatype == Some(DataType::Int64) && elements == numbers.len() as u64;
+        Ok(whole.then(|| (named, numbers.into_iter().map(u64::cast_signed).collect())))
     }
 }
 

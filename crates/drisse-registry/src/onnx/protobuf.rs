@@ -109,6 +109,11 @@ impl<R: Read + Seek> Proto<R> {
 
     /// Reads the pending bytes as text of at most `max` bytes; longer text is refused.
     pub(crate) fn text(&mut self, max: u64) -> Result<String> {
+        Ok(String::from_utf8_lossy(&self.bytes(max)?).into_owned())
+    }
+
+    /// Reads the pending bytes, at most `max`; more are refused.
+    pub(crate) fn bytes(&mut self, max: u64) -> Result<Vec<u8>> {
         let start = self.at;
         let Some(end) = self.pending.take() else { return Err(self.corrupt(start, "a name is no text")) };
         let len = end - start;
@@ -118,7 +123,7 @@ impl<R: Read + Seek> Proto<R> {
         let mut bytes = vec![0; len as usize];
         self.input.read_exact(&mut bytes)?;
         self.at = end;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(bytes)
     }
 
     /// Calls `each` for the integers of a repeated field, packed or not.

@@ -194,6 +194,85 @@ fn datatypes_the_list_does_not_know_are_named_not_guessed() {
     assert_eq!(found.signature.inputs[0].tensor().unwrap().datatype, DataType::Fp32);
 }
 
+/// A node that takes and gives what is named.
+fn step(operator: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+    let inputs = inputs.iter().map(|name| bytes(1, name.as_bytes())).collect::<Vec<_>>().concat();
+    let named = [bytes(2, output.as_bytes()), bytes(4, operator.as_bytes())].concat();
+    bytes(1, &[inputs, named, attributes.concat()].concat())
+}
+
+/// An attribute of integers.
+fn integers(name: &str, numbers: &[i64]) -> Vec<u8> {
+    let all: Vec<_> = numbers.iter().flat_map(|&number| varint(number.cast_unsigned())).collect();
+    bytes(5, &[bytes(1, name.as_bytes()), bytes(8, &all), number(20, 7)].concat())
+}
+
+fn integer(name: &str, value: i64) -> Vec<u8> {
+    bytes(5, &[bytes(1, name.as_bytes()), number(3, value.cast_unsigned()), number(20, 2)].concat())
+}
+
+/// An INT64 initializer of one number, as `field` of what holds it.
+fn constant(field: u64, name: &str, value: i64) -> Vec<u8> {
+    let head = [number(1, 1), number(2, 7), bytes(8, name.as_bytes())].concat();
+    bytes(field, &[head, bytes(9, &value.to_le_bytes())].concat())
+}
+
+#[test]
+fn operators_that_let_rows_reach_each_other_are_found() {
+    let held = |value| {
+        let tensor = [bytes(1, b"value"), constant(5, "", value)].concat();
+        step("Constant", &[], "a", &[bytes(5, &tensor)])
+    };
+    let transposed = |order: &[i64]| step("Transpose", &["X"], "t", &[integers("perm", order)]);
+    let meet: [(&str, Vec<Vec<u8>>); 14] = [
+        ("control flow", vec![step("NonZero", &["X"], "Y", &[])]),
+        ("one scale", vec![step("Relu", &["X"], "x", &[]), step("DynamicQuantizeLinear", &["x"], "Y", &[])]),
+        ("axes as an attribute", vec![step("ReduceMax", &["X"], "Y", &[integers("axes", &[0])])]),
+        ("axes as an initializer", vec![constant(5, "a", 0), step("ReduceMax", &["X", "a"], "Y", &[])]),
+        ("axes behind the nodes", vec![step("ReduceSum", &["X", "a"], "Y", &[]), constant(5, "a", 0)]),
+        ("axes as a constant", vec![held(0), step("CumSum", &["X", "a"], "Y", &[])]),
+        ("all axes", vec![step("ReduceL2", &["X"], "Y", &[])]),
+        ("an axis left out", vec![step("ReduceL2", &["X", ""], "Y", &[])]),
+        ("an axis by default", vec![step("ArgMax", &["X"], "Y", &[])]),
+        ("a softmax over rows", vec![step("Softmax", &["X"], "Y", &[integer("axis", 0)])]),
+        (
+            "rows that stay first",
+            vec![transposed(&[0, 2, 1]), step("ReduceMean", &["t"], "Y", &[integers("axes", &[0])])],
+        ),
+        ("batch and place", vec![step("MeanVarianceNormalization", &["X"], "Y", &[])]),
+        ("training", vec![step("BatchNormalization", &["X"], "Y", &[integer("training_mode", 1)])]),
+        (
+            "of weights and rows",
+            vec![step("Add", &["W", "X"], "s", &[]), step("ReduceMax", &["s"], "Y", &[])],
+        ),
+    ];
+    for (what, graph) in meet {
+        assert!(Folder::new().inspect(&model(&graph)).unwrap().rows_meet.is_some(), "{what}");
+    }
+    let apart: [(&str, Vec<Vec<u8>>); 9] = [
+        ("another axis", vec![step("ReduceMax", &["X"], "Y", &[integers("axes", &[1, -1])])]),
+        ("another axis as a constant", vec![held(1), step("CumSum", &["X", "a"], "Y", &[])]),
+        ("none, as told", vec![step("ReduceSum", &["X"], "Y", &[integer("noop_with_empty_axes", 1)])]),
+        ("weights", vec![step("DynamicQuantizeLinear", &["W"], "Y", &[])]),
+        ("shapes", vec![step("Shape", &["X"], "s", &[]), step("ReduceProd", &["s"], "Y", &[])]),
+        (
+            "rows that moved",
+            vec![transposed(&[1, 0]), step("ReduceMax", &["t"], "Y", &[integers("axes", &[0])])],
+        ),
+        ("a softmax over columns", vec![step("Softmax", &["X"], "Y", &[])]),
+        ("a normalization", vec![step("BatchNormalization", &["X"], "Y", &[integer("training_mode", 0)])]),
+        ("axes that are computed", vec![step("ReduceMax", &["X", "W"], "Y", &[])]),
+    ];
+    for (what, graph) in apart {
+        assert_eq!(Folder::new().inspect(&model(&graph)).unwrap().rows_meet, None, "{what}");
+    }
+    let body = |node: &[u8]| {
+        bytes(25, &[bytes(4, b"X"), [varint(7 << 3 | 2), node[1..].to_vec()].concat()].concat())
+    };
+    let function = body(&step("ReduceMax", &["X"], "Y", &[]));
+    assert!(Folder::new().inspect(&[model(&[]), function].concat()).unwrap().rows_meet.is_some());
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(noise in proptest::collection::vec(any::<u8>(), 1..200), at in 0..200_usize) {

@@ -10,7 +10,7 @@ const BODY: &str = "{\"data\":[[1,2]]}";
 const WAITING: &str = "drisse_waiting_requests{model=\"slow\"} ";
 
 fn slow(latency: Duration, config: Config) -> Setup {
-    let limits = ScorerLimits { concurrency: 1, steady: false, batches: true };
+    let limits = ScorerLimits { concurrency: 1, steady: false, rows_meet: None };
     Setup {
         config,
         models: vec![("slow", Script { latency, limits, ..Script::default() })],

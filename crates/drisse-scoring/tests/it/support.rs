@@ -66,7 +66,7 @@ impl Setup {
                 path: name.into(),
                 signature: signature(),
                 data_dependent: false,
-                control_flow: false,
+                rows_meet: None,
             };
             let spec = ModelSpec {
                 name: ModelName::served(name).unwrap(),

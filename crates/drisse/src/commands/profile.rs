@@ -50,7 +50,7 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
         path: found.path.clone(),
         signature: found.signature.clone(),
         data_dependent: found.data_dependent,
-        control_flow: found.control_flow,
+        rows_meet: found.rows_meet,
     };
     printer::note(&format!("{path}: {} cores, each way for {:?}", tuner.cores, arguments.time));
     let mut tell = |point: &Point| printer::note(&line(point));

@@ -196,7 +196,7 @@ impl Loader {
             path: model.inspection.path.clone(),
             signature: signature.clone(),
             data_dependent: model.inspection.data_dependent,
-            control_flow: model.inspection.control_flow,
+            rows_meet: model.inspection.rows_meet,
         };
         let failed = || format!("cannot load model `{name}` from {}", package.path.display());
         let (inputs, sample, text) = self::sample(&model, self.arguments.sample.as_deref())?;
