@@ -403,7 +403,8 @@ pub(crate) struct Conformance {
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
     /// Write the models the cases ask for, as DIR/NAME.onnx
-    #[arg(long, value_name = "DIR", exclusive = true)]
+    // Not `exclusive`: that forbids what stands in the environment too.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "list", "protocol", "case", "junit"])]
     pub(crate) models: Option<PathBuf>,
     /// List the cases
     #[arg(long, conflicts_with = "url")]

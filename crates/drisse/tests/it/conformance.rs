@@ -1,6 +1,6 @@
 //! `drisse conformance`: ours is as the protocols say, and what is not is told.
 
-use crate::support::{Serving, output};
+use crate::support::{Serving, drisse, output};
 use crate::workspace::Workspace;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -8,8 +8,10 @@ use std::net::TcpListener;
 /// The models that the cases ask for, in a folder of their own.
 fn models() -> (tempfile::TempDir, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
-    let (code, _, stderr) = output(&["conformance", "--models", folder.path().to_str().unwrap()]);
-    assert_eq!(code, 0, "{stderr}");
+    let mut write = drisse(&["conformance", "--models", folder.path().to_str().unwrap()]);
+    // What the environment names is no argument of the command's.
+    let written = write.env("DRISSE_WORKSPACE", folder.path()).output().unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     let files = std::fs::read_dir(folder.path()).unwrap();
     let files = files.map(|file| file.unwrap().path().to_str().unwrap().to_owned()).collect();
     (folder, files)
