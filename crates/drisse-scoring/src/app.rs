@@ -166,9 +166,9 @@ impl App {
         if !self.ready.load(Relaxed) {
             return Error::new(ErrorKind::Unavailable, "the server is still loading its models");
         }
-        let models = self.models();
-        let served: Vec<_> = models.iter().take(12).map(|model| format!("`{}`", model.name)).collect();
-        let more = if models.len() > 12 { format!(" and {} more", models.len() - 12) } else { String::new() };
+        let names = self.served_names();
+        let served: Vec<_> = names.iter().take(12).map(|name| format!("`{name}`")).collect();
+        let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
         Error::new(ErrorKind::NotFound, format!("{what}; this server has {}{more}", served.join(", ")))
     }
 

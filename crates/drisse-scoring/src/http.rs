@@ -175,7 +175,7 @@ async fn answer(
         Route::Swagger => describe::swagger(app, head.uri.query()),
         Route::Sample(target) => describe::sample(&*find(app, target, started).await?),
         Route::ServerMetadata => Ok(describe::server(app)),
-        Route::ModelReady(target) => Ok(describe::ready(&*ready(app, target)?)),
+        Route::ModelReady(target) => ready(app, target),
         Route::ModelMetadata(target) => Ok(describe::model(&*find(app, target, started).await?)),
         Route::ModelConfig(target) => Ok(describe::config(&*find(app, target, started).await?)),
         Route::Statistics(Target { name: None, .. }) => Ok(describe::statistics(&app.models())),
@@ -239,13 +239,13 @@ async fn find(app: &Arc<App>, target: Target<'_>, started: Instant) -> Result<Ar
     model.checked(target.version)
 }
 
-/// The model of the path, if it is loaded.
-fn ready(app: &App, target: Target<'_>) -> Result<Arc<Model>> {
-    let model = match target.name {
-        Some(name) => app.model(name)?,
-        None => app.only_model()?,
+/// Says that requests for the model of the path are answered.
+fn ready(app: &App, target: Target<'_>) -> Result<Reply> {
+    let Some(name) = target.name else {
+        return Ok(describe::ready(app.only_model()?.checked(target.version)?.name.as_str()));
     };
-    model.checked(target.version)
+    app.check_served(name, target.version)?;
+    Ok(describe::ready(name))
 }
 
 /// The client's `x-request-timeout-ms`, at most the server's own.

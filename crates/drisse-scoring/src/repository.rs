@@ -97,9 +97,12 @@ impl App {
         known.into_iter().map(entry).filter(|entry| entry.ready || !ready).collect()
     }
 
-    /// Stops serving a model; what is under way is still answered.
+    /// Stops serving a model; what is under way is still answered. One that is not in memory now is gone already.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        let model = self.model(name)?;
+        let model = match self.model(name) {
+            Err(_) if self.check_served(name, None).is_ok() => return Ok(()),
+            found => found?,
+        };
         if let Some(residents) = self.residents.get() {
             residents.draining(name);
         }

@@ -140,6 +140,30 @@ impl Residents {
 }
 
 impl App {
+    /// The names of the models that requests are answered for, whether they are in memory or come there.
+    pub(crate) fn served_names(&self) -> Vec<String> {
+        match self.residents.get() {
+            Some(residents) => residents.models.iter().map(|model| model.name.clone()).collect(),
+            None => self.models().iter().map(|model| model.name.to_string()).collect(),
+        }
+    }
+
+    /// A refusal unless requests for this model are answered: it is in memory, or comes there when it is asked for.
+    pub(crate) fn check_served(&self, name: &str, version: Option<&str>) -> Result<()> {
+        let comes = || {
+            self.residents.get()?.place(name)?;
+            let known = self.repository.get()?.models();
+            known
+                .into_iter()
+                .find(|(known, its)| known == name && version.is_none_or(|version| version == its))
+        };
+        match self.model(name) {
+            Ok(model) => model.checked(version).map(drop),
+            Err(_) if comes().is_some() => Ok(()),
+            Err(unknown) => Err(unknown),
+        }
+    }
+
     /// The model of this name, loaded first where it is one of those that are when they are asked for.
     pub(crate) async fn wanted(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Arc<Model>> {
         let found = self.model(name);

@@ -35,7 +35,7 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
 
 fn status(app: &App, service: &str) -> ServingStatus {
     let known = matches!(service, "" | SERVICE | inference::SERVICE | reflection::SERVICE);
-    match (known || app.model(service).is_ok(), app.is_ready()) {
+    match (known || app.check_served(service, None).is_ok(), app.is_ready()) {
         (true, true) => ServingStatus::Serving,
         (true, false) => ServingStatus::NotServing,
         (false, _) => ServingStatus::ServiceUnknown,

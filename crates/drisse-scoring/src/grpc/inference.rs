@@ -43,7 +43,7 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
         }),
         "ModelReady" => {
             let ModelReadyRequest { name, version } = parse(message)?;
-            frame(&ModelReadyResponse { ready: app.is_ready() && is_loaded(app, &name, &version) })
+            frame(&ModelReadyResponse { ready: app.is_ready() && is_served(app, &name, &version) })
         }
         "ModelMetadata" => {
             let ModelMetadataRequest { name, version } = parse(message)?;
@@ -89,9 +89,8 @@ async fn find(app: &Arc<App>, name: &str, version: &str, deadline: Instant) -> R
     app.wanted(name, deadline).await?.checked(Some(version).filter(|version| !version.is_empty()))
 }
 
-fn is_loaded(app: &App, name: &str, version: &str) -> bool {
-    let version = Some(version).filter(|version| !version.is_empty());
-    app.model(name).and_then(|model| model.checked(version)).is_ok()
+fn is_served(app: &App, name: &str, version: &str) -> bool {
+    app.check_served(name, Some(version).filter(|version| !version.is_empty())).is_ok()
 }
 
 async fn model_statistics(

@@ -13,8 +13,8 @@ pub(super) fn server(app: &App) -> Reply {
     Reply::json(documents::server_metadata(VERSION, &app.extensions()).to_string())
 }
 
-pub(super) fn ready(model: &Model) -> Reply {
-    Reply::json(documents::model_ready(model.name.as_str()).to_string())
+pub(super) fn ready(name: &str) -> Reply {
+    Reply::json(documents::model_ready(name).to_string())
 }
 
 pub(super) fn model(model: &Model) -> Reply {
@@ -31,7 +31,7 @@ pub(super) fn statistics(models: &[Arc<Model>]) -> Reply {
 }
 
 pub(super) fn v1_models(app: &App) -> Reply {
-    Reply::json(documents::v1_models(app.models().iter().map(|model| model.name.as_str())).to_string())
+    Reply::json(documents::v1_models(app.served_names().iter().map(String::as_str)).to_string())
 }
 
 pub(super) fn v1_status(model: &Model) -> Reply {

@@ -39,8 +39,7 @@ pub(crate) struct Request {
 impl Request {
     /// A `/score` request, from a service's endpoint, key and body.
     pub(crate) fn new(uri: &str, key: Option<&str>, body: &str) -> Self {
-        let rest = uri.strip_prefix("http://").unwrap();
-        let (host, path) = rest.split_at(rest.find('/').unwrap());
+        let (host, path) = parts(uri);
         let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
         let length = body.len();
         let head =
@@ -48,10 +47,22 @@ impl Request {
         Self { host: host.to_owned(), bytes: head.into_bytes() }
     }
 
+    pub(crate) fn get(uri: &str) -> Self {
+        let (host, path) = parts(uri);
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        Self { host: host.to_owned(), bytes: head.into_bytes() }
+    }
+
     /// Sends it on a connection of its own: status and body.
     pub(crate) fn send(&self) -> Result<(u16, String), String> {
         Connection::open(&self.host)?.send(&self.bytes)
     }
+}
+
+/// Host and path.
+fn parts(uri: &str) -> (&str, &str) {
+    let rest = uri.strip_prefix("http://").unwrap();
+    rest.split_at(rest.find('/').unwrap())
 }
 
 /// A connection that is kept alive.

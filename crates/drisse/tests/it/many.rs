@@ -45,6 +45,16 @@ fn models_are_loaded_when_they_are_asked_for_and_those_not_used_for_longest_make
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path());
     assert_eq!(ready(&server), [""; 0]);
+    // What comes when it is asked for is there for whoever asks whether it is, and need not be sent away.
+    let url = server.document["url"].as_str().unwrap();
+    let get = |path: &str| Request::get(&format!("{url}{path}")).send().unwrap();
+    assert_eq!(get("/v2/models/m0/ready").0, 200);
+    assert_eq!(get("/v2/models/m0/versions/2/ready").0, 404);
+    assert!(get("/v2/models/other/ready").1.contains("this server has `m0`, `m1`"));
+    assert!(get("/v1/models").1.contains("m5"));
+    let admin = server.document["admin"].as_str().unwrap();
+    let unload = format!("{admin}/v2/repository/models/m0/unload");
+    assert_eq!(Request::new(&unload, None, "").send().unwrap().0, 200);
     for nth in 0..MODELS {
         assert_eq!(score(&server, nth).0, 200);
         let ready = ready(&server);
