@@ -100,7 +100,10 @@ impl Control {
             Some(service) => self.db.revision(name, service.revision).await?,
             None => None,
         };
+        // One that never worked has no clients who could notice.
+        let worked = there.as_ref().is_some_and(|service| service.active);
         if let (Some(current), Some(model)) = (&current, &model)
+            && worked
             && !request.replace
         {
             self.same_signature(name, current, model).await?;
@@ -111,7 +114,6 @@ impl Control {
             None => self.new_service(name)?,
         };
         let before = Before { revision: row.revision, replicas: row.replicas };
-        let worked = row.active && expected > 0;
         let (runs, package) = match (&model, &current) {
             (Some(model), _) => (model.full_name(), &model.package),
             (None, Some(current)) => (current.model_name(), &current.package),
