@@ -245,12 +245,19 @@ impl Held {
         grown
     }
 
-    /// Counts more. Whoever is alone may be as large as any limit of its own allows.
+    /// Counts more. Whoever is alone may be as large as any limit of its own allows, and leaves a quarter of the memory
+    /// to those who come meanwhile.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
         let before = self.all.inc_by(bytes as i64);
         let others = before - self.bytes as i64;
         self.bytes += bytes;
-        if others == 0 || before.saturating_add(bytes as i64) <= self.max {
+        if before.saturating_add(bytes as i64) <= self.max {
+            return Ok(());
+        }
+        if others == 0 {
+            let counted = (self.max / 4 * 3) as usize;
+            self.all.dec_by((self.bytes - counted) as i64);
+            self.bytes = counted;
             return Ok(());
         }
         let message = "the bodies and answers of the requests under way fill the memory set aside for them";
@@ -272,5 +279,22 @@ fn shown(name: &str) -> &str {
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("models", &self.models()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_larger_than_the_memory_set_aside_leaves_a_quarter_of_it_to_others() {
+        let app = App::new(Config { max_held: 1 << 20, ..Config::default() }, None).unwrap();
+        let large = app.hold(5 << 20).unwrap();
+        let small = app.hold(1 << 18).unwrap();
+        assert!(app.hold(1).is_err());
+        drop(large);
+        assert_eq!(app.held_bytes(), 1 << 18);
+        drop(small);
+        assert_eq!(app.held_bytes(), 0);
     }
 }
