@@ -107,7 +107,7 @@ impl Op {
         };
         tokio::select! {
             _ = cancel.wait_for(|cancel| *cancel) => Ended::Canceled,
-            () = late => Ended::TimedOut(String::new()),
+            () = late => Ended::TimedOut("its first steps were still under way".to_owned()),
         }
     }
 }

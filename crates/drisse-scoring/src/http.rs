@@ -253,9 +253,12 @@ pub(crate) fn deadline(app: &App, headers: &HeaderMap, started: Instant) -> Resu
     const HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
     let longest = app.config.scoring_timeout;
     let Some(header) = headers.get(&HEADER) else { return Ok(started + longest) };
-    let wanted = header.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()).filter(|&ms| ms > 0);
-    let wanted =
-        wanted.ok_or_else(|| Error::invalid(format!("{HEADER} is a whole number of milliseconds")))?;
+    let digits = header.to_str().ok().map(str::trim);
+    let digits = digits.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    // More than there are is as long as the server allows.
+    let wanted = digits.map(|digits| digits.parse().unwrap_or(u64::MAX)).filter(|&ms| ms > 0);
+    let wanted = wanted
+        .ok_or_else(|| Error::invalid(format!("{HEADER} is a whole number of milliseconds, at least 1")))?;
     Ok(started + longest.min(Duration::from_millis(wanted)))
 }
 

@@ -106,20 +106,29 @@ pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Durat
     let Some(wait) = app.workers.wait(&model.lane, time.mean(), model.share()) else {
         return Ok(Duration::ZERO);
     };
-    let left = deadline.saturating_duration_since(Instant::now());
-    if wait > app.config.max_wait || time.needed(wait) > left {
+    if wait > app.config.max_wait {
         return Err(overloaded(model, app.workers.waiting(&model.lane), wait));
+    }
+    let (needed, left) = (time.needed(wait), deadline.saturating_duration_since(Instant::now()));
+    if needed > left {
+        let (needed, left) = (needed.as_millis(), left.as_millis());
+        let why = format!(
+            "it needs about {needed} ms to answer, and the deadline is in {left} ms; allow more time"
+        );
+        return Err(refused(model, &why, wait));
     }
     Ok(wait)
 }
 
 fn overloaded(model: &Model, queued: usize, wait: Duration) -> Error {
+    let requests = if queued == 1 { "request waits" } else { "requests wait" };
+    refused(model, &format!("{queued} {requests}, about {} ms", wait.as_millis()), wait)
+}
+
+fn refused(model: &Model, why: &str, wait: Duration) -> Error {
     let name = &model.name;
     model.metrics.rejected.inc();
-    let message = format!(
-        "model `{name}` is overloaded: {queued} requests wait, about {} ms; send fewer at once, or add replicas",
-        wait.as_millis()
-    );
+    let message = format!("model `{name}` is overloaded: {why}; send fewer at once, or add replicas");
     Error::new(ErrorKind::Overloaded, message).retry_after(wait)
 }
 

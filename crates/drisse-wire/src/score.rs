@@ -34,7 +34,9 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
             _ => return reader.skip(),
         };
         if let Some(first) = form.replace(key.to_owned()) {
-            return Err(Error::invalid(format!("the body has both `{first}` and `{key}`: send one of them")));
+            let both =
+                if first == key { format!("`{key}` twice") } else { format!("both `{first}` and `{key}`") };
+            return Err(Error::invalid(format!("the body has {both}: send one of them")));
         }
         decode(reader, signature, &mut inputs)
     })?;

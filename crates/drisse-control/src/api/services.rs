@@ -15,7 +15,7 @@ use axum::response::IntoResponse;
 use drisse_core::{LogOptions, Replica, ReplicaState, ServiceName};
 use drisse_wire::control::{
     DeployRequest, FailureBody, Instance, KeyRequest, Keys, ModelChoice, Operation, Page, Revision,
-    RollbackRequest, Service,
+    RollbackRequest, Service, ServiceState,
 };
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -30,7 +30,7 @@ pub(super) struct Filter {
     /// Where it runs.
     target: Option<String>,
     /// How it is.
-    state: Option<String>,
+    state: Option<ServiceState>,
     /// `NAME` or `NAME:VERSION` of the model it serves.
     model: Option<String>,
     /// `KEY` or `KEY=VALUE`.
@@ -59,7 +59,7 @@ pub(super) async fn list(
 ) -> Result<axum::Json<Page<Service>>> {
     let filter = ServiceFilter {
         target: asked.target,
-        state: asked.state,
+        state: asked.state.map(|state| state.to_string()),
         model: asked.model,
         tag: asked.tag,
         after: asked.after,

@@ -80,7 +80,7 @@ fn one(argument: &ModelArgument, arguments: &Serve) -> Result<Source, Failure> {
     }
     let name = argument.name.as_ref().unwrap_or(&model.name);
     let name = ModelName::served(name).map_err(|error| {
-        Failure::from(anyhow::Error::new(error)).hint(format!("name it on the command line: NAME={path}"))
+        Failure::from(anyhow::Error::new(error)).hint(format!("name it on the command line: 'NAME={path}'"))
     })?;
     let version = argument.version.clone().unwrap_or_else(|| "1".to_owned());
     ModelName::served(&version).map_err(|_| Failure::new(format!("`{version}` is no version")))?;
