@@ -50,7 +50,7 @@ pub enum FetchError {
 }
 
 /// Downloads the pinned version into `cache` and returns the library's path. pip shows its
-/// progress on stderr. Several processes may do so at once: each renames a whole file into place.
+/// progress on stderr. Of several processes one does so, and the others wait for it.
 pub fn fetch(cache: &Path) -> Result<PathBuf, FetchError> {
     let (_, platform, wanted) = *WHEELS
         .iter()
@@ -60,18 +60,38 @@ pub fn fetch(cache: &Path) -> Result<PathBuf, FetchError> {
     let io = |source| FetchError::Io { path: folder.clone(), source };
     // Nobody else may put a library where ours will be looked for.
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
+    let name = format!("libonnxruntime.so.{PINNED}");
+    let path = folder.join(&name);
+    // Held until this function ends, or its process.
+    let lock = std::fs::File::create(folder.join("lock")).map_err(io)?;
+    lock.lock().map_err(io)?;
+    if path.is_file() {
+        return Ok(path);
+    }
+    remove_interrupted(&folder).map_err(io)?;
     let scratch = tempfile::tempdir_in(&folder).map_err(io)?;
     let wheel = download(scratch.path(), platform)?;
     let got = sha256(&wheel).map_err(io)?;
     if got != wanted {
         return Err(FetchError::Digest { got, wanted });
     }
-    let name = format!("libonnxruntime.so.{PINNED}");
     let library = unpack(&wheel, &name, &folder)?;
-    let path = folder.join(name);
     library.persist(&path).map_err(|error| io(error.error))?;
     std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(io)?;
     Ok(path)
+}
+
+/// Removes what downloads left that were cut short.
+fn remove_interrupted(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".tmp") {
+            let folder = entry.file_type()?.is_dir();
+            let remove = if folder { std::fs::remove_dir_all } else { std::fs::remove_file };
+            remove(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn download(folder: &Path, platform: &str) -> Result<PathBuf, FetchError> {
@@ -135,4 +155,21 @@ fn unpack(wheel: &Path, name: &str, folder: &Path) -> Result<tempfile::NamedTemp
     std::io::copy(&mut entry, &mut library).map_err(io)?;
     library.flush().and_then(|()| library.as_file().sync_all()).map_err(io)?;
     Ok(library)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_interrupted_downloads_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(".tmpAb12")).unwrap();
+        std::fs::write(folder.path().join(".tmpAb12/part.whl"), "half").unwrap();
+        std::fs::write(folder.path().join(".tmpCd34"), "half a library").unwrap();
+        std::fs::write(folder.path().join("libonnxruntime.so.1"), "").unwrap();
+        remove_interrupted(folder.path()).unwrap();
+        let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["libonnxruntime.so.1"]);
+    }
 }
