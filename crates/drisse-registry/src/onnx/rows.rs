@@ -140,10 +140,11 @@ impl Nodes {
                     return Some(REDUCED);
                 }
                 Does::Reduces if names_first && first == Rows::First => return Some(REDUCED),
-                Does::Across(axis) if first == Rows::First => {
-                    if named.and_then(|axes| axes.first()).copied().unwrap_or(axis) == 0 {
-                        return Some(REDUCED);
-                    }
+                Does::Across(axis)
+                    if first == Rows::First
+                        && named.and_then(|axes| axes.first()).copied().unwrap_or(axis) == 0 =>
+                {
+                    return Some(REDUCED);
                 }
                 Does::Normalizes if first == Rows::First && named.is_none_or(|axes| axes.contains(&0)) => {
                     return Some(TRAINED);

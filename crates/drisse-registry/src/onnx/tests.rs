@@ -195,7 +195,7 @@ fn datatypes_the_list_does_not_know_are_named_not_guessed() {
 }
 
 /// A node that takes and gives what is named.
-fn step(operator: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+fn applied(operator: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
     let inputs = inputs.iter().map(|name| bytes(1, name.as_bytes())).collect::<Vec<_>>().concat();
     let named = [bytes(2, output.as_bytes()), bytes(4, operator.as_bytes())].concat();
     bytes(1, &[inputs, named, attributes.concat()].concat())
@@ -221,47 +221,50 @@ fn constant(field: u64, name: &str, value: i64) -> Vec<u8> {
 fn operators_that_let_rows_reach_each_other_are_found() {
     let held = |value| {
         let tensor = [bytes(1, b"value"), constant(5, "", value)].concat();
-        step("Constant", &[], "a", &[bytes(5, &tensor)])
+        applied("Constant", &[], "a", &[bytes(5, &tensor)])
     };
-    let transposed = |order: &[i64]| step("Transpose", &["X"], "t", &[integers("perm", order)]);
+    let transposed = |order: &[i64]| applied("Transpose", &["X"], "t", &[integers("perm", order)]);
     let meet: [(&str, Vec<Vec<u8>>); 14] = [
-        ("control flow", vec![step("NonZero", &["X"], "Y", &[])]),
-        ("one scale", vec![step("Relu", &["X"], "x", &[]), step("DynamicQuantizeLinear", &["x"], "Y", &[])]),
-        ("axes as an attribute", vec![step("ReduceMax", &["X"], "Y", &[integers("axes", &[0])])]),
-        ("axes as an initializer", vec![constant(5, "a", 0), step("ReduceMax", &["X", "a"], "Y", &[])]),
-        ("axes behind the nodes", vec![step("ReduceSum", &["X", "a"], "Y", &[]), constant(5, "a", 0)]),
-        ("axes as a constant", vec![held(0), step("CumSum", &["X", "a"], "Y", &[])]),
-        ("all axes", vec![step("ReduceL2", &["X"], "Y", &[])]),
-        ("an axis left out", vec![step("ReduceL2", &["X", ""], "Y", &[])]),
-        ("an axis by default", vec![step("ArgMax", &["X"], "Y", &[])]),
-        ("a softmax over rows", vec![step("Softmax", &["X"], "Y", &[integer("axis", 0)])]),
+        ("control flow", vec![applied("NonZero", &["X"], "Y", &[])]),
+        (
+            "one scale",
+            vec![applied("Relu", &["X"], "x", &[]), applied("DynamicQuantizeLinear", &["x"], "Y", &[])],
+        ),
+        ("axes as an attribute", vec![applied("ReduceMax", &["X"], "Y", &[integers("axes", &[0])])]),
+        ("axes as an initializer", vec![constant(5, "a", 0), applied("ReduceMax", &["X", "a"], "Y", &[])]),
+        ("axes behind the nodes", vec![applied("ReduceSum", &["X", "a"], "Y", &[]), constant(5, "a", 0)]),
+        ("axes as a constant", vec![held(0), applied("CumSum", &["X", "a"], "Y", &[])]),
+        ("all axes", vec![applied("ReduceL2", &["X"], "Y", &[])]),
+        ("an axis left out", vec![applied("ReduceL2", &["X", ""], "Y", &[])]),
+        ("an axis by default", vec![applied("ArgMax", &["X"], "Y", &[])]),
+        ("a softmax over rows", vec![applied("Softmax", &["X"], "Y", &[integer("axis", 0)])]),
         (
             "rows that stay first",
-            vec![transposed(&[0, 2, 1]), step("ReduceMean", &["t"], "Y", &[integers("axes", &[0])])],
+            vec![transposed(&[0, 2, 1]), applied("ReduceMean", &["t"], "Y", &[integers("axes", &[0])])],
         ),
-        ("batch and place", vec![step("MeanVarianceNormalization", &["X"], "Y", &[])]),
-        ("training", vec![step("BatchNormalization", &["X"], "Y", &[integer("training_mode", 1)])]),
+        ("batch and place", vec![applied("MeanVarianceNormalization", &["X"], "Y", &[])]),
+        ("training", vec![applied("BatchNormalization", &["X"], "Y", &[integer("training_mode", 1)])]),
         (
             "of weights and rows",
-            vec![step("Add", &["W", "X"], "s", &[]), step("ReduceMax", &["s"], "Y", &[])],
+            vec![applied("Add", &["W", "X"], "s", &[]), applied("ReduceMax", &["s"], "Y", &[])],
         ),
     ];
     for (what, graph) in meet {
         assert!(Folder::new().inspect(&model(&graph)).unwrap().rows_meet.is_some(), "{what}");
     }
     let apart: [(&str, Vec<Vec<u8>>); 9] = [
-        ("another axis", vec![step("ReduceMax", &["X"], "Y", &[integers("axes", &[1, -1])])]),
-        ("another axis as a constant", vec![held(1), step("CumSum", &["X", "a"], "Y", &[])]),
-        ("none, as told", vec![step("ReduceSum", &["X"], "Y", &[integer("noop_with_empty_axes", 1)])]),
-        ("weights", vec![step("DynamicQuantizeLinear", &["W"], "Y", &[])]),
-        ("shapes", vec![step("Shape", &["X"], "s", &[]), step("ReduceProd", &["s"], "Y", &[])]),
+        ("another axis", vec![applied("ReduceMax", &["X"], "Y", &[integers("axes", &[1, -1])])]),
+        ("another axis as a constant", vec![held(1), applied("CumSum", &["X", "a"], "Y", &[])]),
+        ("none, as told", vec![applied("ReduceSum", &["X"], "Y", &[integer("noop_with_empty_axes", 1)])]),
+        ("weights", vec![applied("DynamicQuantizeLinear", &["W"], "Y", &[])]),
+        ("shapes", vec![applied("Shape", &["X"], "s", &[]), applied("ReduceProd", &["s"], "Y", &[])]),
         (
             "rows that moved",
-            vec![transposed(&[1, 0]), step("ReduceMax", &["t"], "Y", &[integers("axes", &[0])])],
+            vec![transposed(&[1, 0]), applied("ReduceMax", &["t"], "Y", &[integers("axes", &[0])])],
         ),
-        ("a softmax over columns", vec![step("Softmax", &["X"], "Y", &[])]),
-        ("a normalization", vec![step("BatchNormalization", &["X"], "Y", &[integer("training_mode", 0)])]),
-        ("axes that are computed", vec![step("ReduceMax", &["X", "W"], "Y", &[])]),
+        ("a softmax over columns", vec![applied("Softmax", &["X"], "Y", &[])]),
+        ("a normalization", vec![applied("BatchNormalization", &["X"], "Y", &[integer("training_mode", 0)])]),
+        ("axes that are computed", vec![applied("ReduceMax", &["X", "W"], "Y", &[])]),
     ];
     for (what, graph) in apart {
         assert_eq!(Folder::new().inspect(&model(&graph)).unwrap().rows_meet, None, "{what}");
@@ -269,7 +272,7 @@ fn operators_that_let_rows_reach_each_other_are_found() {
     let body = |node: &[u8]| {
         bytes(25, &[bytes(4, b"X"), [varint(7 << 3 | 2), node[1..].to_vec()].concat()].concat())
     };
-    let function = body(&step("ReduceMax", &["X"], "Y", &[]));
+    let function = body(&applied("ReduceMax", &["X"], "Y", &[]));
     assert!(Folder::new().inspect(&[model(&[]), function].concat()).unwrap().rows_meet.is_some());
 }
 
