@@ -18,10 +18,11 @@ use drisse_core::{
 };
 use drisse_net::{Build, random_id};
 use drisse_registry::{KEYS, PROGRAM, Store, USER};
+use drisse_wire::http::escaped;
 use engine::{Engine, EngineError};
 use engines::Engines;
 pub use engines::container_engine;
-use images::{Images, encoded};
+use images::Images;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -114,7 +115,7 @@ impl Container {
     /// Takes over what runs, and removes what was made and never started.
     async fn adopt(&self, engine: &Engine) -> Result<(), TargetError> {
         let filters = json!({"label": [format!("{WORKSPACE}={}", self.config.workspace)]});
-        let path = format!("/containers/json?all=true&filters={}", encoded(&filters.to_string()));
+        let path = format!("/containers/json?all=true&filters={}", escaped(&filters.to_string()));
         let there = self.told(engine, "list containers", engine.get(&path).await).await?;
         for container in there.as_array().into_iter().flatten() {
             let id = container["Id"].as_str().unwrap_or_default();

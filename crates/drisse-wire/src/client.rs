@@ -5,7 +5,7 @@ use crate::control::{
     Progress, RegisterRequest, RepairRequest, RollbackRequest, Service, Shutdown, Signature, Status,
     TargetInfo, TargetSpec, TrustDocument,
 };
-use crate::http::{Address, Ask, HttpError};
+use crate::http::{Address, Ask, HttpError, escaped};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -113,13 +113,13 @@ impl Client {
 
     /// Reads every blob of a model, or of all.
     pub async fn verify(&self, model: Option<&str>) -> Result<Operation> {
-        let query = model.map(|model| format!("?model={model}")).unwrap_or_default();
+        let query = model.map(|model| format!("?model={}", escaped(model))).unwrap_or_default();
         self.send(Method::POST, &format!("/verify{query}"), &()).await
     }
 
     /// The same, and writes anew what is damaged.
     pub async fn repair(&self, model: Option<&str>, request: &RepairRequest) -> Result<Operation> {
-        let query = model.map(|model| format!("?model={model}")).unwrap_or_default();
+        let query = model.map(|model| format!("?model={}", escaped(model))).unwrap_or_default();
         self.send(Method::POST, &format!("/repair{query}"), request).await
     }
 
@@ -135,17 +135,17 @@ impl Client {
 
     /// Updates a service that is there.
     pub async fn update(&self, service: &str, request: &DeployRequest) -> Result<Operation> {
-        self.send(Method::PATCH, &format!("/services/{service}"), request).await
+        self.send(Method::PATCH, &format!("/services/{}", escaped(service)), request).await
     }
 
     /// Makes an earlier revision wanted again.
     pub async fn rollback(&self, service: &str, request: RollbackRequest) -> Result<Operation> {
-        self.send(Method::POST, &format!("/services/{service}/rollback"), &request).await
+        self.send(Method::POST, &format!("/services/{}/rollback", escaped(service)), &request).await
     }
 
     /// Removes a service.
     pub async fn delete(&self, service: &str) -> Result<Operation> {
-        self.send(Method::DELETE, &format!("/services/{service}"), &()).await
+        self.send(Method::DELETE, &format!("/services/{}", escaped(service)), &()).await
     }
 
     /// A page of services.
@@ -155,27 +155,27 @@ impl Client {
 
     /// One service, with its revisions and what runs.
     pub async fn service(&self, name: &str) -> Result<Service> {
-        self.get(&format!("/services/{name}")).await
+        self.get(&format!("/services/{}", escaped(name))).await
     }
 
     /// Its keys.
     pub async fn keys(&self, service: &str) -> Result<Keys> {
-        self.get(&format!("/services/{service}/keys")).await
+        self.get(&format!("/services/{}/keys", escaped(service))).await
     }
 
     /// Replaces one of its keys.
     pub async fn change_key(&self, service: &str, request: &KeyRequest) -> Result<Operation> {
-        self.send(Method::POST, &format!("/services/{service}/keys"), request).await
+        self.send(Method::POST, &format!("/services/{}/keys", escaped(service)), request).await
     }
 
     /// A `/score` body that its model takes.
     pub async fn sample(&self, service: &str) -> Result<Bytes> {
-        self.raw(Method::GET, &format!("/services/{service}/sample"), Bytes::new()).await
+        self.raw(Method::GET, &format!("/services/{}/sample", escaped(service)), Bytes::new()).await
     }
 
     /// What its replicas write.
     pub async fn logs(&self, service: &str, lines: usize, follow: bool) -> Result<Lines> {
-        self.stream(&format!("/services/{service}/logs?lines={lines}&follow={follow}")).await
+        self.stream(&format!("/services/{}/logs?lines={lines}&follow={follow}", escaped(service))).await
     }
 
     /// A page of operations, the newest first.
@@ -219,13 +219,13 @@ impl Client {
 
     /// Attaches a target, or changes how it is attached.
     pub async fn attach(&self, target: &str, spec: &TargetSpec) -> Result<()> {
-        let path = format!("/targets/{target}");
+        let path = format!("/targets/{}", escaped(target));
         self.send(Method::PUT, &path, spec).await.map(|_: serde_json::Value| ())
     }
 
     /// Detaches a target that nothing runs on.
     pub async fn detach(&self, target: &str) -> Result<()> {
-        let path = format!("/targets/{target}");
+        let path = format!("/targets/{}", escaped(target));
         self.send(Method::DELETE, &path, &()).await.map(|_: serde_json::Value| ())
     }
 
@@ -284,7 +284,7 @@ impl Lines {
 
 fn model_path(name: &str, version: Option<u64>) -> String {
     let version = version.map_or("latest".to_owned(), |version| version.to_string());
-    format!("/models/{name}/versions/{version}")
+    format!("/models/{}/versions/{version}", escaped(name))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {

@@ -23,6 +23,13 @@ use tokio::task::JoinHandle;
 /// Answers are documents; one over this is somebody else's.
 const MAX_ANSWER: usize = 64 << 20;
 
+/// Text as a part of a path or the value of a query: RFC 3986, section 2.1.
+pub fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let spelled = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(spelled).collect()
+}
+
 /// Where a server is.
 #[derive(Clone, Debug)]
 pub enum Address {

@@ -5,6 +5,7 @@ use super::offer::Offer;
 use super::{ContainerConfig, refused};
 use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, step};
 use drisse_registry::{Image, ImageError, ImageModel, RuntimeParts, Runtimes};
+use drisse_wire::http::escaped;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -119,7 +120,7 @@ impl Images {
     pub(super) async fn remove(&self, engine: &Engine, service: &ServiceName) -> Result<(), EngineError> {
         self.brought().retain(|(of, _), _| of != service);
         let ours = format!("/{}:", self.repository(service));
-        let filters = encoded(&serde_json::json!({"label": [LABEL]}).to_string());
+        let filters = escaped(&serde_json::json!({"label": [LABEL]}).to_string());
         let images = engine.get(&format!("/images/json?filters={filters}")).await?;
         let tags = images.as_array().into_iter().flatten().filter_map(|image| image["RepoTags"].as_array());
         // Whatever its host: one may have been pulled, and not been named anew.
@@ -193,7 +194,7 @@ async fn load(
 /// Removes images of ours that have no name any more: a newer Drisse has built its own under it.
 async fn prune(engine: &Engine) -> Result<(), EngineError> {
     let filters = serde_json::json!({"dangling": ["true"], "label": [LABEL]});
-    engine.post(&format!("/images/prune?filters={}", encoded(&filters.to_string())), None).await.map(drop)
+    engine.post(&format!("/images/prune?filters={}", escaped(&filters.to_string())), None).await.map(drop)
 }
 
 fn not_built(revision: &RevisionSpec, error: &ImageError) -> TargetError {
@@ -202,11 +203,4 @@ fn not_built(revision: &RevisionSpec, error: &ImageError) -> TargetError {
         message += &format!(": {source}");
     }
     TargetError { hint: error.hint(), ..TargetError::permanent(message) }
-}
-
-/// A query's value: RFC 3986, section 2.1.
-pub(super) fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let spelled = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(spelled).collect()
 }

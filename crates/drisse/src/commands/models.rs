@@ -9,6 +9,7 @@ use crate::{printer, units};
 use anyhow::Context;
 use drisse_wire::client::Client;
 use drisse_wire::control::{Model, ModelChange, Operation, RegisterRequest, RepairRequest};
+use drisse_wire::http::escaped;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -223,13 +224,4 @@ pub(crate) fn paged(query: String, page: &Page) -> String {
     let limit = page.limit.map(|limit| limit.to_string());
     let more = self::query(&[("limit", limit.as_deref()), ("after", page.after.as_deref())]);
     [query, more].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("&")
-}
-
-/// Percent-encoding (RFC 3986).
-fn escaped(text: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(escape).collect()
 }

@@ -192,6 +192,14 @@ fn delete_leaves_nothing() {
     let workspace = Workspace::new();
     let deployed = workspace.json(&["deploy", DIGITS, "--replicas", "2"]);
     assert_eq!(workspace.replicas("digits").len(), 2);
+    // Names are whole names, whatever they mean in a path.
+    for other in ["digits?x", "digits/keys", "digits#", "digits%2f", "../services/digits"] {
+        for command in [&["delete", other][..], &["services", "show", other], &["keys", other]] {
+            let ran = workspace.run(command);
+            assert_eq!(ran.code, 1, "{command:?}: {ran:?}");
+        }
+    }
+    assert_eq!(workspace.replicas("digits").len(), 2);
     workspace.ok(&["delete", "digits"]);
     assert!(workspace.replicas("digits").is_empty());
     assert!(!exists(&workspace.root.join("services/digits")));
