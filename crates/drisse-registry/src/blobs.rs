@@ -143,6 +143,13 @@ impl Store {
         if is == digest { Ok(bytes) } else { Err(StoreError::Corrupt { digest: digest.to_owned() }) }
     }
 
+    /// How many bytes a blob has that is there.
+    pub(crate) fn size(&self, digest: &str) -> Result<u64, StoreError> {
+        let path = self.path(digest)?;
+        let found = fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        Ok(found.len())
+    }
+
     /// Reads a whole blob and compares.
     pub fn check(&self, digest: &str) -> Result<BlobState, StoreError> {
         let path = self.path(digest)?;

@@ -90,7 +90,15 @@ impl Registry {
                 Some(other) => other.check(&blob.digest)? == BlobState::Good,
                 None => false,
             };
-            if !there {
+            if there && let Some(other) = other {
+                let size = other.size(&blob.digest)?;
+                if size != blob.size {
+                    let (digest, said) = (&blob.digest, blob.size);
+                    return Err(
+                        self.deceived(format!("blob {digest} has {size} bytes, not the {said} it says"))
+                    );
+                }
+            } else {
                 missing.insert(blob.digest.clone(), blob);
             }
         }
@@ -105,14 +113,15 @@ impl Registry {
             return Ok(());
         };
         told.moved(partial.size().cast_signed());
-        let mut tries = 0;
+        let (mut tries, mut furthest) = (0, partial.size());
         loop {
-            let before = partial.size();
             let error = match self.fill(&mut partial, blob, told).await {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            tries = if partial.size() > before { 0 } else { tries + 1 };
+            // What comes again after a beginning anew is no progress.
+            tries = if partial.size() > furthest { 0 } else { tries + 1 };
+            furthest = furthest.max(partial.size());
             if !error.may_pass() || tries == TRIES {
                 return Err(error);
             }

@@ -388,6 +388,11 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
         model
     };
     refused("other bytes", &|| changed(flipped), "what it gives as blob sha256:");
+    refused(
+        "fewer bytes",
+        &|| changed(|model| model[..100].to_vec()),
+        "the connection ended before a blob did",
+    );
     refused("more bytes", &|| changed(|model| [model, vec![0; 10]].concat()), "bytes it promised");
     let with = |path: &'static str, twice: bool| {
         let (manifest, _) = package(path, twice);
@@ -413,6 +418,17 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
         })
     };
     refused("a token server without TLS", &token, "http://tokens.example/t would be asked without TLS");
+
+    // Another size of what is there already.
+    let vast = |manifest: Vec<u8>| {
+        let text = String::from_utf8(manifest).unwrap();
+        let size = fs::metadata(crate::support::root().join(DIGITS)).unwrap().len();
+        text.replace(&format!("\"size\":{size}"), "\"size\":4611686018427387904").into_bytes()
+    };
+    let (manifest, _) = package("digits.onnx", false);
+    let manifest = vast(manifest);
+    let lying = liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())));
+    user.refused(&["models", "pull", &lying.reference("x:1")], "not the 4611686018427387904 it says");
 
     // What was asked for by its digest has it.
     let (manifest, _) = package("digits.onnx", false);
