@@ -155,6 +155,16 @@ fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure
         }
         Destination::Archive(Some(file), _) => {
             let failed = || format!("cannot write {}", file.display());
+            // What a link names is written; the link stays.
+            let file = file.canonicalize().unwrap_or_else(|_| file.clone());
+            if std::fs::metadata(&file).is_ok_and(|there| !there.is_file()) {
+                // A pipe or a device takes bytes as they come, and is not replaced.
+                let out = std::fs::OpenOptions::new().write(true).open(&file).with_context(failed)?;
+                let out = BufWriter::with_capacity(BUFFER, out);
+                image.write_archive(out, reference, &progress).with_context(failed)?;
+                bar.finish_and_clear();
+                return Ok(());
+            }
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             let folder = folder.unwrap_or(Path::new("."));
             let mut scratch = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
@@ -163,7 +173,7 @@ fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure
             let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
             scratch.as_file().set_permissions(readable).with_context(failed)?;
             scratch.as_file().sync_all().with_context(failed)?;
-            scratch.persist(file).with_context(failed)?;
+            scratch.persist(&file).with_context(failed)?;
         }
         Destination::Layout(folder, _) => image.write_layout(folder, reference, &progress)?,
         // By a folder.

@@ -52,6 +52,16 @@ fn an_image_is_the_same_bytes_every_time_and_says_what_it_serves() {
     assert_eq!(one, other);
     let read = |name: &str| std::fs::read(folder.path(name)).unwrap();
     assert!(read("one.tar") == read("two.tar"), "the archives differ");
+    // A link and a pipe stay what they are.
+    std::os::unix::fs::symlink(folder.path("linked.tar"), folder.path("link.tar")).unwrap();
+    std::fs::write(folder.path("linked.tar"), "old").unwrap();
+    built(&["examples/digits", "-o", &folder.to("oci-archive", "link.tar")]);
+    assert!(folder.path("link.tar").is_symlink() && read("linked.tar") == read("one.tar"));
+    tool("mkfifo", &[folder.path("pipe").to_str().unwrap()]);
+    let pipe = folder.path("pipe");
+    let reader = std::thread::spawn(move || std::fs::read(pipe).unwrap());
+    built(&["examples/digits", "-o", &folder.to("oci-archive", "pipe")]);
+    assert!(reader.join().unwrap() == read("one.tar"));
     assert_eq!((&one["reference"], &one["model"]["name"]), (&"digits:1".into(), &"digits".into()));
     let runtime = &one["runtime"];
     assert!(
