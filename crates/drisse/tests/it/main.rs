@@ -11,6 +11,7 @@ mod help;
 mod image;
 mod inspect;
 mod liar;
+mod lies;
 mod limits;
 mod load;
 mod local;

@@ -1,7 +1,6 @@
-//! Models and images to a real registry and back; and what is not believed to one that lies.
+//! Models and images to a real registry and back.
 
 use crate::engine::CACHE;
-use crate::liar::{Liar, digest, liar, package, plain, sent_to};
 use crate::limits::large_model;
 use crate::workspace::{Disk, PATIENCE, Ran, Workspace, ran};
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -359,105 +358,6 @@ fn a_pull_onto_a_full_disk_is_told_and_goes_on_once_there_is_room() {
     assert_eq!(poor.json(&["models"])["items"], json!([]));
     assert_eq!(poor.json(&["models", "pull", &reference])["name"], "large");
     poor.json(&["models", "verify"]);
-}
-
-#[test]
-fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
-    let user = User::new();
-    let honest = liar(|_, _| None);
-    assert_eq!(user.json(&["models", "pull", &honest.reference("honest:1")])["name"], "honest");
-    let is_model = |path: &str| {
-        path.contains("/blobs/")
-            && path.contains(&digest(&fs::read(crate::support::root().join(DIGITS)).unwrap())[7..])
-    };
-    let refused = |what: &str, lie: &dyn Fn() -> Liar, why: &str| {
-        // A workspace that has none of it.
-        let user = User::new();
-        let liar = lie();
-        user.refused(&["models", "pull", &liar.reference("x:1")], why);
-        assert_eq!(user.json(&["models"])["items"], json!([]), "{what}");
-    };
-    let changed = move |change: fn(Vec<u8>) -> Vec<u8>| {
-        liar(move |_, path| {
-            let model = fs::read(crate::support::root().join(DIGITS)).unwrap();
-            is_model(path).then(|| plain(change(model)))
-        })
-    };
-    let flipped = |mut model: Vec<u8>| {
-        model[1000] ^= 1;
-        model
-    };
-    refused("other bytes", &|| changed(flipped), "what it gives as blob sha256:");
-    refused(
-        "fewer bytes",
-        &|| changed(|model| model[..100].to_vec()),
-        "the connection ended before a blob did",
-    );
-    refused("more bytes", &|| changed(|model| [model, vec![0; 10]].concat()), "bytes it promised");
-    let with = |path: &'static str, twice: bool| {
-        let (manifest, _) = package(path, twice);
-        move || {
-            let manifest = manifest.clone();
-            liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())))
-        }
-    };
-    refused("a path that leads out", &with("../digits.onnx", false), "no plain path");
-    refused("a path twice", &with("digits.onnx", true), "have the same path");
-    let endless = || liar(|_, path| path.contains("/manifests/").then(|| plain(vec![b' '; 5 << 20])));
-    refused("an endless manifest", &endless, "is longer than 4194304 bytes");
-    let elsewhere = || liar(move |_, path| is_model(path).then(|| sent_to("http://blobs.example/x")));
-    refused("blobs elsewhere without TLS", &elsewhere, "blobs.example, which would be asked without TLS");
-    let moved = || liar(|_, path| path.contains("/manifests/").then(|| sent_to("/v2/y/manifests/1")));
-    refused("a manifest elsewhere", &moved, "it sends us elsewhere");
-    let no_registry = || Liar::start(|_, _| (404, vec![], vec![]));
-    refused("no registry", &no_registry, "what answers is no registry (status 404");
-    let token = || {
-        Liar::start(|_, _| {
-            let challenge = "Bearer realm=\"http://tokens.example/t\"".to_owned();
-            (401, vec![("www-authenticate", challenge)], vec![])
-        })
-    };
-    refused("a token server without TLS", &token, "http://tokens.example/t would be asked without TLS");
-
-    // Another size of what is there already.
-    let vast = |manifest: Vec<u8>| {
-        let text = String::from_utf8(manifest).unwrap();
-        let size = fs::metadata(crate::support::root().join(DIGITS)).unwrap().len();
-        text.replace(&format!("\"size\":{size}"), "\"size\":4611686018427387904").into_bytes()
-    };
-    let (manifest, _) = package("digits.onnx", false);
-    let manifest = vast(manifest);
-    let lying = liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())));
-    user.refused(&["models", "pull", &lying.reference("x:1")], "not the 4611686018427387904 it says");
-
-    // What was asked for by its digest has it.
-    let (manifest, _) = package("digits.onnx", false);
-    let wrong = digest(b"something else");
-    user.refused(&["models", "pull", &honest.reference(&format!("x@{wrong}"))], "the manifest it gives as");
-    assert_ne!(digest(&manifest), wrong);
-
-    // Other bytes under a tag at each request: it is asked once.
-    let count = AtomicUsize::new(0);
-    let fickle = liar(move |_, path| {
-        let asked = path.contains("/manifests/") && count.fetch_add(1, SeqCst) > 0;
-        asked.then(|| plain(b"{}".to_vec()))
-    });
-    assert_eq!(user.json(&["models", "pull", &fickle.reference("fickle:1")])["name"], "fickle");
-    assert_eq!(fickle.asked("/manifests/1"), 1);
-
-    // Uploads that go elsewhere.
-    let greedy = liar(|method, path| match method {
-        "POST" => Some((202, vec![("location", "http://else.example/u".to_owned())], vec![])),
-        "HEAD" => Some((404, vec![], vec![])),
-        _ => (!path.contains("/v2/")).then(|| plain(vec![])),
-    });
-    user.refused(
-        &["models", "push", "honest", &greedy.reference("x")],
-        "it wants blobs to be sent elsewhere",
-    );
-    assert_eq!(greedy.asked("authorization"), 0);
-    user.refused(&["models", "pull", "oci://127.0.0.1:1/x"], "Connection refused");
-    user.refused(&["models", "pull", "oci://127.0.0.1:1/../x"], "is no reference to a registry");
 }
 
 #[test]
