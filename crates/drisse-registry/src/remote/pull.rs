@@ -87,19 +87,19 @@ impl Registry {
         let mut missing = BTreeMap::new();
         for blob in blobs {
             let there = match other {
-                Some(other) => other.check(&blob.digest)? == BlobState::Good,
-                None => false,
-            };
-            if there && let Some(other) = other {
-                let size = other.size(&blob.digest)?;
-                if size != blob.size {
-                    let (digest, said) = (&blob.digest, blob.size);
-                    return Err(
-                        self.deceived(format!("blob {digest} has {size} bytes, not the {said} it says"))
-                    );
+                Some(other) if other.check(&blob.digest)? == BlobState::Good => {
+                    Some(other.size(&blob.digest)?)
                 }
-            } else {
-                missing.insert(blob.digest.clone(), blob);
+                _ => None,
+            };
+            match there {
+                Some(size) if size != blob.size => {
+                    let (digest, said) = (&blob.digest, blob.size);
+                    let why = format!("blob {digest} has {size} bytes, not the {said} it says");
+                    return Err(self.deceived(why));
+                }
+                Some(_) => {}
+                None => drop(missing.insert(blob.digest.clone(), blob)),
             }
         }
         told.total(missing.values().map(|blob| blob.size).sum());
