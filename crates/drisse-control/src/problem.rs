@@ -99,9 +99,9 @@ impl From<sqlx::Error> for Problem {
 impl From<drisse_registry::StoreError> for Problem {
     fn from(error: drisse_registry::StoreError) -> Self {
         let failure = Failure { hint: error.hint(), ..Failure::of(&error) };
-        use drisse_registry::StoreError::{Changed, Io};
+        use drisse_registry::StoreError::{Changed, Io, Names};
         let theirs = match &error {
-            Changed { .. } => true,
+            Changed { .. } | Names { .. } => true,
             Io { source, .. } => {
                 use std::io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
                 matches!(source.kind(), StorageFull | ReadOnlyFilesystem)

@@ -139,6 +139,12 @@ pub enum StoreError {
         /// Which.
         path: PathBuf,
     },
+    /// Files that no package can hold as they are called.
+    #[error("these files cannot be packed: {why}")]
+    Names {
+        /// Why.
+        why: String,
+    },
     /// A document that cannot be written.
     #[error("cannot write a package's document")]
     Encode {
@@ -164,6 +170,9 @@ impl StoreError {
                 "`drisse models verify --repair` mends what it can; or register the model's files again"
                     .to_owned(),
             ),
+            Self::Names { .. } => {
+                Some("give it a plain name; a model with data beside it is saved anew".to_owned())
+            }
             Self::Changed { .. } => Some("try again once the file is written".to_owned()),
             _ => None,
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The type of an image's or a package's manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -58,6 +58,18 @@ impl Ingested {
         };
         !self.files.iter().all(same)
     }
+}
+
+/// The longest path of a file in a package, in bytes; the folder it is unpacked in comes before it …
+const MAX_PATH: usize = 1024;
+/// … and the longest name that Linux's file systems take.
+const MAX_NAME: usize = 255;
+
+/// Whether a path leads to a file inside of a folder, on any file system, and is a single line in any log.
+fn is_plain(path: &str) -> bool {
+    let plain = |part| matches!(part, Component::Normal(name) if name.len() <= MAX_NAME);
+    let fits = (1..=MAX_PATH).contains(&path.len()) && !path.contains(char::is_control);
+    fits && !path.ends_with('/') && Path::new(path).components().all(plain)
 }
 
 /// A manifest: which blobs make up a package.
@@ -192,6 +204,7 @@ impl Store {
             layers,
             annotations: BTreeMap::new(),
         };
+        manifest.check_paths().map_err(|why| StoreError::Names { why })?;
         Ok(self.put_bytes(&serde_json::to_vec(&manifest).map_err(StoreError::encode)?)?.digest)
     }
 
@@ -247,25 +260,33 @@ impl Manifest {
         if manifest.artifact_type != ARTIFACT || manifest.config.media_type != CONFIG {
             return Err(wrong("it is not of a model".to_owned()));
         }
-        let mut paths = BTreeSet::new();
-        for layer in &manifest.layers {
-            if !is_digest(&layer.digest) {
-                return Err(StoreError::Digest { digest: layer.digest.clone() });
-            }
-            let path = layer.annotations.get(FILEPATH).map(Path::new);
-            let plain =
-                |path: &Path| path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-            if !path.is_some_and(|path| plain(path) && path.file_name().is_some()) {
-                return Err(wrong("a layer has no plain path inside the package".to_owned()));
-            }
-            if !paths.insert(path) {
-                return Err(wrong("two layers have the same path".to_owned()));
-            }
+        if let Some(layer) = manifest.layers.iter().find(|layer| !is_digest(&layer.digest)) {
+            return Err(StoreError::Digest { digest: layer.digest.clone() });
         }
+        manifest.check_paths().map_err(wrong)?;
         if manifest.model_file().is_none() {
             return Err(wrong(format!("it has no layer of type {WEIGHT}")));
         }
         Ok(manifest)
+    }
+
+    /// Whether its layers can all be files of one folder.
+    fn check_paths(&self) -> Result<(), String> {
+        let mut paths = BTreeSet::new();
+        for layer in &self.layers {
+            let path = layer.annotations.get(FILEPATH).map_or("", String::as_str);
+            if !is_plain(path) {
+                return Err(format!("{path:.100?} is no plain path of a file inside the package"));
+            }
+            if !paths.insert(Path::new(path)) {
+                return Err(format!("two layers are both {path:.100?}"));
+            }
+        }
+        let inside = |path: &&&Path| path.ancestors().skip(1).any(|folder| paths.contains(folder));
+        match paths.iter().find(inside) {
+            Some(path) => Err(format!("{path:.100?} is inside of what is a file too")),
+            None => Ok(()),
+        }
     }
 
     /// Digests of every blob of the package but the manifest itself.
@@ -453,17 +474,23 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_with_a_path_that_leads_out_is_refused() {
+    fn a_manifest_whose_paths_are_not_plain_files_of_one_folder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        for path in ["../x", "/etc/x", "", "a/../../x"] {
-            let blob = store.put_bytes(b"x").unwrap();
+        let blob = store.put_bytes(b"x").unwrap();
+        let read = |paths: &[&str]| {
+            let layer = |path| json!({ "mediaType": WEIGHT, "digest": blob.digest, "size": 1, "annotations": { FILEPATH: path } });
             let text = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT,
                 "config": { "mediaType": CONFIG, "digest": blob.digest, "size": 1 },
-                "layers": [{ "mediaType": WEIGHT, "digest": blob.digest, "size": 1,
-                             "annotations": { FILEPATH: path } }] });
-            let manifest = store.put_bytes(text.to_string().as_bytes()).unwrap();
-            assert!(store.manifest(&manifest.digest).is_err(), "{path}");
+                "layers": paths.iter().map(layer).collect::<Vec<_>>() });
+            store.manifest(&store.put_bytes(text.to_string().as_bytes()).unwrap().digest)
+        };
+        let (long, deep) = ("x".repeat(256), "x/".repeat(600) + "x");
+        for path in ["../x", "/etc/x", "", ".", "a/../../x", "a\0b", "a\nb", "a/", &long, &deep] {
+            assert!(read(&[path]).unwrap_err().to_string().contains("no plain path"), "{path}");
         }
+        assert!(read(&["a", "a"]).unwrap_err().to_string().contains("two layers are both"));
+        assert!(read(&["a/b/c", "a"]).unwrap_err().to_string().contains("inside of what is a file"));
+        read(&["a.onnx", "data/b", "data/c"]).unwrap();
     }
 }
