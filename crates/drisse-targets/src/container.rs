@@ -10,7 +10,7 @@ mod images;
 mod offer;
 mod vessel;
 
-use crate::servers::{Files, Servers, Since, Tag, arguments};
+use crate::servers::{Files, GRACE, Servers, Since, Tag, arguments};
 use async_trait::async_trait;
 use drisse_core::{
     BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
@@ -222,6 +222,8 @@ impl Container {
             "Entrypoint": [PROGRAM],
             "Cmd": command,
             "User": user(engine),
+            // Who stops it by hand has it answer what it got, as we do.
+            "StopTimeout": GRACE.as_secs(),
             "Labels": {
                 WORKSPACE: self.config.workspace,
                 REPLICA: tag.to_string(),
@@ -324,7 +326,7 @@ impl Place for Container {
             }
             Err(error) => {
                 // Nobody watches it; one that was never made need not be removed.
-                let _ = engine.remove_container(&name).await;
+                let _ = engine.kill_container(&name).await;
                 let _ = std::fs::remove_dir_all(self.folder(&tag));
                 return Err(error);
             }

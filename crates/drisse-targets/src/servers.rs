@@ -11,7 +11,7 @@ use drisse_core::{
 };
 use drisse_net::{Build, hex};
 use drisse_registry::{Evidence, Store};
-pub(crate) use life::{Ended, Files, Since, Tag, Vessel, out_of_memory};
+pub(crate) use life::{Ended, Files, GRACE, Since, Tag, Vessel, out_of_memory};
 use life::{Entry, Running};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;

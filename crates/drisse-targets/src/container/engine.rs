@@ -149,7 +149,14 @@ impl Engine {
         }
     }
 
-    /// Removes a container, whatever state it is in, with what is its own.
+    /// Ends a container at once, whatever state it is in, and removes it.
+    pub(super) async fn kill_container(&self, name: &str) -> Result<(), EngineError> {
+        // To be removed, podman would ask it to end, and wait. One that does not run is no error.
+        let _ = self.post(&format!("/containers/{name}/kill?signal=SIGKILL"), None).await;
+        self.remove_container(name).await
+    }
+
+    /// Removes a container with what is its own; one that runs is asked to end first.
     pub(super) async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
         self.delete(&format!("/containers/{name}?force=true&v=true")).await
     }

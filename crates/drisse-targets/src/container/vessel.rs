@@ -27,6 +27,7 @@ pub(super) struct Container {
 #[async_trait]
 impl Vessel for Container {
     async fn ended(&mut self) -> Ended {
+        let mut told = String::new();
         loop {
             let ended = async {
                 let engine = self.engines.get().await.map_err(|why| EngineError::Gone(why.reason))?;
@@ -40,7 +41,14 @@ impl Vessel for Container {
                     return Ended { reason, mendable: false, clean: false, output: String::new() };
                 }
                 Err(error) => {
-                    tracing::warn!(container = self.name, "the engine does not say whether it runs: {error}");
+                    let why = error.to_string();
+                    if why != told {
+                        tracing::warn!(
+                            container = self.name,
+                            "the engine does not say whether it runs: {why}"
+                        );
+                        told = why;
+                    }
                     self.engines.lost().await;
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -61,8 +69,7 @@ impl Vessel for Container {
         let container = self.clone();
         tokio::spawn(async move {
             let Ok(engine) = container.engines.get().await else { return };
-            // Whatever state it is in, one that was never started too.
-            let _ = engine.remove_container(&container.name).await;
+            let _ = engine.kill_container(&container.name).await;
         });
     }
 }

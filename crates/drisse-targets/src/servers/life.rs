@@ -20,7 +20,7 @@ const ASK_LATER: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process that was told to end answers what it has for at most 25 s; this much later it is killed.
-const GRACE: Duration = Duration::from_secs(30);
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
 /// Lines of a dead replica's log that are told.
 const TOLD: usize = 20;
