@@ -322,13 +322,7 @@ impl Control {
                 (row.deleting, row.state, row.generation) = (true, ServiceState::Deleting, expected + 1);
                 self.db.want(&row, None, expected, None).await?;
             }
-            let actor = self.actor(&parsed(&name)?);
-            actor.wake.notify_one();
-            let mut seen = actor.seen.clone();
-            tokio::select! {
-                removed = seen.wait_for(|seen| seen.removed) => drop(removed.map_err(|_| Ended::Stopping)?),
-                ended = op.cut_short() => return Err(ended),
-            }
+            self.see_gone(op, &name, row.generation).await?;
         }
         op.running.tell(format!("service {name} is gone"));
         Ok(Value::Null)

@@ -8,6 +8,7 @@ use crate::problem::Problem;
 use crate::reconcile::Seen;
 use drisse_core::{Death, ReplicaState};
 use drisse_wire::control::{Failure, ServiceState};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Lines of a dead replica's log that an error shows.
@@ -106,7 +107,7 @@ impl Control {
                         return Err(Problem { status: 400, failure }.into());
                     }
                 }
-                if let Some(failure) = seen.error.as_ref().filter(|_| seen.error_of >= generation) {
+                if let Some(failure) = seen.error_since(generation) {
                     if seen.permanent {
                         return Err(Problem { status: 500, failure: failure.clone() }.into());
                     }
@@ -128,6 +129,41 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Waits until nothing is left of a service that is not wanted any more; what keeps that is told meanwhile.
+    pub(crate) async fn see_gone(
+        self: &Arc<Self>,
+        op: &Op,
+        name: &str,
+        generation: u64,
+    ) -> std::result::Result<(), Ended> {
+        let actor = self.actor(&parsed(name)?);
+        let mut seen = actor.seen.clone();
+        actor.wake.notify_one();
+        let mut cut_short = std::pin::pin!(op.cut_short());
+        loop {
+            {
+                let seen = seen.borrow_and_update();
+                if seen.removed {
+                    return Ok(());
+                }
+                if let Some(failure) = seen.error_since(generation) {
+                    op.running.tell(format!("{}; trying again", failure.message));
+                }
+            }
+            tokio::select! {
+                changed = seen.changed() => changed.map_err(|_| Ended::Stopping)?,
+                ended = &mut cut_short => return Err(ended),
+            }
+        }
+    }
+}
+
+impl Seen {
+    /// Why a round could not be finished that began when this or something newer was wanted.
+    fn error_since(&self, generation: u64) -> Option<&Failure> {
+        self.error.as_ref().filter(|_| self.error_of >= generation)
     }
 }
 
@@ -154,10 +190,22 @@ pub(crate) fn died(death: &Death) -> Failure {
         }
         None => {
             let from = death.log.len().saturating_sub(SHOWN_LINES);
-            failure.causes.extend(death.log[from..].iter().map(|line| format!("its log: {line}")));
+            failure
+                .causes
+                .extend(death.log[from..].iter().map(|line| format!("its log: {}", readable(line))));
         }
     }
     failure
+}
+
+/// A line of a scoring server's log, which is JSON, as a person reads it; what is none stays as it is.
+fn readable(line: &str) -> String {
+    let Ok(Value::Object(mut said)) = serde_json::from_str(line) else { return line.to_owned() };
+    let mut take = |key: &str| said.remove(key).and_then(|value| value.as_str().map(str::to_owned));
+    let (Some(level), Some(message)) = (take("level"), take("message")) else { return line.to_owned() };
+    let rest = said.iter().filter(|(key, _)| !matches!(&***key, "timestamp" | "target"));
+    let rest: String = rest.map(|(key, value)| format!(" {key}={value}")).collect();
+    format!("{level} {message}{rest}")
 }
 
 /// What a service still lacks, in words.
