@@ -79,9 +79,8 @@ impl Control {
         if !repaired.is_empty() {
             self.models_changed.notify_one();
         }
-        match damaged.is_empty() {
-            true => op.running.tell(format!("{count} models are whole")),
-            false => return Err(told(&damaged, repairs).into()),
+        if !damaged.is_empty() {
+            return Err(told(&damaged, repairs).into());
         }
         Ok(json!({ "models": count, "repaired": repaired }))
     }

@@ -59,7 +59,7 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
         ModelsCommand::Trust { keys, remove, none } => sign::trust(place, keys, remove, *none, output).await,
         ModelsCommand::Verify { model, repair, from, key } => {
             let client = place.connect().await?;
-            sign::verify(&client, model.as_deref(), key.as_deref()).await?;
+            let signed = sign::verify(&client, model.as_deref(), key.as_deref()).await?;
             let operation = if *repair {
                 let from = from.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
                 client.repair(model.as_deref(), &RepairRequest { from }).await?
@@ -71,7 +71,14 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
                 let repaired = if repaired > 0 { format!(", {repaired} repaired") } else { String::new() };
                 format!("{} models are whole{repaired}\n", result["models"])
             };
-            finish(place, &client, operation, output, text).await
+            let left = match follow(place, &client, &operation).await? {
+                Left::Done(mut done) => {
+                    done.result["signed"] = json!(signed);
+                    Left::Done(done)
+                }
+                detached @ Left::Detached(_) => detached,
+            };
+            self::left(left, output, text)
         }
         ModelsCommand::Delete { model } => {
             let client = place.connect().await?;

@@ -9,10 +9,14 @@ use drisse_registry::{Bundle, Image, ImageModel, PublicKey, SignatureError, Sign
 use drisse_wire::client::Client;
 use drisse_wire::control::{Model, TrustDocument};
 use serde_json::json;
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// Bytes of a file of keys, at most: a key has 180.
+const MAX_KEYS: u64 = 1 << 20;
 
 impl From<SignatureError> for Failure {
     fn from(error: SignatureError) -> Self {
@@ -55,9 +59,7 @@ pub(crate) async fn sign(
     key: &Path,
     output: Output,
 ) -> Result<ExitCode, Failure> {
-    let text =
-        std::fs::read_to_string(key).with_context(|| format!("cannot read the key {}", key.display()))?;
-    let key = SigningKey::from_pem(&text)?;
+    let key = read_key(key, SigningKey::from_pem)?;
     let workspace = super::transfer::beside(place, "signed")?;
     let client = place.connect().await?;
     let (name, version) = super::models::parse(model)?;
@@ -88,7 +90,7 @@ pub(crate) async fn trust(
 ) -> Result<ExitCode, Failure> {
     let mut added = Vec::new();
     for key in keys {
-        added.extend(read_keys(key.as_ref())?);
+        added.extend(read_key(key.as_ref(), PublicKey::all_in)?);
     }
     let client = place.connect().await?;
     let mut trusted = trusted_by(&client).await?;
@@ -108,15 +110,20 @@ pub(crate) async fn trust(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The signatures of a model, or of all, where there are keys to check them with.
-pub(crate) async fn verify(client: &Client, model: Option<&str>, key: Option<&Path>) -> Result<(), Failure> {
+/// Checks the signatures of a model, or of all, where there are keys to check them with: the key that has signed each.
+pub(crate) async fn verify(
+    client: &Client,
+    model: Option<&str>,
+    key: Option<&Path>,
+) -> Result<BTreeMap<String, String>, Failure> {
     let keys = match key {
-        Some(file) => read_keys(file)?,
+        Some(file) => read_key(file, PublicKey::all_in)?,
         None => trusted_by(client).await?,
     };
     if keys.is_empty() {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
+    let mut signed = BTreeMap::new();
     let models = match model {
         Some(model) => {
             let (name, version) = super::models::parse(model)?;
@@ -133,8 +140,9 @@ pub(crate) async fn verify(client: &Client, model: Option<&str>, key: Option<&Pa
             Failure::from(anyhow::Error::new(error).context(what)).hint(hint)
         })?;
         printer::note(&format!("{name}:{version} is signed by key {by}"));
+        signed.insert(format!("{name}:{version}"), by);
     }
-    Ok(())
+    Ok(signed)
 }
 
 async fn all(client: &Client) -> Result<Vec<Model>, Failure> {
@@ -158,11 +166,12 @@ async fn trusted_by(client: &Client) -> Result<Vec<PublicKey>, Failure> {
     Ok(keys.concat())
 }
 
-fn read_keys(file: &Path) -> Result<Vec<PublicKey>, Failure> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read the key {}", file.display()))?;
-    let keys = PublicKey::all_in(&text);
-    Ok(keys.map_err(|error| match error {
+/// What is in a file of keys.
+fn read_key<T>(file: &Path, parse: fn(&str) -> Result<T, SignatureError>) -> Result<T, Failure> {
+    let mut text = String::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(MAX_KEYS).read_to_string(&mut text));
+    read.with_context(|| format!("cannot read the key {}", file.display()))?;
+    Ok(parse(&text).map_err(|error| match error {
         SignatureError::Key { why, .. } => SignatureError::Key { what: file.display().to_string(), why },
         other => other,
     })?)

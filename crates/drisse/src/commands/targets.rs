@@ -25,8 +25,8 @@ pub(crate) async fn run(place: &Place, arguments: &Targets, output: Output) -> R
         }
         Some(TargetsCommand::Check { target }) => {
             let target = named(&client, target).await?;
-            if let Some(error) = target.error.clone() {
-                return Err(error.context(format!("target `{}` cannot be used", target.name)).into());
+            if let Some(error) = target.error {
+                return Err(error.into());
             }
             printer::result(output, || json!(target), || format!("target {} can be used\n", target.name));
         }

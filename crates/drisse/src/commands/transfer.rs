@@ -7,7 +7,7 @@ use crate::follow::{Left, follow};
 use crate::{printer, units, wiring};
 use anyhow::Context;
 use drisse_control::Workspace;
-use drisse_core::ServiceName;
+use drisse_core::{ModelName, ServiceName};
 use drisse_registry::{Access, Base, Pushed, Reference, Registry, RemoteError, Store, Transfer};
 use drisse_wire::control::RegisterRequest;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -152,7 +152,10 @@ pub(crate) async fn pull(
     let reference: Reference = from.parse()?;
     let workspace = beside(place, "pulled")?;
     let name = match name {
-        Some(name) => name.to_owned(),
+        Some(name) => match name.parse::<ModelName>() {
+            Ok(name) => name.to_string(),
+            Err(error) => return Err(Failure::new(error.to_string())),
+        },
         None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
             Failure::new(format!("no name can be made of `{}`", reference.name()))
                 .hint("give one: --name NAME")
