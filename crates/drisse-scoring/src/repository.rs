@@ -33,7 +33,8 @@ impl Entry {
 
 /// Loads a model where no connection waits for it.
 pub(crate) async fn load(app: &Arc<App>, name: &str) -> Result<()> {
-    if app.residents.get().is_some_and(|residents| residents.place(name).is_some()) {
+    if let Some(residents) = app.residents.get().filter(|residents| residents.place(name).is_some()) {
+        residents.try_again(name);
         // Loaded again, if it was.
         let _ = app.remove(name);
         return app.wanted(name, Instant::now() + app.config.scoring_timeout).await.map(drop);

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 /// Whoever makes room for a model looks again after so long at the latest.
 const LOOKED_AGAIN: Duration = Duration::from_millis(100);
 
+/// A model that could not be loaded makes no room for itself again before this has passed, unless an operator asks.
+const TRIED_AGAIN: Duration = Duration::from_secs(10);
+
 /// A model of the repository, and how much memory it will likely take.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resident {
@@ -32,6 +35,8 @@ pub(crate) struct Residents {
     changed: Condvar,
     /// Loads under way, which whoever asks for the same model waits for too.
     loads: Mutex<HashMap<ModelPlace, watch::Receiver<Ended>>>,
+    /// Loads that failed last time, when, and why.
+    failed: Mutex<HashMap<ModelPlace, (Instant, Error)>>,
     /// One at a time: what it takes is measured by what the process takes more.
     loading: Mutex<()>,
 }
@@ -56,8 +61,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Residents {
     pub(crate) fn new(models: Vec<Resident>, bound: u64) -> Arc<Self> {
         let state = Mutex::new(Residency::new(bound, models.iter().map(|model| model.bytes)));
-        let (changed, loads, loading) = (Condvar::new(), Mutex::default(), Mutex::default());
-        Arc::new(Self { models, state, changed, loads, loading })
+        for model in models.iter().filter(|model| model.bytes > bound) {
+            let Resident { name, bytes } = model;
+            tracing::warn!(model = name, bytes, bound, "is larger than the bound: while it is in memory, no other is");
+        }
+        let (changed, loading) = (Condvar::new(), Mutex::default());
+        Arc::new(Self { models, state, changed, loads: Mutex::default(), failed: Mutex::default(), loading })
     }
 
     pub(crate) fn place(&self, name: &str) -> Option<ModelPlace> {
@@ -72,6 +81,17 @@ impl Residents {
     /// What the model of this name holds while it is in memory.
     pub(crate) fn in_memory(self: &Arc<Self>, name: &str) -> Option<InMemory> {
         Some(InMemory { residents: Arc::clone(self), place: self.place(name)? })
+    }
+
+    /// Why the last load of a model failed, a moment ago.
+    fn failure(&self, place: ModelPlace) -> Option<Error> {
+        let failed = lock(&self.failed);
+        failed.get(&place).filter(|(at, _)| at.elapsed() < TRIED_AGAIN).map(|(_, error)| error.clone())
+    }
+
+    /// An operator has mended it, or wants to know.
+    pub(crate) fn try_again(&self, name: &str) {
+        self.place(name).and_then(|place| lock(&self.failed).remove(&place));
     }
 
     /// The model takes no more requests.
@@ -128,7 +148,9 @@ impl Residents {
         let used = last_used();
         let gone = match &loaded {
             Ok(_) => self.lock().loaded(place, took, |place| used[place]),
-            Err(_) => {
+            Err(error) => {
+                tracing::warn!(model = name, "cannot be loaded: {error}");
+                lock(&self.failed).insert(place, (Instant::now(), error.clone()));
                 self.lock().unloaded(place);
                 vec![]
             }
@@ -182,6 +204,9 @@ async fn load_once(
     place: ModelPlace,
     deadline: Instant,
 ) -> Result<Arc<Model>> {
+    if let Some(error) = residents.failure(place) {
+        return Err(error);
+    }
     let mut ended = {
         let mut loads = lock(&residents.loads);
         let under_way = loads.get(&place).cloned();
