@@ -63,7 +63,12 @@ impl Residents {
         let state = Mutex::new(Residency::new(bound, models.iter().map(|model| model.bytes)));
         for model in models.iter().filter(|model| model.bytes > bound) {
             let Resident { name, bytes } = model;
-            tracing::warn!(model = name, bytes, bound, "is larger than the bound: while it is in memory, no other is");
+            tracing::warn!(
+                model = name,
+                bytes,
+                bound,
+                "is larger than the bound: while it is in memory, no other is"
+            );
         }
         let (changed, loading) = (Condvar::new(), Mutex::default());
         Arc::new(Self { models, state, changed, loads: Mutex::default(), failed: Mutex::default(), loading })

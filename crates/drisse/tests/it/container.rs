@@ -12,9 +12,10 @@ use drisse_net::{Build, runtime_folder};
 use drisse_registry::Store;
 use drisse_targets::{Container, ContainerConfig};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// A workspace whose control plane knows the engine.
 struct Containers<'a> {
@@ -334,7 +335,7 @@ fn twenty_services_in_containers_are_back_after_half_of_them_were_killed_from_ou
 
 #[test]
 fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_when_it_has_none() {
-    let Some(engine) = Engine::start() else { return };
+    let Some(mut engine) = Engine::start() else { return };
     // Nothing but what was attached knows the engine.
     let workspace = Workspace::new();
     let mut socket = engine.socket().display().to_string();
@@ -378,7 +379,15 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     workspace.ok(&["down"]);
     workspace.ok(&["up"]);
     workspace.wait("it is back", || workspace.json(&["services", "show", "digits"])["state"] == "Ready");
-    workspace.ok(&["delete", "digits"]);
+    // What keeps it from being deleted is said, and once that is over it is.
+    engine.stop_serving();
+    let mut delete = workspace.command(&["delete", "digits"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(delete.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waits = told.find(|line| line.contains("no container engine answers")).unwrap();
+    assert!(waits.ends_with("trying again"), "{waits}");
+    assert!(engine.serve(), "the engine's API comes up again");
+    assert!(told.last().unwrap().ends_with("service digits is gone"));
+    assert!(delete.wait().unwrap().success());
     workspace.ok(&["targets", "detach", "box"]);
     assert_eq!(engine.containers(), [""; 0]);
     workspace.ok(&["down"]);

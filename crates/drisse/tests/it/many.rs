@@ -84,7 +84,11 @@ fn a_model_that_cannot_be_loaded_any_more_is_told_and_leaves_the_others() {
     assert_eq!((status, answer.contains("m1.onnx")), (503, true), "{answer}");
     assert_eq!((score(&server, 0).0, score(&server, 2).0), (200, 200));
     let others = ready(&server);
-    assert_eq!((score(&server, 1), ready(&server)), ((503, answer), others), "it makes no room for itself again");
+    assert_eq!(
+        (score(&server, 1), ready(&server)),
+        ((503, answer), others),
+        "it makes no room for itself again"
+    );
     std::fs::copy(folder.path().join("m0.onnx"), folder.path().join("m1.onnx")).unwrap();
     let load = format!("{}/v2/repository/models/m1/load", server.document["admin"].as_str().unwrap());
     assert_eq!(Request::new(&load, None, "").send().unwrap().0, 200);
