@@ -1,6 +1,8 @@
 //! From what a user names, a file or a folder, to the model's files.
 
+use crate::blobs::hex;
 use crate::{InspectError, Inspection, digest, inspect};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// A model on disk: which file it is, what lies beside it, what it is called.
@@ -34,6 +36,18 @@ impl ModelSource {
             return Err(InspectError::TooLarge { path: path.clone(), size: *size });
         }
         Ok(source)
+    }
+
+    /// What this model has in common with those that run alike, in hexadecimal digits: operators, parameters, signature,
+    /// and about how large it is. A new version with other weights has the same.
+    pub fn likeness(&self) -> String {
+        let Inspection { opsets, signature, operators, parameters, size, external_data, .. } =
+            &self.inspection;
+        let bytes = size + external_data.iter().map(|file| file.size).sum::<u64>();
+        // Four binary digits of it: what is written about a model may be some bytes longer.
+        let zeros = bytes.max(8).ilog2() - 3;
+        let about = (bytes >> zeros) << zeros;
+        hex(&Sha256::digest(format!("{opsets:?} {signature:?} {operators:?} {parameters} {about}")))
     }
 
     /// The digest of the model file and its external data.
@@ -87,6 +101,20 @@ fn name(file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_of_other_weights_are_alike_and_those_of_another_size_are_not() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/digits.onnx");
+        let mut model = ModelSource::open(&example).unwrap();
+        let likeness = model.likeness();
+        model.inspection.size += 3;
+        model.inspection.description = "trained on Tuesday".to_owned();
+        assert_eq!(model.likeness(), likeness);
+        model.inspection.size *= 2;
+        assert_ne!(model.likeness(), likeness);
+        model.inspection.size = 0;
+        model.likeness();
+    }
 
     #[test]
     fn a_generic_stem_takes_the_folders_name() {

@@ -1,5 +1,5 @@
 //! How a model runs best on this machine: many runs at once on a thread each, or fewer on several. Tried when the model
-//! is loaded for the first time, and remembered by its digest.
+//! is loaded for the first time, and remembered for those that are like it.
 
 use crate::trial::Trial;
 use drisse_core::{Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer};
@@ -79,12 +79,17 @@ impl Tuner {
         }
     }
 
-    /// Loads the model whose files have this `digest` as it runs best on inputs like `sample`.
+    /// Whether models of this `likeness` are loaded without a trial.
+    pub fn knows(&self, likeness: &str) -> bool {
+        self.told().is_some() || self.file(likeness).is_some_and(|file| self.remembered(&file).is_some())
+    }
+
+    /// Loads the model as it runs best on inputs like `sample`; those that run alike have the same `likeness`.
     pub fn load(
         &self,
         engine: &dyn Engine,
         model: &LoadedPackage,
-        digest: &str,
+        likeness: &str,
         sample: Option<&Inputs>,
     ) -> Result<(Box<dyn Scorer>, Tuning)> {
         let load = |tuning: Tuning| {
@@ -95,7 +100,7 @@ impl Tuner {
             return load(tuning);
         }
         let Some(sample) = sample else { return load(self.with_threads(self.cores)) };
-        let file = self.file(digest);
+        let file = self.file(likeness);
         // Replicas that start together try one after the other, or rather the first of them.
         let _one = file.as_deref().and_then(locked);
         if let Some(tuning) = file.as_deref().and_then(|file| self.remembered(file)) {
@@ -139,22 +144,22 @@ impl Tuner {
         load(chosen)
     }
 
-    /// The tuning to use from now on for the model of this `digest`.
-    pub fn keep(&self, digest: &str, tuning: Tuning) {
-        if let Some(file) = self.file(digest) {
+    /// The tuning to use from now on for models of this `likeness`.
+    pub fn keep(&self, likeness: &str, tuning: Tuning) {
+        if let Some(file) = self.file(likeness) {
             let _one = locked(&file);
             self.remember(&file, tuning);
         }
     }
 
-    fn file(&self, digest: &str) -> Option<PathBuf> {
-        let stem: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
-        self.folder.as_ref().map(|folder| folder.join(format!("{stem}.json")))
+    fn file(&self, likeness: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(format!("{likeness}.json")))
     }
 
     fn remembered(&self, file: &Path) -> Option<Tuning> {
         let found: Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-        let number = |field: &str| usize::try_from(found[field].as_u64()?).ok().filter(|&number| number > 0);
+        let fits = |number: &usize| (1..=self.cores).contains(number);
+        let number = |field: &str| usize::try_from(found[field].as_u64()?).ok().filter(fits);
         let tuning = Tuning { threads: number("threads")?, workers: number("workers")? };
         (found["machine"] == self.machine()).then_some(tuning)
     }
@@ -277,8 +282,8 @@ mod tests {
     fn a_tuning_is_remembered_for_its_machine() {
         let folder = tempfile::tempdir().unwrap();
         let here = Tuner { folder: Some(folder.path().join("tuning")), ..tuner(2) };
-        let file = folder.path().join("tuning/sha256abc.json");
-        here.keep("sha256:abc", tuning(2, 1));
+        let file = folder.path().join("tuning/abc.json");
+        here.keep("abc", tuning(2, 1));
         assert_eq!(here.remembered(&file), Some(tuning(2, 1)));
         assert_eq!(Tuner { cores: 4, ..here.clone() }.remembered(&file), None);
         std::fs::write(&file, "{").unwrap();

@@ -42,6 +42,8 @@ const ROOM: &str = "free some room where the engine keeps its images (`podman in
 /// Where a container finds what is mounted.
 const SOCKETS: &str = "/run/drisse";
 const LOGS: &str = "/var/log/drisse";
+const CACHE: &str = "/var/cache/drisse";
+const CACHE_HOME: &str = "XDG_CACHE_HOME=/var/cache";
 
 /// Threads of a container, at most; a scoring server has a few for each core.
 const MAX_THREADS: u64 = 4096;
@@ -206,6 +208,7 @@ impl Container {
         let mut mounts = vec![
             format!("{}:{SOCKETS}:rw,z", plain(self.folder(tag))),
             format!("{}:{LOGS}:rw,z", plain(self.servers.logs_of(&revision.service))),
+            format!("{}:{CACHE}:rw,z", plain(self.servers.cache_of(&revision.service))),
         ];
         if let (Some(folder), Some(there)) = (self.servers.keys_of(&revision.service).parent(), keys.parent())
         {
@@ -222,6 +225,7 @@ impl Container {
             "Entrypoint": [PROGRAM],
             "Cmd": command,
             "User": user(engine),
+            "Env": [CACHE_HOME],
             // Who stops it by hand has it answer what it got, as we do.
             "StopTimeout": GRACE.as_secs(),
             "Labels": {
@@ -261,6 +265,7 @@ impl Container {
         image: &str,
     ) -> Result<(), TargetError> {
         self.servers.make_folder(&self.folder(tag), 0o777)?;
+        self.servers.make_folder(&self.servers.cache_of(&tag.service), 0o777)?;
         self.servers.write_environment(&self.files(tag), revision)?;
         let (name, document) = (name(tag), self.document(engine, revision, tag, image)?);
         let made = engine.post(&format!("/containers/create?name={name}"), Some(&document)).await;

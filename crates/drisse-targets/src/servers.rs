@@ -134,6 +134,11 @@ impl Servers {
         self.folder(service).join("logs")
     }
 
+    /// Where a service's replicas remember how their models run best, where they have no place of their own for that.
+    pub(crate) fn cache_of(&self, service: &ServiceName) -> PathBuf {
+        self.folder(service).join("cache")
+    }
+
     /// Where a service's keys are.
     pub(crate) fn keys_of(&self, service: &ServiceName) -> PathBuf {
         self.folder(service).join(self.keys)

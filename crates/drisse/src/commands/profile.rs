@@ -36,7 +36,6 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
     let source = Named::find(place, path).await?.source().with_context(failed)?;
-    let digest = source.digest().with_context(failed)?;
     let (inputs, ..) = serve::sample(&source, arguments.sample.as_deref())?;
     let inputs = inputs.ok_or_else(|| {
         let hint = "give a /score body with --sample FILE";
@@ -63,7 +62,7 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
         written.with_context(|| format!("cannot write {}", file.display()))?;
     }
     if let Some(point) = report.recommended().filter(|_| arguments.keep) {
-        tuner.keep(&digest, point.tuning);
+        tuner.keep(&source.likeness(), point.tuning);
     }
     printer::result(output, || document(&report), || text(&report));
     match report.recommended() {

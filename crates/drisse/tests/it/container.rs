@@ -112,6 +112,12 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
         assert_eq!((&host["ReadonlyRootfs"], &host["NetworkMode"]), (&true.into(), &"none".into()));
         let key = deployed["primary_key"].as_str().unwrap();
         assert!(!inspected.to_string().contains(key), "a key is in the container's document");
+        // How the model runs best is remembered outside, for the next replica.
+        let remembered = containers.workspace.root.join("services/digits/cache/tuning");
+        assert!(
+            std::fs::read_dir(&remembered).is_ok_and(|mut files| files.next().is_some()),
+            "{remembered:?}"
+        );
         // Killed from outside: the other one serves, and another one takes its place.
         engine.lines(&["kill", &before[0]]);
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));

@@ -200,25 +200,22 @@ impl Loader {
         };
         let failed = || format!("cannot load model `{name}` from {}", package.path.display());
         let (inputs, sample, text) = self::sample(&model, self.arguments.sample.as_deref())?;
-        // What a replica's files should be is known; what they are is found out while they are loaded.
-        let known = self.arguments.digest.clone().filter(|_| self.models.len() == 1);
-        let hash = || model.digest().with_context(failed);
-        let load = |digest: &str| {
-            let loaded = self.tuner.load(&*self.engine, &package, digest, inputs.as_ref());
-            loaded.with_context(failed)
-        };
-        let (loaded, digest) = match known {
-            Some(known) => std::thread::scope(|scope| {
-                let digest = scope.spawn(hash);
-                (load(&known), digest.join())
-            }),
-            None => {
-                let digest = hash()?;
-                (load(&digest), Ok(Ok(digest)))
+        let likeness = model.likeness();
+        // What the files are is found out while they are loaded, unless that disturbed what is tried out then.
+        let load = || self.tuner.load(&*self.engine, &package, &likeness, inputs.as_ref());
+        let (loaded, digest) = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| model.digest());
+            match self.tuner.knows(&likeness) {
+                true => (load(), hashing.join()),
+                false => {
+                    let digest = hashing.join();
+                    (load(), digest)
+                }
             }
-        };
-        let (scorer, tuning) = loaded?;
-        let digest = digest.map_err(|_| Failure::new("the digest's thread panicked"))??;
+        });
+        let (scorer, tuning) = loaded.with_context(failed)?;
+        let digest =
+            digest.map_err(|_| Failure::new("the digest's thread panicked"))?.with_context(failed)?;
         if let Some(expected) = self.arguments.digest.as_deref().filter(|expected| *expected != digest) {
             let what =
                 format!("the files of model `{name}` are damaged: their digest is {digest}, not {expected}");
