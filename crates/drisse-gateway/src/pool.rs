@@ -2,12 +2,13 @@
 
 use crate::replica::Place;
 use crate::upload::Upload;
+use drisse_wire::http::connect_unix;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 /// A replica closes a connection that is idle for 60 s: one of half that age is surely open.
 const MAX_IDLE: Duration = Duration::from_secs(30);
@@ -48,7 +49,7 @@ macro_rules! connected {
     ($place:expr, $io:ident => $then:expr) => {
         match $place {
             Place::Unix(path) => {
-                let $io = TokioIo::new(UnixStream::connect(path).await?);
+                let $io = TokioIo::new(connect_unix(path).await?);
                 $then
             }
             Place::Tcp(host) => {

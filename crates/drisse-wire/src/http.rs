@@ -7,9 +7,11 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::fs::{FileType, Mode, OFlags};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -172,7 +174,7 @@ impl Address {
     pub async fn connect(&self) -> Result<Box<dyn Connection>, HttpError> {
         let failed = |source| HttpError::Connect { address: self.to_string(), source };
         Ok(match self {
-            Self::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
+            Self::Unix(path) => Box::new(connect_unix(path).await.map_err(failed)?),
             Self::Http(host) => Box::new(over_tcp(host).await.map_err(failed)?),
             Self::Https(host, config) => {
                 let name = host.rsplit_once(':').map_or(&**host, |(name, _)| name);
@@ -263,6 +265,17 @@ impl Address {
     }
 }
 
+/// A connection to a Unix socket, and to none that a link in its place leads to: who serves may be able to write to the
+/// folder of its socket, and is not to choose whom we talk to.
+pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let there = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if !FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode).is_socket() {
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "what is there is no socket"));
+    }
+    // What was looked at, whatever has taken its place since.
+    UnixStream::connect(format!("/proc/self/fd/{}", there.as_raw_fd())).await
+}
+
 /// A connection on which small messages do not wait for an acknowledgement of the one before.
 async fn over_tcp(host: &str) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(host).await?;
@@ -277,5 +290,27 @@ impl fmt::Display for Address {
             Self::Http(host) => write!(f, "http://{host}"),
             Self::Https(host, _) => write!(f, "https://{host}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_in_the_place_of_a_socket_leads_nowhere() {
+        let folder = std::env::temp_dir().join(format!("drisse-link-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let [socket, link, file] = ["socket", "link", "file"].map(|name| folder.join(name));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink(&socket, &link).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(connect_unix(&socket).await.is_ok());
+        for other in [&link, &file] {
+            let refused = connect_unix(other).await.unwrap_err();
+            assert_eq!(refused.to_string(), "what is there is no socket");
+        }
+        assert_eq!(connect_unix(&folder.join("none")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -72,7 +72,8 @@ impl EngineError {
 impl Engine {
     /// The engine at a socket.
     pub(super) async fn at(socket: &Path) -> Result<Self, Unavailable> {
-        let address = Address::unix(socket);
+        // Docker's socket may be a link to podman's.
+        let address = Address::unix(&socket.canonicalize().unwrap_or_else(|_| socket.to_owned()));
         let failed = |reason: String| Unavailable {
             reason: format!("no container engine answers on {}: {reason}", socket.display()),
             hint: START.to_owned(),
