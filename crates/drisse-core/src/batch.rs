@@ -1,8 +1,7 @@
 //! Requests that share a run: put together along their first dimension, and their outputs taken apart again.
 
 use crate::{
-    Buffer, Data, DataType, DataView, Dim, Inputs, Shape, Signature, Strings, Tensor, TensorView, Value,
-    ValueView,
+    Buffer, Data, DataView, Dim, Inputs, Shape, Signature, Strings, Tensor, TensorView, Value, ValueView,
 };
 use std::ops::Range;
 
@@ -55,56 +54,9 @@ impl Inputs {
         }
         joined
     }
-
-    /// Inputs of the same shapes and other values that a model likely takes too: the elements in reverse order and half
-    /// as large, but for those that may be truths; where all elements are equal, what is between 0 and 1.
-    pub fn varied(&self) -> Self {
-        let mut varied = self.clone();
-        varied.given_mut().for_each(|(_, tensor)| tensor.vary());
-        varied
-    }
 }
 
 impl Tensor {
-    fn vary(&mut self) {
-        let Some(size) = self.datatype.bits().map(|bits| bits / 8).filter(|&size| size > 0) else { return };
-        let Data::Raw(buffer) = &mut self.data else { return };
-        let bytes = buffer.bytes_mut();
-        let equal = bytes.chunks_exact(size).all(|element| element == &bytes[..size]);
-        let count = bytes.len() / size;
-        let (mut number, datatype) = (0, self.datatype);
-        let mut between = move || {
-            number += 1;
-            f64::from(number) / (count + 1) as f64
-        };
-        // Reversed bytes are reversed elements, each of them backwards.
-        bytes.reverse();
-        for element in bytes.chunks_exact_mut(size) {
-            element.reverse();
-            match (datatype, equal) {
-                (DataType::Fp32, _) => {
-                    let old = f32::from_le_bytes([element[0], element[1], element[2], element[3]]);
-                    let new = if equal { between() as f32 } else { old / 2.0 };
-                    element.copy_from_slice(&new.to_le_bytes());
-                }
-                (DataType::Fp64, true) => element.copy_from_slice(&between().to_le_bytes()),
-                (
-                    DataType::Fp64
-                    | DataType::Fp16
-                    | DataType::Bf16
-                    | DataType::Complex64
-                    | DataType::Complex128,
-                    _,
-                ) => {}
-                (_, false) => halve(element),
-                (_, true) => {
-                    element.fill(0);
-                    element[0] = u8::from(between() > 0.5);
-                }
-            }
-        }
-    }
-
     /// The same without a row; it has a first dimension.
     pub(crate) fn emptied(&self) -> Self {
         let mut shape = self.shape.clone();
@@ -124,21 +76,6 @@ impl Tensor {
             _ => return,
         }
         self.shape[0] += other.shape[0];
-    }
-}
-
-/// Halves a whole number over 1, its lowest byte first; what is negative, or is large and has no sign, stays.
-fn halve(number: &mut [u8]) {
-    let negative = number.last().is_some_and(|&byte| byte >= 0x80);
-    let small = number[0] < 2 && number[1..].iter().all(|&byte| byte == 0);
-    if negative || small {
-        return;
-    }
-    let mut carried = 0;
-    for byte in number.iter_mut().rev() {
-        let lowest = *byte & 1;
-        *byte = *byte >> 1 | carried << 7;
-        carried = lowest;
     }
 }
 
@@ -182,7 +119,7 @@ impl ValueView<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Port, TensorType, ValueType};
+    use crate::{DataType, Port, TensorType, ValueType};
 
     fn signature() -> Signature {
         let port = |name: &str, datatype, rest: &[Dim]| Port {
@@ -235,19 +172,6 @@ mod tests {
             }
             from = to;
         }
-    }
-
-    #[test]
-    fn varied_numbers_are_of_those_that_a_model_likely_takes() {
-        let varied = |numbers: &[i32]| {
-            let inputs = inputs(numbers, &["a"]).varied();
-            let Data::Raw(buffer) = &inputs.get(0).unwrap().data else { panic!("numbers") };
-            let numbers = buffer.bytes().as_chunks().0.iter();
-            numbers.map(|&bytes| i32::from_le_bytes(bytes)).collect::<Vec<_>>()
-        };
-        assert_eq!(varied(&[101, 2054, 1, 0]), [0, 1, 1027, 50]);
-        assert_eq!(varied(&[-6, 7]), [3, -6]);
-        assert_eq!(varied(&[0, 0]), [0, 1]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod signature;
 mod steps;
 mod target;
 mod tensor;
+mod vary;
 
 pub use batch_size::BatchSize;
 pub use buffer::{Buffer, Element};

@@ -15,6 +15,9 @@ const MAX_BYTES: usize = 64 << 20;
 /// The sizes are timed for so long, before the model is served.
 const TRIAL: Duration = Duration::from_millis(200);
 
+/// How far floats of made-up rows reach, beside the sample's: what is clipped or compared with a bound shows only beyond.
+const REACHES: [f64; 3] = [1.0, 10.0, 100.0];
+
 /// How requests share a model's runs.
 #[derive(Debug)]
 pub(crate) struct Batching {
@@ -122,25 +125,30 @@ pub(crate) fn rows_are_independent(
     }
     let rows = sample.rows().ok_or("the sample's inputs have no rows in common")?;
     let all = signature.outputs.len();
-    let outputs =
-        |inputs: &Inputs| Kept::of(scorer, inputs, all, cancel).map_err(|_| "the sample does not score");
-    // Other rows than the sample's, so that rows that reach into each other show; where the model takes them.
-    let other = sample.varied();
-    let (other, other_alone) = match outputs(&other) {
-        Ok(alone) => (other, alone),
-        Err(_) => (sample.clone(), outputs(sample)?),
-    };
-    let alone = outputs(sample)?;
-    let both = Kept::of(scorer, &Inputs::joined(&[sample, &other, sample]), all, cancel);
-    let both = both.map_err(|_| "the model does not take several rows")?;
-    let same = |kept: &Kept, nth: usize| {
-        both.0.len() == kept.0.len()
-            && both.0.iter().zip(&kept.0).all(|(all, one)| {
-                let part = nth * rows..(nth + 1) * rows;
-                all.view().with_rows(part, 3 * rows, |all| all.is_close_to(one.view())) == Some(true)
+    let outputs = |inputs: &Inputs| Kept::of(scorer, inputs, all, cancel);
+    let mut parts = vec![(sample.clone(), outputs(sample).map_err(|_| "the sample does not score")?)];
+    for (seed, reach) in (1..).zip(REACHES) {
+        // What it looks things up by cannot be any number: where it takes no others, those stay.
+        let made = [true, false].into_iter().find_map(|all| {
+            let other = sample.varied(seed, reach, all);
+            outputs(&other).ok().map(|alone| (other, alone))
+        });
+        parts.extend(made);
+    }
+    // No two alike, so that rows that change places show too; where it takes nothing else, the sample twice.
+    let again = (parts.len() == 1).then(|| &parts[0]);
+    let parts: Vec<_> = parts.iter().chain(again).collect();
+    let joined = Inputs::joined(&parts.iter().map(|(inputs, _)| inputs).collect::<Vec<_>>());
+    let together = outputs(&joined).map_err(|_| "the model does not take several rows")?;
+    let same = |(nth, (_, alone)): (usize, &&(Inputs, Kept))| {
+        let part = || nth * rows..(nth + 1) * rows;
+        together.0.len() == alone.0.len()
+            && together.0.iter().zip(&alone.0).all(|(together, alone)| {
+                let close = |part: ValueView<'_>| part.is_close_to(alone.view());
+                together.view().with_rows(part(), parts.len() * rows, close) == Some(true)
             })
     };
-    if !(same(&alone, 0) && same(&other_alone, 1) && same(&alone, 2)) {
+    if !parts.iter().enumerate().all(same) {
         return Err("rows that run together have other outputs than by themselves");
     }
     Ok(())
@@ -199,4 +207,69 @@ impl Sink for Kept {
 /// What an answer says of rows that came back from a run otherwise than its sample's did.
 pub(crate) fn other_rows() -> Error {
     Error::internal("an output of requests that shared a run has other rows than their inputs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drisse_core::{
+        Buffer, Data, DataType, Dim, Port, ScorerLimits, Shape, Tensor, TensorType, ValueType,
+    };
+
+    const WIDTH: usize = 3;
+
+    /// A model of rows of three floats.
+    struct Rows(fn(&[f32]) -> Vec<f32>);
+
+    impl Scorer for Rows {
+        fn limits(&self) -> ScorerLimits {
+            ScorerLimits { concurrency: 1, steady: true, rows_meet: None }
+        }
+
+        fn score(&self, work: Work<'_>, _: &Cancel, sink: &mut dyn Sink) -> Result<()> {
+            let x = work.inputs.get(0).expect("it has one input");
+            let Data::Raw(buffer) = &x.data else { panic!("strings") };
+            sink.output(0, ValueView::Tensor(tensor(&self.0(buffer.elements())).view()))
+        }
+    }
+
+    fn tensor(numbers: &[f32]) -> Tensor {
+        let mut buffer = Buffer::new();
+        numbers.iter().for_each(|&number| buffer.push(number));
+        let shape = Shape::from_slice(&[(numbers.len() / WIDTH) as i64, WIDTH as i64]);
+        Tensor { datatype: DataType::Fp32, shape, data: Data::Raw(buffer) }
+    }
+
+    fn is_proved(sample: &[f32], model: fn(&[f32]) -> Vec<f32>) -> bool {
+        let dims = vec![Dim::Free(None), Dim::Fixed(WIDTH as i64)];
+        let kind = ValueType::Tensor(TensorType { datatype: DataType::Fp32, shape: Some(dims) });
+        let port = Port { name: "x".to_owned(), kind, optional: false };
+        let signature = Signature { inputs: vec![port.clone()], outputs: vec![port] };
+        let mut inputs = Inputs::new(&signature);
+        inputs.set(&signature, 0, tensor(sample)).unwrap();
+        rows_are_independent(&Rows(model), &signature, &inputs, &Cancel::never()).is_ok()
+    }
+
+    #[test]
+    fn rows_that_reach_each_other_show_on_any_sample() {
+        fn norm(x: &[f32]) -> f32 {
+            x.iter().map(|x| x * x).sum::<f32>().sqrt()
+        }
+        let each = |x: &[f32]| x.iter().map(|x| x.tanh()).collect();
+        let clipped = |x: &[f32]| x.iter().map(|v| v * (8.0 / norm(x)).min(1.0)).collect();
+        let reversed = |x: &[f32]| x.chunks(WIDTH).rev().flatten().copied().collect();
+        let bounded =
+            |x: &[f32]| x.iter().map(|v| v / x.iter().fold(1.0, |m: f32, v| m.max(v.abs()))).collect();
+        let outliers = |x: &[f32]| match x.iter().any(|v| v.abs() > 6.0) {
+            true => x.iter().map(|v| v / 2.0).collect(),
+            false => x.to_vec(),
+        };
+        for sample in [&[0.0; 3][..], &[0.4, -0.1, 0.2], &[0.4, -0.1, 0.2, 1.0, 0.5, -1.5]] {
+            assert!(is_proved(sample, each), "{sample:?}");
+            assert!(!is_proved(sample, clipped), "clipped, {sample:?}");
+            assert!(!is_proved(sample, reversed), "reversed, {sample:?}");
+            assert!(!is_proved(sample, bounded), "bounded, {sample:?}");
+            assert!(!is_proved(sample, outliers), "outliers, {sample:?}");
+        }
+    }
 }
