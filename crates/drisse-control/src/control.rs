@@ -125,6 +125,8 @@ pub(crate) struct Control {
     running: Mutex<HashMap<i64, Arc<Running>>>,
     /// The operation that changes each service now.
     changing: Mutex<HashMap<String, i64>>,
+    /// Services that are forgotten though their target does not answer.
+    forced: Mutex<BTreeSet<String>>,
     stop: watch::Sender<Option<Shutdown>>,
 }
 
@@ -169,6 +171,7 @@ pub async fn run(
         actors: Mutex::default(),
         running: Mutex::default(),
         changing: Mutex::default(),
+        forced: Mutex::default(),
         stop: watch::Sender::new(None),
     });
     let gateway = tokio::spawn(supervised);
@@ -342,6 +345,11 @@ impl Control {
     pub(crate) fn claim(&self, service: &str, operation: i64) -> Result<()> {
         let mut changing = lock(&self.changing);
         match changing.get(service) {
+            // It has only just begun, and has no number yet.
+            Some(0) => {
+                let message = format!("service `{service}` is being changed by another command");
+                Err(Problem::conflict(message).hint("wait for it: `drisse operations` lists what runs"))
+            }
             Some(other) => {
                 let message = format!("service `{service}` is being changed by operation {other}");
                 let hint = format!("wait for it (`drisse operations show {other}`), or cancel it");
@@ -362,6 +370,16 @@ impl Control {
 
     pub(crate) fn release(&self, service: &str) {
         lock(&self.changing).remove(service);
+        lock(&self.forced).remove(service);
+    }
+
+    /// Has a service forgotten though its target does not answer.
+    pub(crate) fn force(&self, service: &str) {
+        lock(&self.forced).insert(service.to_owned());
+    }
+
+    pub(crate) fn is_forced(&self, service: &str) -> bool {
+        lock(&self.forced).contains(service)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::operations::{Ended, Op};
 use crate::problem::Problem;
 use crate::registry::{Registration, split_version};
 use crate::room::{self, Asked, check_resources};
-use drisse_core::{ServiceName, Serving};
+use drisse_core::{Replica, ServiceName, Serving};
 use drisse_registry::signature_of;
 use drisse_wire::control::{
     DeployRequest, KeyName, KeyRequest, ModelChoice, Resources, RollbackRequest, ServiceState, ServingOptions,
@@ -151,6 +151,17 @@ impl Control {
         Ok(decided)
     }
 
+    /// Whether a replica of a revision has ended, and nothing takes its place.
+    fn has_ended(&self, revision: &RevisionRow) -> bool {
+        let restart = room::restart(&revision.resources);
+        let actor = self.actors().get(&revision.service).cloned();
+        let ended = |replica: &Replica| {
+            replica.revision == revision.revision
+                && replica.death().is_some_and(|death| restart.leaves(death))
+        };
+        actor.is_some_and(|actor| actor.seen.borrow().replicas.iter().any(ended))
+    }
+
     fn new_service(&self, name: &str) -> Result<ServiceRow> {
         Ok(ServiceRow {
             name: name.to_owned(),
@@ -210,8 +221,9 @@ impl Control {
         next.scoring_timeout_ms = request.scoring_timeout_ms.unwrap_or(next.scoring_timeout_ms);
         next.serving = request.serving.over(next.serving);
         next.resources = request.resources.clone().over(next.resources);
-        // One that failed is tried again under a new number: what died under the old one is history.
-        let same = current.is_some_and(|current| current.same_as(&next)) && service.active;
+        // One that failed or has ended is tried again under a new number: what died under the old one is history.
+        let goes_on = |current: &RevisionRow| current.same_as(&next) && !self.has_ended(current);
+        let same = current.is_some_and(goes_on) && service.active;
         next.revision = newest + 1;
         Ok((!same).then_some(next))
     }
@@ -316,6 +328,9 @@ impl Control {
 
     pub(crate) async fn do_delete(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
         let name = op.row.document.subject.clone();
+        if op.request::<Option<bool>>()?.unwrap_or_default() {
+            self.force(&name);
+        }
         if let Some(mut row) = self.db.service(&name).await? {
             if !row.deleting {
                 let expected = row.generation;

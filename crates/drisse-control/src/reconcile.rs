@@ -385,7 +385,16 @@ impl Reconciler {
     async fn remove(&mut self, target: &dyn Target) -> std::result::Result<(), Unfinished> {
         self.control.gateway.remove(self.name.as_str()).await?;
         step("a service has no routes");
-        target.remove(&self.name).await?;
+        if let Err(error) = target.remove(&self.name).await {
+            if !self.control.is_forced(self.name.as_str()) {
+                return Err(error.into());
+            }
+            let text = format!("what is left of it there is removed once somebody can: {error}");
+            tracing::warn!(service = %self.name, "{text}");
+            Told(&self.events).event(Event(text));
+            // Its keys at least are here.
+            let _ = std::fs::remove_dir_all(self.control.workspace.services().join(self.name.as_str()));
+        }
         step("a service has no replicas");
         self.control.db.forget_service(self.name.as_str()).await?;
         step("a service is forgotten");

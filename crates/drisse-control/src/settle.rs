@@ -139,13 +139,16 @@ impl Control {
         generation: u64,
     ) -> std::result::Result<(), Ended> {
         let actor = self.actor(&parsed(name)?);
-        let mut seen = actor.seen.clone();
+        let (mut seen, mut events) = (actor.seen.clone(), actor.events.subscribe());
         actor.wake.notify_one();
         let mut cut_short = std::pin::pin!(op.cut_short());
         loop {
             {
                 let seen = seen.borrow_and_update();
                 if seen.removed {
+                    while let Ok(event) = events.try_recv() {
+                        op.running.tell(event);
+                    }
                     return Ok(());
                 }
                 if let Some(failure) = seen.error_since(generation) {

@@ -1,5 +1,7 @@
 //! What a replica may use, what a target has, and whether what is asked for fits.
 
+use crate::Death;
+
 /// What one replica may use, where that is said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Limits {
@@ -27,6 +29,17 @@ pub enum Restart {
     OnFailure,
     /// Not.
     Never,
+}
+
+impl Restart {
+    /// Whether nothing takes the place of a replica that ended so.
+    pub fn leaves(self, death: &Death) -> bool {
+        match self {
+            Self::Always => false,
+            Self::OnFailure => !death.failed,
+            Self::Never => true,
+        }
+    }
 }
 
 /// What a target has for all services together.

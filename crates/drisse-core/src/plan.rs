@@ -3,7 +3,7 @@
 //! An update is: start what is wanted beside what runs; once all of it is ready, [`routes`] names it and
 //! no longer the old; once the gateway has confirmed that, the old is no longer in use and is stopped.
 
-use crate::{Death, Replica, ReplicaId, ReplicaState, Restart, ServiceSpec, Wanted};
+use crate::{Death, Replica, ReplicaId, ReplicaState, ServiceSpec, Wanted};
 use std::time::{Duration, SystemTime};
 
 /// After the first death a replica is replaced at once; from the second on it waits this long, doubled
@@ -138,7 +138,8 @@ pub fn routes<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Vec<Routed<'a>> {
 /// Why waiting for what is wanted is in vain, if it is.
 pub fn failure<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Option<&'a Death> {
     want.wanted.iter().find_map(|wanted| {
-        let early: Vec<_> = deaths(have, wanted).into_iter().filter(|death| death.before_ready).collect();
+        let vain = |death: &&Death| death.before_ready || stays_dead(death, wanted);
+        let early: Vec<_> = deaths(have, wanted).into_iter().filter(vain).collect();
         let last = *early.iter().max_by_key(|death| death.at)?;
         (last.permanent
             || stays_dead(last, wanted)
@@ -167,11 +168,7 @@ fn deaths<'a>(have: &'a [Replica], wanted: &Wanted) -> Vec<&'a Death> {
 
 /// Whether nothing takes a dead replica's place.
 fn stays_dead(death: &Death, wanted: &Wanted) -> bool {
-    match wanted.revision.restart {
-        Restart::Always => false,
-        Restart::OnFailure => !death.failed,
-        Restart::Never => true,
-    }
+    wanted.revision.restart.leaves(death)
 }
 
 fn ended_for_good(have: &[Replica], wanted: &Wanted) -> usize {

@@ -143,9 +143,10 @@ impl Client {
         self.send(Method::POST, &format!("/services/{}/rollback", escaped(service)), &request).await
     }
 
-    /// Removes a service.
-    pub async fn delete(&self, service: &str) -> Result<Operation> {
-        self.send(Method::DELETE, &format!("/services/{}", escaped(service)), &()).await
+    /// Removes a service; one is forgotten with `force` where its target does not answer.
+    pub async fn delete(&self, service: &str, force: bool) -> Result<Operation> {
+        let query = if force { "?force=true" } else { "" };
+        self.send(Method::DELETE, &format!("/services/{}{query}", escaped(service)), &()).await
     }
 
     /// A page of services.

@@ -172,14 +172,25 @@ pub(super) async fn show(
     Ok(axum::Json(service))
 }
 
+/// How a service is removed.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeleteQuery {
+    /// Whether it is forgotten where its target does not answer.
+    #[serde(default)]
+    force: bool,
+}
+
 /// Removes a service
-#[utoipa::path(delete, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
+#[utoipa::path(delete, path = "/v1/services/{name}", params(("name" = String, Path), DeleteQuery), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn delete(
     State(control): State<Shared>,
     Path(name): Path<String>,
+    Asked(asked): Asked<DeleteQuery>,
 ) -> Result<impl IntoResponse> {
     control.db.existing_service(&name).await?;
-    Ok(begun(control.begin_change("delete", &name, &(), None).await?))
+    Ok(begun(control.begin_change("delete", &name, &asked.force, None).await?))
 }
 
 /// Makes an earlier revision wanted again

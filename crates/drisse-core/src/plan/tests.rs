@@ -1,7 +1,7 @@
 //! From any state the plan converges, never drops below what serves, and touches only what is ours.
 
 use super::*;
-use crate::{Environment, Limits, RevisionSpec, ServiceName, Serving, Trust};
+use crate::{Environment, Limits, Restart, RevisionSpec, ServiceName, Serving, Trust};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -267,6 +267,8 @@ fn a_replica_that_is_not_to_be_restarted_stays_dead_and_is_remembered() {
     assert!(failure(&want, &have).is_some(), "who waits for it need not wait for a third try");
     want.wanted[0].replicas = 4;
     assert_eq!(plan(&want, &have, at(100)).steps, [Step::Start { place: 0 }]);
+    let worked = [replica(2, "s", 1, dead(5, false, false))];
+    assert!(failure(&want, &worked).is_some(), "nor where it was ready before");
 
     want.wanted[0].revision.restart = Restart::OnFailure;
     want.wanted[0].replicas = 2;

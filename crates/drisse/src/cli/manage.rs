@@ -28,6 +28,9 @@ pub(crate) struct Rollback {
 pub(crate) struct Delete {
     /// The service
     pub(crate) service: String,
+    /// Forget it though its target does not answer; what it left there is removed when `drisse up` finds it again
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Return at once
     #[arg(long)]
     pub(crate) no_wait: bool,

@@ -109,7 +109,7 @@ fn text(service: &Service) -> String {
 pub(crate) async fn delete(place: &Place, arguments: &Delete, output: Output) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
     let name = &arguments.service;
-    let operation = client.delete(name).await?;
+    let operation = client.delete(name, arguments.force).await?;
     if !arguments.no_wait
         && let Left::Detached(code) = follow(place, &client, &operation).await?
     {

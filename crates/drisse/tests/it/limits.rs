@@ -166,6 +166,9 @@ fn a_replica_that_is_not_to_be_restarted_stays_dead_until_it_is_deployed_anew() 
     kill(before[0], "-9");
     workspace.wait("it is told", || workspace.json(&["services", "show", "digits"])["state"] == "Degraded");
     assert_eq!(workspace.replicas("digits"), before[1..]);
+    let again = workspace.json(&["deploy", DIGITS]);
+    assert_eq!((&again["revision"], &again["state"]), (&2.into(), &"Ready".into()), "{again}");
+    kill(workspace.replicas("digits")[0], "-9");
     workspace.ok(&["update", "digits", "--restart", "always"]);
     workspace.wait("both are ready", || workspace.json(&["services", "show", "digits"])["ready"] == 2);
 }
