@@ -122,7 +122,8 @@ impl Container {
         for container in there.as_array().into_iter().flatten() {
             let id = container["Id"].as_str().unwrap_or_default();
             let tag = container["Labels"][REPLICA].as_str().and_then(Tag::parse);
-            match (tag, container["State"].as_str()) {
+            // One whose folder somebody has removed cannot be reached any more.
+            match (tag.filter(|tag| self.folder(tag).is_dir()), container["State"].as_str()) {
                 (Some(tag), Some("running" | "exited" | "stopped" | "paused" | "dead")) => {
                     tracing::info!(service = %tag.service, revision = tag.revision, container = id, "adopted");
                     let build = container["Labels"][BUILD].as_str().and_then(Build::parse);
@@ -130,7 +131,7 @@ impl Container {
                     self.watch(&tag, Since::Found { outdated });
                 }
                 _ => {
-                    let removed = engine.remove_container(id).await;
+                    let removed = engine.kill_container(id).await;
                     self.told(engine, "remove a container", removed).await?;
                 }
             }

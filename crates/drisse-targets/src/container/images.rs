@@ -104,8 +104,8 @@ impl Images {
             engine.delete(&format!("/images/{pulled}")).await.map_err(failed)?;
         }
         // What is still in use goes with the next one.
-        if let Err(error) = prune(engine).await {
-            tracing::warn!("images without a name are left in {}: {error}", engine.name);
+        if let Err(error) = self.tidy(engine, revision).await {
+            tracing::warn!("images that nobody needs are left in {}: {error}", engine.name);
         }
         self.brought().insert(key, id.clone());
         Ok(id)
@@ -116,20 +116,43 @@ impl Images {
         self.brought().remove(&(revision.service.clone(), revision.revision));
     }
 
+    /// Removes the images of revisions before a new one, but for the last, which may be gone back to at once. Those
+    /// before are brought again, if it comes to that.
+    async fn tidy(&self, engine: &Engine, new: &RevisionSpec) -> Result<(), EngineError> {
+        let number = |tag: &str| tag.rsplit_once(":r")?.1.parse::<u64>().ok();
+        let tags = self.tags(engine, &new.service).await?;
+        let mut before: Vec<_> = tags.iter().filter_map(|tag| Some((number(tag)?, tag))).collect();
+        before.retain(|(number, _)| *number < new.revision);
+        let last = before.iter().map(|(number, _)| *number).max();
+        for (number, tag) in before.into_iter().filter(|(number, _)| Some(*number) != last) {
+            self.brought().remove(&(new.service.clone(), number));
+            match engine.delete(&format!("/images/{tag}")).await {
+                // A container is of it.
+                Ok(()) | Err(EngineError::Refused(409, _)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        prune(engine).await
+    }
+
     /// Removes a service's images from the engine; others that are the same stay.
     pub(super) async fn remove(&self, engine: &Engine, service: &ServiceName) -> Result<(), EngineError> {
         self.brought().retain(|(of, _), _| of != service);
+        for tag in self.tags(engine, service).await? {
+            engine.delete(&format!("/images/{tag}?force=true")).await?;
+        }
+        prune(engine).await
+    }
+
+    /// What a service's images are called.
+    async fn tags(&self, engine: &Engine, service: &ServiceName) -> Result<Vec<String>, EngineError> {
         let ours = format!("/{}:", self.repository(service));
         let filters = escaped(&serde_json::json!({"label": [LABEL]}).to_string());
         let images = engine.get(&format!("/images/json?filters={filters}")).await?;
         let tags = images.as_array().into_iter().flatten().filter_map(|image| image["RepoTags"].as_array());
         // Whatever its host: one may have been pulled, and not been named anew.
         let ours = |tag: &&str| tag.contains(&*ours);
-        let tags: Vec<_> = tags.flatten().filter_map(Value::as_str).filter(ours).map(str::to_owned).collect();
-        for tag in tags {
-            engine.delete(&format!("/images/{tag}?force=true")).await?;
-        }
-        prune(engine).await
+        Ok(tags.flatten().filter_map(Value::as_str).filter(ours).map(str::to_owned).collect())
     }
 
     /// Where the model's file is in its image.

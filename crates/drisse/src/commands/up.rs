@@ -128,8 +128,17 @@ fn text(status: &Status) -> String {
 
 pub(crate) async fn down(place: &Place, output: Output) -> Result<ExitCode, Failure> {
     let workspace = place.folder()?;
+    let mut running = place.running().await;
+    if running.is_none() && left_containers(workspace) {
+        let started = place.connect().await;
+        started.map_err(|failure| Failure {
+            error: failure.error.context("cannot stop the containers that run"),
+            ..failure
+        })?;
+        running = place.running().await;
+    }
     let told = async {
-        if let Some((client, status)) = place.running().await {
+        if let Some((client, status)) = running {
             let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
             // Whoever is ending already is ending.
             let _ = client.shutdown(Shutdown::All).await;
@@ -156,6 +165,12 @@ pub(crate) async fn down(place: &Place, output: Output) -> Result<ExitCode, Fail
     let text = || "everything has stopped; `drisse up` starts what was wanted again\n".to_owned();
     printer::result(output, || json!({ "stopped": true }), text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether containers may run that a killed control plane has left: another one knows where. Each has a folder.
+fn left_containers(workspace: &Workspace) -> bool {
+    let there = std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten();
+    there.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "d"))
 }
 
 /// Ends what is left: of a control plane that was killed, the gateway and replicas go on. Holds the

@@ -126,21 +126,29 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
             now.len() == 2 && !now.contains(&before[0])
         });
         // The control plane is killed: what runs is found again, nothing is started anew.
-        containers
-            .workspace
-            .wait("both are ready", || containers.json(&["services", "show", "digits"])["ready"] == 2);
+        let is_ready = || {
+            let shown = containers.json(&["services", "show", "digits"]);
+            shown["ready"] == 2 && shown["state"] == "Ready"
+        };
+        containers.workspace.wait("both are ready", is_ready);
         let before = engine.containers();
         let control = u32::try_from(containers.workspace.pid("control").unwrap()).unwrap();
         kill(control, "-9");
         containers.workspace.wait("it has ended", || is_zombie(control));
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
-        let shown = containers.json(&["services", "show", "digits"]);
-        assert_eq!(shown["state"], "Ready", "{shown}");
+        containers.workspace.wait("both are known", is_ready);
         assert_eq!(engine.containers(), before);
         // Another model, a new revision, no old container.
         containers.run(&["update", "digits", "--replicas", "1", "--max-wait", "1s"]);
         containers.workspace.wait("one is left", || engine.containers().len() == 1);
         assert!(containers.run(&["logs", "digits"]).contains("ready"), "its log is there");
+        // Of the images before, that of the last revision stays.
+        for wait in ["2s", "3s"] {
+            containers.run(&["update", "digits", "--max-wait", wait]);
+        }
+        let mut tags = engine.lines(&["images", "--format", "{{.Tag}}"]);
+        tags.sort();
+        assert_eq!(tags, ["r3", "r4"]);
         containers.workspace
     };
     // The engine's service is restarted under the service.
@@ -149,6 +157,16 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
     assert_eq!(answer["label"], serde_json::json!([0]));
     assert!(engine.serve(), "the engine's API comes up again");
     let containers = Containers { workspace: began, engine: &engine };
+    // Nor are containers forgotten that a killed control plane has left.
+    let control = u32::try_from(containers.workspace.pid("control").unwrap()).unwrap();
+    kill(control, "-9");
+    containers.workspace.wait("it has ended", || is_zombie(control));
+    containers.run(&["down"]);
+    assert_eq!(engine.containers(), [""; 0]);
+    containers.run(&["up"]);
+    containers
+        .workspace
+        .wait("it is back", || containers.json(&["services", "show", "digits"])["ready"] == 1);
     containers.run(&["delete", "digits"]);
     assert_eq!(engine.containers(), [""; 0]);
     assert_eq!(engine.lines(&["images", "--quiet"]), [""; 0]);
@@ -394,6 +412,20 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     assert!(engine.serve(), "the engine's API comes up again");
     assert!(told.last().unwrap().ends_with("service digits is gone"));
     assert!(delete.wait().unwrap().success());
+    // One whose engine stays away can be forgotten; what it left goes once it is back.
+    workspace.ok(&deploy);
+    engine.stop_serving();
+    let operation = workspace.json(&["delete", "digits", "--no-wait"])["operation"].to_string();
+    workspace.ok(&["operations", "cancel", &operation]);
+    workspace
+        .wait("it has ended", || workspace.json(&["operations", "show", &operation])["state"] == "Canceled");
+    workspace.ok(&["delete", "digits", "--force"]);
+    assert!(!workspace.root.join("services/digits").exists());
+    assert!(engine.serve(), "the engine's API comes up again");
+    assert_eq!(engine.containers().len(), 1);
+    workspace.ok(&["down"]);
+    workspace.ok(&["up"]);
+    workspace.wait("it is gone", || engine.containers().is_empty());
     workspace.ok(&["targets", "detach", "box"]);
     assert_eq!(engine.containers(), [""; 0]);
     workspace.ok(&["down"]);
