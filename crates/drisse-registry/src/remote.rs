@@ -22,6 +22,14 @@ pub use push::Pushed;
 pub use reference::Reference;
 pub use registry::{Access, Registry};
 
+/// What fails on the way is tried so often without getting further.
+const TRIES: u32 = 5;
+
+/// How long after so many tries the next one is.
+fn pause(tries: u32) -> std::time::Duration {
+    std::time::Duration::from_millis(300) * (1 << tries)
+}
+
 /// What is told while bytes go by.
 pub trait Transfer: Sync {
     /// So many bytes are to go in all.

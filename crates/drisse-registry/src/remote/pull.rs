@@ -2,7 +2,7 @@
 
 use super::partial::{Outcome, Partial};
 use super::registry::Registry;
-use super::{RemoteError, Transfer};
+use super::{RemoteError, TRIES, Transfer, pause};
 use crate::blobs::{Blob, BlobState, Store};
 use crate::package::Manifest;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -10,16 +10,9 @@ use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// Blobs at once.
 const AT_ONCE: usize = 4;
-
-/// A blob of which nothing more comes is asked for so often again …
-const TRIES: u32 = 5;
-
-/// … after this, doubled each time.
-const AGAIN: Duration = Duration::from_millis(300);
 
 /// A package as a registry has it. What its tag meant was asked once: from here on it is its digest.
 #[derive(Clone, PartialEq, Debug)]
@@ -126,7 +119,7 @@ impl Registry {
                 return Err(error);
             }
             told.note(&format!("{error}: going on from {} of {} MiB", partial.size() >> 20, blob.size >> 20));
-            tokio::time::sleep(AGAIN * (1 << tries)).await;
+            tokio::time::sleep(pause(tries)).await;
         }
         match partial.finish()? {
             Outcome::Kept => Ok(()),

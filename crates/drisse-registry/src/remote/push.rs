@@ -2,7 +2,7 @@
 
 use super::partial::blocks;
 use super::registry::{Registry, SILENCE};
-use super::{RemoteError, Transfer};
+use super::{RemoteError, TRIES, Transfer, pause};
 use crate::StoreError;
 use crate::blobs::{Blob, Store, is_digest};
 use crate::durable::{make_folder, replace_file};
@@ -16,10 +16,6 @@ use std::time::{Duration, Instant};
 
 /// Blobs at once.
 const AT_ONCE: usize = 4;
-
-/// A blob that cannot be sent is tried so often, and this long after the first failure, then twice as long.
-const TRIES: u32 = 3;
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// How often bytes that go by are told.
 const TELL: Duration = Duration::from_millis(100);
@@ -177,7 +173,7 @@ impl Registry {
                         return Err(error);
                     }
                     told.note(&format!("{error}: sending it again"));
-                    tokio::time::sleep(AGAIN * tries).await;
+                    tokio::time::sleep(pause(tries)).await;
                 }
             }
         }

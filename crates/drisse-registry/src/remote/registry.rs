@@ -3,9 +3,9 @@
 use super::credentials::{self, Credentials};
 use super::reference::{host, is_loopback};
 use super::token::Challenge;
-use super::{Reference, RemoteError};
+use super::{Reference, RemoteError, TRIES, pause};
 use crate::blobs::Blob;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
@@ -18,6 +18,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// One that says nothing for this long hangs.
 pub(super) const SILENCE: Duration = Duration::from_secs(30);
+
+/// One that is busy is not waited for longer than this at once, whatever it asks for.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// A manifest is at most this long, as the distribution specification advises.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -91,14 +94,13 @@ impl Registry {
         for scheme in schemes {
             let base = format!("{scheme}://{name}/v2/");
             let base: Url = base.parse().map_err(|error| unreachable(format!("{error}")))?;
-            match http.get(base.clone()).send().await {
+            match patiently(http.get(base.clone())).await {
                 // A server of TLS answers to plain words too, that it does not understand them.
                 Ok(response) if scheme == "http" && response.status() == StatusCode::BAD_REQUEST => {}
                 Ok(response) if !matches!(response.status().as_u16(), 200 | 401) => {
-                    let status = response.status().as_u16();
-                    return Err(unreachable(format!(
-                        "what answers is no registry (status {status} at /v2/)"
-                    )));
+                    let status = response.status();
+                    let what = if is_busy(status) { "it is busy" } else { "what answers is no registry" };
+                    return Err(unreachable(format!("{what} (status {} at /v2/)", status.as_u16())));
                 }
                 Ok(_) => {
                     let reference = reference.clone();
@@ -174,7 +176,8 @@ impl Registry {
             }
             let next = self.elsewhere(&response)?;
             // What is elsewhere is nobody we show who we are to; its bytes are counted and hashed all the same.
-            response = range(self.http.get(next)).send().await.map_err(|error| self.unreachable(&error))?;
+            response =
+                patiently(range(self.http.get(next))).await.map_err(|error| self.unreachable(&error))?;
         }
         match response.status() {
             StatusCode::NOT_FOUND => {
@@ -241,6 +244,13 @@ impl Registry {
         let request = || self.http.put(url.clone()).header(CONTENT_TYPE, kind).body(bytes.to_vec());
         let response = self.ask(request).await?;
         let response = self.accepted(response, "take a manifest").await?;
+        // A page that asks for a login is an answer too.
+        if response.status() != StatusCode::CREATED {
+            let status = response.status().as_u16();
+            return Err(
+                self.deceived(format!("it does not say that it has kept a manifest (status {status})"))
+            );
+        }
         Ok(response.headers().contains_key("oci-subject"))
     }
 
@@ -257,7 +267,7 @@ impl Registry {
             Some(value) => request().header(AUTHORIZATION, value),
             None => request(),
         };
-        let response = with(known.clone()).send().await.map_err(|error| self.unreachable(&error))?;
+        let response = patiently(with(known.clone())).await.map_err(|error| self.unreachable(&error))?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
@@ -277,7 +287,7 @@ impl Registry {
             return Err(self.denied(why.to_owned()));
         };
         *self.authorization() = Some(answer.clone());
-        let response = with(Some(answer)).send().await.map_err(|error| self.unreachable(&error))?;
+        let response = patiently(with(Some(answer))).await.map_err(|error| self.unreachable(&error))?;
         if response.status() == StatusCode::UNAUTHORIZED {
             return Err(self.denied("it does not accept the login there is".to_owned()));
         }
@@ -340,6 +350,26 @@ impl Registry {
         let Reference { registry, repository, .. } = self.reference.clone();
         RemoteError::Denied { registry, what, repository, why }
     }
+}
+
+/// Sends a request, and again while the registry is busy: after as long as it says, or longer each time.
+async fn patiently(mut request: RequestBuilder) -> reqwest::Result<Response> {
+    for tries in 1..TRIES {
+        // What is streamed is sent anew by who streams it.
+        let Some(again) = request.try_clone() else { break };
+        let response = request.send().await?;
+        if !is_busy(response.status()) {
+            return Ok(response);
+        }
+        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        tokio::time::sleep(seconds.map_or(pause(tries), Duration::from_secs).min(LONGEST)).await;
+        request = again;
+    }
+    request.send().await
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
 /// A client that trusts whom the system trusts, who is named, and who podman and Docker are told to trust.

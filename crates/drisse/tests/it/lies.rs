@@ -49,7 +49,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
         }
     };
     refused("a path that leads out", &with("../digits.onnx", false), "no plain path");
-    refused("a path twice", &with("digits.onnx", true), "have the same path");
+    refused("a path twice", &with("digits.onnx", true), "two layers are both");
     let endless = || liar(|_, path| path.contains("/manifests/").then(|| plain(vec![b' '; 5 << 20])));
     refused("an endless manifest", &endless, "is longer than 4194304 bytes");
     let elsewhere = || liar(move |_, path| is_model(path).then(|| sent_to("http://blobs.example/x")));
