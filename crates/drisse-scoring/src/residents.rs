@@ -94,6 +94,11 @@ impl Residents {
         failed.get(&place).filter(|(at, _)| at.elapsed() < TRIED_AGAIN).map(|(_, error)| error.clone())
     }
 
+    /// Why the last load of a model failed, whenever that was.
+    fn last_failure(&self, name: &str) -> Option<Error> {
+        lock(&self.failed).get(&self.place(name)?).map(|(_, error)| error.clone())
+    }
+
     /// An operator has mended it, or wants to know.
     pub(crate) fn try_again(&self, name: &str) {
         self.place(name).and_then(|place| lock(&self.failed).remove(&place));
@@ -152,7 +157,10 @@ impl Residents {
         let took = resident().saturating_sub(before).max(self.models[place].bytes);
         let used = last_used();
         let gone = match &loaded {
-            Ok(_) => self.lock().loaded(place, took, |place| used[place]),
+            Ok(_) => {
+                lock(&self.failed).remove(&place);
+                self.lock().loaded(place, took, |place| used[place])
+            }
             Err(error) => {
                 tracing::warn!(model = name, "cannot be loaded: {error}");
                 lock(&self.failed).insert(place, (Instant::now(), error.clone()));
@@ -186,7 +194,12 @@ impl App {
         };
         match self.model(name) {
             Ok(model) => model.checked(version).map(drop),
-            Err(_) if comes().is_some() => Ok(()),
+            Err(_) if comes().is_some() => {
+                match self.residents.get().and_then(|all| all.last_failure(name)) {
+                    Some(failure) => Err(failure),
+                    None => Ok(()),
+                }
+            }
             Err(unknown) => Err(unknown),
         }
     }

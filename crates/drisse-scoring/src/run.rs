@@ -85,14 +85,18 @@ impl Job for Piece {
                 stages.note("queue", piece.queued_at, now);
             }
         }
-        match <[Self; 1]>::try_from(jobs) {
-            Ok([piece]) => piece.alone(),
-            Err(pieces) => together(pieces),
-        }
+        Self::run_all(jobs);
     }
 }
 
 impl Piece {
+    fn run_all(pieces: Vec<Self>) {
+        match <[Self; 1]>::try_from(pieces) {
+            Ok([piece]) => piece.alone(),
+            Err(pieces) => together(pieces),
+        }
+    }
+
     fn alone(mut self) {
         let Self { model, inputs, outputs, cancel, stages, waiting, .. } = &mut self;
         let run = Run { model, inputs, outputs, cancel, how: How::Queued(1), noted: stages.as_slice() };
@@ -101,8 +105,8 @@ impl Piece {
     }
 }
 
-/// Runs the rows of all at once. Where that fails on the inputs, each runs by itself: what is wrong with one is not
-/// the others' fault.
+/// Runs the rows of all at once. Where that fails on the inputs, each half runs by itself: what is wrong with one is not
+/// the others' fault, and few of them have to run alone to find it.
 fn together(mut pieces: Vec<Piece>) {
     let parts: Vec<_> = pieces.iter().map(|piece| &piece.inputs).collect();
     let joined = Inputs::joined(&parts);
@@ -118,7 +122,9 @@ fn together(mut pieces: Vec<Piece>) {
     drop(hooks);
     match result {
         Err(error) if !begun && matches!(error.kind(), ErrorKind::Rejected | ErrorKind::TooLarge) => {
-            pieces.into_iter().for_each(Piece::alone);
+            let half = pieces.split_off(pieces.len() / 2);
+            Piece::run_all(pieces);
+            Piece::run_all(half);
         }
         Err(error) => pieces.into_iter().for_each(|piece| piece.waiting.done(Err(error.clone()))),
         Ok(()) => {

@@ -83,6 +83,8 @@ fn a_model_that_cannot_be_loaded_any_more_is_told_and_leaves_the_others() {
     let (status, answer) = score(&server, 1);
     assert_eq!((status, answer.contains("m1.onnx")), (503, true), "{answer}");
     assert_eq!((score(&server, 0).0, score(&server, 2).0), (200, 200));
+    let url = server.document["url"].as_str().unwrap();
+    assert_eq!(Request::get(&format!("{url}/v2/models/m1/ready")).send().unwrap().0, 503);
     let others = ready(&server);
     assert_eq!(
         (score(&server, 1), ready(&server)),
