@@ -17,6 +17,10 @@ use std::ffi::{CString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Inputs of fewer bytes than these take no memory that would be missed.
+const LARGE: usize = 1 << 20;
 
 /// A loaded model.
 pub(super) struct Session {
@@ -24,6 +28,8 @@ pub(super) struct Session {
     inputs: Vec<CString>,
     outputs: Vec<CString>,
     limits: ScorerLimits,
+    /// Bytes of a run's inputs, on average.
+    usual: AtomicUsize,
     // Released after the session: it refers to the environment.
     _environment: Environment,
 }
@@ -94,8 +100,17 @@ impl Session {
                 steady: !model.data_dependent,
                 rows_meet: model.rows_meet,
             },
+            usual: AtomicUsize::new(0),
             _environment: environment.clone(),
         })
+    }
+
+    /// Whether a run's inputs are so much larger than usual that what it takes of memory is better given back.
+    fn is_outlier(&self, bytes: usize) -> bool {
+        let usual = self.usual.load(Relaxed);
+        // Of runs at the same time one may not count.
+        self.usual.store(usual - usual / 8 + bytes / 8, Relaxed);
+        bytes > LARGE && bytes / 16 > usual
     }
 
     fn run(
@@ -165,8 +180,13 @@ impl Scorer for Session {
 
     fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()> {
         let internal = |error: ort::Error| Error::internal(message::one_line(error.message()));
-        let result = if cancel.can_be_cancelled() {
-            let options = Arc::new(RunOptions::new().map_err(internal)?);
+        let is_outlier = self.is_outlier(work.inputs.byte_len());
+        let result = if is_outlier || cancel.can_be_cancelled() {
+            let mut options = RunOptions::new().map_err(internal)?;
+            if is_outlier {
+                options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(internal)?;
+            }
+            let options = Arc::new(options);
             let terminate = Arc::clone(&options);
             // A flag that cannot be raised ends nothing: the run goes on, its answer goes nowhere.
             let _hook = cancel.on_cancel(move || drop(terminate.terminate()));
