@@ -130,7 +130,12 @@ impl Container {
                     let outdated = build.is_none_or(|build| build < self.config.build);
                     self.watch(&tag, Since::Found { outdated });
                 }
-                _ => {
+                (_, state) => {
+                    tracing::info!(
+                        container = id,
+                        state,
+                        "removed: it was never started, or cannot be reached"
+                    );
                     let removed = engine.kill_container(id).await;
                     self.told(engine, "remove a container", removed).await?;
                 }

@@ -128,7 +128,13 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
         // The control plane is killed: what runs is found again, nothing is started anew.
         let is_ready = || {
             let shown = containers.json(&["services", "show", "digits"]);
-            shown["ready"] == 2 && shown["state"] == "Ready"
+            let none = vec![];
+            let instances = shown["instances"].as_array().unwrap_or(&none);
+            let ready = |container: &String| {
+                let of = |it: &Value| container.ends_with(it["id"].as_str().unwrap());
+                instances.iter().any(|it| of(it) && it["state"] == "ready" && it["in_use"] == true)
+            };
+            shown["state"] == "Ready" && engine.containers().iter().all(ready)
         };
         containers.workspace.wait("both are ready", is_ready);
         let before = engine.containers();
