@@ -354,7 +354,7 @@ impl Run {
         }
         for service in names(&root.join("services")) {
             let files = names(&root.join("services").join(&service));
-            let strange = files.iter().any(|name| !["keys", "logs", "secrets"].contains(&&**name));
+            let strange = files.iter().any(|name| !["cache", "keys", "logs", "secrets"].contains(&&**name));
             if !known.contains(&*service) || strange {
                 return Some(format!("services/{service} is left, with {files:?}"));
             }
