@@ -101,7 +101,7 @@ impl App {
     /// Stops serving a model; what is under way is still answered. One that is not in memory now is gone already.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let model = match self.model(name) {
-            Err(_) if self.check_served(name, None).is_ok() => return Ok(()),
+            Err(_) if self.residents.get().is_some_and(|all| all.place(name).is_some()) => return Ok(()),
             found => found?,
         };
         if let Some(residents) = self.residents.get() {

@@ -91,8 +91,10 @@ fn a_model_that_cannot_be_loaded_any_more_is_told_and_leaves_the_others() {
         ((503, answer), others),
         "it makes no room for itself again"
     );
+    let change =
+        |what| format!("{}/v2/repository/models/m1/{what}", server.document["admin"].as_str().unwrap());
+    assert_eq!(Request::new(&change("unload"), None, "").send().unwrap().0, 200, "it is not in memory");
     std::fs::copy(folder.path().join("m0.onnx"), folder.path().join("m1.onnx")).unwrap();
-    let load = format!("{}/v2/repository/models/m1/load", server.document["admin"].as_str().unwrap());
-    assert_eq!(Request::new(&load, None, "").send().unwrap().0, 200);
+    assert_eq!(Request::new(&change("load"), None, "").send().unwrap().0, 200);
     assert_eq!(score(&server, 1).0, 200, "mended, it is loaded");
 }
