@@ -135,9 +135,8 @@ pub(crate) fn rows_are_independent(
         });
         parts.extend(made);
     }
-    // No two alike, so that rows that change places show too; where it takes nothing else, the sample twice.
-    let again = (parts.len() == 1).then(|| &parts[0]);
-    let parts: Vec<_> = parts.iter().chain(again).collect();
+    // Others between, so that rows that change places show; the sample twice, so that rows that are counted do.
+    let parts: Vec<_> = parts.iter().chain(parts.first()).collect();
     let joined = Inputs::joined(&parts.iter().map(|(inputs, _)| inputs).collect::<Vec<_>>());
     let together = outputs(&joined).map_err(|_| "the model does not take several rows")?;
     let same = |(nth, (_, alone)): (usize, &&(Inputs, Kept))| {
@@ -264,12 +263,15 @@ mod tests {
             true => x.iter().map(|v| v / 2.0).collect(),
             false => x.to_vec(),
         };
+        let counted =
+            |x: &[f32]| x.iter().map(|v| x.iter().filter(|other| *other == v).count() as f32).collect();
         for sample in [&[0.0; 3][..], &[0.4, -0.1, 0.2], &[0.4, -0.1, 0.2, 1.0, 0.5, -1.5]] {
             assert!(is_proved(sample, each), "{sample:?}");
             assert!(!is_proved(sample, clipped), "clipped, {sample:?}");
             assert!(!is_proved(sample, reversed), "reversed, {sample:?}");
             assert!(!is_proved(sample, bounded), "bounded, {sample:?}");
             assert!(!is_proved(sample, outliers), "outliers, {sample:?}");
+            assert!(!is_proved(sample, counted), "counted, {sample:?}");
         }
     }
 }
