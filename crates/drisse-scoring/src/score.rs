@@ -34,7 +34,7 @@ where
 {
     request.inputs.check(&model.signature)?;
     if request.deadline <= Instant::now() {
-        return Err(late(model, "the request arrived"));
+        return Err(late(model, "the request was read"));
     }
     let Request { inputs, outputs, deadline, stages, mut sink } = request;
     let bytes = inputs.byte_len();
@@ -43,7 +43,9 @@ where
         let run = Run { model, inputs: &inputs, outputs: &outputs, cancel, how: How::Inline, noted };
         return run.into_sink(&mut sink).map(|()| sink);
     }
-    let reckoned = admit(app, model, deadline)? + model.service_time().mean();
+    let mean = model.service_time().mean();
+    let wait = admit(app, model, deadline)?;
+    let reckoned = wait.unwrap_or_default() + mean;
     let cancel = Cancel::new();
     let (answer, answered) = oneshot::channel();
     let queued_at = Instant::now();
@@ -60,14 +62,15 @@ where
         stages,
         waiting: Box::new(Waiting { sink, answer }),
     };
-    // One whose turn comes too late to end in time is dropped: its run would only keep others waiting.
-    let start_by = deadline.checked_sub(model.service_time().mean()).unwrap_or(deadline);
+    // One whose turn comes too late to end in time is dropped: its run would only keep others waiting. Where there are
+    // none it is tried.
+    let start_by = wait.and_then(|_| deadline.checked_sub(mean)).unwrap_or(deadline);
     let ticket = app.workers.push(&model.lane, app.config.max_queue, start_by, &cancel, piece);
     let Some(_ticket) = ticket else { return Err(overloaded(model, app.config.max_queue, Duration::ZERO)) };
     let _waiting = model.metrics.waiting();
     let result = answer_in_time(app, model, queued_at, deadline, &started, answered).await;
     // One that never had its turn would have needed its run yet.
-    let missing = if started.load(SeqCst) { Duration::ZERO } else { model.service_time().mean() };
+    let missing = if started.load(SeqCst) { Duration::ZERO } else { mean };
     model.service_time().learn_surplus(reckoned, queued_at.elapsed() + missing);
     result
 }
@@ -94,17 +97,20 @@ async fn answer_in_time<S>(
     }
     match tokio::time::timeout_at(deadline.into(), answered).await {
         Ok(Ok(result)) => result,
-        // Dropped by a worker: the deadline passed before its turn came.
+        // Dropped by a worker, as its turn came too late.
+        Ok(Err(_)) if Instant::now() < deadline => {
+            Err(overloaded(model, app.workers.waiting(&model.lane), queued_at.elapsed()))
+        }
         Ok(Err(_)) | Err(_) => Err(late(model, "the answer was there")),
     }
 }
 
 /// Refuses at once what would wait for too long, or would likely not be answered in time. How long it will wait
-/// for its turn. Where nothing else is under way, that is tried whatever was learned: so it is learned anew.
-pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Duration> {
+/// for its turn; nothing where nothing else is under way: that is tried whatever was learned, so it is learned anew.
+pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Option<Duration>> {
     let time = model.service_time();
     let Some(wait) = app.workers.wait(&model.lane, time.mean(), model.share()) else {
-        return Ok(Duration::ZERO);
+        return Ok(None);
     };
     if wait > app.config.max_wait {
         return Err(overloaded(model, app.workers.waiting(&model.lane), wait));
@@ -117,7 +123,7 @@ pub(crate) fn admit(app: &App, model: &Model, deadline: Instant) -> Result<Durat
         );
         return Err(refused(model, &why, wait));
     }
-    Ok(wait)
+    Ok(Some(wait))
 }
 
 fn overloaded(model: &Model, queued: usize, wait: Duration) -> Error {

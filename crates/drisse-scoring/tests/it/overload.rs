@@ -68,6 +68,16 @@ fn a_full_queue_refuses_whatever_the_estimate() {
 }
 
 #[test]
+fn what_has_its_turn_at_once_is_tried_until_its_deadline_however_long_runs_took() {
+    let server = slow(Duration::from_millis(600), Config::default()).start();
+    assert_eq!(server.post("/score", BODY).status, 200, "it shows how long a run takes");
+    let began = Instant::now();
+    let late = server.connect().post_with("/score", "x-request-timeout-ms: 100\r\n", BODY);
+    assert_eq!((late.status, began.elapsed() >= Duration::from_millis(100)), (504, true), "{}", late.body);
+    assert_eq!(server.metric("drisse_queue_duration_seconds_count{model=\"slow\"} "), 2.0);
+}
+
+#[test]
 fn past_its_deadline_a_request_is_a_504_and_its_run_ends() {
     let server = slow(Duration::from_secs(3600), Config::default()).start();
     let started = Instant::now();
