@@ -22,12 +22,18 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) ready: bool,
+    /// Whether it is loaded when it is asked for.
+    pub(crate) comes: bool,
 }
 
 impl Entry {
     /// Triton's words for its state, and for why it is in that.
     pub(crate) fn state(&self) -> (&'static str, &'static str) {
-        if self.ready { ("READY", "") } else { ("UNAVAILABLE", "unloaded") }
+        match (self.ready, self.comes) {
+            (true, _) => ("READY", ""),
+            (false, true) => ("UNAVAILABLE", "not in memory: loaded when it is asked for"),
+            (false, false) => ("UNAVAILABLE", "unloaded"),
+        }
     }
 }
 
@@ -93,17 +99,21 @@ impl App {
         };
         let entry = |(name, version): (String, String)| {
             let is = served.iter().any(|model| model.name.as_str() == name);
-            Entry { name, version, ready: is }
+            let comes = self.residents.get().is_some_and(|residents| residents.comes(&name).is_some());
+            Entry { name, version, ready: is, comes }
         };
         known.into_iter().map(entry).filter(|entry| entry.ready || !ready).collect()
     }
 
-    /// Stops serving a model; what is under way is still answered. One that is not in memory now is gone already.
+    /// Takes a model out of service, whether it is in memory or not, until its operator loads it again.
+    pub(crate) fn unload(&self, name: &str) -> Result<()> {
+        let withdrawn = self.residents.get().is_some_and(|residents| residents.withdraw(name));
+        self.remove(name).or_else(|error| if withdrawn { Ok(()) } else { Err(error) })
+    }
+
+    /// Stops serving a model; what is under way is still answered.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        let model = match self.model(name) {
-            Err(_) if self.residents.get().is_some_and(|all| all.place(name).is_some()) => return Ok(()),
-            found => found?,
-        };
+        let model = self.model(name)?;
         if let Some(residents) = self.residents.get() {
             residents.draining(name);
         }

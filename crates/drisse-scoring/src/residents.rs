@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::memory::resident;
 use crate::model::Model;
 use drisse_core::{Error, ErrorKind, ModelPlace, Next, Residency, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -37,6 +37,8 @@ pub(crate) struct Residents {
     loads: Mutex<HashMap<ModelPlace, watch::Receiver<Ended>>>,
     /// Loads that failed last time, when, and why.
     failed: Mutex<HashMap<ModelPlace, (Instant, Error)>>,
+    /// Those that an operator has unloaded: nobody's request brings them back.
+    withdrawn: Mutex<HashSet<ModelPlace>>,
     /// One at a time: what it takes is measured by what the process takes more.
     loading: Mutex<()>,
 }
@@ -71,11 +73,22 @@ impl Residents {
             );
         }
         let (changed, loading) = (Condvar::new(), Mutex::default());
-        Arc::new(Self { models, state, changed, loads: Mutex::default(), failed: Mutex::default(), loading })
+        let (loads, failed, withdrawn) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { models, state, changed, loads, failed, withdrawn, loading })
     }
 
     pub(crate) fn place(&self, name: &str) -> Option<ModelPlace> {
         self.models.iter().position(|model| model.name == name)
+    }
+
+    /// The place of a model that comes when it is asked for.
+    pub(crate) fn comes(&self, name: &str) -> Option<ModelPlace> {
+        self.place(name).filter(|place| !lock(&self.withdrawn).contains(place))
+    }
+
+    /// Whether there is such a model, which comes only when its operator loads it from now on.
+    pub(crate) fn withdraw(&self, name: &str) -> bool {
+        self.place(name).map(|place| lock(&self.withdrawn).insert(place)).is_some()
     }
 
     /// The only model's name, when there is exactly one.
@@ -99,9 +112,11 @@ impl Residents {
         lock(&self.failed).get(&self.place(name)?).map(|(_, error)| error.clone())
     }
 
-    /// An operator has mended it, or wants to know.
+    /// An operator wants it back, or has mended it.
     pub(crate) fn try_again(&self, name: &str) {
-        self.place(name).and_then(|place| lock(&self.failed).remove(&place));
+        let Some(place) = self.place(name) else { return };
+        lock(&self.withdrawn).remove(&place);
+        lock(&self.failed).remove(&place);
     }
 
     /// The model takes no more requests.
@@ -170,6 +185,10 @@ impl Residents {
         };
         self.changed.notify_all();
         unload(gone);
+        // Withdrawn while it was on its way.
+        if self.comes(name).is_none() {
+            let _ = app.remove(name);
+        }
         loaded
     }
 }
@@ -178,7 +197,10 @@ impl App {
     /// The names of the models that requests are answered for, whether they are in memory or come there.
     pub(crate) fn served_names(&self) -> Vec<String> {
         match self.residents.get() {
-            Some(residents) => residents.models.iter().map(|model| model.name.clone()).collect(),
+            Some(residents) => {
+                let names = residents.models.iter().map(|model| &model.name);
+                names.filter(|name| residents.comes(name).is_some()).cloned().collect()
+            }
             None => self.models().iter().map(|model| model.name.to_string()).collect(),
         }
     }
@@ -186,7 +208,7 @@ impl App {
     /// A refusal unless requests for this model are answered: it is in memory, or comes there when it is asked for.
     pub(crate) fn check_served(&self, name: &str, version: Option<&str>) -> Result<()> {
         let comes = || {
-            self.residents.get()?.place(name)?;
+            self.residents.get()?.comes(name)?;
             let known = self.repository.get()?.models();
             known
                 .into_iter()
@@ -207,7 +229,7 @@ impl App {
     /// The model of this name, loaded first where it is one of those that are when they are asked for.
     pub(crate) async fn wanted(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Arc<Model>> {
         let found = self.model(name);
-        let place = self.residents.get().and_then(|residents| Some((residents, residents.place(name)?)));
+        let place = self.residents.get().and_then(|residents| Some((residents, residents.comes(name)?)));
         match place {
             Some((residents, place)) if found.is_err() => load_once(self, residents, place, deadline).await,
             _ => found,

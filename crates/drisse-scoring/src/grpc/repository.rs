@@ -24,7 +24,7 @@ pub(super) async fn answer(app: &Arc<App>, method: &str, message: Bytes) -> Resu
         }
         "RepositoryModelUnload" => {
             let RepositoryModelUnloadRequest { model_name, .. } = parse(message)?;
-            app.remove(&model_name)?;
+            app.unload(&model_name)?;
             frame(&RepositoryModelUnloadResponse {})
         }
         other => return Err(unknown(other)),

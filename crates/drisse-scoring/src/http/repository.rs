@@ -23,7 +23,7 @@ pub(super) async fn answer(app: &Arc<App>, asked: Repository<'_>, body: &[u8]) -
             check_parameters(parameters.map(|(name, _)| &**name))?;
             load(app, name).await.map(|()| Reply::empty(200))
         }
-        Repository::Unload(name) => app.remove(name).map(|()| Reply::empty(200)),
+        Repository::Unload(name) => app.unload(name).map(|()| Reply::empty(200)),
     }
 }
 

@@ -53,8 +53,19 @@ fn models_are_loaded_when_they_are_asked_for_and_those_not_used_for_longest_make
     assert!(get("/v2/models/other/ready").1.contains("this server has `m0`, `m1`"));
     assert!(get("/v1/models").1.contains("m5"));
     let admin = server.document["admin"].as_str().unwrap();
-    let unload = format!("{admin}/v2/repository/models/m0/unload");
-    assert_eq!(Request::new(&unload, None, "").send().unwrap().0, 200);
+    // What its operator has unloaded comes back when they say so.
+    let change = |what| {
+        let url = format!("{admin}/v2/repository/models/m0/{what}");
+        Request::new(&url, None, "").send().unwrap().0
+    };
+    for _ in ["in memory", "not"] {
+        assert_eq!((score(&server, 0).0, change("unload"), score(&server, 0).0), (200, 200, 404));
+        assert_eq!(
+            (change("unload"), change("load"), change("unload"), change("load")),
+            (200, 200, 200, 200)
+        );
+        assert!(ready(&server).contains(&"m0".to_owned()));
+    }
     for nth in 0..MODELS {
         assert_eq!(score(&server, nth).0, 200);
         let ready = ready(&server);
