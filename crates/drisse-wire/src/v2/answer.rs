@@ -161,6 +161,10 @@ pub(crate) fn carried(
     match value {
         ValueView::Tensor(view) => tensor(&view, None),
         ValueView::Other(Value::Tensor(owned)) => tensor(&owned.view(), None),
+        ValueView::Other(Value::Sequence(none)) if none.is_empty() => Err(Error::invalid(format!(
+            "output {name} has no rows, and this protocol cannot say of what: send one row at least, or name other \
+             outputs in `outputs`"
+        ))),
         ValueView::Other(other) => match table(other) {
             Some((keys, rows)) => tensor(&rows.view(), Some(&keys)),
             None => Err(Error::invalid(format!(
