@@ -28,8 +28,13 @@ fn model() -> ModelSpec {
         limits: ScorerLimits { concurrency: 1, steady: true, rows_meet: None },
         ..Script::default()
     };
-    let package =
-        LoadedPackage { path: NAME.into(), signature: signature(), data_dependent: false, rows_meet: None };
+    let package = LoadedPackage {
+        path: NAME.into(),
+        signature: signature(),
+        data_dependent: false,
+        rows_meet: None,
+        wants_elements: None,
+    };
     let engine = FakeEngine::default().with(NAME, script);
     ModelSpec {
         name: ModelName::served(NAME).expect("a name"),

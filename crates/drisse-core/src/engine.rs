@@ -56,6 +56,8 @@ pub struct LoadedPackage {
     pub data_dependent: bool,
     /// Why rows of a batch may reach each other, where an operator lets them.
     pub rows_meet: Option<&'static str>,
+    /// An operator that ends the process where an input has no elements (recurrent ones of ONNX Runtime).
+    pub wants_elements: Option<&'static str>,
 }
 
 /// How one model is run.

@@ -10,7 +10,7 @@ mod rows;
 pub use external::ExternalFile;
 
 use crate::{InspectError, sniff};
-use drisse_core::Signature;
+use drisse_core::{LoadedPackage, Signature};
 use protobuf::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,23 @@ pub struct Inspection {
     pub data_dependent: bool,
     /// Why rows of a batch may reach each other, where an operator lets them.
     pub rows_meet: Option<&'static str>,
+}
+
+/// Operators that end the process where they get no elements, in ONNX Runtime 1.17 to 1.32: it divides the batch among
+/// its threads.
+const WANT_ELEMENTS: [&str; 3] = ["LSTM", "GRU", "com.microsoft.DynamicQuantizeLSTM"];
+
+impl Inspection {
+    /// What an engine loads.
+    pub fn package(&self) -> LoadedPackage {
+        LoadedPackage {
+            path: self.path.clone(),
+            signature: self.signature.clone(),
+            data_dependent: self.data_dependent,
+            rows_meet: self.rows_meet,
+            wants_elements: WANT_ELEMENTS.into_iter().find(|operator| self.operators.contains_key(*operator)),
+        }
+    }
 }
 
 /// Reads what `path` holds. Files it refers to are checked for being there, not read.

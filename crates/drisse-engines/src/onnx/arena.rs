@@ -5,7 +5,9 @@
 use super::value::check;
 use ort::AsPointer;
 use ort::environment::Environment;
+use ort::session::{RunOptions, Session};
 use ort::sys::{OrtAllocatorType, OrtMemType};
+use ort::value::Tensor;
 use std::ptr::null_mut;
 
 /// ONNX Runtime grows an arena by what is asked for, instead of doubling it.
@@ -32,6 +34,28 @@ pub(super) fn register(environment: &Environment, max_bytes: usize) -> ort::Resu
         }
         (api.ReleaseMemoryInfo)(memory);
         result
+    }
+}
+
+/// A model that does nothing: `Identity` of no floats.
+const NOTHING: &[u8] = b"\x08\x07:6\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x00Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x00\
+                         b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x00B\x04\n\x00\x10\r";
+
+/// Gives what the arena does not use back to the machine. ONNX Runtime does that at the end of a run that asks for it,
+/// when that run's own outputs are still there: so at the end of another.
+pub(super) fn shrink(environment: &Environment) {
+    let shrunk = || -> ort::Result<()> {
+        let mut session = Session::builder(environment)?
+            .with_intra_threads(1)?
+            .with_env_allocators()?
+            .commit_from_memory(NOTHING)?;
+        let mut options = RunOptions::new()?;
+        options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+        let none = Tensor::from_array((vec![0_i64], Vec::<f32>::new()))?;
+        session.run_with_options(ort::inputs![none], &options).map(drop)
+    };
+    if let Err(error) = shrunk() {
+        tracing::debug!("cannot give memory back: {error}");
     }
 }
 

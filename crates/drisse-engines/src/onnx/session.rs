@@ -4,10 +4,11 @@
     reason = "the C API allows concurrent runs of one session; `ort`'s own `run` takes `&mut`"
 )]
 
-use super::message;
 use super::value::{Value, check};
+use super::{arena, message};
 use drisse_core::{
-    Cancel, Error, ErrorKind, LoadedPackage, Result, Scorer, ScorerLimits, Signature, Sink, Work,
+    Cancel, DataView, Error, ErrorKind, Inputs, LoadedPackage, Result, Scorer, ScorerLimits, Signature, Sink,
+    TensorView, ValueView, Work,
 };
 use ort::AsPointer;
 use ort::environment::Environment;
@@ -19,7 +20,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Inputs of fewer bytes than these take no memory that would be missed.
+/// Inputs and outputs of fewer bytes than these take no memory that would be missed.
 const LARGE: usize = 1 << 20;
 
 /// A loaded model.
@@ -28,10 +29,11 @@ pub(super) struct Session {
     inputs: Vec<CString>,
     outputs: Vec<CString>,
     limits: ScorerLimits,
-    /// Bytes of a run's inputs, on average.
+    wants_elements: Option<&'static str>,
+    /// Bytes of a run's inputs and outputs, on average.
     usual: AtomicUsize,
-    // Released after the session: it refers to the environment.
-    _environment: Environment,
+    // Released after the session, which refers to it.
+    environment: Environment,
 }
 
 /// How many threads there are, and how many of them work on one run.
@@ -100,17 +102,33 @@ impl Session {
                 steady: !model.data_dependent,
                 rows_meet: model.rows_meet,
             },
+            wants_elements: model.wants_elements,
             usual: AtomicUsize::new(0),
-            _environment: environment.clone(),
+            environment: environment.clone(),
         })
     }
 
-    /// Whether a run's inputs are so much larger than usual that what it takes of memory is better given back.
+    /// Whether what a run takes and gives is so much more than usual that its memory is better given back.
     fn is_outlier(&self, bytes: usize) -> bool {
         let usual = self.usual.load(Relaxed);
         // Of runs at the same time one may not count.
         self.usual.store(usual - usual / 8 + bytes / 8, Relaxed);
         bytes > LARGE && bytes / 16 > usual
+    }
+
+    /// What the engine would end the process for, not only the run.
+    fn check(&self, inputs: &Inputs) -> Result<()> {
+        let Some(operator) = self.wants_elements else { return Ok(()) };
+        match inputs.given().find(|(_, tensor)| tensor.shape.contains(&0)) {
+            None => Ok(()),
+            Some((_, tensor)) => Err(Error::new(
+                ErrorKind::Rejected,
+                format!(
+                    "an input has no elements (its shape is {:?}), and the model's {operator} takes none such",
+                    tensor.shape
+                ),
+            )),
+        }
     }
 
     fn run(
@@ -148,6 +166,40 @@ impl Session {
         check(status)?;
         Ok(outputs)
     }
+
+    /// Runs, and hands the outputs over; they are released before this returns.
+    fn run_into(&self, out: &mut dyn Sink, work: Work<'_>, cancel: &Cancel) -> Result<()> {
+        let internal = |error: ort::Error| Error::internal(message::one_line(error.message()));
+        let result = if cancel.can_be_cancelled() {
+            let options = Arc::new(RunOptions::new().map_err(internal)?);
+            let terminate = Arc::clone(&options);
+            // A flag that cannot be raised ends nothing: the run goes on, its answer goes nowhere.
+            let _hook = cancel.on_cancel(move || drop(terminate.terminate()));
+            self.run(work, Some(&*options))
+        } else {
+            self.run(work, None)
+        };
+        let outputs = result.map_err(|error| {
+            if cancel.is_cancelled() {
+                return Error::new(ErrorKind::Cancelled, "the run was cancelled");
+            }
+            match message::run_failure(error.message()) {
+                (why, false) => {
+                    Error::new(ErrorKind::Rejected, format!("the model failed on these inputs: {why}"))
+                }
+                (why, true) => {
+                    Error::new(ErrorKind::TooLarge, format!("not enough memory for these inputs: {why}"))
+                }
+            }
+        })?;
+        for (&place, value) in work.outputs.iter().zip(&outputs) {
+            match value {
+                Some(value) => value.read(place, out)?,
+                None => out.output(place, ValueView::Other(&drisse_core::Value::Absent))?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Returns freed memory to the machine: the C library would keep it for this process, in the heaps of each thread.
@@ -179,40 +231,28 @@ impl Scorer for Session {
     }
 
     fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()> {
-        let internal = |error: ort::Error| Error::internal(message::one_line(error.message()));
-        let is_outlier = self.is_outlier(work.inputs.byte_len());
-        let result = if is_outlier || cancel.can_be_cancelled() {
-            let mut options = RunOptions::new().map_err(internal)?;
-            if is_outlier {
-                options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(internal)?;
-            }
-            let options = Arc::new(options);
-            let terminate = Arc::clone(&options);
-            // A flag that cannot be raised ends nothing: the run goes on, its answer goes nowhere.
-            let _hook = cancel.on_cancel(move || drop(terminate.terminate()));
-            self.run(work, Some(&*options))
-        } else {
-            self.run(work, None)
-        };
-        let outputs = result.map_err(|error| {
-            if cancel.is_cancelled() {
-                return Error::new(ErrorKind::Cancelled, "the run was cancelled");
-            }
-            match message::run_failure(error.message()) {
-                (why, false) => {
-                    Error::new(ErrorKind::Rejected, format!("the model failed on these inputs: {why}"))
-                }
-                (why, true) => {
-                    Error::new(ErrorKind::TooLarge, format!("not enough memory for these inputs: {why}"))
-                }
-            }
-        })?;
-        for (&place, value) in work.outputs.iter().zip(&outputs) {
-            match value {
-                Some(value) => value.read(place, out)?,
-                None => out.output(place, drisse_core::ValueView::Other(&drisse_core::Value::Absent))?,
-            }
+        self.check(work.inputs)?;
+        let mut counted = Counted { out, bytes: work.inputs.byte_len() };
+        let result = self.run_into(&mut counted, work, cancel);
+        let starved = matches!(&result, Err(error) if error.kind() == ErrorKind::TooLarge);
+        if self.is_outlier(counted.bytes) || starved {
+            arena::shrink(&self.environment);
         }
-        Ok(())
+        result
+    }
+}
+
+/// Counts what goes by.
+struct Counted<'a> {
+    out: &'a mut dyn Sink,
+    bytes: usize,
+}
+
+impl Sink for Counted<'_> {
+    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+        if let ValueView::Tensor(TensorView { data: DataView::Raw(bytes), .. }) = value {
+            self.bytes += bytes.len();
+        }
+        self.out.output(place, value)
     }
 }

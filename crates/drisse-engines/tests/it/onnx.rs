@@ -149,3 +149,31 @@ fn a_tensor_larger_than_the_machine_is_refused_and_the_model_lives() {
         [Value::Tensor(floats(&[2], &[0.0, 0.0]))]
     );
 }
+
+#[test]
+fn what_an_unusual_run_took_is_given_back() {
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().split(' ').next().unwrap().parse().unwrap()
+    };
+    let model = load("fill");
+    let before = resident();
+    let outputs = model.run([tensor(DataType::Int64, &[1], &[64_i64 << 20])]).unwrap();
+    let during = resident();
+    drop(outputs);
+    let after = resident();
+    assert!(during > before + (250 << 10), "the output is in memory: {before} to {during} KiB");
+    assert!(after < before + (100 << 10), "of {during} KiB, {after} remain; before it were {before}");
+}
+
+#[test]
+fn a_recurrent_model_refuses_inputs_without_elements_and_lives() {
+    let model = load("recurrent");
+    for shape in [[0, 0, 2], [0, 5, 2], [2, 0, 2]] {
+        let error = model.run([floats(&shape, &[])]).unwrap_err();
+        let told = error.to_string();
+        assert!(error.kind() == ErrorKind::Rejected && told.contains("LSTM"), "{told}");
+    }
+    assert_eq!(model.run([floats(&[1, 1, 2], &[1.0, 1.0])]).unwrap().len(), 1);
+}

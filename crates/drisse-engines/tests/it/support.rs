@@ -22,13 +22,7 @@ pub(crate) fn engine() -> &'static dyn Engine {
 
 pub(crate) fn package(name: &str) -> LoadedPackage {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(format!("{name}.onnx"));
-    let found = drisse_registry::inspect(&path).expect("a model the tests ship");
-    LoadedPackage {
-        path,
-        signature: found.signature,
-        data_dependent: found.data_dependent,
-        rows_meet: found.rows_meet,
-    }
+    drisse_registry::inspect(&path).expect("a model the tests ship").package()
 }
 
 pub(crate) struct Loaded {

@@ -72,3 +72,11 @@ save("mlp", [h.make_node("MatMul", ["x", "w1"], ["a"]), h.make_node("Relu", ["a"
 
 save("fill", [h.make_node("ConstantOfShape", ["shape"], ["y"], "fill")],
      [tensor("shape", T.INT64, ["rank"])], [tensor("y", T.FLOAT, None)], check=False)
+
+# The LSTM divides its batch among threads.
+save("recurrent", [h.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+                   h.make_node("LSTM", ["t", "w", "r"], ["", "h"], hidden_size=3),
+                   h.make_node("Squeeze", ["h", "zero"], ["y"])],
+     [tensor("x", T.FLOAT, ["n", "time", 2])], [tensor("y", T.FLOAT, ["n", 3])],
+     [nh.from_array(np.ones((1, 12, 2), np.float32), "w"), nh.from_array(np.ones((1, 12, 3), np.float32), "r"),
+      nh.from_array(np.array([0]), "zero")])

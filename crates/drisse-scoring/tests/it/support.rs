@@ -67,6 +67,7 @@ impl Setup {
                 signature: signature(),
                 data_dependent: false,
                 rows_meet: None,
+                wants_elements: None,
             };
             let spec = ModelSpec {
                 name: ModelName::served(name).unwrap(),

@@ -11,7 +11,6 @@ use crate::failure::Failure;
 use crate::units::shown;
 use crate::{printer, wiring};
 use anyhow::Context;
-use drisse_core::LoadedPackage;
 use drisse_scoring::{Point, Profile, profile};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -44,13 +43,7 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
     let tuner = wiring::tuner(None, None);
     let library = wiring::onnx_library(arguments.onnxruntime.as_deref())?;
     let engine = wiring::onnx_engine(&library, tuner.cores)?;
-    let found = &source.inspection;
-    let package = LoadedPackage {
-        path: found.path.clone(),
-        signature: found.signature.clone(),
-        data_dependent: found.data_dependent,
-        rows_meet: found.rows_meet,
-    };
+    let package = source.inspection.package();
     printer::note(&format!("{path}: {} cores, each way for {:?}", tuner.cores, arguments.time));
     let mut tell = |point: &Point| printer::note(&line(point));
     let profile =

@@ -3,7 +3,7 @@
 use crate::cli::{ModelArgument, Serve};
 use crate::failure::Failure;
 use anyhow::Context;
-use drisse_core::{Engine, Error, ErrorKind, Inputs, LoadedPackage, ModelName, Signature};
+use drisse_core::{Engine, Error, ErrorKind, Inputs, ModelName, Signature};
 use drisse_registry::{Evidence, ModelSource, PublicKey, SignatureError, Signed, verify_files};
 use drisse_scoring::{App, ModelSpec, Repository, Resident, Tuner};
 use drisse_wire::score;
@@ -192,12 +192,7 @@ impl Loader {
     fn add(&self, app: &App, source: Source) -> Result<Served, Failure> {
         let Source { name, version, model } = source;
         let signature = model.inspection.signature.clone();
-        let package = LoadedPackage {
-            path: model.inspection.path.clone(),
-            signature: signature.clone(),
-            data_dependent: model.inspection.data_dependent,
-            rows_meet: model.inspection.rows_meet,
-        };
+        let package = model.inspection.package();
         let failed = || format!("cannot load model `{name}` from {}", package.path.display());
         let (inputs, sample, text) = self::sample(&model, self.arguments.sample.as_deref())?;
         let likeness = model.likeness();
