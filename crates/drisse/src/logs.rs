@@ -18,6 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn start() {
     let filter = EnvFilter::try_from_env("DRISSE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written (a full disk) is lost. Saying so on the same stderr would panic, in the middle of
+    // what is being answered.
+    let logs = logs.log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         logs.with_target(false).compact().init();
     } else {

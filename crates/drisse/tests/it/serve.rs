@@ -18,6 +18,16 @@ fn serves_the_example_and_ends_with_0_on_sigterm() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_keeps_nobody_from_an_answer() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut serving = Serving::logging_to(&["examples/digits/digits.onnx", "--listen", "127.0.0.1:0"], full);
+    let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
+    assert_eq!(serving.post("/score", "", &sample).0, 200);
+    serving.signal("-TERM");
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0), "no thread has panicked");
+}
+
+#[test]
 fn the_curl_line_it_prints_works_when_pasted() {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("my keys");

@@ -49,8 +49,13 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::logging_to(arguments, Stdio::null())
+    }
+
+    /// One whose stderr is this.
+    pub(crate) fn logging_to(arguments: &[&str], stderr: impl Into<Stdio>) -> Self {
         let all = [&["serve", "--output", "json"], arguments].concat();
-        let mut child = drisse(&all).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = drisse(&all).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut text = String::new();
         let document = loop {
