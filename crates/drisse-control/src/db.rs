@@ -79,6 +79,8 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
             .pragma("cache_size", CACHE)
+            // What is deleted may have been a secret.
+            .pragma("secure_delete", "ON")
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(STANDSTILL);
         let pool = pool.after_connect(move |connection, _| {

@@ -109,7 +109,7 @@ impl Db {
         Ok(Page { items: items.into_iter().map(|row| row.document).collect(), next })
     }
 
-    /// Ends an operation; what happened on its way is kept with it.
+    /// Ends an operation; what happened on its way is kept with it, secrets of its request are not.
     pub(crate) async fn finish_operation(
         &self,
         id: i64,
@@ -121,7 +121,8 @@ impl Db {
             let query = sqlx::query("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?)");
             query.bind(id).bind(number).bind(at).bind(message).execute(&mut *write).await?;
         }
-        let query = "UPDATE operations SET state = ?, error = ?, result = ?, finished = ? WHERE id = ?";
+        let query = "UPDATE operations SET state = ?, error = ?, result = ?, finished = ?, \
+                     request = json_remove(request, '$.resources.secret_env') WHERE id = ?";
         let query = sqlx::query(query).bind(format!("{:?}", outcome.state));
         let query =
             query.bind(outcome.error.as_ref().map(text)).bind(text(&outcome.result)).bind(now()).bind(id);

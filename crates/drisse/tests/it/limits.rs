@@ -156,6 +156,10 @@ fn the_environment_reaches_the_server_and_its_secrets_nobody_else() {
     fs::write(&wrong, "fine=1\nhush\n").unwrap();
     let ran = workspace.run(&["update", "digits", "--secret-env", wrong.to_str().unwrap()]);
     assert!(ran.code == 1 && ran.stderr.contains("line 2 of ") && !ran.stderr.contains("hush"), "{ran:?}");
+    workspace.ok(&["delete", "digits"]);
+    workspace.ok(&["down"]);
+    let kept = fs::read(workspace.root.join("drisse.db")).unwrap();
+    assert!(!kept.windows(8).any(|bytes| bytes == b"a secret"), "operations are remembered without secrets");
 }
 
 #[test]
