@@ -27,6 +27,13 @@ impl Reference {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }
 
+    /// The same, with the tag `latest` where neither tag nor digest is named, as everybody asks for it.
+    #[must_use]
+    pub fn or_latest(self) -> Self {
+        let tag = self.tag.or_else(|| self.digest.is_none().then(|| "latest".to_owned()));
+        Self { tag, ..self }
+    }
+
     /// The last part of the repository's path.
     pub fn name(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or(&self.repository)

@@ -87,7 +87,8 @@ impl FromStr for Destination {
                 .to_owned()
         };
         if text.starts_with("docker://") || text.starts_with("oci://") {
-            return text.parse().map(Self::Registry).map_err(|error: RemoteError| error.to_string());
+            let to = text.parse().map_err(|error: RemoteError| error.to_string())?;
+            return Ok(Self::Registry(Reference::or_latest(to)));
         }
         let (transport, rest) = text.split_once(':').ok_or_else(wanted)?;
         let (path, reference) = match rest.split_once(':') {

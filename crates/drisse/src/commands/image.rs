@@ -91,7 +91,8 @@ async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<
 
 /// `drisse image push`.
 async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure> {
-    let failed = || format!("cannot push to {}", arguments.to);
+    let to = arguments.to.clone().or_latest();
+    let failed = || format!("cannot push to {to}");
     let unpacked = tempfile::tempdir_in(wiring::cache_folder()).with_context(failed)?;
     let folder = match &arguments.from {
         Destination::Layout(folder, _) => folder,
@@ -109,9 +110,8 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure
         }
     };
     let digest = drisse_registry::image_in(folder, arguments.from.reference())?;
-    let pushed =
-        transfer::upload(&arguments.to, &arguments.registry, &Store::existing(folder), &digest, &[]).await?;
-    transfer::print(output, &arguments.to, &pushed, None);
+    let pushed = transfer::upload(&to, &arguments.registry, &Store::existing(folder), &digest, &[]).await?;
+    transfer::print(output, &to, &pushed, None);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -177,6 +177,8 @@ fn images_go_to_registries_and_others_are_put_on_bases_from_there() {
     let layout = format!("oci:{}", layout.display());
     image(&["build", "examples/digits", "--base", &to("images/wine:1"), "-o", &layout]);
     image(&["push", &layout, &to("images/based:1")]);
+    let untagged = image(&["push", &layout, &to("images/untagged")]);
+    assert_eq!(manifest("images/untagged:latest"), manifest("images/based:1"), "{untagged}");
     let based = manifest("images/based:1").unwrap();
     let base = manifest("images/wine:1").unwrap();
     let layers = |manifest: &Value| manifest["layers"].as_array().unwrap().clone();
