@@ -14,6 +14,11 @@ pub trait Engine: Debug + Send + Sync {
     /// Why this machine cannot run the engine, if it cannot.
     fn check(&self) -> Result<(), Unavailable>;
 
+    /// Bytes of memory that all models may take together.
+    fn memory(&self) -> usize {
+        usize::MAX
+    }
+
     /// Loads a model. Says in one line why it cannot, naming the node or operator.
     fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>>;
 }

@@ -70,6 +70,10 @@ impl Engine for OnnxEngine {
         Ok(())
     }
 
+    fn memory(&self) -> usize {
+        arena::allowance()
+    }
+
     fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>> {
         let threads = Threads { all: self.threads, of_a_run: options.threads.unwrap_or(self.threads).max(1) };
         let session = session::Session::load(&self.environment, model, threads)

@@ -1,6 +1,7 @@
 //! How a model runs best on this machine: many runs at once on a thread each, or fewer on several. Tried when the model
 //! is loaded for the first time, and remembered for those that are like it.
 
+use crate::memory::resident;
 use crate::trial::Trial;
 use drisse_core::{Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer};
 use serde_json::{Value, json};
@@ -107,11 +108,15 @@ impl Tuner {
             return load(tuning);
         }
         let outputs = model.signature.outputs.len();
+        let before = resident();
         let mut loaded = load(self.with_threads(1))?;
+        // A second one beside it takes as much, and more while it is loaded.
+        let one = resident().saturating_sub(before);
+        let has_room = resident() + 3 * one <= engine.memory() as u64;
         let Ok(alone) = first_runs(&*loaded.0, sample, outputs) else { return Ok(loaded) };
         let chosen = match alone {
             tiny if tiny < TINY => loaded.1,
-            long if long > LONGEST => self.with_threads(self.cores),
+            long if long > LONGEST || !has_room => self.with_threads(self.cores),
             _ => {
                 let tried = |(scorer, tuning): &(Box<dyn Scorer>, Tuning)| {
                     let trial = Trial::of(&**scorer, sample, outputs, tuning.workers, TRIAL);
