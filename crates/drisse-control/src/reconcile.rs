@@ -140,7 +140,8 @@ impl Reconciler {
                     again.map_or(RESYNC, left).min(RESYNC)
                 }
                 Err(unfinished) => {
-                    tracing::warn!(service = %self.name, "{}", unfinished.failure.message);
+                    let Failure { message, causes, .. } = &unfinished.failure;
+                    tracing::warn!(service = %self.name, causes = causes.join(": "), "{message}");
                     self.seen.send_modify(|seen| {
                         seen.converged = false;
                         seen.error_of = self.generation;

@@ -108,7 +108,6 @@ impl Control {
 
     pub(crate) async fn target_infos(&self) -> Result<Vec<TargetInfo>> {
         let there: Vec<_> = self.targets.now().clone().into_iter().collect();
-        let counts = self.db.service_counts(Counted::Target).await?;
         let mut infos = Vec::new();
         for (name, attached) in there {
             let (capacity, error) = match self.capacity(&name).await {
@@ -117,7 +116,7 @@ impl Control {
             };
             let promised = self.db.demand(&name, "").await?.0;
             infos.push(TargetInfo {
-                services: counts.get(&name).copied().unwrap_or(0),
+                services: promised.groups,
                 kind: attached.target.kind().to_owned(),
                 attached: attached.spec,
                 max_services: capacity.groups,

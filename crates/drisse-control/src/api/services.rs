@@ -142,6 +142,7 @@ async fn change(
     if let (Some(target), Some(service)) = (&request.target, &there)
         && service.target != *target
     {
+        control.target(target)?;
         let message = format!("service `{name}` runs on target `{}`, not `{target}`", service.target);
         return Err(Problem::conflict(message).hint("deploy it under another name, or delete it first"));
     }
@@ -282,14 +283,23 @@ pub(super) async fn sample(
 
 fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Service {
     let uri = format!("{}/api/v1/service/{}", control.gateway.url(), row.name);
-    let ready = control.actors().get(&row.name).map_or(0, |actor| actor.seen.borrow().ready);
+    let seen = control.actors().get(&row.name).map(|actor| actor.seen.clone());
+    let (ready, unseen) = seen.map_or((0, None), |seen| {
+        let seen = seen.borrow();
+        (seen.ready, seen.error.clone())
+    });
+    // What cannot be looked after is not ready, whatever it was last.
+    let (state, error) = match (row.state, unseen) {
+        (ServiceState::Ready, Some(error)) => (ServiceState::Degraded, Some(error)),
+        (state, _) => (state, row.error),
+    };
     Service {
         model: revision.model_name(),
         digest: revision.digest.clone(),
         revision: row.revision,
         target: row.target,
-        state: row.state,
-        error: row.error,
+        state,
+        error,
         scoring_uri: format!("{uri}/score"),
         swagger_uri: format!("{uri}/swagger.json"),
         auth: revision.auth,

@@ -111,7 +111,11 @@ impl RemoteError {
                 "trust its authority with --registry-ca FILE, or put it into /etc/containers/certs.d/HOST".to_owned()
             }
             Self::Unreachable { .. } => {
-                "is it up? what came so far is kept: the same command goes on from there".to_owned()
+                "is it up? what has come over whole is there: the same command goes on from that".to_owned()
+            }
+            Self::Absent { what, reference } if reference.manifest() == "latest" && what.starts_with("manifest") => {
+                "name its tag: oci://HOST/REPOSITORY:TAG; `drisse models push` takes a model's version for one"
+                    .to_owned()
             }
             Self::NoModel { .. } => "`drisse models push` writes models; images run with podman or Docker".to_owned(),
             Self::Store(error) => return error.hint(),
