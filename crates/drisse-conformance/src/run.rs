@@ -6,7 +6,7 @@ use crate::expect::{cut, difference, short};
 use crate::models::MODELS;
 use crate::report::{Outcome, Report, Verdict};
 use crate::{grpc, http};
-use drisse_wire::http::Address;
+use drisse_net::http::Address;
 use hyper::HeaderMap;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -317,6 +317,15 @@ impl Control {
         }
     }
 
+    /// Runs `work`, which blocks on the disk, on the store.
+    pub(crate) async fn with_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> T {
+        let store = self.store.clone();
+        drisse_net::blocking(move || work(&store)).await
+    }
+
     pub(crate) fn end(&self, how: Shutdown) {
         self.stop.send_replace(Some(how));
     }

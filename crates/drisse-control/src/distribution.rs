@@ -9,7 +9,7 @@ use crate::db::models::ModelFilter;
 use crate::db::{Result, models::ModelRow};
 use crate::problem::Problem;
 use bytes::Bytes;
-use drisse_net::Handler;
+use drisse_net::{Handler, blocking};
 use drisse_registry::{INDEX, MANIFEST, Store};
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -93,7 +93,8 @@ impl Distribution {
             [name, "blobs", digest] => {
                 self.versions(name, None, 1).await?.first().ok_or(NO_NAME)?;
                 let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
-                blob(&self.0.store, digest, range)
+                let (digest, range) = (digest.to_owned(), range.map(str::to_owned));
+                self.0.with_store(move |store| blob(store, &digest, range.as_deref())).await
             }
             [name, "tags", "list"] => self.tags(name, request.uri().query().unwrap_or_default()).await,
             [name, "referrers", digest] => {
@@ -108,9 +109,10 @@ impl Distribution {
         let control = &self.0;
         let digest = match reference.strip_prefix("sha256:") {
             Some(_) => {
-                let signature = control.store.referrer(reference);
-                let package =
-                    signature.map_or_else(|_| reference.to_owned(), |found| found.subject().to_owned());
+                let of = reference.to_owned();
+                let subject =
+                    move |store: &Store| store.referrer(&of).map(|found| found.subject().to_owned());
+                let package = control.with_store(subject).await.unwrap_or_else(|_| reference.to_owned());
                 control.db.model_by_package(name, &package).await?.ok_or(NO_MANIFEST)?;
                 reference.to_owned()
             }
@@ -127,8 +129,9 @@ impl Distribution {
                 }
             }
         };
-        let bytes = control.store.read(&digest).map_err(|_| NO_MANIFEST)?;
-        let mut response = document(MANIFEST, bytes);
+        let of = digest.clone();
+        let bytes = control.with_store(move |store| store.read(&of)).await;
+        let mut response = document(MANIFEST, bytes.map_err(|_| NO_MANIFEST)?);
         set(&mut response, DIGEST, &digest);
         Ok(response)
     }
@@ -177,7 +180,8 @@ impl Distribution {
         let mut entries = Vec::new();
         for signature in self.0.signatures(digest).await? {
             let Some(manifest) = signature.manifest else { continue };
-            let bytes = self.0.store.read(&manifest).map_err(Problem::from)?;
+            let of = manifest.clone();
+            let bytes = self.0.with_store(move |store| store.read(&of)).await.map_err(Problem::from)?;
             let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             if kind.as_deref().is_none_or(|kind| document["artifactType"] == kind) {
                 entries.push(json!({
@@ -229,12 +233,12 @@ fn blocks(file: File, left: u64) -> impl stream::Stream<Item = io::Result<Frame<
         if left == 0 {
             return Ok(None);
         }
-        let read = tokio::task::spawn_blocking(move || {
+        let (block, file) = blocking(move || {
             let mut block = vec![0; BLOCK.min(usize::try_from(left).unwrap_or(BLOCK))];
             file.read_exact(&mut block)?;
             Ok::<_, io::Error>((block, file))
-        });
-        let (block, file) = read.await.map_err(io::Error::other)??;
+        })
+        .await?;
         let left = left - block.len() as u64;
         Ok(Some((Frame::data(Bytes::from(block)), (file, left))))
     })

@@ -4,9 +4,9 @@
 use crate::db::{Db, Result};
 use crate::problem::Problem;
 use crate::workspace::Workspace;
-use drisse_net::{Build, Launch, Process, Tls, bind_tcp, random_id, take_descriptor};
+use drisse_net::http::{Address, Ask};
+use drisse_net::{Build, Launch, Process, Tls, bind_tcp, blocking, excuse, hang, random_id, take_descriptor};
 use drisse_wire::control::{Failure, FailureBody, GatewayInfo};
-use drisse_wire::http::{Address, Ask};
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
 use hyper::Method;
 use serde::{Deserialize, Serialize};
@@ -214,9 +214,15 @@ impl Gateway {
         loop {
             let admin = self.admin().await?;
             let asked = admin.ask(Ask::send(method.clone(), path, body.clone()));
-            // One that hangs is told as one that does not answer.
             let Ok(asked) = tokio::time::timeout(PATIENCE, asked).await else {
-                return Err(Problem::failed("the gateway does not answer"));
+                let live = tokio::time::timeout(PATIENCE, admin.ask(Ask::get("/live"))).await;
+                let seconds = PATIENCE.as_secs();
+                return Err(Problem::failed(match live {
+                    Ok(Ok(_)) => {
+                        format!("the gateway's disk is slow: it has not kept a change within {seconds} s")
+                    }
+                    _ => format!("the gateway has not answered within {seconds} s"),
+                }));
             };
             match asked {
                 Ok((status, body)) if status < 400 => return Ok(body.to_vec()),
@@ -265,7 +271,7 @@ impl Inner {
             let began = Instant::now();
             let (mut process, id) = match running.take() {
                 Some(running) => running,
-                None => match self.start() {
+                None => match self.start().await {
                     Ok(started) => started,
                     Err(error) => {
                         tracing::error!("cannot start the gateway: {error}");
@@ -276,10 +282,11 @@ impl Inner {
             };
             let admin = self.workspace.sockets.join(format!("{id}.a"));
             let address = Address::unix(&admin);
+            let pid = process.pid();
             let is_up = tokio::select! {
                 () = ready(&address) => true,
                 _ = process.ended() => false,
-                () = tokio::time::sleep(PATIENCE) => {
+                () = is_stuck(pid, PATIENCE) => {
                     process.kill();
                     process.ended().await;
                     false
@@ -295,12 +302,12 @@ impl Inner {
                 // Both have the socket: what the old one accepted it answers, everything else is the new one's.
                 if let Some(old) = old.take() {
                     old.process.terminate();
-                    drisse_net::remove_sockets(&self.workspace.sockets, &old.id);
+                    self.remove_sockets(&old.id).await;
                 }
                 let exit = tokio::select! {
                     exit = process.ended() => Some(exit),
-                    () = address.fell_silent() => {
-                        tracing::error!("the gateway does not answer: it is killed and started again");
+                    () = hang(&address, Some(pid)) => {
+                        tracing::error!("the gateway hangs: it is killed and started again");
                         process.kill();
                         Some(process.ended().await)
                     }
@@ -315,7 +322,7 @@ impl Inner {
                 }
             }
             self.current.send_replace(None);
-            drisse_net::remove_sockets(&self.workspace.sockets, &id);
+            self.remove_sockets(&id).await;
             if began.elapsed() < STEADY && !*stop.borrow() {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(STEADY);
@@ -325,7 +332,12 @@ impl Inner {
         }
     }
 
-    fn start(&self) -> std::io::Result<(Process, String)> {
+    async fn remove_sockets(&self, id: &str) {
+        let (folder, id) = (self.workspace.sockets.clone(), id.to_owned());
+        blocking(move || drisse_net::remove_sockets(&folder, &id)).await;
+    }
+
+    async fn start(&self) -> std::io::Result<(Process, String)> {
         // The hyphen tells it from a replica's.
         let id = format!("g-{}", random_id());
         let socket = |end: &str| self.workspace.sockets.join(format!("{id}.{end}"));
@@ -342,8 +354,10 @@ impl Inner {
             add("--tls-key", key.clone().into());
         }
         let stdin = Some(self.listener.try_clone()?);
-        let process =
-            Process::start(Launch { program: &self.program, arguments, settings: &[], log: &log, stdin })?;
+        let program = self.program.clone();
+        let start =
+            move || Process::start(Launch { program: &program, arguments, settings: &[], log: &log, stdin });
+        let process = blocking(start).await?;
         tracing::info!(pid = process.pid(), build = %self.build, "started the gateway");
         Ok((process, id))
     }
@@ -357,10 +371,13 @@ async fn find(workspace: &Workspace, build: &Build) -> Option<Found> {
         let Some(id) = value.strip_prefix(&prefix).map(str::to_owned) else { continue };
         let admin = Address::Unix(workspace.sockets.join(format!("{id}.a")));
         // It may have been started the moment before its control plane was killed.
-        let Ok(identity) = tokio::time::timeout(STARTING, identity(&admin)).await else {
-            // It hangs: it would not end if it were asked to.
-            process.kill();
-            continue;
+        let identity = tokio::select! {
+            identity = identity(&admin) => identity,
+            () = is_stuck(process.pid(), STARTING) => {
+                // It hangs: it would not end if it were asked to.
+                process.kill();
+                continue;
+            }
         };
         if identity["draining"] != false {
             process.terminate();
@@ -384,6 +401,15 @@ fn sweep(workspace: &Workspace, found: Option<&Found>) {
         if id.is_some_and(|id| found.is_none_or(|found| found.id != id)) {
             let _ = std::fs::remove_file(entry.path());
         }
+    }
+}
+
+/// Completes once `patience` is over and the process does not wait for a disk: it hangs.
+async fn is_stuck(pid: u32, patience: Duration) {
+    loop {
+        tokio::time::sleep(patience).await;
+        let Some(wait) = excuse(pid).await else { return };
+        tracing::warn!(pid, "the gateway is not ready: it {wait}");
     }
 }
 

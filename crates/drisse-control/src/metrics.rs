@@ -5,7 +5,7 @@ use crate::control::Control;
 use bytes::Bytes;
 use drisse_core::ReplicaState;
 use drisse_net::Handler;
-use drisse_wire::http::{Address, Ask};
+use drisse_net::http::{Address, Ask};
 use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::body::Incoming;

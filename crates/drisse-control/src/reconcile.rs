@@ -9,6 +9,7 @@ use drisse_core::{
     Death, Environment, Event, EventSink, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName,
     ServiceSpec, Serving, Target, Trust, Wanted, failure, routes, step,
 };
+use drisse_net::blocking;
 use drisse_wire::control::{Failure, ServiceState};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
 use std::collections::BTreeSet;
@@ -394,7 +395,8 @@ impl Reconciler {
             tracing::warn!(service = %self.name, "{text}");
             Told(&self.events).event(Event(text));
             // Its keys at least are here.
-            let _ = std::fs::remove_dir_all(self.control.workspace.services().join(self.name.as_str()));
+            let folder = self.control.workspace.services().join(self.name.as_str());
+            let _ = blocking(move || std::fs::remove_dir_all(folder)).await;
         }
         step("a service has no replicas");
         self.control.db.forget_service(self.name.as_str()).await?;

@@ -68,8 +68,9 @@ impl Control {
     pub(crate) async fn signatures(&self, package: &str) -> Result<Vec<Signature>> {
         let mut found = Vec::new();
         for manifest in self.db.referrers(package).await? {
-            let bundle = self.store.referrer(&manifest);
-            match bundle.and_then(|referrer| self.store.read(&referrer.bundle().digest)) {
+            let of = manifest.clone();
+            let bundle = move |store: &Store| store.read(&store.referrer(&of)?.bundle().digest);
+            match self.with_store(bundle).await {
                 Ok(bundle) => {
                     let bundle = String::from_utf8_lossy(&bundle).into_owned();
                     found.push(Signature { manifest: Some(manifest), bundle });

@@ -6,7 +6,7 @@ use crate::{
     Step, Target, TargetError, Unavailable, plan,
 };
 use async_trait::async_trait;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use std::fmt::Debug;
 use std::time::SystemTime;
 
@@ -65,8 +65,10 @@ impl<P: Place> Target for ReplicaSet<P> {
         wanted: &ServiceSpec,
         events: &dyn EventSink,
     ) -> Result<Option<SystemTime>, TargetError> {
-        let prepared = wanted.wanted.iter().map(|wanted| self.0.prepare(&wanted.revision, events));
-        try_join_all(prepared).await?;
+        // One after the other: revisions of a service share its keys file.
+        for wanted in &wanted.wanted {
+            self.0.prepare(&wanted.revision, events).await?;
+        }
         let have = self.0.list(Some(&wanted.service)).await?;
         let plan = plan(wanted, &have, SystemTime::now());
         let steps = plan.steps.iter().map(async |step| match step {

@@ -3,7 +3,7 @@
 use crate::proxy::Shared;
 use crate::table::TableError;
 use bytes::Bytes;
-use drisse_net::{Door, Handler};
+use drisse_net::{Door, Handler, blocking};
 use drisse_wire::control::Failure;
 use drisse_wire::routes::RouteDocument;
 use http_body_util::{BodyExt, Full, Limited};
@@ -78,10 +78,13 @@ impl Admin {
         }
         match (head.method, path.strip_prefix("/routes/")) {
             (Method::PUT, Some(name)) => self.put(name, body).await,
-            (Method::DELETE, Some(name)) => match table.remove(name) {
-                Ok(()) => text("removed\n"),
-                Err(error) => refused(&error),
-            },
+            (Method::DELETE, Some(name)) => {
+                let (table, name) = (Arc::clone(table), name.to_owned());
+                match blocking(move || table.remove(&name)).await {
+                    Ok(()) => text("removed\n"),
+                    Err(error) => refused(&error),
+                }
+            }
             _ => failed(StatusCode::NOT_FOUND, "there are /routes/NAME, /live, /ready, /metrics, /identity"),
         }
     }
@@ -97,8 +100,8 @@ impl Admin {
         if document.service != name {
             return failed(StatusCode::BAD_REQUEST, "the document is another service's");
         }
-        // Blocks on the disk; the cores that serve requests have runtimes of their own.
-        match self.shared.table.put(document) {
+        let table = Arc::clone(&self.shared.table);
+        match blocking(move || table.put(document)).await {
             Ok(acknowledged) => (StatusCode::OK, "application/json", json!(acknowledged).to_string()),
             Err(error) => refused(&error),
         }

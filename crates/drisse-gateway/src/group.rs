@@ -1,7 +1,7 @@
 //! The replicas of one revision, and the line in front of them.
 
 use crate::metrics::ServiceMetrics;
-use crate::replica::{InFlight, Place, Replica};
+use crate::replica::{Endpoint, InFlight, Replica};
 use crate::sync::{AtomicU32, OwnedSemaphorePermit, Semaphore, TryAcquireError, timeout_at};
 use drisse_core::ServiceTime;
 use drisse_wire::routes::RouteRevision;
@@ -82,12 +82,12 @@ impl Group {
         let mut replicas = Vec::new();
         let mut permits = 0;
         for document in &revision.replicas {
-            let place = Place::parse(&document.address)
+            let endpoint = Endpoint::parse(&document.address)
                 .ok_or_else(|| format!("`{}` is no address of a replica", document.address))?;
             permits += document.concurrency.clamp(1, 1 << 16) as usize;
             let same = known().find(|replica| replica.document == *document);
             replicas.push(
-                same.cloned().unwrap_or_else(|| Arc::new(Replica::new(document.clone(), place, cores))),
+                same.cloned().unwrap_or_else(|| Arc::new(Replica::new(document.clone(), endpoint, cores))),
             );
         }
         let permits = permits.min(Semaphore::MAX_PERMITS);

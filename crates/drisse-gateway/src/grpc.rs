@@ -229,7 +229,7 @@ impl Proxy {
                 false => self.slot(&mut service, patience, &failed).await?,
             };
             let replica = Arc::clone(&slot.in_flight.0);
-            let mut sender = match replica.pool.http2(self.core, &replica.place).await {
+            let mut sender = match replica.pool.http2(self.core, &replica.endpoint).await {
                 Ok(sender) => sender,
                 Err(error) => {
                     drop(slot);

@@ -1,8 +1,7 @@
 //! Connections to one replica, kept per core: the last one used is the first used again.
 
-use crate::replica::Place;
+use crate::replica::Endpoint;
 use crate::upload::Upload;
-use drisse_wire::http::connect_unix;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -44,15 +43,15 @@ struct Free {
     since: Instant,
 }
 
-/// Opens a stream to a place, and does with it what both kinds of stream are good for.
+/// Opens a stream to an endpoint and evaluates `$then` with it, whichever of the two types the stream has.
 macro_rules! connected {
-    ($place:expr, $io:ident => $then:expr) => {
-        match $place {
-            Place::Unix(path) => {
-                let $io = TokioIo::new(connect_unix(path).await?);
+    ($endpoint:expr, $io:ident => $then:expr) => {
+        match $endpoint {
+            Endpoint::Unix(socket) => {
+                let $io = TokioIo::new(socket.connect().await?);
                 $then
             }
-            Place::Tcp(host) => {
+            Endpoint::Tcp(host) => {
                 let stream = TcpStream::connect(host).await?;
                 // A request goes out at once, however small.
                 stream.set_nodelay(true)?;
@@ -64,10 +63,10 @@ macro_rules! connected {
 }
 
 impl Upstream {
-    pub(crate) async fn open(place: &Place) -> std::io::Result<Self> {
+    pub(crate) async fn open(endpoint: &Endpoint) -> std::io::Result<Self> {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(256 << 10);
-        connected!(place, io => {
+        connected!(endpoint, io => {
             let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
             // Ends when the sender is dropped or the replica closes.
             tokio::spawn(connection);
@@ -76,10 +75,10 @@ impl Upstream {
     }
 }
 
-async fn open_http2(place: &Place) -> std::io::Result<http2::SendRequest<Upload>> {
+async fn open_http2(endpoint: &Endpoint) -> std::io::Result<http2::SendRequest<Upload>> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
-    connected!(place, io => {
+    connected!(endpoint, io => {
         let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
         // Ends when the last sender is dropped or the replica closes.
         tokio::spawn(connection);
@@ -116,7 +115,7 @@ impl Pool {
     pub(crate) async fn http2(
         &self,
         core: usize,
-        place: &Place,
+        endpoint: &Endpoint,
     ) -> std::io::Result<http2::SendRequest<Upload>> {
         let shared = &self.0[core].http2;
         let open = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -125,7 +124,7 @@ impl Pool {
         {
             return Ok(open);
         }
-        let sender = open_http2(place).await?;
+        let sender = open_http2(endpoint).await?;
         *shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
         Ok(sender)
     }

@@ -2,9 +2,8 @@
 
 use crate::pool::{Pool, Upstream};
 use crate::sync::AtomicU32;
-use drisse_wire::http::Address;
+use drisse_net::http::{Address, UnixSocket};
 use drisse_wire::routes::RouteReplica;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,15 +11,15 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) document: RouteReplica,
-    pub(crate) place: Place,
+    pub(crate) endpoint: Endpoint,
     pub(crate) pool: Pool,
     in_flight: AtomicU32,
 }
 
 /// Where a replica listens.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    Unix(PathBuf),
+#[derive(Debug)]
+pub(crate) enum Endpoint {
+    Unix(UnixSocket),
     /// `HOST:PORT`.
     Tcp(String),
 }
@@ -29,11 +28,11 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct InFlight(pub(crate) Arc<Replica>);
 
-impl Place {
-    /// From `unix:PATH` or `http://HOST:PORT`.
+impl Endpoint {
+    /// Parses `unix:PATH` or `http://HOST:PORT`; `None` if it is neither.
     pub(crate) fn parse(address: &str) -> Option<Self> {
         match Address::parse(address)? {
-            Address::Unix(path) => Some(Self::Unix(path)),
+            Address::Unix(path) => Some(Self::Unix(UnixSocket::new(&path))),
             Address::Http(host) => Some(Self::Tcp(host)),
             Address::Https(..) => None,
         }
@@ -41,8 +40,8 @@ impl Place {
 }
 
 impl Replica {
-    pub(crate) fn new(document: RouteReplica, place: Place, cores: usize) -> Self {
-        Self { document, place, pool: Pool::new(cores), in_flight: AtomicU32::new(0) }
+    pub(crate) fn new(document: RouteReplica, endpoint: Endpoint, cores: usize) -> Self {
+        Self { document, endpoint, pool: Pool::new(cores), in_flight: AtomicU32::new(0) }
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -59,7 +58,7 @@ impl Replica {
     pub(crate) async fn connect(&self, core: usize) -> std::io::Result<Upstream> {
         match self.pool.take(core).await {
             Some(upstream) => Ok(upstream),
-            None => Upstream::open(&self.place).await,
+            None => Upstream::open(&self.endpoint).await,
         }
     }
 }

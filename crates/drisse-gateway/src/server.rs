@@ -4,7 +4,7 @@ use crate::admin::Admin;
 use crate::proxy::{Proxy, Shared};
 use crate::table::{Table, TableError};
 use drisse_net::trace::Traces;
-use drisse_net::{Door, Front, Handler, Limits, Listener, Tls, serve_few};
+use drisse_net::{Door, Front, Handler, Limits, Listener, Tls, blocking, serve_few};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -15,6 +15,9 @@ use tokio::sync::watch;
 
 /// How often a certificate's files are looked at.
 const TLS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a gateway that ends waits for each access log.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What a gateway needs to be told.
 #[derive(Debug)]
@@ -91,12 +94,13 @@ impl Gateway {
         let door = Door::of(&config.admin);
         let admin = Admin { shared: Arc::clone(&shared), identity: Arc::new(config.identity), door };
         let admin = serve_few(config.admin, admin, ends)?;
-        let beside = async { tokio::join!(admin, renew(tls.as_deref())) };
+        let beside = async { tokio::join!(admin, renew(tls)) };
         let ended = tokio::select! {
             ended = &mut front => ended,
             _ = beside => Ok(()),
         };
         let _ = end.send(true);
+        blocking(move || table.flush_access_logs(LAST_LINES)).await;
         Ok(ended?)
     }
 }
@@ -110,11 +114,12 @@ pub fn handler(table: &Arc<Table>) -> (impl Handler<Body: Unpin> + use<>, impl F
 }
 
 /// Takes up a renewed certificate.
-async fn renew(tls: Option<&Tls>) {
+async fn renew(tls: Option<Arc<Tls>>) {
     let Some(tls) = tls else { return std::future::pending().await };
     loop {
         tokio::time::sleep(TLS_INTERVAL).await;
-        match tls.reload() {
+        let files = Arc::clone(&tls);
+        match blocking(move || files.reload()).await {
             Ok(true) => tracing::info!("the certificate changed"),
             Ok(false) => {}
             Err(error) => tracing::debug!("the certificate cannot be used, the one before stays: {error}"),

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 type Services = HashMap<String, Arc<Service>>;
@@ -20,8 +21,8 @@ pub struct Table {
     services: ArcSwap<Services>,
     /// Counts changes, for who waits for one.
     changes: watch::Sender<u64>,
-    /// Held while a document is replaced.
-    writing: Mutex<()>,
+    /// One lock for each service whose document is being written: a slow disk delays that service alone.
+    writing: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     pub(crate) metrics: Metrics,
     cores: usize,
 }
@@ -65,7 +66,7 @@ impl Table {
             folder: folder.to_owned(),
             services: ArcSwap::default(),
             changes: watch::Sender::new(0),
-            writing: Mutex::new(()),
+            writing: Mutex::default(),
             metrics: Metrics::default(),
             cores,
         };
@@ -116,9 +117,13 @@ impl Table {
         self.changes.subscribe()
     }
 
-    /// Puts a document on disk, then in force. The same one again changes nothing.
+    /// Puts a document on disk, then in force. The same one again changes nothing. Blocks on the disk, and on
+    /// nothing but an earlier change of the same service.
     pub fn put(&self, document: RouteDocument) -> Result<RouteAcknowledgement, TableError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.alone(&document.service.clone(), || self.put_alone(document))
+    }
+
+    fn put_alone(&self, document: RouteDocument) -> Result<RouteAcknowledgement, TableError> {
         let (name, generation) = (document.service.clone(), document.generation);
         let before = self.service_named(&name);
         if let Some(before) = &before {
@@ -140,13 +145,16 @@ impl Table {
         Ok(RouteAcknowledgement { generation, draining: service.draining() })
     }
 
-    /// Forgets a service. Absent is fine.
+    /// Forgets a service. Absent is fine. Blocks as [`Self::put`] does.
     pub fn remove(&self, name: &str) -> Result<(), TableError> {
         // It becomes part of a path.
         if let Err(error) = name.parse::<drisse_core::ServiceName>() {
             return Err(TableError::Invalid { service: name.to_owned(), why: error.to_string() });
         }
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.alone(name, || self.remove_alone(name))
+    }
+
+    fn remove_alone(&self, name: &str) -> Result<(), TableError> {
         let path = self.path(name);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -158,6 +166,29 @@ impl Table {
         self.replace(name, None);
         self.metrics.forget(name);
         Ok(())
+    }
+
+    /// Runs `change` while no other change of the same service runs.
+    fn alone<T>(&self, name: &str, change: impl FnOnce() -> T) -> T {
+        let locks = || self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = Arc::clone(locks().entry(name.to_owned()).or_default());
+        let result = {
+            let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            change()
+        };
+        // The map and this function have one reference each: then no other change waits.
+        let mut locks = locks();
+        if Arc::strong_count(&lock) == 2 {
+            locks.remove(name);
+        }
+        result
+    }
+
+    /// Waits until the access logs in force are written, for at most `timeout` each.
+    pub(crate) fn flush_access_logs(&self, timeout: Duration) {
+        for service in self.services.load().values() {
+            service.access_log.iter().for_each(|log| log.flush(timeout));
+        }
     }
 
     fn replace(&self, name: &str, service: Option<Arc<Service>>) {
@@ -188,12 +219,13 @@ impl Table {
     fn keep(&self, name: &str, document: &RouteDocument) -> Result<(), TableError> {
         let path = self.path(name);
         let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            serde_json::to_writer(&mut file, document)?;
-            file.flush()?;
-            file.as_file().sync_all()?;
+            // Always the same name, so that the next change replaces what a crash left half written.
+            let fresh = self.folder.join(format!("{name}.new"));
+            let mut file = std::fs::File::create(&fresh)?;
+            file.write_all(&serde_json::to_vec(document)?)?;
+            file.sync_all()?;
             step("routes are written");
-            file.persist(&path).map_err(|error| error.error)?;
+            std::fs::rename(&fresh, &path)?;
             std::fs::File::open(&self.folder)?.sync_all()?;
             step("routes are in place");
             Ok(())

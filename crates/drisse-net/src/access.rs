@@ -1,17 +1,13 @@
 //! Access logs: a JSON line for each request, written where no request waits for the disk.
 
+use crate::background::{Background, Entry};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, SystemTime};
-
-/// Lines that wait for the disk, at most; a disk that is slower loses some, and says how many.
-const WAITING: usize = 8192;
 
 /// A file of this size makes room for a new one; one older is kept beside it.
 const LARGEST: u64 = 64 << 20;
@@ -33,35 +29,36 @@ pub struct Access<'a> {
     pub name: &'a str,
 }
 
-/// A file that requests are written to. Ends, when dropped, once all are.
+/// A file that requests are written to, by a thread of its own. Dropping the log never waits; the thread ends
+/// once it has written every line.
 #[derive(Debug)]
 pub struct AccessLog {
     path: PathBuf,
-    lines: Option<SyncSender<Line>>,
-    lost: AtomicU64,
-    writer: Option<JoinHandle<()>>,
+    lines: Background<Line>,
 }
 
-/// When it was answered, and the rest.
+/// When the request was answered, and the rest of the line.
 type Line = (SystemTime, String);
 
 impl AccessLog {
-    /// Appends to the file at `path`, made for this user alone.
+    /// Opens the file at `path` for appending; a new file is readable by this user alone.
+    ///
+    /// # Errors
+    /// Returns the system's error if the file cannot be opened or the thread cannot be started.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         let file = open(path)?;
-        let (lines, written) = sync_channel(WAITING);
         let to = path.to_owned();
-        let writer = std::thread::Builder::new().name("access".to_owned());
-        let writer = writer.spawn(move || write(&to, file, &written))?;
-        Ok(Self { path: path.to_owned(), lines: Some(lines), lost: AtomicU64::new(0), writer: Some(writer) })
+        let lines = Background::start("access", move |lines| write(&to, file, &lines))?;
+        Ok(Self { path: path.to_owned(), lines })
     }
 
-    /// Where it writes.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes a request down, soon.
+    /// Queues the line of one request. Never waits: if the disk is too slow, lines are lost, and the next
+    /// one counts them.
     pub fn write(&self, access: &Access<'_>) {
         let mut line = String::with_capacity(192);
         let mut text = |name: &str, value: &str| {
@@ -75,25 +72,19 @@ impl AccessLog {
         let ms = access.took.as_secs_f64() * 1e3;
         // Writing to a string cannot fail.
         let _ = write!(line, ",\"status\":{},\"ms\":{ms:.3}", access.status);
-        let lost = self.lost.swap(0, Relaxed);
-        if lost > 0 {
-            let _ = write!(line, ",\"lost_before\":{lost}");
-        }
-        line.push_str("}\n");
-        let sent = self.lines.as_ref().map(|lines| lines.try_send((SystemTime::now(), line)));
-        if !matches!(sent, Some(Ok(()))) {
-            self.lost.fetch_add(lost + 1, Relaxed);
-        }
+        self.lines.send(|lost| {
+            if lost > 0 {
+                let _ = write!(line, ",\"lost_before\":{lost}");
+            }
+            line.push_str("}\n");
+            (SystemTime::now(), line)
+        });
     }
-}
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        self.lines = None;
-        if let Some(writer) = self.writer.take() {
-            // One that panicked has ended too.
-            let _ = writer.join();
-        }
+    /// Waits until every line so far is in the file, for at most `timeout`. To be called once before the process
+    /// ends; blocks the thread.
+    pub fn flush(&self, timeout: Duration) {
+        self.lines.flush(timeout);
     }
 }
 
@@ -101,7 +92,7 @@ fn open(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
-fn write(path: &Path, file: File, lines: &Receiver<Line>) {
+fn write(path: &Path, file: File, lines: &Receiver<Entry<Line>>) {
     let mut size = file.metadata().map_or(0, |metadata| metadata.len());
     let mut file = BufWriter::new(file);
     let mut failed = false;
@@ -119,7 +110,14 @@ fn write(path: &Path, file: File, lines: &Receiver<Line>) {
             }
             Err(TryRecvError::Disconnected) => Err(()),
         };
-        let Ok((at, rest)) = next else { return drop(file.flush()) };
+        let (at, rest) = match next {
+            Ok(Entry::Item(line)) => line,
+            Ok(Entry::Flush(_done)) => {
+                let _ = file.flush();
+                continue;
+            }
+            Err(()) => return drop(file.flush()),
+        };
         let time = jiff::Timestamp::try_from(at).unwrap_or_default();
         // What a full disk refuses is told when it is flushed.
         let _ = write!(file, "{{\"time\":\"{time:.3}\"{rest}");
@@ -167,7 +165,7 @@ mod tests {
         let access =
             Access { method: "POST", path: "/a\"\\\n", status: 200, took, request_id: "7", name: "digits" };
         (0..3).for_each(|_| log.write(&access));
-        drop(log);
+        log.flush(Duration::from_secs(60));
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<_> = text.lines().collect();
         let rest = "\",\"method\":\"POST\",\"path\":\"/a\\\"\\\\\\u000a\",\"name\":\"digits\",\"request_id\":\"7\",\

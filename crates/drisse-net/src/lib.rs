@@ -4,27 +4,35 @@
 
 mod access;
 mod answers;
+mod background;
+mod blocking;
 mod connection;
 pub mod cors;
 mod few;
 mod front;
+pub mod http;
 mod keys;
 mod listen;
+mod log_writer;
 mod memory;
 mod pass;
 mod process;
 mod request;
 mod tls;
 pub mod trace;
+mod watchdog;
 
 pub use access::{Access, AccessLog};
+pub use blocking::blocking;
 pub use connection::{Handler, Limits, serve_connection};
 pub use few::serve_few;
 pub use front::Front;
 pub use keys::{KeyDigests, hex};
 pub use listen::{BindError, Listener, bind_tcp, bind_unix, remove_sockets};
+pub use log_writer::LogWriter;
 pub use memory::keep_memory_private;
 pub use pass::{pass_descriptor, take_descriptor};
 pub use process::{Build, Exit, Launch, Process, open_files, random_id, runtime_folder, runtime_path};
 pub use request::Door;
 pub use tls::{Tls, TlsError};
+pub use watchdog::{SILENCE, excuse, hang};

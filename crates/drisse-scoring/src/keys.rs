@@ -4,7 +4,7 @@ use arc_swap::ArcSwap;
 use drisse_net::{KeyDigests, hex};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A keys file is small: 64 KiB is over a thousand keys.
 const MAX_FILE: u64 = 64 << 10;
@@ -14,6 +14,8 @@ const MAX_FILE: u64 = 64 << 10;
 pub struct Keys {
     path: PathBuf,
     set: ArcSwap<KeySet>,
+    /// Held while the file is read again, so that an older content never replaces a newer one.
+    reading: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -49,11 +51,12 @@ impl Keys {
     /// Reads the keys at `path`: one a line, or `sha256:HEX`; `#` starts a comment.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
         let set = read(path, 1)?;
-        Ok(Self { path: path.to_owned(), set: ArcSwap::from_pointee(set) })
+        Ok(Self { path: path.to_owned(), set: ArcSwap::from_pointee(set), reading: Mutex::default() })
     }
 
-    /// Reads the file again; whether the keys changed.
+    /// Reads the file again and returns whether the keys changed. Blocks on the disk.
     pub(crate) fn reload(&self) -> Result<bool, KeysError> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.set.load();
         let new = read(&self.path, current.generation + 1)?;
         let changed = new.file != current.file;

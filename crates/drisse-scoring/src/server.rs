@@ -70,7 +70,7 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
-        let beside = async { tokio::join!(admin, watch(&app, tls.as_deref())) };
+        let beside = async { tokio::join!(admin, watch(Arc::clone(&app), tls)) };
         let ended = tokio::select! {
             ended = &mut front => ended,
             _ = beside => Ok(()),

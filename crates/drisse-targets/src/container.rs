@@ -16,9 +16,9 @@ use drisse_core::{
     BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
     TargetError, Unavailable, step,
 };
-use drisse_net::{Build, random_id};
+use drisse_net::http::escaped;
+use drisse_net::{Build, blocking, random_id};
 use drisse_registry::{KEYS, PROGRAM, Store, USER};
-use drisse_wire::http::escaped;
 use engine::{Engine, EngineError};
 use engines::Engines;
 pub use engines::container_engine;
@@ -123,7 +123,9 @@ impl Container {
             let id = container["Id"].as_str().unwrap_or_default();
             let tag = container["Labels"][REPLICA].as_str().and_then(Tag::parse);
             // One whose folder somebody has removed cannot be reached any more.
-            match (tag.filter(|tag| self.folder(tag).is_dir()), container["State"].as_str()) {
+            let folder = tag.as_ref().map(|tag| self.folder(tag));
+            let is_there = blocking(move || folder.is_some_and(|folder| folder.is_dir())).await;
+            match (tag.filter(|_| is_there), container["State"].as_str()) {
                 (Some(tag), Some("running" | "exited" | "stopped" | "paused" | "dead")) => {
                     tracing::info!(service = %tag.service, revision = tag.revision, container = id, "adopted");
                     let build = container["Labels"][BUILD].as_str().and_then(Build::parse);
@@ -141,19 +143,9 @@ impl Container {
                 }
             }
         }
-        self.sweep();
+        let (sockets, servers) = (self.config.sockets.clone(), self.servers.clone());
+        blocking(move || sweep(&sockets, &servers)).await;
         Ok(())
-    }
-
-    /// Removes folders of sockets whose containers are gone.
-    fn sweep(&self) {
-        for entry in std::fs::read_dir(&self.config.sockets).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let id = name.strip_suffix(".d").and_then(ReplicaId::new);
-            if id.is_some_and(|id| !self.servers.knows(&id)) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
     }
 
     fn watch(&self, tag: &Tag, since: Since) {
@@ -206,10 +198,11 @@ impl Container {
         revision: &RevisionSpec,
         tag: &Tag,
         image: &str,
-    ) -> Result<Value, TargetError> {
+        model: &Path,
+    ) -> Value {
         let inside = Files::new(&Path::new(SOCKETS).join("x"), Path::new(LOGS).join(log_name(tag)));
         let keys = Path::new(KEYS);
-        let arguments = arguments(revision, tag, &self.images.model(revision)?, &inside, keys);
+        let arguments = arguments(revision, tag, model, &inside, keys);
         let plain = |path: PathBuf| path.display().to_string();
         let mut mounts = vec![
             format!("{}:{SOCKETS}:rw,z", plain(self.folder(tag))),
@@ -226,7 +219,7 @@ impl Container {
             let highest = getrlimit(of).maximum.unwrap_or(most).min(most);
             json!({"Name": name, "Soft": highest, "Hard": highest})
         };
-        Ok(json!({
+        json!({
             "Image": image,
             "Entrypoint": [PROGRAM],
             "Cmd": command,
@@ -259,7 +252,7 @@ impl Container {
                     limit("nproc", Resource::Nproc, MAX_PROCESSES),
                 ],
             },
-        }))
+        })
     }
 
     /// Makes a container and starts it.
@@ -270,10 +263,16 @@ impl Container {
         tag: &Tag,
         image: &str,
     ) -> Result<(), TargetError> {
-        self.servers.make_folder(&self.folder(tag), 0o777)?;
-        self.servers.make_folder(&self.servers.cache_of(&tag.service), 0o777)?;
-        self.servers.write_environment(&self.files(tag), revision)?;
-        let (name, document) = (name(tag), self.document(engine, revision, tag, image)?);
+        let (servers, of) = (self.servers.clone(), revision.clone());
+        let (folder, cache, files) = (self.folder(tag), servers.cache_of(&tag.service), self.files(tag));
+        let write = move || {
+            servers.make_folder(&folder, 0o777)?;
+            servers.make_folder(&cache, 0o777)?;
+            servers.write_environment(&files, &of)
+        };
+        blocking(write).await?;
+        let model = self.images.model(revision).await?;
+        let (name, document) = (name(tag), self.document(engine, revision, tag, image, &model));
         let made = engine.post(&format!("/containers/create?name={name}"), Some(&document)).await;
         if let Err(EngineError::Refused(404, why)) = &made {
             // Somebody removed the image: the next try brings it in again.
@@ -289,9 +288,13 @@ impl Container {
     }
 
     /// Whether any service has ever been prepared here.
-    fn is_used(&self) -> bool {
-        let services = std::fs::read_dir(&self.config.services).into_iter().flatten().flatten();
-        services.map(|entry| entry.path().join("secrets")).any(|folder| folder.is_dir())
+    async fn is_used(&self) -> bool {
+        let services = self.config.services.clone();
+        blocking(move || {
+            let services = std::fs::read_dir(services).into_iter().flatten().flatten();
+            services.map(|entry| entry.path().join("secrets")).any(|folder| folder.is_dir())
+        })
+        .await
     }
 }
 
@@ -338,13 +341,15 @@ impl Place for Container {
             Err(error) => {
                 // Nobody watches it; one that was never made need not be removed.
                 let _ = engine.kill_container(&name).await;
-                let _ = std::fs::remove_dir_all(self.folder(&tag));
+                let folder = self.folder(&tag);
+                let _ = blocking(move || std::fs::remove_dir_all(folder)).await;
                 return Err(error);
             }
         }
         events.event(Event(format!("replica {id} started, container {name}")));
         self.watch(&tag, Since::Start);
-        self.servers.prune_logs(&revision.service);
+        let (servers, service) = (self.servers.clone(), revision.service.clone());
+        blocking(move || servers.prune_logs(&service)).await;
         Ok(id)
     }
 
@@ -355,7 +360,7 @@ impl Place for Container {
 
     async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError> {
         // Where nothing was ever started, no engine is needed to know that nothing runs.
-        if self.adopted.initialized() || of.is_none() && !self.is_used() {
+        if self.adopted.initialized() || of.is_none() && !self.is_used().await {
             return Ok(self.servers.list(of));
         }
         self.engine().await?;
@@ -380,6 +385,17 @@ impl Place for Container {
         let removed = self.images.remove(&engine, service).await;
         self.told(&engine, "remove images", removed).await?;
         self.servers.remove(service).await
+    }
+}
+
+/// Removes folders of sockets whose containers are gone. Blocks on the disk.
+fn sweep(sockets: &Path, servers: &Servers) {
+    for entry in std::fs::read_dir(sockets).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name.strip_suffix(".d").and_then(ReplicaId::new);
+        if id.is_some_and(|id| !servers.knows(&id)) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -11,10 +11,11 @@ use drisse_core::{
     Bound, BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec,
     ServiceName, TargetError, Unavailable,
 };
-use drisse_net::{Build, Exit, Launch, Process, random_id};
+use drisse_net::{Build, Exit, Launch, Process, blocking, random_id};
 use drisse_registry::Store;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What the local place needs to know.
 #[derive(Clone, Debug)]
@@ -36,9 +37,9 @@ pub struct LocalConfig {
 }
 
 /// Processes of this machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Local {
-    config: LocalConfig,
+    config: Arc<LocalConfig>,
     servers: Servers,
 }
 
@@ -46,7 +47,7 @@ impl Local {
     /// Opens the place and takes over what already runs here. Needs a tokio runtime.
     pub fn open(config: LocalConfig) -> std::io::Result<Self> {
         let servers = Servers::ours(config.build.clone(), config.services.clone());
-        let local = Self { config, servers };
+        let local = Self { config: Arc::new(config), servers };
         for (process, value) in Process::find("--replica", &format!("{}/", local.config.workspace))? {
             if let Some(tag) = Tag::parse(&value) {
                 tracing::info!(service = %tag.service, revision = tag.revision, pid = process.pid(), "adopted");
@@ -97,6 +98,61 @@ impl Local {
         })?;
         view.ok_or_else(|| TargetError::permanent("the package has no model file"))
     }
+
+    /// What this machine has, or why no process can serve here. Blocks on the disk.
+    fn capacity(&self) -> Result<Capacity, Unavailable> {
+        match &self.config.onnxruntime {
+            Some(library) if !library.is_file() => Err(Unavailable {
+                reason: format!("ONNX Runtime is no longer at {}", library.display()),
+                hint: "`drisse down`, then `drisse up`, finds or fetches it again".to_owned(),
+            }),
+            _ => {
+                let groups = Cgroups::find();
+                let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+                Ok(Capacity {
+                    cpu: Bound { most: Some(cores * 1000), unenforceable: groups.cpu.err() },
+                    memory: Bound { most: cgroup::memory_of_machine(), unenforceable: groups.memory.err() },
+                    groups: None,
+                })
+            }
+        }
+    }
+
+    /// Starts the process of a replica and watches it. Blocks on the disk.
+    fn launch(&self, revision: &RevisionSpec, id: ReplicaId) -> Result<u32, TargetError> {
+        let tag = Tag {
+            workspace: self.config.workspace.clone(),
+            service: revision.service.clone(),
+            revision: revision.revision,
+            id,
+        };
+        let files = self.files(&tag);
+        let keys = self.servers.keys_of(&revision.service);
+        let mut arguments = arguments(revision, &tag, &self.model(revision)?, &files, &keys);
+        if let Some(library) = &self.config.onnxruntime {
+            arguments.extend([OsString::from("--onnxruntime"), library.into()]);
+        }
+        self.servers.write_environment(&files, revision)?;
+        let group = Cgroups::find().make(&self.group(&tag), revision.limits);
+        let group = group.map_err(|why| {
+            TargetError::permanent(format!("cannot limit a replica of `{}`: {why}", revision.service))
+        })?;
+        for folder in group.iter().flat_map(Group::folders) {
+            arguments.extend([OsString::from("--cgroup"), folder.into()]);
+        }
+        let launch =
+            Launch { program: &self.config.program, arguments, settings: &[], log: &files.log, stdin: None };
+        let process = Process::start(launch).map_err(|error| {
+            // What was made for it is nobody's.
+            group.iter().for_each(Group::remove);
+            files.remove();
+            failed("start", &self.config.program, &error)
+        })?;
+        let pid = process.pid();
+        self.servers.watch(Limited { process, group }, tag, files, Since::Start);
+        self.servers.prune_logs(&revision.service);
+        Ok(pid)
+    }
 }
 
 /// A process and what limits it.
@@ -124,6 +180,10 @@ impl Vessel for Limited {
     fn kill(&self) {
         self.process.kill();
     }
+
+    fn pid(&self) -> Option<u32> {
+        Some(self.process.pid())
+    }
 }
 
 #[async_trait]
@@ -133,21 +193,8 @@ impl Place for Local {
     }
 
     async fn check(&self) -> Result<Capacity, Unavailable> {
-        match &self.config.onnxruntime {
-            Some(library) if !library.is_file() => Err(Unavailable {
-                reason: format!("ONNX Runtime is no longer at {}", library.display()),
-                hint: "`drisse down`, then `drisse up`, finds or fetches it again".to_owned(),
-            }),
-            _ => {
-                let groups = Cgroups::find();
-                let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-                Ok(Capacity {
-                    cpu: Bound { most: Some(cores * 1000), unenforceable: groups.cpu.err() },
-                    memory: Bound { most: cgroup::memory_of_machine(), unenforceable: groups.memory.err() },
-                    groups: None,
-                })
-            }
-        }
+        let local = self.clone();
+        blocking(move || local.capacity()).await
     }
 
     async fn prepare(&self, revision: &RevisionSpec, _: &dyn EventSink) -> Result<(), TargetError> {
@@ -156,37 +203,9 @@ impl Place for Local {
 
     async fn start(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<ReplicaId, TargetError> {
         let id = ReplicaId::new(&random_id()).expect("hexadecimal digits");
-        let tag = Tag {
-            workspace: self.config.workspace.clone(),
-            service: revision.service.clone(),
-            revision: revision.revision,
-            id: id.clone(),
-        };
-        let files = self.files(&tag);
-        let keys = self.servers.keys_of(&revision.service);
-        let mut arguments = arguments(revision, &tag, &self.model(revision)?, &files, &keys);
-        if let Some(library) = &self.config.onnxruntime {
-            arguments.extend([OsString::from("--onnxruntime"), library.into()]);
-        }
-        self.servers.write_environment(&files, revision)?;
-        let group = Cgroups::find().make(&self.group(&tag), revision.limits);
-        let group = group.map_err(|why| {
-            TargetError::permanent(format!("cannot limit a replica of `{}`: {why}", revision.service))
-        })?;
-        for folder in group.iter().flat_map(Group::folders) {
-            arguments.extend([OsString::from("--cgroup"), folder.into()]);
-        }
-        let launch =
-            Launch { program: &self.config.program, arguments, settings: &[], log: &files.log, stdin: None };
-        let process = Process::start(launch).map_err(|error| {
-            // What was made for it is nobody's.
-            group.iter().for_each(Group::remove);
-            files.remove();
-            failed("start", &self.config.program, &error)
-        })?;
-        events.event(Event(format!("replica {id} started, process {}", process.pid())));
-        self.servers.watch(Limited { process, group }, tag, files, Since::Start);
-        self.servers.prune_logs(&revision.service);
+        let (local, revision, named) = (self.clone(), revision.clone(), id.clone());
+        let pid = blocking(move || local.launch(&revision, named)).await?;
+        events.event(Event(format!("replica {id} started, process {pid}")));
         Ok(id)
     }
 

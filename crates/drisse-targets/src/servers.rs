@@ -1,24 +1,21 @@
 //! The scoring servers of a place, whatever they run in: watched from their start, or from when they were found,
 //! told what has changed, stopped and removed.
 
+mod files;
 mod life;
 mod logs;
 
 use crate::changes::Changes;
 use drisse_core::{
-    BoxStream, Environment, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving,
-    TargetError, Trust, step,
+    BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
+    step,
 };
-use drisse_net::{Build, hex};
-use drisse_registry::{Evidence, Store};
+use drisse_net::{Build, blocking};
+use drisse_registry::Store;
 pub(crate) use life::{Ended, Files, GRACE, Since, Tag, Vessel, out_of_memory};
 use life::{Entry, Running};
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::Permissions;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,8 +23,8 @@ use std::time::Duration;
 /// The keys that count, in a folder of evidence.
 const TRUSTED: &str = "trusted.pem";
 
-/// The scoring servers of one place.
-#[derive(Debug)]
+/// The scoring servers of one place. Clones share what is known of them.
+#[derive(Clone, Debug)]
 pub(crate) struct Servers {
     /// Which build this is, where replicas say theirs; those of older ones are replaced.
     build: Option<Build>,
@@ -155,89 +152,19 @@ impl Servers {
         Running { tag, files, build, shared, since }.watch(Box::new(vessel));
     }
 
-    /// Writes the service's keys file where it has changed; its digest.
-    fn write_keys(&self, revision: &RevisionSpec) -> Result<Option<String>, TargetError> {
-        if revision.keys.is_empty() {
-            return Ok(None);
-        }
-        let text: String = revision.keys.iter().map(|key| format!("{key}\n")).collect();
-        let path = self.keys_of(&revision.service);
-        let digest = Some(hex(&Sha256::digest(&text)));
-        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            return Ok(digest);
-        }
-        let write = || -> std::io::Result<()> {
-            // Of one name, so that the next one takes the place of what was left half written.
-            let fresh = path.with_extension("new");
-            self.write_secret(&fresh, text.as_bytes())?.sync_all()?;
-            step("keys are written");
-            std::fs::rename(&fresh, &path)?;
-            step("keys are in place");
-            Ok(())
-        };
-        write().map_err(|error| failed("write the keys", &path, &error))?;
-        Ok(digest)
-    }
-
-    /// Writes what only who serves may read.
-    fn write_secret(&self, path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
-        let mut file = std::fs::OpenOptions::new();
-        let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(path)?;
-        if self.others {
-            file.set_permissions(Permissions::from_mode(0o444))?;
-        }
-        file.write_all(bytes)?;
-        Ok(file)
-    }
-
-    /// Writes what a replica that is about to start finds in its environment; its folder is there.
-    pub(crate) fn write_environment(
-        &self,
-        files: &Files,
-        revision: &RevisionSpec,
-    ) -> Result<(), TargetError> {
-        let Environment(variables) = &revision.environment;
-        if variables.is_empty() {
-            return Ok(());
-        }
-        let text: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        let written = self.write_secret(&files.environment, text.as_bytes());
-        written.map(drop).map_err(|error| failed("write the environment", &files.environment, &error))
-    }
-
-    /// Writes what shows whose the model is, where somebody has to have signed it.
-    fn write_evidence(&self, revision: &RevisionSpec, store: &Store) -> Result<(), TargetError> {
-        let Trust { keys, bundles } = &revision.trust;
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let folder = evidence_beside(&self.keys_of(&revision.service), revision);
-        self.make_folder(&folder, 0o755)?;
-        let manifest = store.read(&revision.package).map_err(|error| {
-            TargetError::permanent(format!("cannot read the manifest of `{}`: {error}", revision.service))
-        })?;
-        let evidence = Evidence { manifest, bundles: bundles.clone() };
-        for (name, bytes) in evidence.files().chain([(TRUSTED.to_owned(), keys.as_bytes())]) {
-            let path = folder.join(name);
-            if std::fs::read(&path).is_ok_and(|there| there == bytes) {
-                continue;
-            }
-            let fresh = folder.join("new");
-            let written = self.write_secret(&fresh, bytes).and_then(|_| std::fs::rename(&fresh, &path));
-            written.map_err(|error| failed("write", &path, &error))?;
-        }
-        Ok(())
-    }
-
     /// Makes a service's folders and keys file, and has its replicas confirm the keys.
     pub(crate) async fn prepare(&self, revision: &RevisionSpec, store: &Store) -> Result<(), TargetError> {
         let service = &revision.service;
-        self.make_folder(&self.logs_of(service), 0o777)?;
-        if let Some(folder) = self.keys_of(service).parent() {
-            self.make_folder(folder, if self.others { 0o755 } else { 0o700 })?;
-        }
-        self.write_evidence(revision, store)?;
-        let digest = self.write_keys(revision)?;
+        let (servers, of, store) = (self.clone(), revision.clone(), store.clone());
+        let write = move || {
+            servers.make_folder(&servers.logs_of(&of.service), 0o777)?;
+            if let Some(folder) = servers.keys_of(&of.service).parent() {
+                servers.make_folder(folder, if servers.others { 0o755 } else { 0o700 })?;
+            }
+            servers.write_evidence(&of, &store)?;
+            servers.write_keys(&of)
+        };
+        let digest = blocking(write).await?;
         self.shared.keys().insert(service.clone(), digest.clone());
         let Some(digest) = digest else { return Ok(()) };
         // Those that have other keys are told to read them again, and confirm.
@@ -264,19 +191,7 @@ impl Servers {
         Ok(())
     }
 
-    /// Makes a folder for this user alone; or, where others serve, one that they may use as `mode` says.
-    pub(crate) fn make_folder(&self, folder: &Path, mode: u32) -> Result<(), TargetError> {
-        let make = || {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            if self.others {
-                std::fs::set_permissions(folder, Permissions::from_mode(mode))?;
-            }
-            Ok(())
-        };
-        make().map_err(|error| failed("make the folder", folder, &error))
-    }
-
-    /// Removes logs of replicas that are gone, but for the newest.
+    /// Removes logs of replicas that are gone, but for the newest. Blocks on the disk.
     pub(crate) fn prune_logs(&self, service: &ServiceName) {
         let written: Vec<_> = self.shared.lock().values().map(|entry| entry.files.log.clone()).collect();
         logs::prune(&self.logs_of(service), &written);
@@ -323,12 +238,13 @@ impl Servers {
         self.remove_replicas(service).await;
         self.shared.keys().remove(service);
         let folder = self.folder(service);
-        match std::fs::remove_dir_all(&folder) {
+        blocking(move || match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(failed("remove", &folder, &error))
             }
             _ => Ok(()),
-        }
+        })
+        .await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::json::Writer;
 use drisse_core::{Error, ErrorKind};
-use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 /// The HTTP status of a kind.
 pub fn http_status(kind: ErrorKind) -> u16 {

@@ -11,7 +11,7 @@ mod weight;
 
 use bytes::{Buf, Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 use weight::Nested;
 
@@ -67,9 +67,9 @@ pub const MODELS: &str = "tensorflow.serving.ModelService";
 pub const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Whether a request is a call of gRPC's.
-pub fn is_call<B>(head: &hyper::Request<B>) -> bool {
+pub fn is_call<B>(head: &http::Request<B>) -> bool {
     let content_type = head.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let http2 = head.version() == hyper::Version::HTTP_2 && head.method() == hyper::Method::POST;
+    let http2 = head.version() == http::Version::HTTP_2 && head.method() == http::Method::POST;
     http2 && content_type.starts_with(b"application/grpc")
 }
 

@@ -4,12 +4,10 @@
 //! The decoders are pure functions from bytes to values and back; who listens is the servers' business.
 #![warn(missing_docs)]
 
-pub mod client;
 pub mod control;
 pub mod documents;
 mod error;
 pub mod grpc;
-pub mod http;
 pub mod invocations;
 pub mod json;
 pub mod openapi;

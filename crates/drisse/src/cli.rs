@@ -92,6 +92,13 @@ pub(crate) enum Command {
     Gateway(Gateway),
 }
 
+impl Cli {
+    /// Whether the command serves requests until it is stopped.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self.command, Command::Serve(_) | Command::Control(_) | Command::Gateway(_))
+    }
+}
+
 /// The parsed line; or, where that was all, the code to exit with.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {

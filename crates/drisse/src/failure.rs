@@ -1,9 +1,9 @@
 //! A command that did not succeed: why, what to do next, and with which code to exit.
 
+use drisse_client::ClientError;
+use drisse_net::http::HttpError;
 use drisse_registry::{ImageError, InspectError};
-use drisse_wire::client::ClientError;
 use drisse_wire::control;
-use drisse_wire::http::HttpError;
 use std::fmt;
 
 /// Why a command did not succeed.

@@ -3,9 +3,9 @@
 use crate::connect::Place;
 use crate::failure::Failure;
 use crate::{printer, units};
-use drisse_wire::client::Client;
+use drisse_client::Client;
+use drisse_net::SILENCE;
 use drisse_wire::control::{Operation, OperationState, Progress};
-use drisse_wire::http::SILENCE;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::convert::Infallible;
 use std::process::ExitCode;
@@ -87,7 +87,7 @@ async fn wait(
     id: i64,
     each: &mut dyn FnMut(&Progress),
 ) -> Result<Operation, Failure> {
-    use drisse_wire::client::ClientError;
+    use drisse_client::ClientError;
     loop {
         match client.wait(id, each).await {
             Err(ClientError::Unreachable(_)) => {

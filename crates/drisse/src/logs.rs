@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use anyhow::Context;
+use drisse_net::LogWriter;
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,17 +15,43 @@ const LARGEST: u64 = 10 << 20;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs on stderr: for people on a terminal, JSON lines elsewhere. `DRISSE_LOG` sets what is logged.
-pub(crate) fn start() {
+/// How long a process that ends waits for its log.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// The log of this process; [`Logs::finish`] writes what is still queued.
+pub(crate) struct Logs(Option<LogWriter>);
+
+/// Starts logging to stderr: text on a terminal, JSON lines elsewhere. `DRISSE_LOG` sets the level and filter.
+/// The lines of a `server` are written by a thread of their own, so that no request waits for the log's disk.
+pub(crate) fn start(server: bool) -> Logs {
     let filter = EnvFilter::try_from_env("DRISSE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A line that cannot be written (a full disk) is lost. Saying so on the same stderr would panic, in the middle of
-    // what is being answered.
+    // Without a thread to spare, lines are written where they are logged.
+    let writer = server.then(LogWriter::start).and_then(Result::ok);
+    let queue = writer.clone();
+    let make_writer = move || -> Box<dyn std::io::Write> {
+        match &queue {
+            Some(queue) => Box::new(queue.clone()),
+            None => Box::new(std::io::stderr()),
+        }
+    };
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(make_writer);
+    // A line that cannot be written (a full disk) is lost. Reporting that on the same stderr would panic while a
+    // request is being answered.
     let logs = logs.log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         logs.with_target(false).compact().init();
     } else {
         logs.json().flatten_event(true).init();
+    }
+    Logs(writer)
+}
+
+impl Logs {
+    /// Waits for the lines that are still queued, for a short time: to be called before the process ends.
+    pub(crate) fn finish(&self) {
+        if let Some(writer) = &self.0 {
+            writer.flush(LAST_LINES);
+        }
     }
 }
 

@@ -20,8 +20,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(done) => return done,
     };
-    logs::start();
+    let logs = logs::start(cli.is_server());
     steps::watch();
     let output = cli.output;
-    commands::run(cli).unwrap_or_else(|failure| printer::failure(&failure, output))
+    let ended = commands::run(cli);
+    // Before the error, which stands last.
+    logs.finish();
+    ended.unwrap_or_else(|failure| printer::failure(&failure, output))
 }

@@ -5,8 +5,8 @@
 
 use crate::connect::{VERSION, trusting};
 use crate::failure::Failure;
+use drisse_net::http::{Address, Ask};
 use drisse_net::trace::{Sampling, Traces, request, resource};
-use drisse_wire::http::{Address, Ask};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 use std::path::Path;

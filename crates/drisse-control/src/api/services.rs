@@ -271,14 +271,18 @@ pub(super) async fn sample(
     let row = control.db.existing_service(&name).await?;
     let revision = control.db.revision(&name, row.revision).await?;
     let revision = revision.ok_or_else(|| Problem::absent(format!("service `{name}` has no revision")))?;
-    let manifest = control.store.manifest(&revision.package)?;
-    let Some(digest) = manifest.sample() else {
+    let package = revision.package.clone();
+    let read = move |store: &drisse_registry::Store| -> Result<_> {
+        let manifest = store.manifest(&package)?;
+        Ok(manifest.sample().map(|digest| store.read(digest)).transpose()?)
+    };
+    let Some(sample) = control.with_store(read).await? else {
         let message = format!("model `{}` has no sample", revision.model_name());
         return Err(
             Problem::absent(message).hint("give one: `drisse deploy … --sample FILE`, or score with --file")
         );
     };
-    Ok(([(CONTENT_TYPE, "application/json")], control.store.read(digest)?))
+    Ok(([(CONTENT_TYPE, "application/json")], sample))
 }
 
 fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Service {

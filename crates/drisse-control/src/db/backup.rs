@@ -81,13 +81,16 @@ impl Db {
         let failed = |path: &Path, error: &io::Error| {
             Problem::failed(format!("cannot write {}", path.display())).because_of_disk(error)
         };
-        remove(&new).map_err(|error| failed(&new, &error))?;
-        // Keys are in it: it is for this user alone before anything is.
-        let made = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new);
-        made.map_err(|error| failed(&new, &error))?;
+        let path = new.clone();
+        let make = move || {
+            remove(&path)?;
+            // Keys are in it: it is for this user alone before anything is.
+            fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)
+        };
+        drisse_net::blocking(make).await.map_err(|error| failed(&new, &error))?;
         let copied = sqlx::query("VACUUM INTO ?").bind(new.to_string_lossy()).execute(self.pool()).await;
         if let Err(error) = copied {
-            let _ = fs::remove_file(&new);
+            let _ = drisse_net::blocking(move || fs::remove_file(&new)).await;
             return Err(error.into());
         }
         blocking(move || {

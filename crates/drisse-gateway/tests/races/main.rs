@@ -42,7 +42,7 @@ mod pool {
     }
 
     impl Upstream {
-        pub(crate) async fn open(_place: &crate::replica::Place) -> std::io::Result<Self> {
+        pub(crate) async fn open(_endpoint: &crate::replica::Endpoint) -> std::io::Result<Self> {
             Ok(Self)
         }
     }

@@ -7,7 +7,7 @@ use super::route::{Repository, Route};
 use crate::app::App;
 use crate::metrics::with_triton;
 use drisse_core::{Error, ErrorKind, Result};
-use drisse_net::{Door, Handler};
+use drisse_net::{Door, Handler, blocking};
 use drisse_wire::ErrorShape;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -49,7 +49,7 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>, reach: Reach) -> rep
     let result = match Route::of(request.method(), &path) {
         Ok(Route::Repository(asked)) => repository(app, asked, request, reach).await,
         Err(error) if in_repository => Err(error),
-        _ => answer(app, &request, reach),
+        _ => answer(app, &request, reach).await,
     };
     let response = result.map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response);
     reply::allow(response, if changes { "POST" } else { "GET, HEAD" })
@@ -68,7 +68,7 @@ async fn repository(
     super::repository::answer(app, asked, &body.bytes).await
 }
 
-fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply> {
+async fn answer(app: &Arc<App>, request: &Request<Incoming>, reach: Reach) -> Result<Reply> {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         "/live" if get => Ok(Reply::text("live\n")),
@@ -78,11 +78,13 @@ fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply>
             Err(Error::new(ErrorKind::Unavailable, why))
         }
         "/metrics" if get => {
-            let mut metrics = app.metrics.encode();
-            if app.config.triton_metrics {
-                metrics = with_triton(&metrics, &app.models());
-            }
-            let metrics = Reply::text(metrics);
+            let from = Arc::clone(app);
+            // It counts this process's open files, and has thousands of lines with a thousand models.
+            let metrics = blocking(move || match (from.metrics.encode(), from.config.triton_metrics) {
+                (metrics, true) => with_triton(&metrics, &from.models()),
+                (metrics, false) => metrics,
+            });
+            let metrics = Reply::text(metrics.await);
             Ok(metrics.of_type("application/openmetrics-text; version=1.0.0; charset=utf-8"))
         }
         "/identity" if get => Ok(Reply::json(identity(app).to_string())),
@@ -93,10 +95,9 @@ fn answer(app: &App, request: &Request<Incoming>, reach: Reach) -> Result<Reply>
         }
         "/reload" if request.method() == Method::POST => {
             may_change(request, reach)?;
-            if let Some(keys) = &app.keys {
-                let what = |error: crate::KeysError| Error::internal(error.to_string());
-                keys.reload().map_err(what)?;
-            }
+            let of = Arc::clone(app);
+            let reloaded = blocking(move || of.keys.as_ref().map_or(Ok(false), crate::Keys::reload));
+            reloaded.await.map_err(|error| Error::internal(error.to_string()))?;
             Ok(Reply::json(identity(app).to_string()))
         }
         "/drain" | "/reload" => Err(Error::new(ErrorKind::MethodNotAllowed, "this path takes POST")),

@@ -4,7 +4,7 @@
 //! what is asked here is as it has been for a decade.
 
 use drisse_core::{Bound, Capacity, Unavailable};
-use drisse_wire::http::{Address, Ask, HttpError};
+use drisse_net::http::{Address, Ask, HttpError};
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName};
 use serde_json::Value;

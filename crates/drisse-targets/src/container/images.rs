@@ -4,8 +4,9 @@ use super::engine::{Engine, EngineError, with_source};
 use super::offer::Offer;
 use super::{ContainerConfig, refused};
 use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, step};
+use drisse_net::blocking;
+use drisse_net::http::escaped;
 use drisse_registry::{Image, ImageError, ImageModel, RuntimeParts, Runtimes};
-use drisse_wire::http::escaped;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -156,9 +157,10 @@ impl Images {
     }
 
     /// Where the model's file is in its image.
-    pub(super) fn model(&self, revision: &RevisionSpec) -> Result<PathBuf, TargetError> {
-        let model = ImageModel::of_package(&self.config.store, &revision.digest, &revision.package)
-            .map_err(|error| not_built(revision, &error.into()))?;
+    pub(super) async fn model(&self, revision: &RevisionSpec) -> Result<PathBuf, TargetError> {
+        let (store, of) = (self.config.store.clone(), revision.clone());
+        let model = blocking(move || ImageModel::of_package(&store, &of.digest, &of.package)).await;
+        let model = model.map_err(|error| not_built(revision, &error.into()))?;
         model.path().ok_or_else(|| not_built(revision, &ImageError::NoFiles))
     }
 
@@ -177,10 +179,7 @@ impl Images {
             let image = Image::new(&runtimes, &runtime, &model, None)?;
             Ok(Built { image, _runtimes: runtimes })
         };
-        let built = tokio::task::spawn_blocking(build).await;
-        built
-            .map_err(|_| TargetError::new("the image was not built"))?
-            .map_err(|error| not_built(revision, &error))
+        blocking(build).await.map_err(|error| not_built(revision, &error))
     }
 
     /// What a service's images are called, after a host; the tag is the revision.

@@ -8,9 +8,9 @@ use super::images::Built;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
+use drisse_net::http::written;
 use drisse_net::{BindError, Handler, Listener, bind_tcp, random_id, serve_few};
 use drisse_registry::MANIFEST;
-use drisse_wire::http::written;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -135,8 +135,8 @@ fn whole(bytes: &[u8]) -> Body {
 mod tests {
     use super::*;
     use drisse_net::hex;
+    use drisse_net::http::{Address, Ask};
     use drisse_registry::{Image, ImageModel, Runtimes};
-    use drisse_wire::http::{Address, Ask};
     use sha2::{Digest, Sha256};
 
     fn digest(bytes: &[u8]) -> String {

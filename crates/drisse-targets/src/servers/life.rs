@@ -3,8 +3,8 @@
 use super::Shared;
 use async_trait::async_trait;
 use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName, size};
-use drisse_net::Build;
-use drisse_wire::http::{Address, Ask, SILENCE};
+use drisse_net::http::{Address, Ask};
+use drisse_net::{Build, SILENCE, blocking, hang};
 use hyper::Method;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,11 @@ pub(crate) trait Vessel: Send + Sync {
 
     /// Ends it at once.
     fn kill(&self);
+
+    /// Its process on this machine, if known.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// How a scoring server ended.
@@ -214,7 +219,8 @@ impl Running {
         let mut stopped = false;
         let mut silent = false;
         let admin = Address::unix(&self.files.admin);
-        let ended = loop {
+        let pid = vessel.pid();
+        let mut ended = loop {
             tokio::select! {
                 ended = vessel.ended() => break ended,
                 () = stop.notified(), if !stopped => {
@@ -228,31 +234,34 @@ impl Running {
                     self.ready(identity);
                 }
                 // One that was found is asked from the start: it may hang already.
-                () = admin.fell_silent(), if (was_ready || self.was_found()) && !stopped && !silent => {
+                () = hang(&admin, pid), if (was_ready || self.was_found()) && !stopped && !silent => {
                     silent = true;
                     vessel.kill();
                 }
                 () = tokio::time::sleep(GRACE), if stopped => vessel.kill(),
             }
         };
-        // Who is killed leaves its sockets.
-        self.files.remove();
-        {
-            let mut replicas = self.shared.lock();
-            if stopped {
-                replicas.remove(&self.tag.id);
-            } else if let Some(entry) = replicas.get_mut(&self.tag.id) {
-                super::logs::add(&self.files.log, &ended.output);
-                let mut death = self.death(&ended, was_ready);
-                if silent {
-                    death.reason = format!("did not answer for {} s and was killed", SILENCE.as_secs());
+        if silent {
+            ended.reason = format!("did not answer for {} s and was killed", SILENCE.as_secs());
+        }
+        let (tag, shared) = (self.tag.clone(), Arc::clone(&self.shared));
+        // A replica that was told to stop leaves nothing behind; a death is reported with its log.
+        let death = blocking(move || {
+            // A killed process leaves its sockets.
+            self.files.remove();
+            (!stopped).then(|| self.death(&ended, was_ready))
+        })
+        .await;
+        match death {
+            None => drop(shared.lock().remove(&tag.id)),
+            Some(death) => {
+                tracing::warn!(service = %tag.service, replica = %tag.id, "died: {}", death.reason);
+                if let Some(entry) = shared.lock().get_mut(&tag.id) {
+                    entry.state = ReplicaState::Dead(death);
                 }
-                super::logs::note(&self.files.log, &death.reason);
-                tracing::warn!(service = %self.tag.service, replica = %self.tag.id, "died: {}", death.reason);
-                entry.state = ReplicaState::Dead(death);
             }
         }
-        self.shared.changes.tell(&self.tag.service);
+        shared.changes.tell(&tag.service);
     }
 
     fn ready(&self, identity: Identity) {
@@ -290,14 +299,18 @@ impl Running {
         }
     }
 
+    /// Completes the replica's log and reads its end. Blocks on the disk.
     fn death(&self, ended: &Ended, was_ready: bool) -> Death {
+        super::logs::add(&self.files.log, &ended.output);
+        let log = super::logs::tail(&self.files.log, TOLD);
+        super::logs::note(&self.files.log, &ended.reason);
         Death {
             at: SystemTime::now(),
             reason: ended.reason.clone(),
             failed: !ended.clean,
             before_ready: !was_ready && !self.was_found(),
             permanent: ended.mendable && !was_ready,
-            log: super::logs::tail(&self.files.log, TOLD),
+            log,
         }
     }
 }

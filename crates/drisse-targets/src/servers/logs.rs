@@ -2,9 +2,10 @@
 //! they were written.
 
 use drisse_core::{BoxStream, LogOptions};
+use drisse_net::blocking;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read as _, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -89,28 +90,15 @@ pub(super) fn stream(folder: PathBuf, options: LogOptions) -> BoxStream<String> 
     Box::pin(ReceiverStream::new(received))
 }
 
+/// How far each file was read, by inode: a file that was rotated has another name and is the same file.
+type Read = HashMap<u64, u64>;
+
 type Sent = Result<(), mpsc::error::SendError<String>>;
 
 async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) -> Sent {
-    // By inode: a file that was rotated has another name and is the same file.
-    let mut read: HashMap<u64, u64> = HashMap::new();
-    let mut last: Vec<(String, String)> = Vec::new();
-    for (path, _) in files(folder) {
-        // Where following begins; what is written meanwhile is read then.
-        if let Ok(metadata) = fs::metadata(&path) {
-            read.insert(metadata.ino(), metadata.len());
-        }
-        // A line without a time belongs to the one before it.
-        let mut time = String::new();
-        for line in tail(&path, options.lines) {
-            if let Some(at) = timestamp(&line) {
-                at.clone_into(&mut time);
-            }
-            last.push((time.clone(), line));
-        }
-    }
-    last.sort_by(|(one, _), (other, _)| one.cmp(other));
-    for (_, line) in last.split_off(last.len().saturating_sub(options.lines)) {
+    let (of, count) = (folder.to_owned(), options.lines);
+    let (mut read, last) = blocking(move || last_lines(&of, count)).await;
+    for line in last {
         lines.send(line).await?;
     }
     if !options.follow {
@@ -121,14 +109,46 @@ async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) 
             () = lines.closed() => return Ok(()),
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        for (path, _) in files(folder) {
-            let Ok(metadata) = fs::metadata(&path) else { continue };
-            let from = read.entry(metadata.ino()).or_insert(0);
-            for line in grown(&path, from) {
-                lines.send(line).await?;
-            }
+        let of = folder.to_owned();
+        let added;
+        (read, added) = blocking(move || added_lines(&of, read)).await;
+        for line in added {
+            lines.send(line).await?;
         }
     }
+}
+
+/// The last `count` lines of all files of a folder in order of their time, and how far each file was read.
+fn last_lines(folder: &Path, count: usize) -> (Read, Vec<String>) {
+    let mut read = Read::new();
+    let mut last: Vec<(String, String)> = Vec::new();
+    for (path, _) in files(folder) {
+        // Where following begins; what is written meanwhile is read then.
+        if let Ok(metadata) = fs::metadata(&path) {
+            read.insert(metadata.ino(), metadata.len());
+        }
+        // A line without a time belongs to the one before it.
+        let mut time = String::new();
+        for line in tail(&path, count) {
+            if let Some(at) = timestamp(&line) {
+                at.clone_into(&mut time);
+            }
+            last.push((time.clone(), line));
+        }
+    }
+    last.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let last = last.split_off(last.len().saturating_sub(count));
+    (read, last.into_iter().map(|(_, line)| line).collect())
+}
+
+/// The whole lines that were added to the files of a folder, and how far each file is read now.
+fn added_lines(folder: &Path, mut read: Read) -> (Read, Vec<String>) {
+    let mut added = Vec::new();
+    for (path, _) in files(folder) {
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        added.extend(grown(&path, read.entry(metadata.ino()).or_insert(0)));
+    }
+    (read, added)
 }
 
 /// The time a line of ours was written at, which sorts as text.

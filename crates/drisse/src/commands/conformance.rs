@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, Server, Unusable, Verdict};
-use drisse_wire::http::Address;
+use drisse_net::http::Address;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::fmt::Write as _;

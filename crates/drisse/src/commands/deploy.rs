@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
-use drisse_wire::client::{Client, ClientError};
+use drisse_client::{Client, ClientError};
 use drisse_wire::control::{
     DeployRequest, Keys, ModelChoice, Operation, Resources, RestartPolicy, RollbackRequest, Secrets, Service,
     ServingOptions,

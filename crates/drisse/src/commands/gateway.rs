@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
     let gateway = Gateway::new(config).context("cannot start the gateway")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
         let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
         let stop = async {
@@ -77,6 +77,9 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
             exporting.finish().await;
         }
         ended
-    })?;
+    });
+    // A change of routes may still wait for the disk: it was not acknowledged.
+    runtime.shutdown_background();
+    ended?;
     Ok(ExitCode::SUCCESS)
 }

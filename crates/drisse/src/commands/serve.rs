@@ -19,11 +19,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// Interrupted from the keyboard: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
+
+/// How long a server that ends waits for its access log.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
@@ -49,6 +53,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
     let exporter = Exporter::from_environment(&service(arguments))?;
     let (listeners, endpoints) = listen(arguments, keys.is_some())?;
     step("a server listens");
+    let requests = access_log.clone();
     let config = Config {
         max_wait: arguments.max_wait,
         scoring_timeout: arguments.scoring_timeout,
@@ -109,6 +114,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, Failure
         ended
     });
     step("a server has answered everything");
+    requests.iter().for_each(|log| log.flush(LAST_LINES));
     for socket in sockets {
         // Gone already when somebody cleaned up.
         let _ = std::fs::remove_file(socket);

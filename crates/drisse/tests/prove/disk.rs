@@ -9,6 +9,7 @@ mod known;
 mod models;
 mod power;
 mod room;
+mod slow;
 mod strace;
 mod tools;
 

@@ -117,10 +117,14 @@ fn differs(
 fn left(root: &Path) -> Option<PathBuf> {
     for folder in ["", "store", "store/ingest", "store/blobs/sha256", "store/views", "routes", "services"] {
         for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
-            if folder == "store/ingest" || entry.file_name().to_string_lossy().starts_with('.') {
+            if folder == "store/ingest" || half_written(&entry.file_name().to_string_lossy()) {
                 return Some(entry.path());
             }
         }
     }
     None
+}
+
+fn half_written(name: &str) -> bool {
+    name.starts_with('.') || name.ends_with(".new")
 }

@@ -123,19 +123,28 @@ fn bytes(text: &str) -> Vec<u8> {
     }
 }
 
-/// A strace that makes calls of running programs fail, until it is dropped.
+/// A strace that watches calls of running programs, and makes some fail or take long.
 pub(crate) struct Faults {
     strace: Child,
     trace: tempfile::NamedTempFile,
 }
 
 impl Faults {
-    /// `what` is strace's: `fsync,fdatasync:error=EIO:when=2` fails the second call of each thread.
+    /// Injects `what`, in strace's words: `fsync,fdatasync:error=EIO:when=2` fails the second call of each thread,
+    /// `fsync:delay_enter=3000000` delays every call by 3 s.
     pub(crate) fn start(pids: &[u64], what: &str) -> Self {
+        Self::attach(pids, what.split(':').next().unwrap(), &["-e", &format!("inject={what}")])
+    }
+
+    /// Only watches `calls`.
+    pub(crate) fn watch(pids: &[u64], calls: &str) -> Self {
+        Self::attach(pids, calls, &[])
+    }
+
+    fn attach(pids: &[u64], calls: &str, more: &[&str]) -> Self {
         let trace = tempfile::NamedTempFile::new().unwrap();
-        let calls = what.split(':').next().unwrap();
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-e", &format!("trace={calls}"), "-e", &format!("inject={what}"), "-o"]);
+        strace.args(["-f", "-e", &format!("trace={calls}")]).args(more).arg("-o");
         strace.arg(trace.path()).args(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]));
         let mut strace = strace.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
@@ -147,11 +156,25 @@ impl Faults {
         Self { strace, trace }
     }
 
-    /// How many calls failed.
-    pub(crate) fn end(mut self) -> usize {
+    /// Stops, and returns how many calls failed or were delayed.
+    pub(crate) fn end(self) -> usize {
+        let injected = |line: &&str| line.ends_with("(INJECTED)") || line.ends_with("(DELAYED)");
+        self.stop().lines().filter(injected).count()
+    }
+
+    /// Stops, and returns the calls that were seen, each with the thread that made it.
+    pub(crate) fn threads(self) -> Vec<(u64, String)> {
+        let call = |line: &str| {
+            let (thread, call) = line.split_once(' ')?;
+            Some((thread.parse().ok()?, call.trim_start().to_owned()))
+        };
+        let text = self.stop();
+        text.lines().filter_map(call).filter(|(_, call)| !call.starts_with(['+', '-', '<'])).collect()
+    }
+
+    fn stop(mut self) -> String {
         crate::workspace::kill(self.strace.id(), "-INT");
         let _ = self.strace.wait();
-        let text = std::fs::read_to_string(self.trace.path()).unwrap();
-        text.lines().filter(|line| line.ends_with("(INJECTED)")).count()
+        std::fs::read_to_string(self.trace.path()).unwrap()
     }
 }

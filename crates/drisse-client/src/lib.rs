@@ -1,12 +1,12 @@
 //! The control API's client: a call per path, failures as the API tells them.
 
-use crate::control::{
+use bytes::Bytes;
+use drisse_net::http::{Address, Ask, HttpError, escaped};
+use drisse_wire::control::{
     API, DeployRequest, Failure, FailureBody, KeyRequest, Keys, Model, ModelChange, Operation, Page,
     Progress, RegisterRequest, RepairRequest, RollbackRequest, Service, Shutdown, Signature, Status,
     TargetInfo, TargetSpec, TrustDocument,
 };
-use crate::http::{Address, Ask, HttpError, escaped};
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;

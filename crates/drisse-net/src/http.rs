@@ -11,12 +11,11 @@ use rustix::fs::{FileType, Mode, OFlags};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -47,13 +46,6 @@ pub enum Address {
 pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
-
-/// How often it is asked whether a server is alive.
-const PROBE: Duration = Duration::from_secs(5);
-
-/// A server that has not answered for this long hangs. Its admin listener has a thread that does nothing else:
-/// only a machine that stands still keeps it silent.
-pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -249,31 +241,68 @@ impl Address {
         Ok((status, body.to_bytes()))
     }
 
-    /// Completes once a server that is to answer `GET /live` has not done so for [`SILENCE`]: it is stopped or
-    /// stuck. One that answers anything is alive; one that is gone is for others to notice.
-    pub async fn fell_silent(&self) {
-        loop {
-            tokio::time::sleep(PROBE).await;
-            if tokio::time::timeout(SILENCE, self.ask(Ask::get("/live"))).await.is_err() {
-                return;
-            }
-        }
-    }
-
     fn broken(&self, error: &dyn fmt::Display) -> HttpError {
         HttpError::Broken { address: self.to_string(), why: error.to_string() }
     }
 }
 
-/// A connection to a Unix socket, and to none that a link in its place leads to: who serves may be able to write to the
-/// folder of its socket, and is not to choose whom we talk to.
+/// Connects to a Unix socket, never to where a symbolic link at its path leads: the process that serves may be able to
+/// write to the socket's folder, and must not choose whom we talk to.
+///
+/// # Errors
+/// Returns an error if there is no socket at `path`, or no process listens on it.
 pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    UnixSocket::new(path).connect().await
+}
+
+/// A Unix socket that many connections are opened to. Its path is looked up once, off the runtime's threads: later
+/// connections are made by descriptor, and wait for no disk.
+#[derive(Debug)]
+pub struct UnixSocket {
+    path: PathBuf,
+    found: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl UnixSocket {
+    /// The socket at `path`, which need not exist yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), found: Mutex::default() }
+    }
+
+    /// Opens a connection, as [`connect_unix`] does. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`connect_unix`].
+    pub async fn connect(&self) -> io::Result<UnixStream> {
+        let known = self.found().clone();
+        let found = match known {
+            Some(found) => found,
+            None => {
+                let path = self.path.clone();
+                let found = tokio::task::spawn_blocking(move || find_socket(&path)).await;
+                Arc::clone(self.found().insert(Arc::new(found.map_err(io::Error::other)??)))
+            }
+        };
+        // The socket that was found, even if another file has taken its path since.
+        let connected = UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await;
+        if connected.is_err() {
+            // A server that starts again at this path makes another socket.
+            *self.found() = None;
+        }
+        connected
+    }
+
+    fn found(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn find_socket(path: &Path) -> io::Result<OwnedFd> {
     let there = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     if !FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode).is_socket() {
-        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "what is there is no socket"));
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "it is not a socket"));
     }
-    // What was looked at, whatever has taken its place since.
-    UnixStream::connect(format!("/proc/self/fd/{}", there.as_raw_fd())).await
+    Ok(there)
 }
 
 /// A connection on which small messages do not wait for an acknowledgement of the one before.
@@ -308,7 +337,7 @@ mod tests {
         assert!(connect_unix(&socket).await.is_ok());
         for other in [&link, &file] {
             let refused = connect_unix(other).await.unwrap_err();
-            assert_eq!(refused.to_string(), "what is there is no socket");
+            assert_eq!(refused.to_string(), "it is not a socket");
         }
         assert_eq!(connect_unix(&folder.join("none")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         std::fs::remove_dir_all(&folder).unwrap();
