@@ -1,10 +1,10 @@
-"""Makes the example models: small, real, trained here from data scikit-learn ships.
+"""Trains the example models on data that scikit-learn ships, and writes them as ONNX.
 
     python3 -m venv /tmp/examples && /tmp/examples/bin/pip install -r examples/requirements.txt
     /tmp/examples/bin/python examples/make.py
 
-Each folder gets one model and `sample.json`, one `/score` request for it. The files are
-committed; run this only to change them.
+Each folder gets a model and a `sample.json`, which is a `/score` request for it. The files are
+committed: run this only to change them.
 """
 
 import json
@@ -25,7 +25,7 @@ SEED = 2018
 
 
 def save(name, model, sample, accuracy):
-    """Writes one example, checked by ONNX, with its free first dimension named `batch`."""
+    """Checks a model with ONNX and writes it; its free first dimension is named `batch`."""
     for value in [*model.graph.input, *model.graph.output]:
         shape = value.type.tensor_type.shape
         if value.type.HasField("tensor_type") and shape.dim and not shape.dim[0].dim_value:
@@ -40,7 +40,7 @@ def save(name, model, sample, accuracy):
 
 
 def digits():
-    """8x8 grey digits -> class: a multi-layer perceptron with plain tensors out."""
+    """8x8 gray digits -> class: a multi-layer perceptron whose outputs are tensors."""
     x, y = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(x, y, random_state=SEED)
     model = MLPClassifier((64,), max_iter=600, random_state=SEED).fit(x_train, y_train)
@@ -51,7 +51,7 @@ def digits():
 
 
 def iris():
-    """Flower measurements -> species: a regression whose probabilities are maps (ZipMap)."""
+    """Flower measurements -> species: a logistic regression whose probabilities are maps (ZipMap)."""
     data = load_iris()
     names = np.array(data.target_names)[data.target]
     x_train, x_test, y_train, y_test = train_test_split(data.data, names, random_state=SEED)
@@ -80,7 +80,7 @@ def wine():
 
 
 def glyph():
-    """A grey picture of any size -> digit: a convolutional network with three free dimensions."""
+    """A gray picture of any size -> digit: a convolutional network with three free dimensions."""
     import jax
     import jax.numpy as jnp
 
