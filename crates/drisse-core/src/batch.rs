@@ -1,4 +1,4 @@
-//! Requests that share a run: put together along their first dimension, and their outputs taken apart again.
+//! Batching: concatenates the inputs of several requests along their first dimension, and splits the outputs.
 
 use crate::{
     Buffer, Data, DataView, Dim, Inputs, Shape, Signature, Strings, Tensor, TensorView, Value, ValueView,
@@ -6,8 +6,7 @@ use crate::{
 use std::ops::Range;
 
 impl Signature {
-    /// Whether several requests' inputs may stand one behind the other: every input has a first dimension of any
-    /// length.
+    /// Returns whether inputs of several requests can be concatenated: every input has a free first dimension.
     pub fn has_free_rows(&self) -> bool {
         let free = |port: &crate::Port| {
             let shape = port.tensor().and_then(|tensor| tensor.shape.as_deref());
@@ -18,8 +17,8 @@ impl Signature {
 }
 
 impl Inputs {
-    /// How long the first dimension is that all inputs share; `None` where they differ, where one has none, and for
-    /// elements of less than a byte, which cannot be put behind one another.
+    /// Returns the length of the first dimension that all inputs share. `None` if the lengths differ, if one is 0 or
+    /// missing, or if elements are smaller than a byte, because such elements cannot be concatenated.
     pub fn rows(&self) -> Option<usize> {
         let mut given = self.given().map(|(_, tensor)| {
             let whole = tensor.datatype.is_whole_bytes();
@@ -29,24 +28,28 @@ impl Inputs {
         given.all(|other| other == Some(rows)).then_some(rows)
     }
 
-    /// Whether both may share a run: the same inputs, of equal datatypes, of equal shapes but for the rows.
+    /// Returns whether both can share a run: the same inputs, with equal datatypes and equal shapes except for the
+    /// number of rows.
     pub fn joins(&self, other: &Self) -> bool {
-        let alike = |((place, one), (other_place, other)): ((usize, &Tensor), (usize, &Tensor))| {
-            place == other_place
+        let alike = |((index, one), (other_index, other)): ((usize, &Tensor), (usize, &Tensor))| {
+            index == other_index
                 && one.datatype == other.datatype
                 && one.shape.get(1..) == other.shape.get(1..)
         };
         self.given().count() == other.given().count() && self.given().zip(other.given()).all(alike)
     }
 
-    /// The rows of all `parts`, one behind the other. They [join](Self::joins), and are at least one.
+    /// Concatenates the rows of `parts`, in order. All of them must [join](Self::joins) each other.
+    ///
+    /// # Panics
+    /// Panics if `parts` is empty.
     pub fn joined(parts: &[&Self]) -> Self {
         if let [only] = parts {
             return (*only).clone();
         }
         let mut joined = parts[0].emptied();
-        for (place, tensor) in joined.given_mut() {
-            let parts = || parts.iter().filter_map(|part| part.get(place));
+        for (index, tensor) in joined.given_mut() {
+            let parts = || parts.iter().filter_map(|part| part.get(index));
             if let Data::Raw(buffer) = &mut tensor.data {
                 buffer.reserve(parts().map(Tensor::byte_len).sum());
             }
@@ -57,7 +60,7 @@ impl Inputs {
 }
 
 impl Tensor {
-    /// The same without a row; it has a first dimension.
+    /// Returns a tensor of the same datatype and shape, but with 0 rows. The tensor must have a first dimension.
     pub(crate) fn emptied(&self) -> Self {
         let mut shape = self.shape.clone();
         shape[0] = 0;
@@ -68,7 +71,7 @@ impl Tensor {
         Self { datatype: self.datatype, shape, data }
     }
 
-    /// Puts the rows of `other` behind this one's.
+    /// Appends the rows of `other`.
     fn append(&mut self, other: &Self) {
         match (&mut self.data, &other.data) {
             (Data::Raw(all), Data::Raw(more)) => all.extend(more.bytes()),
@@ -80,7 +83,8 @@ impl Tensor {
 }
 
 impl ValueView<'_> {
-    /// Hands some of the rows to `then`, as a value of its own; `None` where it has not `all` rows.
+    /// Calls `then` with the given rows as a value of their own. `None` if the value does not have `all` rows, or
+    /// cannot be split.
     pub fn with_rows<T>(
         &self,
         rows: Range<usize>,
@@ -165,8 +169,8 @@ mod tests {
         let mut from = 0;
         for part in &parts {
             let to = from + part.rows().unwrap();
-            for (place, tensor) in part.given() {
-                let whole = ValueView::Tensor(joined.get(place).unwrap().view());
+            for (index, tensor) in part.given() {
+                let whole = ValueView::Tensor(joined.get(index).unwrap().view());
                 let back = whole.with_rows(from..to, 4, Value::copy_of);
                 assert_eq!(back, Some(Value::Tensor(tensor.clone())));
             }

@@ -1,43 +1,43 @@
-//! How many rows to run at once, learned from what runs have cost.
+//! The number of rows per run, learned from the measured cost of runs.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Sizes are told apart by powers of two: up to 1, 2, 4 … 256 rows.
+/// The number of size classes, powers of two: up to 1, 2, 4 … 256 rows.
 const SIZES: usize = 9;
 
-/// A larger size is worth it when a row costs at least this much less: what putting rows together and taking
-/// answers apart costs has to come from somewhere, and timing is noisy.
+/// A larger size class is better only if a row costs less than this fraction: batching itself has a cost, and
+/// measurements are noisy.
 const WORTH: f32 = 0.95;
 
-/// Once in so many runs a size is tried that is not known to be better: loads and clocks change.
+/// Once in so many runs the next larger size class is tried although it was not better: load and clock rates change.
 const TRIED_EVERY: u64 = 64;
 
-/// What runs of one model cost by how many rows they have. Costs are per byte of input, so that requests of
-/// unequal shapes compare. Races between threads lose an update, not more.
+/// The cost of one model's runs, by the number of their rows. Costs are per byte of input, so that requests of
+/// different shapes are comparable. Any thread may call any method; a race loses at most one measurement.
 #[derive(Debug, Default)]
 pub struct BatchSize {
-    /// Seconds a byte of input, as the bits of an `f32`; 0 where nothing is known.
+    /// Seconds per byte of input for each size class, as the bits of an `f32`; 0: not measured.
     cost: [AtomicU32; SIZES],
-    /// The size that is best, as its place.
+    /// The index of the best size class.
     best: AtomicU32,
     runs: AtomicU64,
 }
 
 impl BatchSize {
-    /// The most rows there is a size for.
+    /// The largest number of rows per run.
     pub const MOST: usize = 1 << (SIZES - 1);
 
-    /// Learns from a run of `rows` rows on `bytes` of input.
+    /// Records a run of `rows` rows with `bytes` of input.
     pub fn learn(&self, rows: usize, bytes: usize, took: Duration) {
-        let cost = &self.cost[place(rows)];
+        let cost = &self.cost[size_class(rows)];
         let (before, now) = (f32::from_bits(cost.load(Relaxed)), took.as_secs_f32() / bytes.max(1) as f32);
         let mean = if before == 0.0 { now } else { before + (now - before) / 8.0 };
         cost.store(mean.max(f32::MIN_POSITIVE).to_bits(), Relaxed);
         self.best.store(self.cheapest(), Relaxed);
     }
 
-    /// How many rows to run at once at most, if so many wait.
+    /// Returns the largest number of rows for the next run: the best size, or sometimes the next larger one as a trial.
     pub fn rows(&self) -> usize {
         let best = self.best.load(Relaxed) as usize;
         let larger = (best + 1).min(SIZES - 1);
@@ -46,31 +46,32 @@ impl BatchSize {
         1 << if unknown || trial { larger } else { best }
     }
 
-    /// The number of rows that has shown to be best.
+    /// Returns the number of rows at which a row costs least.
     pub fn best(&self) -> usize {
         1 << self.best.load(Relaxed)
     }
 
-    /// How long a run of `rows` rows on `bytes` of input likely takes; `None` before the first of any size.
+    /// Estimates the time of a run of `rows` rows with `bytes` of input; `None` before the first measurement.
     pub fn time(&self, rows: usize, bytes: usize) -> Option<Duration> {
-        let known = |place: &usize| f32::from_bits(self.cost[*place].load(Relaxed)) > 0.0;
-        let wanted = place(rows);
-        let place = (0..=wanted).rev().find(known).or_else(|| (wanted..SIZES).find(known))?;
-        let seconds = f32::from_bits(self.cost[place].load(Relaxed)) * bytes as f32;
+        let known = |class: &usize| f32::from_bits(self.cost[*class].load(Relaxed)) > 0.0;
+        let wanted = size_class(rows);
+        let class = (0..=wanted).rev().find(known).or_else(|| (wanted..SIZES).find(known))?;
+        let seconds = f32::from_bits(self.cost[class].load(Relaxed)) * bytes as f32;
         Duration::try_from_secs_f32(seconds).ok()
     }
 
-    /// The place of the size of which a row costs least, a larger one only where it is worth it.
+    /// Returns the size class with the cheapest row; a larger class must be cheaper by [`WORTH`].
     fn cheapest(&self) -> u32 {
-        let cost = |place: usize| f32::from_bits(self.cost[place].load(Relaxed));
-        let mut known = (0..SIZES).filter(|&place| cost(place) > 0.0);
+        let cost = |class: usize| f32::from_bits(self.cost[class].load(Relaxed));
+        let mut known = (0..SIZES).filter(|&class| cost(class) > 0.0);
         let smallest = known.next().unwrap_or(0);
-        let better = |best, place| if cost(place) < WORTH * cost(best) { place } else { best };
+        let better = |best, class| if cost(class) < WORTH * cost(best) { class } else { best };
         known.fold(smallest, better) as u32
     }
 }
 
-fn place(rows: usize) -> usize {
+/// Returns the index of the smallest size class that holds `rows`.
+fn size_class(rows: usize) -> usize {
     (rows.clamp(1, BatchSize::MOST).next_power_of_two().trailing_zeros()) as usize
 }
 
@@ -88,10 +89,10 @@ mod tests {
 
     #[test]
     fn rows_are_put_together_as_far_as_each_gets_cheaper() {
-        // A device: a run costs what it costs, whatever is in it.
+        // A device: every run costs the same, whatever its size.
         let device = learned(|_| 5000 * US, &[1, 2, 4, 8, 16]);
         assert_eq!(device.best(), 16);
-        // A processor: rows cost, and beyond eight of them the cache is too small.
+        // A processor: each row has a cost, and beyond eight rows the cache is too small.
         let processor = learned(
             |rows| US * (20 + 100 * rows as u32 + 30 * rows.saturating_sub(8) as u32),
             &[1, 2, 4, 8, 16],
@@ -118,7 +119,7 @@ mod tests {
         size.runs.store(0, Relaxed);
         let tried: Vec<_> = (0..2 * TRIED_EVERY).map(|_| size.rows()).collect();
         assert_eq!(tried.iter().filter(|&&rows| rows == 2).count(), 2);
-        // What a trial shows is believed.
+        // A better trial changes the size, and worse measurements change it back.
         (0..20).for_each(|_| size.learn(2, 200, 60 * US));
         assert_eq!(size.best(), 2);
         (0..40).for_each(|_| size.learn(2, 200, 300 * US));
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_reckoned_by_bytes_from_the_nearest_known_size() {
+    fn times_are_estimated_by_bytes_from_the_nearest_known_size() {
         let size = learned(|rows| 10 * US * rows as u32, &[1, 4]);
         let close =
             |time: Option<Duration>, us: f64| (time.unwrap().as_secs_f64() * 1e6 / us - 1.0).abs() < 0.01;

@@ -1,16 +1,16 @@
-//! The one buffer tensors live in: aligned, growable, filled in place by decoders.
+//! The buffer that holds a tensor's elements: aligned, growable, filled in place by decoders.
 
 use bytemuck::{Pod, Zeroable};
 use half::{bf16, f16};
 use std::cell::RefCell;
 
-/// Bytes to a cache line, and the widest vector register (AVX-512).
+/// Alignment in bytes: a cache line, and the widest vector register (AVX-512).
 const ALIGN: usize = 64;
 
-/// Buffers up to this many blocks go back to their thread's pool: 1024 × 64 B = 64 KiB.
+/// Buffers of at most this many blocks return to their thread's pool: 1024 × 64 B = 64 KiB.
 const POOLED_BLOCKS: usize = 1024;
 
-/// At most this many buffers wait in one thread's pool: 16 × 64 KiB = 1 MiB.
+/// A thread's pool holds at most this many buffers: 16 × 64 KiB = 1 MiB.
 const POOLED_BUFFERS: usize = 16;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -21,7 +21,7 @@ thread_local! {
     static POOL: RefCell<Vec<Vec<Block>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A fixed-size element a [`Buffer`] can hold.
+/// A fixed-size element type of a [`Buffer`].
 pub trait Element: Pod {}
 
 impl Element for u8 {}
@@ -37,7 +37,8 @@ impl Element for bf16 {}
 impl Element for f32 {}
 impl Element for f64 {}
 
-/// Bytes aligned to 64, seen as any [`Element`]. Small ones are pooled per thread.
+/// A growable byte buffer, aligned to 64 bytes, that can be read as any [`Element`]. Each thread keeps a pool of small
+/// buffers.
 #[derive(Default)]
 pub struct Buffer {
     blocks: Vec<Block>,
@@ -45,13 +46,13 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// An empty buffer, from the pool where it has one.
+    /// Creates an empty buffer, with memory from the pool if there is some.
     pub fn new() -> Self {
         let blocks = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         Self { blocks, len: 0 }
     }
 
-    /// `len` zero bytes.
+    /// Creates a buffer of `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
         let mut buffer = Self::new();
         buffer.reserve(len);
@@ -60,24 +61,24 @@ impl Buffer {
         buffer
     }
 
-    /// A copy of `bytes`.
+    /// Creates a buffer with a copy of `bytes`.
     pub fn copy_from(bytes: &[u8]) -> Self {
         let mut buffer = Self::new();
         buffer.extend(bytes);
         buffer
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no byte in it.
+    /// Returns whether the buffer is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Makes room for `additional` more bytes; grows to twice its size at least.
+    /// Reserves memory for `additional` more bytes. If the buffer grows, it at least doubles.
     pub fn reserve(&mut self, additional: usize) {
         let wanted = (self.len + additional).div_ceil(ALIGN);
         if wanted > self.blocks.len() {
@@ -111,17 +112,17 @@ impl Buffer {
         self.len = end;
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice::<Block, u8>(&self.blocks)[..self.len]
     }
 
-    /// The bytes, to change in place.
+    /// Returns the bytes, to be changed in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut::<Block, u8>(&mut self.blocks)[..self.len]
     }
 
-    /// The bytes as elements; what does not fill a whole element at the end is left out.
+    /// Returns the bytes as elements, without trailing bytes that do not fill an element.
     pub fn elements<T: Element>(&self) -> &[T] {
         let whole = self.len - self.len % size_of::<T>();
         bytemuck::cast_slice(&self.bytes()[..whole])
@@ -134,7 +135,7 @@ impl Drop for Buffer {
         if blocks.is_empty() || blocks.len() > POOLED_BLOCKS {
             return;
         }
-        // A thread that ends has no pool any more; then the memory is simply freed.
+        // A thread that is ending has no pool any more: the memory is freed.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             if pool.len() < POOLED_BUFFERS {

@@ -1,11 +1,22 @@
-//! Telling work that nobody waits for it any more.
+//! A flag that ends work early once its result is not needed any more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 type Hook = Box<dyn Fn() + Send>;
 
-/// A flag one side raises and the other looks at, or hangs a hook on. Clones share it.
+/// A cancellation flag. One side raises it; the other polls it or registers a hook. Clones share the flag, and any
+/// thread may use them.
+///
+/// ```
+/// use drisse_core::Cancel;
+///
+/// let cancel = Cancel::new();
+/// let worker = std::thread::current();
+/// let _hook = cancel.on_cancel(move || worker.unpark());
+/// cancel.clone().cancel();
+/// assert!(cancel.is_cancelled());
+/// ```
 #[derive(Clone)]
 pub struct Cancel(Option<Arc<State>>);
 
@@ -15,29 +26,29 @@ struct State {
     hook: Mutex<Option<Hook>>,
 }
 
-/// Keeps a hook of [`Cancel::on_cancel`] alive; dropping it takes the hook away, and waits
-/// for one that is being called, so that what the hook uses may go afterwards.
+/// Keeps a hook of [`Cancel::on_cancel`] registered. Dropping it removes the hook, and waits for a hook that is
+/// running, so that afterwards the hook uses nothing any more.
 #[must_use]
 pub struct OnCancel<'a>(&'a Cancel);
 
 impl Cancel {
-    /// A flag that is down.
-    #[expect(clippy::new_without_default, reason = "a default could as well be one that is never raised")]
+    /// Creates a flag that is not raised.
+    #[expect(clippy::new_without_default, reason = "a default could also be a flag that is never raised")]
     pub fn new() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// A flag that stays down, for work nobody will end early; costs nothing.
+    /// Creates a flag that cannot be raised, for work that always runs to its end. Does not allocate.
     pub const fn never() -> Self {
         Self(None)
     }
 
-    /// Whether the flag may ever go up.
+    /// Returns whether the flag can be raised.
     pub fn can_be_cancelled(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Raises the flag and calls the hook, once.
+    /// Raises the flag and runs the hook on this thread, if there is one. Raising it again has no effect.
     pub fn cancel(&self) {
         let Some(state) = &self.0 else { return };
         state.raised.store(true, Ordering::Release);
@@ -46,16 +57,17 @@ impl Cancel {
         }
     }
 
-    /// Whether the flag is up.
+    /// Returns whether the flag is raised.
     pub fn is_cancelled(&self) -> bool {
         self.0.as_ref().is_some_and(|state| state.raised.load(Ordering::Acquire))
     }
 
-    /// Calls `hook` when the flag goes up, at once if it is up already. One hook at a time.
+    /// Registers `hook`, which runs when the flag is raised: on the raising thread, or here if it is raised already. A
+    /// flag has one hook: a second registration replaces the first.
     pub fn on_cancel(&self, hook: impl Fn() + Send + 'static) -> OnCancel<'_> {
         let Some(state) = &self.0 else { return OnCancel(self) };
         let mut slot = state.lock();
-        // Looked at under the lock: `cancel` either finds the hook or has raised the flag before.
+        // Checked under the lock: `cancel` either finds the hook or has raised the flag before.
         if self.is_cancelled() {
             hook()
         } else {

@@ -1,17 +1,18 @@
-//! Whether two outputs are the same but for rounding.
+//! Approximate equality of outputs: equal except for rounding.
 
 use crate::{DataType, DataView, TensorView, Value, ValueView};
 use half::{bf16, f16};
 
-/// How much floats may differ, as a share of the tensor's largest: sums in another order, not other sums.
-/// FP32 has 24 bits (6e-8), of which long sums lose some.
+/// How much floats may differ, relative to the tensor's largest: enough for sums in another order, not for other sums.
+/// FP32 has 24 significant bits (6e-8), and long sums lose some of them.
 const TOLERANCE: f64 = 1e-4;
 
-/// The same for FP16 and BF16, which have 11 and 8 bits.
+/// The tolerance for FP16 and BF16, which have 11 and 8 significant bits.
 const HALF_TOLERANCE: f64 = 2e-2;
 
 impl ValueView<'_> {
-    /// Whether both are the same but for rounding.
+    /// Returns whether both values are equal except for rounding: of FP32 and FP64 by up to 1e-4, of FP16 and BF16 by
+    /// up to 2e-2 of the tensor's largest element. NaN equals NaN.
     pub fn is_close_to(&self, other: ValueView<'_>) -> bool {
         match (self, other) {
             (Self::Tensor(one), ValueView::Tensor(other)) => one.is_close_to(other),

@@ -1,4 +1,4 @@
-//! What every backend of a seam promises, one function per promise. A backend's test is the list of calls.
+//! The conformance suites of the seams: one function per promise. A backend's test calls them all.
 
 pub mod engine;
 pub mod target;

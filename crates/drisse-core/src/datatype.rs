@@ -1,11 +1,10 @@
-//! The element types a tensor can have, and how many bytes each takes.
+//! The element types of tensors, and the size of each.
 
 use std::fmt;
 
-/// An element type. The names are those of the Open Inference Protocol V2 where it has one,
-/// and ONNX's for the rest.
+/// An element type. The name is that of the Open Inference Protocol V2, or else of ONNX.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[expect(missing_docs, reason = "each name is its own meaning")]
+#[expect(missing_docs, reason = "the names explain themselves")]
 pub enum DataType {
     Bool,
     Uint8,
@@ -20,7 +19,7 @@ pub enum DataType {
     Bf16,
     Fp32,
     Fp64,
-    /// Strings: any bytes in the protocol, UTF-8 in most models.
+    /// Strings: arbitrary bytes in the protocol, UTF-8 in most models.
     Bytes,
     Complex64,
     Complex128,
@@ -37,7 +36,7 @@ pub enum DataType {
 }
 
 impl DataType {
-    /// Every datatype, in the order of the protocol and then of ONNX.
+    /// All datatypes, in the order of the protocol and then of ONNX.
     pub const ALL: [Self; 26] = [
         Self::Bool,
         Self::Uint8,
@@ -67,7 +66,7 @@ impl DataType {
         Self::Int2,
     ];
 
-    /// The name users see, such as `FP32`.
+    /// Returns the name that users see, such as `FP32`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bool => "BOOL",
@@ -99,17 +98,17 @@ impl DataType {
         }
     }
 
-    /// The datatype with this name.
+    /// Returns the datatype with this name; `None` if there is none.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|datatype| datatype.name() == name)
     }
 
-    /// The datatype with this number in ONNX's `TensorProto.DataType` (onnx.proto3, ONNX 1.20).
+    /// Returns the datatype with this number in ONNX's `TensorProto.DataType` (onnx.proto3, ONNX 1.20).
     pub fn from_onnx(code: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|datatype| datatype.onnx() == code)
     }
 
-    /// The number in ONNX's `TensorProto.DataType`.
+    /// Returns the datatype's number in ONNX's `TensorProto.DataType`.
     pub fn onnx(self) -> i32 {
         match self {
             Self::Fp32 => 1,
@@ -141,12 +140,12 @@ impl DataType {
         }
     }
 
-    /// Whether each element begins with a byte of its own: strings too, and not what is packed.
+    /// Returns whether each element starts at a byte boundary: true for strings, false for packed elements.
     pub(crate) fn is_whole_bytes(self) -> bool {
         self.bits().is_none_or(|bits| bits % 8 == 0)
     }
 
-    /// Bits one element takes; `None` for strings.
+    /// Returns the size of one element in bits; `None` for strings.
     pub fn bits(self) -> Option<usize> {
         Some(match self {
             Self::Bytes => return None,
@@ -162,17 +161,17 @@ impl DataType {
         })
     }
 
-    /// Bytes `elements` take when packed; `None` for strings or when the product overflows.
+    /// Returns the size of `elements` packed elements in bytes; `None` for strings or if the product overflows.
     pub fn byte_size(self, elements: usize) -> Option<usize> {
         Some(elements.checked_mul(self.bits()?)?.div_ceil(8))
     }
 
-    /// Whether JSON can carry it: everything V2 names, and BF16.
+    /// Returns whether JSON can represent the datatype: true for all datatypes of V2 and for BF16.
     pub fn has_json_form(self) -> bool {
         (self as usize) <= (Self::Bytes as usize)
     }
 
-    /// Whether its JSON form is a number with a fraction.
+    /// Returns whether the JSON form is a number with a fraction.
     pub fn is_float(self) -> bool {
         matches!(self, Self::Fp16 | Self::Bf16 | Self::Fp32 | Self::Fp64)
     }

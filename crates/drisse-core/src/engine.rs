@@ -1,96 +1,157 @@
-//! The engine seam: what can run a model.
+//! The engine seam: the traits of everything that can run a model.
 //!
-//! Synchronous on purpose. The scoring server decides on which thread a run happens.
+//! The traits are synchronous on purpose: the scoring server decides on which thread a run happens.
 
 use crate::{Cancel, Inputs, Result, Signature, ValueView};
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-/// A thing that can run models: ONNX Runtime, Python workers, an FPGA.
+/// Loads models: ONNX Runtime, Python workers, an FPGA.
+///
+/// Any thread may call any method, also while other calls are under way. The methods block, so async code calls
+/// [`load`](Self::load) on a thread that may block.
+///
+/// ```
+/// use drisse_core::{Cancel, Engine, EngineOptions, Inputs, LoadedPackage, Result, Sink, Work};
+///
+/// fn run_once(engine: &dyn Engine, model: &LoadedPackage, inputs: &Inputs, out: &mut dyn Sink) -> Result<()> {
+///     inputs.check(&model.signature)?;
+///     let scorer = engine.load(model, &EngineOptions::default())?;
+///     scorer.score(Work { inputs, outputs: &[0] }, &Cancel::new(), out)
+/// }
+/// ```
 pub trait Engine: Debug + Send + Sync {
-    /// The name users and metrics see, such as `onnx`.
+    /// Returns the name that users and metrics see, such as `onnx`.
     fn name(&self) -> &'static str;
 
-    /// Why this machine cannot run the engine, if it cannot.
+    /// Checks whether this machine can run the engine.
+    ///
+    /// # Errors
+    /// Returns the reason and a hint if this machine cannot run the engine.
     fn check(&self) -> Result<(), Unavailable>;
 
-    /// Bytes of memory that all models may take together.
+    /// Returns how many bytes of memory all loaded models may use together.
     fn memory(&self) -> usize {
         usize::MAX
     }
 
-    /// Loads a model. Says in one line why it cannot, naming the node or operator.
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// Returns an error of one line that names the node or operator if the model cannot be loaded.
     fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>>;
 }
 
-/// A loaded model. Scores any number of requests at once, up to what [`ScorerLimits`] calls useful.
+/// A loaded model. Dropping it frees the model's memory.
+///
+/// Any number of threads may call [`score`](Self::score) at the same time; more than [`ScorerLimits::concurrency`]
+/// runs at once do not increase the throughput.
+///
+/// ```
+/// use drisse_core::{Cancel, Result, Scorer, ScorerLimits, Sink, ValueView, Work};
+///
+/// struct Echo;
+///
+/// impl Scorer for Echo {
+///     fn limits(&self) -> ScorerLimits {
+///         ScorerLimits { concurrency: 1, steady: true, rows_meet: None }
+///     }
+///     fn score(&self, work: Work<'_>, _: &Cancel, out: &mut dyn Sink) -> Result<()> {
+///         let input = ValueView::Tensor(work.inputs.get(0).expect("the inputs were checked").view());
+///         work.outputs.iter().try_for_each(|&index| out.output(index, input))
+///     }
+/// }
+/// ```
 pub trait Scorer: Send + Sync {
-    /// What the scheduler has to know.
+    /// Returns what the scheduler must know about the model.
     fn limits(&self) -> ScorerLimits;
 
-    /// Runs the model once and hands each output asked for to `out`, in the order asked.
+    /// Runs the model once and passes each requested output to `out`, in the order of [`Work::outputs`].
     ///
-    /// `work` has passed [`Inputs::check`]. Ends early with [`crate::ErrorKind::Cancelled`] when
-    /// `cancel` is raised.
+    /// Blocks until the run ends; to end it early, another thread calls [`Cancel::cancel`]. The caller has checked the
+    /// inputs with [`Inputs::check`]. After an error, `out` may have received some of the outputs. The scoring
+    /// server turns a panic into an [`Internal`](crate::ErrorKind::Internal) error of this run.
+    ///
+    /// # Errors
+    /// [`Rejected`](crate::ErrorKind::Rejected) if the model fails on these inputs,
+    /// [`TooLarge`](crate::ErrorKind::TooLarge) if the memory does not suffice for them,
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) if `cancel` was raised, and any error that `out` returns.
     fn score(&self, work: Work<'_>, cancel: &Cancel, out: &mut dyn Sink) -> Result<()>;
 }
 
-/// One run: the inputs, and which outputs are wanted.
+/// One run: its inputs and the outputs to return.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
-    /// The inputs, by their place in the signature.
+    /// The inputs, in the order of [`Signature::inputs`].
     pub inputs: &'a Inputs,
-    /// Places of the outputs wanted; not empty.
+    /// Indices of the requested outputs in [`Signature::outputs`]; not empty.
     pub outputs: &'a [usize],
 }
 
-/// Where outputs go. The view lives only during the call: encode it, or copy it.
+/// Receives the outputs of a run, on the thread that called [`Scorer::score`], one after the other.
+///
+/// ```
+/// use drisse_core::{Result, Sink, Value, ValueView};
+///
+/// struct Copies(Vec<(usize, Value)>);
+///
+/// impl Sink for Copies {
+///     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
+///         self.0.push((index, Value::copy_of(value)));
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait Sink {
-    /// Takes the output at `place` of the signature.
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()>;
+    /// Receives the output at `index` of [`Signature::outputs`]. `value` is valid only during the call: encode it or
+    /// copy it.
+    ///
+    /// # Errors
+    /// Returns an error if the sink cannot encode or store the value; the run then ends with this error.
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()>;
 }
 
-/// A model's files, ready to be loaded.
+/// A model's files, ready to be loaded, and what an inspection of them found.
 #[derive(Clone, Debug)]
 pub struct LoadedPackage {
-    /// The file the engine opens; what it refers to lies beside it.
+    /// The file that the engine opens; the files that it refers to are in the same folder.
     pub path: PathBuf,
-    /// What the model takes and gives.
+    /// The model's inputs and outputs.
     pub signature: Signature,
-    /// Whether values, and not only shapes, decide how long a run takes (loops, sizes as inputs).
+    /// Whether the run time depends on input values and not only on shapes (loops, sizes as inputs).
     pub data_dependent: bool,
-    /// Why rows of a batch may reach each other, where an operator lets them.
+    /// Why the rows of a batch may influence each other's outputs; `None` if no operator does that.
     pub rows_meet: Option<&'static str>,
-    /// An operator that ends the process where an input has no elements (recurrent ones of ONNX Runtime).
+    /// An operator that crashes the process if an input has no elements (ONNX Runtime's recurrent operators).
     pub wants_elements: Option<&'static str>,
 }
 
-/// How one model is run.
+/// How an engine runs one model.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// Threads for the parts of one run, at least 1; as many as the engine has where it is not said. So many runs at
-    /// once are useful that they use the engine's threads together.
+    /// Threads that one run uses, at least 1; `None`: all threads of the engine. The useful concurrency is the number
+    /// of the engine's threads divided by this.
     pub threads: Option<usize>,
 }
 
-/// What a loaded model says of itself.
+/// What the scheduler must know about a loaded model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ScorerLimits {
-    /// How many runs at once still make it faster; at least 1.
+    /// How many runs at once still increase the throughput; at least 1.
     pub concurrency: usize,
-    /// Whether equal shapes take about equal time. A run that is not steady never
-    /// happens on a thread that has other work.
+    /// Whether inputs of equal shapes take about equal time. If not, no run happens on a thread that has other work.
     pub steady: bool,
-    /// Why rows along the first dimension may reach each other; `None` where the model's operators say nothing of it.
+    /// Why rows along the first dimension may influence each other's outputs; `None` if the model's operators show
+    /// no reason.
     pub rows_meet: Option<&'static str>,
 }
 
-/// Why this machine cannot do something, and what would help.
+/// Why this machine cannot do something, and how to change that.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unavailable {
     /// What is missing.
     pub reason: String,
-    /// What to do about it.
+    /// What to do next.
     pub hint: String,
 }

@@ -1,48 +1,54 @@
-//! The one error of the scoring path: a kind machines map to a status, a message people act on.
+//! The error type of the scoring path: a kind that protocols map to a status, and a message for people.
 
 use std::fmt;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in the few ways a client or an operator can tell apart.
-///
-/// `drisse-wire` maps each to an HTTP and a gRPC status, in one table.
+/// The kind of an [`Error`]. `drisse-wire` maps each kind to an HTTP and a gRPC status, in one table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ErrorKind {
-    /// The request cannot be understood, or does not fit the model.
+    /// The request is malformed or does not fit the model.
     InvalidInput,
-    /// The model ran and refused these inputs (a node failed on their values).
+    /// The model ran and failed on the values of these inputs.
     Rejected,
-    /// No key, or a wrong one.
+    /// The key is missing or wrong.
     Unauthenticated,
-    /// Nobody may do this here.
+    /// This server does not allow the request, with any key.
     Forbidden,
-    /// What the path names does not exist.
+    /// The path names something that does not exist.
     NotFound,
-    /// The path exists, the method does not.
+    /// The path exists, but not with this method.
     MethodNotAllowed,
     /// The body did not arrive in time.
     RequestTimeout,
-    /// The body, or what it decodes to, is over a limit.
+    /// The body, its decoded form or the memory that the run needs is over a limit.
     TooLarge,
-    /// The content type names a format this endpoint does not speak.
+    /// The content type names a format that the endpoint does not accept.
     UnsupportedMediaType,
-    /// Headers are over a limit.
+    /// The headers are over a limit.
     HeadersTooLarge,
-    /// Refused at once because it could not be served in time.
+    /// The request was refused at once because it would not be answered in time.
     Overloaded,
-    /// The model, or the server, is not ready (loading, draining).
+    /// The model or the server is not ready (loading, draining).
     Unavailable,
     /// The deadline passed.
     DeadlineExceeded,
-    /// The client left.
+    /// The client disconnected.
     Cancelled,
-    /// A bug, or a machine that fails.
+    /// A bug, or a failure of the machine.
     Internal,
 }
 
 /// An error of the scoring path.
+///
+/// ```
+/// use drisse_core::{Error, ErrorKind};
+///
+/// let error = Error::invalid("input `x` is given twice").context("cannot score `digits`");
+/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+/// assert_eq!(error.to_string(), "cannot score `digits`: input `x` is given twice");
+/// ```
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -54,46 +60,47 @@ struct Inner {
 }
 
 impl Error {
-    /// `message` says what was attempted and on what, lowercase, without a full stop.
+    /// Creates an error. `message` says what was attempted on what and why it failed, in lowercase and without a full
+    /// stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), retry_after: None }))
     }
 
-    /// An [`ErrorKind::InvalidInput`].
+    /// Creates an error of the kind [`ErrorKind::InvalidInput`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput, message)
     }
 
-    /// An [`ErrorKind::Internal`].
+    /// Creates an error of the kind [`ErrorKind::Internal`].
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// Says when it is worth trying again.
+    /// Sets how long the client should wait before a retry.
     #[must_use]
     pub fn retry_after(mut self, after: std::time::Duration) -> Self {
         self.0.retry_after = Some(after);
         self
     }
 
-    /// Puts what was being done in front of the message.
+    /// Puts what was attempted in front of the message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.0.message = format!("{what}: {}", self.0.message);
         self
     }
 
-    /// The kind.
+    /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The message.
+    /// Returns the message.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// When it is worth trying again, where that is known.
+    /// Returns how long the client should wait before a retry; `None` if that is not known.
     pub fn retry_after_hint(&self) -> Option<std::time::Duration> {
         self.0.retry_after
     }

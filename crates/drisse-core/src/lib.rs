@@ -1,6 +1,8 @@
-//! What the words of Drisse mean: tensors, signatures, models, engines and errors.
+//! The core types of Drisse: tensors, signatures, models, engines, targets, plans and errors.
 //!
-//! No I/O, no async runtime, no HTTP: everything here can be tested by calling it.
+//! The seams are traits: an [`Engine`] loads models, a [`Scorer`] runs one, a [`Target`] runs services and a
+//! [`Place`] runs single replicas. The crate has no I/O, no async runtime and no HTTP, so that a unit test can call
+//! everything in it.
 #![warn(missing_docs)]
 
 mod batch;

@@ -1,38 +1,38 @@
-//! What a replica may use, what a target has, and whether what is asked for fits.
+//! Limits of replicas, the capacity of a target, and the check that the demand of all services fits.
 
 use crate::Death;
 
-/// What one replica may use, where that is said.
+/// The limits of one replica. `None`: not limited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Limits {
-    /// Thousandths of a core: `--cpu 0.5` is 500.
+    /// CPU time, in thousandths of a core: `--cpu 0.5` is 500.
     pub cpu: Option<u32>,
-    /// Bytes.
+    /// Memory, in bytes.
     pub memory: Option<u64>,
 }
 
 impl Limits {
-    /// Less of a core is no limit a kernel knows: its scheduler gives a millisecond of every hundred.
+    /// The smallest CPU limit: the kernel's scheduler gives at least 1 ms of every 100 ms.
     pub const MIN_CPU: u32 = 10;
 
-    /// In less memory no scoring server starts.
+    /// The smallest memory limit, in bytes: no scoring server starts with less.
     pub const MIN_MEMORY: u64 = 16 << 20;
 }
 
 /// Whether a replica that ended is replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Restart {
-    /// Whatever it ended with.
+    /// It is always replaced.
     #[default]
     Always,
-    /// Unless it ended as if it had been told to.
+    /// It is replaced if it failed.
     OnFailure,
-    /// Not.
+    /// It is never replaced.
     Never,
 }
 
 impl Restart {
-    /// Whether nothing takes the place of a replica that ended so.
+    /// Returns whether a replica that ended in this way is not replaced.
     pub fn leaves(self, death: &Death) -> bool {
         match self {
             Self::Always => false,
@@ -42,45 +42,45 @@ impl Restart {
     }
 }
 
-/// What a target has for all services together.
+/// The capacity of a target, for all services together.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Capacity {
-    /// Thousandths of a core.
+    /// CPU time, in thousandths of a core.
     pub cpu: Bound,
-    /// Bytes.
+    /// Memory, in bytes.
     pub memory: Bound,
-    /// Services at most.
+    /// The largest number of services; `None`: not limited.
     pub groups: Option<u32>,
 }
 
-/// How much there is of something, and whether a limit on it can be kept.
+/// The capacity of one resource, and whether a limit on it can be enforced.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Bound {
-    /// How much; unknown where nothing is said.
+    /// The capacity; `None` if it is not known.
     pub most: Option<u64>,
-    /// Why a replica cannot be kept from using more than it may.
+    /// Why the target cannot enforce a replica's limit; `None` if it can.
     pub unenforceable: Option<String>,
 }
 
-/// What services ask of a target together.
+/// What one or more services need of a target's capacity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Demand {
-    /// Services.
+    /// The number of services.
     pub groups: u64,
-    /// Thousandths of a core.
+    /// CPU time, in thousandths of a core.
     pub cpu: u64,
-    /// Bytes.
+    /// Memory, in bytes.
     pub memory: u64,
 }
 
 impl Demand {
-    /// A service's.
+    /// Returns the demand of a service with so many replicas.
     pub fn of(limits: Limits, replicas: u32) -> Self {
         let all = |one: u64| one.saturating_mul(u64::from(replicas));
         Self { groups: 1, cpu: all(limits.cpu.unwrap_or(0).into()), memory: all(limits.memory.unwrap_or(0)) }
     }
 
-    /// Both together.
+    /// Adds two demands.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -92,7 +92,12 @@ impl Demand {
 }
 
 impl Capacity {
-    /// Whether a service fits beside the others: why not. What it holds already it may keep.
+    /// Checks that a service that asks for `asks` fits beside the `others`. It always fits if it already `holds` as
+    /// much.
+    ///
+    /// # Errors
+    /// Returns what was requested, what is available and what the other services use of the first resource that does
+    /// not suffice.
     pub fn fits(&self, others: Demand, holds: Demand, asks: Demand) -> Result<(), String> {
         let check = |most: Option<u64>, used: u64, holds: u64, asks: u64, show: &dyn Fn(u64) -> String| {
             let Some(most) = most else { return Ok(()) };
@@ -100,7 +105,8 @@ impl Capacity {
                 return Ok(());
             }
             let (free, used, asks) = (show(most.saturating_sub(used)), show(used), show(asks));
-            Err(format!("{asks} asked for, {used} of {} used by others: {free} would fit", show(most)))
+            let most = show(most);
+            Err(format!("{asks} requested, {free} available ({used} of {most} used by other services)"))
         };
         let services = |number: u64| format!("{number} service{}", if number == 1 { "" } else { "s" });
         check(self.groups.map(u64::from), others.groups, holds.groups, asks.groups, &services)?;
@@ -108,10 +114,13 @@ impl Capacity {
         check(self.memory.most, others.memory, holds.memory, asks.memory, &|bytes| size(bytes))
     }
 
-    /// Why limits cannot be kept, if so.
+    /// Checks that the target can enforce `limits`.
+    ///
+    /// # Errors
+    /// Returns the reason if a limit is set that the target cannot enforce.
     pub fn keeps(&self, limits: Limits) -> Result<(), String> {
         let broken = |bound: &Bound, what: &str| {
-            bound.unenforceable.as_ref().map(|why| format!("no limit on {what} can be kept: {why}"))
+            bound.unenforceable.as_ref().map(|why| format!("a {what} limit cannot be enforced: {why}"))
         };
         let cpu = limits.cpu.and_then(|_| broken(&self.cpu, "cpu"));
         let memory = limits.memory.and_then(|_| broken(&self.memory, "memory"));
@@ -119,12 +128,12 @@ impl Capacity {
     }
 }
 
-/// Thousandths of a core, for people: `0.5 cpu`.
+/// Formats thousandths of a core for people: `0.5 cpu`.
 pub fn cores(thousandths: u64) -> String {
     format!("{} cpu", thousandths as f64 / 1000.0)
 }
 
-/// Bytes of memory, for people: `512 MiB`, `1.5 GiB`.
+/// Formats a number of bytes for people: `512 MiB`, `1.5 GiB`.
 pub fn size(bytes: u64) -> String {
     let (unit, name) = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
         .into_iter()
@@ -141,28 +150,28 @@ mod tests {
     fn capacity() -> Capacity {
         Capacity {
             cpu: Bound { most: Some(2000), unenforceable: None },
-            memory: Bound { most: Some(4 << 30), unenforceable: Some("it is an old kernel".to_owned()) },
+            memory: Bound { most: Some(4 << 30), unenforceable: Some("the kernel is too old".to_owned()) },
             groups: Some(20),
         }
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_what_is_used_asked_and_would_fit() {
+    fn what_does_not_fit_is_refused_with_what_is_requested_available_and_used() {
         let asks = |cpu, memory, replicas| Demand::of(Limits { cpu, memory }, replicas);
         let others = Demand { groups: 19, cpu: 1500, memory: 3 << 30 };
         let nothing = Demand::default();
         assert_eq!(capacity().fits(others, nothing, asks(Some(250), None, 2)), Ok(()));
         assert_eq!(
             capacity().fits(others, nothing, asks(Some(1_000_000), None, 1)).unwrap_err(),
-            "1000 cpu asked for, 1.5 cpu of 2 cpu used by others: 0.5 cpu would fit"
+            "1000 cpu requested, 0.5 cpu available (1.5 cpu of 2 cpu used by other services)"
         );
         assert_eq!(
             capacity().fits(others, nothing, asks(None, Some(768 << 20), 2)).unwrap_err(),
-            "1.5 GiB asked for, 3 GiB of 4 GiB used by others: 1 GiB would fit"
+            "1.5 GiB requested, 1 GiB available (3 GiB of 4 GiB used by other services)"
         );
         assert_eq!(
             capacity().fits(Demand { groups: 20, ..nothing }, nothing, asks(None, None, 1)).unwrap_err(),
-            "1 service asked for, 20 services of 20 services used by others: 0 services would fit"
+            "1 service requested, 0 services available (20 services of 20 services used by other services)"
         );
         let full = Demand { groups: 25, ..others };
         assert_eq!(capacity().fits(full, asks(Some(800), None, 1), asks(Some(700), None, 1)), Ok(()));
@@ -175,7 +184,7 @@ mod tests {
         assert_eq!(capacity().keeps(Limits { cpu: Some(500), memory: None }), Ok(()));
         assert_eq!(
             capacity().keeps(Limits { cpu: None, memory: Some(1 << 30) }).unwrap_err(),
-            "no limit on memory can be kept: it is an old kernel"
+            "a memory limit cannot be enforced: the kernel is too old"
         );
     }
 

@@ -1,32 +1,44 @@
-//! How models and services are named.
+//! The names of models and services.
 //!
-//! One rule for both, `[a-z]([a-z0-9-]{0,46}[a-z0-9])?`, so that a name fits a DNS label, a folder and a
-//! Kubernetes object alike.
+//! Both match `[a-z]([a-z0-9-]{0,46}[a-z0-9])?`, so that a name is valid as a DNS label, as a folder and as the name of
+//! a Kubernetes object.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A name of a model in a workspace.
+/// The name of a model in a workspace.
 ///
-/// `drisse serve` alone takes names as files have them (`digits_mlp`); see [`ModelName::served`].
+/// Only `drisse serve` accepts the names that files have (`digits_mlp`); see [`ModelName::served`].
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ModelName(String);
 
-/// A name of a service in a workspace.
+/// The name of a service in a workspace.
+///
+/// ```
+/// use drisse_core::ServiceName;
+///
+/// let name: ServiceName = "digits-mlp".parse()?;
+/// assert_eq!(ServiceName::slug("Digits_MLP"), Some(name));
+/// assert!("Digits_MLP".parse::<ServiceName>().is_err());
+/// # Ok::<(), drisse_core::InvalidName>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ServiceName(String);
 
-/// Why a name cannot be used.
+/// The error for a name that is not valid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("`{name}` cannot be a name: {why}")]
+#[error("`{name}` is not a valid name: {why}")]
 pub struct InvalidName {
     name: String,
     why: &'static str,
 }
 
 impl ModelName {
-    /// A name as `drisse serve` accepts it: 1 to 128 of letters, digits, `.`, `_`, `-`, not
-    /// starting with `.`; it stands in URLs and in metrics.
+    /// Parses a name as `drisse serve` accepts it, for use in URLs and metrics: 1 to 128 letters, digits, `.`, `_` and
+    /// `-`, not starting with `.`.
+    ///
+    /// # Errors
+    /// Returns the reason if the name is not valid.
     pub fn served(name: &str) -> Result<Self, InvalidName> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let why = if name.is_empty() || name.len() > 128 {
@@ -39,13 +51,13 @@ impl ModelName {
         Err(InvalidName { name: name.to_owned(), why })
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The longest name of a model or a service.
+/// The length of the longest name of a model or a service, in bytes.
 const MAX_NAME: usize = 48;
 
 fn checked(name: &str) -> Result<String, InvalidName> {
@@ -56,7 +68,8 @@ fn checked(name: &str) -> Result<String, InvalidName> {
         }
         _ => false,
     };
-    let why = "a name has at most 48 lowercase letters, digits and hyphens, from a letter to no hyphen";
+    let why = "a name has at most 48 lowercase letters, digits and hyphens, starts with a letter and does not end \
+               with a hyphen";
     if ok { Ok(name.to_owned()) } else { Err(InvalidName { name: name.to_owned(), why }) }
 }
 
@@ -69,12 +82,12 @@ impl FromStr for ModelName {
 }
 
 impl ServiceName {
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name nearest to a file's stem: `Digits_MLP.v2` is `digits-mlp-v2`. `None` when nothing is left.
+    /// Converts a file's stem to a name: `Digits_MLP.v2` becomes `digits-mlp-v2`. `None` if the stem has no letter.
     pub fn slug(stem: &str) -> Option<Self> {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let mut slug = String::new();

@@ -1,60 +1,72 @@
-//! From what is wanted and what is there to the next steps: pure, so that every situation can be tested.
+//! The plan: computes the next steps from the desired and the current state. Pure, so that tests can try every state.
 //!
-//! An update is: start what is wanted beside what runs; once all of it is ready, [`routes`] names it and
-//! no longer the old; once the gateway has confirmed that, the old is no longer in use and is stopped.
+//! An update starts the new replicas beside the old ones. Once all of them are ready, [`routes`] returns only the new
+//! replicas. Once the gateway has confirmed these routes, the old replicas are not in use any more and are stopped.
 
 use crate::{Death, Replica, ReplicaId, ReplicaState, ServiceSpec, Wanted};
 use std::time::{Duration, SystemTime};
 
-/// After the first death a replica is replaced at once; from the second on it waits this long, doubled
-/// with each death …
+/// The pause before the replacement of a replica after the second death, doubled with each further death. After the
+/// first death there is no pause.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// … up to this, which is also the pause after a death that trying again does not mend.
+/// The longest pause, also used after a permanent death.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Deaths of one revision that are remembered per wanted replica, so that the pause can grow: 200 ms · 2⁷ = 25.6 s.
+/// How many deaths per wanted replica are remembered for the length of the pause: 200 ms · 2⁷ = 25.6 s.
 const REMEMBERED: usize = 9;
 
-/// A replica that has been ready this long shows that the deaths before it were no loop.
+/// If a replica has been ready for this long, earlier deaths are forgotten.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// A revision each of whose replicas has died this often before it was ever ready is given up by who waits.
+/// After so many deaths per wanted replica, each before the replica was ready, an operation stops waiting.
 const HOPELESS: usize = 3;
 
-/// What to do next.
+/// The next steps towards the desired state.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Plan {
-    /// In order; each is harmless when repeated.
+    /// The steps, in order. Repeating a step is harmless.
     pub steps: Vec<Step>,
-    /// When to plan again though nothing changes.
+    /// When to plan again even if nothing changes; `None`: only after a change.
     pub again: Option<SystemTime>,
 }
 
-/// One step.
+/// One action of a plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Start one more replica of a wanted revision.
     Start {
-        /// Its place in [`ServiceSpec::wanted`].
+        /// The index of the revision in [`ServiceSpec::wanted`].
         place: usize,
     },
-    /// Tell a replica to end, or forget one that is dead.
+    /// Stop a replica, or forget a dead one.
     Stop(ReplicaId),
 }
 
-/// Requests go here: the replicas of one revision and its share.
+/// The replicas of one revision that receive requests.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Routed<'a> {
-    /// The revision.
+    /// The revision's number.
     pub revision: u64,
-    /// Relative to the others.
+    /// The revision's share of the requests, relative to the weights of the other revisions.
     pub weight: u32,
-    /// Ready replicas; not empty.
+    /// The ready replicas; not empty.
     pub replicas: Vec<&'a Replica>,
 }
 
-/// The next steps. `have` may hold replicas of other services: they are left alone.
+/// Computes the next steps from the replicas that exist, `have`, to the desired state, `want`. Replicas of other
+/// services are ignored. [`ReplicaSet`](crate::ReplicaSet) takes the steps in its [`Place`](crate::Place).
+///
+/// ```
+/// use drisse_core::{Plan, ServiceSpec, plan};
+/// use std::{collections::BTreeSet, time::{Duration, SystemTime}};
+///
+/// let service = "digits".parse()?;
+/// let start_timeout = Duration::from_secs(300);
+/// let want = ServiceSpec { service, wanted: vec![], in_use: BTreeSet::new(), start_timeout };
+/// assert_eq!(plan(&want, &[], SystemTime::now()), Plan::default(), "nothing to start or stop");
+/// # Ok::<(), drisse_core::InvalidName>(())
+/// ```
 pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     let mut plan = Plan::default();
     let ours = || have.iter().filter(|replica| replica.service == want.service);
@@ -62,7 +74,7 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     for (place, wanted) in want.wanted.iter().enumerate() {
         let mut up: Vec<_> = ours().filter(|replica| fits(replica, wanted) && replica.is_up()).collect();
         up.retain(|replica| match replica.state {
-            // Of one that started in what is the future now nobody can say for how long it has been starting.
+            // A start time in the future (the clock was set back) is replaced too: its age is not known.
             ReplicaState::Starting { since }
                 if passed(since + want.start_timeout, now) || passed(now + want.start_timeout, since) =>
             {
@@ -89,7 +101,7 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     for replica in unwanted {
         let in_use = want.in_use.contains(&replica.id) && replica.is_up();
         let stopping = replica.state == ReplicaState::Stopping;
-        // What ran before the last failure is kept, dead, as long as nothing is wanted: its log says why.
+        // If no revision is wanted, dead replicas are kept, because their logs say why they failed.
         let remembered = want.wanted.is_empty() && replica.death().is_some();
         if !in_use && !stopping && !remembered {
             plan.steps.push(stop(replica));
@@ -98,8 +110,8 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     plan
 }
 
-/// Where requests go now: to what is wanted once all of it is ready; until then to what they go to
-/// already, helped by what is ready of the wanted.
+/// Returns the replicas that should receive requests: the wanted replicas once all of them are ready. Until then, the
+/// replicas that are in use stay, and if these are fewer than wanted, ready wanted replicas are added.
 pub fn routes<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Vec<Routed<'a>> {
     if want.wanted.is_empty() {
         return Vec::new();
@@ -135,11 +147,12 @@ pub fn routes<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Vec<Routed<'a>> {
     groups
 }
 
-/// Why waiting for what is wanted is in vain, if it is.
+/// Returns the death that shows that a wanted revision cannot become ready, so that waiting for it cannot succeed;
+/// `None` if it still can.
 pub fn failure<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Option<&'a Death> {
     want.wanted.iter().find_map(|wanted| {
-        let vain = |death: &&Death| death.before_ready || stays_dead(death, wanted);
-        let early: Vec<_> = deaths(have, wanted).into_iter().filter(vain).collect();
+        let counts = |death: &&Death| death.before_ready || stays_dead(death, wanted);
+        let early: Vec<_> = deaths(have, wanted).into_iter().filter(counts).collect();
         let last = *early.iter().max_by_key(|death| death.at)?;
         (last.permanent
             || stays_dead(last, wanted)
@@ -153,7 +166,7 @@ fn fits(replica: &Replica, wanted: &Wanted) -> bool {
     replica.service == spec.service && replica.revision == spec.revision && !replica.outdated
 }
 
-/// Ready ones before starting ones, the oldest first.
+/// The sort key of the replicas to keep: ready before starting, the oldest first.
 fn keep_first(replica: &Replica) -> (bool, SystemTime) {
     match replica.state {
         ReplicaState::Ready { since, .. } => (false, since),
@@ -166,7 +179,7 @@ fn deaths<'a>(have: &'a [Replica], wanted: &Wanted) -> Vec<&'a Death> {
     have.iter().filter(|replica| fits(replica, wanted)).filter_map(Replica::death).collect()
 }
 
-/// Whether nothing takes a dead replica's place.
+/// Returns whether a dead replica is not replaced.
 fn stays_dead(death: &Death, wanted: &Wanted) -> bool {
     wanted.revision.restart.leaves(death)
 }
@@ -175,10 +188,10 @@ fn ended_for_good(have: &[Replica], wanted: &Wanted) -> usize {
     deaths(have, wanted).into_iter().filter(|death| stays_dead(death, wanted)).count()
 }
 
-/// When to start the next replica, if not now. Deaths count per wanted replica: that several were killed
-/// together is no loop.
+/// Returns when to start the next replica; `None`: now. Deaths count per wanted replica, because several replicas that
+/// are killed together are not a crash loop.
 fn restart_at(deaths: &[&Death], replicas: usize, now: SystemTime) -> Option<SystemTime> {
-    // One in the future was told by a clock that has been set back since: it counts, and nothing waits for it.
+    // A death in the future (the clock was set back) counts, but the pause does not start from it.
     let last = deaths.iter().filter(|death| passed(death.at, now)).max_by_key(|death| death.at)?;
     let pause = if last.permanent {
         MAX_BACKOFF
@@ -191,19 +204,19 @@ fn restart_at(deaths: &[&Death], replicas: usize, now: SystemTime) -> Option<Sys
     (!passed(at, now)).then_some(at)
 }
 
-/// Dead replicas that say nothing any more: the oldest ones, and all once one has been ready for long.
+/// Returns the dead replicas to forget: the oldest beyond [`REMEMBERED`], or all once a replica is [`STEADY`].
 fn forgettable<'a>(have: &'a [Replica], wanted: &Wanted, now: SystemTime) -> Vec<&'a Replica> {
     let steady = have.iter().any(|replica| match replica.state {
         ReplicaState::Ready { since, .. } => fits(replica, wanted) && passed(since + STEADY, now),
         _ => false,
     });
-    // Who is not replaced is remembered: otherwise somebody would be.
+    // A replica that must not be replaced is remembered: forgetting it would start a replacement.
     let replaced = |death: &Death| !stays_dead(death, wanted);
     let mut dead: Vec<_> = have
         .iter()
         .filter(|replica| fits(replica, wanted) && replica.death().is_some_and(replaced))
         .collect();
-    // What is dated in the future was before everything that is not.
+    // Deaths in the future are from before the clock was set back: they are the oldest.
     let age = |death: &Death| (passed(death.at, now), death.at);
     dead.sort_by_key(|replica| std::cmp::Reverse(replica.death().map(age)));
     let remembered = REMEMBERED * (wanted.replicas as usize).max(1);

@@ -1,81 +1,81 @@
-//! One running scoring server, as seen from outside.
+//! A replica: one scoring server, as its place reports it.
 
 use crate::ServiceName;
 use std::fmt;
 use std::time::SystemTime;
 
-/// Names a replica: unique in its workspace, safe in a path.
+/// The id of a replica: unique in its workspace, and safe as a path component.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ReplicaId(String);
 
-/// A replica as its place sees it.
+/// A replica as its place reports it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Replica {
-    /// Which.
+    /// The replica's id.
     pub id: ReplicaId,
-    /// Whose.
+    /// The service that the replica belongs to.
     pub service: ServiceName,
-    /// Of which revision.
+    /// The number of the revision that the replica runs.
     pub revision: u64,
-    /// Made by an older Drisse, or with options of the place that have changed: to be replaced.
+    /// Whether the replica must be replaced: an older Drisse started it, or the options of its place have changed.
     pub outdated: bool,
-    /// How it is.
+    /// The replica's state.
     pub state: ReplicaState,
 }
 
-/// How a replica is.
+/// The state of a replica.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ReplicaState {
-    /// It runs and does not take requests yet.
+    /// The replica runs and does not accept requests yet.
     Starting {
-        /// When it was started.
+        /// When the replica was started.
         since: SystemTime,
     },
-    /// It takes requests.
+    /// The replica accepts requests.
     Ready {
-        /// Since when.
+        /// When the replica became ready.
         since: SystemTime,
-        /// `unix:PATH` or `http(s)://HOST:PORT`.
+        /// The scoring endpoint: `unix:PATH` or `http(s)://HOST:PORT`.
         address: String,
-        /// Where it tells of itself (`/metrics`), as above; none where nobody but it can ask.
+        /// The admin endpoint (`/metrics`), in the same form; `None` if only the replica itself can reach it.
         admin: Option<String>,
-        /// Requests at once that still make it faster.
+        /// How many requests at once still increase the throughput.
         concurrency: u32,
-        /// Whether it has confirmed the keys its revision was last prepared with.
+        /// Whether the replica has confirmed the keys of the last [`prepare`](crate::Place::prepare).
         keys_confirmed: bool,
     },
-    /// It was told to end and answers what it has.
+    /// The replica was asked to end, and still answers the requests that it has.
     Stopping,
-    /// It ended without being told.
+    /// The replica ended without being asked to.
     Dead(Death),
 }
 
 /// How a replica ended.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Death {
-    /// When.
+    /// When the replica ended.
     pub at: SystemTime,
-    /// Why, as far as its place can tell: `exited with code 1`.
+    /// Why the replica ended, as far as its place knows: `exited with code 1`.
     pub reason: String,
-    /// Whether it failed, and did not end as if it had been told to.
+    /// Whether the replica failed; false if it ended as it does when it is asked to.
     pub failed: bool,
-    /// Whether it ended before it was ever ready.
+    /// Whether the replica ended before it was ever ready.
     pub before_ready: bool,
-    /// Whether starting it again would end the same way: it said that the model or its options are wrong.
+    /// Whether a restart would end in the same way: the replica reported that the model or its options are wrong.
     pub permanent: bool,
-    /// The last lines it wrote.
+    /// The last lines of the replica's log.
     pub log: Vec<String>,
 }
 
 impl ReplicaId {
-    /// An id from its text: 1 to 32 lowercase letters and digits.
+    /// Parses an id; `None` if `text` is not 1 to 32 lowercase letters and digits.
     pub fn new(text: &str) -> Option<Self> {
         let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
         let ok = (1..=32).contains(&text.len()) && text.bytes().all(plain);
         ok.then(|| Self(text.to_owned()))
     }
 
-    /// The text.
+    /// Returns the id's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -88,17 +88,17 @@ impl fmt::Display for ReplicaId {
 }
 
 impl Replica {
-    /// Whether it takes requests.
+    /// Returns whether the replica accepts requests.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, ReplicaState::Ready { .. })
     }
 
-    /// Whether it takes requests or is about to.
+    /// Returns whether the replica is starting or accepts requests.
     pub fn is_up(&self) -> bool {
         matches!(self.state, ReplicaState::Ready { .. } | ReplicaState::Starting { .. })
     }
 
-    /// How it ended, if it has.
+    /// Returns how the replica ended; `None` if it is not dead.
     pub fn death(&self) -> Option<&Death> {
         if let ReplicaState::Dead(death) = &self.state { Some(death) } else { None }
     }

@@ -1,5 +1,4 @@
-//! A target made of a place that runs single replicas: rolling updates, restarts and removal are
-//! written once, here.
+//! A target that is made of a place: rolling updates, restarts and removal are written once, here.
 
 use crate::{
     BoxStream, Capacity, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec,
@@ -10,43 +9,83 @@ use futures_util::future::join_all;
 use std::fmt::Debug;
 use std::time::SystemTime;
 
-/// Something that can run ONE replica at a time: a process, a container, a device's slot.
+/// Runs single replicas, each as a process, a container or in a slot of a device.
+///
+/// Any task may call any method, and [`ReplicaSet`] starts and stops several replicas of a service at the same time.
+/// Cancel safety: as for [`Target`]. A replica whose [`start`](Self::start) was interrupted may run:
+/// [`list`](Self::list) must report it.
+///
+/// Errors: [`ReplicaSet::apply`](Target::apply) passes them on, and the control plane calls it again. If an error is
+/// [permanent](field@TargetError::permanent), the operation that waits fails at once.
+///
+/// ```
+/// use drisse_core::{Place, ReplicaSet, Target};
+///
+/// fn target(place: impl Place + 'static) -> Box<dyn Target> {
+///     Box::new(ReplicaSet(place))
+/// }
+/// ```
 #[async_trait]
 pub trait Place: Debug + Send + Sync {
-    /// The kind users name.
+    /// Returns the kind of target as users write it.
     fn kind(&self) -> &'static str;
 
-    /// What is here for services; or why nothing can run here.
+    /// Returns what the place offers to all services together.
+    ///
+    /// # Errors
+    /// Returns the reason and a hint if no replica can run here.
     async fn check(&self) -> Result<Capacity, Unavailable>;
 
-    /// Brings here what a revision's replicas need: files, keys in their present state. Harmless when
-    /// repeated; called before every start and whenever something may have changed.
+    /// Brings what the replicas of a revision need to the place: files, the current keys. Called before every start
+    /// and after every change; calling it again is harmless.
+    ///
+    /// # Errors
+    /// Returns an error if something cannot be brought: no replica is started then.
     async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError>;
 
-    /// Starts one replica and returns; whether it is ready is for `list` to say.
+    /// Starts one replica and does not wait until it is ready: [`list`](Self::list) reports that.
+    ///
+    /// # Errors
+    /// Returns an error if the replica cannot be started. A replica that starts and then ends is not an error but a
+    /// [`Death`](crate::Death).
     async fn start(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<ReplicaId, TargetError>;
 
-    /// Tells a replica to answer what it has and end, or forgets a dead one; does not wait. Absent is fine.
+    /// Asks a replica to answer the requests that it has and then to end, or forgets a dead replica. Does not wait.
+    /// Succeeds if there is no such replica.
+    ///
+    /// # Errors
+    /// Returns an error if the replica cannot be asked.
     async fn stop(&self, replica: &ReplicaId) -> Result<(), TargetError>;
 
-    /// What is ours here, of one service or of all.
+    /// Returns this workspace's replicas, of one service or of all.
+    ///
+    /// # Errors
+    /// Returns an error if the place does not answer.
     async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError>;
 
-    /// Names services whose replicas changed.
+    /// Returns a stream of services whose replicas changed; see [`Target::changes`].
     fn changes(&self) -> BoxStream<ServiceName>;
 
-    /// What a service's replicas write, the stopped ones' too.
+    /// Returns the lines that a service's replicas write, including stopped replicas.
+    ///
+    /// # Errors
+    /// Returns an error if the logs cannot be read.
     async fn logs(
         &self,
         service: &ServiceName,
         options: LogOptions,
     ) -> Result<BoxStream<String>, TargetError>;
 
-    /// Ends all of a service at once and removes what `prepare` and the replicas left. Absent is fine.
+    /// Ends all replicas of a service at once and removes what [`prepare`](Self::prepare) and the replicas left.
+    /// Succeeds if there is nothing.
+    ///
+    /// # Errors
+    /// Returns an error if something could not be removed. Repeat the call: it removes what is left.
     async fn remove(&self, service: &ServiceName) -> Result<(), TargetError>;
 }
 
-/// A target of equal replicas in one place.
+/// A [`Target`] that runs equal replicas in one [`Place`]. Its [`apply`](Target::apply) prepares the place, computes
+/// a [`plan`] and takes the plan's steps.
 #[derive(Debug)]
 pub struct ReplicaSet<P>(pub P);
 
@@ -75,7 +114,7 @@ impl<P: Place> Target for ReplicaSet<P> {
             Step::Start { place } => self.0.start(&wanted.wanted[*place].revision, events).await.map(drop),
             Step::Stop(id) => self.0.stop(id).await,
         });
-        // One that fails keeps no other from being taken.
+        // A failed step does not prevent the others.
         join_all(steps).await.into_iter().collect::<Result<(), _>>()?;
         Ok(plan.again)
     }

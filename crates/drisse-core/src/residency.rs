@@ -1,5 +1,5 @@
-//! Which models are in memory, where not all of them fit: loaded when they are asked for, and those that were not used
-//! for longest unloaded to make room.
+//! Which models are in memory if not all of them fit: a model is loaded when it is requested, and the least recently
+//! used models are unloaded to make space.
 //!
 //! ```text
 //! Unloaded ──► Loading ──► Ready ──► Draining ──► Unloaded
@@ -7,36 +7,47 @@
 //!     └───────────┴──────────────────────────────────┘
 //! ```
 
-/// A model's place among the others.
+/// The index of a model in the list of [`Residency::new`].
 pub type ModelPlace = usize;
 
-/// What a model is about.
+/// The state of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Residence {
-    /// Not in memory.
+    /// The model is not in memory.
     Unloaded,
-    /// On its way there: its memory counts.
+    /// The model is being loaded; its memory counts.
     Loading,
-    /// It is served.
+    /// The model is in memory and accepts requests.
     Ready,
-    /// It takes no more requests, and is in memory until it has answered those it has.
+    /// The model accepts no more requests, and stays in memory until it has answered the requests that it has.
     Draining,
 }
 
-/// What to do for a model that is asked for.
+/// What to do for a requested model.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// It is ready.
+    /// Serve the request: the model is ready.
     Serve,
-    /// Load it: it is `Loading` now.
+    /// Load the model, which is `Loading` now.
     Load,
-    /// Stop serving these, which are `Draining` now, then ask again.
+    /// Unload these models, which are `Draining` now, then call [`Residency::next`] again.
     Unload(Vec<ModelPlace>),
-    /// Ask again when something has changed.
+    /// Call [`Residency::next`] again after the next change.
     Wait,
 }
 
-/// All models, and how much memory they may have together.
+/// The states of all models, and the memory that they may use together.
+///
+/// ```
+/// use drisse_core::{Next, Residency};
+///
+/// let mut models = Residency::new(10, [6, 7]);
+/// assert_eq!(models.next(0, |_| 0), Next::Load);
+/// models.loaded(0, 6, |_| 0);
+/// assert_eq!(models.next(1, |_| 0), Next::Unload(vec![0]));
+/// models.unloaded(0);
+/// assert_eq!(models.next(1, |_| 0), Next::Load);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Residency {
     bound: u64,
@@ -46,73 +57,74 @@ pub struct Residency {
 #[derive(Clone, Copy, Debug)]
 struct Model {
     residence: Residence,
-    /// What it takes, or will likely take.
+    /// The measured or estimated memory use.
     bytes: u64,
 }
 
 impl Residency {
-    /// Models that will likely take so many `bytes` each, none of them loaded, in `bound` bytes.
+    /// Creates the states of unloaded models. `bytes`: the estimated memory use of each; `bound`: the largest sum.
     pub fn new(bound: u64, bytes: impl IntoIterator<Item = u64>) -> Self {
         let model = |bytes| Model { residence: Residence::Unloaded, bytes };
         Self { bound, models: bytes.into_iter().map(model).collect() }
     }
 
-    /// What a model is about.
-    pub fn of(&self, place: ModelPlace) -> Residence {
-        self.models[place].residence
+    /// Returns the state of a model.
+    pub fn of(&self, index: ModelPlace) -> Residence {
+        self.models[index].residence
     }
 
-    /// What all models take together that are in memory.
+    /// Returns the memory use of all models that are not unloaded, in bytes.
     pub fn taken(&self) -> u64 {
         self.resident(|_| true)
     }
 
-    /// What to do now for the model at `place`. Of others, those go first that `last_used` has the lowest number of.
-    pub fn next(&mut self, place: ModelPlace, last_used: impl Fn(ModelPlace) -> u64) -> Next {
-        match self.of(place) {
+    /// Returns what to do for the requested model at `index`, and changes the states accordingly. Models with the
+    /// lowest `last_used` are unloaded first.
+    pub fn next(&mut self, index: ModelPlace, last_used: impl Fn(ModelPlace) -> u64) -> Next {
+        match self.of(index) {
             Residence::Ready => return Next::Serve,
             Residence::Loading | Residence::Draining => return Next::Wait,
             Residence::Unloaded => {}
         }
-        let unloading = self.make_room(self.models[place].bytes, None, last_used);
+        let unloading = self.drain_for(self.models[index].bytes, None, last_used);
         if !unloading.is_empty() {
             return Next::Unload(unloading);
         }
-        // One that is larger than all it may have is loaded when nothing else is there: refusing it helps nobody.
+        // A model that is larger than the bound is loaded alone: to refuse it would help no client.
         let taken = self.taken();
-        if taken > 0 && taken + self.models[place].bytes > self.bound {
+        if taken > 0 && taken + self.models[index].bytes > self.bound {
             return Next::Wait;
         }
-        self.models[place].residence = Residence::Loading;
+        self.models[index].residence = Residence::Loading;
         Next::Load
     }
 
-    /// The model is loaded and takes so many bytes. Which others have to go because it is larger than was thought:
-    /// they are `Draining` now.
+    /// Records that the model is loaded and uses so many bytes. Returns the models to unload because it is larger than
+    /// estimated: they are `Draining` now.
     pub fn loaded(
         &mut self,
-        place: ModelPlace,
+        index: ModelPlace,
         bytes: u64,
         last_used: impl Fn(ModelPlace) -> u64,
     ) -> Vec<ModelPlace> {
-        self.models[place] = Model { residence: Residence::Ready, bytes };
-        self.make_room(0, Some(place), last_used)
+        self.models[index] = Model { residence: Residence::Ready, bytes };
+        self.drain_for(0, Some(index), last_used)
     }
 
-    /// The model takes no more requests, whoever said so.
-    pub fn draining(&mut self, place: ModelPlace) {
-        if self.of(place) == Residence::Ready {
-            self.models[place].residence = Residence::Draining;
+    /// Records that the model, if it is ready, accepts no more requests.
+    pub fn draining(&mut self, index: ModelPlace) {
+        if self.of(index) == Residence::Ready {
+            self.models[index].residence = Residence::Draining;
         }
     }
 
-    /// The model could not be loaded, or has answered its last request: its memory is free.
-    pub fn unloaded(&mut self, place: ModelPlace) {
-        self.models[place].residence = Residence::Unloaded;
+    /// Records that the model is not in memory: it could not be loaded, or it has answered its last request.
+    pub fn unloaded(&mut self, index: ModelPlace) {
+        self.models[index].residence = Residence::Unloaded;
     }
 
-    /// Lets models drain, `kept` not among them, until `bytes` more fit once those are gone that drain.
-    fn make_room(
+    /// Drains models, except `kept`, until `bytes` more fit once all draining models are unloaded.
+    fn drain_for(
         &mut self,
         bytes: u64,
         kept: Option<ModelPlace>,
@@ -120,19 +132,19 @@ impl Residency {
     ) -> Vec<ModelPlace> {
         let mut staying = self.resident(|residence| residence != Residence::Draining);
         let mut ready: Vec<ModelPlace> = (0..self.models.len())
-            .filter(|&place| self.of(place) == Residence::Ready && Some(place) != kept)
+            .filter(|&index| self.of(index) == Residence::Ready && Some(index) != kept)
             .collect();
-        ready.sort_by_key(|&place| last_used(place));
-        let mut gone = Vec::new();
-        for place in ready {
+        ready.sort_by_key(|&index| last_used(index));
+        let mut drained = Vec::new();
+        for index in ready {
             if staying + bytes <= self.bound {
                 break;
             }
-            staying -= self.models[place].bytes;
-            self.models[place].residence = Residence::Draining;
-            gone.push(place);
+            staying -= self.models[index].bytes;
+            self.models[index].residence = Residence::Draining;
+            drained.push(index);
         }
-        gone
+        drained
     }
 
     fn resident(&self, counts: impl Fn(Residence) -> bool) -> u64 {
@@ -146,16 +158,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Used in the order of their places.
-    fn in_order(place: ModelPlace) -> u64 {
-        place as u64
+    /// The models were used in the order of their indices.
+    fn in_order(index: ModelPlace) -> u64 {
+        index as u64
     }
 
     fn with_ready(bound: u64, bytes: &[u64], ready: &[ModelPlace]) -> Residency {
         let mut models = Residency::new(bound, bytes.iter().copied());
-        for &place in ready {
-            assert_eq!(models.next(place, in_order), Next::Load);
-            assert_eq!(models.loaded(place, bytes[place], in_order), []);
+        for &index in ready {
+            assert_eq!(models.next(index, in_order), Next::Load);
+            assert_eq!(models.loaded(index, bytes[index], in_order), []);
         }
         models
     }
@@ -163,7 +175,7 @@ mod tests {
     #[test]
     fn what_was_not_used_for_longest_makes_room() {
         let mut models = with_ready(10, &[4, 4, 5], &[0, 1]);
-        let used = |place| if place == 0 { 9 } else { 1 };
+        let used = |index| if index == 0 { 9 } else { 1 };
         assert_eq!(models.next(2, used), Next::Unload(vec![1]));
         assert_eq!((models.next(2, used), models.of(1)), (Next::Wait, Residence::Draining));
         models.unloaded(1);
@@ -199,23 +211,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn memory_is_bounded_and_whoever_waits_is_served_in_the_end(
+        fn memory_is_bounded_and_every_requested_model_is_served_in_the_end(
             bytes in prop::collection::vec(1_u64..8, 1..6),
-            asked in prop::collection::vec((0_usize..6, 0_u64..9), 1..40),
+            requests in prop::collection::vec((0_usize..6, 0_u64..9), 1..40),
         ) {
             let bound = 10;
             let mut models = Residency::new(bound, bytes.iter().copied());
-            for (place, salt) in asked {
-                let place = place % bytes.len();
+            for (index, salt) in requests {
+                let index = index % bytes.len();
                 let last_used = |other: ModelPlace| (other as u64 * 7 + salt) % 5;
                 let mut steps = 0;
                 loop {
                     steps += 1;
-                    prop_assert!(steps < 40, "{models:?} never serves {place}");
-                    match models.next(place, last_used) {
+                    prop_assert!(steps < 40, "{models:?} never serves {index}");
+                    match models.next(index, last_used) {
                         Next::Serve => break,
-                        Next::Load => prop_assert!(models.loaded(place, bytes[place], last_used).is_empty()),
-                        Next::Unload(gone) => prop_assert!(!gone.is_empty() && !gone.contains(&place)),
+                        Next::Load => prop_assert!(models.loaded(index, bytes[index], last_used).is_empty()),
+                        Next::Unload(gone) => prop_assert!(!gone.is_empty() && !gone.contains(&index)),
                         Next::Wait => {
                             let all = 0..bytes.len();
                             let drains = all.into_iter().find(|&other| models.of(other) == Residence::Draining);

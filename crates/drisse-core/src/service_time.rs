@@ -1,68 +1,68 @@
-//! How long something takes, learned from how long it took.
+//! Estimates of service times, learned from measurements.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// How long a piece of work takes on average, and how much later than reckoned its answer may be there: work is
-/// longer than usual, or the machine has other things to do. Races between threads lose an update, not more.
+/// The mean time of a piece of work, and how much later than estimated its answer can arrive: the work can take longer
+/// than usual, and the machine can be busy. Any thread may call any method; a race loses at most one measurement.
 #[derive(Debug, Default)]
 pub struct ServiceTime {
-    /// The average, in nanoseconds; 0 before the first.
+    /// The mean, in nanoseconds; 0 before the first measurement.
     mean: AtomicU64,
-    /// One answer in ten is later than reckoned by more than this.
-    often: Surplus<10>,
-    /// One answer in a hundred is.
-    rarely: Surplus<100>,
+    /// The estimate error that one answer in 10 exceeds.
+    often: EstimateError<10>,
+    /// The estimate error that one answer in 100 exceeds.
+    rarely: EstimateError<100>,
 }
 
-/// By how much one answer in so many is later than reckoned, in nanoseconds.
+/// The estimate error, in nanoseconds, that one answer in `ONE_IN` exceeds.
 #[derive(Debug, Default)]
-struct Surplus<const ONE_IN: u64>(AtomicU64);
+struct EstimateError<const ONE_IN: u64>(AtomicU64);
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl ServiceTime {
-    /// Learns from work that took this long.
+    /// Records the time of one piece of work.
     pub fn learn(&self, took: Duration) {
         let mean = self.mean.load(Relaxed);
-        // 1/8 of the new: about the last twenty count.
+        // An exponential moving average with weight 1/8: about the last twenty measurements count.
         let next = if mean == 0 { nanos(took) } else { mean - mean / 8 + nanos(took) / 8 };
         self.mean.store(next.max(1), Relaxed);
     }
 
-    /// Learns from an answer that was there after `took`, when `reckoned` was the wait and the work.
-    pub fn learn_surplus(&self, reckoned: Duration, took: Duration) {
-        let late = nanos(took.saturating_sub(reckoned));
+    /// Records the error of an estimate: an answer took `took`, and `estimate` was the estimate of wait and work.
+    pub fn learn_surplus(&self, estimate: Duration, took: Duration) {
+        let late = nanos(took.saturating_sub(estimate));
         let least = self.mean.load(Relaxed) / 4;
         self.often.learn(late, least);
         self.rarely.learn(late, least);
     }
 
-    /// What the work takes on average; zero before the first.
+    /// Returns the mean time; zero before the first measurement.
     pub fn mean(&self) -> Duration {
         Duration::from_nanos(self.mean.load(Relaxed))
     }
 
-    /// The time that a request whose turn comes after `wait` should have left: the wait, the work, and by how much
-    /// answers are late. Who waits is answered in time but for one in a hundred. Where a turn is free there is
-    /// nothing better to do with it: nine chances in ten are enough.
+    /// Returns the time until the deadline that a request needs if its run starts after `wait`: the wait, the mean and
+    /// the estimate error. Of the requests that wait, 99 of 100 are then answered in time. Without a wait 9 of 10 are
+    /// enough, because no other request needs the worker.
     pub fn needed(&self, wait: Duration) -> Duration {
-        let surplus = if wait.is_zero() { self.often.get() } else { self.rarely.get() };
-        wait + self.mean() + surplus
+        let error = if wait.is_zero() { self.often.get() } else { self.rarely.get() };
+        wait + self.mean() + error
     }
 }
 
-impl<const ONE_IN: u64> Surplus<ONE_IN> {
-    /// A quantile of a stream: one step up for a value above it, that part of a step down for one below, so that it
-    /// rests where one in so many is above.
+impl<const ONE_IN: u64> EstimateError<ONE_IN> {
+    /// Tracks a quantile of a stream: up one step for a larger value, down `1 / ONE_IN` step for a smaller value, so
+    /// that the quantile settles where one value in `ONE_IN` is larger.
     fn learn(&self, late: u64, least_step: u64) {
-        let surplus = self.0.load(Relaxed);
-        let step = least_step.max(surplus / 8);
-        let next = match late > surplus {
-            true => surplus.saturating_add(step),
-            false => surplus.saturating_sub(step / ONE_IN),
+        let error = self.0.load(Relaxed);
+        let step = least_step.max(error / 8);
+        let next = match late > error {
+            true => error.saturating_add(step),
+            false => error.saturating_sub(step / ONE_IN),
         };
         self.0.store(next, Relaxed);
     }
@@ -88,10 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn few_of_those_that_wait_and_one_in_ten_of_those_that_do_not_come_later_than_reckoned() {
+    fn few_of_those_that_wait_and_one_in_ten_of_those_that_do_not_come_later_than_estimated() {
         let time = ServiceTime::default();
         time.learn(8 * MS);
-        // One in fifty is 20 ms late, one in five 6, the others up to 2.
+        // One answer in fifty is 20 ms late, one in five 6 ms, and the others at most 2 ms.
         let took = |nth: u32| match nth {
             _ if nth.is_multiple_of(50) => 28 * MS,
             _ if nth.is_multiple_of(5) => 14 * MS,
@@ -107,9 +107,9 @@ mod tests {
         };
         late(MS);
         let (waited, free) = (late(MS), late(Duration::ZERO));
-        assert!((1..=75).contains(&waited), "{waited} of 5000 were later than reckoned: {time:?}");
-        assert!((100..=600).contains(&free), "{free} of 5000 were later than reckoned: {time:?}");
-        // One that is far later than any other does not keep out those that come after it.
+        assert!((1..=75).contains(&waited), "{waited} of 5000 were later than estimated: {time:?}");
+        assert!((100..=600).contains(&free), "{free} of 5000 were later than estimated: {time:?}");
+        // A single extreme error hardly changes the estimate.
         let before = time.needed(MS);
         time.learn_surplus(8 * MS, 60_000 * MS);
         assert!(time.needed(MS) < before + 8 * MS, "{time:?}");

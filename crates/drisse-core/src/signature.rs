@@ -1,4 +1,4 @@
-//! What a model takes and gives: names, datatypes, shapes with free dimensions.
+//! A model's signature: the names, datatypes and shapes of its inputs and outputs.
 
 use crate::DataType;
 use std::fmt;
@@ -6,40 +6,40 @@ use std::fmt;
 /// A model's inputs and outputs, in the model's order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Signature {
-    /// What the model takes.
+    /// The inputs.
     pub inputs: Vec<Port>,
-    /// What the model gives.
+    /// The outputs.
     pub outputs: Vec<Port>,
 }
 
 /// One input or output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {
-    /// The name, as the model spells it.
+    /// The name in the model.
     pub name: String,
-    /// What it carries.
+    /// The type of the value.
     pub kind: ValueType,
-    /// Whether an input may be left out: the model has a default for it.
+    /// Whether a request may leave this input out because the model has a default.
     pub optional: bool,
 }
 
-/// What a port carries.
+/// The type of an input or output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ValueType {
     /// A dense array.
     Tensor(TensorType),
-    /// Values one after the other.
+    /// A list of values of one type.
     Sequence(Box<Self>),
-    /// Keys of one datatype and their values.
+    /// A map from keys of one datatype to values of one type.
     Map {
-        /// `BYTES` or an integer type.
+        /// The datatype of the keys: `BYTES` or an integer type.
         key: DataType,
-        /// What each key leads to.
+        /// The type of the values.
         value: Box<Self>,
     },
-    /// A value or nothing.
+    /// A value that can be missing.
     Optional(Box<Self>),
-    /// What Drisse does not serve, in ONNX's words (a sparse tensor, an opaque type).
+    /// A type that Drisse does not support, as ONNX names it (a sparse tensor, an opaque type).
     Other(String),
 }
 
@@ -48,31 +48,31 @@ pub enum ValueType {
 pub struct TensorType {
     /// The element type.
     pub datatype: DataType,
-    /// The dimensions, or `None` when the model does not say how many there are.
+    /// The dimensions; `None` if the model does not declare them.
     pub shape: Option<Vec<Dim>>,
 }
 
 /// One dimension.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Dim {
-    /// Always this long.
+    /// A dimension of this length.
     Fixed(i64),
-    /// Any length; dimensions of one name are equally long within a request.
+    /// A dimension of any length. Dimensions of the same name should have the same length within a request.
     Free(Option<String>),
 }
 
 impl Signature {
-    /// The input with this name and its place.
+    /// Returns the input with this name and its index.
     pub fn input(&self, name: &str) -> Option<(usize, &Port)> {
         self.inputs.iter().enumerate().find(|(_, port)| port.name == name)
     }
 
-    /// The output with this name and its place.
+    /// Returns the output with this name and its index.
     pub fn output(&self, name: &str) -> Option<(usize, &Port)> {
         self.outputs.iter().enumerate().find(|(_, port)| port.name == name)
     }
 
-    /// The input that must be given, when there is exactly one, and its place.
+    /// Returns the only input, or the only required one, and its index; `None` if there are several.
     pub fn only_input(&self) -> Option<(usize, &Port)> {
         if let [port] = &*self.inputs {
             return Some((0, port));
@@ -81,19 +81,19 @@ impl Signature {
         required.next().filter(|_| required.next().is_none())
     }
 
-    /// The first thing a client would notice if `new` took this one's place, in words. Names of free
-    /// dimensions mean nothing to a client.
+    /// Describes the first incompatible change from this signature to `new`; `None` if clients notice no difference.
+    /// The names of free dimensions do not matter.
     pub fn difference(&self, new: &Self) -> Option<String> {
         let sides = [("input", &self.inputs, &new.inputs), ("output", &self.outputs, &new.outputs)];
         sides.into_iter().find_map(|(side, old, new)| ports_differ(side, old, new))
     }
 
-    /// The names of the inputs, for messages: `` `X`, `mask` ``.
+    /// Formats the names of the inputs for a message: `` `X`, `mask` ``.
     pub fn input_names(&self) -> String {
         quoted(&self.inputs)
     }
 
-    /// The names of the outputs, for messages.
+    /// Formats the names of the outputs for a message.
     pub fn output_names(&self) -> String {
         quoted(&self.outputs)
     }
@@ -103,13 +103,13 @@ fn ports_differ(side: &str, old: &[Port], new: &[Port]) -> Option<String> {
     for before in old {
         let name = &before.name;
         let Some(after) = new.iter().find(|port| port.name == *name) else {
-            return Some(format!("{side} `{name}` ({}) is gone", before.kind));
+            return Some(format!("{side} `{name}` ({}) was removed", before.kind));
         };
         if !before.kind.same_to_clients(&after.kind) {
-            return Some(format!("{side} `{name}` was {} and is {}", before.kind, after.kind));
+            return Some(format!("{side} `{name}` changed from {} to {}", before.kind, after.kind));
         }
         if before.optional && !after.optional {
-            return Some(format!("{side} `{name}` could be left out and is required"));
+            return Some(format!("{side} `{name}` was optional and is now required"));
         }
     }
     let added =
@@ -160,7 +160,7 @@ fn quoted(ports: &[Port]) -> String {
 }
 
 impl Port {
-    /// The tensor type this port carries, looking through an optional; `None` for anything else.
+    /// Returns the type of a tensor or an optional tensor; `None` for any other type.
     pub fn tensor(&self) -> Option<&TensorType> {
         match &self.kind {
             ValueType::Tensor(tensor) => Some(tensor),
@@ -174,7 +174,7 @@ impl Port {
 }
 
 impl TensorType {
-    /// Whether a tensor of `shape` fits: as many dimensions, and the fixed ones equal.
+    /// Returns whether `shape` fits: the same number of dimensions, and equal fixed dimensions.
     pub fn accepts(&self, shape: &[i64]) -> bool {
         self.shape.as_ref().is_none_or(|dims| {
             dims.len() == shape.len()
@@ -185,7 +185,7 @@ impl TensorType {
         })
     }
 
-    /// The shape as people read it: `[batch, 64]`, `[?, 3]`, `any shape`.
+    /// Formats the shape for people: `[batch, 64]`, `[?, 3]`, `any shape`.
     pub fn shape_text(&self) -> String {
         match &self.shape {
             None => "any shape".to_owned(),
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_signature_is_told_in_words_and_a_renamed_free_dimension_is_no_change() {
+    fn an_incompatible_change_is_described_and_a_renamed_free_dimension_is_compatible() {
         let port = |name: &str, dims: Vec<Dim>, optional| Port {
             name: name.to_owned(),
             kind: ValueType::Tensor(TensorType { datatype: DataType::Fp32, shape: Some(dims) }),
@@ -233,16 +233,16 @@ mod tests {
         let free = |name: &str| Dim::Free(Some(name.to_owned()));
         let signature = |inputs: Vec<Port>| Signature { inputs, outputs: vec![] };
         let old = signature(vec![port("X", vec![free("batch"), Dim::Fixed(64)], false)]);
-        let told = |inputs| old.difference(&signature(inputs));
-        assert_eq!(told(vec![port("X", vec![free("N"), Dim::Fixed(64)], false)]), None);
+        let difference = |inputs| old.difference(&signature(inputs));
+        assert_eq!(difference(vec![port("X", vec![free("N"), Dim::Fixed(64)], false)]), None);
         assert_eq!(
-            told(vec![port("X", vec![free("batch"), Dim::Fixed(32)], false)]).as_deref(),
-            Some("input `X` was FP32 [batch, 64] and is FP32 [batch, 32]")
+            difference(vec![port("X", vec![free("batch"), Dim::Fixed(32)], false)]).as_deref(),
+            Some("input `X` changed from FP32 [batch, 64] to FP32 [batch, 32]")
         );
-        assert_eq!(told(vec![]).as_deref(), Some("input `X` (FP32 [batch, 64]) is gone"));
+        assert_eq!(difference(vec![]).as_deref(), Some("input `X` (FP32 [batch, 64]) was removed"));
         let more = |optional| vec![old.inputs[0].clone(), port("m", vec![free("n")], optional)];
-        assert_eq!(told(more(true)), None);
-        assert_eq!(told(more(false)).as_deref(), Some("input `m` (FP32 [n]) is new"));
+        assert_eq!(difference(more(true)), None);
+        assert_eq!(difference(more(false)).as_deref(), Some("input `m` (FP32 [n]) is new"));
     }
 
     #[test]

@@ -1,19 +1,18 @@
-//! Steps: the moments between which a process may die. Code names each moment it passes; tests stop or
-//! kill it at exactly that one.
+//! Crash points: named moments at which tests stop or kill the process.
 
 use std::sync::OnceLock;
 
 static WATCHER: OnceLock<fn(&'static str)> = OnceLock::new();
 
-/// Says that this moment is passed. Costs one load where nobody watches. To be called after what `name` says
-/// has happened, wherever something that outlives the process has changed.
+/// Passes the crash point `name`. Call it after every change that outlives the process; `name` says what has happened.
+/// Costs one atomic load outside of tests.
 pub fn step(name: &'static str) {
     if let Some(watcher) = WATCHER.get() {
         watcher(name);
     }
 }
 
-/// From now on `watcher` is called at each step. The first one stays.
+/// Sets the function that every crash point calls, on the thread that passes it. Only the first call has an effect.
 pub fn watch_steps(watcher: fn(&'static str)) {
     let _ = WATCHER.set(watcher);
 }

@@ -1,4 +1,4 @@
-//! The target seam: a place that can run scoring servers, told what is wanted and asked what is there.
+//! The target seam: the trait of everything that can run scoring servers, and the types that describe what to run.
 
 use crate::{Capacity, Limits, Replica, ReplicaId, Restart, ServiceName, Unavailable};
 use async_trait::async_trait;
@@ -7,36 +7,77 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
-/// A stream behind a pointer.
+/// A boxed stream that can be sent to another thread.
 pub type BoxStream<T> = Pin<Box<dyn futures_util::Stream<Item = T> + Send>>;
 
-/// Where services run. Keeps no desired state of its own: that is the control plane's.
+/// Runs services. A target keeps no desired state of its own: the control plane does.
+///
+/// Any task may call any method; the control plane makes one call of [`apply`](Self::apply) or
+/// [`remove`](Self::remove) at a time for each service. Cancel safety: a caller may drop any of the futures, and the
+/// process may be killed, at any moment. Started work then stays, [`list`](Self::list) reports it, and repeating the
+/// call completes it.
+///
+/// ```
+/// use drisse_core::{Replica, ServiceSpec, Target, TargetError};
+/// use futures_util::StreamExt;
+///
+/// async fn wait_until_ready(target: &dyn Target, spec: &ServiceSpec) -> Result<(), TargetError> {
+///     let mut changes = target.changes();
+///     loop {
+///         target.apply(spec, &()).await?;
+///         if target.list(Some(&spec.service)).await?.iter().any(Replica::is_ready) {
+///             return Ok(());
+///         }
+///         changes.next().await;
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Target: Debug + Send + Sync {
-    /// The kind users name: `local`, `container`, `kubernetes` …
+    /// Returns the kind of target as users write it: `local`, `container`, `kubernetes` …
     fn kind(&self) -> &'static str;
 
-    /// What this target has for services; or why it cannot run anything.
+    /// Returns what the target offers to all services together.
+    ///
+    /// # Errors
+    /// Returns the reason and a hint if the target cannot run anything.
     async fn check(&self) -> Result<Capacity, Unavailable>;
 
-    /// Takes the next steps from what is there to what is wanted; does not wait until it is. Calling it
-    /// again is harmless. Says when to call it again though nothing changes (a restart that backs off).
+    /// Takes the next steps from the current state towards `wanted` and does not wait for replicas to become ready.
+    /// Calling it again is harmless. Returns when to call it again even if nothing changes (a delayed restart), or
+    /// `None`.
+    ///
+    /// # Errors
+    /// Returns an error if a step failed. The control plane calls again, with growing pauses; if the error is
+    /// [permanent](field@TargetError::permanent), the operation that waits fails at once.
     async fn apply(
         &self,
         wanted: &ServiceSpec,
         events: &dyn EventSink,
     ) -> Result<Option<SystemTime>, TargetError>;
 
-    /// All that is ours here, or what is ours of one service; orphans too.
+    /// Returns this workspace's replicas on the target: those of one service, or of all, including services that the
+    /// control plane does not know.
+    ///
+    /// # Errors
+    /// Returns an error if the target does not answer. A retry may succeed.
     async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError>;
 
-    /// Names services worth looking at again.
+    /// Returns a stream of services whose replicas may have changed since the call. It ends with the target, and may
+    /// skip changes for a slow receiver.
     fn changes(&self) -> BoxStream<ServiceName>;
 
-    /// Ends and removes all of a service. Absent is fine.
+    /// Ends all replicas of a service and removes everything that belongs to it. Succeeds if there is nothing.
+    ///
+    /// # Errors
+    /// Returns an error if something could not be removed. Repeat the call: it removes what is left.
     async fn remove(&self, service: &ServiceName) -> Result<(), TargetError>;
 
-    /// What a service's replicas write, line by line; with `follow`, for ever and across updates.
+    /// Returns the lines that a service's replicas write. With `follow` the stream does not end and includes replicas
+    /// that are started later.
+    ///
+    /// # Errors
+    /// Returns an error if the logs cannot be read.
     async fn logs(
         &self,
         service: &ServiceName,
@@ -44,71 +85,71 @@ pub trait Target: Debug + Send + Sync {
     ) -> Result<BoxStream<String>, TargetError>;
 }
 
-/// What is wanted of a target for one service.
+/// The desired state of one service on a target.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ServiceSpec {
     /// The service.
     pub service: ServiceName,
-    /// The revisions that are to run. Empty: nothing is.
+    /// The revisions to run. Empty: run none.
     pub wanted: Vec<Wanted>,
-    /// Replicas the gateway still sends requests to: not to be stopped yet.
+    /// Replicas to which the gateway still sends requests: they must not be stopped yet.
     pub in_use: BTreeSet<ReplicaId>,
-    /// A replica that is not ready by then is given up.
+    /// How long a replica may take to become ready. After that it is replaced.
     pub start_timeout: Duration,
 }
 
-/// One revision that is to run.
+/// One revision to run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Wanted {
-    /// What.
+    /// The revision.
     pub revision: RevisionSpec,
-    /// How many.
+    /// The number of replicas.
     pub replicas: u32,
-    /// Its share of the requests, relative to the other revisions'.
+    /// The revision's share of the requests, relative to the weights of the other revisions.
     pub weight: u32,
 }
 
-/// A revision: what a scoring server needs to be told.
+/// A revision: the model and the options with which its scoring servers are started.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RevisionSpec {
-    /// Whose.
+    /// The service that the revision belongs to.
     pub service: ServiceName,
-    /// From 1, per service.
+    /// The revision's number: from 1, per service.
     pub revision: u64,
-    /// The registered model's version, as V2 prints it.
+    /// The registered model's version, as the V2 protocol prints it.
     pub model_version: String,
     /// The digest of the model's files: `sha256:HEX`.
     pub digest: String,
-    /// The digest of its package's manifest.
+    /// The digest of the model package's manifest: `sha256:HEX`.
     pub package: String,
-    /// The digests of the keys that open it, `sha256:HEX` each; empty: open to everybody.
+    /// The digests of the accepted keys, `sha256:HEX` each; empty: requests need no key.
     pub keys: Vec<String>,
     /// `--max-wait`.
     pub max_wait: Duration,
     /// `--scoring-timeout`.
     pub scoring_timeout: Duration,
-    /// How the model is run.
+    /// How the scoring server runs the model.
     pub serving: Serving,
-    /// What each replica may use.
+    /// The CPU and memory limits of each replica.
     pub limits: Limits,
     /// Whether a replica that ended is replaced.
     pub restart: Restart,
-    /// Who has to have signed the model.
+    /// The signatures that the model must have.
     pub trust: Trust,
-    /// What replicas find in their environment.
+    /// The environment variables of each replica.
     pub environment: Environment,
 }
 
-/// Who has to have signed a model for it to run, and the signatures it has.
+/// The signatures that a model must have to run, and those that it has.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trust {
-    /// Public keys that count, as PEM; empty: nobody has to.
+    /// The trusted public keys, as PEM; empty: the model needs no signature.
     pub keys: String,
-    /// The texts of the signatures.
+    /// The contents of the model's signature bundles.
     pub bundles: Vec<Vec<u8>>,
 }
 
-/// Variables by name. Some are secrets, and none is shown.
+/// Environment variables by name. Values can be secrets, so `Debug` prints only the names.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Environment(pub BTreeMap<String, String>);
 
@@ -118,7 +159,7 @@ impl Debug for Environment {
     }
 }
 
-/// How a scoring server runs its model, where that is said; otherwise it finds out by itself.
+/// How a scoring server runs its model. `None`: the scoring server finds a good value by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Serving {
     /// `--threads`.
@@ -132,60 +173,74 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// More threads, runs at once, or rows of a run are a mistake in the number.
+    /// The largest number of threads, workers or rows of a batch; a larger one is a typing mistake.
     pub const MAX: u32 = 1024;
 }
 
-/// Why a target could not do what it was asked to.
+/// An error of a target or a place.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct TargetError {
     /// What was attempted, on what, and why it failed.
     pub message: String,
-    /// What to do about it.
+    /// What to do next.
     pub hint: Option<String>,
-    /// Whether trying again cannot help.
+    /// Whether a retry would fail in the same way, so that the operation that waits fails at once.
     pub permanent: bool,
 }
 
-/// Something that happened on the way, for people who wait.
+/// A progress message for the user who waits for an operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event(pub String);
 
-/// Where events go.
+/// Receives the progress messages of an operation. Several threads may call it at the same time, and it must not
+/// block. `()` discards all events.
+///
+/// ```
+/// use drisse_core::{Event, EventSink};
+/// use std::sync::mpsc::{Sender, channel};
+///
+/// struct Channel(Sender<String>);
+///
+/// impl EventSink for Channel {
+///     fn event(&self, event: Event) {
+///         let _ = self.0.send(event.0); // The receiver may have gone.
+///     }
+/// }
+/// ```
 pub trait EventSink: Send + Sync {
-    /// Takes an event.
+    /// Receives an event.
     fn event(&self, event: Event);
 }
 
-/// How much of a log, and whether to stay.
+/// Which lines of a log to return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogOptions {
-    /// The last lines that are there.
+    /// How many of the newest existing lines to return.
     pub lines: usize,
-    /// Whether to go on with those to come.
+    /// Whether the stream continues with lines that are written later.
     pub follow: bool,
 }
 
 impl TargetError {
-    /// One that may pass.
+    /// Creates an error after which a retry may succeed.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, permanent: false }
     }
 
-    /// One that trying again does not mend.
+    /// Creates an error that a retry does not fix.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self { permanent: true, ..Self::new(message) }
     }
 
-    /// Says what to do about it.
+    /// Adds what to do next.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 }
 
-/// Events nobody waits for.
+/// Discards all events.
 impl EventSink for () {
     fn event(&self, _: Event) {}
 }

@@ -1,17 +1,26 @@
-//! Tensors and the other values a model takes and gives, owned and borrowed.
+//! Tensors and the other values that a model accepts and returns, owned and borrowed.
 
 use crate::{Buffer, DataType};
 use smallvec::SmallVec;
 
-/// Lengths of the dimensions, outermost first; empty for a scalar. Never negative.
+/// The lengths of the dimensions, outermost first; empty for a scalar. Never negative.
 pub type Shape = SmallVec<[i64; 6]>;
 
 /// A dense array: row-major elements of one datatype.
+///
+/// ```
+/// use drisse_core::{Buffer, Data, DataType, Tensor};
+///
+/// let mut buffer = Buffer::new();
+/// buffer.extend_from(&[1.0_f32, 2.0, 3.0]);
+/// let tensor = Tensor { datatype: DataType::Fp32, shape: [1, 3].as_slice().into(), data: Data::Raw(buffer) };
+/// assert_eq!((tensor.byte_len(), tensor.view().shape), (12, &[1, 3][..]));
+/// ```
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tensor {
     /// The element type.
     pub datatype: DataType,
-    /// The dimensions; their product is the number of elements.
+    /// The lengths of the dimensions; their product is the number of elements.
     pub shape: Shape,
     /// The elements.
     pub data: Data,
@@ -20,25 +29,25 @@ pub struct Tensor {
 /// The elements of an owned tensor.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Data {
-    /// Little-endian, packed; every datatype but `BYTES`.
+    /// Elements of any datatype except `BYTES`: little-endian, packed.
     Raw(Buffer),
-    /// `BYTES`.
+    /// Elements of the datatype `BYTES`.
     Strings(Strings),
 }
 
-/// Strings one behind the other, and where each ends.
+/// A list of byte strings: their concatenated bytes, and the offset at which each string ends.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Strings {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
-/// A tensor that lives elsewhere: in a request, or in the engine's memory.
+/// A borrowed tensor, for example in a request or in the engine's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
     /// The element type.
     pub datatype: DataType,
-    /// The dimensions.
+    /// The lengths of the dimensions.
     pub shape: &'a [i64],
     /// The elements.
     pub data: DataView<'a>,
@@ -47,41 +56,42 @@ pub struct TensorView<'a> {
 /// The elements of a borrowed tensor.
 #[derive(Clone, Copy, Debug)]
 pub enum DataView<'a> {
-    /// Little-endian, packed.
+    /// Elements of any datatype except `BYTES`: little-endian, packed.
     Raw(&'a [u8]),
-    /// `BYTES`.
+    /// Elements of the datatype `BYTES`.
     Strings(&'a Strings),
 }
 
-/// What a model can give besides a tensor (ONNX `SequenceProto`, `MapProto`, `OptionalProto`).
+/// A value that a model returns: a tensor, or ONNX's `SequenceProto`, `MapProto` or `OptionalProto`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     /// A tensor.
     Tensor(Tensor),
-    /// Values one after the other.
+    /// A list of values.
     Sequence(Vec<Self>),
-    /// Keys (strings or integers) and their values, as two tensors of equal length (zipmap).
+    /// A map from strings or integers to values, as two tensors of equal length (zipmap).
     Map {
-        /// One-dimensional, `BYTES` or integers.
+        /// The keys: one-dimensional, `BYTES` or integers.
         keys: Tensor,
-        /// One-dimensional, as long as the keys.
+        /// The values: one-dimensional, as long as the keys.
         values: Tensor,
     },
-    /// An optional that is empty.
+    /// An empty optional.
     Absent,
 }
 
-/// An output as the engine hands it to a [`Sink`](crate::Sink).
+/// An output as the engine passes it to a [`Sink`](crate::Sink).
 #[derive(Clone, Copy, Debug)]
 pub enum ValueView<'a> {
     /// A tensor in the engine's memory.
     Tensor(TensorView<'a>),
-    /// Anything else.
+    /// A value that is not a tensor.
     Other(&'a Value),
 }
 
 impl Tensor {
-    /// All zeros, or empty strings; `None` when it would take more bytes than an address has.
+    /// Creates a tensor of zeros, or of empty strings. `None` if the shape is invalid or the size exceeds the address
+    /// space.
     pub fn zeros(datatype: DataType, shape: Shape) -> Option<Self> {
         let elements = element_count(&shape)?;
         let data = match datatype.byte_size(elements) {
@@ -97,7 +107,7 @@ impl Tensor {
         Some(Self { datatype, shape, data })
     }
 
-    /// The same tensor, borrowed.
+    /// Borrows the tensor.
     pub fn view(&self) -> TensorView<'_> {
         let data = match &self.data {
             Data::Raw(buffer) => DataView::Raw(buffer.bytes()),
@@ -106,7 +116,7 @@ impl Tensor {
         TensorView { datatype: self.datatype, shape: &self.shape, data }
     }
 
-    /// Bytes its elements hold.
+    /// Returns the size of the elements, in bytes.
     pub fn byte_len(&self) -> usize {
         match &self.data {
             Data::Raw(buffer) => buffer.len(),
@@ -116,7 +126,7 @@ impl Tensor {
 }
 
 impl Value {
-    /// A copy of what an engine hands over.
+    /// Copies a borrowed value.
     pub fn copy_of(view: ValueView<'_>) -> Self {
         match view {
             ValueView::Tensor(tensor) => Self::Tensor(tensor.to_owned()),
@@ -124,7 +134,7 @@ impl Value {
         }
     }
 
-    /// The same value, borrowed.
+    /// Borrows the value.
     pub fn view(&self) -> ValueView<'_> {
         match self {
             Self::Tensor(tensor) => ValueView::Tensor(tensor.view()),
@@ -132,7 +142,7 @@ impl Value {
         }
     }
 
-    /// How many rows it has along its first dimension; `None` where it has none.
+    /// Returns the length of the first dimension; `None` if the value has no dimensions.
     pub fn rows(&self) -> Option<usize> {
         match self {
             Self::Tensor(tensor) => tensor.shape.first().and_then(|&rows| usize::try_from(rows).ok()),
@@ -141,7 +151,7 @@ impl Value {
         }
     }
 
-    /// One of those rows, copied. `nth` is under [`Self::rows`].
+    /// Copies the row at `nth`, which must be less than [`Self::rows`].
     pub fn row(&self, nth: usize) -> Self {
         match self {
             Self::Tensor(tensor) => Self::Tensor(tensor.row(nth)),
@@ -152,7 +162,7 @@ impl Value {
 }
 
 impl Tensor {
-    /// What stands at `nth` of the first dimension, copied; for datatypes of whole bytes.
+    /// Copies the row at `nth` of the first dimension. Elements must be whole bytes.
     fn row(&self, nth: usize) -> Self {
         let shape = Shape::from_slice(&self.shape[1..]);
         let elements = element_count(&shape).unwrap_or(0);
@@ -169,7 +179,7 @@ impl Tensor {
 }
 
 impl TensorView<'_> {
-    /// A copy that owns its elements.
+    /// Copies the tensor.
     pub fn to_owned(&self) -> Tensor {
         let data = match self.data {
             DataView::Raw(bytes) => Data::Raw(Buffer::copy_from(bytes)),
@@ -180,7 +190,8 @@ impl TensorView<'_> {
 }
 
 impl Strings {
-    /// Strings whose bytes stand one behind the other in `bytes`; `ends` rise and the last is its length.
+    /// Creates a list from the concatenated `bytes` and the ascending offsets at which each string ends; the last
+    /// offset is the length of `bytes`.
     pub fn from_parts(bytes: Vec<u8>, ends: Vec<usize>) -> Self {
         debug_assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end == bytes.len()));
         Self { bytes, ends }
@@ -192,22 +203,22 @@ impl Strings {
         self.ends.push(self.bytes.len());
     }
 
-    /// How many strings.
+    /// Returns the number of strings.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Bytes of all strings.
+    /// Returns the length of all strings together, in bytes.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Some of them, copied.
+    /// Copies the strings of an index range.
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let start = range.start.checked_sub(1).map_or(0, |before| self.ends[before]);
         let ends: Vec<_> = self.ends[range].iter().map(|end| end - start).collect();
@@ -215,7 +226,7 @@ impl Strings {
         Self { bytes, ends }
     }
 
-    /// The strings in order.
+    /// Iterates over the strings in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().map(move |&end| {
@@ -234,9 +245,9 @@ impl<S: AsRef<[u8]>> FromIterator<S> for Strings {
     }
 }
 
-/// The product of the dimensions; `None` when one is negative or the product overflows.
+/// Returns the product of the dimensions; `None` if one is negative or the product overflows.
 pub fn element_count(shape: &[i64]) -> Option<usize> {
-    // A zero anywhere makes the tensor empty, however large the other dimensions are.
+    // A dimension of zero makes the tensor empty, however large the other dimensions are.
     let mut count: usize = 1;
     let mut empty = false;
     for &dim in shape {

@@ -1,12 +1,14 @@
-//! Other inputs of the same shapes, to see by what a model does with them.
+//! Random variations of a model's sample inputs, with the same shapes, for experiments with the model.
 
 use crate::{Data, DataType, Inputs, Tensor};
 use half::{bf16, f16};
 
 impl Inputs {
-    /// Inputs of the same shapes and other values: floats up to `reach` times as far from zero as those here, of either
-    /// sign where there is a negative one here or they reach further; and, where `all` are to be others, whole numbers
-    /// between the least and the most here, truths, and strings in another order. The same `seed` gives the same.
+    /// Returns inputs of the same shapes with random values; the same `seed` gives the same values.
+    ///
+    /// A float is at most `reach` times as far from zero as the input's largest; it can be negative if the input has a
+    /// negative float or `reach` is greater than 1. The other datatypes change only if `all` is true: integers are drawn
+    /// between the input's smallest and largest, booleans at random, and strings are rotated.
     pub fn varied(&self, seed: u64, reach: f64, all: bool) -> Self {
         let mut varied = self.clone();
         let mut random = Random(seed);
@@ -84,7 +86,8 @@ fn floats<const N: usize>(
     }
 }
 
-/// Where all are equal, they are between zero and one where those are, or between zero and that number.
+/// Draws integers between the smallest and the largest element. If all are equal: between 0 and the element, or
+/// between 0 and 1 if the element is 0.
 fn wholes<const N: usize>(bytes: &mut [u8], random: &mut Random, read: fn([u8; N]) -> i128) {
     let elements = bytes.as_chunks_mut::<N>().0;
     let numbers = || elements.iter().map(|&element| read(element));
@@ -109,7 +112,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// From 0 to under 1.
+    /// Returns a number from 0 (inclusive) to 1 (exclusive).
     fn part(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

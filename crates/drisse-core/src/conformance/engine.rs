@@ -1,6 +1,6 @@
 //! What every engine promises, one function per promise.
 //!
-//! An engine's test is the list of calls, with models of its own that do what [`Fixture`] says.
+//! An engine's test calls [`all`], with models of its own as [`Fixture`] describes them. A broken promise panics.
 
 use crate::{
     Cancel, DataType, Engine, EngineOptions, ErrorKind, Inputs, LoadedPackage, Result, Scorer, Sink, Tensor,
@@ -8,14 +8,14 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-/// Models with which an engine shows what it can do.
+/// The models that the suite runs.
 #[derive(Debug)]
 pub struct Fixture {
-    /// Gives its one `FP32 [n]` input back as its one output.
+    /// A model that returns its one `FP32 [n]` input as its one output.
     pub echo: LoadedPackage,
-    /// Takes an `INT64 [1]` and runs for that many steps: 2^40 outlasts any test.
+    /// A model that takes an `INT64 [1]` and runs for that many steps: 2^40 outlasts any test.
     pub slow: LoadedPackage,
-    /// Cannot be loaded; the error must contain the second part.
+    /// A model that cannot be loaded, and a text that the error must contain.
     pub broken: (LoadedPackage, &'static str),
 }
 
@@ -24,12 +24,12 @@ pub struct Fixture {
 pub struct Collected(pub Vec<(usize, crate::Value)>);
 
 impl Sink for Collected {
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
         let value = match value {
             ValueView::Tensor(tensor) => crate::Value::Tensor(tensor.to_owned()),
             ValueView::Other(value) => value.clone(),
         };
-        self.0.push((place, value));
+        self.0.push((index, value));
         Ok(())
     }
 }
@@ -57,13 +57,13 @@ fn echo(scorer: &dyn Scorer, package: &LoadedPackage, values: &[f32]) {
     assert_eq!(out.0, [(0, crate::Value::Tensor(floats(values)))]);
 }
 
-/// `check` passes where the tests run, and the engine has a name.
+/// `check` succeeds where the tests run, and the engine has a name.
 pub fn the_engine_is_available(engine: &dyn Engine) {
     assert!(!engine.name().is_empty());
-    engine.check().expect("the tests run where the engine can");
+    engine.check().expect("the engine can run where the tests run");
 }
 
-/// What goes in comes out, for empty, small and larger tensors.
+/// An echo returns its input unchanged: empty, small and larger tensors.
 pub fn outputs_are_those_of_the_inputs(engine: &dyn Engine, fixture: &Fixture) {
     let scorer = load(engine, &fixture.echo);
     for length in [0, 1, 7, 100_000] {
@@ -71,12 +71,12 @@ pub fn outputs_are_those_of_the_inputs(engine: &dyn Engine, fixture: &Fixture) {
     }
 }
 
-/// Limits make sense.
+/// The useful concurrency is at least 1.
 pub fn limits_allow_at_least_one_run(engine: &dyn Engine, fixture: &Fixture) {
     assert!(load(engine, &fixture.echo).limits().concurrency >= 1);
 }
 
-/// Eight threads on one loaded model get what one thread would.
+/// Eight threads on one loaded model get the same outputs as one thread.
 pub fn runs_at_once_do_not_mix(engine: &dyn Engine, fixture: &Fixture) {
     let scorer = load(engine, &fixture.echo);
     std::thread::scope(|scope| {
@@ -93,7 +93,7 @@ pub fn runs_at_once_do_not_mix(engine: &dyn Engine, fixture: &Fixture) {
     });
 }
 
-/// A raised flag ends a run that would not end by itself.
+/// A raised flag ends a run that would otherwise not end.
 pub fn a_cancelled_run_ends(engine: &dyn Engine, fixture: &Fixture) {
     let scorer = load(engine, &fixture.slow);
     let steps = crate::Data::Raw(crate::Buffer::copy_from(&(1_i64 << 40).to_le_bytes()));
@@ -105,7 +105,7 @@ pub fn a_cancelled_run_ends(engine: &dyn Engine, fixture: &Fixture) {
         let run = scope.spawn(|| {
             scorer.score(Work { inputs: &inputs, outputs: &[0] }, &cancel, &mut Collected::default())
         });
-        // Either order is right: raised before the run starts, or in the middle of it.
+        // Both orders are valid: the flag is raised before the run starts, or during the run.
         std::thread::park_timeout(Duration::from_millis(20));
         cancel.cancel();
         run.join().expect("a cancelled run does not panic").expect_err("a cancelled run does not succeed")
@@ -114,7 +114,7 @@ pub fn a_cancelled_run_ends(engine: &dyn Engine, fixture: &Fixture) {
     assert!(started.elapsed() < Duration::from_secs(10), "ended after {:?}", started.elapsed());
 }
 
-/// A model that cannot be loaded says why, in one line.
+/// The error of a model that cannot be loaded says why, in one line.
 pub fn a_broken_model_says_why(engine: &dyn Engine, fixture: &Fixture) {
     let (package, why) = &fixture.broken;
     let Err(error) = engine.load(package, &EngineOptions::default()) else { panic!("a broken model loaded") };
@@ -122,7 +122,7 @@ pub fn a_broken_model_says_why(engine: &dyn Engine, fixture: &Fixture) {
     assert!(!error.message().contains('\n'), "more than one line: {error}");
 }
 
-/// Every promise, in order.
+/// Checks every promise, in order.
 pub fn all(engine: &dyn Engine, fixture: &Fixture) {
     the_engine_is_available(engine);
     outputs_are_those_of_the_inputs(engine, fixture);

@@ -1,25 +1,25 @@
 //! What every target promises, one function per promise.
 //!
-//! A target's test is [`all`] with revisions of its own, on a target where nothing else runs. Time limits
-//! are the caller's: every wait here is for a change the target tells.
+//! A target's test calls [`all`] with revisions of its own, on a target where nothing else runs. A broken promise
+//! panics. Every wait is for a change that the target reports, so the caller sets the time limit.
 
 use crate::{LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec, Target, Wanted};
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Revisions with which a target shows what it can do. Their services are of the caller's choice.
+/// The revisions that the suite runs. The caller chooses the names of the three services.
 #[derive(Clone, Debug)]
 pub struct Fixture {
-    /// Two revisions of one service that start and stay, 1 and 2.
+    /// Revisions 1 and 2 of one service; both become ready.
     pub good: [RevisionSpec; 2],
-    /// A revision of another service that starts and stays.
+    /// A revision of a second service; it becomes ready.
     pub other: RevisionSpec,
-    /// A revision of a third service that can never be ready, and what its death must tell.
+    /// A revision of a third service that never becomes ready, and a text that its log must contain.
     pub broken: (RevisionSpec, &'static str),
 }
 
-/// Every promise, one after the other.
+/// Checks every promise, in order.
 pub async fn all(target: &dyn Target, fixture: &Fixture) {
     target.check().await.expect("the target can be used");
     starts_what_is_wanted_once(target, fixture).await;
@@ -31,7 +31,7 @@ pub async fn all(target: &dyn Target, fixture: &Fixture) {
     removes_all_of_a_service_and_nothing_else(target, fixture).await;
 }
 
-/// What is wanted is started; wanting it again starts nothing more.
+/// `apply` starts the wanted replicas; a repeated `apply` starts no more.
 pub async fn starts_what_is_wanted_once(target: &dyn Target, fixture: &Fixture) {
     let spec = spec(&fixture.good[0], 2);
     let first = settled(target, &spec).await;
@@ -44,7 +44,7 @@ pub async fn starts_what_is_wanted_once(target: &dyn Target, fixture: &Fixture) 
     assert_eq!(ids(&again), ids(&first), "no replica came or went");
 }
 
-/// `list` of a service has its replicas alone, `list` of everything has all.
+/// `list` of a service returns only its replicas; `list` of everything returns all.
 pub async fn tells_one_services_replicas_from_anothers(target: &dyn Target, fixture: &Fixture) {
     settled(target, &spec(&fixture.good[0], 1)).await;
     settled(target, &spec(&fixture.other, 1)).await;
@@ -56,10 +56,10 @@ pub async fn tells_one_services_replicas_from_anothers(target: &dyn Target, fixt
     }
 }
 
-/// A replica of a revision no longer wanted stays while requests go there, and ends when none do.
+/// A replica of a revision that is not wanted any more stays while it is in use, and ends afterwards.
 pub async fn keeps_what_is_in_use_and_stops_what_is_not(target: &dyn Target, fixture: &Fixture) {
     let old = settled(target, &spec(&fixture.good[0], 1)).await;
-    // One too many may still be ending.
+    // A surplus replica may still be ending.
     let ready = old.iter().filter(|replica| replica.is_ready());
     let used: BTreeSet<ReplicaId> = ready.map(|replica| replica.id.clone()).collect();
     let mut next = spec(&fixture.good[1], 1);
@@ -67,47 +67,47 @@ pub async fn keeps_what_is_in_use_and_stops_what_is_not(target: &dyn Target, fix
     let both = settled(target, &next).await;
     assert!(
         used.iter().all(|id| both.iter().any(|r| r.id == *id && r.is_ready())),
-        "the old one still serves"
+        "the old replica still serves"
     );
     next.in_use = both.iter().filter(|r| r.revision == 2).map(|r| r.id.clone()).collect();
     until(target, &next, |replicas| replicas.iter().all(|replica| replica.revision == 2)).await;
 }
 
-/// Fewer replicas wanted: the surplus ends, never one that is in use.
+/// When fewer replicas are wanted, surplus replicas end, but never a replica that is in use.
 pub async fn stops_what_is_too_much(target: &dyn Target, fixture: &Fixture) {
     let three = settled(target, &spec(&fixture.good[1], 3)).await;
     let mut one = spec(&fixture.good[1], 1);
-    let kept = three.iter().rfind(|replica| replica.is_ready()).expect("three are").id.clone();
+    let kept = three.iter().rfind(|replica| replica.is_ready()).expect("three are ready").id.clone();
     one.in_use = BTreeSet::from([kept.clone()]);
     let left = until(target, &one, |replicas| replicas.len() == 1).await;
     assert_eq!(left[0].id, kept);
 }
 
-/// A replica that cannot start is dead, with the reason and the last lines of its log.
+/// A replica that cannot start is reported as dead, with the reason and the last lines of its log.
 pub async fn gives_up_on_what_cannot_start_and_says_why(target: &dyn Target, fixture: &Fixture) {
-    let (broken, said) = &fixture.broken;
+    let (broken, text) = &fixture.broken;
     let spec = spec(broken, 1);
     let replicas = until(target, &spec, |replicas| crate::failure(&spec, replicas).is_some()).await;
-    let death = crate::failure(&spec, &replicas).expect("it was there");
+    let death = crate::failure(&spec, &replicas).expect("the loop ended with a failure");
     assert!(death.before_ready && !death.reason.is_empty());
-    assert!(death.log.iter().any(|line| line.contains(said)), "{:?} does not say {said}", death.log);
+    assert!(death.log.iter().any(|line| line.contains(text)), "{:?} does not contain `{text}`", death.log);
 }
 
-/// The last lines are there; with `follow` those to come are too.
+/// `logs` returns the last lines, and with `follow` also lines that are written later.
 pub async fn gives_logs_and_those_to_come(target: &dyn Target, fixture: &Fixture) {
     let service = &fixture.good[1].service;
     let options = LogOptions { lines: 1, follow: false };
     let there: Vec<_> = target.logs(service, options).await.expect("logs work").collect().await;
-    assert_eq!(there.len(), 1, "one line was asked for");
+    assert_eq!(there.len(), 1, "one line was requested");
     let options = LogOptions { lines: 0, follow: true };
     let mut following = target.logs(service, options).await.expect("logs work");
-    // One replica more writes that it starts.
+    // A second replica logs its start.
     let more = spec(&fixture.good[1], 2);
     let (line, _) = futures_util::future::join(following.next(), settled(target, &more)).await;
     assert!(line.is_some());
 }
 
-/// Nothing of the service is left, everything of the others is; absent is fine.
+/// `remove` leaves nothing of the service and everything of the others; removing it again succeeds.
 pub async fn removes_all_of_a_service_and_nothing_else(target: &dyn Target, fixture: &Fixture) {
     let (gone, stays) = (&fixture.good[0].service, &fixture.other.service);
     let before = list(target, stays).await;
@@ -135,7 +135,7 @@ async fn list(target: &dyn Target, service: &ServiceName) -> Vec<Replica> {
     target.list(Some(service)).await.expect("list works")
 }
 
-/// Applies until every wanted replica is ready.
+/// Calls `apply` until every wanted replica is ready.
 async fn settled(target: &dyn Target, spec: &ServiceSpec) -> Vec<Replica> {
     let wanted = &spec.wanted[0];
     let number = wanted.revision.revision;
@@ -146,15 +146,15 @@ async fn settled(target: &dyn Target, spec: &ServiceSpec) -> Vec<Replica> {
     .await
 }
 
-/// Applies after every change until it is so.
-async fn until(target: &dyn Target, spec: &ServiceSpec, so: impl Fn(&[Replica]) -> bool) -> Vec<Replica> {
+/// Calls `apply` after every change until `done` returns true.
+async fn until(target: &dyn Target, spec: &ServiceSpec, done: impl Fn(&[Replica]) -> bool) -> Vec<Replica> {
     let mut changes = target.changes();
     loop {
         target.apply(spec, &()).await.expect("apply works");
         let replicas = list(target, &spec.service).await;
-        if so(&replicas) {
+        if done(&replicas) {
             return replicas;
         }
-        changes.next().await.expect("changes are told as long as the target lives");
+        changes.next().await.expect("the target reports changes as long as it exists");
     }
 }

@@ -1,4 +1,4 @@
-//! From any state the plan converges, never drops below what serves, and touches only what is ours.
+//! From any state the plan converges, keeps enough replicas serving, and stops only replicas of its own service.
 
 use super::*;
 use crate::{Environment, Limits, Restart, RevisionSpec, ServiceName, Serving, Trust};
@@ -67,7 +67,7 @@ fn dead(seconds: u64, before_ready: bool, permanent: bool) -> ReplicaState {
     })
 }
 
-/// A place and a gateway that do what they are told, one round at a time.
+/// A simulated place and gateway that take every step of the plan, round by round.
 struct World {
     have: Vec<Replica>,
     in_use: BTreeSet<ReplicaId>,
@@ -76,7 +76,7 @@ struct World {
 }
 
 impl World {
-    /// One round of the control plane: route, confirm, plan, act; then whatever starts is ready.
+    /// Runs one round of the control plane: route, confirm, plan, act. Replicas that are starting become ready.
     fn round(&mut self, mut want: ServiceSpec) -> Plan {
         want.in_use = self.in_use.clone();
         let routed: BTreeSet<_> = routes(&want, &self.have)
@@ -102,8 +102,8 @@ impl World {
                 }
                 Step::Stop(id) => {
                     let there = self.have.iter().find(|replica| replica.id == *id).unwrap();
-                    assert_eq!(there.service, name("s"), "only what is ours is stopped");
-                    assert!(!(self.in_use.contains(id) && there.is_ready()), "{id} takes requests");
+                    assert_eq!(there.service, name("s"), "only replicas of this service are stopped");
+                    assert!(!(self.in_use.contains(id) && there.is_ready()), "{id} accepts requests");
                     self.have.retain(|replica| replica.id != *id);
                 }
             }
@@ -157,7 +157,7 @@ proptest! {
         prop_assert_eq!(world.serving(), total as usize);
         let left = world.round(want(&revisions));
         prop_assert_eq!(left, Plan::default());
-        // Nothing wanted any more: nothing serves, and what is left is dead or not ours.
+        // If no revision is wanted, no replica serves; only dead replicas and those of other services are left.
         for _ in 0..3 {
             world.round(want(&[]));
         }
@@ -176,7 +176,7 @@ fn an_update_starts_the_new_beside_the_old_and_stops_the_old_once_it_is_out_of_u
     assert_eq!(world.serving(), 2);
     assert_eq!(world.round(want(&[(2, 2)])).steps, vec![Step::Start { place: 0 }; 2]);
     assert!(world.have.iter().filter(|r| world.in_use.contains(&r.id)).all(|r| r.revision == 1));
-    // Its replicas became ready after the round looked; the next one moves the requests and stops the old.
+    // The new replicas became ready at the end of the round; the next rounds move the requests and stop the old.
     world.round(want(&[(2, 2)]));
     world.round(want(&[(2, 2)]));
     assert!(world.have.iter().all(|r| r.revision == 2), "{:?}", world.have);
@@ -187,7 +187,7 @@ fn an_update_starts_the_new_beside_the_old_and_stops_the_old_once_it_is_out_of_u
 fn deaths_back_off_and_are_forgotten_once_a_replica_stays() {
     let want = want(&[(1, 1)]);
     let one = vec![replica(0, "s", 1, dead(100, false, false))];
-    assert_eq!(plan(&want, &one, at(100)).steps, [Step::Start { place: 0 }], "the first is replaced at once");
+    assert_eq!(plan(&want, &one, at(100)).steps, [Step::Start { place: 0 }], "the first death: no pause");
     let wrong = vec![replica(0, "s", 1, dead(100, true, true))];
     assert_eq!(plan(&want, &wrong, at(100)).steps, [], "a wrong model is not tried again and again");
     let three: Vec<_> = (0..3).map(|id| replica(id, "s", 1, dead(100, false, false))).collect();
@@ -197,7 +197,7 @@ fn deaths_back_off_and_are_forgotten_once_a_replica_stays() {
     let mut stays = three;
     stays.push(replica(9, "s", 1, ready(101)));
     assert_eq!(plan(&want, &stays, at(105)), Plan::default());
-    assert_eq!(plan(&want, &stays, at(111)).steps.len(), 3, "all three are forgotten");
+    assert_eq!(plan(&want, &stays, at(111)).steps.len(), 3, "all three deaths are forgotten");
 }
 
 #[test]
@@ -206,8 +206,8 @@ fn a_clock_set_back_a_day_neither_keeps_a_service_down_nor_ends_the_backing_off(
     let mut have: Vec<_> = (0..9).map(|id| replica(id, "s", 1, dead(day + id as u64, true, false))).collect();
     let steps = |have: &[Replica], now| plan(&want(&[(1, 1)]), have, at(now));
     assert_eq!(steps(&have, day + 9).steps, [], "it backs off");
-    assert_eq!(steps(&have, 9).steps, [Step::Start { place: 0 }], "what died tomorrow is not waited for");
-    // The next one that dies does so today: from then on it is as before.
+    assert_eq!(steps(&have, 9).steps, [Step::Start { place: 0 }], "deaths in the future cause no pause");
+    // The next death is in the past, and causes a pause again.
     have.push(replica(9, "s", 1, dead(10, true, false)));
     let planned = steps(&have, 11);
     assert!(planned.again.is_some_and(|again| again <= at(10 + 30)), "{planned:?}");
@@ -216,9 +216,9 @@ fn a_clock_set_back_a_day_neither_keeps_a_service_down_nor_ends_the_backing_off(
     let starting = [replica(0, "s", 1, ReplicaState::Starting { since: at(day) })];
     assert!(
         steps(&starting, 0).steps.contains(&Step::Start { place: 0 }),
-        "one that may never come is replaced"
+        "a replica with a start time far in the future is replaced"
     );
-    assert_eq!(steps(&starting, day - 1).steps, [], "a second is no matter");
+    assert_eq!(steps(&starting, day - 1).steps, [], "a start time one second in the future is accepted");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn waiting_is_in_vain_when_the_model_is_wrong_or_three_replicas_died_before_they
     assert!(hopeless(&[(true, true)]));
     assert!(!hopeless(&[(true, false), (true, false)]));
     assert!(hopeless(&[(true, false), (true, false), (true, false)]));
-    assert!(!hopeless(&[(false, false), (false, false), (false, false)]), "it was ready once");
+    assert!(!hopeless(&[(false, false), (false, false), (false, false)]), "the replicas were ready before");
 }
 
 #[test]
@@ -264,11 +264,11 @@ fn a_replica_that_is_not_to_be_restarted_stays_dead_and_is_remembered() {
     let mut have = vec![replica(1, "s", 1, ready(0)), replica(2, "s", 1, dead(5, false, false))];
     assert_eq!(plan(&want, &have, at(100)), Plan::default());
     have.push(replica(3, "s", 1, dead(6, true, false)));
-    assert!(failure(&want, &have).is_some(), "who waits for it need not wait for a third try");
+    assert!(failure(&want, &have).is_some(), "no further start is awaited");
     want.wanted[0].replicas = 4;
     assert_eq!(plan(&want, &have, at(100)).steps, [Step::Start { place: 0 }]);
     let worked = [replica(2, "s", 1, dead(5, false, false))];
-    assert!(failure(&want, &worked).is_some(), "nor where it was ready before");
+    assert!(failure(&want, &worked).is_some(), "also if the replica was ready before");
 
     want.wanted[0].revision.restart = Restart::OnFailure;
     want.wanted[0].replicas = 2;

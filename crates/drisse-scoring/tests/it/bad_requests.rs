@@ -27,7 +27,7 @@ fn table() -> Vec<Row> {
     score("{\"data\":[[1,1e39]]}", "1e39 is out of range for FP32");
     score("{\"data\":[[1,--2]]}", "`--2` is not a number");
     score("{\"data\":{\"Y\":[[1,2]]}}", "no input \"Y\"; its inputs are `X`, `s`");
-    score("{\"data\":{\"s\":[\"a\"]}}", "input `X` is missing: the model wants FP32 [batch, 2]");
+    score("{\"data\":{\"s\":[\"a\"]}}", "input `X` is missing: the model requires FP32 [batch, 2]");
     score("{\"data\":{\"X\":[[1,2]],\"X\":[[1,2]]}}", "input `X` is given twice");
     score("{\"data\":{\"X\":[[1,2]],\"s\":[1]}}", "expected a string (the model wants BYTES)");
     score("{\"data\":{\"X\":[[1,2]],\"s\":[\"\\ud83d\"]}}", "half a surrogate pair");

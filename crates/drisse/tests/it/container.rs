@@ -343,7 +343,7 @@ fn twenty_services_in_containers_are_back_after_half_of_them_were_killed_from_ou
     });
     let output = containers.try_run(&deploy("one-more"));
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && told.contains("0 services would fit"), "{told}");
+    assert!(output.status.code() == Some(1) && told.contains("0 services available"), "{told}");
     let before = engine.containers();
     assert_eq!(before.len(), 20);
     let (killed, spared) = before.split_at(10);
@@ -400,7 +400,7 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
         let ran = workspace.run(arguments);
         assert!(ran.code == 1 && ran.stderr.contains(why), "{arguments:?}: {ran:?}");
     };
-    refused(&["deploy", "digits", "--name", "more", "--target", "box"], "0 services would fit");
+    refused(&["deploy", "digits", "--name", "more", "--target", "box"], "0 services available");
     refused(&["targets", "detach", "box"], "it has 1 service");
     workspace.ok(&[&attach[..], &["--max-services", "2"]].concat());
     socket.push('x');

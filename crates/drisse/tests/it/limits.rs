@@ -113,7 +113,7 @@ fn more_than_a_target_has_is_refused_before_anything_is_started() {
     workspace.ok(&["targets", "attach", "local", "--kind", "local", "--max-services", "1"]);
     workspace.ok(&["deploy", DIGITS]);
     let more = ["deploy", DIGITS, "--name", "more"];
-    refused(&workspace, &more, "1 service asked for, 1 service of 1 service used by others");
+    refused(&workspace, &more, "0 services available (1 service of 1 service used by other services)");
     workspace.ok(&["update", "digits", "--max-wait", "1s"]);
     workspace.ok(&["targets", "detach", "local"]);
     workspace.ok(&more);
