@@ -6,8 +6,8 @@
 use crate::{Death, Replica, ReplicaId, ReplicaState, ServiceSpec, Wanted};
 use std::time::{Duration, SystemTime};
 
-/// The pause before the replacement of a replica after the second death, doubled with each further death. After the
-/// first death there is no pause.
+/// The pause before the replacement of a replica after the second death, doubled with each further death. The first
+/// death causes no pause.
 const BACKOFF: Duration = Duration::from_millis(200);
 
 /// The longest pause, also used after a permanent death.

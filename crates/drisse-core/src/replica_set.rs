@@ -51,7 +51,7 @@ pub trait Place: Debug + Send + Sync {
     async fn start(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<ReplicaId, TargetError>;
 
     /// Asks a replica to answer the requests that it has and then to end, or forgets a dead replica. Does not wait.
-    /// Succeeds if there is no such replica.
+    /// Succeeds if the replica does not exist.
     ///
     /// # Errors
     /// Returns an error if the replica cannot be asked.

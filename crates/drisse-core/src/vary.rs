@@ -7,8 +7,8 @@ impl Inputs {
     /// Returns inputs of the same shapes with random values; the same `seed` gives the same values.
     ///
     /// A float is at most `reach` times as far from zero as the input's largest; it can be negative if the input has a
-    /// negative float or `reach` is greater than 1. The other datatypes change only if `all` is true: integers are drawn
-    /// between the input's smallest and largest, booleans at random, and strings are rotated.
+    /// negative float or `reach` is greater than 1. The other datatypes change only if `all` is true: integers are
+    /// drawn between the input's smallest and largest, booleans at random, and strings are rotated.
     pub fn varied(&self, seed: u64, reach: f64, all: bool) -> Self {
         let mut varied = self.clone();
         let mut random = Random(seed);

@@ -1,5 +1,4 @@
-//! An engine that echoes its inputs, as slowly and as badly as it is told to. For tests of
-//! everything above the seam.
+//! An engine that echoes its inputs, with scripted delays and failures, for tests of everything above the seam.
 
 use drisse_core::{
     Buffer, Cancel, Data, DataType, Engine, EngineOptions, Error, ErrorKind, LoadedPackage, Result, Scorer,
@@ -11,26 +10,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How a model behaves. The default echoes at once and never fails.
+/// The behavior of a model. The default echoes at once and never fails.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// How long each run takes.
+    /// The time that each run takes.
     pub latency: Duration,
-    /// How much longer for each row of the first input.
+    /// The additional time for each row of the inputs.
     pub row: Duration,
-    /// The length of one step, for models whose first input is an `INT64` count of them.
+    /// The additional time for each step, if the first input is an `INT64` number of steps.
     pub step: Option<Duration>,
-    /// Outputs depend on how many rows run together, as those of a model that takes means over its batch.
+    /// Whether outputs depend on the number of rows that run together, as in a model that averages over its batch.
     pub mixes: bool,
-    /// A run on FP32 inputs with this number in them fails.
+    /// Fails each run whose FP32 inputs contain this number.
     pub refused: Option<f32>,
-    /// Every n-th run fails.
+    /// Fails every n-th run.
     pub fail_every: Option<u64>,
-    /// Every n-th run panics, as only a bug does.
+    /// Panics in every n-th run.
     pub panic_every: Option<u64>,
-    /// The model cannot be loaded, for this reason.
+    /// Fails to load the model, for this reason.
     pub load_error: Option<String>,
-    /// What the model says of itself.
+    /// The limits that the model reports.
     pub limits: ScorerLimits,
 }
 
@@ -50,7 +49,18 @@ impl Default for Script {
     }
 }
 
-/// The engine. Models are told apart by their path.
+/// The engine `fake`. It finds the script of a model by the model's path; no file is read.
+///
+/// ```
+/// use drisse_core::{Engine, EngineOptions, LoadedPackage, Signature};
+/// use drisse_engines::fake::{FakeEngine, Script};
+///
+/// let script = Script { load_error: Some("no such operator".to_owned()), ..Script::default() };
+/// let engine = FakeEngine::default().with("broken.onnx", script);
+/// let (path, signature) = ("broken.onnx".into(), Signature::default());
+/// let model = LoadedPackage { path, signature, data_dependent: false, rows_meet: None, wants_elements: None };
+/// assert!(engine.load(&model, &EngineOptions::default()).is_err());
+/// ```
 #[derive(Debug, Default)]
 pub struct FakeEngine {
     scripts: HashMap<PathBuf, Script>,
@@ -58,14 +68,14 @@ pub struct FakeEngine {
 }
 
 impl FakeEngine {
-    /// An engine whose model at `path` follows `script`.
+    /// Sets the script of the model at `path`.
     #[must_use]
     pub fn with(mut self, path: impl Into<PathBuf>, script: Script) -> Self {
         self.scripts.insert(path.into(), script);
         self
     }
 
-    /// Counts the runs that were started.
+    /// Returns the counter of started runs.
     pub fn runs(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.runs)
     }
@@ -110,12 +120,12 @@ impl Scorer for FakeScorer {
         if let Some(number) = self.script.refused.filter(|&number| holds(work, number)) {
             return Err(Error::new(ErrorKind::Rejected, format!("{number} is refused, as scripted")));
         }
-        for &place in work.outputs {
-            let input = work.inputs.get(place).or(work.inputs.get(0));
-            let input = input.ok_or_else(|| Error::invalid("there is no input to echo"))?;
+        for &index in work.outputs {
+            let input = work.inputs.get(index).or(work.inputs.get(0));
+            let input = input.ok_or_else(|| Error::invalid("the request has no input to echo"))?;
             match self.script.mixes {
-                true => out.output(place, ValueView::Tensor(mixed(input).view()))?,
-                false => out.output(place, ValueView::Tensor(input.view()))?,
+                true => out.output(index, ValueView::Tensor(mixed(input).view()))?,
+                false => out.output(index, ValueView::Tensor(input.view()))?,
             }
         }
         Ok(())
@@ -140,7 +150,7 @@ impl FakeScorer {
     }
 }
 
-/// The number of rows, added to each FP32.
+/// Adds the number of rows to each FP32 element.
 fn mixed(input: &Tensor) -> Tensor {
     let mut input = input.clone();
     let rows = input.shape.first().copied().unwrap_or(0) as f32;
@@ -159,14 +169,14 @@ fn holds(work: Work<'_>, number: f32) -> bool {
     })
 }
 
-/// Passes the time until `latency` is over or the flag goes up.
+/// Waits until `latency` has passed or the flag is raised.
 fn wait(latency: Duration, cancel: &Cancel) -> Result<()> {
     let until = Instant::now() + latency;
     let waiter = std::thread::current();
     let _wake = cancel.on_cancel(move || waiter.unpark());
     loop {
         if cancel.is_cancelled() {
-            return Err(Error::new(ErrorKind::Cancelled, "the run was cancelled"));
+            return Err(Error::new(ErrorKind::Cancelled, "the run was canceled"));
         }
         match until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             Some(left) => std::thread::park_timeout(left),

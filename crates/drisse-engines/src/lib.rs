@@ -1,6 +1,6 @@
-//! What can run a model: ONNX Runtime, and a fake with scripted failure.
+//! The engines, which run models: ONNX Runtime, and a fake with scripted failures for tests.
 //!
-//! `unsafe` lives here and only here, at ONNX Runtime's C API.
+//! This is the only crate with `unsafe` code, for ONNX Runtime's C API.
 #![warn(missing_docs)]
 
 pub mod fake;

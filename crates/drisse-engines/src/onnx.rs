@@ -1,4 +1,5 @@
-//! ONNX Runtime: the library found or fetched, one environment per process, one session per model.
+//! ONNX Runtime: finds or fetches its library, and runs models with one environment per process and one session per
+//! model.
 
 mod arena;
 mod fetch;
@@ -17,7 +18,21 @@ use session::Threads;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The engine `onnx`. Its thread pool and its library are the process's: make one.
+/// The engine `onnx`. A process has one library and one thread pool, so it creates one engine.
+///
+/// ```no_run
+/// use drisse_core::Engine;
+/// use drisse_engines::onnx::{OnnxEngine, cache_folder, fetch, find};
+///
+/// let cache = cache_folder();
+/// let library = match find(None, &cache)? {
+///     Some(library) => library,
+///     None => fetch(&cache)?,
+/// };
+/// let engine = OnnxEngine::new(&library, 2)?;
+/// assert_eq!(engine.name(), "onnx");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct OnnxEngine {
     environment: Environment,
@@ -25,7 +40,10 @@ pub struct OnnxEngine {
 }
 
 impl OnnxEngine {
-    /// Loads the library at `path`, with `threads` threads for the parts of one run.
+    /// Loads the library at `path`, with a pool of `threads` threads.
+    ///
+    /// # Errors
+    /// [`LibraryError::Refused`] if the library is not ONNX Runtime, is too old or cannot be initialized.
     pub fn new(path: &Path, threads: usize) -> Result<Self, LibraryError> {
         probe(path)?;
         let refused = |why: String| LibraryError::Refused { path: path.to_owned(), why };
@@ -33,7 +51,7 @@ impl OnnxEngine {
         let pool = GlobalThreadPoolOptions::default()
             .with_intra_threads(threads)
             .and_then(|pool| pool.with_inter_threads(1))
-            // Spinning threads take the core the next request needs.
+            // Spinning threads take the CPU time that the next request needs.
             .and_then(|pool| pool.with_spin_control(false))
             .map_err(|error| refused(message::one_line(error.message())))?;
         let environment = builder
@@ -51,8 +69,8 @@ impl OnnxEngine {
     }
 }
 
-/// ONNX Runtime's own log. What fails a request is told to its sender; here it would only
-/// let a client fill the log, so all but the fatal is for those who ask for it.
+/// Writes a line of ONNX Runtime's own log. A client gets the error of its request in the response; at a high level it
+/// could fill the log, so only fatal errors are logged by default.
 fn log(level: LogLevel, category: &str, location: &str, message: &str) {
     match level {
         LogLevel::Fatal => tracing::error!(category, location, "{message}"),

@@ -1,5 +1,5 @@
-//! One bounded arena for everything ONNX Runtime allocates: a client that asks for a tensor of a
-//! hundred gigabytes gets an error, not the server's death.
+//! A bounded arena for all memory that ONNX Runtime allocates: a request for a tensor of a hundred gigabytes fails, and
+//! the server survives.
 #![expect(unsafe_code, reason = "the arena is registered through the C API")]
 
 use super::value::check;
@@ -10,18 +10,18 @@ use ort::sys::{OrtAllocatorType, OrtMemType};
 use ort::value::Tensor;
 use std::ptr::null_mut;
 
-/// ONNX Runtime grows an arena by what is asked for, instead of doubling it.
+/// `kSameAsRequested`: ONNX Runtime grows the arena by the requested size, instead of doubling it.
 const SAME_AS_REQUESTED: i32 = 1;
 
-/// Leave the choice to ONNX Runtime.
+/// ONNX Runtime chooses the value.
 const DEFAULT: i32 = -1;
 
-/// Registers an arena of at most `max_bytes` for sessions that say `session.use_env_allocators`.
+/// Registers an arena of at most `max_bytes` for sessions with `session.use_env_allocators`.
 pub(super) fn register(environment: &Environment, max_bytes: usize) -> ort::Result<()> {
     let api = ort::api();
     let (mut memory, mut config) = (null_mut(), null_mut());
     let (allocator, kind) = (OrtAllocatorType::OrtArenaAllocator, OrtMemType::OrtMemTypeDefault);
-    // SAFETY: each object is made before it is used and released once; the environment copies the
+    // SAFETY: each object is created before it is used and released once; the environment copies the
     // configuration and keeps the allocator until it is released itself.
     unsafe {
         check((api.CreateCpuMemoryInfo)(allocator, kind, &mut memory))?;
@@ -37,12 +37,12 @@ pub(super) fn register(environment: &Environment, max_bytes: usize) -> ort::Resu
     }
 }
 
-/// A model that does nothing: `Identity` of no floats.
+/// A model that does nothing: `Identity` of an empty tensor.
 const NOTHING: &[u8] = b"\x08\x07:6\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x00Z\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x00\
                          b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x00B\x04\n\x00\x10\r";
 
-/// Gives what the arena does not use back to the machine. ONNX Runtime does that at the end of a run that asks for it,
-/// when that run's own outputs are still there: so at the end of another.
+/// Returns the arena's unused memory to the system. ONNX Runtime does so at the end of a run that requests it, but
+/// before that run's outputs are released. Therefore a run of another, empty model requests it.
 pub(super) fn shrink(environment: &Environment) {
     let shrunk = || -> ort::Result<()> {
         let mut session = Session::builder(environment)?
@@ -55,11 +55,12 @@ pub(super) fn shrink(environment: &Environment) {
         session.run_with_options(ort::inputs![none], &options).map(drop)
     };
     if let Err(error) = shrunk() {
-        tracing::debug!("cannot give memory back: {error}");
+        tracing::debug!("cannot return unused memory to the system: {error}");
     }
 }
 
-/// Nine tenths of what this process may use: its cgroup's limit (v2, then v1) or the machine's memory.
+/// Returns nine tenths of the memory that this process may use, in bytes: the smallest of the limits of its cgroup (v2
+/// and v1) and the machine's memory.
 pub(super) fn allowance() -> usize {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
     let machine = || -> Option<usize> {
@@ -72,6 +73,6 @@ pub(super) fn allowance() -> usize {
         number("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
         machine(),
     ];
-    // Without any of them the address space is the bound, as it was.
+    // Without any limit the arena is not bounded.
     limits.into_iter().flatten().min().map_or(usize::MAX, |bytes| bytes / 10 * 9)
 }

@@ -1,4 +1,4 @@
-//! Fetching ONNX Runtime: the wheel from the Python package index, by pip, checked by its digest.
+//! Fetches ONNX Runtime: pip downloads the wheel from the Python package index, and its digest is verified.
 
 use super::library::{PINNED, cached};
 use sha2::{Digest, Sha256};
@@ -7,33 +7,33 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The wheels' SHA-256, as the index publishes them.
+/// Architecture, platform tag and SHA-256 of each wheel, as the index publishes them.
 const WHEELS: [(&str, &str, &str); 2] = [
     ("x86_64", "manylinux_2_28_x86_64", "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d"),
     ("aarch64", "manylinux_2_28_aarch64", "2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c"),
 ];
 
-/// How pip is called, the first that exists.
+/// The commands that can be pip; the first that exists is used.
 const PIPS: [&[&str]; 4] = [&["python3", "-m", "pip"], &["pip3"], &["pip"], &["uv", "pip"]];
 
 /// Why ONNX Runtime could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No wheel is pinned for this machine.
+    /// No wheel is pinned for this processor architecture.
     #[error("no ONNX Runtime is pinned for {0} processors")]
     Architecture(&'static str),
-    /// Nothing to download with.
+    /// No pip is installed.
     #[error("cannot download ONNX Runtime {PINNED}: neither python3 with pip nor pip is installed")]
     NoPip,
-    /// pip could not.
+    /// pip failed, with this message.
     #[error("cannot download ONNX Runtime {PINNED}: pip failed: {0}")]
     Pip(String),
-    /// What came is not what was pinned.
-    #[error("the ONNX Runtime wheel has SHA-256 {got}, not the pinned {wanted}; nothing of it was used")]
+    /// The downloaded wheel has another digest.
+    #[error("the ONNX Runtime wheel has SHA-256 {got}, not the pinned {wanted}; it was not used")]
     Digest {
-        /// What came.
+        /// The SHA-256 of the downloaded wheel.
         got: String,
-        /// What was pinned.
+        /// The pinned SHA-256.
         wanted: &'static str,
     },
     /// The wheel cannot be unpacked.
@@ -42,15 +42,19 @@ pub enum FetchError {
     /// The cache cannot be written.
     #[error("cannot write {}", path.display())]
     Io {
-        /// Where.
+        /// The folder of the pinned version in the cache.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// Downloads the pinned version into `cache` and returns the library's path. pip shows its
-/// progress on stderr. Of several processes one does so, and the others wait for it.
+/// Downloads the pinned version into `cache` and returns the library's path. pip shows its progress on stderr. Blocks;
+/// if several processes call it at the same time, one downloads and the others wait.
+///
+/// # Errors
+/// Returns an error if no wheel is pinned for this machine, pip is missing or fails, the wheel has another digest, or
+/// the cache cannot be written. A failed download leaves no library, and the next call starts again.
 pub fn fetch(cache: &Path) -> Result<PathBuf, FetchError> {
     let (_, platform, wanted) = *WHEELS
         .iter()
@@ -58,11 +62,11 @@ pub fn fetch(cache: &Path) -> Result<PathBuf, FetchError> {
         .ok_or(FetchError::Architecture(std::env::consts::ARCH))?;
     let folder = cached(cache);
     let io = |source| FetchError::Io { path: folder.clone(), source };
-    // Nobody else may put a library where ours will be looked for.
+    // No other user may put a library into this folder.
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
     let name = format!("libonnxruntime.so.{PINNED}");
     let path = folder.join(&name);
-    // Held until this function ends, or its process.
+    // The lock is held until this function returns or the process ends.
     let lock = std::fs::File::create(folder.join("lock")).map_err(io)?;
     lock.lock().map_err(io)?;
     if path.is_file() {
@@ -81,7 +85,7 @@ pub fn fetch(cache: &Path) -> Result<PathBuf, FetchError> {
     Ok(path)
 }
 
-/// Removes what downloads left that were cut short.
+/// Removes the files of interrupted downloads.
 fn remove_interrupted(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -110,7 +114,7 @@ fn download(folder: &Path, platform: &str) -> Result<PathBuf, FetchError> {
             .args(["--disable-pip-version-check", "--dest"])
             .arg(folder)
             .arg(format!("onnxruntime=={PINNED}"));
-        // stdout is for data: pip's progress goes where people look.
+        // stdout is for data, so pip shows its progress on stderr.
         command.stdin(Stdio::null()).stdout(std::io::stderr()).stderr(Stdio::piped());
         let output = match command.output() {
             Ok(output) => output,
@@ -120,11 +124,11 @@ fn download(folder: &Path, platform: &str) -> Result<PathBuf, FetchError> {
             let mut files =
                 std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
             let wheel = files.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
-            return wheel.ok_or_else(|| FetchError::Pip("it left no wheel".to_owned()));
+            return wheel.ok_or_else(|| FetchError::Pip("no wheel was downloaded".to_owned()));
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        if !said.contains("No module named pip") {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no error message");
+        if !stderr.contains("No module named pip") {
             failure = FetchError::Pip(last.trim().to_owned());
             break;
         }

@@ -1,65 +1,68 @@
-//! Which `libonnxruntime.so` is loaded, and that it is one, before anything of it runs.
+//! Finds `libonnxruntime.so`, and checks that it is ONNX Runtime before any other code of it runs.
 #![expect(unsafe_code, reason = "a shared library is asked for its version, and the environment is set")]
 
 use std::ffi::CStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The version that is fetched and tested. Others from 1.17 on work when they are named.
+/// The version that is fetched and tested. Other versions from 1.17 work if the user names their library.
 pub const PINNED: &str = "1.32.0";
 
-/// The lowest minor version whose C API has all that is called (`api-17` of `ort`).
+/// The lowest minor version whose C API has every function that Drisse calls (`api-17` of `ort`).
 const LOWEST_MINOR: u32 = 17;
 
 /// Why a library is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("there is no ONNX Runtime library at {}", path.display())]
     Missing {
-        /// Where it was looked for.
+        /// The path of the file or folder.
         path: PathBuf,
     },
-    /// Others could have put something else there.
+    /// Another user could have replaced the file.
     #[error("the ONNX Runtime library {} is not used: {why}", path.display())]
     Untrusted {
-        /// Which file.
+        /// The path of the library.
         path: PathBuf,
-        /// Who could change it.
+        /// Who can change the library.
         why: String,
     },
-    /// It is no ONNX Runtime, or one that is too old.
+    /// The file is not ONNX Runtime, is too old or cannot be initialized.
     #[error("the library {} cannot be used as ONNX Runtime: {why}", path.display())]
     Refused {
-        /// Which file.
+        /// The path of the library.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// Has ONNX Runtime keep no number of this machine and no list of events in the user's cache folder, as its builds
-/// since 1.32 do from the moment they are loaded. Call it before anything else: where there are threads already, it
-/// does nothing.
+/// Disables ONNX Runtime's telemetry: since 1.32, its builds store a machine id and a list of events in the user's
+/// cache folder as soon as they are loaded. Call it first: it does nothing once the process has other threads.
 #[expect(clippy::disallowed_methods, reason = "no other thread shares the environment yet")]
 pub fn disable_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
     let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
     if is_alone && std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: there is no other thread that could read the environment meanwhile.
+        // SAFETY: this is the only thread, so that no other can read the environment at the same time.
         unsafe { std::env::set_var(VARIABLE, "1") };
     }
 }
 
-/// Where fetched libraries are kept: `drisse` in the user's cache folder.
+/// Returns the folder for fetched libraries: `drisse` in the user's cache folder.
 pub fn cache_folder() -> PathBuf {
     let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     xdg.or_else(home).unwrap_or_else(|| PathBuf::from("/var/cache")).join("drisse")
 }
 
-/// The library to use without fetching one: `named` (an error when it cannot be used), one beside
-/// the binary, or the one in `cache`.
+/// Finds the library to use: `named` (a file or a folder), else one beside the binary, else the fetched one in `cache`.
+/// Returns `None` if there is none, so that the caller can [`fetch`](super::fetch) it.
+///
+/// # Errors
+/// [`LibraryError::Missing`] if `named` does not exist, [`LibraryError::Untrusted`] if a user other than this one and
+/// root can change the library.
 pub fn find(named: Option<&Path>, cache: &Path) -> Result<Option<PathBuf>, LibraryError> {
     if let Some(named) = named {
         let path = if named.is_dir() { in_folder(named) } else { Some(named.to_owned()) };
@@ -73,7 +76,7 @@ pub fn find(named: Option<&Path>, cache: &Path) -> Result<Option<PathBuf>, Libra
     found.map(|path| trusted(&path).map(|()| path)).transpose()
 }
 
-/// The folder below `cache` where the pinned version is kept.
+/// Returns the folder of the pinned version in `cache`.
 pub(super) fn cached(cache: &Path) -> PathBuf {
     cache.join("onnxruntime").join(PINNED)
 }
@@ -84,28 +87,31 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
     [plain, versioned].into_iter().find(|path| path.is_file())
 }
 
-/// A library is code: only root and this user may have written it, or the folder it is in.
+/// Checks that only root and this user can change the library and its folder, because the library is code.
 fn trusted(path: &Path) -> Result<(), LibraryError> {
     let untrusted = |why: String| LibraryError::Untrusted { path: path.to_owned(), why };
     let path = path.canonicalize().map_err(|error| untrusted(error.to_string()))?;
     let me = rustix::process::geteuid().as_raw();
-    for place in [Some(&*path), path.parent()].into_iter().flatten() {
-        let metadata = place.metadata().map_err(|error| untrusted(error.to_string()))?;
+    for path in [Some(&*path), path.parent()].into_iter().flatten() {
+        let metadata = path.metadata().map_err(|error| untrusted(error.to_string()))?;
         if metadata.uid() != 0 && metadata.uid() != me {
-            return Err(untrusted(format!("{} belongs to another user", place.display())));
+            return Err(untrusted(format!("{} belongs to another user", path.display())));
         }
         if metadata.mode() & 0o002 != 0 {
-            return Err(untrusted(format!("{} can be written by every user", place.display())));
+            return Err(untrusted(format!("{} can be written by every user", path.display())));
         }
     }
     Ok(())
 }
 
-/// The version of the library at `path`. What `ort` would panic over is an error here.
+/// Loads the library at `path` and returns its version. The library stays loaded.
+///
+/// # Errors
+/// [`LibraryError::Refused`] if the file is not ONNX Runtime or is too old; `ort` itself would panic.
 pub fn probe(path: &Path) -> Result<String, LibraryError> {
     let refused = |why: String| LibraryError::Refused { path: path.to_owned(), why };
-    // SAFETY: loading runs the library's initialisers; `find` let only root and this user write it.
-    // It stays loaded: ONNX Runtime does not survive being unloaded.
+    // SAFETY: loading runs the library's initializers; `find` has checked that only root and this user can write it.
+    // It stays loaded, because ONNX Runtime crashes when it is unloaded.
     let library = unsafe { libloading::Library::new(path) }.map_err(|error| refused(error.to_string()))?;
     let library = std::mem::ManuallyDrop::new(library);
     type GetApiBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
@@ -119,6 +125,6 @@ pub fn probe(path: &Path) -> Result<String, LibraryError> {
     let minor: Option<u32> = version.strip_prefix("1.").and_then(|rest| rest.split('.').next()?.parse().ok());
     match minor {
         Some(minor) if minor >= LOWEST_MINOR => Ok(version),
-        _ => Err(refused(format!("its version is {version}, and 1.{LOWEST_MINOR} is the oldest that works"))),
+        _ => Err(refused(format!("its version is {version}, but at least 1.{LOWEST_MINOR} is required"))),
     }
 }

@@ -1,14 +1,14 @@
-//! ONNX Runtime's messages, made fit for the one line a user reads.
+//! Turns ONNX Runtime's messages into one line for users.
 
-/// Why a model cannot be loaded: one line that names the node or operator.
+/// Returns why a model cannot be loaded, in one line that names the node or operator.
 pub(super) fn load_failure(raw: &str) -> String {
     let text = one_line(raw);
-    // `Load model from PATH failed:REASON`: the path is the caller's to say.
+    // `Load model from PATH failed:REASON`: the caller's message names the path.
     let reason = text.strip_prefix("Load model from ").and_then(|rest| rest.split_once(" failed:"));
     reason.map_or(&*text, |(_, reason)| reason.trim()).to_owned()
 }
 
-/// Why a run failed, and whether memory was the reason.
+/// Returns why a run failed, and whether the reason is a lack of memory.
 pub(super) fn run_failure(raw: &str) -> (String, bool) {
     let text = one_line(raw);
     let memory = ["bad allocation", "bad_alloc", "Failed to allocate memory", "Available memory of"]
@@ -24,27 +24,27 @@ pub(super) fn run_failure(raw: &str) -> (String, bool) {
     (node.unwrap_or(text), memory)
 }
 
-/// Line breaks become spaces, and the places in ONNX Runtime's source go.
+/// Replaces line breaks by spaces and removes locations in ONNX Runtime's source code.
 pub(super) fn one_line(raw: &str) -> String {
     let mut text = raw.split_whitespace().collect::<Vec<_>>().join(" ");
-    while let Some(start) = source_start(&text) {
-        let end = start + source_place(&text[start..]);
+    while let Some(start) = location_start(&text) {
+        let end = start + location_len(&text[start..]);
         text.replace_range(start..end, "");
     }
     text.trim().to_owned()
 }
 
-/// Where a `FILE.cc:LINE` or `FILE.h:LINE` starts.
-fn source_start(text: &str) -> Option<usize> {
+/// Finds the start of the first `FILE.cc:LINE` or `FILE.h:LINE`.
+fn location_start(text: &str) -> Option<usize> {
     let mark = [".cc:", ".h:"].iter().filter_map(|mark| text.find(mark)).min()?;
-    // A place may stand right behind a sentence's end: `failed.tensorprotoutils.cc:2201`.
+    // A location can follow a full stop without a space: `failed.tensorprotoutils.cc:2201`.
     Some(text[..mark].rfind([' ', '.']).map_or(0, |before| before + 1))
 }
 
-/// The length of `PATH:LINE [type] namespace::function(arguments) ` at the start of `text`.
-fn source_place(text: &str) -> usize {
+/// Returns the length of `PATH:LINE [type] namespace::function(arguments) ` at the start of `text`.
+fn location_len(text: &str) -> usize {
     let path = text.find(' ').map_or(text.len(), |space| space + 1);
-    // A function's name has `::`; a return type may stand before it.
+    // A function's name contains `::`; a return type can precede it.
     let mut name = path;
     for word in text[path..].split(' ').take(3) {
         if word.contains("::") {
@@ -52,7 +52,7 @@ fn source_place(text: &str) -> usize {
         }
         name += word.len() + 1;
     }
-    // Otherwise it is one plain word.
+    // Otherwise the function's name is one plain word.
     let word = text[path..].find(' ').map_or(text.len(), |space| path + space + 1);
     let Some(open) = text.get(name..).and_then(|rest| rest.split(' ').next()?.find('(')) else { return word };
     let mut depth = 0_u32;
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_node_is_named_and_source_places_go() {
+    fn a_failed_node_is_named_and_source_locations_are_removed() {
         let raw = "Non-zero status code returned while running Reshape node. Name:'r' Status Message: \
                    /onnxruntime_src/onnxruntime/core/x.h:46 onnxruntime::R::R(const T&, F<a, b>(c), bool) \
                    size != 0 was false. The input\n tensor cannot be reshaped";
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_allocation_is_told_without_its_place() {
+    fn a_failed_allocation_is_reported_without_its_source_location() {
         let raw = "Non-zero status code returned while running ConstantOfShape node. Name:'fill' Status Message: \
                    /onnxruntime_src/core/bfc_arena.cc:358 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, \
                    bool) Available memory of 2 is smaller than requested bytes of 4";
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn short_places_and_unnamed_nodes_are_told_plainly() {
+    fn short_source_locations_are_removed_and_unnamed_nodes_are_described() {
         let raw = "Non-zero status code returned while running Div node. Name:'' Status Message: \
                    element_wise_ops.cc:703 Compute Integer division by zero";
         assert_eq!(run_failure(raw).0, "a Div node: Integer division by zero");

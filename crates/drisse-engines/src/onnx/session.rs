@@ -1,4 +1,4 @@
-//! One model in ONNX Runtime: created once, run by many threads at a time.
+//! One model in ONNX Runtime: created once, run by many threads at the same time.
 #![expect(
     unsafe_code,
     reason = "the C API allows concurrent runs of one session; `ort`'s own `run` takes `&mut`"
@@ -20,7 +20,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Inputs and outputs of fewer bytes than these take no memory that would be missed.
+/// A run with fewer bytes of inputs and outputs is never an outlier: its memory is too small to matter.
 const LARGE: usize = 1 << 20;
 
 /// A loaded model.
@@ -30,13 +30,13 @@ pub(super) struct Session {
     outputs: Vec<CString>,
     limits: ScorerLimits,
     wants_elements: Option<&'static str>,
-    /// Bytes of a run's inputs and outputs, on average.
+    /// The mean size of a run's inputs and outputs, in bytes.
     usual: AtomicUsize,
-    // Released after the session, which refers to it.
+    // Dropped after the session, which refers to it.
     environment: Environment,
 }
 
-/// How many threads there are, and how many of them work on one run.
+/// The number of the engine's threads, and how many of them one run uses.
 #[derive(Clone, Copy)]
 pub(super) struct Threads {
     pub(super) all: usize,
@@ -52,9 +52,9 @@ unsafe impl Sync for Session {}
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // SAFETY: created in `load`, released once, and `&mut self` says that no run is under way.
+        // SAFETY: created in `load`, released once, and `&mut self` proves that no run is under way.
         unsafe { (ort::api().ReleaseSession)(self.raw.as_ptr()) };
-        give_back();
+        trim_heap();
     }
 }
 
@@ -64,32 +64,32 @@ impl Session {
         model: &LoadedPackage,
         threads: Threads,
     ) -> ort::Result<Self> {
-        // A run that is on its caller's thread alone needs no pool; one on all of them has the process's.
+        // A run with one thread uses the caller's and needs no pool; a run with all threads uses the process's pool.
         let shares_pool = threads.of_a_run >= threads.all && threads.all > 1;
         let options = OrtSession::builder(environment)?
             .with_intra_threads(threads.of_a_run)?
             .with_intra_op_spinning(false)?
             .with_optimization_level(GraphOptimizationLevel::All)?
-            // Memory plans are made per shape; they pay only when shapes repeat, which free dimensions deny.
+            // ONNX Runtime plans memory per shape, which pays only if shapes repeat: not with free dimensions.
             .with_memory_pattern(!has_free_dims(&model.signature))?
             .with_env_allocators()?
-            // Weights outside of the arena, which gives nothing back: they go when their model does.
+            // Weights are allocated outside of the arena, which returns no memory: they are freed with the model.
             .with_config_entry("session.use_device_allocator_for_initializers", "1")?;
         let path = CString::new(model.path.as_os_str().as_bytes())?;
         let mut raw = std::ptr::null_mut();
         let api = ort::api();
         let options_ptr = options.ptr().cast_mut();
         // SAFETY: the pointers are valid for the calls; `raw` is only written on success.
-        // `ort` creates sessions too, but panics on ports it does not know (sequences of sequences).
+        // `ort` can create sessions too, but panics on types that it does not know (sequences of sequences).
         unsafe {
             if shares_pool {
                 check((api.DisablePerSessionThreads)(options_ptr))?;
             }
             check((api.CreateSession)(environment.ptr(), path.as_ptr(), options_ptr, &mut raw))?;
         }
-        // The file's parsed form is larger than the model, and gone now.
-        give_back();
-        let raw = NonNull::new(raw).ok_or_else(|| ort::Error::new("ONNX Runtime made no session"))?;
+        // The parsed form of the file was larger than the model and has just been freed.
+        trim_heap();
+        let raw = NonNull::new(raw).ok_or_else(|| ort::Error::new("ONNX Runtime returned no session"))?;
         let names = |ports: &[drisse_core::Port]| {
             ports.iter().map(|port| CString::new(&*port.name)).collect::<Result<Vec<_>, _>>()
         };
@@ -108,15 +108,16 @@ impl Session {
         })
     }
 
-    /// Whether what a run takes and gives is so much more than usual that its memory is better given back.
+    /// Returns whether a run's inputs and outputs are so much larger than usual that its memory should be returned to
+    /// the system.
     fn is_outlier(&self, bytes: usize) -> bool {
         let usual = self.usual.load(Relaxed);
-        // Of runs at the same time one may not count.
+        // A race between two runs loses one of them.
         self.usual.store(usual - usual / 8 + bytes / 8, Relaxed);
         bytes > LARGE && bytes / 16 > usual
     }
 
-    /// What the engine would end the process for, not only the run.
+    /// Refuses inputs that would crash the process, not only fail the run.
     fn check(&self, inputs: &Inputs) -> Result<()> {
         let Some(operator) = self.wants_elements else { return Ok(()) };
         match inputs.given().find(|(_, tensor)| tensor.shape.contains(&0)) {
@@ -124,7 +125,7 @@ impl Session {
             Some((_, tensor)) => Err(Error::new(
                 ErrorKind::Rejected,
                 format!(
-                    "an input has no elements (its shape is {:?}), and the model's {operator} takes none such",
+                    "an input has no elements (its shape is {:?}), but the model's {operator} requires some",
                     tensor.shape
                 ),
             )),
@@ -138,17 +139,17 @@ impl Session {
     ) -> ort::Result<SmallVec<[Option<Value<'static>>; 4]>> {
         let mut names: SmallVec<[*const c_char; 4]> = SmallVec::new();
         let mut values: SmallVec<[Value<'_>; 4]> = SmallVec::new();
-        for (place, tensor) in work.inputs.given() {
-            names.push(self.inputs[place].as_ptr());
+        for (index, tensor) in work.inputs.given() {
+            names.push(self.inputs[index].as_ptr());
             values.push(Value::borrowing(tensor)?);
         }
         let inputs: SmallVec<[*const ort::sys::OrtValue; 4]> = values.iter().map(Value::as_ptr).collect();
         let wanted: SmallVec<[*const c_char; 4]> =
-            work.outputs.iter().map(|&place| self.outputs[place].as_ptr()).collect();
+            work.outputs.iter().map(|&index| self.outputs[index].as_ptr()).collect();
         let mut outputs: SmallVec<[*mut ort::sys::OrtValue; 4]> =
             SmallVec::from_elem(std::ptr::null_mut(), wanted.len());
-        // SAFETY: names and values live until the call returns and are as many as stated; ONNX Runtime
-        // reads the inputs and writes one new value, ours to release, per output.
+        // SAFETY: names and values live until the call returns and have the stated lengths; ONNX Runtime
+        // reads the inputs and writes one new value per output, which we release.
         let status = unsafe {
             (ort::api().Run)(
                 self.raw.as_ptr(),
@@ -161,19 +162,19 @@ impl Session {
                 outputs.as_mut_ptr(),
             )
         };
-        // SAFETY: each pointer is null or a value that `Run` made for us; taken exactly once.
+        // SAFETY: each pointer is null or a value that `Run` created for us; each is taken exactly once.
         let outputs = outputs.into_iter().map(|raw| unsafe { Value::owning(raw) }).collect();
         check(status)?;
         Ok(outputs)
     }
 
-    /// Runs, and hands the outputs over; they are released before this returns.
+    /// Runs the model and passes the outputs to `out`; they are released before this returns.
     fn run_into(&self, out: &mut dyn Sink, work: Work<'_>, cancel: &Cancel) -> Result<()> {
         let internal = |error: ort::Error| Error::internal(message::one_line(error.message()));
         let result = if cancel.can_be_cancelled() {
             let options = Arc::new(RunOptions::new().map_err(internal)?);
             let terminate = Arc::clone(&options);
-            // A flag that cannot be raised ends nothing: the run goes on, its answer goes nowhere.
+            // If `terminate` fails, the run continues and its outputs are discarded.
             let _hook = cancel.on_cancel(move || drop(terminate.terminate()));
             self.run(work, Some(&*options))
         } else {
@@ -181,7 +182,7 @@ impl Session {
         };
         let outputs = result.map_err(|error| {
             if cancel.is_cancelled() {
-                return Error::new(ErrorKind::Cancelled, "the run was cancelled");
+                return Error::new(ErrorKind::Cancelled, "the run was canceled");
             }
             match message::run_failure(error.message()) {
                 (why, false) => {
@@ -192,26 +193,26 @@ impl Session {
                 }
             }
         })?;
-        for (&place, value) in work.outputs.iter().zip(&outputs) {
+        for (&index, value) in work.outputs.iter().zip(&outputs) {
             match value {
-                Some(value) => value.read(place, out)?,
-                None => out.output(place, ValueView::Other(&drisse_core::Value::Absent))?,
+                Some(value) => value.read(index, out)?,
+                None => out.output(index, ValueView::Other(&drisse_core::Value::Absent))?,
             }
         }
         Ok(())
     }
 }
 
-/// Returns freed memory to the machine: the C library would keep it for this process, in the heaps of each thread.
-fn give_back() {
+/// Returns freed memory to the system: the C library would keep it for this process, in a heap per thread.
+fn trim_heap() {
     #[cfg(target_env = "gnu")]
     {
         unsafe extern "C" {
             fn malloc_trim(pad: usize) -> i32;
         }
-        // Under AddressSanitizer (`xtask/src/sanitize.rs`) memory is not the C library's, which then miscounts its own.
+        // Not under AddressSanitizer (`xtask/src/sanitize.rs`): it replaces the C library's allocator.
         if option_env!("DRISSE_SANITIZED").is_none() {
-            // SAFETY: the function of malloc.h; any thread may call it at any time.
+            // SAFETY: this is the function of malloc.h; any thread may call it at any time.
             unsafe { malloc_trim(0) };
         }
     }
@@ -234,25 +235,25 @@ impl Scorer for Session {
         self.check(work.inputs)?;
         let mut counted = Counted { out, bytes: work.inputs.byte_len() };
         let result = self.run_into(&mut counted, work, cancel);
-        let starved = matches!(&result, Err(error) if error.kind() == ErrorKind::TooLarge);
-        if self.is_outlier(counted.bytes) || starved {
+        let out_of_memory = matches!(&result, Err(error) if error.kind() == ErrorKind::TooLarge);
+        if self.is_outlier(counted.bytes) || out_of_memory {
             arena::shrink(&self.environment);
         }
         result
     }
 }
 
-/// Counts what goes by.
+/// A sink that counts the bytes of the outputs.
 struct Counted<'a> {
     out: &'a mut dyn Sink,
     bytes: usize,
 }
 
 impl Sink for Counted<'_> {
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
         if let ValueView::Tensor(TensorView { data: DataView::Raw(bytes), .. }) = value {
             self.bytes += bytes.len();
         }
-        self.out.output(place, value)
+        self.out.output(index, value)
     }
 }

@@ -1,4 +1,4 @@
-//! Values of ONNX Runtime: tensors lent to it, and what it gives back.
+//! Values of ONNX Runtime: input tensors that it borrows, and outputs that it returns.
 #![expect(unsafe_code, reason = "values cross the C API as pointers")]
 
 use drisse_core::{
@@ -10,15 +10,15 @@ use std::marker::PhantomData;
 use std::ptr::{NonNull, null_mut};
 use std::sync::LazyLock;
 
-/// Lists of lists of lists: deeper than any model's output.
+/// The deepest nesting of an output (sequences of sequences …): deeper than any real model's.
 const MAX_NESTING: u32 = 8;
 
 pub(super) fn check(status: ort::sys::OrtStatusPtr) -> ort::Result<()> {
-    // SAFETY: every status comes straight from a call of the API and is handed on once.
+    // SAFETY: every status comes straight from a call of the API and is passed on once.
     unsafe { ort::Error::result_from_status(status) }
 }
 
-/// A value, released when dropped; one made from a tensor borrows its elements.
+/// A value of ONNX Runtime, released when dropped. A value that is made from a tensor borrows its elements.
 pub(super) struct Value<'a> {
     raw: NonNull<OrtValue>,
     _elements: PhantomData<&'a Tensor>,
@@ -31,10 +31,10 @@ impl Drop for Value<'_> {
     }
 }
 
-/// CPU memory, as the API wants it named with every tensor.
+/// The description of CPU memory that the API requires for every tensor.
 struct CpuMemory(NonNull<ort::sys::OrtMemoryInfo>);
 
-// SAFETY: an OrtMemoryInfo is a description that nothing changes after it was made.
+// SAFETY: an OrtMemoryInfo is a description that nothing changes after its creation.
 unsafe impl Send for CpuMemory {}
 // SAFETY: as above.
 unsafe impl Sync for CpuMemory {}
@@ -49,15 +49,15 @@ static CPU: LazyLock<Option<CpuMemory>> = LazyLock::new(|| {
 });
 
 impl<'a> Value<'a> {
-    /// A tensor of ONNX Runtime over `tensor`'s own elements; strings are copied.
+    /// Creates a value that borrows the elements of `tensor`; strings are copied.
     pub(super) fn borrowing(tensor: &'a Tensor) -> ort::Result<Self> {
         match &tensor.data {
             Data::Raw(buffer) => {
                 let memory = CPU.as_ref().ok_or_else(|| ort::Error::new("no CPU memory"))?;
                 let bytes = buffer.bytes();
                 let mut raw = null_mut();
-                // SAFETY: `tensor` outlives the value (its lifetime), is as long as stated, and inputs are
-                // only read: the C API takes `void*` because the same call makes outputs.
+                // SAFETY: `tensor` outlives the value (its lifetime) and has the stated length, and inputs are
+                // only read: the C API takes `void*` because the same call creates outputs.
                 check(unsafe {
                     (ort::api().CreateTensorWithDataAsOrtValue)(
                         memory.0.as_ptr(),
@@ -69,7 +69,7 @@ impl<'a> Value<'a> {
                         &mut raw,
                     )
                 })?;
-                Self::made(raw)
+                Self::created(raw)
             }
             Data::Strings(strings) => Self::of_strings(&tensor.shape, strings),
         }
@@ -78,19 +78,19 @@ impl<'a> Value<'a> {
     fn of_strings(shape: &[i64], strings: &Strings) -> ort::Result<Self> {
         let mut raw = null_mut();
         let datatype = to_ort(DataType::Bytes);
-        // SAFETY: the allocator is the process's default one; the shape is as long as stated.
+        // SAFETY: the allocator is the process's default allocator; the shape has the stated length.
         check(unsafe {
             (ort::api().CreateTensorAsOrtValue)(allocator()?, shape.as_ptr(), shape.len(), datatype, &mut raw)
         })?;
-        let value = Self::made(raw)?;
-        for (place, string) in strings.iter().enumerate() {
+        let value = Self::created(raw)?;
+        for (index, string) in strings.iter().enumerate() {
             let mut buffer = null_mut();
-            // SAFETY: `place` is below the element count the shape states; the buffer that comes back
-            // has room for exactly `string.len()` bytes and is written before any other call.
+            // SAFETY: `index` is less than the element count of the shape; the returned buffer has
+            // exactly `string.len()` bytes and is written before any other call.
             unsafe {
                 check((ort::api().GetResizedStringTensorElementBuffer)(
                     raw,
-                    place,
+                    index,
                     string.len(),
                     &mut buffer,
                 ))?;
@@ -100,37 +100,37 @@ impl<'a> Value<'a> {
         Ok(value)
     }
 
-    /// Takes over a value that the API made; `None` for null.
+    /// Takes ownership of a value that the API created; `None` for null.
     ///
     /// # Safety
-    /// `raw` is null or a value that nobody else releases.
+    /// `raw` is null or a value that no other code releases.
     pub(super) unsafe fn owning(raw: *mut OrtValue) -> Option<Self> {
         NonNull::new(raw).map(|raw| Self { raw, _elements: PhantomData })
     }
 
-    fn made(raw: *mut OrtValue) -> ort::Result<Self> {
-        // SAFETY: called with what a creating function just wrote.
-        unsafe { Self::owning(raw) }.ok_or_else(|| ort::Error::new("ONNX Runtime made no value"))
+    fn created(raw: *mut OrtValue) -> ort::Result<Self> {
+        // SAFETY: `raw` is the pointer that a creating function has just written.
+        unsafe { Self::owning(raw) }.ok_or_else(|| ort::Error::new("ONNX Runtime returned no value"))
     }
 
     pub(super) fn as_ptr(&self) -> *const OrtValue {
         self.raw.as_ptr()
     }
 
-    /// Hands the value to `out`: a tensor as it lies in memory, anything else copied.
-    pub(super) fn read(&self, place: usize, out: &mut dyn Sink) -> Result<()> {
+    /// Passes the value to `out`: a tensor as a view of its memory, any other value as a copy.
+    pub(super) fn read(&self, index: usize, out: &mut dyn Sink) -> Result<()> {
         match self.kind().map_err(internal)? {
             Some(ONNXType::ONNX_TYPE_TENSOR) => {
-                self.tensor(|tensor| out.output(place, ValueView::Tensor(tensor)))
+                self.tensor(|tensor| out.output(index, ValueView::Tensor(tensor)))
             }
-            kind => out.output(place, ValueView::Other(&self.other(kind, 0)?)),
+            kind => out.output(index, ValueView::Other(&self.other(kind, 0)?)),
         }
     }
 
-    /// `None` when there is no value: an optional that is empty.
+    /// Returns the type of the value; `None` for an empty optional.
     fn kind(&self) -> ort::Result<Option<ONNXType>> {
         let (mut there, mut kind) = (0, ONNXType::ONNX_TYPE_UNKNOWN);
-        // SAFETY: each call reads the value and writes one number; the API states all seven kinds.
+        // SAFETY: each call reads the value and writes one number; `ONNXType` has every kind of the API.
         unsafe {
             check((ort::api().HasValue)(self.as_ptr(), &mut there))?;
             if there == 0 {
@@ -170,32 +170,32 @@ impl<'a> Value<'a> {
                     let part = self.element(index).map_err(internal)?;
                     match part.other(part.kind().map_err(internal)?, depth + 1)? {
                         drisse_core::Value::Tensor(tensor) => Ok(tensor),
-                        _ => Err(Error::invalid("an output maps to values that are no tensor")),
+                        _ => Err(Error::invalid("an output is a map whose keys or values are not a tensor")),
                     }
                 };
                 drisse_core::Value::Map { keys: part(0)?, values: part(1)? }
             }
             Some(kind) => {
                 return Err(Error::invalid(format!(
-                    "an output is of a kind Drisse does not serve: {kind:?}"
+                    "an output has a type that Drisse does not support: {kind:?}"
                 )));
             }
         })
     }
 
-    /// An element of a sequence; of a map, its keys (0) or values (1).
+    /// Returns an element of a sequence, or the keys (0) or the values (1) of a map.
     fn element(&self, index: usize) -> ort::Result<Self> {
         let index = i32::try_from(index).map_err(|_| ort::Error::new("a sequence is too long"))?;
         let mut raw = null_mut();
-        // SAFETY: the index is below the count the API gave; the element is a value of its own.
+        // SAFETY: the index is less than the count that the API returned; the element is a value of its own.
         check(unsafe { (ort::api().GetValue)(self.as_ptr(), index, allocator()?, &mut raw) })?;
-        Self::made(raw)
+        Self::created(raw)
     }
 
     fn tensor(&self, then: impl FnOnce(TensorView<'_>) -> Result<()>) -> Result<()> {
         let (datatype, shape) = self.type_and_shape().map_err(internal)?;
-        let datatype =
-            datatype.ok_or_else(|| Error::invalid("an output has a datatype Drisse does not know"))?;
+        let datatype = datatype
+            .ok_or_else(|| Error::invalid("an output has a datatype that Drisse does not support"))?;
         let elements = element_count(&shape).ok_or_else(|| Error::internal("an output's shape overflows"))?;
         if datatype == DataType::Bytes {
             let strings = self.strings(elements).map_err(internal)?;
@@ -208,8 +208,8 @@ impl<'a> Value<'a> {
         check(unsafe { (ort::api().GetTensorMutableData)(self.raw.as_ptr(), &mut data) })
             .map_err(internal)?;
         let data: &[u8] = match NonNull::new(data.cast::<u8>()) {
-            // SAFETY: a tensor of this datatype and shape has this many bytes, and they live and stay
-            // unchanged as long as `self`.
+            // SAFETY: a tensor of this datatype and shape has this many bytes; they live as long as
+            // `self` and do not change.
             Some(data) if bytes > 0 => unsafe { std::slice::from_raw_parts(data.as_ptr(), bytes) },
             _ if bytes == 0 => &[],
             _ => return Err(Error::internal("an output has no memory")),
@@ -221,8 +221,8 @@ impl<'a> Value<'a> {
         let api = ort::api();
         let (mut info, mut code, mut rank) = (null_mut(), 0_i32, 0);
         let mut shape = Shape::new();
-        // SAFETY: `info` is made here and released on every path; the datatype is written as the i32 it
-        // is in C, because the library may know more of them than the enum; `shape` has `rank` places.
+        // SAFETY: `info` is created here and released on every path; the datatype is written as the i32 that it
+        // is in C, because the library may know more datatypes than the enum; `shape` has `rank` elements.
         unsafe {
             check((api.GetTensorTypeAndShape)(self.as_ptr(), &mut info))?;
             let result = check((api.GetTensorElementType)(info, (&raw mut code).cast::<Type>()))
@@ -243,7 +243,7 @@ impl<'a> Value<'a> {
         // SAFETY: reads the value and writes one number.
         check(unsafe { (api.GetStringTensorDataLength)(self.as_ptr(), &mut total) })?;
         let (mut bytes, mut starts) = (vec![0_u8; total], vec![0_usize; elements]);
-        // SAFETY: both arrays are as long as stated, which is what the API asks for.
+        // SAFETY: both arrays have the stated lengths, which the API requires.
         check(unsafe {
             (api.GetStringTensorContent)(
                 self.as_ptr(),
@@ -253,7 +253,7 @@ impl<'a> Value<'a> {
                 elements,
             )
         })?;
-        // The API gives where each string starts; each ends where the next one does.
+        // The API returns where each string starts; a string ends where the next one starts.
         if !starts.is_empty() {
             starts.remove(0);
             starts.push(total);
@@ -273,7 +273,7 @@ fn internal(error: ort::Error) -> Error {
     Error::internal(format!("cannot read an output: {}", super::message::one_line(error.message())))
 }
 
-/// ONNX Runtime's number of a datatype; its last three differ from ONNX's.
+/// Returns ONNX Runtime's number of a datatype; the last three differ from ONNX's.
 fn to_ort(datatype: DataType) -> Type {
     match datatype {
         DataType::Bool => Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,

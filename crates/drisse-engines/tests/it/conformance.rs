@@ -1,4 +1,4 @@
-//! Every engine keeps the seam's promises; what ONNX Runtime adds is below in its own file.
+//! The conformance suite for every engine; tests of ONNX Runtime alone are in `onnx.rs`.
 
 use drisse_core::conformance::engine::{Fixture, all};
 use drisse_core::{Dim, LoadedPackage, Port, Signature, TensorType, ValueType};

@@ -1,4 +1,4 @@
-//! The engines as the scoring server meets them: through the seam, with real models.
+//! Tests of the engines as the scoring server uses them: through the seam, with real models.
 
 mod conformance;
 mod onnx;

@@ -1,4 +1,4 @@
-//! What ONNX Runtime's engine does beyond the seam's promises, on real models.
+//! Tests of ONNX Runtime's engine beyond the conformance suite, with real models.
 
 use crate::support::{floats, load, tensor};
 use drisse_core::{Data, DataType, ErrorKind, Shape, Strings, Tensor, Value, element_count};
@@ -17,7 +17,7 @@ fn every_datatype_comes_back_as_it_went_in() {
             .map(|port| {
                 let datatype = port.tensor().unwrap().datatype;
                 let data = match datatype.byte_size(count) {
-                    // BOOL is 0 or 1; any other byte pattern is a number or a NaN.
+                    // A BOOL must be 0 or 1; for the other datatypes every byte pattern is valid.
                     Some(bytes) => {
                         let mut tensor = Tensor::zeros(datatype, shape.into()).unwrap();
                         let Data::Raw(buffer) = &mut tensor.data else { unreachable!() };
@@ -121,7 +121,7 @@ fn thousands_of_runs_at_once_equal_the_sequential_answers() {
 #[test]
 fn a_library_that_is_none_is_refused_before_anything_of_it_is_used() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "no library").unwrap();
+    std::fs::write(file.path(), "not a library").unwrap();
     assert!(matches!(probe(file.path()), Err(LibraryError::Refused { .. })));
     let missing = find(Some("/nowhere/libonnxruntime.so".as_ref()), "/nowhere".as_ref());
     assert!(matches!(missing, Err(LibraryError::Missing { .. })));
@@ -164,7 +164,7 @@ fn what_an_unusual_run_took_is_given_back() {
     drop(outputs);
     let after = resident();
     assert!(during > before + (250 << 10), "the output is in memory: {before} to {during} KiB");
-    assert!(after < before + (100 << 10), "of {during} KiB, {after} remain; before it were {before}");
+    assert!(after < before + (100 << 10), "before {before} KiB, during {during} KiB, after {after} KiB");
 }
 
 #[test]
@@ -172,8 +172,7 @@ fn a_recurrent_model_refuses_inputs_without_elements_and_lives() {
     let model = load("recurrent");
     for shape in [[0, 0, 2], [0, 5, 2], [2, 0, 2]] {
         let error = model.run([floats(&shape, &[])]).unwrap_err();
-        let told = error.to_string();
-        assert!(error.kind() == ErrorKind::Rejected && told.contains("LSTM"), "{told}");
+        assert!(error.kind() == ErrorKind::Rejected && error.message().contains("LSTM"), "{error}");
     }
     assert_eq!(model.run([floats(&[1, 1, 2], &[1.0, 1.0])]).unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! One ONNX engine for all tests of a binary, and the models beside them.
+//! One ONNX engine for all tests of the binary, and the models in `tests/models`.
 use drisse_core::conformance::engine::Collected;
 use drisse_core::{
     Buffer, Cancel, Data, DataType, Element, Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer,
@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 static ENGINE: LazyLock<OnnxEngine> = LazyLock::new(|| {
     let cache = cache_folder();
     let named = std::env::var_os("DRISSE_ONNXRUNTIME").map(PathBuf::from);
-    let library = find(named.as_deref(), &cache).expect("a library that can be used");
+    let library = find(named.as_deref(), &cache).expect("the library can be used");
     let library = library.unwrap_or_else(|| fetch(&cache).expect("pip can download ONNX Runtime"));
     OnnxEngine::new(&library, 2).expect("ONNX Runtime loads")
 });
@@ -22,7 +22,7 @@ pub(crate) fn engine() -> &'static dyn Engine {
 
 pub(crate) fn package(name: &str) -> LoadedPackage {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(format!("{name}.onnx"));
-    drisse_registry::inspect(&path).expect("a model the tests ship").package()
+    drisse_registry::inspect(&path).expect("the models of the tests are valid").package()
 }
 
 pub(crate) struct Loaded {
@@ -37,12 +37,12 @@ pub(crate) fn load(name: &str) -> Loaded {
 }
 
 impl Loaded {
-    /// Runs with inputs in the signature's order; every output, in order.
+    /// Runs the model with inputs in the signature's order, and returns all outputs in order.
     pub(crate) fn run(&self, tensors: impl IntoIterator<Item = Tensor>) -> Result<Vec<Value>> {
         let signature = &self.package.signature;
         let mut inputs = Inputs::new(signature);
-        for (place, tensor) in tensors.into_iter().enumerate() {
-            inputs.set(signature, place, tensor)?;
+        for (index, tensor) in tensors.into_iter().enumerate() {
+            inputs.set(signature, index, tensor)?;
         }
         let outputs: Vec<_> = (0..signature.outputs.len()).collect();
         let mut out = Collected::default();

@@ -1,4 +1,4 @@
-"""Makes the small models the engine's tests load. `pip install onnx==1.18.0`, then run it."""
+"""Creates the small models of the engine's tests. Run `pip install onnx==1.18.0`, then this script."""
 
 import pathlib
 
@@ -73,7 +73,7 @@ save("mlp", [h.make_node("MatMul", ["x", "w1"], ["a"]), h.make_node("Relu", ["a"
 save("fill", [h.make_node("ConstantOfShape", ["shape"], ["y"], "fill")],
      [tensor("shape", T.INT64, ["rank"])], [tensor("y", T.FLOAT, None)], check=False)
 
-# The LSTM divides its batch among threads.
+# ONNX Runtime's LSTM divides its batch among threads.
 save("recurrent", [h.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
                    h.make_node("LSTM", ["t", "w", "r"], ["", "h"], hidden_size=3),
                    h.make_node("Squeeze", ["h", "zero"], ["y"])],
