@@ -74,7 +74,7 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     for (place, wanted) in want.wanted.iter().enumerate() {
         let mut up: Vec<_> = ours().filter(|replica| fits(replica, wanted) && replica.is_up()).collect();
         up.retain(|replica| match replica.state {
-            // A start time in the future (the clock was set back) is replaced too: its age is not known.
+            // A start time far in the future means that the clock was set back, and the age is not known.
             ReplicaState::Starting { since }
                 if passed(since + want.start_timeout, now) || passed(now + want.start_timeout, since) =>
             {

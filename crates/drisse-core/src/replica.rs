@@ -57,7 +57,7 @@ pub struct Death {
     pub at: SystemTime,
     /// Why the replica ended, as far as its place knows: `exited with code 1`.
     pub reason: String,
-    /// Whether the replica failed; false if it ended as it does when it is asked to.
+    /// Whether the replica failed; false if it ended cleanly.
     pub failed: bool,
     /// Whether the replica ended before it was ever ready.
     pub before_ready: bool,
