@@ -1,4 +1,4 @@
-//! The store: an OCI image layout whose blobs are written whole or not at all.
+//! The store: an OCI image layout whose blobs are written atomically.
 //!
 //! Layout: <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>.
 
@@ -13,14 +13,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
-/// Zeros in blocks of this size are not written: sparse files stay sparse.
+/// Blocks of this many bytes that are all zeros are not written, so that sparse files stay sparse.
 const BLOCK: usize = 64 << 10;
 
-/// A folder of blobs, each under the digest of its bytes.
+/// A content-addressed store: a folder of blobs, each named by the SHA-256 of its bytes.
+///
+/// Clones share the lock of [`Store::packing`]. All methods block on file system calls.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: Arc<PathBuf>,
-    /// Writers read it, the garbage collector writes it: what is being packed is not collected.
+    /// Held shared while a package is written and exclusively by the garbage collector, so that the collector does
+    /// not remove blobs of an unfinished package.
     packing: Arc<RwLock<()>>,
 }
 
@@ -29,31 +32,43 @@ pub struct Store {
 pub struct Blob {
     /// `sha256:HEX`.
     pub digest: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// What a blob's bytes say.
+/// The result of comparing a blob's bytes with its digest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlobState {
-    /// They have the digest they are named by.
+    /// The bytes match the digest.
     Good,
-    /// They have another one.
+    /// The bytes do not match the digest.
     Corrupt,
-    /// There are none.
+    /// The blob does not exist.
     Missing,
 }
 
 impl Blob {
-    /// What these bytes would be.
+    /// Returns the blob that `bytes` would be stored as.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { digest: format!("sha256:{}", hex(&Sha256::digest(bytes))), size: bytes.len() as u64 }
     }
 }
 
 impl Store {
-    /// Opens the store at `root`, and makes it where there is none. What an earlier run left half
-    /// written is removed.
+    /// Opens the store at `root` and creates it if it does not exist. Removes what an earlier process left
+    /// half-written.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Io`] if the folders cannot be created or read.
+    ///
+    /// ```
+    /// let folder = tempfile::tempdir()?;
+    /// let store = drisse_registry::Store::open(folder.path())?;
+    /// let blob = store.put_bytes(b"weights")?;
+    /// assert_eq!(store.read(&blob.digest)?, b"weights");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self::existing(root);
         for folder in ["blobs/sha256", "views", "ingest"] {
@@ -72,17 +87,22 @@ impl Store {
         Ok(store)
     }
 
-    /// The store at `root` as it is: nothing is made or removed.
+    /// Returns the store at `root` without creating or removing anything.
     pub fn existing(root: &Path) -> Self {
         Self { root: Arc::new(root.to_owned()), packing: Arc::default() }
     }
 
-    /// To be held from the first blob of a package until something refers to it.
+    /// Locks out [`Store::collect`]. Hold the guard from the first blob of a package until something refers to the
+    /// package.
     pub fn packing(&self) -> RwLockReadGuard<'_, ()> {
         self.packing.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Copies a file in, telling `progress` how many bytes went by.
+    /// Copies a file into the store as a blob. Calls `progress` with the number of bytes of each chunk.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Io`] if the file cannot be read or the blob cannot be written.
     pub fn put_file(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<Blob, StoreError> {
         let read = |error| StoreError::io("read", path, error);
         let mut source = crate::digest::open(path).map_err(read)?;
@@ -107,12 +127,16 @@ impl Store {
         self.keep(target, Blob { digest: format!("sha256:{}", hex(&hasher.finalize())), size })
     }
 
-    /// Writes bytes as a blob.
+    /// Stores `bytes` as a blob.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Io`] if the blob cannot be written.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Blob, StoreError> {
         self.put(|out| out.write_all(bytes))
     }
 
-    /// Writes a blob of what `write` writes.
+    /// Stores the bytes that `write` writes as a blob.
     pub(crate) fn put(
         &self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -125,32 +149,44 @@ impl Store {
         self.keep(target, blob)
     }
 
-    /// Where a blob's bytes lie.
+    /// Returns the path of a blob's file, whether or not the file exists.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Digest`] if `digest` is not of the form `sha256:HEX`.
     pub fn path(&self, digest: &str) -> Result<PathBuf, StoreError> {
         let hex = digest.strip_prefix("sha256:").filter(|hex| is_hex(hex));
         let hex = hex.ok_or_else(|| StoreError::Digest { digest: digest.to_owned() })?;
         Ok(self.root.join("blobs/sha256").join(hex))
     }
 
-    /// A small blob's bytes (manifests, configs), checked against its digest.
+    /// Reads a small blob (a manifest, a config) into memory and checks its digest.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Missing`] or [`StoreError::Corrupt`], or another error if the file cannot be read.
     pub fn read(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.path(digest)?;
         let bytes = fs::read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StoreError::Missing { digest: digest.to_owned() },
             _ => StoreError::io("read", &path, error),
         })?;
-        let is = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
-        if is == digest { Ok(bytes) } else { Err(StoreError::Corrupt { digest: digest.to_owned() }) }
+        let actual = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
+        if actual == digest { Ok(bytes) } else { Err(StoreError::Corrupt { digest: digest.to_owned() }) }
     }
 
-    /// How many bytes a blob has that is there.
+    /// Returns the size in bytes of an existing blob.
     pub(crate) fn size(&self, digest: &str) -> Result<u64, StoreError> {
         let path = self.path(digest)?;
         let found = fs::metadata(&path).map_err(|error| StoreError::io("read", &path, error))?;
         Ok(found.len())
     }
 
-    /// Reads a whole blob and compares.
+    /// Hashes a whole blob and compares the result with its digest.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `digest` is not a digest or the blob exists and cannot be read.
     pub fn check(&self, digest: &str) -> Result<BlobState, StoreError> {
         let path = self.path(digest)?;
         match crate::digest::file_digest(&path) {
@@ -161,14 +197,17 @@ impl Store {
         }
     }
 
-    /// Removes blobs and views that `live` does not name (blob digests and model digests); how many
-    /// there were and their bytes. Waits for what is being packed.
+    /// Removes blobs and views that are not in the set that `live` returns (blob digests and model digests). Returns
+    /// the number of removed blobs and their size in bytes. Waits until no [`Store::packing`] guard is held.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `live`, in which case nothing is removed, or an error if a file cannot be removed.
     pub fn collect<E: From<StoreError>>(
         &self,
         live: impl FnOnce() -> Result<HashSet<String>, E>,
     ) -> Result<(usize, u64), E> {
-        let _alone = self.packing.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // What cannot be listed is not collected.
+        let _exclusive = self.packing.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let live = live()?;
         let mut removed = (0, 0);
         for folder in ["views", "blobs/sha256"] {
@@ -194,14 +233,19 @@ impl Store {
         Ok(removed)
     }
 
-    /// A folder with files of these names, hard links to blobs (copies where links cannot be made):
-    /// what engines open. Made whole or not at all.
+    /// Returns the view of a model: a folder with the files an engine opens, as hard links to blobs, or copies if
+    /// links cannot be made. `files` are paths in the view and blob digests. The view is created atomically if it
+    /// does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Missing`] if a blob does not exist, or another error if the view cannot be written.
     pub fn view(&self, digest: &str, files: &[(PathBuf, String)]) -> Result<PathBuf, StoreError> {
         let hex = digest.strip_prefix("sha256:").filter(|hex| is_hex(hex));
         let hex = hex.ok_or_else(|| StoreError::Digest { digest: digest.to_owned() })?;
-        let place = self.root.join("views").join(hex);
-        if place.is_dir() {
-            return Ok(place);
+        let target = self.root.join("views").join(hex);
+        if target.is_dir() {
+            return Ok(target);
         }
         let scratch = tempfile::tempdir_in(self.scratch_folder())
             .map_err(|error| StoreError::io("write", &self.scratch_folder(), error))?;
@@ -219,45 +263,48 @@ impl Store {
             }
             match fs::hard_link(&from, &to) {
                 Ok(()) => {}
-                // Two files of one name: copying would write into the first one's blob.
+                // Two files have the same name: copying would write into the first one's blob.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(failed(error)),
                 Err(_) => {
                     fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all()).map_err(failed)?;
                 }
             }
         }
-        // After a power cut a folder of this name is whole.
+        // Synced before the rename: a view that has its name is complete even after a power cut.
         for folder in &folders {
             sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
         }
         let whole = scratch.keep();
         step("a view is made");
-        match fs::rename(&whole, &place) {
+        match fs::rename(&whole, &target) {
             Ok(()) => step("a view is in place"),
-            // Somebody else was faster.
-            Err(_) if place.is_dir() => drop(fs::remove_dir_all(&whole)),
-            Err(error) => return Err(StoreError::io("write", &place, error)),
+            // Another thread or process has created the view in the meantime.
+            Err(_) if target.is_dir() => drop(fs::remove_dir_all(&whole)),
+            Err(error) => return Err(StoreError::io("write", &target, error)),
         }
-        Ok(place)
+        Ok(target)
     }
 
-    /// Where a view is, if it was made.
+    /// Returns the path of an existing view.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Missing`] if the view does not exist.
     pub fn existing_view(&self, digest: &str) -> Result<PathBuf, StoreError> {
-        let place = self.root.join("views").join(digest.strip_prefix("sha256:").unwrap_or_default());
+        let path = self.root.join("views").join(digest.strip_prefix("sha256:").unwrap_or_default());
         let missing = || StoreError::Missing { digest: digest.to_owned() };
-        place.is_dir().then_some(place).ok_or_else(missing)
+        path.is_dir().then_some(path).ok_or_else(missing)
     }
 
-    /// Removes a view, so that the next [`Self::view`] makes it anew.
+    /// Removes a view, so that the next [`Self::view`] creates it again.
     pub fn forget_view(&self, digest: &str) {
         if let Some(hex) = digest.strip_prefix("sha256:").filter(|hex| is_hex(hex)) {
-            // Gone already is what was wanted.
+            // Best effort: the view may not exist.
             let _ = self.discard(&self.root.join("views").join(hex));
         }
     }
 
-    /// Removes a folder in one step: there is no moment at which it is half there, and none after a power
-    /// cut either.
+    /// Removes a folder atomically, even if power is cut: renames it into the scratch folder first.
     fn discard(&self, folder: &Path) -> io::Result<()> {
         let scratch = tempfile::tempdir_in(self.scratch_folder())?;
         fs::rename(folder, scratch.path().join("gone"))?;
@@ -266,12 +313,12 @@ impl Store {
         Ok(())
     }
 
-    /// Puts a whole file in another's place.
+    /// Writes a file atomically and syncs it.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let failed = |error| StoreError::io("write", path, error);
         let mut file = self.scratch()?;
         file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        step("a file is written anew");
+        step("a file is rewritten");
         file.persist(path).map_err(|error| failed(error.error))?;
         sync_folder_of(path).map_err(failed)
     }
@@ -290,25 +337,25 @@ impl Store {
     }
 
     fn keep(&self, file: tempfile::NamedTempFile, blob: Blob) -> Result<Blob, StoreError> {
-        let place = self.path(&blob.digest)?;
-        let failed = |error| StoreError::io("write", &place, error);
-        // What is there is read: a blob that was damaged is replaced.
+        let target = self.path(&blob.digest)?;
+        let failed = |error| StoreError::io("write", &target, error);
+        // An existing blob is hashed, so that a damaged one is replaced.
         if self.check(&blob.digest)? == BlobState::Good {
-            // Who wrote it may have been killed, or told of an error, before its name was on disk.
-            sync_folder_of(&place).map_err(failed)?;
+            // Its writer may have been killed, or have failed, before the name was synced.
+            sync_folder_of(&target).map_err(failed)?;
             return Ok(blob);
         }
         file.as_file().set_permissions(fs::Permissions::from_mode(0o400)).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         step("a blob is written");
-        file.persist(&place).map_err(|error| failed(error.error))?;
-        sync_folder_of(&place).map_err(failed)?;
+        file.persist(&target).map_err(|error| failed(error.error))?;
+        sync_folder_of(&target).map_err(failed)?;
         step("a blob is in place");
         Ok(blob)
     }
 }
 
-/// A writer that counts and hashes what goes through it.
+/// A writer that counts and hashes the bytes it passes on.
 pub(crate) struct Hashing<W> {
     inner: W,
     hasher: Sha256,
@@ -320,12 +367,12 @@ impl<W: Write> Hashing<W> {
         Self { inner, hasher: Sha256::new(), size: 0 }
     }
 
-    /// Goes on with another writer.
+    /// Keeps the count and hash so far, and writes to `inner` from now on.
     pub(crate) fn over<V>(self, inner: V) -> Hashing<V> {
         Hashing { inner, hasher: self.hasher, size: self.size }
     }
 
-    /// Bytes so far.
+    /// Returns the number of bytes written so far.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -334,7 +381,7 @@ impl<W: Write> Hashing<W> {
         self.into_parts().1
     }
 
-    /// What it wrote to, and what went there.
+    /// Returns the inner writer, and the blob of the bytes written to it.
     pub(crate) fn into_parts(self) -> (W, Blob) {
         let digest = format!("sha256:{}", hex(&self.hasher.finalize()));
         (self.inner, Blob { digest, size: self.size })
@@ -365,7 +412,7 @@ fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a text is the digest of something: `sha256:HEX`.
+/// Returns whether a text has the form of a digest: `sha256:HEX`.
 pub(crate) fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(is_hex)
 }
@@ -404,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_and_a_missing_blob_are_told() {
+    fn a_flipped_bit_and_a_missing_blob_are_found() {
         let (_folder, store) = store();
         let blob = store.put_bytes(b"model").unwrap();
         assert_eq!(store.read(&blob.digest).unwrap(), b"model");

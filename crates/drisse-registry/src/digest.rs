@@ -1,4 +1,4 @@
-//! The digest that identifies a model: the same files give the same digest everywhere.
+//! The digest that identifies a model. The same files have the same digest everywhere.
 
 use crate::InspectError;
 use crate::blobs::hex;
@@ -9,10 +9,22 @@ use std::path::{Path, PathBuf};
 
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
-/// SHA-256 of the sorted `HEX  PATH` lines of `files`, as `sha256:HEX`. `sha256sum` in the folder,
-/// sorted, gives the same lines.
+/// Computes the digest of a model from its files: SHA-256 of the sorted `HEX  PATH` lines, as `sha256:HEX`.
+/// `sha256sum FILES | sort`, run in `folder`, prints the same lines.
 ///
 /// `files` are paths relative to `folder`.
+///
+/// # Errors
+///
+/// Returns [`InspectError::Io`] if a file cannot be read or is not a regular file.
+///
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("model.onnx"), "weights")?;
+/// let digest = drisse_registry::digest(folder.path(), &["model.onnx".into()])?;
+/// assert!(digest.starts_with("sha256:"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn digest(folder: &Path, files: &[PathBuf]) -> Result<String, InspectError> {
     let mut lines = Vec::with_capacity(files.len());
     for file in files {
@@ -24,11 +36,11 @@ pub fn digest(folder: &Path, files: &[PathBuf]) -> Result<String, InspectError> 
     Ok(format!("sha256:{}", hex(&Sha256::digest(lines.concat()))))
 }
 
-/// Opens a file that was one when it was looked at: what took its place since must not keep us waiting, as
-/// a pipe would, or never end, as a device would.
+/// Opens a regular file without blocking. A pipe (which could block forever) or a device (which could never end)
+/// that has replaced the file since it was checked is refused.
 pub(crate) fn open(path: &Path) -> std::io::Result<std::fs::File> {
     let file = std::fs::OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no regular file")) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("not a regular file")) }
 }
 
 pub(crate) fn file_digest(path: &Path) -> std::io::Result<String> {
@@ -53,7 +65,7 @@ mod tests {
         let pipe = folder.path().join("w");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
         let error = digest(folder.path(), &["w".into()]).unwrap_err();
-        assert!(std::error::Error::source(&error).unwrap().to_string().contains("no regular file"));
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("not a regular file"));
     }
 
     #[test]
@@ -62,7 +74,7 @@ mod tests {
         std::fs::write(folder.path().join("b"), "b").unwrap();
         std::fs::write(folder.path().join("a"), "").unwrap();
         let digest = digest(folder.path(), &["b".into(), "a".into()]).unwrap();
-        // printf 'HEX  a\nHEX  b\n' | sort | sha256sum, with the two files' own sums
+        // printf 'HEX  a\nHEX  b\n' | sort | sha256sum, with the SHA-256 of each file.
         let lines = "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d  b\n\
                      e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a\n";
         assert_eq!(digest, format!("sha256:{}", hex(&Sha256::digest(lines))));

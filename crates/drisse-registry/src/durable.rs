@@ -1,32 +1,41 @@
-//! Files and folders that are there after a power cut: contents are synced before they get their name, and
-//! names by syncing the folder they are in.
+//! Files and folders that survive a power cut: a file's contents are synced before the file gets its name, and the
+//! name by syncing its folder.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Makes a folder for this user alone, with those above it, where they are not there, and sees to it that
-/// it stays. One that is there may have been made by who was killed before that.
+/// Creates a folder that only this user can access (mode 0700), with its missing parents, and syncs their names.
+/// An existing folder is synced too: the process that created it may have been killed before it did so.
+///
+/// # Errors
+///
+/// Returns an error if the folder cannot be created or synced, or if a file has its path.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     if !path.is_dir() {
         if !folder_of(path).is_dir() {
             make_folder(folder_of(path))?;
         }
         match fs::DirBuilder::new().mode(0o700).create(path) {
-            // Somebody else was faster.
+            // Another process has created the folder in the meantime.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             made => made?,
         }
     }
     match sync_folder_of(path) {
-        // Of a folder that may not be listed nothing can be promised.
+        // A parent that may not be opened cannot be synced.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     }
 }
 
-/// Puts a whole file, for this user alone, in another's place.
+/// Writes a file atomically, for this user alone (mode 0600): readers see the old contents or the new ones. The
+/// file is synced.
+///
+/// # Errors
+///
+/// Returns an error if the temporary file beside `path` cannot be written, synced or renamed.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
     file.write_all(bytes)?;
@@ -35,31 +44,35 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// What to do about a disk that refuses, where something is known.
+/// Returns a hint for errors of the disk: full, read-only, failing. `None` for other errors.
 pub fn disk_hint(error: &io::Error) -> Option<&'static str> {
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
             Some("free some room on that disk, or put the workspace elsewhere with --workspace")
         }
         (io::ErrorKind::ReadOnlyFilesystem, _) => Some(
-            "the disk is read-only, which Linux makes it after errors: `dmesg` and `findmnt` say more; mount it \
+            "the disk is read-only, as Linux remounts disks after errors: see `dmesg` and `findmnt`; remount it \
              for writing, then try again",
         ),
-        // EIO: the standard library has no word for it.
+        // EIO: the standard library has no `ErrorKind` for it.
         (_, Some(5)) => Some(
-            "the disk fails: `dmesg` says more, `drisse doctor` what is damaged; what was acknowledged is kept, \
+            "the disk fails: see `dmesg`, and `drisse doctor` for what is damaged; acknowledged changes are kept, \
              try again",
         ),
         _ => None,
     }
 }
 
-/// Makes the name of a file or folder stay: a rename is there after a power cut once its folder is.
+/// Syncs the folder that contains `path`, so that the name of a new or renamed file survives a power cut.
+///
+/// # Errors
+///
+/// Returns an error if the folder cannot be opened or synced.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     sync_folder(folder_of(path))
 }
 
-/// The folder that a path is in; of a name alone, the current one.
+/// Returns the folder that contains `path`: `.` for a bare name.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
@@ -68,7 +81,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes the names in a folder stay.
+/// Syncs a folder, so that the names in it survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -78,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_made_with_those_above_and_a_file_in_the_way_is_told() {
+    fn folders_are_made_with_their_parents_and_a_file_in_the_way_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("a/b/c");
         make_folder(&deep).unwrap();

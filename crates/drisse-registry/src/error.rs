@@ -1,78 +1,78 @@
-//! Why a file cannot be taken as a model, or the store cannot keep it, and what to do about it.
+//! Errors of inspecting a model file and of the store, with hints that say what to do next.
 
 use std::path::PathBuf;
 
-/// Why a file cannot be taken as a model.
+/// An error of opening or inspecting a model file.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// It is something else.
+    /// The file has another format.
     #[error("{} is {what}, not an ONNX model", path.display())]
     NotOnnx {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The format that was recognized, with its article: `a PyTorch file`.
         what: String,
-        /// The command that makes an ONNX model of it.
+        /// How to convert the file to ONNX.
         hint: String,
     },
-    /// It starts as an ONNX model and stops in the middle.
-    #[error("{} is cut off: it has {has} bytes and says it has at least {wants}", path.display())]
+    /// The file starts as an ONNX model and ends early.
+    #[error("{} is truncated: it has {has} bytes of at least {wants}", path.display())]
     Truncated {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Bytes there are.
+        /// Actual size in bytes.
         has: u64,
-        /// Bytes there should be.
+        /// Smallest size in bytes that the lengths in the file allow.
         wants: u64,
     },
-    /// Its protobuf makes no sense.
-    #[error("{} is no valid ONNX model: {what} at byte {at}", path.display())]
+    /// The protobuf encoding is invalid.
+    #[error("{} is not a valid ONNX model: {what} at byte {at}", path.display())]
     Corrupt {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where.
+        /// Offset in bytes.
         at: u64,
-        /// What is wrong there.
+        /// What is wrong at that offset.
         what: String,
     },
-    /// It is larger than any ONNX model can be.
-    #[error("{} has {} MiB, and a model file has at most 2047", path.display(), size >> 20)]
+    /// The file is larger than a protobuf message can be.
+    #[error("{} has {} MiB, and a model file has at most 2047 MiB", path.display(), size >> 20)]
     TooLarge {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Bytes it has.
+        /// Size in bytes.
         size: u64,
     },
-    /// It refers to data outside of its folder.
+    /// The model refers to external data that is missing or not allowed.
     #[error("{} keeps tensors in `{location}`, which {why}", path.display())]
     ExternalData {
         /// The model file.
         path: PathBuf,
-        /// The place as the model states it.
+        /// The path of the data file as the model states it.
         location: String,
-        /// Why that is refused.
+        /// Why the path is refused.
         why: String,
     },
-    /// A folder with no model, or with several.
+    /// A folder holds no model, or several.
     #[error("folder {} {what}", path.display())]
     Folder {
-        /// Which folder.
+        /// The folder.
         path: PathBuf,
-        /// What it holds.
+        /// What the folder holds: `holds no .onnx file`.
         what: String,
     },
 }
 
 impl InspectError {
-    /// What to do about it.
+    /// Returns what the user can do next, or `None` if there is no advice.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotOnnx { hint, .. } => Some(hint.clone()),
@@ -80,7 +80,7 @@ impl InspectError {
                 Some("copy or download the file again, and compare its size with the original's".to_owned())
             }
             Self::Corrupt { path, .. } => Some(format!(
-                "`python -c \"import onnx; onnx.checker.check_model('{}')\"` says more",
+                "run `python -c \"import onnx; onnx.checker.check_model('{}')\"` for details",
                 path.display()
             )),
             Self::ExternalData { .. } | Self::TooLarge { .. } => Some(
@@ -94,61 +94,61 @@ impl InspectError {
     }
 }
 
-/// Why the store cannot do what it was asked to.
+/// An error of the [`Store`](crate::Store).
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("cannot {what} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// What was attempted: `read`, `write`, `make`, `remove`.
         what: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Something that is no digest.
-    #[error("`{digest}` is no SHA-256 digest")]
+    /// A text is not a digest of the form `sha256:HEX`.
+    #[error("`{digest}` is not a SHA-256 digest")]
     Digest {
-        /// What was given.
+        /// The text.
         digest: String,
     },
-    /// A blob that is not there.
+    /// The store does not have a blob.
     #[error("blob {digest} is missing from the store")]
     Missing {
-        /// Which.
+        /// The blob's digest.
         digest: String,
     },
-    /// A blob whose bytes are not those it is named by.
+    /// A blob's bytes do not match its digest.
     #[error("blob {digest} is damaged: its bytes have another digest")]
     Corrupt {
-        /// Which.
+        /// The digest under which the blob is stored.
         digest: String,
     },
-    /// A manifest that cannot be used.
+    /// A manifest cannot be parsed, or does not describe a model.
     #[error("manifest {digest} cannot be used: {why}")]
     Manifest {
-        /// Which.
+        /// The manifest's digest.
         digest: String,
-        /// Why.
+        /// What is wrong with the manifest.
         why: String,
     },
-    /// A file that changed while it was read.
+    /// A file changed while it was read.
     #[error("{} changed while it was read", path.display())]
     Changed {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// Files that no package can hold as they are called.
+    /// A file has a name that a package cannot hold.
     #[error("these files cannot be packed: {why}")]
     Names {
-        /// Why.
+        /// The name, and why it is refused.
         why: String,
     },
-    /// A document that cannot be written.
-    #[error("cannot write a package's document")]
+    /// A document of a package cannot be encoded.
+    #[error("cannot encode a document of a package as JSON")]
     Encode {
-        /// Why.
+        /// The encoder's error.
         source: serde_json::Error,
     },
 }
@@ -162,18 +162,19 @@ impl StoreError {
         Self::Encode { source }
     }
 
-    /// What to do about it.
+    /// Returns what the user can do next, or `None` if there is no advice.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, .. } => crate::disk_hint(source).map(str::to_owned),
             Self::Missing { .. } | Self::Corrupt { .. } => Some(
-                "`drisse models verify --repair` mends what it can; or register the model's files again"
+                "`drisse models verify --repair` fixes what it can; or register the model's files again"
                     .to_owned(),
             ),
-            Self::Names { .. } => {
-                Some("give it a plain name; a model with data beside it is saved anew".to_owned())
-            }
-            Self::Changed { .. } => Some("try again once the file is written".to_owned()),
+            Self::Names { .. } => Some(
+                "rename the file; if the model has external data, save the model again under the new name"
+                    .to_owned(),
+            ),
+            Self::Changed { .. } => Some("try again when the file is completely written".to_owned()),
             _ => None,
         }
     }

@@ -1,6 +1,20 @@
-//! Models at rest: what a file holds, how it is identified, the packages and the store they lie in.
+//! Models at rest: inspecting model files, identifying them by digest, and storing, signing, pushing and pulling
+//! them as OCI packages and images.
 //!
-//! Nothing here runs a model or loads its weights: a 4 GiB model is inspected and packed in a few MiB.
+//! Nothing here runs a model or loads its weights: inspecting and packing a 4 GiB model takes a few MiB of memory.
+//!
+//! ```
+//! use drisse_registry::{ModelSource, Store};
+//!
+//! let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/digits");
+//! let source = ModelSource::open(example.as_ref())?;
+//! let folder = tempfile::tempdir()?;
+//! let store = Store::open(folder.path())?;
+//! let model = store.ingest(&source, &|_bytes| ())?;
+//! let manifest_digest = store.pack(&model, "digits", 1, None)?;
+//! assert_eq!(store.manifest(&manifest_digest)?.model_digest(), source.digest()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![warn(missing_docs)]
 
 mod blobs;

@@ -1,4 +1,4 @@
-//! The inspector: what an ONNX file holds, read as a stream without its weights.
+//! The inspector: reads the contents of an ONNX file as a stream and skips its weights.
 //!
 //! Field numbers: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3>.
 
@@ -15,55 +15,55 @@ use protobuf::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What an ONNX file holds.
+/// The contents of an ONNX file, without its weights.
 #[derive(Clone, Debug, Default)]
 pub struct Inspection {
     /// The file.
     pub path: PathBuf,
-    /// Its bytes, without external data.
+    /// The file's size in bytes, without external data.
     pub size: u64,
-    /// The version of ONNX's own format.
+    /// The version of the ONNX format (`ir_version`).
     pub ir_version: u64,
-    /// The program that wrote it, as it calls itself.
+    /// The name of the program that wrote the file.
     pub producer: String,
-    /// That program's version.
+    /// The version of that program.
     pub producer_version: String,
-    /// The framework the producer converts from, where it is known.
+    /// The framework the producer converts from; `None` if the producer is not known.
     pub framework: Option<&'static str>,
     /// The model's namespace.
     pub domain: String,
-    /// The version its author gave it.
+    /// The version the author gave the model.
     pub model_version: u64,
-    /// What its author wrote about it, the first 4 KiB.
+    /// The author's description of the model, at most 4 KiB.
     pub description: String,
     /// The graph's name.
     pub graph: String,
-    /// Operator sets by domain; `ai.onnx` is ONNX's own.
+    /// Operator set versions by domain; the default domain is `ai.onnx`.
     pub opsets: BTreeMap<String, u64>,
-    /// What it takes and gives.
+    /// The model's inputs and outputs.
     pub signature: Signature,
-    /// How often each operator occurs, functions and subgraphs included.
+    /// How often each operator occurs, including in functions and subgraphs.
     pub operators: BTreeMap<String, u64>,
-    /// Elements of all initializers.
+    /// Number of elements of all initializers.
     pub parameters: u64,
-    /// Bytes of all tensors stored in the file itself.
+    /// Size in bytes of all tensors stored in the file itself.
     pub weight_bytes: u64,
     /// Files beside the model that hold tensors.
     pub external_data: Vec<ExternalFile>,
-    /// What its author attached, each value's first 4 KiB.
+    /// The author's metadata, each value at most 4 KiB.
     pub metadata: BTreeMap<String, String>,
-    /// Whether values, and not only shapes, decide how long a run takes: loops, branches, sizes as inputs.
+    /// Whether input values, not only shapes, decide how long a run takes: loops, branches, sizes as inputs.
     pub data_dependent: bool,
-    /// Why rows of a batch may reach each other, where an operator lets them.
+    /// Why the rows of a batch may influence each other; `None` if no operator lets them.
     pub rows_meet: Option<&'static str>,
 }
 
-/// Operators that end the process where they get no elements, in ONNX Runtime 1.17 to 1.32: it divides the batch among
-/// its threads.
+/// Operators that crash the process if an input has no elements, in ONNX Runtime 1.17 to 1.32: they divide the batch
+/// among their threads.
 const WANT_ELEMENTS: [&str; 3] = ["LSTM", "GRU", "com.microsoft.DynamicQuantizeLSTM"];
 
 impl Inspection {
-    /// What an engine loads.
+    /// Returns the description of the model that an engine needs to load it.
     pub fn package(&self) -> LoadedPackage {
         LoadedPackage {
             path: self.path.clone(),
@@ -75,10 +75,23 @@ impl Inspection {
     }
 }
 
-/// Reads what `path` holds. Files it refers to are checked for being there, not read.
+/// Inspects the ONNX file at `path`. External data files are checked to exist but not read.
+///
+/// # Errors
+///
+/// Returns [`InspectError::NotOnnx`] with a conversion hint if the file has another format, and another
+/// [`InspectError`] if it is unreadable, truncated or corrupt, or if its external data is missing or refused.
+///
+/// ```
+/// let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/digits/digits.onnx");
+/// let inspection = drisse_registry::inspect(file.as_ref())?;
+/// assert!(inspection.parameters > 0);
+/// assert!(inspection.opsets.contains_key("ai.onnx"));
+/// # Ok::<(), drisse_registry::InspectError>(())
+/// ```
 pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     let io = |source| InspectError::Io { path: path.to_owned(), source };
-    // Looked at before it is opened: opening a pipe waits for somebody to write.
+    // Checked before the file is opened: opening a pipe blocks until another process writes to it.
     let kind = std::fs::metadata(path).map_err(io)?;
     if !kind.is_file() {
         let what = if kind.is_dir() { "a folder" } else { "a device or a pipe" }.to_owned();
@@ -97,7 +110,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
         Fault::Corrupt { at, what } => InspectError::Corrupt { path: path.to_owned(), at, what },
     })?;
     if inspection.ir_version == 0 && inspection.operators.is_empty() {
-        let what = "in a format Drisse does not know".to_owned();
+        let what = "in a format that Drisse does not know".to_owned();
         let hint = "convert it to ONNX with the exporter of the framework it comes from".to_owned();
         return Err(InspectError::NotOnnx { path: path.to_owned(), what, hint });
     }

@@ -1,8 +1,8 @@
-//! Packages: a model as an OCI artifact in the form of CNCF ModelPack.
+//! Packages: models as OCI artifacts in the CNCF ModelPack format.
 //!
 //! Specification: <https://github.com/modelpack/model-spec/blob/main/docs/spec.md>. The bytes of a
-//! manifest depend on the model alone, so the same model has the same manifest digest everywhere
-//! (`oci-spec` keeps annotations in a hash map, whose order changes from run to run).
+//! manifest depend only on the model, so the same model has the same manifest digest everywhere. That is why the
+//! crate `oci-spec` is not used: it keeps annotations in a hash map, whose order changes from run to run.
 
 use crate::blobs::{hex, is_digest};
 use crate::{Blob, Inspection, ModelSource, Store, StoreError, signature_document};
@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// The type of an image's or a package's manifest.
+/// Media type of the manifest of an image or a package.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// The type of a list of manifests.
+/// Media type of an index: a list of manifests.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const ARTIFACT: &str = "application/vnd.cncf.model.manifest.v1+json";
 const CONFIG: &str = "application/vnd.cncf.model.config.v1+json";
@@ -25,26 +25,26 @@ const FILEPATH: &str = "org.cncf.model.filepath";
 const TITLE: &str = "org.opencontainers.image.title";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// What Drisse derives from a model; no part of its identity.
+/// The file with what Drisse derives from a model. It is not part of the model's digest.
 const DERIVED: &str = "drisse.json";
 
-/// The name a sample has in a package and in a view.
+/// File name of the sample in a package and in a view.
 const SAMPLE: &str = "sample.json";
 
-/// A model's files, copied into the store.
+/// A model whose files have been copied into the store.
 #[derive(Clone, Debug)]
 pub struct Ingested {
-    /// The digest that identifies the model.
+    /// The digest that identifies the model: `sha256:HEX`.
     pub digest: String,
-    /// What the model file holds.
+    /// The contents of the model file.
     pub inspection: Inspection,
-    /// The files, by path inside the model's folder; the model file first.
+    /// The files, each with its path in the model's folder; the model file is first.
     pub files: Vec<(PathBuf, Blob)>,
 }
 
 impl Ingested {
-    /// Whether a view made earlier has other files than the store has now: a blob was damaged and is
-    /// written anew.
+    /// Returns whether an existing view links to other files than the store's blobs. This happens when a damaged blob
+    /// has been rewritten since the view was created.
     pub fn view_is_stale(&self, store: &Store) -> bool {
         let Ok(view) = store.existing_view(&self.digest) else { return false };
         let same = |(path, blob): &(PathBuf, Blob)| {
@@ -60,19 +60,21 @@ impl Ingested {
     }
 }
 
-/// The longest path of a file in a package, in bytes; the folder it is unpacked in comes before it …
+/// Longest path of a file in a package, in bytes. `PATH_MAX` is 4096; the rest is for the folder it is unpacked in.
 const MAX_PATH: usize = 1024;
-/// … and the longest name that Linux's file systems take.
+/// Longest file name on Linux file systems, in bytes.
 const MAX_NAME: usize = 255;
 
-/// Whether a path leads to a file inside of a folder, on any file system, and is a single line in any log.
+/// Returns whether a path leads to a file inside its folder on any file system, and is a single line in any log.
 fn is_plain(path: &str) -> bool {
     let plain = |part| matches!(part, Component::Normal(name) if name.len() <= MAX_NAME);
     let fits = (1..=MAX_PATH).contains(&path.len()) && !path.contains(char::is_control);
     fits && !path.ends_with('/') && Path::new(path).components().all(plain)
 }
 
-/// A manifest: which blobs make up a package.
+/// The manifest of a package: the list of its blobs.
+///
+/// Read one with [`Store::manifest`], which also validates the paths in the manifest.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -95,7 +97,7 @@ pub(crate) struct Descriptor {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// A package in the layout's index.
+/// An entry of the layout's `index.json`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct IndexEntry<'a> {
@@ -106,7 +108,7 @@ struct IndexEntry<'a> {
     annotations: BTreeMap<&'a str, String>,
 }
 
-/// What we say in ModelPack's config, and read in those of others, who may say more.
+/// The ModelPack config as Drisse writes it. Configs of other tools may have more fields, which are ignored.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Config {
@@ -142,8 +144,13 @@ struct ModelFs {
 }
 
 impl Store {
-    /// Copies a model's files in and computes the digest of exactly what was copied. Hold
-    /// [`Store::packing`] until [`Store::pack`] and what refers to it are done.
+    /// Copies a model's files into the store and computes the digest of the copied bytes. Calls `progress` with the
+    /// number of bytes of each chunk. Hold a [`Store::packing`] guard until the package is written and referred to.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Changed`] if the model file's size differs from its inspection, or another error if a
+    /// file cannot be copied.
     pub fn ingest(&self, source: &ModelSource, progress: &dyn Fn(u64)) -> Result<Ingested, StoreError> {
         let path = &source.inspection.path;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -161,7 +168,12 @@ impl Store {
         Ok(Ingested { digest, inspection: source.inspection.clone(), files })
     }
 
-    /// Writes the package of an ingested model; the manifest's digest.
+    /// Writes the package of an ingested model and returns the digest of its manifest. `sample` is a `/score` body.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Names`] if a file's path cannot be part of a package, or another error if a blob cannot
+    /// be written.
     pub fn pack(
         &self,
         model: &Ingested,
@@ -208,12 +220,33 @@ impl Store {
         Ok(self.put_bytes(&serde_json::to_vec(&manifest).map_err(StoreError::encode)?)?.digest)
     }
 
-    /// The manifest of this digest.
+    /// Reads, parses and validates the manifest with this digest.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the blob is missing or damaged, or [`StoreError::Manifest`] if it does not describe a model
+    /// or has unsafe paths.
+    ///
+    /// ```
+    /// # use drisse_registry::{ModelSource, Store};
+    /// # let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/digits");
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = Store::open(folder.path())?;
+    /// let model = store.ingest(&ModelSource::open(example.as_ref())?, &|_| ())?;
+    /// let digest = store.pack(&model, "digits", 1, None)?;
+    /// let manifest = store.manifest(&digest)?;
+    /// assert_eq!(manifest.model_file(), Some("digits.onnx".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn manifest(&self, digest: &str) -> Result<Manifest, StoreError> {
         Manifest::read(digest, &self.read(digest)?)
     }
 
-    /// What a package was made as: its name and version, empty where its config does not say.
+    /// Returns the name and version in a package's config; each is empty if the config does not have it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the config blob is missing, damaged or not a ModelPack config.
     pub fn name_of(&self, manifest: &Manifest) -> Result<(String, String), StoreError> {
         let digest = &manifest.config.digest;
         let wrong = |error: serde_json::Error| StoreError::Manifest {
@@ -224,17 +257,25 @@ impl Store {
         Ok((config.descriptor.name, config.descriptor.version))
     }
 
-    /// The folder an engine opens: the model's files, and its sample beside them.
+    /// Returns the [`view`](Self::view) of a package: the folder an engine opens, with the model's files and sample.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a blob is missing or the view cannot be written.
     pub fn view_of(&self, model_digest: &str, manifest: &Manifest) -> Result<PathBuf, StoreError> {
         let files: Vec<_> =
             manifest.files([WEIGHT, DATASET]).map(|(path, digest)| (path, digest.to_owned())).collect();
         self.view(model_digest, &files)
     }
 
-    /// Writes `index.json`, so that any OCI tool can read the store. Derived: what it names is in the
-    /// workspace's database.
+    /// Writes `index.json`, so that any OCI tool can read the store. `models` are names, versions and manifest
+    /// digests. The file is derived data: the workspace's database is authoritative.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be written.
     pub fn write_index(&self, models: &[(String, u64, String)]) -> Result<(), StoreError> {
-        // Written as it goes: a tree of ten thousand entries would be many times its text.
+        // Encoded entry by entry: a JSON tree of ten thousand entries would take many times the memory of its text.
         let mut text = format!("{{\"schemaVersion\":2,\"mediaType\":\"{INDEX}\",\"manifests\":[");
         for (nth, (name, version, digest)) in models.iter().enumerate() {
             let entry = IndexEntry {
@@ -253,12 +294,12 @@ impl Store {
 }
 
 impl Manifest {
-    /// A manifest from its bytes, which have this digest.
+    /// Parses and validates a manifest; `digest` is the digest of `bytes`.
     pub(crate) fn read(digest: &str, bytes: &[u8]) -> Result<Self, StoreError> {
         let wrong = |why: String| StoreError::Manifest { digest: digest.to_owned(), why };
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
         if manifest.artifact_type != ARTIFACT || manifest.config.media_type != CONFIG {
-            return Err(wrong("it is not of a model".to_owned()));
+            return Err(wrong("it does not describe a model".to_owned()));
         }
         if let Some(layer) = manifest.layers.iter().find(|layer| !is_digest(&layer.digest)) {
             return Err(StoreError::Digest { digest: layer.digest.clone() });
@@ -270,13 +311,13 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether its layers can all be files of one folder.
+    /// Checks that the layers' paths can all be files in one folder.
     fn check_paths(&self) -> Result<(), String> {
         let mut paths = BTreeSet::new();
         for layer in &self.layers {
             let path = layer.annotations.get(FILEPATH).map_or("", String::as_str);
             if !is_plain(path) {
-                return Err(format!("{path:.100?} is no plain path of a file inside the package"));
+                return Err(format!("{path:.100?} is not a plain path of a file inside the package"));
             }
             if !paths.insert(Path::new(path)) {
                 return Err(format!("two layers are both {path:.100?}"));
@@ -284,33 +325,33 @@ impl Manifest {
         }
         let inside = |path: &&&Path| path.ancestors().skip(1).any(|folder| paths.contains(folder));
         match paths.iter().find(inside) {
-            Some(path) => Err(format!("{path:.100?} is inside of what is a file too")),
+            Some(path) => Err(format!("{path:.100?} is inside a path that is a file")),
             None => Ok(()),
         }
     }
 
-    /// Digests of every blob of the package but the manifest itself.
+    /// Returns the digests of the package's config and layers.
     pub fn blobs(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.config).chain(&self.layers).map(|descriptor| &*descriptor.digest)
     }
 
-    /// The model file's path inside its view.
+    /// Returns the model file's path in its view.
     pub fn model_file(&self) -> Option<PathBuf> {
         self.files([WEIGHT]).next().map(|(path, _)| path)
     }
 
-    /// The digest of the model that is in it.
+    /// Computes the digest of the model in the package.
     pub fn model_digest(&self) -> String {
         let files: Vec<_> = self.files([WEIGHT]).collect();
         digest_of(files.iter().map(|(path, digest)| (&**path, *digest)))
     }
 
-    /// The digest of the sample, where there is one.
+    /// Returns the digest of the sample, or `None` if the package has none.
     pub fn sample(&self) -> Option<&str> {
         self.files([DATASET]).next().map(|(_, digest)| digest)
     }
 
-    /// The model's files and its sample: path inside the package, and blob. Everything else is derived.
+    /// Returns all layers except the derived `drisse.json`: the model's files and its sample, each with its path.
     pub fn content(&self) -> impl Iterator<Item = (PathBuf, Blob)> {
         self.layers.iter().filter(|layer| layer.media_type != WEIGHT_CONFIG).filter_map(|layer| {
             let path = PathBuf::from(layer.annotations.get(FILEPATH)?);
@@ -318,7 +359,7 @@ impl Manifest {
         })
     }
 
-    /// Every blob of the package but the manifest itself, and what it is called.
+    /// Returns the package's config and layers, each with its path in the package (`its config` for the config).
     pub fn every_blob(&self) -> impl Iterator<Item = (String, Blob)> {
         std::iter::once(&self.config).chain(&self.layers).map(|descriptor| {
             let path = descriptor.annotations.get(FILEPATH).map_or("its config", String::as_str);
@@ -335,7 +376,7 @@ impl Manifest {
     }
 }
 
-/// A model's digest, from its files' paths and digests.
+/// Computes a model's digest from the paths and digests of its files.
 fn digest_of<'a>(files: impl Iterator<Item = (&'a Path, &'a str)>) -> String {
     let bare = |digest: &'a str| digest.trim_start_matches("sha256:");
     let mut lines: Vec<_> =
@@ -371,126 +412,4 @@ fn derived(model: &Ingested) -> serde_json::Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn example(name: &str) -> ModelSource {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-        ModelSource::open(&root.join(name)).unwrap()
-    }
-
-    #[test]
-    fn the_same_model_has_the_same_package_everywhere_and_its_digest_is_the_inspectors() {
-        let pack = || {
-            let folder = tempfile::tempdir().unwrap();
-            let store = Store::open(folder.path()).unwrap();
-            let source = example("digits");
-            let model = store.ingest(&source, &|_| ()).unwrap();
-            assert_eq!(model.digest, source.digest().unwrap());
-            (store.pack(&model, "digits", 1, Some(b"{}")).unwrap(), store, folder)
-        };
-        let (one, store, _folder) = pack();
-        assert_eq!(one, pack().0);
-        let manifest = store.manifest(&one).unwrap();
-        assert_eq!(manifest.model_file(), Some("digits.onnx".into()));
-        let view = store.view_of(&example("digits").digest().unwrap(), &manifest).unwrap();
-        assert!(view.join("digits.onnx").is_file() && view.join("sample.json").is_file());
-        assert!(!view.join(DERIVED).exists());
-    }
-
-    #[test]
-    fn the_config_has_only_what_modelpacks_schema_allows() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let model = store.ingest(&example("wine"), &|_| ()).unwrap();
-        let manifest = store.manifest(&store.pack(&model, "wine", 3, None).unwrap()).unwrap();
-        let config = store.read(&manifest.config.digest).unwrap();
-        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-        let keys = |value: &serde_json::Value| {
-            value
-                .as_object()
-                .unwrap()
-                .keys()
-                .cloned()
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect::<Vec<_>>()
-        };
-        // All that it says is in the schema, with its type, and what the schema requires is there.
-        assert_eq!(keys(&config), ["config", "descriptor", "modelfs"]);
-        assert_eq!(config["descriptor"], json!({ "name": "wine", "version": "3" }));
-        assert_eq!(keys(&config["config"]), ["format", "paramSize"]);
-        assert!(config["config"]["format"] == "onnx" && config["config"]["paramSize"].is_string());
-        let digests: Vec<_> = manifest.layers.iter().map(|layer| &*layer.digest).collect();
-        assert_eq!(config["modelfs"], json!({ "type": "layers", "diffIds": digests }));
-        assert!(manifest.layers.iter().all(|layer| layer.annotations.contains_key(FILEPATH)));
-    }
-
-    #[test]
-    fn a_package_of_another_tool_may_say_more_or_less_of_its_model() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let blob = store.put_bytes(b"x").unwrap();
-        for (descriptor, name) in [
-            (
-                json!({ "createdAt": "2025-01-01T00:00:00Z", "family": "Wine", "name": "Wine", "authors": ["x"] }),
-                "wine",
-            ),
-            (json!({ "name": "../../usr/lib" }), "usr-lib"),
-            (json!({}), "model"),
-        ] {
-            let text = json!({ "descriptor": descriptor, "config": { "architecture": "mlp", "precision": "f32" },
-                               "modelfs": { "type": "layers", "diffIds": [blob.digest] } });
-            let config = store.put_bytes(text.to_string().as_bytes()).unwrap();
-            let text = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT,
-                "config": { "mediaType": CONFIG, "digest": config.digest, "size": config.size },
-                "layers": [{ "mediaType": WEIGHT, "digest": blob.digest, "size": 1,
-                             "annotations": { FILEPATH: "x.onnx" } }] });
-            let package = store.put_bytes(text.to_string().as_bytes()).unwrap();
-            let model = crate::ImageModel::of_package(&store, &blob.digest, &package.digest).unwrap();
-            assert_eq!(model.path().unwrap(), Path::new("/models").join(name).join("x.onnx"));
-        }
-    }
-
-    #[test]
-    fn the_index_names_every_package_as_oci_tools_expect_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let model = store.ingest(&example("wine"), &|_| ()).unwrap();
-        let package = store.pack(&model, "wine", 1, None).unwrap();
-        let entry = |version| ("wine".to_owned(), version, package.clone());
-        store.write_index(&[entry(1), entry(2)]).unwrap();
-        let text = std::fs::read(folder.path().join("index.json")).unwrap();
-        let index: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!((&index["schemaVersion"], &index["mediaType"]), (&2.into(), &INDEX.into()));
-        let [first, second] = &**index["manifests"].as_array().unwrap() else { panic!("{index}") };
-        assert_eq!((&first["digest"], &first["mediaType"]), (&(*package).into(), &MANIFEST.into()));
-        assert_eq!(first["annotations"][REF_NAME], "wine:1");
-        assert_eq!(
-            (&second["annotations"][REF_NAME], &second["artifactType"]),
-            (&"wine:2".into(), &ARTIFACT.into())
-        );
-        assert!(first["size"].as_u64().unwrap() > 100);
-    }
-
-    #[test]
-    fn a_manifest_whose_paths_are_not_plain_files_of_one_folder_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let blob = store.put_bytes(b"x").unwrap();
-        let read = |paths: &[&str]| {
-            let layer = |path| json!({ "mediaType": WEIGHT, "digest": blob.digest, "size": 1, "annotations": { FILEPATH: path } });
-            let text = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ARTIFACT,
-                "config": { "mediaType": CONFIG, "digest": blob.digest, "size": 1 },
-                "layers": paths.iter().map(layer).collect::<Vec<_>>() });
-            store.manifest(&store.put_bytes(text.to_string().as_bytes()).unwrap().digest)
-        };
-        let (long, deep) = ("x".repeat(256), "x/".repeat(600) + "x");
-        for path in ["../x", "/etc/x", "", ".", "a/../../x", "a\0b", "a\nb", "a/", &long, &deep] {
-            assert!(read(&[path]).unwrap_err().to_string().contains("no plain path"), "{path}");
-        }
-        assert!(read(&["a", "a"]).unwrap_err().to_string().contains("two layers are both"));
-        assert!(read(&["a/b/c", "a"]).unwrap_err().to_string().contains("inside of what is a file"));
-        read(&["a.onnx", "data/b", "data/c"]).unwrap();
-    }
-}
+mod tests;

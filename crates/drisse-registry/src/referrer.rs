@@ -1,4 +1,4 @@
-//! Signatures in the store and in registries: manifests that refer to a package's.
+//! Signatures in the store and in registries: manifests whose `subject` is the manifest of a package.
 //!
 //! Source: <https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md>, `subject`.
 
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// A manifest of a signature.
+/// The manifest of a signature: an OCI artifact with one layer, the Sigstore bundle.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Referrer {
@@ -25,13 +25,13 @@ pub struct Referrer {
 }
 
 impl Referrer {
-    /// A manifest from its bytes, which have this digest.
+    /// Parses a manifest; `digest` is the digest of `bytes`.
     pub(crate) fn read(digest: &str, bytes: &[u8]) -> Result<Self, StoreError> {
         let wrong = |why: &str| StoreError::Manifest { digest: digest.to_owned(), why: why.to_owned() };
         let referrer: Self = serde_json::from_slice(bytes).map_err(|error| wrong(&error.to_string()))?;
-        let [bundle] = &*referrer.layers else { return Err(wrong("it has not one layer")) };
+        let [bundle] = &*referrer.layers else { return Err(wrong("it does not have exactly one layer")) };
         if referrer.artifact_type != BUNDLE || bundle.media_type != BUNDLE {
-            return Err(wrong("it is of no signature"));
+            return Err(wrong("it does not describe a signature"));
         }
         if bundle.size > MAX_BUNDLE as u64 {
             return Err(wrong("the signature is too long"));
@@ -39,18 +39,18 @@ impl Referrer {
         Ok(referrer)
     }
 
-    /// The digest of the package that is signed.
+    /// Returns the digest of the signed package's manifest.
     pub fn subject(&self) -> &str {
         &self.subject.digest
     }
 
-    /// The bundle.
+    /// Returns the blob of the Sigstore bundle.
     pub fn bundle(&self) -> Blob {
-        // Checked when it was read, and there is just one where we made it.
+        // `read` and `attach` make sure that there is exactly one layer.
         self.blobs().pop().unwrap_or_else(|| Blob::of(b""))
     }
 
-    /// Its config and its bundle.
+    /// Returns the blobs of the manifest: its config and the bundle.
     pub fn blobs(&self) -> Vec<Blob> {
         let parts = std::iter::once(&self.config).chain(&self.layers);
         parts.map(|part| Blob { digest: part.digest.clone(), size: part.size }).collect()
@@ -58,7 +58,12 @@ impl Referrer {
 }
 
 impl Store {
-    /// Keeps a signature of a package that is here; the digest of its manifest.
+    /// Stores a signature (the text of a bundle) of the package with manifest digest `package`. Returns the digest of
+    /// the signature's own manifest.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the package's manifest is missing or damaged, or if a blob cannot be written.
     pub fn attach(&self, package: &str, bundle: &[u8]) -> Result<String, StoreError> {
         let size = self.read(package)?.len() as u64;
         let described = |media_type: &str, blob: Blob| Descriptor {
@@ -80,7 +85,11 @@ impl Store {
         Ok(self.put_bytes(&serde_json::to_vec(&referrer).map_err(StoreError::encode)?)?.digest)
     }
 
-    /// The manifest of a signature.
+    /// Reads the manifest of a signature.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the blob is missing or damaged, or [`StoreError::Manifest`] if it is not a signature.
     pub fn referrer(&self, digest: &str) -> Result<Referrer, StoreError> {
         Referrer::read(digest, &self.read(digest)?)
     }

@@ -1,12 +1,16 @@
-//! Blobs that were damaged, and views that are not what they were: found, and made whole from elsewhere.
+//! Finding damaged blobs and views, and repairing blobs from other copies of their bytes.
 
 use crate::{Blob, BlobState, Manifest, Store, StoreError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 impl Store {
-    /// Writes a blob anew, where it is damaged or missing, from the first of these files that has its bytes.
-    /// That file; `None` where none has them.
+    /// Rewrites a damaged or missing blob from the first of `files` that has its bytes. Returns that file, or `None`
+    /// if no file has them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the blob cannot be written, or [`StoreError::Changed`] if the file changes meanwhile.
     pub fn mend(
         &self,
         blob: &Blob,
@@ -21,21 +25,25 @@ impl Store {
         if written == *blob { Ok(Some(file)) } else { Err(StoreError::Changed { path: file }) }
     }
 
-    /// Files of a model's view that have other bytes than they should, or are missing. One that was never
-    /// made is whole.
+    /// Returns the files of a model's view that are missing or do not match their digests. A view that does not exist
+    /// has no faults.
     pub fn view_faults(&self, model_digest: &str, manifest: &Manifest) -> Vec<PathBuf> {
         let Ok(view) = self.existing_view(model_digest) else { return vec![] };
         let inode = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
         let whole = |(path, blob): &(PathBuf, Blob)| {
             let (file, kept) = (view.join(path), self.path(&blob.digest).ok());
-            // A link to the blob is as good as that one.
+            // A hard link to the blob need not be hashed: blobs are checked by themselves.
             let linked = inode(&file).is_some() && inode(&file) == kept.as_deref().and_then(inode);
             linked || crate::digest::file_digest(&file).is_ok_and(|hex| blob.digest.ends_with(&hex))
         };
         manifest.content().filter(|file| !whole(file)).map(|(path, _)| view.join(path)).collect()
     }
 
-    /// What a blob's length alone says; reads nothing of it.
+    /// Checks only that a blob exists with the right length. [`Store::check`] also hashes its bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `blob.digest` is not a digest or the blob's metadata cannot be read.
     pub fn glance(&self, blob: &Blob) -> Result<BlobState, StoreError> {
         let path = self.path(&blob.digest)?;
         match std::fs::metadata(&path) {
@@ -52,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_blob_is_written_anew_from_a_file_that_has_its_bytes_and_from_no_other() {
+    fn a_damaged_blob_is_rewritten_from_a_file_that_has_its_bytes_and_from_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
         let blob = store.put_bytes(b"weights").unwrap();

@@ -1,9 +1,12 @@
-//! A model's signature as JSON, and back.
+//! A model's signature (its inputs and outputs) as a JSON document, and back.
 
 use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
 use serde_json::{Value, json};
 
-/// A signature as JSON: in packages, in the workspace's database, in what `--output json` prints.
+/// Encodes a signature as the JSON document that packages, the workspace's database and `--output json` use.
+///
+/// A port has `name`, `kind` and, for tensors, `datatype` and `shape` (`null` if unknown; a free dimension is its
+/// name or `"?"`). [`signature_of`] reads the document back.
 pub fn signature_document(signature: &Signature) -> Value {
     let ports = |ports: &[Port]| {
         let port = |port: &Port| {
@@ -55,7 +58,7 @@ fn nested(kind: &ValueType) -> Value {
     document
 }
 
-/// The signature a document tells of; `None` when it is not of that form.
+/// Decodes a document written by [`signature_document`]; `None` if it does not have that form.
 pub fn signature_of(document: &Value) -> Option<Signature> {
     let ports = |key: &str| document.get(key)?.as_array()?.iter().map(port).collect::<Option<Vec<_>>>();
     Some(Signature { inputs: ports("inputs")?, outputs: ports("outputs")? })

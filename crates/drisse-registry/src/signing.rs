@@ -1,9 +1,9 @@
-//! Signatures of models: who vouches for a package, and whether its files are the ones that were vouched for.
+//! Signatures of models: signing a package, verifying the signature, and comparing files with the signed manifest.
 //!
 //! A signature is a DSSE envelope (<https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md>) around an in-toto
 //! statement (<https://github.com/in-toto/attestation/blob/v1.1.0/spec/v1/statement.md>), in a Sigstore bundle
-//! (<https://github.com/sigstore/protobuf-specs/blob/v0.4.1/protos/sigstore_bundle.proto>), by an ECDSA key on P-256 with
-//! SHA-256. It names the digests of a model's manifest and of its image without a runtime.
+//! (<https://github.com/sigstore/protobuf-specs/blob/v0.4.1/protos/sigstore_bundle.proto>), made with ECDSA on P-256 and
+//! SHA-256. The statement names the digests of a model's manifest and of its image without a runtime.
 
 mod bundle;
 mod evidence;
@@ -16,85 +16,102 @@ pub use key::{PublicKey, SigningKey};
 
 use std::path::PathBuf;
 
-/// Why a model does not count as signed.
+/// An error of keys, signatures or signed files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// What should be a key is none.
-    #[error("{what} is no key: {why}")]
+    /// A key cannot be read, generated or used.
+    #[error("{what} is not a valid key: {why}")]
     Key {
-        /// Where it was read from, or `it`.
+        /// The file the key was read from, or `this`.
         what: String,
-        /// What is wrong.
+        /// What is wrong with the key.
         why: String,
     },
-    /// What should be a signature is none.
-    #[error("it is no signature of a model: {why}")]
+    /// A bundle cannot be parsed, or is not the signature of a model.
+    #[error("the signature is not a valid model signature: {why}")]
     Bundle {
-        /// What is wrong.
+        /// What is wrong with the bundle.
         why: String,
     },
-    /// There is none.
+    /// The model has no signature.
     #[error("the model is not signed")]
     Unsigned,
-    /// None of the keys that count has made it.
-    #[error("no key that counts has signed it: the signature is by {by}, and {trusted} count")]
+    /// The signature was not made with any of the trusted keys.
+    #[error(
+        "no trusted key has signed the model: the signature is by {by}, and the trusted keys are {trusted}"
+    )]
     Untrusted {
-        /// The id of the key that it says it is by.
+        /// The id of the key that the bundle names.
         by: String,
-        /// Ids of those that count.
+        /// The ids of the trusted keys, separated by commas.
         trusted: String,
     },
-    /// The envelope names a key that counts, whose signature it is not: forged, or altered.
-    #[error("the signature was forged or altered: it is not by key {by}, as it says")]
+    /// The bundle names a trusted key, but that key did not make the signature.
+    #[error("the signature was forged or altered: key {by} did not make it")]
     Forged {
-        /// The key's id.
+        /// The id of the key that the bundle names.
         by: String,
     },
-    /// It is of something else.
+    /// The signature is valid and names another model.
     #[error("the signature is of another model: it names {names}, and this is {digest}")]
     Other {
-        /// What it names.
+        /// The digests that the statement names, separated by commas.
         names: String,
-        /// The manifest's digest.
+        /// The digest of the model's manifest.
         digest: String,
     },
-    /// A file is not what the signed manifest says.
+    /// A file does not match the signed manifest.
     #[error("{} is not the file that was signed: {why}", path.display())]
     Altered {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// How it differs.
+        /// How the file differs, or why it cannot be read.
         why: String,
     },
-    /// A file that is needed is nowhere in the signed manifest.
+    /// A file is not listed in the signed manifest.
     #[error("{} is not part of what was signed", path.display())]
     Foreign {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
 }
 
 impl SignatureError {
-    /// What to do about it.
+    /// Returns what the user can do next.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Key { .. } => {
-                "`drisse models keygen` makes one; `openssl pkcs8 -topk8 -nocrypt` brings others into form"
+                "`drisse models keygen` makes a key pair; `openssl pkcs8 -topk8 -nocrypt` converts another private key"
             }
             Self::Unsigned => {
-                "sign it with `drisse models sign MODEL --key FILE`, or pull it from where it is signed"
+                "sign it with `drisse models sign MODEL --key FILE`, or pull a signed copy from a registry"
             }
             Self::Untrusted { .. } | Self::Forged { .. } => {
-                "`drisse models trust` shows the keys that count, and adds some"
+                "`drisse models trust` lists the trusted keys; `drisse models trust FILE` adds one"
             }
-            _ => "take the model from where it was signed, or sign this one",
+            _ => "get the signed model again, or sign this one",
         }
     }
 }
 
-/// Whether one of several signatures makes a package count; the id of the key. Of several reasons why not, that
-/// of the signature that came nearest.
+/// Verifies that one of the `bundles` is a signature of `package` (the manifest's digest) by one of `keys`. Returns
+/// the id of that key.
+///
+/// # Errors
+///
+/// Returns [`SignatureError::Unsigned`] if there are no bundles. If all fail, returns the error of the bundle that got
+/// furthest: parsed, made with a trusted key, of this package.
+///
+/// ```
+/// use drisse_registry::{Bundle, SigningKey, verify};
+///
+/// let key = SigningKey::from_pem(&SigningKey::generate()?)?;
+/// let digest = format!("sha256:{}", "0".repeat(64));
+/// let bundle = Bundle::sign(&key, &[("digits", &digest)])?;
+/// assert_eq!(verify(&digest, [bundle.as_bytes()], &[key.public()])?, key.public().id());
+/// # Ok::<(), drisse_registry::SignatureError>(())
+/// ```
 pub fn verify<'a>(
     package: &str,
     bundles: impl IntoIterator<Item = &'a [u8]>,

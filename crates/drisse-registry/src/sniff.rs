@@ -1,14 +1,13 @@
-//! Telling what a file is when it is no ONNX model, and the command that makes one of it.
+//! Recognizes files in other formats than ONNX, and gives the command that converts them.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What is read to tell: tar keeps its magic at byte 257.
+/// How many bytes are read to recognize a format: tar has its magic number at byte 257.
 const HEAD: u64 = 512;
 
-/// What `file` is and what to do about it, if it is a known format other than ONNX. Leaves the
-/// file at its start.
+/// Returns the format of `file` and a hint, if it is a known format other than ONNX. Rewinds the file.
 pub(crate) fn other_format(mut file: &File, path: &Path) -> io::Result<Option<(String, String)>> {
     let mut head = Vec::new();
     file.take(HEAD).read_to_end(&mut head)?;
@@ -19,7 +18,7 @@ pub(crate) fn other_format(mut file: &File, path: &Path) -> io::Result<Option<(S
     Ok(known.map(|(what, hint)| (what.to_owned(), hint)))
 }
 
-/// The end of a zip archive, where its table of names stands.
+/// Reads the end of a zip archive, which has the names of its files.
 fn tail(mut file: &File) -> io::Result<Vec<u8>> {
     const TABLE: u64 = 64 << 10;
     let size = file.metadata()?.len();
@@ -57,7 +56,7 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
             ("a PyTorch file", format!("export it where PyTorch and the model's code are: {torch}"))
         }
         _ if has(b"model.weights.h5") => ("a Keras model", format!("convert it: {keras}")),
-        _ if has(b".npy") => ("a NumPy archive", "it holds arrays, no model: export from the framework".to_owned()),
+        _ if has(b".npy") => ("a NumPy archive", "it holds arrays and not a model: export the model from its framework".to_owned()),
         [b'P', b'K', 3, 4, ..] => {
             ("a zip archive", format!("unpack it and name the .onnx file inside: `unzip '{shown}'`"))
         }
@@ -68,7 +67,7 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
             "a Python pickle (scikit-learn, XGBoost …)",
             format!("pickles run code when they are loaded, so Drisse never opens one; convert it: {sklearn}"),
         ),
-        // What joblib writes when it compresses: zlib, gzip, bz2, xz, lzma, lz4.
+        // A compressed joblib file can start as zlib, gzip, bz2, xz, lzma or lz4.
         _ if extension == "joblib" => ("a joblib file", format!("convert it: {sklearn}")),
         [0x1f, 0x8b, ..] => ("compressed with gzip", format!("unpack it: `gunzip '{shown}'`")),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => ("compressed with zstd", format!("unpack it: `unzstd '{shown}'`")),
@@ -85,7 +84,7 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
         ),
         _ if head.get(4..8) == Some(b"ORTM") => (
             "a model in ONNX Runtime's own format (.ort)",
-            "serve the .onnx file it was made from: that one runs on every version".to_owned(),
+            "serve the .onnx file that it was made from, which runs on every version of ONNX Runtime".to_owned(),
         ),
         _ if head.starts_with(b"CBM1") => (
             "a CatBoost model",
@@ -113,7 +112,7 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
         }
         _ if head.trim_ascii_start().starts_with(b"<") => (
             "an XML or HTML page",
-            "a download that answered with a web page? Open the link, or download the raw file".to_owned(),
+            "the server may have sent a web page instead of the model: open the link, or download the raw file".to_owned(),
         ),
         _ if text(head) => ("text", "name the model file itself".to_owned()),
         _ => return None,
@@ -127,12 +126,12 @@ fn xgboost(shown: &str) -> String {
     )
 }
 
-/// A length of eight bytes and a JSON object.
+/// Returns whether a file starts with a length of eight bytes and a JSON object.
 fn safetensors(head: &[u8]) -> bool {
     matches!(head, [_, _, _, _, _, 0, 0, 0, b'{', b'"', ..])
 }
 
-/// ONNX files start with a field of protobuf and hold bytes no text has.
+/// Returns whether a file is text. ONNX files start with a protobuf field and have bytes that no text has.
 fn text(head: &[u8]) -> bool {
     let printable = |byte: &u8| *byte >= 0x20 && *byte != 0x7f || matches!(byte, b'\n' | b'\r' | b'\t' | 0xc);
     // The head may end in the middle of a character.

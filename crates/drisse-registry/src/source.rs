@@ -1,26 +1,38 @@
-//! From what a user names, a file or a folder, to the model's files.
+//! Finding the files of a model from the path of a file or folder.
 
 use crate::blobs::hex;
 use crate::{InspectError, Inspection, digest, inspect};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// A model on disk: which file it is, what lies beside it, what it is called.
+/// A model on disk: its file, its external data, its sample and its name.
 #[derive(Clone, Debug)]
 pub struct ModelSource {
-    /// What the model file holds.
+    /// The contents of the model file.
     pub inspection: Inspection,
-    /// The stem of the file's name, or the folder's where the file's says nothing (`model.onnx`).
+    /// The stem of the file's name, or the folder's name if the file is `model.onnx`.
     pub name: String,
-    /// `sample.json` beside the model, if it is there: a `/score` body.
+    /// The `sample.json` beside the model, a `/score` body; `None` if there is no such file.
     pub sample: Option<PathBuf>,
 }
 
-/// Protobuf has no messages of 2 GiB: <https://protobuf.dev/programming-guides/proto-limits/>.
+/// A protobuf message is smaller than 2 GiB: <https://protobuf.dev/programming-guides/proto-limits/>.
 const MAX_MODEL: u64 = i32::MAX as u64;
 
 impl ModelSource {
-    /// Finds and inspects the model at `path`: the file, or a folder's `model.onnx` or only `.onnx`.
+    /// Finds and inspects the model at `path`: a file, or a folder with a `model.onnx` or exactly one `.onnx` file.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InspectError::Folder`] if a folder has no such file, or any error of [`inspect`].
+    ///
+    /// ```
+    /// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/digits");
+    /// let model = drisse_registry::ModelSource::open(folder.as_ref())?;
+    /// assert_eq!(model.name, "digits");
+    /// assert_eq!(model.inspection.signature.inputs[0].name, "X");
+    /// # Ok::<(), drisse_registry::InspectError>(())
+    /// ```
     pub fn open(path: &Path) -> Result<Self, InspectError> {
         let file = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
         let inspection = inspect(&file)?;
@@ -28,7 +40,11 @@ impl ModelSource {
         Ok(Self { name: name(&file), inspection, sample })
     }
 
-    /// The same for who is going to run it: one that no engine could read is refused before all of it is.
+    /// Does the same as [`Self::open`], and refuses a model file that is too large for any engine to load.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InspectError::TooLarge`] if the file has 2 GiB or more, or any error of [`Self::open`].
     pub fn open_to_run(path: &Path) -> Result<Self, InspectError> {
         let source = Self::open(path)?;
         let Inspection { path, size, .. } = &source.inspection;
@@ -38,19 +54,23 @@ impl ModelSource {
         Ok(source)
     }
 
-    /// What this model has in common with those that run alike, in hexadecimal digits: operators, parameters, signature,
-    /// and about how large it is. A new version with other weights has the same.
+    /// Returns a hash (hexadecimal) of what decides how the model runs: opsets, operators, parameter count, signature
+    /// and approximate size. A retrained version of the same network has the same hash.
     pub fn likeness(&self) -> String {
         let Inspection { opsets, signature, operators, parameters, size, external_data, .. } =
             &self.inspection;
         let bytes = size + external_data.iter().map(|file| file.size).sum::<u64>();
-        // Four binary digits of it: what is written about a model may be some bytes longer.
+        // Only the top four bits of the size count: descriptions and metadata may differ by some bytes.
         let zeros = bytes.max(8).ilog2() - 3;
         let about = (bytes >> zeros) << zeros;
         hex(&Sha256::digest(format!("{opsets:?} {signature:?} {operators:?} {parameters} {about}")))
     }
 
-    /// The digest of the model file and its external data.
+    /// Computes the [`digest`](fn@crate::digest) of the model file and its external data.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InspectError::Io`] if a file cannot be read.
     pub fn digest(&self) -> Result<String, InspectError> {
         let path = &self.inspection.path;
         let external = self.inspection.external_data.iter().map(|file| PathBuf::from(&file.location));

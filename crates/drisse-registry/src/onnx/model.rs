@@ -1,4 +1,4 @@
-//! Walking the messages of an ONNX file: model, graph, node, tensor, type.
+//! Reads the messages of an ONNX file: model, graph, node, tensor, type.
 
 use super::Inspection;
 use super::protobuf::{Field, Proto, Result};
@@ -8,25 +8,25 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Seek};
 
-/// A name in a model: 64 KiB is more than any exporter writes.
+/// Longest name in a model, in bytes: 64 KiB is more than any exporter writes.
 const MAX_NAME: u64 = 64 << 10;
-/// What is kept of a description or a metadata value.
+/// How many bytes of a description or a metadata value are kept: 4 KiB.
 const KEPT_TEXT: usize = 4 << 10;
-/// A metadata value is read up to here (label lists, tokenizers) and refused beyond.
+/// Longest metadata value (label lists, tokenizers) that is accepted, in bytes: 16 MiB.
 const MAX_TEXT: u64 = 16 << 20;
-/// Inputs, outputs, operator kinds, metadata entries, external files: each at most this many.
+/// Highest number of inputs, of outputs, of operator kinds, of metadata entries and of external files.
 const MAX_ENTRIES: usize = 10_000;
-/// Dimensions of one tensor: NumPy has no more either.
+/// Highest number of dimensions of a tensor, as in NumPy.
 const MAX_RANK: usize = 64;
-/// A path is no longer: `PATH_MAX` of Linux.
+/// Longest path in bytes: `PATH_MAX` on Linux.
 const MAX_PATH: usize = 4096;
-/// Initializers whose names are remembered: 8 bytes each, 8 MiB.
+/// Highest number of initializers: the hash of each name takes 8 bytes, 8 MiB in all.
 const MAX_INITIALIZERS: usize = 1 << 20;
 
-/// Bytes of [`MAX_NUMBERS`], each as eight bytes or a few more.
-const LONGEST: u64 = 10 * MAX_NUMBERS as u64;
+/// Longest encoding of [`MAX_NUMBERS`] integers, in bytes: a varint has at most ten.
+const MAX_NUMBERS_BYTES: u64 = 10 * MAX_NUMBERS as u64;
 
-/// Operators whose work depends on the values they get: control flow, and outputs whose size is an input.
+/// Operators whose work depends on input values: control flow, and operators whose output size is an input.
 const DATA_DEPENDENT: [&str; 13] = [
     "Loop",
     "If",
@@ -46,20 +46,20 @@ const DATA_DEPENDENT: [&str; 13] = [
 struct Walk<'a> {
     found: &'a mut Inspection,
     locations: BTreeSet<String>,
-    /// Hashes of the main graph's initializer names: an input of that name has a default.
+    /// Hashes of the names of the main graph's initializers. An input with such a name has a default value.
     initializers: HashSet<u64>,
-    /// Of the graph or function that is being read.
+    /// Nodes of the graph or function that is being read.
     nodes: Nodes,
 }
 
-/// What is kept of an attribute: its name, and its integers where they say something of dimensions.
+/// The parts of an attribute that are kept: its name, and its integers if they describe axes or dimensions.
 #[derive(Default)]
 struct Attribute {
     name: String,
     numbers: Option<Vec<i64>>,
 }
 
-/// Fills `found` and returns the places of external data.
+/// Fills `found` and returns the paths of external data.
 pub(super) fn read<R: Read + Seek>(input: R, size: u64, found: &mut Inspection) -> Result<BTreeSet<String>> {
     let mut walk =
         Walk { found, locations: BTreeSet::new(), initializers: HashSet::new(), nodes: Nodes::default() };
@@ -68,7 +68,7 @@ pub(super) fn read<R: Read + Seek>(input: R, size: u64, found: &mut Inspection) 
     for input in &mut found.signature.inputs {
         input.optional = initializers.contains(&hash(&input.name));
     }
-    // Before IR version 4 every initializer was listed as an input too; such an input is a weight.
+    // Before IR version 4 every initializer had to be listed as an input too: such an input is a weight.
     if found.ir_version < 4 {
         found.signature.inputs.retain(|input| !input.optional);
     }
@@ -121,7 +121,7 @@ impl Walk<'_> {
         bounded(proto, self.found.opsets.len(), "operator sets")
     }
 
-    /// A graph inside of a node, which controls what runs in it.
+    /// Reads a graph in an attribute. Its nodes are discarded: the control flow node around it already counts.
     fn subgraph<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<()> {
         let outer = std::mem::take(&mut self.nodes);
         self.graph(proto, false)?;
@@ -135,8 +135,8 @@ impl Walk<'_> {
                 Field::Bytes(1, _) => proto.message(|proto| self.node(proto))?,
                 Field::Bytes(2, _) if main => self.found.graph = proto.text(MAX_NAME)?,
                 Field::Bytes(5, _) => proto.message(|proto| {
-                    let short = self.tensor(proto, main)?;
-                    short.into_iter().for_each(|(name, numbers)| self.nodes.know(name, numbers));
+                    let integers = self.tensor(proto, main)?;
+                    integers.into_iter().for_each(|(name, numbers)| self.nodes.know(name, numbers));
                     Ok(())
                 })?,
                 Field::Bytes(15, _) => proto.message(|proto| self.sparse(proto, main))?,
@@ -193,7 +193,7 @@ impl Walk<'_> {
                 _ => {}
             }
         }
-        // Left out at the end, as if they were not named.
+        // Trailing optional inputs can be omitted or have empty names; both mean the same.
         while inputs.pop_if(|name| name.is_empty()).is_some() {}
         let does = Does::of(&domain, &operator);
         let inputs = inputs.iter().map(|name| hash(name)).collect();
@@ -208,7 +208,7 @@ impl Walk<'_> {
     fn attribute<R: Read + Seek>(&mut self, proto: &mut Proto<R>) -> Result<Attribute> {
         let (mut name, mut numbers) = (String::new(), Vec::new());
         while let Some(field) = proto.field()? {
-            let told = matches!(
+            let relevant = matches!(
                 &*name,
                 "axis"
                     | "axes"
@@ -220,15 +220,15 @@ impl Walk<'_> {
             );
             match field {
                 Field::Bytes(1, _) => name = proto.text(MAX_NAME)?,
-                Field::Varint(3 | 8, number) if told && numbers.len() <= MAX_NUMBERS => {
+                Field::Varint(3 | 8, number) if relevant && numbers.len() <= MAX_NUMBERS => {
                     numbers.push(number.cast_signed());
                 }
-                Field::Bytes(8, len) if told && len <= LONGEST => {
+                Field::Bytes(8, len) if relevant && len <= MAX_NUMBERS_BYTES => {
                     proto.integers(field, |number| numbers.push(number.cast_signed()))?;
                 }
                 Field::Bytes(5 | 10, _) => proto.message(|proto| {
-                    let short = self.tensor(proto, false)?.filter(|_| name == "value");
-                    numbers.extend(short.into_iter().flat_map(|(_, numbers)| numbers));
+                    let integers = self.tensor(proto, false)?.filter(|_| name == "value");
+                    numbers.extend(integers.into_iter().flat_map(|(_, numbers)| numbers));
                     Ok(())
                 })?,
                 Field::Bytes(6 | 11, _) => proto.message(|proto| self.subgraph(proto))?,
@@ -248,7 +248,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Reads a tensor; a short one of INT64 is given back, with its name's hash.
+    /// Reads a tensor. Returns the hash of its name and its values if it is a short INT64 tensor.
     fn tensor<R: Read + Seek>(
         &mut self,
         proto: &mut Proto<R>,
@@ -266,8 +266,10 @@ impl Walk<'_> {
                 Field::Bytes(number @ (4..=7 | 9..=11), len) => {
                     self.found.weight_bytes = self.found.weight_bytes.saturating_add(len);
                     match number {
-                        7 if len <= LONGEST => proto.integers(field, |number| numbers.push(number))?,
-                        9 if len <= LONGEST => raw = proto.bytes(LONGEST)?,
+                        7 if len <= MAX_NUMBERS_BYTES => {
+                            proto.integers(field, |number| numbers.push(number))?
+                        }
+                        9 if len <= MAX_NUMBERS_BYTES => raw = proto.bytes(MAX_NUMBERS_BYTES)?,
                         _ => {}
                     }
                 }
@@ -297,8 +299,8 @@ impl Walk<'_> {
             self.found.parameters = self.found.parameters.saturating_add(elements);
         }
         numbers.extend(raw.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)));
-        let whole = datatype == Some(DataType::Int64) && elements == numbers.len() as u64;
-        Ok(whole.then(|| (named, numbers.into_iter().map(u64::cast_signed).collect())))
+        let complete = datatype == Some(DataType::Int64) && elements == numbers.len() as u64;
+        Ok(complete.then(|| (named, numbers.into_iter().map(u64::cast_signed).collect())))
     }
 }
 
@@ -313,7 +315,7 @@ fn at_most<R: Read + Seek>(proto: &Proto<R>, most: usize, count: usize, what: &s
     Err(proto.corrupt(proto.at(), format!("more than {most} {what}")))
 }
 
-/// A `StringStringEntryProto`.
+/// Reads a `StringStringEntryProto`.
 fn entry<R: Read + Seek>(proto: &mut Proto<R>) -> Result<(String, String)> {
     let (mut key, mut value) = (String::new(), String::new());
     proto.message(|proto| {
@@ -338,7 +340,7 @@ fn kept(mut text: String) -> String {
     text
 }
 
-/// A `ValueInfoProto`.
+/// Reads a `ValueInfoProto`.
 fn port<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Port> {
     let mut name = String::new();
     let mut kind = None;
@@ -356,7 +358,7 @@ fn port<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Port> {
     Ok(Port { name, kind, optional: false })
 }
 
-/// A `TypeProto`.
+/// Reads a `TypeProto`.
 fn value_type<R: Read + Seek>(proto: &mut Proto<R>) -> Result<ValueType> {
     let mut kind = ValueType::Other("of no stated type".to_owned());
     proto.message(|proto| {
@@ -376,7 +378,7 @@ fn value_type<R: Read + Seek>(proto: &mut Proto<R>) -> Result<ValueType> {
     Ok(kind)
 }
 
-/// The `elem_type` of a sequence or an optional.
+/// Reads the `elem_type` of a sequence or an optional.
 fn element<R: Read + Seek>(proto: &mut Proto<R>) -> Result<ValueType> {
     let mut of = ValueType::Other("of no stated type".to_owned());
     proto.message(|proto| {
@@ -451,7 +453,7 @@ fn dim<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Dim> {
     proto.message(|proto| {
         while let Some(field) = proto.field()? {
             dim = match field {
-                // Some exporters write -1 for a free dimension; ONNX Runtime reads it so too.
+                // Some exporters write -1 for a free dimension, and ONNX Runtime accepts that too.
                 Field::Varint(1, length) => match i64::try_from(length) {
                     Ok(length) => Dim::Fixed(length),
                     Err(_) => Dim::Free(None),

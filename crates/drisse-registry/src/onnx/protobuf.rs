@@ -1,14 +1,14 @@
-//! A protobuf reader over a file: messages field by field, large fields skipped by seeking.
+//! A protobuf reader over a file. Reads messages field by field, and skips large fields by seeking.
 //!
 //! Wire format: <https://protobuf.dev/programming-guides/encoding/>.
 
 use std::io::{self, BufRead, BufReader, Read, Seek};
 
-/// What is wrong with the bytes.
+/// An error of reading a protobuf message.
 #[derive(Debug)]
 pub(crate) enum Fault {
     Io(io::Error),
-    /// A field of the outermost message ends behind the file.
+    /// A field of the outermost message ends beyond the end of the file.
     Truncated {
         wants: u64,
     },
@@ -26,10 +26,10 @@ impl From<io::Error> for Fault {
 
 pub(crate) type Result<T> = std::result::Result<T, Fault>;
 
-/// Messages inside messages: subgraphs inside loops inside functions stay far below.
+/// Deepest nesting of messages. Real models, with subgraphs in loops in functions, stay far below.
 const MAX_DEPTH: u32 = 200;
 
-/// One field's number and payload; a payload of bytes is still to be read.
+/// A field's number, and its value or, for `Bytes`, its length: the bytes have not been read yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Field {
     Varint(u32, u64),
@@ -43,17 +43,17 @@ pub(crate) struct Proto<R> {
     /// End of the message being read.
     end: u64,
     depth: u32,
-    /// End of a field of bytes that was announced and not read yet.
+    /// End of a `Bytes` field that has been returned but not read yet.
     pending: Option<u64>,
 }
 
 impl<R: Read + Seek> Proto<R> {
-    /// A reader of one message of `size` bytes.
+    /// Returns a reader of one message of `size` bytes.
     pub(crate) fn new(input: R, size: u64) -> Self {
         Self { input: BufReader::with_capacity(64 << 10, input), at: 0, end: size, depth: 0, pending: None }
     }
 
-    /// The next field of this message; what was not read of the one before is skipped.
+    /// Returns the next field of this message; `None` at its end. Skips the unread bytes of the previous field.
     pub(crate) fn field(&mut self) -> Result<Option<Field>> {
         if let Some(end) = self.pending.take() {
             self.seek_to(end)?;
@@ -87,10 +87,10 @@ impl<R: Read + Seek> Proto<R> {
         }))
     }
 
-    /// Reads the pending bytes as a message of their own.
+    /// Reads the pending bytes as a nested message.
     pub(crate) fn message(&mut self, read: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let Some(end) = self.pending.take() else {
-            return Err(self.corrupt(self.at, "a message is no bytes"));
+            return Err(self.corrupt(self.at, "a nested message has the wrong wire type"));
         };
         if self.depth == MAX_DEPTH {
             return Err(self.corrupt(self.at, "messages are nested too deep"));
@@ -107,18 +107,20 @@ impl<R: Read + Seek> Proto<R> {
         Ok(())
     }
 
-    /// Reads the pending bytes as text of at most `max` bytes; longer text is refused.
+    /// Reads the pending bytes as text. More than `max` bytes are an error; invalid UTF-8 is replaced.
     pub(crate) fn text(&mut self, max: u64) -> Result<String> {
         Ok(String::from_utf8_lossy(&self.bytes(max)?).into_owned())
     }
 
-    /// Reads the pending bytes, at most `max`; more are refused.
+    /// Reads the pending bytes. More than `max` bytes are an error.
     pub(crate) fn bytes(&mut self, max: u64) -> Result<Vec<u8>> {
         let start = self.at;
-        let Some(end) = self.pending.take() else { return Err(self.corrupt(start, "a name is no text")) };
+        let Some(end) = self.pending.take() else {
+            return Err(self.corrupt(start, "a text has the wrong wire type"));
+        };
         let len = end - start;
         if len > max {
-            return Err(self.corrupt(start, format!("a name of {len} bytes is too long")));
+            return Err(self.corrupt(start, format!("a text of {len} bytes is too long")));
         }
         let mut bytes = vec![0; len as usize];
         self.input.read_exact(&mut bytes)?;
@@ -126,7 +128,7 @@ impl<R: Read + Seek> Proto<R> {
         Ok(bytes)
     }
 
-    /// Calls `each` for the integers of a repeated field, packed or not.
+    /// Calls `each` for the integers of a repeated field, packed or not packed.
     pub(crate) fn integers(&mut self, field: Field, mut each: impl FnMut(u64)) -> Result<()> {
         match field {
             Field::Varint(_, value) => each(value),
@@ -172,7 +174,7 @@ impl<R: Read + Seek> Proto<R> {
         match (end > self.end, self.depth) {
             (false, _) => Ok(()),
             (true, 0) => Err(Fault::Truncated { wants: end }),
-            (true, _) => Err(self.corrupt(start, "a field ends behind its message")),
+            (true, _) => Err(self.corrupt(start, "a field ends beyond the end of its message")),
         }
     }
 

@@ -1,45 +1,48 @@
-//! Whether rows of a batch may reach each other, as far as a model's operators say.
+//! Finds out from a model's operators whether the rows of a batch may influence each other. If so, requests must not
+//! be batched.
 //!
-//! What the operators do, and their axes: <https://onnx.ai/onnx/operators/>.
+//! The operators and their axes: <https://onnx.ai/onnx/operators/>.
 
 use std::collections::HashMap;
 
-/// Nodes that are remembered; of a model with more nothing is said, and so nothing is batched.
+/// Most nodes that are remembered. Models with more are not analyzed, and so not batched.
 const MAX_NODES: usize = 1 << 18;
 
-/// Axes and dimensions are few; longer lists are none.
+/// Longest list of axes or dimensions; longer integer tensors are something else.
 pub(super) const MAX_NUMBERS: usize = 64;
 
-const CONTROLLED: &str = "values decide what runs, or how many values there are";
-const SCALED: &str = "it quantizes by the largest value of all rows together (`DynamicQuantizeLinear`)";
+const CONTROLLED: &str = "input values decide which operators run, or how many values there are";
+const SCALED: &str = "an operator quantizes all rows with one scale (`DynamicQuantizeLinear`)";
 const REDUCED: &str =
     "an operator works across rows: a reduction, a softmax or a sort over the first dimension";
-const TRAINED: &str = "a normalization takes the mean of all rows";
-const UNKNOWN: &str = "it has too many operators to say";
+const TRAINED: &str = "a normalization uses the mean of all rows";
+const UNKNOWN: &str = "the model has too many operators to analyze";
 
-/// What an operator does to rows, where it is not simply rows in, rows out.
+/// How an operator treats rows; [`Self::Other`] if it maps each row by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Does {
-    /// Control flow, and as many values out as there are of some kind.
+    /// Control flow, or an output whose size depends on the input values.
     Controls,
-    /// One scale for all that comes in.
+    /// Scales the whole input with one factor computed from it.
     Scales,
-    /// Works across the axes that an attribute or the second input names; across all where none does, or only when told.
+    /// Works across the axes in an attribute or the second input. Without axes: across all, or across none if
+    /// `noop_with_empty_axes` is set.
     Reduces,
-    /// Works across one axis; this one where none is named.
+    /// Works across one axis: the attribute's, or else this one.
     Across(i64),
-    /// Normalizes across these where none are named: batch, height, width.
+    /// Normalizes across the axes in an attribute, or else across batch, height and width.
     Normalizes,
-    /// Takes the batch's own mean in training.
+    /// Uses the mean of the batch if `training_mode` is set.
     Trains,
-    /// Gives what is known without the values.
+    /// Outputs only depend on the input's shape.
     Shapes,
     /// Changes the order of dimensions.
     Transposes,
-    /// Puts dimensions in.
+    /// Inserts dimensions.
     Unsqueezes,
-    /// Gives what is in the file.
+    /// Outputs a constant.
     Holds,
+    /// Maps rows to rows.
     Other,
 }
 
@@ -53,7 +56,7 @@ impl Does {
                 "Softmax" | "LogSoftmax" | "Hardmax" | "LpNormalization" | "LayerNormalization"
                 | "RMSNormalization" | "TopK" => Self::Across(-1),
                 "ArgMax" | "ArgMin" => Self::Across(0),
-                // Its axis is its second input, as a reduction's may be.
+                // Its axis is its second input, as for a reduction.
                 "CumSum" => Self::Reduces,
                 "MeanVarianceNormalization" => Self::Normalizes,
                 "BatchNormalization" => Self::Trains,
@@ -70,36 +73,36 @@ impl Does {
     }
 }
 
-/// What is kept of a node. Names are hashes.
+/// The parts of a node that are kept. Names are hashes.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) does: Does,
     pub(super) inputs: Vec<u64>,
     pub(super) outputs: Vec<u64>,
-    /// The axes, the order of dimensions or the values that its attributes name.
+    /// The axes, order of dimensions or values in the node's attributes.
     pub(super) numbers: Option<Vec<i64>>,
-    /// Whether it trains, or does nothing where no axes are named.
+    /// Whether `training_mode` or `noop_with_empty_axes` is set.
     pub(super) flagged: bool,
 }
 
-/// The nodes of a graph or a function, in their order: who gives a value stands before who takes it.
+/// The nodes of a graph or a function in topological order: each value is produced before it is used.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     list: Vec<Node>,
     too_many: bool,
-    /// Short integer tensors: axes are often inputs.
+    /// Short integer tensors by name: axes are often inputs.
     numbers: HashMap<u64, Vec<i64>>,
 }
 
-/// Where a value has the rows of requests.
+/// The position of the batch dimension in a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 enum Rows {
-    /// It has none: it is the same for all requests of these shapes.
+    /// None: the value does not depend on the requests, except on their shapes.
     #[default]
     Nowhere,
-    /// Along its first dimension, as far as is known.
+    /// The first dimension, as far as is known.
     First,
-    /// Somewhere else.
+    /// Another dimension.
     Elsewhere,
 }
 
@@ -111,31 +114,31 @@ impl Nodes {
         }
     }
 
-    /// An initializer's values.
+    /// Remembers the values of an initializer or constant.
     pub(super) fn know(&mut self, name: u64, numbers: Vec<i64>) {
         if numbers.len() <= MAX_NUMBERS && self.numbers.len() < MAX_NODES {
             self.numbers.insert(name, numbers);
         }
     }
 
-    /// Why rows of `inputs` may reach each other; `None` where no operator lets them, as far as is known. What hides
-    /// from this shows on the model's sample, or has to be as contrived as it sounds.
+    /// Returns why rows of `inputs` may influence each other; `None` if no known operator lets them. The analysis is not
+    /// complete: the server also compares batched with single runs of the model's sample.
     pub(super) fn rows_meet(&mut self, inputs: impl IntoIterator<Item = u64>) -> Option<&'static str> {
         if self.too_many {
             return Some(UNKNOWN);
         }
         let mut rows: HashMap<u64, Rows> = inputs.into_iter().map(|name| (name, Rows::First)).collect();
         for node in std::mem::take(&mut self.list) {
-            let of = |name: &u64| rows.get(name).copied().unwrap_or_default();
-            let into = node.inputs.iter().map(of).max().unwrap_or_default();
-            let first = node.inputs.first().map(of).unwrap_or_default();
+            let rows_of = |name: &u64| rows.get(name).copied().unwrap_or_default();
+            let any = node.inputs.iter().map(rows_of).max().unwrap_or_default();
+            let first = node.inputs.first().map(rows_of).unwrap_or_default();
             let named = node.numbers.as_deref();
             let axes = named.or_else(|| self.numbers.get(node.inputs.get(1)?).map(Vec::as_slice));
             let names_first = axes.is_some_and(|axes| axes.contains(&0));
             let names_none = axes.map_or(node.inputs.len() < 2, <[i64]>::is_empty);
             match node.does {
                 Does::Controls => return Some(CONTROLLED),
-                Does::Scales if into != Rows::Nowhere => return Some(SCALED),
+                Does::Scales if any != Rows::Nowhere => return Some(SCALED),
                 Does::Reduces if names_none && !node.flagged && first != Rows::Nowhere => {
                     return Some(REDUCED);
                 }
@@ -155,12 +158,12 @@ impl Nodes {
             let out = match node.does {
                 Does::Shapes => Rows::Nowhere,
                 Does::Transposes
-                    if into == Rows::First && named.and_then(|order| order.first()) != Some(&0) =>
+                    if any == Rows::First && named.and_then(|order| order.first()) != Some(&0) =>
                 {
                     Rows::Elsewhere
                 }
-                Does::Unsqueezes if into == Rows::First && names_first => Rows::Elsewhere,
-                _ => into,
+                Does::Unsqueezes if any == Rows::First && names_first => Rows::Elsewhere,
+                _ => any,
             };
             rows.extend(node.outputs.iter().map(|&name| (name, out)));
             if let (Does::Holds, Some(numbers), Some(&name)) = (node.does, node.numbers, node.outputs.first())

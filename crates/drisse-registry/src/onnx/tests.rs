@@ -1,4 +1,4 @@
-//! What the inspector reads, what it refuses, and that it does not read what it need not.
+//! Tests of the inspector: what it reads, what it refuses, and that it skips weights.
 
 use super::*;
 use drisse_core::DataType;
@@ -99,7 +99,7 @@ fn a_sparse_4_gib_model_is_read_without_its_weights() {
     let found = inspect(&path).unwrap();
     assert_eq!((found.parameters, found.weight_bytes), (raw / 4, raw));
     let error = crate::ModelSource::open_to_run(&path).unwrap_err().to_string();
-    assert!(error.ends_with("has 4096 MiB, and a model file has at most 2047"), "{error}");
+    assert!(error.ends_with("has 4096 MiB, and a model file has at most 2047 MiB"), "{error}");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_file_cut_anywhere_is_refused_and_a_cut_graph_says_how_much_is_missing() {
     }
     let error = folder.inspect(&whole[..whole.len() - 5]).unwrap_err().to_string();
     let wants = whole.len();
-    assert!(error.ends_with(&format!("has {} bytes and says it has at least {wants}", wants - 5)), "{error}");
+    assert!(error.ends_with(&format!("it has {} bytes of at least {wants}", wants - 5)), "{error}");
 }
 
 #[test]
@@ -138,13 +138,13 @@ fn external_data_must_be_a_plain_file_beside_the_model() {
     for (location, why) in [
         ("/etc/passwd", "is an absolute path"),
         ("../w.bin", "leads out of the model's folder"),
-        ("a/../../w.bin", "is not there"),
+        ("a/../../w.bin", "does not exist"),
         ("link", "is a link"),
         ("loop/w.bin", "is a link"),
-        ("gone.bin", "is not there"),
-        (".", "is no regular file"),
+        ("gone.bin", "does not exist"),
+        (".", "is not a regular file"),
         ("holes", "is almost nothing but holes"),
-        ("", "is no path"),
+        ("", "is not a path"),
     ] {
         let error = folder.inspect(&model(&[external(location)])).unwrap_err();
         assert!(error.to_string().contains(why), "{location}: {error}");
@@ -152,7 +152,7 @@ fn external_data_must_be_a_plain_file_beside_the_model() {
 }
 
 #[test]
-fn what_is_no_onnx_is_named_with_the_command_that_helps() {
+fn other_formats_are_named_with_the_command_that_converts_them() {
     let folder = Folder::new();
     let zip = |inner: &str| [b"PK\x03\x04", inner.as_bytes()].concat();
     for (name, content, what, hint) in [
@@ -174,11 +174,11 @@ fn what_is_no_onnx_is_named_with_the_command_that_helps() {
         ("m.gguf", b"GGUF\x03\0".to_vec(), "GGUF", "optimum-cli"),
         ("m.safetensors", b"\x40\0\0\0\0\0\0\0{\"a".to_vec(), "safetensors", "optimum-cli"),
         ("m.gz", b"\x1f\x8b\x08\0".to_vec(), "gzip", "gunzip"),
-        ("noise", vec![0xff; 40], "no valid ONNX model", ""),
+        ("noise", vec![0xff; 40], "not a valid ONNX model", ""),
     ] {
         let error = inspect(&folder.file(name, &content)).expect_err(name);
-        let told = error.to_string();
-        assert!(told.contains(what), "{told}");
+        let message = error.to_string();
+        assert!(message.contains(what), "{message}");
         assert!(error.hint().unwrap_or_default().contains(hint), "{:?}", error.hint());
         std::fs::remove_file(folder.0.path().join(name)).unwrap();
     }
@@ -194,14 +194,14 @@ fn datatypes_the_list_does_not_know_are_named_not_guessed() {
     assert_eq!(found.signature.inputs[0].tensor().unwrap().datatype, DataType::Fp32);
 }
 
-/// A node that takes and gives what is named.
+/// A node with named inputs and one named output.
 fn applied(operator: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
     let inputs = inputs.iter().map(|name| bytes(1, name.as_bytes())).collect::<Vec<_>>().concat();
     let named = [bytes(2, output.as_bytes()), bytes(4, operator.as_bytes())].concat();
     bytes(1, &[inputs, named, attributes.concat()].concat())
 }
 
-/// An attribute of integers.
+/// An attribute with a list of integers.
 fn integers(name: &str, numbers: &[i64]) -> Vec<u8> {
     let all: Vec<_> = numbers.iter().flat_map(|&number| varint(number.cast_unsigned())).collect();
     bytes(5, &[bytes(1, name.as_bytes()), bytes(8, &all), number(20, 7)].concat())
@@ -211,7 +211,7 @@ fn integer(name: &str, value: i64) -> Vec<u8> {
     bytes(5, &[bytes(1, name.as_bytes()), number(3, value.cast_unsigned()), number(20, 2)].concat())
 }
 
-/// An INT64 initializer of one number, as `field` of what holds it.
+/// An INT64 tensor with one value, as field number `field` of its message.
 fn constant(field: u64, name: &str, value: i64) -> Vec<u8> {
     let head = [number(1, 1), number(2, 7), bytes(8, name.as_bytes())].concat();
     bytes(field, &[head, bytes(9, &value.to_le_bytes())].concat())
@@ -242,7 +242,7 @@ fn operators_that_let_rows_reach_each_other_are_found() {
             "rows that stay first",
             vec![transposed(&[0, 2, 1]), applied("ReduceMean", &["t"], "Y", &[integers("axes", &[0])])],
         ),
-        ("batch and place", vec![applied("MeanVarianceNormalization", &["X"], "Y", &[])]),
+        ("batch, height and width", vec![applied("MeanVarianceNormalization", &["X"], "Y", &[])]),
         ("training", vec![applied("BatchNormalization", &["X"], "Y", &[integer("training_mode", 1)])]),
         (
             "of weights and rows",
@@ -255,7 +255,10 @@ fn operators_that_let_rows_reach_each_other_are_found() {
     let apart: [(&str, Vec<Vec<u8>>); 9] = [
         ("another axis", vec![applied("ReduceMax", &["X"], "Y", &[integers("axes", &[1, -1])])]),
         ("another axis as a constant", vec![held(1), applied("CumSum", &["X", "a"], "Y", &[])]),
-        ("none, as told", vec![applied("ReduceSum", &["X"], "Y", &[integer("noop_with_empty_axes", 1)])]),
+        (
+            "no axes, by an attribute",
+            vec![applied("ReduceSum", &["X"], "Y", &[integer("noop_with_empty_axes", 1)])],
+        ),
         ("weights", vec![applied("DynamicQuantizeLinear", &["W"], "Y", &[])]),
         ("shapes", vec![applied("Shape", &["X"], "s", &[]), applied("ReduceProd", &["s"], "Y", &[])]),
         (

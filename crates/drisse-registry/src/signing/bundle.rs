@@ -1,4 +1,4 @@
-//! A signature as it is stored and sent: a Sigstore bundle, a DSSE envelope in it, a statement in that.
+//! The form in which signatures are stored and sent: a Sigstore bundle with a DSSE envelope with an in-toto statement.
 
 use super::{PublicKey, SignatureError, SigningKey};
 use base64::Engine;
@@ -6,29 +6,29 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A bundle's media type: what it is, in a registry and in itself.
+/// A bundle's media type, in its own `mediaType` and in the manifests of registries.
 pub(crate) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 const PAYLOAD: &str = "application/vnd.in-toto+json";
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
-/// What is said of what is named: that it is signed, and no more. Cosign's own word for it.
+/// The predicate type for "signed", without further claims, as Cosign defines it.
 pub(crate) const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
 
-/// A bundle is at most this long.
+/// Longest bundle that is read, in bytes (1 MiB).
 pub(crate) const MAX_BUNDLE: usize = 1 << 20;
 
-/// A bundle whose signature nobody has looked at yet.
+/// A parsed bundle whose signature has not been verified yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bundle {
     payload_type: String,
     payload: Vec<u8>,
     signatures: Vec<Vec<u8>>,
-    /// The id of the key that it says it is by.
+    /// The id of the key that the bundle names. Not authenticated.
     hint: String,
 }
 
-/// What a signature is of.
+/// The in-toto statement in a bundle: the digests that are signed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Statement {
     #[serde(rename = "_type")]
@@ -88,7 +88,11 @@ struct Signed {
 }
 
 impl Bundle {
-    /// Signs what has these digests, `sha256:HEX` each, under their names; the bundle's text.
+    /// Signs the `subjects`, pairs of name and digest (`sha256:HEX`), and returns the text of the bundle.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Key`] if the system has no random bytes.
     pub fn sign(key: &SigningKey, subjects: &[(&str, &str)]) -> Result<String, SignatureError> {
         let subject = |(name, digest): &(&str, &str)| Subject {
             name: (*name).to_owned(),
@@ -115,15 +119,19 @@ impl Bundle {
         Ok(format!("{document}\n"))
     }
 
-    /// From a bundle's text.
+    /// Parses the text of a bundle. Does not verify the signature.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Bundle`] if the text is longer than 1 MiB or is not a Sigstore bundle.
     pub fn parse(text: &[u8]) -> Result<Self, SignatureError> {
         let wrong = |why: String| SignatureError::Bundle { why };
         if text.len() > MAX_BUNDLE {
-            return Err(wrong(format!("it is longer than {MAX_BUNDLE} bytes")));
+            return Err(wrong(format!("the bundle is longer than {MAX_BUNDLE} bytes")));
         }
         let document: Document = serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
         if document.media_type != BUNDLE {
-            return Err(wrong(format!("it is of type {}", document.media_type)));
+            return Err(wrong(format!("the bundle has the media type {}", document.media_type)));
         }
         let bytes = |text: &str| STANDARD.decode(text).map_err(|error| wrong(error.to_string()));
         let envelope = document.dsse_envelope;
@@ -136,18 +144,28 @@ impl Bundle {
         })
     }
 
-    /// Whether it says that it is of this, `sha256:HEX`; whoever says so.
+    /// Checks that the statement names `digest` (`sha256:HEX`). Does not verify the signature.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Other`] if the statement names other digests, or [`SignatureError::Bundle`] if the
+    /// bundle has no such statement.
     pub fn claims(&self, digest: &str) -> Result<(), SignatureError> {
         self.statement()?.names(digest)
     }
 
-    /// What it says, where one of these keys has signed it; with the key's id.
+    /// Verifies the signature with `keys`. Returns the statement and the id of the key that made the signature.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Forged`] if the bundle names one of `keys` and none of them made the signature,
+    /// [`SignatureError::Untrusted`] if it names another key, or [`SignatureError::Bundle`] if what is signed is not a
+    /// statement about a model.
     pub fn verify(&self, keys: &[PublicKey]) -> Result<(Statement, String), SignatureError> {
         let signed = encoded(&self.payload_type, &self.payload);
         let by = keys.iter().find(|key| self.signatures.iter().any(|sig| key.has_signed(&signed, sig)));
         let Some(by) = by else {
-            let by =
-                if self.hint.is_empty() { "a key it does not name".to_owned() } else { self.hint.clone() };
+            let by = if self.hint.is_empty() { "an unnamed key".to_owned() } else { self.hint.clone() };
             let ids: Vec<_> = keys.iter().map(PublicKey::id).collect();
             return Err(match ids.contains(&by) {
                 true => SignatureError::Forged { by },
@@ -160,20 +178,20 @@ impl Bundle {
     fn statement(&self) -> Result<Statement, SignatureError> {
         let wrong = |why: String| SignatureError::Bundle { why };
         if self.payload_type != PAYLOAD {
-            return Err(wrong(format!("what is signed is of type {}", self.payload_type)));
+            return Err(wrong(format!("the payload has the type {}", self.payload_type)));
         }
         let statement: Statement =
             serde_json::from_slice(&self.payload).map_err(|error| wrong(error.to_string()))?;
         if statement.kind != STATEMENT || statement.predicate_type != SIGNED {
-            let said = format!("{} about {}", statement.predicate_type, statement.kind);
-            return Err(wrong(format!("it says something else: {said}")));
+            let (kind, predicate) = (&statement.kind, &statement.predicate_type);
+            return Err(wrong(format!("the payload is a {kind} with the predicate {predicate}")));
         }
         Ok(statement)
     }
 }
 
 impl Statement {
-    /// Whether it is of this, `sha256:HEX`.
+    /// Checks that one of the subjects has this digest, `sha256:HEX`.
     pub(super) fn names(&self, digest: &str) -> Result<(), SignatureError> {
         let hex = digest.trim_start_matches("sha256:");
         if !hex.is_empty() && self.subject.iter().any(|subject| subject.digest.sha256 == hex) {
@@ -185,7 +203,7 @@ impl Statement {
     }
 }
 
-/// What is signed of a payload: DSSE's pre-authentication encoding.
+/// Returns the bytes that are signed for a payload: DSSE's pre-authentication encoding.
 fn encoded(kind: &str, payload: &[u8]) -> Vec<u8> {
     [format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).as_bytes(), payload].concat()
 }
@@ -209,23 +227,23 @@ mod tests {
         let keys = [other.public(), ours.public()];
         assert_eq!(verify(&a, [bundle], &keys).unwrap(), ours.public().id());
         assert!(verify(&b, [bundle], &keys).is_ok());
-        let told = |digest: &str, bundles: &[&[u8]], keys: &[PublicKey]| {
+        let refusal = |digest: &str, bundles: &[&[u8]], keys: &[PublicKey]| {
             verify(digest, bundles.iter().copied(), keys).unwrap_err().to_string()
         };
-        assert!(told(&a, &[], &keys).contains("not signed"));
-        assert!(told(&c, &[bundle], &keys).contains("is of another model"));
-        assert!(told(&a, &[bundle], &[other.public()]).contains("no key that counts"));
-        assert!(told(&a, &[b"{}"], &keys).contains("no signature of a model"));
-        // Somebody says that ours has signed what it has not.
+        assert!(refusal(&a, &[], &keys).contains("not signed"));
+        assert!(refusal(&c, &[bundle], &keys).contains("is of another model"));
+        assert!(refusal(&a, &[bundle], &[other.public()]).contains("no trusted key has signed"));
+        assert!(refusal(&a, &[b"{}"], &keys).contains("not a valid model signature"));
+        // A bundle by another key that names ours.
         let forged = Bundle::sign(&other, &[("model", &a)]).unwrap();
         let forged = forged.replace(&other.public().id(), &ours.public().id());
-        assert!(told(&a, &[forged.as_bytes()], &[ours.public()]).contains("forged or altered"));
+        assert!(refusal(&a, &[forged.as_bytes()], &[ours.public()]).contains("forged or altered"));
         let mut altered: Value = serde_json::from_str(&text).unwrap();
         let payload = STANDARD.decode(altered["dsseEnvelope"]["payload"].as_str().unwrap()).unwrap();
         let payload = String::from_utf8(payload).unwrap().replace(&a[7..], &c[7..]);
         altered["dsseEnvelope"]["payload"] = STANDARD.encode(payload).into();
-        assert!(told(&c, &[altered.to_string().as_bytes()], &keys).contains("forged or altered"));
-        // One that does not count takes nothing from one that does.
+        assert!(refusal(&c, &[altered.to_string().as_bytes()], &keys).contains("forged or altered"));
+        // Invalid bundles do not invalidate a valid one.
         assert!(verify(&a, [b"x", forged.as_bytes(), bundle], &keys).is_ok());
     }
 

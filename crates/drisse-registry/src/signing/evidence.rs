@@ -1,4 +1,4 @@
-//! What lies beside a model and shows whose it is: the manifest that was signed, and the signatures.
+//! Evidence: the signed manifest and its signatures, kept in a folder beside the model, and checked against its files.
 
 use super::{PublicKey, SignatureError, verify};
 use crate::blobs::Blob;
@@ -8,28 +8,33 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// The manifest's name in a folder of evidence, and how names of signatures end.
+/// In a folder of evidence, the name of the manifest and the suffix of signatures.
 const MANIFEST: &str = "manifest.json";
 const SIGNATURE: &str = ".sigstore.json";
 
-/// A manifest and the signatures of it.
+/// The manifest of a package, and the signatures of that manifest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Evidence {
     /// The manifest's bytes.
     pub manifest: Vec<u8>,
-    /// The bundles' texts.
+    /// The texts of the Sigstore bundles.
     pub bundles: Vec<Vec<u8>>,
 }
 
 impl Evidence {
-    /// The files it is kept as.
+    /// Returns the names and contents of the files in which the evidence is stored; see [`Self::read`].
     pub fn files(&self) -> impl Iterator<Item = (String, &[u8])> {
         let bundles = self.bundles.iter().enumerate();
         let bundles = bundles.map(|(nth, bundle)| (format!("{nth}{SIGNATURE}"), bundle.as_slice()));
         bundles.chain([(MANIFEST.to_owned(), self.manifest.as_slice())])
     }
 
-    /// What lies in a folder. One that is not there is that of a model that is not signed.
+    /// Reads evidence from a folder: `manifest.json` and `*.sigstore.json`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Unsigned`] if the folder or its manifest does not exist, or
+    /// [`SignatureError::Altered`] if a file cannot be read.
     pub fn read(folder: &Path) -> Result<Self, SignatureError> {
         let altered = |path: &Path, error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => SignatureError::Unsigned,
@@ -51,8 +56,13 @@ impl Evidence {
     }
 }
 
-/// Looks whether the files of a model are those that somebody who counts has signed, before anything of them is
-/// understood; the paths that are. `model` is the file, or the folder it is in.
+/// Verifies a model's files against the signed manifest: one of `keys` must have signed it, and every file in it must
+/// have the digest it lists. Nothing in the files is parsed. `model` is the model file or its folder.
+///
+/// # Errors
+///
+/// Returns the error of [`verify`], [`SignatureError::Altered`] if a file is missing or differs, or
+/// [`SignatureError::Foreign`] if the manifest does not list the model file.
 pub fn verify_files(model: &Path, evidence: &Evidence, keys: &[PublicKey]) -> Result<Signed, SignatureError> {
     let package = Blob::of(&evidence.manifest).digest;
     let by = verify(&package, evidence.bundles.iter().map(Vec::as_slice), keys)?;
@@ -64,7 +74,10 @@ pub fn verify_files(model: &Path, evidence: &Evidence, keys: &[PublicKey]) -> Re
         let altered = |why: String| SignatureError::Altered { path: path.clone(), why };
         let digest = crate::digest::file_digest(path).map_err(|error| altered(error.to_string()))?;
         if !blob.digest.ends_with(&digest) {
-            return Err(altered(format!("its digest is sha256:{digest}, and {} was signed", blob.digest)));
+            return Err(altered(format!(
+                "its digest is sha256:{digest}, and the signed one is {}",
+                blob.digest
+            )));
         }
     }
     let signed = Signed { by, files: files.into_keys().collect() };
@@ -74,16 +87,20 @@ pub fn verify_files(model: &Path, evidence: &Evidence, keys: &[PublicKey]) -> Re
     Ok(signed)
 }
 
-/// Files that are as they were signed.
+/// The files that [`verify_files`] has verified.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Signed {
-    /// The key's id.
+    /// The id of the key that signed the manifest.
     pub by: String,
     files: Vec<PathBuf>,
 }
 
 impl Signed {
-    /// Whether a file is one of them.
+    /// Checks that `path` is one of the verified files.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SignatureError::Foreign`] if `path` is not one of the verified files.
     pub fn covers(&self, path: &Path) -> Result<(), SignatureError> {
         if self.files.iter().any(|signed| signed == path) {
             return Ok(());

@@ -48,7 +48,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
             liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())))
         }
     };
-    refused("a path that leads out", &with("../digits.onnx", false), "no plain path");
+    refused("a path that leads out", &with("../digits.onnx", false), "not a plain path");
     refused("a path twice", &with("digits.onnx", true), "two layers are both");
     let endless = || liar(|_, path| path.contains("/manifests/").then(|| plain(vec![b' '; 5 << 20])));
     refused("an endless manifest", &endless, "is longer than 4194304 bytes");

@@ -44,8 +44,8 @@ fn only_models_that_a_key_that_counts_has_signed_run() {
     assert_eq!(workspace.json(&["services"])["items"].as_array().unwrap().len(), 1);
     let (other, other_public) = keys(folder.path(), "other");
     workspace.ok(&["models", "sign", "wine", "--key", &other]);
-    refused(&workspace.run(&["deploy", "wine"]), "no key that counts has signed it");
-    refused(&workspace.run(&["models", "verify", "wine"]), "no key that counts has signed it");
+    refused(&workspace.run(&["deploy", "wine"]), "no trusted key has signed the model");
+    refused(&workspace.run(&["models", "verify", "wine"]), "no trusted key has signed the model");
     workspace.ok(&["models", "verify", "wine", "--key", &other_public]);
     let trusted = workspace.json(&["models", "trust", &other_public]);
     assert_eq!(trusted["keys"].as_array().unwrap().len(), 2);
@@ -55,11 +55,11 @@ fn only_models_that_a_key_that_counts_has_signed_run() {
         workspace.json(&["models", "trust", "--remove", &first[..12]])["keys"],
         json!([trusted["keys"][1]])
     );
-    refused(&workspace.run(&["update", "digits", "--max-wait", "1s"]), "no key that counts has signed it");
+    refused(&workspace.run(&["update", "digits", "--max-wait", "1s"]), "no trusted key has signed the model");
     assert_eq!(workspace.json(&["services", "show", "digits"])["state"], "Ready", "what runs goes on");
     assert_eq!(workspace.json(&["models", "trust", "--none"])["keys"], json!([]));
     workspace.ok(&["update", "digits", "--max-wait", "1s"]);
-    refused(&workspace.run(&["models", "trust", "README.md"]), "README.md is no key");
+    refused(&workspace.run(&["models", "trust", "README.md"]), "README.md is not a valid key");
     let again = ran(drisse(&["models", "keygen", public.trim_end_matches(".pub")]));
     refused(&again, "File exists");
     let mode = fs::metadata(public.trim_end_matches(".pub")).unwrap().permissions();
@@ -116,7 +116,7 @@ fn a_server_looks_itself_before_it_reads_a_model() {
     fs::remove_file(&bundle).unwrap();
     refused(&serve(&public), "the model is not signed");
     fresh();
-    refused(&serve(&keys(folder.path(), "another").1), "no key that counts has signed it");
+    refused(&serve(&keys(folder.path(), "another").1), "no trusted key has signed the model");
     fs::remove_dir_all(&beside).unwrap();
     refused(&serve(&public), "the model is not signed");
 }
