@@ -72,7 +72,7 @@ pub enum InspectError {
 }
 
 impl InspectError {
-    /// Returns what the user can do next, or `None` if there is no advice.
+    /// Returns what the user can do next, or `None` if nothing specific is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotOnnx { hint, .. } => Some(hint.clone()),
@@ -162,7 +162,7 @@ impl StoreError {
         Self::Encode { source }
     }
 
-    /// Returns what the user can do next, or `None` if there is no advice.
+    /// Returns what the user can do next, or `None` if nothing specific is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, .. } => crate::disk_hint(source).map(str::to_owned),

@@ -1,7 +1,7 @@
-//! Container images, assembled from layers without a daemon: the runtime, and a model on top of it.
+//! Container images, assembled from layers without a daemon: a runtime layer, and a model on top.
 //!
-//! Specification: <https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md>. The same inputs give
-//! the same bytes, so the same digest, wherever and however often an image is built.
+//! Specification: <https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md>. Builds are reproducible: the same
+//! inputs give the same bytes and so the same digest.
 
 mod base;
 mod closure;
@@ -33,34 +33,34 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// Where the keys file is expected; see `drisse serve --keys`.
+/// Path of the keys file in an image; see `drisse serve --keys`.
 pub const KEYS: &str = "/run/secrets/drisse-keys";
 
-/// The user that images run as: nobody in particular, as in Debian's and distroless images.
+/// The user and group id that images run as: unprivileged, and the same as `nonroot` in distroless images.
 pub const USER: u32 = 65532;
 
-/// The port of the scoring listener, and of the admin listener.
+/// The ports of the scoring listener and the admin listener.
 const PORTS: [u16; 2] = [8000, 8002];
 
-/// A model as an image has it.
+/// A model to be put into an image.
 #[derive(Clone, Debug)]
 pub struct ImageModel {
-    /// What it is served as.
+    /// The name under which the model is served.
     pub name: String,
-    /// Its version, as V2 prints it.
+    /// The version that the V2 protocol reports.
     pub version: String,
-    /// The digest of its files: `sha256:HEX`.
+    /// The model's digest: `sha256:HEX`.
     pub digest: String,
-    /// Its files, the model file first: the path in the model's folder, and where it lies.
+    /// The model's files, the model file first: the path in the model's folder, and the path on this machine.
     pub files: Vec<(PathBuf, PathBuf)>,
-    /// What shows whose it is, where somebody has signed it.
+    /// The signed manifest and its signatures; `None` if the model is not signed.
     pub evidence: Option<Evidence>,
 }
 
-/// An image: two documents, and layers that are written out when they are wanted.
+/// An image: its manifest and config in memory, and layers that are packed when the image is written.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The digest of its manifest.
+    /// The digest of the image's manifest.
     pub digest: String,
     architecture: String,
     manifest: Vec<u8>,
@@ -70,14 +70,18 @@ pub struct Image {
 
 #[derive(Clone, Debug)]
 enum Content {
-    /// A file with just these bytes.
+    /// A file that has the layer's bytes.
     Kept(PathBuf),
-    /// Packed as it is written.
+    /// Files that are packed while the layer is written.
     Packed(Layer),
 }
 
 impl ImageModel {
-    /// A model from the file or folder it was opened from; `sample.json` comes along.
+    /// Returns the image model of a model on disk, with its sample.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::Inspect`] if a file cannot be read.
     pub fn of_source(source: &ModelSource, name: &str, version: &str) -> Result<Self, ImageError> {
         let path = &source.inspection.path;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -91,11 +95,15 @@ impl ImageModel {
         Ok(Self { name: name.to_owned(), version: version.to_owned(), digest, files, evidence: None })
     }
 
-    /// A registered model, from the store.
+    /// Returns the image model of a package in the store. `digest` is the model's, `package` its manifest's.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the manifest or the config is missing, damaged or not of a model.
     pub fn of_package(store: &Store, digest: &str, package: &str) -> Result<Self, StoreError> {
         let manifest = store.manifest(package)?;
         let (name, version) = store.name_of(&manifest)?;
-        // It may come from anywhere, and stands in paths.
+        // The name may come from another tool, and becomes part of paths.
         let name = ServiceName::slug(&name).map_or_else(|| "model".to_owned(), |name| name.to_string());
         let content = manifest.content().collect::<Vec<_>>();
         let kept = |(path, blob): (PathBuf, Blob)| Ok((path, store.path(&blob.digest)?));
@@ -103,15 +111,20 @@ impl ImageModel {
         Ok(Self { name, version, digest: digest.to_owned(), files, evidence: None })
     }
 
-    /// Where the model's file is in the image.
+    /// Returns the path of the model file in the image, or `None` if the model has no files.
     pub fn path(&self) -> Option<PathBuf> {
         Some(Path::new("/models").join(&self.name).join(&self.files.first()?.0))
     }
 }
 
 impl Image {
-    /// The image that serves a model: a base's layers where there is one, the runtime's, and one for each of the
-    /// model's files. Reads the files, and writes nothing.
+    /// Builds the image that serves a model: the layers of `base` if there is one, the runtime layer, and a layer for
+    /// each of the model's files. Hashes the files and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the model has no files, a file cannot be read, or base and runtime are for different
+    /// architectures.
     pub fn new(
         runtimes: &Runtimes,
         runtime: &Runtime,
@@ -143,13 +156,17 @@ impl Image {
             }
             layers.push(packed(layer, Path::new(".drisse"))?);
         }
-        // What is not compressed is unpacked already.
+        // For uncompressed layers the digest of the unpacked layer is the blob's.
         diff_ids.extend(layers[diff_ids.len()..].iter().map(|(_, blob, _)| blob.digest.clone()));
         let config = config(runtime, model, &served.display().to_string(), &diff_ids, base);
         Ok(Self::assembled(layers, &runtime.architecture, &config))
     }
 
-    /// A model's files alone, as volumes of images and KServe's model cars mount them: under `/models/`.
+    /// Builds an image with only the model's files, under `/models/`, for image volumes and KServe's modelcars.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read.
     pub fn of_model(model: &ImageModel) -> Result<Self, ImageError> {
         let mut layers = Vec::new();
         for (path, from) in &model.files {
@@ -158,7 +175,7 @@ impl Image {
             layers.push(packed(layer, from)?);
         }
         let diff_ids: Vec<_> = layers.iter().map(|(_, blob, _)| blob.digest.clone()).collect();
-        // Nothing in it runs: it says a kind of machine because engines ask for one.
+        // Nothing in the image is executed. Container engines require an architecture all the same.
         let config = json!({
             "architecture": "amd64", "os": "linux", "config": {},
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
@@ -166,7 +183,7 @@ impl Image {
         Ok(Self::assembled(layers, "amd64", &config))
     }
 
-    /// An image of these layers.
+    /// Writes the config and manifest of an image with these layers.
     fn assembled(layers: Vec<(&str, Blob, Content)>, architecture: &str, config: &serde_json::Value) -> Self {
         let config = encode(config);
         let config_blob = Blob::of(&config);
@@ -194,24 +211,24 @@ impl Image {
         }
     }
 
-    /// What engines name it by: the digest of its config.
+    /// Returns the id by which container engines know the image: the digest of its config.
     pub fn id(&self) -> &str {
         &self.config.0.digest
     }
 
-    /// As OCI names it.
+    /// Returns the architecture as OCI names it: `amd64` or `arm64`.
     pub fn architecture(&self) -> &str {
         &self.architecture
     }
 
-    /// Bytes of all blobs: what is written, and what a registry keeps.
+    /// Returns the total size of the manifest, config and layers in bytes.
     pub fn size(&self) -> u64 {
         let layers: u64 = self.layers.iter().map(|(blob, _)| blob.size).sum();
         layers + self.config.0.size + self.manifest.len() as u64
     }
 }
 
-/// A layer that is packed as it is written.
+/// Measures a layer that is packed while it is written.
 fn packed(layer: Layer, from: &Path) -> Result<(&'static str, Blob, Content), ImageError> {
     let blob = layer.measure().map_err(|error| ImageError::io("pack", from, error))?;
     Ok((LAYER, blob, Content::Packed(layer)))
@@ -224,11 +241,11 @@ fn config(
     diff_ids: &[String],
     base: Option<&Base>,
 ) -> serde_json::Value {
-    // What it learns of the model is kept where a read-only image has room, if anywhere.
+    // The server caches what it learns about the model. With a read-only root, only `/tmp` may be writable.
     let ours = ["PATH=/usr/lib/drisse", "XDG_CACHE_HOME=/tmp"].map(str::to_owned);
     let theirs = base.map(|base| base.environment.as_slice()).unwrap_or_default();
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
-    // A base's own programs are found as before; ours is named by its whole path.
+    // Variables of the base image take precedence; our program is started by its absolute path.
     let added = ours.iter().filter(|ours| !theirs.iter().any(|theirs| name(theirs) == name(ours)));
     let environment: Vec<_> = theirs.iter().chain(added).collect();
     let below = base.map_or(0, |base| base.layers.len());
@@ -243,7 +260,7 @@ fn config(
             "ExposedPorts": PORTS.map(|port| (format!("{port}/tcp"), json!({}))).into_iter().collect::<serde_json::Map<_, _>>(),
             "Env": environment,
             "Entrypoint": [PROGRAM, "serve", served, "--listen", listen[0], "--admin", listen[1]],
-            // Open to nobody until told otherwise: `--no-auth` in its place, or a file mounted there.
+            // Refuses to start without keys: mount a keys file there, or pass `--no-auth` instead.
             "Cmd": ["--keys", KEYS],
             "WorkingDir": "/",
             "StopSignal": "SIGTERM",

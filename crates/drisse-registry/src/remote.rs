@@ -1,10 +1,10 @@
-//! Registries: packages and images pushed and pulled by the distribution protocol.
+//! Pushing packages and images to registries, and pulling them, by the OCI distribution protocol.
 //!
-//! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>, and for tokens
+//! Specification: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>, and for tokens
 //! <https://distribution.github.io/distribution/spec/auth/token/>.
 //!
-//! A registry is believed nothing: manifests are bounded, every byte is counted and hashed, credentials go to nobody
-//! but the registry and who it names over TLS, and what a tag means is asked once.
+//! Registries are not trusted: manifests have a maximum size, every byte is counted and hashed, credentials go only to
+//! the registry and the token server it names (over TLS), and a tag is resolved only once.
 
 mod credentials;
 mod error;
@@ -22,27 +22,29 @@ pub use push::Pushed;
 pub use reference::Reference;
 pub use registry::{Access, Registry};
 
-/// What fails on the way is tried so often without getting further.
+/// How many attempts without progress a transfer or a request has.
 const TRIES: u32 = 5;
 
-/// How long after so many tries the next one is.
+/// Returns the pause after this many failed attempts: 0.6 s after the first, then twice as long each time.
 fn pause(tries: u32) -> std::time::Duration {
     std::time::Duration::from_millis(300) * (1 << tries)
 }
 
-/// What is told while bytes go by.
+/// Receives the progress of a push or pull. `()` ignores it.
+///
+/// The methods are called from the async task that transfers, and must not block.
 pub trait Transfer: Sync {
-    /// So many bytes are to go in all.
+    /// Sets the total number of bytes to transfer.
     fn total(&self, bytes: u64);
 
-    /// So many more went by, or need not; fewer where some have to go again.
+    /// Adds transferred bytes, including bytes that need not be sent. Negative if bytes must be sent again.
     fn moved(&self, bytes: i64);
 
-    /// Something people may want to know: a connection that was cut, what the other side waits for.
+    /// Reports an event for the user, such as a lost connection.
     fn note(&self, text: &str);
 }
 
-/// Nobody is told.
+/// Ignores progress.
 impl Transfer for () {
     fn total(&self, _: u64) {}
     fn moved(&self, _: i64) {}

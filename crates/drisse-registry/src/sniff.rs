@@ -56,7 +56,7 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
             ("a PyTorch file", format!("export it where PyTorch and the model's code are: {torch}"))
         }
         _ if has(b"model.weights.h5") => ("a Keras model", format!("convert it: {keras}")),
-        _ if has(b".npy") => ("a NumPy archive", "it holds arrays and not a model: export the model from its framework".to_owned()),
+        _ if has(b".npy") => ("a NumPy archive", "it holds arrays, not a model: export the model from its framework".to_owned()),
         [b'P', b'K', 3, 4, ..] => {
             ("a zip archive", format!("unpack it and name the .onnx file inside: `unzip '{shown}'`"))
         }

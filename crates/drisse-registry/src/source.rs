@@ -12,7 +12,7 @@ pub struct ModelSource {
     pub inspection: Inspection,
     /// The stem of the file's name, or the folder's name if the file is `model.onnx`.
     pub name: String,
-    /// The `sample.json` beside the model, a `/score` body; `None` if there is no such file.
+    /// The `sample.json` beside the model, a `/score` body; `None` if it does not exist.
     pub sample: Option<PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! An image from a registry that another one is put on.
+//! Base images: images from a registry on top of which a model's image is built.
 
 use super::{ImageError, LAYER, LAYER_GZIP};
 use crate::blobs::{Blob, Store};
@@ -9,18 +9,18 @@ use std::path::PathBuf;
 
 const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
-/// A config is read whole, and at most this long.
+/// Longest config, in bytes (4 MiB): it is read into memory.
 const MAX_CONFIG: u64 = 4 << 20;
 
-/// A base image whose layers are on this machine.
+/// A base image whose layers have been pulled.
 #[derive(Clone, Debug)]
 pub struct Base {
-    /// The digest of its manifest.
+    /// The digest of the image's manifest.
     pub digest: String,
     pub(super) architecture: String,
-    /// Its environment, `NAME=VALUE` each.
+    /// Environment variables as `NAME=VALUE`.
     pub(super) environment: Vec<String>,
-    /// Its layers: media type, blob, digest of what is unpacked, and where it lies.
+    /// Layers, from the bottom.
     pub(super) layers: Vec<BaseLayer>,
 }
 
@@ -28,11 +28,13 @@ pub struct Base {
 pub(super) struct BaseLayer {
     pub(super) media_type: &'static str,
     pub(super) blob: Blob,
+    /// Digest of the uncompressed layer.
     pub(super) diff_id: String,
+    /// Path of the layer's blob.
     pub(super) path: PathBuf,
 }
 
-/// What is read of a manifest, or of an index of them.
+/// The fields used from an image manifest or an index of manifests.
 #[derive(Deserialize)]
 struct Document {
     config: Option<Part>,
@@ -54,12 +56,17 @@ struct Part {
 }
 
 impl Base {
-    /// Pulls an image of this machine's kind into a store.
+    /// Pulls an image for `architecture` into a store. Cancel safe: a later pull continues.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RemoteError::NoImage`] if the reference is not a Linux image for `architecture`, or another error if
+    /// the registry or the store fails.
     pub async fn pull(
         registry: &Registry,
         architecture: &str,
         store: &Store,
-        told: &dyn Transfer,
+        progress: &dyn Transfer,
     ) -> Result<Self, RemoteError> {
         let reference = registry.reference().clone();
         let wrong = |why: String| RemoteError::NoImage { reference: reference.clone(), why };
@@ -69,21 +76,21 @@ impl Base {
         let (mut bytes, mut blob) = registry.manifest(reference.manifest()).await?;
         let mut document = read(&bytes)?;
         if !document.manifests.is_empty() {
-            let ours = |part: &&Part| {
+            let fits = |part: &&Part| {
                 part.platform["os"] == "linux" && part.platform["architecture"] == architecture
             };
-            let ours = document.manifests.iter().find(ours);
-            let ours = ours.ok_or_else(|| wrong(format!("it has none for linux on {architecture}")))?;
-            (bytes, blob) = registry.manifest(&ours.digest).await?;
+            let found = document.manifests.iter().find(fits);
+            let found = found.ok_or_else(|| wrong(format!("it has no image for linux on {architecture}")))?;
+            (bytes, blob) = registry.manifest(&found.digest).await?;
             document = read(&bytes)?;
         }
         let config = document.config.ok_or_else(|| wrong("its manifest has no config".to_owned()))?;
         if config.size > MAX_CONFIG {
-            return Err(wrong(format!("its config has {} bytes, {MAX_CONFIG} are read", config.size)));
+            return Err(wrong(format!("its config has {} bytes, more than {MAX_CONFIG}", config.size)));
         }
         let part = |part: &Part| Blob { digest: part.digest.clone(), size: part.size };
         let blobs: Vec<_> = document.layers.iter().map(part).chain([part(&config)]).collect();
-        registry.pull_blobs(blobs, store, None, told).await?;
+        registry.pull_blobs(blobs, store, None, progress).await?;
         let config: Value = serde_json::from_slice(&store.read(&config.digest)?)
             .map_err(|error| wrong(format!("its config cannot be read: {error}")))?;
         let texts = |value: &Value| {
@@ -93,7 +100,7 @@ impl Base {
         let diff_ids = texts(&config["rootfs"]["diff_ids"]);
         if diff_ids.len() != document.layers.len() {
             return Err(wrong(format!(
-                "it has {} layers and names {}",
+                "its manifest has {} layers, and its config {}",
                 document.layers.len(),
                 diff_ids.len()
             )));
@@ -116,7 +123,7 @@ impl Base {
         })
     }
 
-    /// Whether an image of another kind of machine would be put on it.
+    /// Checks that the base image has this architecture.
     pub(super) fn fits(&self, architecture: &str) -> Result<(), ImageError> {
         if self.architecture == architecture {
             return Ok(());

@@ -1,4 +1,5 @@
-//! The closure of libraries: all that a program and what it loads need, found as the loader finds it.
+//! The closure of shared libraries: all libraries that a program needs, directly or not, found as the loader finds
+//! them.
 
 use super::ImageError;
 use super::elf::Elf;
@@ -7,18 +8,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the loader looks without being told, after its cache.
+/// Folders in which the loader searches by default, after its cache.
 const USUAL: [&str; 6] =
     ["/lib64", "/usr/lib64", "/lib", "/usr/lib", "/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu"];
 
-/// What a program needs to be loaded.
+/// The loader and libraries that a program needs.
 #[derive(Debug)]
 pub(super) struct Closure {
-    /// As OCI names it.
+    /// The architecture's name in OCI images.
     pub(super) architecture: &'static str,
-    /// The loader, as the program names it; none for a program that is complete by itself.
+    /// Path of the dynamic loader; `None` for a static program.
     pub(super) loader: Option<PathBuf>,
-    /// Where each library was found, by the name it is asked for.
+    /// Path of each library by the name under which it is required.
     pub(super) libraries: BTreeMap<String, PathBuf>,
 }
 
@@ -28,7 +29,7 @@ struct Finder {
 }
 
 impl Closure {
-    /// Of a program and libraries that it opens by itself.
+    /// Finds the closure of a program and of libraries that it loads with `dlopen`.
     pub(super) fn of(program: &Path, opened: &[&Path]) -> Result<Self, ImageError> {
         let root = elf(program)?;
         let architecture = root.architecture().ok_or_else(|| ImageError::machine(program, root.machine))?;
@@ -61,21 +62,21 @@ impl Closure {
 }
 
 impl Finder {
-    /// The library that `by` gets for a name: by its own search path, the loader's cache, the usual folders.
+    /// Finds the library `name` for the file `by`: in its own search path, the loader's cache, the default folders.
     fn find(&self, name: &str, by: &Path, search: &[String]) -> Result<(PathBuf, Elf), ImageError> {
         let real = by.canonicalize().unwrap_or_else(|_| by.to_owned());
         let origin = real.parent().unwrap_or(Path::new("/")).display().to_string();
-        let told = search.iter().map(|folder| {
+        let own = search.iter().map(|folder| {
             PathBuf::from(folder.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin)).join(name)
         });
         let cached = self.cache.get(name).map(PathBuf::from);
         let usual = USUAL.iter().map(|folder| Path::new(folder).join(name));
         let candidates: Vec<_> = match name.contains('/') {
             true => vec![PathBuf::from(name)],
-            false => told.chain(cached).chain(usual).collect(),
+            false => own.chain(cached).chain(usual).collect(),
         };
         for path in candidates.iter().filter(|path| path.is_absolute() && path.is_file()) {
-            // One of another machine is passed over, as the loader does.
+            // The loader skips libraries of other architectures too.
             if let Ok(Some(read)) = Elf::open(path)
                 && read.machine == self.machine
             {

@@ -1,6 +1,6 @@
-//! What an ELF file says of the libraries it needs, read and never run.
+//! Reads from an ELF file which libraries it needs. Nothing is executed.
 //!
-//! Specification: <https://gabi.xinuos.com/>; what the loader makes of it: `ld.so(8)`.
+//! Specification: <https://gabi.xinuos.com/>; how the loader uses it: `ld.so(8)`.
 
 use object::LittleEndian as LE;
 use object::elf::{self, Dyn64, DynamicTag, FileHeader64, ProgramHeader64};
@@ -10,39 +10,52 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Longer lists and names are no program's.
+/// Longest dynamic section and longest name that are read, in bytes.
 const MAX_DYNAMIC: u64 = 1 << 20;
 const MAX_NAME: u64 = 4096;
 
-/// What of a program or library concerns its loading.
+/// The parts of a program or library that decide how it is loaded.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Elf {
-    /// For which machine: `EM_X86_64` is 62, `EM_AARCH64` 183.
+    /// The architecture (`e_machine`): 62 is `EM_X86_64`, 183 is `EM_AARCH64`.
     pub machine: u16,
-    /// The loader it asks for; libraries do not.
+    /// Path of the dynamic loader; `None` for libraries and static programs.
     pub interpreter: Option<String>,
-    /// Libraries by name.
+    /// Names of the required libraries (`DT_NEEDED`).
     pub needed: Vec<String>,
-    /// Folders to search first; before those of the environment where the file has no `RUNPATH`.
+    /// Folders in which required libraries are searched first: `RUNPATH`, or `RPATH` if there is none.
     pub search: Vec<String>,
-    /// Bytes from the beginning that are ever loaded: what follows is for debuggers and linkers.
+    /// Number of bytes from the start of the file that are loaded. The rest is for debuggers and linkers.
     pub loaded: u64,
 }
 
 impl Elf {
-    /// Reads a file's; `None` where it is no 64-bit little-endian ELF file.
+    /// Reads an ELF file. Returns `None` if the file is not a 64-bit little-endian ELF file.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be read or is a damaged ELF file.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         let wrong = |why| io::Error::new(io::ErrorKind::InvalidData, format!("a damaged ELF file: {why}"));
         Self::parse(&ReadCache::new(File::open(path)?)).map_err(wrong)
     }
 
-    /// The same of bytes.
+    /// Parses the bytes of an ELF file, like [`Self::open`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a description of the damage.
+    ///
+    /// ```
+    /// assert_eq!(drisse_registry::Elf::parse(&b"#!/bin/sh\n"[..]), Ok(None));
+    /// ```
     pub fn parse<'data, R: ReadRef<'data>>(data: R) -> Result<Option<Self>, &'static str> {
         let Ok(header) = FileHeader64::<LE>::parse(data) else { return Ok(None) };
         if !header.is_little_endian() {
             return Ok(None);
         }
-        let segments = header.program_headers(LE, data).map_err(|_| "its segments lie beyond its end")?;
+        let segments =
+            header.program_headers(LE, data).map_err(|_| "its segments are outside of the file")?;
         let mut found = Self { machine: header.e_machine(LE).0, ..Self::default() };
         for segment in segments {
             let (offset, size) = segment.file_range(LE);
@@ -51,12 +64,14 @@ impl Elf {
                 elf::PT_LOAD => found.loaded = found.loaded.max(end),
                 elf::PT_INTERP if size > MAX_NAME => return Err("its loader's name is too long"),
                 elf::PT_INTERP => {
-                    let bytes = data.read_bytes_at(offset, size).map_err(|()| "its loader's name is cut")?;
+                    let bytes =
+                        data.read_bytes_at(offset, size).map_err(|()| "its loader's name is truncated")?;
                     found.interpreter = Some(text(bytes.strip_suffix(&[0]).unwrap_or(bytes))?);
                 }
                 elf::PT_DYNAMIC if size > MAX_DYNAMIC => return Err("its dynamic section is too long"),
                 elf::PT_DYNAMIC => {
-                    let entries = segment.dynamic(LE, data).map_err(|_| "its dynamic section is cut")?;
+                    let entries =
+                        segment.dynamic(LE, data).map_err(|_| "its dynamic section is truncated")?;
                     found.read_dynamic(data, segments, entries.unwrap_or_default())?;
                 }
                 _ => {}
@@ -79,13 +94,13 @@ impl Elf {
         let Some(table) = values(elf::DT_STRTAB).next() else { return Ok(()) };
         let table = file_offset(segments, table).ok_or("its names are not in any segment")?;
         let name = |at: u64| {
-            let from = table.checked_add(at).ok_or("a name's place overflows")?;
+            let from = table.checked_add(at).ok_or("a name's offset overflows")?;
             let end = from.saturating_add(MAX_NAME).min(data.len().unwrap_or(0));
-            let range = if from < end { from..end } else { return Err("a name lies beyond its end") };
+            let range = if from < end { from..end } else { return Err("a name is outside of the file") };
             text(data.read_bytes_at_until(range, 0).map_err(|()| "a name has no end")?)
         };
         self.needed = values(elf::DT_NEEDED).map(name).collect::<Result<_, _>>()?;
-        // A file that has both is searched by the newer one.
+        // The loader ignores `RPATH` if there is a `RUNPATH`.
         let folders = values(elf::DT_RUNPATH).next().or_else(|| values(elf::DT_RPATH).next());
         if let Some(folders) = folders {
             let folders = name(folders)?;
@@ -94,7 +109,7 @@ impl Elf {
         Ok(())
     }
 
-    /// As OCI names its architecture; `None` for those Drisse does not run on.
+    /// Returns the architecture's name in OCI images; `None` if Drisse does not support it.
     pub fn architecture(&self) -> Option<&'static str> {
         match self.machine {
             62 => Some("amd64"),
@@ -104,7 +119,7 @@ impl Elf {
     }
 }
 
-/// A file's head as it is when only what is loaded is kept: without the place of what was cut.
+/// Removes the section header table from an ELF header, for a file of which only the loaded bytes are kept.
 pub(super) fn cut(head: &mut [u8]) {
     // e_shoff, then e_shnum and e_shstrndx.
     for range in [40..48, 60..64] {
@@ -144,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_none_and_what_is_cut_short_is_told() {
+    fn other_files_are_none_and_a_truncated_program_is_an_error() {
         assert_eq!(Elf::parse(&b"#!/bin/sh\n"[..]), Ok(None));
         assert_eq!(Elf::parse(&b""[..]), Ok(None));
         assert!(Elf::parse(&PROGRAM[..70]).is_err() && Elf::parse(&PROGRAM[..PROGRAM.len() - 40]).is_err());

@@ -1,86 +1,86 @@
-//! Why an image cannot be built.
+//! Errors of building, reading and writing images.
 
 use crate::{InspectError, StoreError};
 use std::path::{Path, PathBuf};
 
-/// Why an image cannot be built or written.
+/// An error of building, reading or writing an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("cannot {what} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// What was attempted: `read`, `write`, `pack`, `make`, `lock`.
         what: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A program or library of another format.
-    #[error("{} is no 64-bit ELF file", path.display())]
+    /// A program or library is not a 64-bit little-endian ELF file.
+    #[error("{} is not a 64-bit ELF file", path.display())]
     NoElf {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// A program or library of another machine.
+    /// A program or library is for an architecture that is not supported, or not the program's.
     #[error("{} is made for another kind of machine (ELF machine {machine})", path.display())]
     Machine {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Which kind.
+        /// Its `e_machine`.
         machine: u16,
     },
-    /// A library that is not on this machine.
+    /// A required library is not installed on this machine.
     #[error("the library `{name}` is not on this machine, and {} needs it", by.display())]
     Library {
-        /// Its name.
+        /// The library's name.
         name: String,
-        /// Who asks for it.
+        /// The program or library that requires it.
         by: PathBuf,
     },
-    /// A model without files.
+    /// The model has no files.
     #[error("the model has no files")]
     NoFiles,
-    /// A runtime layer that was never built here, or was removed.
+    /// The runtime layer was never built on this machine, or was removed.
     #[error("no runtime layer {digest} on this machine")]
     NoRuntime {
-        /// Which.
+        /// The layer's digest.
         digest: String,
     },
-    /// A file that is not what it was when it was measured.
+    /// A file of a layer changed after the layer's digest was computed.
     #[error("a file of the image changed while it was packed: layer {digest} became {became}")]
     Changed {
-        /// Which layer.
+        /// The layer's first digest.
         digest: String,
-        /// What it is now.
+        /// The layer's digest now.
         became: String,
     },
-    /// An archive that is no image's.
-    #[error("it is no archive of an image: {why}")]
+    /// An archive is not a valid image archive.
+    #[error("the file is not a valid image archive: {why}")]
     Archive {
-        /// What is wrong.
+        /// What is wrong with the archive.
         why: String,
     },
-    /// A folder without the image that is named, or with several where none is.
-    #[error("no one image of this name is in {}", path.display())]
+    /// An image layout does not hold exactly one image of the requested name, or of any name.
+    #[error("{} does not hold exactly one image of this name", path.display())]
     Unnamed {
-        /// Which.
+        /// The layout's folder.
         path: PathBuf,
-        /// The names there are.
+        /// The names of the images in the layout, separated by commas.
         there: String,
     },
-    /// A base image of another kind of machine.
+    /// The base image and the runtime layer are for different architectures.
     #[error("the base image is for {base}, and the runtime for {runtime}")]
     Base {
-        /// The base's kind.
+        /// The base image's architecture.
         base: String,
-        /// The runtime's.
+        /// The runtime layer's architecture.
         runtime: String,
     },
     /// The model cannot be read.
     #[error(transparent)]
     Inspect(#[from] InspectError),
-    /// The store cannot do it.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -94,16 +94,20 @@ impl ImageError {
         Self::Machine { path: path.to_owned(), machine }
     }
 
-    /// What to do about it.
+    /// Returns what the user can do next, or `None` if nothing specific is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, .. } => crate::disk_hint(source).map(str::to_owned),
             Self::Library { name, .. } => {
-                Some(format!("install the package that has {name}, then run `ldconfig`"))
+                Some(format!("install the package that contains {name}, then run `ldconfig`"))
             }
-            Self::NoRuntime { .. } => Some("`drisse image runtimes` lists those that are".to_owned()),
-            Self::Unnamed { there, .. } => Some(format!("name one, as in oci:DIR:NAME; there is {there}")),
-            Self::Changed { .. } => Some("try again once the file is written".to_owned()),
+            Self::NoRuntime { .. } => {
+                Some("`drisse image runtimes` lists the layers on this machine".to_owned())
+            }
+            Self::Unnamed { there, .. } => {
+                Some(format!("name one of the images, as in oci:DIR:NAME; the folder has: {there}"))
+            }
+            Self::Changed { .. } => Some("try again when the file is completely written".to_owned()),
             Self::Inspect(error) => error.hint(),
             Self::Store(error) => error.hint(),
             _ => None,

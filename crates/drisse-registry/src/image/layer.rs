@@ -1,4 +1,4 @@
-//! A layer: files, folders and links as a tar archive whose bytes depend on nothing else.
+//! Layers: tar archives whose bytes depend only on the files, folders and links in them.
 //!
 //! Specification: <https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md>.
 
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Entries by path, without a `/` in front: sorted, so that a folder comes before what is in it.
+/// A layer's entries by path, without a leading `/`. Sorted, so that a folder comes before its contents.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layer(BTreeMap<String, Entry>);
 
@@ -22,19 +22,19 @@ enum Entry {
     Program(Source),
 }
 
-/// As many as the kernel follows.
+/// Most symbolic links in one path, as in the Linux kernel.
 const MAX_LINKS: usize = 40;
 
-/// Where a file's bytes come from.
+/// The source of a file's bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     Bytes(Vec<u8>),
-    /// A file's first bytes; all of it where nothing was cut.
+    /// The first `size` bytes of a file: its size when the layer was composed.
     File {
         path: PathBuf,
         size: u64,
     },
-    /// The part of a program that is loaded.
+    /// The first `size` bytes of a program, with the references to its removed rest cleared.
     Cut {
         path: PathBuf,
         size: u64,
@@ -42,13 +42,13 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// A whole file's.
+    /// Takes a whole file.
     pub(super) fn file(path: &Path) -> Result<Self, ImageError> {
         let size = path.metadata().map_err(|error| ImageError::io("read", path, error))?.len();
         Ok(Self::File { path: path.to_owned(), size })
     }
 
-    /// The part of a program that is loaded.
+    /// Takes the part of a program that is loaded to run it.
     pub(super) fn loaded(path: &Path) -> Result<Self, ImageError> {
         let failed = |error| ImageError::io("read", path, error);
         let size = path.metadata().map_err(failed)?.len();
@@ -86,14 +86,14 @@ impl Source {
     }
 }
 
-/// Just so many bytes: a file that has become shorter is an error, not a broken archive.
+/// Reads exactly `size` bytes: a file that has become shorter is an error, and not a broken archive.
 fn exact(file: File, size: u64) -> impl Read {
     struct Exact(io::Take<File>);
     impl Read for Exact {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let count = self.0.read(buffer)?;
             if count == 0 && self.0.limit() > 0 && !buffer.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has become shorter meanwhile"));
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter"));
             }
             Ok(count)
         }
@@ -118,7 +118,7 @@ impl Layer {
         self.add(path, Entry::Link(target.to_owned()));
     }
 
-    /// A file of this machine at its own place, with the links that lead to it; where it really lies.
+    /// Adds a file of this machine at the same path, with the symbolic links in that path. Returns the file's real path.
     pub(super) fn host(&mut self, path: &Path, as_program: bool) -> Result<PathBuf, ImageError> {
         let failed = |error| ImageError::io("read", path, error);
         let mut at = PathBuf::from("/");
@@ -137,7 +137,7 @@ impl Layer {
                     };
                     links += 1;
                     if links > MAX_LINKS {
-                        return Err(failed(io::Error::other("too many links lead to it")));
+                        return Err(failed(io::Error::other("its path has too many links")));
                     }
                     self.link(utf8(&next)?, utf8(&target)?);
                     left.extend(target.components().map(|part| part.as_os_str().to_owned()).rev());
@@ -150,7 +150,7 @@ impl Layer {
         Ok(at)
     }
 
-    /// What tells it from another one, read in an instant: paths, sizes and times, no contents.
+    /// Returns a hash of the layer's paths and its files' sizes and times. Does not read the files' contents.
     pub(super) fn key(&self) -> Result<String, ImageError> {
         use std::os::unix::fs::MetadataExt;
         let mut hasher = Sha256::new();
@@ -175,7 +175,7 @@ impl Layer {
         self.0.insert(path.to_owned(), entry);
     }
 
-    /// Writes the archive. Everything belongs to root, was made in 1970, and may be written by nobody.
+    /// Writes the archive. All entries belong to root and date from 1970, and files are read-only.
     pub(super) fn write(&self, out: impl Write) -> io::Result<()> {
         let mut archive = tar::Builder::new(out);
         for (path, entry) in &self.0 {
@@ -202,7 +202,7 @@ impl Layer {
         archive.into_inner()?.flush()
     }
 
-    /// The digest and size of what [`Self::write`] writes.
+    /// Returns the digest and size of the archive that [`Self::write`] writes.
     pub(super) fn measure(&self) -> io::Result<crate::Blob> {
         let mut out = Hashing::new(io::sink());
         self.write(&mut out)?;
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(Blob::of(&bytes), one.measure().unwrap());
         assert_eq!(std::fs::read(folder.path().join("a/b/c")).unwrap(), b"/a/b/c");
         let mode = folder.path().join("e").metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o444, "nobody may write it");
+        assert_eq!(mode & 0o777, 0o444, "the file is read-only");
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(there.join("lib").read_link().unwrap(), Path::new("usr/lib"));
         std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
         let error = layer.host(&root.join("loop"), false).unwrap_err();
-        assert!(format!("{error:?}").contains("too many links"), "{error:?}");
+        assert!(format!("{error:?}").contains("has too many links"), "{error:?}");
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_became_shorter_is_told_and_makes_no_broken_archive() {
+    fn a_file_that_became_shorter_is_an_error_and_not_a_broken_archive() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(100).unwrap();
         let mut layer = Layer::default();

@@ -1,6 +1,6 @@
-//! The loader's cache: which file `ld.so` opens for a library's name.
+//! The dynamic loader's cache (`/etc/ld.so.cache`): which file `ld.so` opens for a library's name.
 //!
-//! The format is that of glibc's `elf/cache.c` (`struct cache_file_new`), 2.2 and later.
+//! Format: `struct cache_file_new` in glibc's `elf/cache.c`, since glibc 2.2.
 
 use std::collections::HashMap;
 
@@ -8,15 +8,15 @@ const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 const HEAD: usize = 48;
 const ENTRY: usize = 24;
 
-/// The kind of library in an entry's flags: of glibc 2, for one machine.
+/// An entry's flags for libraries of glibc 2 on each architecture.
 const X86_64: u32 = 0x0303;
 const AARCH64: u32 = 0x0a03;
 
-/// Paths by name, of this machine's libraries that every processor of its kind can run. Empty where there is
-/// no such cache.
+/// Parses the loader's cache. Returns paths by library name for one architecture (`machine`: `e_machine` of ELF),
+/// without libraries that only some processors can run. Empty if `bytes` is not such a cache.
 pub fn loader_cache(bytes: &[u8], machine: u16) -> HashMap<String, String> {
     let kind = if machine == 183 { AARCH64 } else { X86_64 };
-    // An older one may come before it.
+    // A cache in the older format may come first.
     let start = bytes.windows(MAGIC.len()).position(|window| window == MAGIC);
     let Some(cache) = start.and_then(|start| bytes.get(start..)) else { return HashMap::new() };
     let count = number(cache, MAGIC.len()).unwrap_or(0) as usize;
@@ -29,7 +29,7 @@ pub fn loader_cache(bytes: &[u8], machine: u16) -> HashMap<String, String> {
             && of_every_processor
             && let Some((name, path)) = path()
         {
-            // The first one counts, as it does for the loader.
+            // The loader uses the first entry of a name.
             paths.entry(name).or_insert(path);
         }
     }

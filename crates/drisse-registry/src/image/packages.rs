@@ -1,22 +1,22 @@
-//! Which of the system's packages files came from, for those who look images over for known weaknesses.
+//! Finds the system packages that files came from, so that vulnerability scanners can recognize them in images.
 //!
-//! Debian's: `dpkg(1)`, its lists in `/var/lib/dpkg/info`. Scanners read `/var/lib/dpkg/status.d`, as images
-//! without a package manager have it. Elsewhere nothing is known, and nothing is said.
+//! Works with Debian's `dpkg(1)` and its file lists in `/var/lib/dpkg/info`. Scanners read `/var/lib/dpkg/status.d`,
+//! which images without a package manager have. On other systems the result is empty.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A package that a file came from.
+/// A Debian package.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Package {
     pub(super) name: String,
     pub(super) version: String,
-    /// Its paragraph in dpkg's status.
+    /// The package's paragraph in dpkg's `status` file.
     pub(super) paragraph: String,
 }
 
-/// The packages of these files, as dpkg in `dpkg` knows them, by name.
+/// Returns the packages that own these files, sorted by name. `dpkg` is dpkg's folder, `/var/lib/dpkg`.
 pub(super) fn packages(dpkg: &Path, files: &[PathBuf]) -> Vec<Package> {
     let owners = owners(&dpkg.join("info"), files);
     let status = fs::read_to_string(dpkg.join("status")).unwrap_or_default();
@@ -35,9 +35,9 @@ pub(super) fn packages(dpkg: &Path, files: &[PathBuf]) -> Vec<Package> {
     found.into_values().collect()
 }
 
-/// Names of the packages whose lists have one of the files.
+/// Returns the names of the packages whose file lists have one of the files.
 fn owners(info: &Path, files: &[PathBuf]) -> HashSet<String> {
-    // Lists have paths of before `/lib` became a link to `/usr/lib`.
+    // Lists may still have paths from before `/lib` became a link to `/usr/lib`.
     let spelled = |path: &PathBuf| {
         let path = path.display().to_string();
         [path.strip_prefix("/usr").unwrap_or(&path).to_owned(), path]
@@ -59,7 +59,7 @@ fn owners(info: &Path, files: &[PathBuf]) -> HashSet<String> {
     owners
 }
 
-/// A name that may be a file's: Debian policy, section 5.6.1.
+/// Returns whether a package name is safe as a file name: Debian policy, section 5.6.1.
 fn is_plain(name: &str) -> bool {
     !name.starts_with('.')
         && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b"+-.".contains(&c))

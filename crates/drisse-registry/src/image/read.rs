@@ -1,7 +1,7 @@
-//! Images that were written before, by us or by others: folders, and archives of such folders.
+//! Reading images written by Drisse or other tools: OCI image layouts, as folders or archives.
 //!
-//! Nothing an archive says is believed: it may hold the files of an OCI image layout and nothing else, each once, and a
-//! blob is what its name says.
+//! Archives are not trusted: an archive may hold only the files of an OCI image layout, each once, and every blob must
+//! match its digest.
 
 use super::ImageError;
 use crate::blobs::{Store, is_hex};
@@ -13,13 +13,18 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The index of a layout, and the other documents beside the blobs, are at most this long.
+/// Longest document beside the blobs, such as `index.json`, in bytes (4 MiB).
 const MAX_DOCUMENT: u64 = 4 << 20;
 
-/// Documents that a layout's archive may have beside the blobs; those of `docker save` are not read.
+/// Documents that an archive may have beside the blobs. The last two are of `docker save` and are not used.
 const DOCUMENTS: [&str; 4] = ["oci-layout", "index.json", "manifest.json", "repositories"];
 
-/// Unpacks an archive of an image layout into a folder, which is made.
+/// Unpacks a tar archive of an image layout into `folder`, which is created if it does not exist.
+///
+/// # Errors
+///
+/// Returns [`ImageError::Archive`] if the archive is damaged or holds anything else, or another error if a file cannot
+/// be written.
 pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), ImageError> {
     let wrong = |why: String| ImageError::Archive { why };
     let unreadable = |error: io::Error| wrong(format!("it cannot be read: {}", brief(&error)));
@@ -35,19 +40,19 @@ pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), ImageError> {
             continue;
         }
         if !kind.is_file() {
-            return Err(wrong(format!("`{name}` in it is no plain file")));
+            return Err(wrong(format!("its entry `{name}` is not a regular file")));
         }
         if !seen.insert(name.clone()) {
-            return Err(wrong(format!("`{name}` is in it twice")));
+            return Err(wrong(format!("its entry `{name}` appears twice")));
         }
         if DOCUMENTS.contains(&&*name) {
             if entry.size() > MAX_DOCUMENT {
-                return Err(wrong(format!("`{name}` in it is longer than {MAX_DOCUMENT} bytes")));
+                return Err(wrong(format!("its entry `{name}` is longer than {MAX_DOCUMENT} bytes")));
             }
             let mut text = Vec::new();
             entry.read_to_end(&mut text).map_err(unreadable)?;
             if text.len() as u64 != entry.size() {
-                return Err(wrong(format!("it ends within `{name}`")));
+                return Err(wrong(format!("it ends inside `{name}`")));
             }
             if name == "index.json" {
                 store.replace(&folder.join(name), &text)?;
@@ -55,27 +60,32 @@ pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), ImageError> {
             continue;
         }
         let hex = name.strip_prefix("blobs/sha256/").filter(|hex| is_hex(hex));
-        let hex = hex.ok_or_else(|| wrong(format!("`{name}` is nothing that belongs to an image")))?;
+        let hex = hex.ok_or_else(|| wrong(format!("its entry `{name}` does not belong to an image")))?;
         let blob = store.put(|out| io::copy(&mut entry, out).map(drop))?;
         if !blob.digest.ends_with(hex) {
-            return Err(wrong(format!("blob {hex} in it has other bytes, of digest {}", blob.digest)));
+            return Err(wrong(format!("its blob {hex} has the digest {}", blob.digest)));
         }
     }
     Ok(())
 }
 
-/// An error in few words: the archive's own may be in it.
+/// Shortens an error's text, which may contain bytes of the archive.
 fn brief(error: &io::Error) -> String {
     let text: String = error.to_string().chars().take(60).collect();
     text.split(':').next().unwrap_or_default().to_owned()
 }
 
-/// The manifest of the image of this name in a layout; of the only one where none is named.
+/// Returns the digest of the manifest of the image named `reference` in a layout, or of the only image if `None`.
+///
+/// # Errors
+///
+/// Returns [`ImageError::Unnamed`] if there is not exactly one such image, or another error if `index.json` cannot be
+/// read.
 pub fn image_in(folder: &Path, reference: Option<&str>) -> Result<String, ImageError> {
     let index = folder.join("index.json");
     let failed = |error: io::Error| ImageError::io("read", &index, error);
     if fs::metadata(&index).map_err(failed)?.len() > MAX_DOCUMENT {
-        return Err(failed(io::Error::other("it is too long")));
+        return Err(failed(io::Error::other("the file is too long")));
     }
     let document: Value = serde_json::from_slice(&fs::read(&index).map_err(failed)?)
         .map_err(|error| failed(io::Error::other(error)))?;
@@ -97,7 +107,7 @@ mod tests {
     use super::*;
     use crate::blobs::Blob;
 
-    /// An archive of these entries: name, kind, bytes, and the size that it says it has.
+    /// Returns an archive of these entries: name, type, bytes, and the size in the header.
     fn archive(entries: &[(&str, tar::EntryType, &[u8], u64)]) -> Vec<u8> {
         let mut out = Vec::new();
         for (name, kind, bytes, size) in entries {
@@ -122,24 +132,24 @@ mod tests {
         let good = format!("blobs/sha256/{}", &Blob::of(b"x").digest[7..]);
         let other = format!("blobs/sha256/{}", "0".repeat(64));
         for (entries, why) in [
-            (vec![("../x", Regular, &b"x"[..], 1)], "nothing that belongs"),
-            (vec![("/etc/x", Regular, b"x", 1)], "nothing that belongs"),
-            (vec![("blobs/sha256/../../x", Regular, b"x", 1)], "nothing that belongs"),
-            (vec![("index.json", Symlink, b"", 0)], "no plain file"),
-            (vec![(&*good, Link, b"", 0)], "no plain file"),
-            (vec![(&*good, Char, b"", 0)], "no plain file"),
-            (vec![(&*good, Block, b"", 0)], "no plain file"),
-            (vec![(&*good, Regular, b"x", 1), (&*good, Regular, b"x", 1)], "is in it twice"),
-            (vec![(&*other, Regular, b"x", 1)], "has other bytes"),
-            (vec![(&*good, Regular, b"x", 2000)], "has other bytes"),
+            (vec![("../x", Regular, &b"x"[..], 1)], "does not belong to an image"),
+            (vec![("/etc/x", Regular, b"x", 1)], "does not belong to an image"),
+            (vec![("blobs/sha256/../../x", Regular, b"x", 1)], "does not belong to an image"),
+            (vec![("index.json", Symlink, b"", 0)], "not a regular file"),
+            (vec![(&*good, Link, b"", 0)], "not a regular file"),
+            (vec![(&*good, Char, b"", 0)], "not a regular file"),
+            (vec![(&*good, Block, b"", 0)], "not a regular file"),
+            (vec![(&*good, Regular, b"x", 1), (&*good, Regular, b"x", 1)], "appears twice"),
+            (vec![(&*other, Regular, b"x", 1)], "has the digest"),
+            (vec![(&*good, Regular, b"x", 2000)], "has the digest"),
             (vec![("index.json", Regular, b"x", 1 << 30)], "is longer than"),
-            (vec![("index.json", Regular, b"x", 4000)], "it ends within"),
+            (vec![("index.json", Regular, b"x", 4000)], "it ends inside"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let inside = folder.path().join("a/b");
-            let told = unpack(&*archive(&entries), &inside).unwrap_err();
-            let source = std::error::Error::source(&told).map(ToString::to_string).unwrap_or_default();
-            assert!(format!("{told} {source}").contains(why), "{entries:?}: {told}");
+            let error = unpack(&*archive(&entries), &inside).unwrap_err();
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            assert!(format!("{error} {source}").contains(why), "{entries:?}: {error}");
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         }
     }

@@ -1,4 +1,4 @@
-//! The runtime layer: this program, ONNX Runtime, and all they need of this machine. Built once, for all models.
+//! The runtime layer: this program, ONNX Runtime and the shared libraries they need. Built once for all models.
 
 use super::closure::Closure;
 use super::layer::{Layer, Source};
@@ -14,60 +14,65 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Where the program is; ONNX Runtime's library lies beside it, where it looks first.
+/// Path of the program in an image. ONNX Runtime's library is beside it, where the program looks first.
 pub const PROGRAM: &str = "/usr/lib/drisse/drisse";
 const LIBRARY: &str = "/usr/lib/drisse/libonnxruntime.so";
 
-/// Where libraries may stay as they were found: the loader looks there without a cache of its own.
+/// Folders in which libraries keep their paths: the loader searches them without a cache.
 const USUAL: [&str; 4] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
 
-/// Changes when the same parts make another layer.
+/// Version of the layer's composition: increase it when the same parts make another layer.
 const SCHEMA: u32 = 1;
 
-/// What the layer is made of.
+/// The parts of which a runtime layer is made.
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "a function has none")]
 pub struct RuntimeParts<'a> {
-    /// The program that serves.
+    /// Path of the `drisse` program.
     pub program: &'a Path,
-    /// Its version.
+    /// The program's version.
     pub version: &'a str,
-    /// ONNX Runtime's library.
+    /// Path of ONNX Runtime's library.
     pub onnxruntime: &'a Path,
-    /// Finds out its version, where that is wanted: it may have to be loaded.
+    /// Returns ONNX Runtime's version. Called only when a layer is built: the library may have to be loaded.
     pub onnxruntime_version: &'a dyn Fn() -> String,
 }
 
 /// A runtime layer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Runtime {
-    /// The digest of the layer as it is kept and sent, compressed.
+    /// The digest of the compressed layer.
     pub digest: String,
-    /// Its bytes.
+    /// The size of the compressed layer in bytes.
     pub size: u64,
-    /// The digest of the layer unpacked.
+    /// The digest of the uncompressed layer.
     pub diff_id: String,
-    /// As OCI names it: `amd64` or `arm64`.
+    /// The architecture as OCI names it: `amd64` or `arm64`.
     pub architecture: String,
     /// Drisse's version.
     pub version: String,
     /// ONNX Runtime's version.
     pub onnxruntime: String,
-    /// The system's packages in it: name and version.
+    /// The system packages in the layer, each as `NAME VERSION`.
     pub packages: Vec<String>,
 }
 
-/// The runtime layers of this machine: a folder that all workspaces share. Many may read; who adds or removes is alone.
+/// The runtime layers on this machine, in a folder that all workspaces share. A file lock lets many processes read, or
+/// one add and remove.
 #[derive(Debug)]
 pub struct Runtimes {
     store: Store,
-    /// A document for each layer, named by what it was made of.
+    /// Has a JSON document for each layer, named by a hash of the layer's parts.
     folder: PathBuf,
     lock: File,
 }
 
 impl Runtimes {
-    /// Opens the folder, and makes it where there is none. Waits while another process adds or removes.
+    /// Opens the folder and creates it if it does not exist. Blocks while another process adds or removes layers.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::Io`] if the folder or its lock cannot be created.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
         let folder = root.join("runtimes");
         let failed = |error| ImageError::io("write in", root, error);
@@ -77,8 +82,8 @@ impl Runtimes {
         Ok(Self { store: Store::existing(root), folder, lock })
     }
 
-    /// Does what nobody else may see half done; waits until nobody else reads. The lock is never held twice.
-    fn alone<T>(&self, change: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    /// Runs `change` with the exclusive lock; blocks until no other process holds the lock. Not reentrant.
+    fn exclusive<T>(&self, change: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
         let failed = |error| ImageError::io("lock", &self.folder, error);
         self.lock.lock().map_err(failed)?;
         let changed = Store::open(self.store.root()).map_err(ImageError::from).and_then(|_| change());
@@ -86,8 +91,13 @@ impl Runtimes {
         changed
     }
 
-    /// The layer of these parts: the one that is kept, or a new one. `packing` is called before one is made,
-    /// with how many libraries come along.
+    /// Returns the layer of these parts, and builds it if it is not there yet. Before a build, calls `packing` with the
+    /// number of libraries in the layer.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the program or a library is missing or not an ELF file of a supported architecture, or if
+    /// the layer cannot be written.
     pub fn build(
         &self,
         parts: &RuntimeParts<'_>,
@@ -98,8 +108,8 @@ impl Runtimes {
         let document = self.folder.join(format!("{SCHEMA}-{}.json", layer.key()?));
         match self.kept(&document)? {
             Some(kept) => Ok(kept),
-            None => self.alone(|| {
-                // Somebody else may have been faster.
+            None => self.exclusive(|| {
+                // Another process may have built the layer while this one waited for the lock.
                 if let Some(kept) = self.kept(&document)? {
                     return Ok(kept);
                 }
@@ -145,7 +155,11 @@ impl Runtimes {
         Ok(runtime)
     }
 
-    /// The layer of this digest.
+    /// Returns the layer with this digest.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::NoRuntime`] if the layer does not exist, or [`StoreError::Corrupt`] if it is damaged.
     pub fn pinned(&self, digest: &str) -> Result<Runtime, ImageError> {
         let found = self.list().into_iter().find(|runtime| runtime.digest == digest);
         let found = found.ok_or_else(|| ImageError::NoRuntime { digest: digest.to_owned() })?;
@@ -156,7 +170,7 @@ impl Runtimes {
         }
     }
 
-    /// All layers that are kept.
+    /// Returns all layers, sorted by digest.
     pub fn list(&self) -> Vec<Runtime> {
         let documents = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut found: Vec<_> = documents.filter_map(|entry| read(&entry.path())).collect();
@@ -165,9 +179,14 @@ impl Runtimes {
         found
     }
 
-    /// Removes every layer but those of these digests; how many there were, and their bytes.
+    /// Removes all layers except those with the digests in `keep`. Returns the number of removed blobs and their size
+    /// in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be removed.
     pub fn prune(&self, keep: &[String]) -> Result<(usize, u64), ImageError> {
-        self.alone(|| {
+        self.exclusive(|| {
             for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
                 let path = entry.path();
                 if read(&path).is_none_or(|runtime| !keep.contains(&runtime.digest)) {
@@ -179,7 +198,7 @@ impl Runtimes {
         })
     }
 
-    /// Where a layer lies.
+    /// Returns the path of a layer's blob.
     pub(super) fn layer(&self, runtime: &Runtime) -> Result<PathBuf, ImageError> {
         Ok(self.store.path(&runtime.digest)?)
     }
@@ -189,7 +208,7 @@ fn read(document: &Path) -> Option<Runtime> {
     serde_json::from_slice(&fs::read(document).ok()?).ok()
 }
 
-/// The layer, and the packages it was taken from.
+/// Composes the layer. Returns the layer and the system packages its files came from.
 fn layer(parts: &RuntimeParts<'_>, closure: &Closure) -> Result<(Layer, Vec<String>), ImageError> {
     let mut layer = Layer::default();
     let mut taken = Vec::new();
@@ -206,7 +225,7 @@ fn layer(parts: &RuntimeParts<'_>, closure: &Closure) -> Result<(Layer, Vec<Stri
         if usual && path.ends_with(name) {
             taken.push(layer.host(path, false)?);
         } else {
-            // Found by a cache or a search path that the image does not have.
+            // Found through a cache or a search path that the image does not have: move it to a default folder.
             let system = system.canonicalize().unwrap_or_else(|_| system.to_owned());
             layer.file(&system.join(name).display().to_string(), Source::file(path)?);
             taken.push(path.clone());

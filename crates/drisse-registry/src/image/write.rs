@@ -1,7 +1,7 @@
-//! Writing an image out: an archive that every engine loads, or a folder as OCI lays images out.
+//! Writing images: as an archive that every container engine loads, or as a folder in the OCI image layout.
 //!
 //! Specification: <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. The archive also
-//! has the list that `docker load` looks for: <https://github.com/moby/docker-image-spec>.
+//! has the `manifest.json` that `docker load` requires: <https://github.com/moby/docker-image-spec>.
 
 use super::{Content, Image, ImageError};
 use crate::blobs::{Blob, Hashing};
@@ -15,17 +15,23 @@ use std::path::Path;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// A tar archive is a row of these, and ends with two empty ones: POSIX.1-2017, `pax`.
+/// Block size of tar archives, which end with two empty blocks: POSIX.1-2017, `pax`.
 const BLOCK: usize = 512;
 
-/// A writer that tells how many bytes go through it.
-struct Told<'a, W> {
+/// A writer that reports the number of bytes it passes on.
+struct Reporting<'a, W> {
     inner: W,
     progress: &'a dyn Fn(u64),
 }
 
 impl Image {
-    /// Writes an archive. `progress` is told how many bytes of layers went by.
+    /// Writes the image as a tar archive named `reference`. Calls `progress` with the number of bytes of each chunk of
+    /// a layer.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::Changed`] if a file changed since the image was built, or another error if a file cannot
+    /// be read or `out` fails.
     pub fn write_archive(
         &self,
         mut out: impl Write,
@@ -49,7 +55,7 @@ impl Image {
         for (blob, content) in &self.layers {
             let mut became = None;
             let written = member(&mut out, &path(&blob.digest), blob.size, |out| {
-                let mut hashing = Hashing::new(Told { inner: out, progress });
+                let mut hashing = Hashing::new(Reporting { inner: out, progress });
                 content.write(&mut hashing)?;
                 became = Some(hashing.finish());
                 Ok(())
@@ -60,8 +66,13 @@ impl Image {
         out.write_all(&[0; 2 * BLOCK]).and_then(|()| out.flush()).map_err(failed)
     }
 
-    /// Writes the image into a folder, which is made where there is none. An image of the same name there is
-    /// replaced; its blobs stay.
+    /// Writes the image into an OCI image layout, which is created if it does not exist. An image named `reference` in
+    /// the layout is replaced, but its blobs are not removed.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ImageError::Changed`] if a file changed since the image was built, or another error if a file cannot
+    /// be read or written.
     pub fn write_layout(
         &self,
         folder: &Path,
@@ -79,14 +90,15 @@ impl Image {
             Err(error) => return Err(unreadable(error)),
         };
         let entries = document["manifests"].as_array_mut();
-        let entries = entries.ok_or_else(|| unreadable(io::Error::other("it has no list of manifests")))?;
+        let entries =
+            entries.ok_or_else(|| unreadable(io::Error::other("the index has no list of manifests")))?;
         entries.retain(|entry| entry["annotations"][REF_NAME] != reference);
         entries.push(self.entry(reference));
         let blobs = folder.join("blobs/sha256");
         make_folder(&blobs).map_err(|error| ImageError::io("make", &blobs, error))?;
         for (blob, content) in &self.layers {
-            let told = |out: &mut dyn Write| content.write(&mut Told { inner: out, progress });
-            same(blob, Some(&put(folder, &path(&blob.digest), told)?))?;
+            let write = |out: &mut dyn Write| content.write(&mut Reporting { inner: out, progress });
+            same(blob, Some(&put(folder, &path(&blob.digest), write)?))?;
         }
         for (name, bytes) in [
             (&*path(&self.config.0.digest), &*self.config.1),
@@ -99,18 +111,23 @@ impl Image {
         Ok(())
     }
 
-    /// What engines and registries read first.
+    /// Returns the bytes of the image's manifest.
     pub fn manifest(&self) -> &[u8] {
         &self.manifest
     }
 
-    /// The bytes of its config or a layer, by digest; nothing where it has no such.
+    /// Returns the size in bytes of the config or the layer with this digest; `None` if the image has none.
     pub fn size_of(&self, digest: &str) -> Option<u64> {
         let blobs = self.layers.iter().map(|(blob, _)| blob).chain([&self.config.0]);
         blobs.into_iter().find(|blob| blob.digest == digest).map(|blob| blob.size)
     }
 
-    /// Writes its config or a layer, by digest; nothing where it has no such. Whoever reads it compares the digest.
+    /// Writes the config or the layer with this digest; nothing if the image has none. The reader must check the
+    /// digest: a file of the layer may have changed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file of the layer cannot be read or `out` fails.
     pub fn write_blob(&self, digest: &str, out: &mut dyn Write) -> io::Result<()> {
         let (config, bytes) = &self.config;
         if config.digest == digest {
@@ -139,7 +156,7 @@ impl Content {
     }
 }
 
-impl<W: Write> Write for Told<'_, W> {
+impl<W: Write> Write for Reporting<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.inner.write(bytes)?;
         (self.progress)(count as u64);
@@ -151,12 +168,12 @@ impl<W: Write> Write for Told<'_, W> {
     }
 }
 
-/// Where a blob is in a layout.
+/// Returns a blob's path in a layout.
 fn path(digest: &str) -> String {
     format!("blobs/{}", digest.replacen(':', "/", 1))
 }
 
-/// A layer's name is its digest: what was written must still be what was measured.
+/// Checks that the written bytes are still those whose digest is in the manifest.
 fn same(measured: &Blob, written: Option<&Blob>) -> Result<(), ImageError> {
     match written {
         Some(written) if written != measured => {
@@ -167,7 +184,7 @@ fn same(measured: &Blob, written: Option<&Blob>) -> Result<(), ImageError> {
     }
 }
 
-/// One file of an archive.
+/// Writes one file of an archive.
 fn member(
     out: &mut impl Write,
     name: &str,
@@ -188,21 +205,21 @@ fn member(
     out.write_all(&[0; BLOCK][..(BLOCK - over) % BLOCK])
 }
 
-/// One file of a folder, whole or not at all.
+/// Writes one file of a layout atomically.
 fn put(
     folder: &Path,
     name: &str,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Blob, ImageError> {
-    let place = folder.join(name);
-    let failed = |error| ImageError::io("write", &place, error);
+    let target = folder.join(name);
+    let failed = |error| ImageError::io("write", &target, error);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     let mut out = Hashing::new(io::BufWriter::with_capacity(128 * BLOCK, file.as_file_mut()));
     write(&mut out).and_then(|()| out.flush()).map_err(failed)?;
     let written = out.finish();
     file.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist(&place).map_err(|error| failed(error.error))?;
-    sync_folder_of(&place).map_err(failed)?;
+    file.persist(&target).map_err(|error| failed(error.error))?;
+    sync_folder_of(&target).map_err(failed)?;
     Ok(written)
 }

@@ -1,4 +1,4 @@
-//! Who we are to a registry, from where podman, skopeo and Docker keep it.
+//! Credentials for registries, from the files and helpers of podman, skopeo and Docker.
 //!
 //! Sources: containers-auth.json(5); <https://docs.docker.com/reference/cli/docker/login/#credential-stores>.
 
@@ -12,14 +12,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Who we are.
+/// Credentials for a repository. Their `Debug` form shows no secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credentials {
-    /// Nobody in particular.
+    /// No credentials.
     Anonymous,
-    /// A user with a password.
+    /// A user name and password.
     Basic { user: String, password: String },
-    /// What a token server gave a login, to be shown to it.
+    /// A refresh token (identity token) for the registry's token server.
     Identity(String),
 }
 
@@ -33,7 +33,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A file of credentials.
+/// A credentials file: `auth.json` or Docker's `config.json`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct AuthFile {
@@ -55,7 +55,7 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// What a credential helper prints.
+/// The output of a credential helper.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Helped {
@@ -63,7 +63,7 @@ struct Helped {
     secret: String,
 }
 
-/// Those for a repository, from the first file that has some.
+/// Finds the credentials for a repository, in the first file that has some.
 pub(super) fn find(registry: &str, repository: &str) -> Result<Credentials, RemoteError> {
     for file in files() {
         if let Some(found) = in_file(&file, registry, repository)? {
@@ -73,7 +73,7 @@ pub(super) fn find(registry: &str, repository: &str) -> Result<Credentials, Remo
     Ok(Credentials::Anonymous)
 }
 
-/// Where they may be, in the order of podman's.
+/// Returns the paths of credentials files, in podman's order.
 fn files() -> Vec<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(named) = variable("REGISTRY_AUTH_FILE") {
@@ -98,14 +98,14 @@ fn in_file(path: &Path, registry: &str, repository: &str) -> Result<Option<Crede
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(error.to_string())),
     };
-    // The parser's own words may show what stands there.
+    // The parser's message is left out: it may quote a secret.
     let file: AuthFile = serde_json::from_str(&text)
-        .map_err(|error| wrong(format!("it is no such file, at line {}", error.line())))?;
+        .map_err(|error| wrong(format!("the file has invalid JSON at line {}", error.line())))?;
     if let Some(helper) = file.cred_helpers.get(registry) {
         return helped(helper, registry).map(Some);
     }
     let keys = scopes(registry, repository);
-    // Docker writes addresses; podman, names.
+    // Docker writes URLs; podman, names without a scheme.
     let plain = |key: &str| {
         let key = key.trim_start_matches("https://").trim_start_matches("http://");
         key.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2").to_owned()
@@ -121,7 +121,7 @@ fn in_file(path: &Path, registry: &str, repository: &str) -> Result<Option<Crede
             let (user, password) = text
                 .as_deref()
                 .and_then(|text| text.split_once(':'))
-                .ok_or_else(|| wrong(format!("what it has for {registry} is no user and password")))?;
+                .ok_or_else(|| wrong(format!("its entry for {registry} is not a user and password")))?;
             let password = password.trim_end_matches('\0').to_owned();
             Ok(Some(Credentials::Basic { user: user.to_owned(), password }))
         }
@@ -133,7 +133,7 @@ fn in_file(path: &Path, registry: &str, repository: &str) -> Result<Option<Crede
     }
 }
 
-/// `HOST/a/b`, `HOST/a`, `HOST`.
+/// Returns the keys to look up, most specific first: `HOST/a/b`, `HOST/a`, `HOST`.
 fn scopes(registry: &str, repository: &str) -> Vec<String> {
     let whole = format!("{registry}/{repository}");
     let ends = whole.match_indices('/').map(|(at, _)| at).collect::<Vec<_>>();
@@ -141,31 +141,31 @@ fn scopes(registry: &str, repository: &str) -> Vec<String> {
     std::iter::once(whole.clone()).chain(shorter).collect()
 }
 
-/// Asks a credential helper: `docker-credential-NAME get`, the registry on its standard input.
+/// Runs a credential helper: `docker-credential-NAME get`, with the registry on its standard input.
 fn helped(name: &str, registry: &str) -> Result<Credentials, RemoteError> {
     let program = format!("docker-credential-{name}");
     let wrong = |why: String| RemoteError::Credentials { from: program.clone(), why };
     if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_') {
-        return Err(wrong("that is no name of a helper".to_owned()));
+        return Err(wrong("this is not a valid helper name".to_owned()));
     }
     let run = || -> std::io::Result<std::process::Output> {
         let mut command = Command::new(&program);
         command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         if let Some(mut input) = child.stdin.take() {
-            // One that reads nothing is told nothing.
+            // A helper that does not read its input is not an error.
             let _ = input.write_all(registry.as_bytes());
         }
         child.wait_with_output()
     };
     let output = run().map_err(|error| wrong(error.to_string()))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
-        let none = said.contains("not found");
-        return if none { Ok(Credentials::Anonymous) } else { Err(wrong(said)) };
+        let message = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
+        let none = message.contains("not found");
+        return if none { Ok(Credentials::Anonymous) } else { Err(wrong(message)) };
     }
-    let helped: Helped = serde_json::from_slice(&output.stdout)
-        .map_err(|_| wrong("its answer is not what helpers print".to_owned()))?;
+    let helped: Helped =
+        serde_json::from_slice(&output.stdout).map_err(|_| wrong("its output is not valid".to_owned()))?;
     Ok(match &*helped.username {
         "<token>" => Credentials::Identity(helped.secret),
         _ => Credentials::Basic { user: helped.username, password: helped.secret },
@@ -205,20 +205,20 @@ mod tests {
         assert_eq!(found(&file, "token.example", "x"), Ok(Some(Credentials::Identity("t".to_owned()))));
         assert_eq!(found(&file, "other.example", "x"), Ok(None));
         assert_eq!(found(&file, "empty.example", "x"), Ok(None));
-        assert!(found(&file, "broken.example", "x").unwrap_err().contains("no user and password"));
+        assert!(found(&file, "broken.example", "x").unwrap_err().contains("not a user and password"));
     }
 
     #[test]
-    fn a_file_that_is_none_is_told_without_what_stands_in_it() {
-        let told = found("{\"auths\": {\"a\": {\"auth\": secret}}}", "a", "x").unwrap_err();
-        assert!(told.contains("at line 1") && !told.contains("secret"), "{told}");
+    fn an_invalid_file_is_an_error_that_does_not_quote_the_file() {
+        let error = found("{\"auths\": {\"a\": {\"auth\": secret}}}", "a", "x").unwrap_err();
+        assert!(error.contains("at line 1") && !error.contains("secret"), "{error}");
     }
 
     #[test]
     fn a_helper_is_a_program_of_that_name_and_nothing_else() {
-        let told = found(r#"{"credHelpers": {"a": "x; rm -rf /"}}"#, "a", "x").unwrap_err();
-        assert!(told.contains("no name of a helper"), "{told}");
-        let told = found(r#"{"credsStore": "that-is-nowhere"}"#, "a", "x").unwrap_err();
-        assert!(told.contains("docker-credential-that-is-nowhere"), "{told}");
+        let error = found(r#"{"credHelpers": {"a": "x; rm -rf /"}}"#, "a", "x").unwrap_err();
+        assert!(error.contains("not a valid helper name"), "{error}");
+        let error = found(r#"{"credsStore": "that-is-nowhere"}"#, "a", "x").unwrap_err();
+        assert!(error.contains("docker-credential-that-is-nowhere"), "{error}");
     }
 }

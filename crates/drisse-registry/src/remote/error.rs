@@ -1,129 +1,131 @@
-//! Why something could not be brought from a registry or to one.
+//! Errors of pulling from and pushing to registries.
 
 use super::Reference;
 use crate::StoreError;
 
-/// Why. Its message says what was attempted, on what.
+/// An error of pulling from or pushing to a registry.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteError {
-    /// No name of something in a registry.
-    #[error("`{text}` is no reference to a registry: {why}")]
+    /// A text is not a valid reference to a registry.
+    #[error("`{text}` is not a reference to a registry: {why}")]
     Reference {
-        /// As it was given.
+        /// The text.
         text: String,
-        /// What is wrong.
+        /// What is wrong with the text.
         why: String,
     },
-    /// The registry cannot be asked: no connection, no trust, no answer.
-    #[error("cannot ask registry {registry}: {why}")]
+    /// The registry does not answer: no connection, an untrusted certificate, a timeout, a server error.
+    #[error("cannot reach registry {registry}: {why}")]
     Unreachable {
-        /// Which.
+        /// The registry: `HOST[:PORT]`, as in all variants.
         registry: String,
         /// What happened.
         why: String,
     },
-    /// Plain HTTP beyond this machine.
-    #[error("registry {registry} would be asked without TLS")]
+    /// The registry on another machine only speaks plain HTTP.
+    #[error("registry {registry} does not use TLS")]
     Plain {
-        /// Which.
+        /// The registry.
         registry: String,
     },
-    /// It asks for credentials, or does not accept those it got.
-    #[error("registry {registry} does not let us {what} {repository}: {why}")]
+    /// The registry requires credentials, or does not accept the ones it got.
+    #[error("cannot {what} {repository} in registry {registry}: {why}")]
     Denied {
-        /// Which.
+        /// The registry.
         registry: String,
-        /// `pull from` or `push to`.
+        /// What was attempted: `pull from` or `push to`.
         what: &'static str,
-        /// Of which repository.
+        /// The repository.
         repository: String,
-        /// What it said.
+        /// Why access was denied.
         why: String,
     },
     /// Credentials cannot be read.
     #[error("cannot read credentials from {from}: {why}")]
     Credentials {
-        /// The file or program.
+        /// The file or the credential helper.
         from: String,
         /// What is wrong.
         why: String,
     },
-    /// There is no such thing.
+    /// The registry does not have the manifest or blob.
     #[error("there is no {what} in {reference}")]
     Absent {
-        /// What.
+        /// The manifest or blob.
         what: String,
-        /// Where.
+        /// The reference that was resolved.
         reference: Reference,
     },
-    /// It answered with a failure.
+    /// The registry answered with an error.
     #[error("registry {registry} refused to {what}: {why}")]
     Refused {
-        /// Which.
+        /// The registry.
         registry: String,
-        /// What was asked.
+        /// The request: `take a blob`.
         what: String,
-        /// Status and words.
+        /// The status and the registry's message.
         why: String,
     },
-    /// It does not keep to the protocol, or to what it said before.
-    #[error("registry {registry} cannot be believed: {why}")]
+    /// The registry's response violates the protocol, or does not match a digest or size.
+    #[error("registry {registry} sent an invalid response: {why}")]
     Deceived {
-        /// Which.
+        /// The registry.
         registry: String,
-        /// What does not fit.
+        /// What is wrong with the response.
         why: String,
     },
-    /// It holds something, but no model.
-    #[error("{reference} is no model: {why}")]
+    /// The reference exists and is not a model.
+    #[error("{reference} is not a model: {why}")]
     NoModel {
-        /// Which.
+        /// The reference.
         reference: Reference,
-        /// What it is.
+        /// What the reference is instead.
         why: String,
     },
-    /// It holds something, but no container image.
-    #[error("{reference} is no container image: {why}")]
+    /// The reference exists and is not a usable container image.
+    #[error("{reference} is not a usable container image: {why}")]
     NoImage {
-        /// Which.
+        /// The reference.
         reference: Reference,
-        /// What is wrong.
+        /// What is wrong with the image.
         why: String,
     },
-    /// This machine's files.
+    /// The store on this machine failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl RemoteError {
-    /// What to do about it, where that is known.
+    /// Returns what the user can do next, or `None` if nothing specific is known.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Reference { .. } => "write oci://HOST/REPOSITORY:TAG".to_owned(),
             Self::Plain { .. } => {
-                "give it a certificate (--registry-ca FILE for an own authority), or say --plain-http where the \
-                 network is yours"
+                "give the registry a certificate (--registry-ca FILE for a private authority), or use --plain-http if \
+                 you trust the network"
                     .to_owned()
             }
             Self::Denied { registry, .. } => format!("log in: `podman login {registry}` or `docker login {registry}`"),
             Self::Unreachable { why, .. } if why.contains("UnknownIssuer") => {
-                "trust its authority with --registry-ca FILE, or put it into /etc/containers/certs.d/HOST".to_owned()
+                "trust its authority with --registry-ca FILE, or put the certificate into /etc/containers/certs.d/HOST".to_owned()
             }
             Self::Unreachable { .. } => {
-                "is it up? what has come over whole is there: the same command goes on from that".to_owned()
+                "check that the registry is up; the same command continues where this one stopped".to_owned()
             }
             Self::Absent { what, reference } if reference.manifest() == "latest" && what.starts_with("manifest") => {
-                "name its tag: oci://HOST/REPOSITORY:TAG; `drisse models push` takes a model's version for one"
+                "name a tag: oci://HOST/REPOSITORY:TAG; `drisse models push` uses the model's version as the tag"
                     .to_owned()
             }
-            Self::NoModel { .. } => "`drisse models push` writes models; images run with podman or Docker".to_owned(),
+            Self::NoModel { .. } => {
+                "`drisse models push` pushes models; run container images with podman or Docker".to_owned()
+            }
             Self::Store(error) => return error.hint(),
             _ => return None,
         })
     }
 
-    /// Whether trying again may help.
+    /// Returns whether another attempt may succeed.
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }

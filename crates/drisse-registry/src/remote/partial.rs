@@ -1,4 +1,4 @@
-//! A blob that is on its way: what came so far is kept, and goes on from there.
+//! Partially pulled blobs: the bytes received so far are kept on disk, and a later pull continues from there.
 
 use super::RemoteError;
 use crate::StoreError;
@@ -10,42 +10,44 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-/// What is read at once.
+/// How many bytes are read at once.
 const BLOCK: usize = 256 << 10;
 
-/// A blob's bytes so far.
+/// A blob that is being received.
 pub(super) struct Partial {
+    /// Path of the bytes received so far.
     path: PathBuf,
-    place: PathBuf,
+    /// Path of the complete blob in the store.
+    target: PathBuf,
     blob: Blob,
     file: Hashing<File>,
 }
 
-/// What became of a blob that came whole.
+/// The result of receiving all bytes of a blob.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
-    /// It is in the store.
+    /// The blob is in the store.
     Kept,
-    /// Its bytes have another digest; they are gone.
+    /// The bytes have this other digest, and have been removed.
     Other(String),
 }
 
 impl Partial {
-    /// What an earlier run left; nothing where the blob is there already.
+    /// Opens the partial file of a blob, with what an earlier run left; `None` if the blob is already in the store.
     pub(super) fn open(store: &Store, blob: &Blob) -> Result<Option<Self>, RemoteError> {
         if store.check(&blob.digest)? == BlobState::Good {
             return Ok(None);
         }
-        let place = store.path(&blob.digest)?;
+        let target = store.path(&blob.digest)?;
         let folder = store.root().join("partial");
-        let path = folder.join(place.file_name().unwrap_or_default());
+        let path = folder.join(target.file_name().unwrap_or_default());
         let failed = |error: io::Error| StoreError::io("write", &path, error);
         make_folder(&folder).map_err(failed)?;
         let mut options = fs::OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(&path).map_err(failed)?;
-        let mut there = Hashing::new(io::sink());
-        io::copy(&mut io::BufReader::with_capacity(BLOCK, &mut file), &mut there).map_err(failed)?;
-        let mut partial = Self { file: there.over(file), path: path.clone(), place, blob: blob.clone() };
+        let mut received = Hashing::new(io::sink());
+        io::copy(&mut io::BufReader::with_capacity(BLOCK, &mut file), &mut received).map_err(failed)?;
+        let mut partial = Self { file: received.over(file), path: path.clone(), target, blob: blob.clone() };
         if partial.size() > blob.size {
             partial.restart()?;
         }
@@ -56,7 +58,7 @@ impl Partial {
         self.file.size()
     }
 
-    /// Forgets what came so far.
+    /// Discards the bytes received so far.
     pub(super) fn restart(&mut self) -> Result<(), RemoteError> {
         let opened = || {
             let file = fs::OpenOptions::new().read(true).append(true).open(&self.path)?;
@@ -68,29 +70,29 @@ impl Partial {
         Ok(())
     }
 
-    /// Takes more of it.
+    /// Appends received bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), RemoteError> {
         self.file.write_all(bytes).map_err(|error| StoreError::io("write", &self.path, error).into())
     }
 
-    /// Puts a whole blob in its place, if its bytes are what they should be.
+    /// Moves a complete blob into the store if its digest is right.
     pub(super) fn finish(self) -> Result<Outcome, RemoteError> {
-        let (file, came) = self.file.into_parts();
-        let failed = |error| RemoteError::from(StoreError::io("write", &self.place, error));
-        if came != self.blob {
+        let (file, received) = self.file.into_parts();
+        let failed = |error| RemoteError::from(StoreError::io("write", &self.target, error));
+        if received != self.blob {
             fs::remove_file(&self.path).map_err(failed)?;
-            return Ok(Outcome::Other(came.digest));
+            return Ok(Outcome::Other(received.digest));
         }
         file.set_permissions(fs::Permissions::from_mode(0o400)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         step("a blob has come");
-        fs::rename(&self.path, &self.place).map_err(failed)?;
-        sync_folder_of(&self.place).map_err(failed)?;
+        fs::rename(&self.path, &self.target).map_err(failed)?;
+        sync_folder_of(&self.target).map_err(failed)?;
         Ok(Outcome::Kept)
     }
 }
 
-/// A file's blocks, as a body to be sent.
+/// Returns a file as a request body. Calls `moved` with the number of bytes of each block.
 pub(super) fn blocks(path: PathBuf, moved: impl Fn(u64) + Send + 'static) -> reqwest::Body {
     let next = move |file: Option<File>| {
         let mut file = file.map_or_else(|| File::open(&path), Ok)?;

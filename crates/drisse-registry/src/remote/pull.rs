@@ -1,4 +1,4 @@
-//! Packages from registries: every blob whole, or kept as far as it came.
+//! Pulling packages: blobs are verified when complete, and interrupted ones continue later.
 
 use super::partial::{Outcome, Partial};
 use super::registry::Registry;
@@ -11,28 +11,33 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Blobs at once.
+/// How many blobs are pulled at once.
 const AT_ONCE: usize = 4;
 
-/// A package as a registry has it. What its tag meant was asked once: from here on it is its digest.
+/// A package in a registry, resolved to its digest: later changes of the tag have no effect.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Pulled {
     /// The manifest's digest.
     pub digest: String,
-    /// The manifest.
+    /// The validated manifest.
     pub manifest: Manifest,
     bytes: Vec<u8>,
 }
 
 impl Pulled {
-    /// Bytes of it in all.
+    /// Returns the total size of the package's blobs in bytes, without the manifest.
     pub fn size(&self) -> u64 {
         self.manifest.every_blob().map(|(_, blob)| blob.size).fold(0, u64::saturating_add)
     }
 }
 
 impl Registry {
-    /// What the reference means: a model, or why it is none.
+    /// Resolves the reference to a package by reading its manifest.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RemoteError::NoModel`] if the reference is something else (an image, an index), or another error if
+    /// the registry fails.
     pub async fn package(&self) -> Result<Pulled, RemoteError> {
         let (bytes, blob) = self.manifest(self.reference().manifest()).await?;
         let manifest = Manifest::read(&blob.digest, &bytes).map_err(|error| {
@@ -56,16 +61,21 @@ impl Registry {
         Ok(Pulled { digest: blob.digest, manifest, bytes })
     }
 
-    /// Brings a package's blobs into a store, but for those that another one has.
+    /// Pulls a package's blobs into `store`, except those that `other` has. Cancel safe: a later pull into the same
+    /// store continues.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registry fails repeatedly without progress or sends wrong bytes, or if a store fails.
     pub async fn pull(
         &self,
         package: &Pulled,
         store: &Store,
         other: &Store,
-        told: &dyn Transfer,
+        progress: &dyn Transfer,
     ) -> Result<(), RemoteError> {
         let blobs = package.manifest.every_blob().map(|(_, blob)| blob).collect();
-        self.pull_blobs(blobs, store, Some(other), told).await?;
+        self.pull_blobs(blobs, store, Some(other), progress).await?;
         store.put_bytes(&package.bytes)?;
         Ok(())
     }
@@ -75,7 +85,7 @@ impl Registry {
         blobs: Vec<Blob>,
         store: &Store,
         other: Option<&Store>,
-        told: &dyn Transfer,
+        progress: &dyn Transfer,
     ) -> Result<(), RemoteError> {
         let mut missing = BTreeMap::new();
         for blob in blobs {
@@ -88,81 +98,96 @@ impl Registry {
             match there {
                 Some(size) if size != blob.size => {
                     let (digest, said) = (&blob.digest, blob.size);
-                    let why = format!("blob {digest} has {size} bytes, not the {said} it says");
+                    let why = format!("blob {digest} has {size} bytes, and not {said} as the manifest says");
                     return Err(self.deceived(why));
                 }
                 Some(_) => {}
                 None => drop(missing.insert(blob.digest.clone(), blob)),
             }
         }
-        told.total(missing.values().map(|blob| blob.size).sum());
-        let pulls = stream::iter(missing.values()).map(|blob| self.pull_blob(blob, store, told));
+        progress.total(missing.values().map(|blob| blob.size).sum());
+        let pulls = stream::iter(missing.values()).map(|blob| self.pull_blob(blob, store, progress));
         pulls.buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    async fn pull_blob(&self, blob: &Blob, store: &Store, told: &dyn Transfer) -> Result<(), RemoteError> {
+    async fn pull_blob(
+        &self,
+        blob: &Blob,
+        store: &Store,
+        progress: &dyn Transfer,
+    ) -> Result<(), RemoteError> {
         let Some(mut partial) = Partial::open(store, blob)? else {
-            told.moved(blob.size.cast_signed());
+            progress.moved(blob.size.cast_signed());
             return Ok(());
         };
-        told.moved(partial.size().cast_signed());
+        progress.moved(partial.size().cast_signed());
         let (mut tries, mut furthest) = (0, partial.size());
         loop {
-            let error = match self.fill(&mut partial, blob, told).await {
+            let error = match self.fill(&mut partial, blob, progress).await {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            // What comes again after a beginning anew is no progress.
+            // Bytes received again after a restart are not progress.
             tries = if partial.size() > furthest { 0 } else { tries + 1 };
             furthest = furthest.max(partial.size());
             if !error.may_pass() || tries == TRIES {
                 return Err(error);
             }
-            told.note(&format!("{error}: going on from {} of {} MiB", partial.size() >> 20, blob.size >> 20));
+            progress.note(&format!(
+                "{error}: continuing from {} of {} MiB",
+                partial.size() >> 20,
+                blob.size >> 20
+            ));
             tokio::time::sleep(pause(tries)).await;
         }
         match partial.finish()? {
             Outcome::Kept => Ok(()),
             Outcome::Other(digest) => {
-                Err(self.deceived(format!("what it gives as blob {} has the digest {digest}", blob.digest)))
+                Err(self
+                    .deceived(format!("the bytes it sent for blob {} have the digest {digest}", blob.digest)))
             }
         }
     }
 
-    /// Takes what is missing of a blob.
-    async fn fill(&self, partial: &mut Partial, blob: &Blob, told: &dyn Transfer) -> Result<(), RemoteError> {
+    /// Receives the missing bytes of a blob.
+    async fn fill(
+        &self,
+        partial: &mut Partial,
+        blob: &Blob,
+        progress: &dyn Transfer,
+    ) -> Result<(), RemoteError> {
         if partial.size() == blob.size {
             return Ok(());
         }
         let mut response = self.blob(blob, partial.size()).await?;
-        let goes_on =
+        let continues =
             response.status() == StatusCode::PARTIAL_CONTENT && start(&response) == Some(partial.size());
-        if partial.size() > 0 && !goes_on {
-            told.moved(-partial.size().cast_signed());
+        if partial.size() > 0 && !continues {
+            progress.moved(-partial.size().cast_signed());
             partial.restart()?;
         }
-        // A part that is not the one asked for, or none.
-        if !goes_on && response.status() != StatusCode::OK {
-            return Err(self.cut("it does not give the part of a blob that it was asked for".to_owned()));
+        if !continues && response.status() != StatusCode::OK {
+            return Err(self.cut("it did not send the requested part of a blob".to_owned()));
         }
         while let Some(bytes) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if partial.size() + bytes.len() as u64 > blob.size {
-                told.moved(-partial.size().cast_signed());
+                progress.moved(-partial.size().cast_signed());
                 partial.restart()?;
-                let why = format!("blob {} is longer than the {} bytes it promised", blob.digest, blob.size);
+                let why =
+                    format!("blob {} is longer than the {} bytes in the manifest", blob.digest, blob.size);
                 return Err(self.deceived(why));
             }
             partial.write(&bytes)?;
-            told.moved(bytes.len() as i64);
+            progress.moved(bytes.len() as i64);
         }
         if partial.size() < blob.size {
-            return Err(self.cut("the connection ended before a blob did".to_owned()));
+            return Err(self.cut("the connection ended before the blob was complete".to_owned()));
         }
         Ok(())
     }
 }
 
-/// Where a part begins: `Content-Range: bytes 5-9/10`.
+/// Returns the offset at which a partial response starts: 5 in `Content-Range: bytes 5-9/10`.
 fn start(response: &Response) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()

@@ -1,51 +1,57 @@
-//! Names of what registries hold: `oci://HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
+//! References to models and images in registries: `oci://HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
 
 use super::RemoteError;
 use crate::blobs::is_digest;
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest name of a repository, by the distribution specification's own advice.
+/// Longest repository name in bytes, as the distribution specification recommends.
 const MAX_REPOSITORY: usize = 255;
 
-/// Something in a registry.
+/// A reference to a manifest in a registry.
+///
+/// ```
+/// let reference: drisse_registry::Reference = "oci://registry.example/team/digits:3".parse()?;
+/// assert_eq!((reference.name(), reference.manifest()), ("digits", "3"));
+/// # Ok::<(), drisse_registry::RemoteError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reference {
     /// `HOST[:PORT]`.
     pub registry: String,
     /// The repository's path.
     pub repository: String,
-    /// The tag, where one is named.
+    /// The tag, if there is one.
     pub tag: Option<String>,
-    /// `sha256:HEX`, where one is named.
+    /// The manifest's digest (`sha256:HEX`), if there is one.
     pub digest: Option<String>,
 }
 
 impl Reference {
-    /// What the manifest is asked for by: the digest, else the tag, else `latest`.
+    /// Returns the name by which the manifest is requested: the digest, else the tag, else `latest`.
     pub fn manifest(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or("latest")
     }
 
-    /// The same, with the tag `latest` where neither tag nor digest is named, as everybody asks for it.
+    /// Returns the reference with the tag `latest` if it has neither tag nor digest.
     #[must_use]
     pub fn or_latest(self) -> Self {
         let tag = self.tag.or_else(|| self.digest.is_none().then(|| "latest".to_owned()));
         Self { tag, ..self }
     }
 
-    /// The last part of the repository's path.
+    /// Returns the last part of the repository's path.
     pub fn name(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or(&self.repository)
     }
 
-    /// Whether the registry is on this machine, by its name.
+    /// Returns whether the registry's host is `localhost` or a loopback address.
     pub fn is_loopback(&self) -> bool {
         is_loopback(host(&self.registry))
     }
 }
 
-/// A registry's host without its port.
+/// Returns a registry's host without its port.
 pub(super) fn host(registry: &str) -> &str {
     match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
@@ -74,22 +80,22 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self, RemoteError> {
         let wrong = |why: &str| RemoteError::Reference { text: text.to_owned(), why: why.to_owned() };
         let name = text.strip_prefix("oci://").or_else(|| text.strip_prefix("docker://"));
-        let name = name.ok_or_else(|| wrong("it has no oci:// in front"))?;
+        let name = name.ok_or_else(|| wrong("it does not start with oci://"))?;
         let (name, digest) = match name.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
             None => (name, None),
         };
-        let (registry, path) = name.split_once('/').ok_or_else(|| wrong("it names no repository"))?;
+        let (registry, path) = name.split_once('/').ok_or_else(|| wrong("it does not name a repository"))?;
         let (repository, tag) = match path.rsplit_once(':') {
             Some((repository, tag)) => (repository, Some(tag)),
             None => (path, None),
         };
         if !is_registry(registry) {
-            return Err(wrong("it names no registry: HOST, or HOST:PORT"));
+            return Err(wrong("it does not name a registry: HOST, or HOST:PORT"));
         }
         if repository.len() > MAX_REPOSITORY || !repository.split('/').all(is_component) {
             return Err(wrong(
-                "a repository has lowercase letters, digits, and single `.`, `_`, `-`, `/` between",
+                "a repository has lowercase letters and digits, with single `.`, `_`, `-` or `/` between them",
             ));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
@@ -161,13 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_says_why() {
+    fn an_invalid_reference_is_refused_with_the_reason() {
         for (text, why) in [
-            ("digits", "no oci://"),
-            ("oci://digits", "names no repository"),
-            ("oci:///digits", "names no registry"),
-            ("oci://host:x/digits", "names no registry"),
-            ("oci://user@host/digits", "names no repository"),
+            ("digits", "does not start with oci://"),
+            ("oci://digits", "does not name a repository"),
+            ("oci:///digits", "does not name a registry"),
+            ("oci://host:x/digits", "does not name a registry"),
+            ("oci://user@host/digits", "does not name a repository"),
             ("oci://host/../digits", "a repository has"),
             ("oci://host/a//b", "a repository has"),
             ("oci://host/Digits", "a repository has"),
@@ -175,10 +181,10 @@ mod tests {
             ("oci://host/digits:a b", "a tag has"),
             ("oci://host/digits@sha256:12", "a digest is"),
             ("oci://host/digits?x=y", "a repository has"),
-            ("oci://[::x]/digits", "names no registry"),
+            ("oci://[::x]/digits", "does not name a registry"),
         ] {
-            let told = text.parse::<Reference>().unwrap_err().to_string();
-            assert!(told.contains(why), "{text}: {told}");
+            let error = text.parse::<Reference>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
         }
     }
 

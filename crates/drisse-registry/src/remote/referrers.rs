@@ -1,6 +1,6 @@
-//! Signatures that go along with a package: the referrers API, and for registries without it, tags that stand for it.
+//! Pulling and pushing the signatures of a package, with the referrers API or the tags that replace it.
 //!
-//! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers>.
+//! Specification: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers>.
 
 use super::registry::Registry;
 use super::{RemoteError, Transfer};
@@ -11,11 +11,16 @@ use crate::signing::BUNDLE;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Signatures of one package that are looked at; more are somebody's joke.
+/// How many signatures of a package are pulled at most, so that a registry cannot make us pull without end.
 const MOST: usize = 64;
 
 impl Registry {
-    /// Brings the signatures of a package into a store; the digests of their manifests.
+    /// Pulls the signatures of the package with manifest digest `package` into `store`. Returns the digests of the
+    /// signatures' manifests. Does not verify the signatures.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registry or the store fails.
     pub async fn pull_signatures(&self, package: &str, store: &Store) -> Result<Vec<String>, RemoteError> {
         let index = match self.referrers(package).await? {
             Some(index) => index,
@@ -26,7 +31,7 @@ impl Registry {
         let mut found = Vec::new();
         for digest in signed.filter_map(|entry| entry["digest"].as_str()) {
             let (bytes, blob) = self.manifest(digest).await?;
-            // What is listed and is none is somebody else's.
+            // Other tools may list other artifacts.
             let Ok(referrer) = Referrer::read(&blob.digest, &bytes) else { continue };
             if referrer.subject() != package {
                 continue;
@@ -37,17 +42,21 @@ impl Registry {
         Ok(found)
     }
 
-    /// Pushes a signature that is in a store.
+    /// Pushes a signature in `store`; `digest` is its manifest's. `cache` as for [`Self::push`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registry denies access or fails repeatedly, or if a blob is missing or damaged.
     pub async fn push_signature(
         &self,
         digest: &str,
         store: &Store,
         cache: &Path,
-        told: &dyn Transfer,
+        progress: &dyn Transfer,
     ) -> Result<(), RemoteError> {
         let referrer = store.referrer(digest)?;
-        let knows = self.push_parts(digest, digest, store, cache, told).await?.1;
-        if knows {
+        let listed = self.push_parts(digest, digest, store, cache, progress).await?.1;
+        if listed {
             return Ok(());
         }
         let bytes = store.read(digest)?;
@@ -64,7 +73,7 @@ impl Registry {
         self.put_manifest(&tag(referrer.subject()), INDEX, text.as_bytes()).await.map(drop)
     }
 
-    /// The index that stands for the referrers API where a registry has none.
+    /// Returns the index under the tag that replaces the referrers API in registries without it.
     async fn tagged(&self, package: &str) -> Result<Value, RemoteError> {
         let empty = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
         match self.manifest(&tag(package)).await {
@@ -78,7 +87,7 @@ impl Registry {
     }
 }
 
-/// `sha256-HEX`.
+/// Returns the tag that replaces the referrers API for a package: `sha256-HEX`.
 fn tag(package: &str) -> String {
     package.replace(':', "-")
 }

@@ -1,4 +1,4 @@
-//! One repository of a registry, asked by HTTP.
+//! The HTTP client for one repository of a registry.
 
 use super::credentials::{self, Credentials};
 use super::reference::{host, is_loopback};
@@ -13,50 +13,50 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A registry that does not take a connection for this long is not there.
+/// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// One that says nothing for this long hangs.
+/// How long a registry may send nothing (or, for uploads, accept nothing) before the request fails.
 pub(super) const SILENCE: Duration = Duration::from_secs(30);
 
-/// One that is busy is not waited for longer than this at once, whatever it asks for.
-const LONGEST: Duration = Duration::from_secs(10);
+/// Longest pause before a busy registry is asked again, even if its `Retry-After` is longer.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// A manifest is at most this long, as the distribution specification advises.
+/// Longest manifest in bytes (4 MiB), as the distribution specification recommends.
 const MAX_MANIFEST: usize = 4 << 20;
 
-/// What it says when it fails is read so far.
-const MAX_WORDS: usize = 64 << 10;
+/// How many bytes of an error response are read.
+const MAX_ERROR_BODY: usize = 64 << 10;
 
-/// Registries keep blobs elsewhere, and send us there; not on and on.
+/// Most redirects of a blob: registries keep blobs in other services.
 const MAX_REDIRECTS: usize = 5;
 
-/// Manifests of everything that is in registries.
+/// Media types of all manifests, for `Accept`.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
                          application/vnd.docker.distribution.manifest.v2+json, \
                          application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// How registries are reached.
+/// How to connect to registries.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Access {
-    /// Certificates of authorities that are trusted beside the system's, in PEM.
+    /// A PEM file with certificate authorities to trust in addition to the system's.
     pub ca: Option<PathBuf>,
-    /// Whether a registry beyond this machine may be asked without TLS.
+    /// Whether plain HTTP is allowed for registries on other machines. On loopback it always is.
     pub plain_http: bool,
 }
 
-/// What is done with a repository.
+/// The access that is requested from a token server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     Pull,
     Push,
 }
 
-/// A repository that answers.
+/// A client for one repository of a registry.
 #[derive(Debug)]
 pub struct Registry {
     http: Client,
-    /// The same for uploads, whose answers come after the last byte: who sends sees to it that they go on.
+    /// A client without a read timeout for uploads, which are answered after the last byte. `push` watches progress.
     uploads: Client,
     base: Url,
     reference: Reference,
@@ -67,12 +67,21 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A repository to pull from.
+    /// Connects to a repository to pull from it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`RemoteError::Unreachable`] if no registry answers, [`RemoteError::Plain`] if it does not use TLS, or
+    /// [`RemoteError::Credentials`] if a credentials file cannot be read.
     pub async fn to_pull(reference: &Reference, access: &Access) -> Result<Self, RemoteError> {
         Self::open(reference, access, Action::Pull).await
     }
 
-    /// A repository to push to.
+    /// Connects to a repository to push to it.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`Self::to_pull`].
     pub async fn to_push(reference: &Reference, access: &Access) -> Result<Self, RemoteError> {
         Self::open(reference, access, Action::Push).await
     }
@@ -95,11 +104,11 @@ impl Registry {
             let base = format!("{scheme}://{name}/v2/");
             let base: Url = base.parse().map_err(|error| unreachable(format!("{error}")))?;
             match patiently(http.get(base.clone())).await {
-                // A server of TLS answers to plain words too, that it does not understand them.
+                // A TLS server answers plain HTTP with 400.
                 Ok(response) if scheme == "http" && response.status() == StatusCode::BAD_REQUEST => {}
                 Ok(response) if !matches!(response.status().as_u16(), 200 | 401) => {
                     let status = response.status();
-                    let what = if is_busy(status) { "it is busy" } else { "what answers is no registry" };
+                    let what = if is_busy(status) { "it is busy" } else { "the server is not a registry" };
                     return Err(unreachable(format!("{what} (status {} at /v2/)", status.as_u16())));
                 }
                 Ok(_) => {
@@ -111,18 +120,18 @@ impl Registry {
             }
         }
         let why = first.map_or_else(|| "it does not answer".to_owned(), |error| why(&error));
-        // Whoever speaks plain HTTP where TLS is wanted is told apart.
+        // What rustls says if the server answers the TLS handshake with plain HTTP.
         let plain =
             ["wrong version", "corrupt message", "InvalidContentType"].iter().any(|sign| why.contains(sign));
         Err(if plain { RemoteError::Plain { registry: name.clone() } } else { unreachable(why) })
     }
 
-    /// What it was opened for.
+    /// Returns the reference for which the client was opened.
     pub fn reference(&self) -> &Reference {
         &self.reference
     }
 
-    /// A manifest by its tag or digest, and what it is called. What is asked for by digest has it.
+    /// Gets a manifest by tag or digest. Returns its bytes and blob; a manifest requested by digest is verified.
     pub(crate) async fn manifest(&self, name: &str) -> Result<(Vec<u8>, Blob), RemoteError> {
         let url = self.url(&format!("manifests/{name}"));
         let response = self.ask(|| self.http.get(url.clone()).header(ACCEPT, MANIFESTS)).await?;
@@ -130,17 +139,19 @@ impl Registry {
             let what = format!("manifest `{name}`");
             return Err(RemoteError::Absent { what, reference: self.reference.clone() });
         }
-        let what = format!("give the manifest `{name}`");
+        let what = format!("send the manifest `{name}`");
         let response = self.accepted(response, &what).await?;
         let bytes = bounded(response, MAX_MANIFEST).await.map_err(|why| self.deceived(why))?;
         let blob = Blob::of(&bytes);
         if name.starts_with("sha256:") && name != blob.digest {
-            return Err(self.deceived(format!("the manifest it gives as {name} is {}", blob.digest)));
+            return Err(
+                self.deceived(format!("the manifest it sent for {name} has the digest {}", blob.digest))
+            );
         }
         Ok((bytes, blob))
     }
 
-    /// What refers to a manifest; nothing where the registry has no such list.
+    /// Lists the referrers of a manifest; `None` if the registry does not have the referrers API.
     pub(super) async fn referrers(&self, digest: &str) -> Result<Option<Value>, RemoteError> {
         let url = self.url(&format!("referrers/{digest}"));
         let response = self.ask(|| self.http.get(url.clone()).header(ACCEPT, MANIFESTS)).await?;
@@ -148,11 +159,11 @@ impl Registry {
             return Ok(None);
         }
         let bytes = bounded(response, MAX_MANIFEST).await.map_err(|why| self.deceived(why))?;
-        // A page for people, from who has no such list.
+        // A registry without the API may answer with an HTML page.
         Ok(serde_json::from_slice(&bytes).ok())
     }
 
-    /// Whether a blob is there.
+    /// Returns whether the repository has a blob.
     pub(super) async fn has(&self, blob: &Blob) -> Result<bool, RemoteError> {
         let url = self.url(&format!("blobs/{}", blob.digest));
         let response = self.ask(|| self.http.head(url.clone())).await?;
@@ -162,7 +173,7 @@ impl Registry {
         }
     }
 
-    /// A blob's bytes, from `offset` on where the registry can; otherwise from the start.
+    /// Requests a blob's bytes from `offset` on. A registry without range requests answers from the start.
     pub(super) async fn blob(&self, blob: &Blob, offset: u64) -> Result<Response, RemoteError> {
         let url = self.url(&format!("blobs/{}", blob.digest));
         let range = |request: RequestBuilder| match offset {
@@ -174,8 +185,8 @@ impl Registry {
             if !response.status().is_redirection() {
                 break;
             }
-            let next = self.elsewhere(&response)?;
-            // What is elsewhere is nobody we show who we are to; its bytes are counted and hashed all the same.
+            let next = self.redirect(&response)?;
+            // Without our credentials. The bytes are verified in any case.
             response =
                 patiently(range(self.http.get(next))).await.map_err(|error| self.unreachable(&error))?;
         }
@@ -185,11 +196,12 @@ impl Registry {
                 Err(RemoteError::Absent { what, reference: self.reference.clone() })
             }
             StatusCode::RANGE_NOT_SATISFIABLE => Ok(response),
-            _ => self.accepted(response, "give a blob").await,
+            _ => self.accepted(response, "send a blob").await,
         }
     }
 
-    /// Where an upload goes on; nothing where the blob could be mounted from another repository instead.
+    /// Starts an upload and returns the URL for the bytes; `None` if the registry mounted the blob from the repository
+    /// `from` instead.
     pub(super) async fn begin_upload(
         &self,
         blob: &Blob,
@@ -200,40 +212,40 @@ impl Registry {
             url.query_pairs_mut().append_pair("mount", &blob.digest).append_pair("from", from);
         }
         let response = self.ask(|| self.http.post(url.clone()).body("")).await?;
-        let response = self.accepted(response, "take a blob").await?;
+        let response = self.accepted(response, "accept a blob").await?;
         if response.status() == StatusCode::CREATED {
             return Ok(None);
         }
         let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
         let location =
-            location.ok_or_else(|| self.deceived("it does not say where a blob goes".to_owned()))?;
-        let mut place = self.base.join(location).map_err(|error| self.deceived(error.to_string()))?;
-        if place.host_str() != self.base.host_str() {
-            return Err(self.deceived(format!("it wants blobs to be sent elsewhere: to {place}")));
+            location.ok_or_else(|| self.deceived("it does not say where to upload a blob".to_owned()))?;
+        let mut url = self.base.join(location).map_err(|error| self.deceived(error.to_string()))?;
+        if url.host_str() != self.base.host_str() {
+            return Err(self.deceived(format!("it redirects an upload to another host: {url}")));
         }
-        // One behind a proxy may not know how it is reached: by TLS, by another port.
-        let _ = place.set_scheme(self.base.scheme());
-        let _ = place.set_port(self.base.port());
-        place.query_pairs_mut().append_pair("digest", &blob.digest);
-        Ok(Some(place))
+        // A registry behind a proxy may not know the scheme and port by which it is reached.
+        let _ = url.set_scheme(self.base.scheme());
+        let _ = url.set_port(self.base.port());
+        url.query_pairs_mut().append_pair("digest", &blob.digest);
+        Ok(Some(url))
     }
 
-    /// Sends a blob to where its upload goes on.
+    /// Sends a blob to the URL of [`Self::begin_upload`].
     pub(super) async fn upload(
         &self,
-        place: &Url,
+        url: &Url,
         blob: &Blob,
         body: impl Fn() -> reqwest::Body,
     ) -> Result<(), RemoteError> {
         let request = || {
-            let request = self.uploads.put(place.clone()).header(CONTENT_TYPE, "application/octet-stream");
+            let request = self.uploads.put(url.clone()).header(CONTENT_TYPE, "application/octet-stream");
             request.header("content-length", blob.size).body(body())
         };
         let response = self.ask(request).await?;
-        self.accepted(response, "take a blob").await.map(drop)
+        self.accepted(response, "accept a blob").await.map(drop)
     }
 
-    /// Writes a manifest under a tag or its digest; whether the registry lists it where it refers to another one.
+    /// Puts a manifest under a tag or its digest. Returns whether the registry lists it as a referrer of its subject.
     pub(super) async fn put_manifest(
         &self,
         name: &str,
@@ -243,13 +255,11 @@ impl Registry {
         let url = self.url(&format!("manifests/{name}"));
         let request = || self.http.put(url.clone()).header(CONTENT_TYPE, kind).body(bytes.to_vec());
         let response = self.ask(request).await?;
-        let response = self.accepted(response, "take a manifest").await?;
-        // A page that asks for a login is an answer too.
+        let response = self.accepted(response, "accept a manifest").await?;
+        // A login page can have the status 200.
         if response.status() != StatusCode::CREATED {
             let status = response.status().as_u16();
-            return Err(
-                self.deceived(format!("it does not say that it has kept a manifest (status {status})"))
-            );
+            return Err(self.deceived(format!("it did not confirm a manifest (status {status})")));
         }
         Ok(response.headers().contains_key("oci-subject"))
     }
@@ -260,7 +270,7 @@ impl Registry {
         url
     }
 
-    /// Asks, and says who we are where that is wanted.
+    /// Sends a request, and again with credentials if the registry requires them.
     async fn ask(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, RemoteError> {
         let known = self.authorization().clone();
         let with = |authorization: Option<String>| match authorization {
@@ -281,15 +291,15 @@ impl Registry {
         let answer = answer.map_err(|why| self.denied(why))?;
         let Some(answer) = answer.filter(|answer| known.as_ref() != Some(answer)) else {
             let why = match self.credentials {
-                Credentials::Anonymous => "it asks for a login, and there is none",
-                _ => "it does not accept the login there is",
+                Credentials::Anonymous => "it requires a login, and there are no credentials for it",
+                _ => "it does not accept the credentials",
             };
             return Err(self.denied(why.to_owned()));
         };
         *self.authorization() = Some(answer.clone());
         let response = patiently(with(Some(answer))).await.map_err(|error| self.unreachable(&error))?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.denied("it does not accept the login there is".to_owned()));
+            return Err(self.denied("it does not accept the credentials".to_owned()));
         }
         Ok(response)
     }
@@ -298,31 +308,31 @@ impl Registry {
         self.authorization.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a blob is instead: never from TLS to none, but on this machine.
-    fn elsewhere(&self, response: &Response) -> Result<Url, RemoteError> {
+    /// Returns the URL a response redirects to. Refuses plain HTTP, except on loopback for a registry without TLS.
+    fn redirect(&self, response: &Response) -> Result<Url, RemoteError> {
         let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
         let next = location.and_then(|location| response.url().join(location).ok());
         let next =
-            next.ok_or_else(|| self.deceived("it sends us elsewhere, and does not say where".to_owned()))?;
-        let beside = self.base.scheme() == "http" && is_loopback(next.host_str().unwrap_or_default());
-        if next.scheme() != "https" && !beside {
-            let place = next.host_str().unwrap_or_default();
-            return Err(self.deceived(format!("it sends us to {place}, which would be asked without TLS")));
+            next.ok_or_else(|| self.deceived("it sent a redirect without a valid location".to_owned()))?;
+        let host = next.host_str().unwrap_or_default();
+        let on_loopback = self.base.scheme() == "http" && is_loopback(host);
+        if next.scheme() != "https" && !on_loopback {
+            return Err(self.deceived(format!("it redirects to {host} without TLS")));
         }
         Ok(next)
     }
 
-    /// The answer where it is none of failure.
+    /// Returns a successful response, or the error that its status means. `what` completes "refused to …".
     async fn accepted(&self, response: Response, what: &str) -> Result<Response, RemoteError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         if status.is_redirection() {
-            return Err(self.deceived(format!("asked to {what}, it sends us elsewhere")));
+            return Err(self.deceived(format!("asked to {what}, it sent a redirect")));
         }
-        let words = bounded(response, MAX_WORDS).await.unwrap_or_default();
-        let why = format!("status {}{}", status.as_u16(), said(&words));
+        let body = bounded(response, MAX_ERROR_BODY).await.unwrap_or_default();
+        let why = format!("status {}{}", status.as_u16(), error_message(&body));
         if status == StatusCode::FORBIDDEN {
             return Err(self.denied(why));
         }
@@ -336,7 +346,7 @@ impl Registry {
         self.cut(why(error))
     }
 
-    /// Something that may be better the next time.
+    /// Returns an error after which another attempt may succeed.
     pub(super) fn cut(&self, why: String) -> RemoteError {
         RemoteError::Unreachable { registry: self.reference.registry.clone(), why }
     }
@@ -352,17 +362,17 @@ impl Registry {
     }
 }
 
-/// Sends a request, and again while the registry is busy: after as long as it says, or longer each time.
+/// Sends a request, and again while the registry is busy: after its `Retry-After`, or a pause that doubles each time.
 async fn patiently(mut request: RequestBuilder) -> reqwest::Result<Response> {
     for tries in 1..TRIES {
-        // What is streamed is sent anew by who streams it.
+        // A streamed body cannot be sent twice; `push_blob` retries uploads itself.
         let Some(again) = request.try_clone() else { break };
         let response = request.send().await?;
         if !is_busy(response.status()) {
             return Ok(response);
         }
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        tokio::time::sleep(seconds.map_or(pause(tries), Duration::from_secs).min(LONGEST)).await;
+        tokio::time::sleep(seconds.map_or(pause(tries), Duration::from_secs).min(MAX_PAUSE)).await;
         request = again;
     }
     request.send().await
@@ -372,20 +382,21 @@ fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
-/// A client that trusts whom the system trusts, who is named, and who podman and Docker are told to trust.
+/// Builds an HTTP client that trusts the system's certificate authorities, `access.ca`, and those in `certs.d` of podman
+/// and Docker.
 fn client(reference: &Reference, access: &Access, silence: Option<Duration>) -> Result<Client, RemoteError> {
-    // Whoever was first has chosen the same.
+    // Fails if a provider is installed already: the whole program uses this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let failed = |why: String| RemoteError::Unreachable { registry: reference.registry.clone(), why };
     let mut authorities = Vec::new();
     for file in access.ca.iter().cloned().chain(usual_authorities(&reference.registry)) {
         let shown = file.display();
         let unreadable =
-            |why: &dyn std::fmt::Display| failed(format!("no certificate can be read from {shown}: {why}"));
+            |why: &dyn std::fmt::Display| failed(format!("cannot read certificates from {shown}: {why}"));
         let bytes = std::fs::read(&file).map_err(|error| unreadable(&error))?;
         let found = Certificate::from_pem_bundle(&bytes).map_err(|error| unreadable(&error))?;
         if found.is_empty() {
-            return Err(unreadable(&"there is none in it"));
+            return Err(unreadable(&"the file contains none"));
         }
         authorities.extend(found);
     }
@@ -403,7 +414,7 @@ fn client(reference: &Reference, access: &Access, silence: Option<Duration>) -> 
     client.build().map_err(|error| failed(why(&error)))
 }
 
-/// containers-certs.d(5); Docker has the same.
+/// Returns the certificate authorities configured for a registry: containers-certs.d(5), and the same for Docker.
 fn usual_authorities(registry: &str) -> Vec<PathBuf> {
     let folders =
         ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(|folder| Path::new(folder).join(registry));
@@ -411,22 +422,22 @@ fn usual_authorities(registry: &str) -> Vec<PathBuf> {
     files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "crt")).collect()
 }
 
-/// A body, where it is not longer than it may be.
-pub(super) async fn bounded(mut response: Response, most: usize) -> Result<Vec<u8>, String> {
+/// Reads a response's body of at most `max` bytes; a longer one is an error.
+pub(super) async fn bounded(mut response: Response, max: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| why(&error))? {
-        if bytes.len() + chunk.len() > most {
-            return Err(format!("its answer is longer than {most} bytes"));
+        if bytes.len() + chunk.len() > max {
+            return Err(format!("its answer is longer than {max} bytes"));
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
 
-/// What happened to a request: the last word of those that led to it.
+/// Returns the root cause of a failed request.
 pub(super) fn why(error: &reqwest::Error) -> String {
     if error.is_timeout() && !error.is_connect() {
-        return format!("it says nothing for {} s", SILENCE.as_secs());
+        return format!("it has sent nothing for {} s", SILENCE.as_secs());
     }
     let mut last: &dyn std::error::Error = error;
     while let Some(source) = last.source() {
@@ -435,11 +446,11 @@ pub(super) fn why(error: &reqwest::Error) -> String {
     last.to_string()
 }
 
-/// The words of `{"errors": [{"code", "message"}]}`.
-fn said(body: &[u8]) -> String {
+/// Returns the message in an error response, `{"errors": [{"code", "message"}]}`, after a colon; empty if there is none.
+fn error_message(body: &[u8]) -> String {
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let first = &document["errors"][0];
-    let words = first["message"].as_str().or(first["code"].as_str()).unwrap_or_default();
-    let words: String = words.chars().filter(|letter| !letter.is_control()).take(500).collect();
-    if words.is_empty() { String::new() } else { format!(": {words}") }
+    let message = first["message"].as_str().or(first["code"].as_str()).unwrap_or_default();
+    let message: String = message.chars().filter(|letter| !letter.is_control()).take(500).collect();
+    if message.is_empty() { String::new() } else { format!(": {message}") }
 }

@@ -1,4 +1,4 @@
-//! What a registry that wants to know who we are asks for, and the tokens it sends us to.
+//! Authentication challenges of registries, and requests to their token servers.
 
 use super::credentials::Credentials;
 use super::reference::is_loopback;
@@ -9,15 +9,15 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// An answer of a token server is at most this long.
+/// Longest answer of a token server, in bytes (1 MiB).
 const MAX_TOKEN: usize = 1 << 20;
 
-/// `WWW-Authenticate`: RFC 9110, section 11.6.1.
+/// A `WWW-Authenticate` header: RFC 9110, section 11.6.1.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Challenge {
-    /// A user and a password with each request.
+    /// A user name and password with each request.
     Basic,
-    /// A token, from the server at `realm`.
+    /// A token from the token server at `realm`.
     Bearer { realm: String, service: Option<String> },
 }
 
@@ -28,7 +28,7 @@ struct Granted {
 }
 
 impl Challenge {
-    /// Reads the header; nothing where it asks for what nobody knows.
+    /// Parses the header; `None` if the scheme is not supported.
     pub(super) fn parse(header: &str) -> Option<Self> {
         let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
         if scheme.eq_ignore_ascii_case("basic") {
@@ -42,8 +42,8 @@ impl Challenge {
         Some(Self::Bearer { realm, service: parameters.remove("service") })
     }
 
-    /// The `Authorization` header that answers it; nothing where it is to be tried without. `plain` is whether the
-    /// registry itself is asked without TLS.
+    /// Returns the `Authorization` header for the challenge; `None` if there are no credentials for it. `plain`: whether
+    /// the registry itself is reached without TLS.
     pub(super) async fn answer(
         &self,
         http: &Client,
@@ -56,11 +56,11 @@ impl Challenge {
             (Self::Basic, _) => Ok(None),
             (Self::Bearer { realm, service }, _) => {
                 let url: Url =
-                    realm.parse().map_err(|_| format!("its token server `{realm}` is no address"))?;
-                let beside = plain && is_loopback(url.host_str().unwrap_or_default());
-                // Credentials are for whom the registry names, and for nobody who listens.
-                if url.scheme() != "https" && !beside {
-                    return Err(format!("its token server {realm} would be asked without TLS"));
+                    realm.parse().map_err(|_| format!("`{realm}`, its token server, is not a URL"))?;
+                let on_loopback = plain && is_loopback(url.host_str().unwrap_or_default());
+                // Credentials must not be readable on the network.
+                if url.scheme() != "https" && !on_loopback {
+                    return Err(format!("its token server {realm} does not use TLS"));
                 }
                 token(http, url, service.as_deref(), credentials, scopes).await.map(Some)
             }
@@ -80,7 +80,7 @@ async fn token(
     scopes: &[String],
 ) -> Result<String, String> {
     let host = url.host_str().unwrap_or_default().to_owned();
-    let failed = |why: &dyn std::fmt::Display| format!("its token server {host} gave no token: {why}");
+    let failed = |why: &dyn std::fmt::Display| format!("its token server {host} sent no token: {why}");
     let request = if let Credentials::Identity(refresh) = credentials {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", refresh);
@@ -108,12 +108,12 @@ async fn token(
         return Err(failed(&format!("status {}", response.status().as_u16())));
     }
     let body = bounded(response, MAX_TOKEN).await.map_err(|why| failed(&why))?;
-    let granted: Granted = serde_json::from_slice(&body).map_err(|_| failed(&"its answer is no token"))?;
+    let granted: Granted = serde_json::from_slice(&body).map_err(|_| failed(&"its answer is not valid"))?;
     let token = granted.token.or(granted.access_token).filter(|token| !token.is_empty());
-    token.map(|token| format!("Bearer {token}")).ok_or_else(|| failed(&"its answer has none"))
+    token.map(|token| format!("Bearer {token}")).ok_or_else(|| failed(&"its answer has no token"))
 }
 
-/// `name="value", name=value`.
+/// Parses `name="value", name=value`.
 fn parameters(mut text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     while let Some((name, rest)) = text.split_once('=') {
@@ -170,8 +170,8 @@ mod tests {
         let who = Credentials::Basic { user: "u".to_owned(), password: "p".to_owned() };
         for (realm, plain) in [("http://auth.example/token", true), ("http://127.0.0.1:1/token", false)] {
             let challenge = Challenge::Bearer { realm: realm.to_owned(), service: None };
-            let told = challenge.answer(&Client::new(), &who, &[], plain).await.unwrap_err();
-            assert!(told.contains("would be asked without TLS"), "{told}");
+            let error = challenge.answer(&Client::new(), &who, &[], plain).await.unwrap_err();
+            assert!(error.contains("does not use TLS"), "{error}");
         }
     }
 

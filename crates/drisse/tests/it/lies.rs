@@ -34,13 +34,13 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
         model[1000] ^= 1;
         model
     };
-    refused("other bytes", &|| changed(flipped), "what it gives as blob sha256:");
+    refused("other bytes", &|| changed(flipped), "the bytes it sent for blob sha256:");
     refused(
         "fewer bytes",
         &|| changed(|model| model[..100].to_vec()),
-        "the connection ended before a blob did",
+        "the connection ended before the blob was complete",
     );
-    refused("more bytes", &|| changed(|model| [model, vec![0; 10]].concat()), "bytes it promised");
+    refused("more bytes", &|| changed(|model| [model, vec![0; 10]].concat()), "bytes in the manifest");
     let with = |path: &'static str, twice: bool| {
         let (manifest, _) = package(path, twice);
         move || {
@@ -53,18 +53,18 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     let endless = || liar(|_, path| path.contains("/manifests/").then(|| plain(vec![b' '; 5 << 20])));
     refused("an endless manifest", &endless, "is longer than 4194304 bytes");
     let elsewhere = || liar(move |_, path| is_model(path).then(|| sent_to("http://blobs.example/x")));
-    refused("blobs elsewhere without TLS", &elsewhere, "blobs.example, which would be asked without TLS");
+    refused("blobs elsewhere without TLS", &elsewhere, "it redirects to blobs.example without TLS");
     let moved = || liar(|_, path| path.contains("/manifests/").then(|| sent_to("/v2/y/manifests/1")));
-    refused("a manifest elsewhere", &moved, "it sends us elsewhere");
+    refused("a manifest elsewhere", &moved, "it sent a redirect");
     let no_registry = || Liar::start(|_, _| (404, vec![], vec![]));
-    refused("no registry", &no_registry, "what answers is no registry (status 404");
+    refused("no registry", &no_registry, "the server is not a registry (status 404");
     let token = || {
         Liar::start(|_, _| {
             let challenge = "Bearer realm=\"http://tokens.example/t\"".to_owned();
             (401, vec![("www-authenticate", challenge)], vec![])
         })
     };
-    refused("a token server without TLS", &token, "http://tokens.example/t would be asked without TLS");
+    refused("a token server without TLS", &token, "http://tokens.example/t does not use TLS");
 
     // Another size of what is there already.
     let vast = |manifest: Vec<u8>| {
@@ -75,12 +75,12 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     let (manifest, _) = package("digits.onnx", false);
     let manifest = vast(manifest);
     let lying = liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())));
-    user.refused(&["models", "pull", &lying.reference("x:1")], "not the 4611686018427387904 it says");
+    user.refused(&["models", "pull", &lying.reference("x:1")], "not 4611686018427387904 as the manifest says");
 
     // What was asked for by its digest has it.
     let (manifest, _) = package("digits.onnx", false);
     let wrong = digest(b"something else");
-    user.refused(&["models", "pull", &honest.reference(&format!("x@{wrong}"))], "the manifest it gives as");
+    user.refused(&["models", "pull", &honest.reference(&format!("x@{wrong}"))], "the manifest it sent for");
     assert_ne!(digest(&manifest), wrong);
 
     // Other bytes under a tag at each request: it is asked once.
@@ -100,9 +100,9 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     });
     user.refused(
         &["models", "push", "honest", &greedy.reference("x")],
-        "it wants blobs to be sent elsewhere",
+        "it redirects an upload to another host",
     );
     assert_eq!(greedy.asked("authorization"), 0);
     user.refused(&["models", "pull", "oci://127.0.0.1:1/x"], "Connection refused");
-    user.refused(&["models", "pull", "oci://127.0.0.1:1/../x"], "is no reference to a registry");
+    user.refused(&["models", "pull", "oci://127.0.0.1:1/../x"], "is not a reference to a registry");
 }

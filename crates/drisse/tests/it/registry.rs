@@ -199,7 +199,7 @@ fn who_may_not_is_told_and_a_login_is_found_where_podman_keeps_it() {
     user.json(&["models", "register", DIGITS]);
     let reference = registry.reference("digits");
     let push = ["models", "push", "digits", &*reference];
-    user.refused(&push, "it asks for a login, and there is none");
+    user.refused(&push, "it requires a login, and there are no credentials for it");
     // base64 of a user and a password.
     let login = |auth: &str| {
         let folder = user.cache.path().join(".config/containers");
@@ -208,7 +208,7 @@ fn who_may_not_is_told_and_a_login_is_found_where_podman_keeps_it() {
         fs::write(folder.join("auth.json"), file.to_string()).unwrap();
     };
     login("dXNlcjp3cm9uZw==");
-    user.refused(&push, "it does not accept the login there is");
+    user.refused(&push, "it does not accept the credentials");
     login("dXNlcjpzZWNyZXQ=");
     user.json(&push);
     assert_eq!(user.json(&["models", "pull", &format!("{reference}:1")])["version"], 1);
@@ -246,7 +246,7 @@ fn a_certificate_of_an_own_authority_is_trusted_where_it_is_named() {
     assert_eq!(user.json(&[&pull[..], &[authority]].concat())["version"], 1);
     let none = user.cache.path().join("none.pem");
     fs::write(&none, "nothing\n").unwrap();
-    user.refused(&[&pull[..], &[none.to_str().unwrap()]].concat(), "there is none in it");
+    user.refused(&[&pull[..], &[none.to_str().unwrap()]].concat(), "the file contains none");
 }
 
 /// Somebody between: forwards so many bytes of answers on each connection, then closes it, or says nothing more.
@@ -308,7 +308,7 @@ fn a_pull_that_is_cut_or_killed_goes_on_where_it_was() {
     // Every connection is cut after 7 MiB.
     let cut = Between::start(&registry.address, 7 << 20, false);
     let pulled = other.run(&["models", "pull", &cut.reference("large:1"), "--name", "cut"]);
-    assert!(pulled.code == 0 && pulled.stderr.contains("going on from 6 of 24 MiB"), "{pulled:?}");
+    assert!(pulled.code == 0 && pulled.stderr.contains("continuing from 6 of 24 MiB"), "{pulled:?}");
     let forwarded = cut.forwarded.load(SeqCst);
     assert!((size..size + (2 << 20)).contains(&forwarded), "{forwarded} bytes came");
 
