@@ -75,7 +75,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     let (manifest, _) = package("digits.onnx", false);
     let manifest = vast(manifest);
     let lying = liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())));
-    user.refused(&["models", "pull", &lying.reference("x:1")], "not 4611686018427387904 as the manifest says");
+    user.refused(&["models", "pull", &lying.reference("x:1")], "4611686018427387904 as the manifest says");
 
     // What was asked for by its digest has it.
     let (manifest, _) = package("digits.onnx", false);
