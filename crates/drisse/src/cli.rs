@@ -1,4 +1,4 @@
-//! The command line: what can be said, and nothing that does not work yet.
+//! The command line: commands, options and their help texts.
 
 mod image;
 mod manage;
@@ -19,10 +19,10 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "drisse", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// How results are printed on stdout
+    /// Output format
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-    /// The workspace: a folder, or http(s)://HOST:PORT of a control plane [default: the user's data folder]
+    /// Workspace folder, or http(s)://HOST:PORT of a control plane [default: ~/.local/share/drisse]
     #[arg(long, global = true, value_name = "DIR|URL", env = "DRISSE_WORKSPACE")]
     pub(crate) workspace: Option<String>,
     #[command(subcommand)]
@@ -31,7 +31,7 @@ pub(crate) struct Cli {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Output {
-    /// For people
+    /// Human-readable text
     Text,
     /// One JSON document
     Json,
@@ -39,49 +39,49 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Deploy a model: a service with a stable endpoint, created or updated
+    /// Deploy a model as a service with a stable endpoint, or update that service
     Deploy(Box<Deploy>),
-    /// Change a service: its model, its options, or both
+    /// Change the model or the options of a service
     Update(Box<Update>),
-    /// Make an earlier revision of a service wanted again
+    /// Return a service to an earlier revision
     Rollback(Rollback),
-    /// Remove a service
+    /// Delete a service
     Delete(Delete),
-    /// Score a request with a service
+    /// Send a scoring request to a service
     Score(Score),
     /// List services, or show one
     Services(Services),
-    /// Show what a service's replicas write
+    /// Show the logs of a service's replicas
     Logs(Logs),
-    /// Show a service's keys, or replace one
+    /// Show or replace the keys of a service
     Keys(Keys),
-    /// Register, list, tag, verify and delete models
+    /// Register, list, sign, verify, push, pull and delete models
     Models(Models),
-    /// Build container images that serve a model
+    /// Build and push container images that serve a model
     Image(Image),
-    /// List targets, or check one
+    /// List, attach, detach and check targets
     Targets(Targets),
-    /// List operations, show, follow or cancel one
+    /// List, follow and cancel operations
     Operations(Operations),
-    /// Show what a model file holds, without running it
+    /// Show the inputs, outputs and metadata of a model file
     Inspect(Inspect),
-    /// Measure how a model runs best here: latency against throughput, and what to give it
+    /// Measure a model's latency and throughput on this machine, and recommend settings
     Profile(Profile),
-    /// Serve models: one scoring server, complete by itself
+    /// Run a standalone scoring server
     Serve(Box<Serve>),
-    /// Check a server, ours or another, against the inference protocols
+    /// Test a server against the inference protocols
     Conformance(Conformance),
     /// Start the control plane and the gateway of the workspace
     Up(Up),
-    /// Stop everything in the workspace; what is wanted is kept for the next `up`
+    /// Stop everything in the workspace; `up` starts it again
     Down,
-    /// Show whether the control plane and the gateway run
+    /// Show whether the control plane and the gateway are running
     Status,
-    /// Show what this machine has and lacks, with a remedy for each
+    /// Check what this machine has and lacks, with a remedy for each problem
     Doctor,
     /// Print a completion script for a shell
     Completions {
-        /// The shell
+        /// Shell to generate the script for
         shell: clap_complete::Shell,
     },
     /// Run a control plane
@@ -99,22 +99,22 @@ impl Cli {
     }
 }
 
-/// The parsed line; or, where that was all, the code to exit with.
+/// Parses the command line. Returns the exit code if there is nothing more to do (help, version, a usage error).
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
-        // Help that was asked for is a result; anything else the user can mend.
+        // Requested help is a result; anything else is an error that the user can fix.
         if !error.use_stderr() {
             printer::usage(&error);
             return ExitCode::SUCCESS;
         }
-        // What asked for a document gets one, though the line it stands on could not be read.
+        // `--output json` also applies to usage errors, although clap could not parse the line.
         let arguments: Vec<_> = std::env::args().collect();
         let json = arguments.iter().any(|word| word == "--output=json")
             || arguments.windows(2).any(|words| words[0] == "--output" && words[1] == "json");
         if json {
             let text = error.to_string();
-            let said = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default();
-            let words: Vec<_> = said.split_whitespace().collect();
+            let message = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default();
+            let words: Vec<_> = message.split_whitespace().collect();
             return printer::failure(&Failure::new(words.join(" ")).hint("try --help"), Output::Json);
         }
         printer::usage(&error);

@@ -1,4 +1,4 @@
-//! One file per command; here each is called with what it needs.
+//! One file per command, and the dispatch from the command line to them.
 
 mod conformance;
 mod control;
@@ -34,10 +34,10 @@ use std::process::ExitCode;
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let output = cli.output;
     let named = cli.workspace.as_deref();
-    let looks_only = matches!(cli.command, Command::Down | Command::Status | Command::Doctor);
-    let place = || if looks_only { Place::existing(named) } else { Place::new(named) };
+    let read_only = matches!(cli.command, Command::Down | Command::Status | Command::Doctor);
+    let place = || if read_only { Place::existing(named) } else { Place::new(named) };
     match cli.command {
-        // Long-running, with runtimes of their own.
+        // These commands need no workspace, or run a runtime of their own.
         Command::Serve(serve) => return serve::run(&serve, output),
         Command::Inspect(inspect) => return inspect::run(&inspect, output),
         Command::Conformance(conformance) => return conformance::run(&conformance, output),

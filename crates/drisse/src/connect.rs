@@ -1,4 +1,4 @@
-//! Reaching a workspace's control plane: the one that runs, or one that is started.
+//! Connects to the control plane of a workspace, and starts it if it is not running.
 
 use crate::cli::Up;
 use crate::commands::TAKEN;
@@ -21,22 +21,24 @@ use std::time::{Duration, Instant};
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A control plane that is not up by then does not come up.
+/// Maximum time for a control plane to answer or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A control plane that is not up by then is told as failing: a machine may stand still for half a minute.
+/// Maximum time for a control plane to start. A busy machine may stall for half a minute.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// After this long it is said what is waited for.
+/// After this time, a note says what the command waits for.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// A workspace that was taken is tried again after this, then twice as long each time.
+/// First pause before another start if the workspace was locked; doubles each time.
 const RETAKE: Duration = Duration::from_millis(50);
 
-/// glibc gives memory back, and has one heap: the control plane works in short bursts on many threads.
+/// Settings for glibc: one heap that returns free memory, because the control plane works in short bursts on many
+/// threads.
 pub(crate) const FRUGAL: [(&str, &str); 3] =
     [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072"), ("MALLOC_MMAP_THRESHOLD_", "65536")];
 
+/// Pause between two requests for the status.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A workspace, as the user named it.
@@ -44,17 +46,17 @@ const ASK_AGAIN: Duration = Duration::from_millis(2);
 pub(crate) enum Place {
     /// A folder on this machine.
     Folder(Box<Workspace>),
-    /// Somebody's control plane.
+    /// A remote control plane and its URL.
     Remote(Client, String),
 }
 
 impl Place {
-    /// The place of this name; a folder that is not there is made.
+    /// Opens the workspace of this name. Creates its folder if it does not exist.
     pub(crate) fn new(named: Option<&str>) -> Result<Self, Failure> {
         Self::at(named, Workspace::open)
     }
 
-    /// The same for who only looks, or ends what is there: nothing is made.
+    /// Opens the workspace of this name and creates nothing, for commands that only read or stop.
     pub(crate) fn existing(named: Option<&str>) -> Result<Self, Failure> {
         Self::at(named, Workspace::existing)
     }
@@ -70,12 +72,13 @@ impl Place {
         Ok(Self::Folder(Box::new(workspace)))
     }
 
-    /// What a command line needs to reach this workspace again.
+    /// Returns the `--workspace` option that a command line needs for this workspace, with a leading space; empty if
+    /// it needs none.
     pub(crate) fn flag(&self) -> String {
         match self {
             Self::Folder(workspace) => {
-                let usual = default_folder().ok().and_then(|folder| folder.canonicalize().ok());
-                if usual.as_deref() == Some(&*workspace.root)
+                let default = default_folder().ok().and_then(|folder| folder.canonicalize().ok());
+                if default.as_deref() == Some(&*workspace.root)
                     || std::env::var_os("DRISSE_WORKSPACE").is_some()
                 {
                     String::new()
@@ -87,29 +90,32 @@ impl Place {
         }
     }
 
-    /// The folder; commands about processes need one.
+    /// Returns the workspace's folder, or an error if the workspace is remote.
     pub(crate) fn folder(&self) -> Result<&Workspace, Failure> {
         match self {
             Self::Folder(workspace) => Ok(workspace),
-            Self::Remote(_, url) => Err(Failure::new(format!("{url} is managed on its own machine"))),
+            Self::Remote(_, url) => Err(Failure::new(format!(
+                "cannot use the remote workspace {url}: this command needs its folder"
+            ))
+            .hint("run it on the control plane's machine, with --workspace DIR")),
         }
     }
 
-    /// The control plane, if it runs.
+    /// Returns a client of the control plane and its status, or `None` if it is not running.
     pub(crate) async fn running(&self) -> Option<(Client, Status)> {
         let client = self.client();
         let status = tokio::time::timeout(PATIENCE, client.status()).await.ok()?.ok()?;
         Some((client, status))
     }
 
-    /// The control plane, started where it does not run, replaced where it is older than this binary.
+    /// Connects to the control plane. Starts it if it is not running, and replaces one that is older than this binary.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         self.connect_with(&Up { onnxruntime: env_onnxruntime(), ..Up::default() })
             .await
             .map(|(client, _)| client)
     }
 
-    /// The same, with what `up` was told.
+    /// Connects like [`Self::connect`], with the options of `drisse up`.
     pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status), Failure> {
         up.check()?;
         let client = self.client();
@@ -120,42 +126,40 @@ impl Place {
                 return Ok((client.clone(), status));
             }
         };
-        let asked = {
+        let answer = {
             let mut asking = std::pin::pin!(client.status());
             match tokio::time::timeout(SILENCE, &mut asking).await {
                 Err(_) => {
                     printer::note("waiting: the control plane does not answer");
                     tokio::time::timeout(PATIENCE, asking).await
                 }
-                asked => asked,
+                answered => answered,
             }
         };
-        let asked = asked.map_err(|_| {
+        let answer = answer.map_err(|_| {
             let failure = Failure::new("the control plane does not answer");
             Failure { code: 2, ..failure }
-                .hint("`pgrep -af 'drisse control'` shows it; kill it, and try again")
+                .hint("`pgrep -af 'drisse control'` shows its process; kill it and try again")
         })?;
-        match asked {
+        match answer {
             Ok(status) if !is_older(&status) && !up.changes_something() => return Ok((client, status)),
             Ok(status) => {
                 if is_older(&status) {
-                    let text = format!(
-                        "the control plane that runs is older ({}): taking over from it",
-                        status.build
-                    );
+                    let text =
+                        format!("replacing the running control plane, which is older ({})", status.build);
                     printer::note(&text);
                 }
                 hand_over(&client, &status).await?;
             }
             Err(ClientError::Unreachable(_)) => {}
-            // One that speaks otherwise is another version.
+            // An answer that cannot be parsed comes from another version.
             Err(_) => {}
         }
         let status = start(workspace, up, &client).await?;
         Ok((client, status))
     }
 
-    /// Asks what changes nothing; once more where the control plane was killed meanwhile.
+    /// Sends a request that changes nothing, and repeats it once if the control plane was killed meanwhile.
     pub(crate) async fn ask<T>(
         &self,
         client: &Client,
@@ -176,14 +180,14 @@ impl Place {
 }
 
 impl Up {
-    /// Whether the control plane has to start again for it.
+    /// Whether these options require a restart of the control plane.
     fn changes_something(&self) -> bool {
         let addresses = [self.gateway, self.control, self.metrics, self.registry];
         let none = self.no_control || self.no_metrics || self.no_registry;
         addresses.iter().any(Option::is_some) || self.tls_cert.is_some() || none
     }
 
-    /// Refuses files that cannot be used, before anything that works is ended.
+    /// Checks the certificates and keys, before a running control plane is stopped.
     fn check(&self) -> Result<(), Failure> {
         for (certificate, key) in [(&self.tls_cert, &self.tls_key), (&self.control_cert, &self.control_key)] {
             if let (Some(certificate), Some(key)) = (certificate, key) {
@@ -202,7 +206,8 @@ fn default_folder() -> Result<PathBuf, Failure> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     let data = data.ok_or_else(|| {
-        Failure::new("cannot find the user's data folder: HOME is not set").hint("name one: --workspace DIR")
+        Failure::new("cannot find the user's data folder: HOME is not set")
+            .hint("name a workspace folder: --workspace DIR")
     })?;
     Ok(data.join("drisse"))
 }
@@ -210,28 +215,27 @@ fn default_folder() -> Result<PathBuf, Failure> {
 fn remote(url: &str) -> Result<Place, Failure> {
     let token = std::env::var("DRISSE_TOKEN").ok().map(|token| token.trim().to_owned());
     let token = token.ok_or_else(|| {
-        Failure::new(format!("cannot reach {url}: there is no token"))
-            .hint("put what is in the workspace's control.token into DRISSE_TOKEN")
+        Failure::new(format!("cannot connect to {url}: DRISSE_TOKEN is not set"))
+            .hint("set DRISSE_TOKEN to the content of control.token in the workspace's folder")
     })?;
     let address = match url.trim_end_matches('/').split_once("://") {
         Some(("http", host)) => Address::Http(host.to_owned()),
         Some(("https", host)) => {
             let authority = std::env::var_os("DRISSE_CA").map(PathBuf::from).ok_or_else(|| {
-                Failure::new(format!("cannot trust {url}: no certificate is named"))
-                    .hint("name the certificate of who signed it, in PEM: DRISSE_CA=FILE")
+                Failure::new(format!("cannot trust {url}: DRISSE_CA is not set"))
+                    .hint("set DRISSE_CA to the file of the CA certificate (PEM)")
             })?;
             Address::Https(host.to_owned(), trusting(&authority)?)
         }
         _ => {
-            return Err(
-                Failure::new(format!("`{url}` is no workspace")).hint("a folder, or http(s)://HOST:PORT")
-            );
+            return Err(Failure::new(format!("`{url}` is not a workspace"))
+                .hint("name a folder, or http(s)://HOST:PORT"));
         }
     };
     Ok(Place::Remote(Client::new(address, Some(token)), url.to_owned()))
 }
 
-/// A TLS configuration that trusts the certificates in a PEM file, and no others.
+/// Returns a TLS configuration that trusts only the certificates in a PEM file.
 pub(crate) fn trusting(certificates: &Path) -> Result<Arc<rustls::ClientConfig>, Failure> {
     let read = || -> anyhow::Result<_> {
         let mut roots = rustls::RootCertStore::empty();
@@ -250,13 +254,13 @@ fn is_older(status: &Status) -> bool {
     Build::parse(&status.build).is_none_or(|theirs| theirs < Build::current(VERSION))
 }
 
-/// Ends the control plane alone: what it started goes on.
+/// Stops only the control plane: the gateway and the replicas keep running.
 async fn hand_over(client: &Client, status: &Status) -> Result<(), Failure> {
     let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
     client.shutdown(Shutdown::Handover).await?;
     if let Some(mut process) = process {
         let ended = tokio::time::timeout(PATIENCE, process.ended()).await;
-        ended.map_err(|_| Failure { code: 2, ..Failure::new("the older control plane does not end") })?;
+        ended.map_err(|_| Failure { code: 2, ..Failure::new("the older control plane does not stop") })?;
     }
     Ok(())
 }
@@ -275,12 +279,12 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
         let launch = Launch { program: &program, arguments, settings: &FRUGAL, log: &log, stdin: None };
         let started = Process::start(launch).context("cannot start the control plane");
         started.map_err(|error| {
-            Failure::from(error).hint("`drisse doctor` says whether the workspace can be written")
+            Failure::from(error).hint("`drisse doctor` checks whether the workspace is writable")
         })
     };
     let mut process = launch()?;
     let began = Instant::now();
-    let (mut told, mut taken, mut killed): (_, Option<Instant>, _) = (false, None, false);
+    let (mut noted, mut taken, mut killed): (_, Option<Instant>, _) = (false, None, false);
     let mut pause = RETAKE;
     loop {
         if let Ok(status) = client.status().await {
@@ -291,31 +295,31 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
         }
         tokio::select! {
             exit = process.ended(), if taken.is_none() => {
-                // Somebody else was faster: theirs is as good, once it answers.
+                // Another command was faster: wait until its control plane answers.
                 if exit == Exit::Code(i32::from(TAKEN)) {
                     taken = Some(Instant::now());
                     continue;
                 }
-                // Killed, once, by whoever needed memory or meant another one: it is started again.
+                // The process was killed, perhaps by the kernel for memory: start it once more.
                 if matches!(exit, Exit::Signal(_)) && !killed {
                     killed = true;
                     process = launch()?;
                     continue;
                 }
-                return Err(said(&log, written, &format!("the control plane {exit}")));
+                return Err(logged_failure(&log, written, &format!("the control plane {exit}")));
             }
             () = tokio::time::sleep(ASK_AGAIN) => {}
         }
-        // It may have been one that was killed a moment ago, or `drisse down`, which is through in a while: both
-        // leave none behind.
+        // The lock may have belonged to a control plane that was just killed, or to `drisse down`. Neither leaves a
+        // control plane running, so start one again.
         if taken.is_some_and(|since| since.elapsed() > pause) {
             process = launch()?;
             taken = None;
             pause = (pause * 2).min(SILENCE);
         }
-        if began.elapsed() > SILENCE && !told {
+        if began.elapsed() > SILENCE && !noted {
             printer::note(&format!("waiting for the control plane to start (it logs to {})", log.display()));
-            told = true;
+            noted = true;
         }
         if began.elapsed() > START_PATIENCE {
             let failure = Failure::new(format!(
@@ -327,6 +331,7 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     }
 }
 
+/// The command line of the control plane.
 fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["control".into()];
     let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
@@ -362,8 +367,8 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
     arguments
 }
 
-/// What a daemon that ended said last, as a failure of its own.
-fn said(log: &Path, from: u64, otherwise: &str) -> Failure {
+/// Returns the error that a daemon has written to its log after `from` bytes, or `fallback` if there is none.
+fn logged_failure(log: &Path, from: u64, fallback: &str) -> Failure {
     let read = || -> std::io::Result<String> {
         let mut file = std::fs::File::open(log)?;
         file.seek(SeekFrom::Start(from))?;
@@ -374,24 +379,24 @@ fn said(log: &Path, from: u64, otherwise: &str) -> Failure {
     let text = read().unwrap_or_default();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
     let Some(error) = lines.next().and_then(|line| line.strip_prefix("error: ")) else {
-        let failure = Failure::new(otherwise).hint(format!("its log is {}", log.display()));
+        let failure = Failure::new(fallback).hint(format!("its log is {}", log.display()));
         return unwritable(log).unwrap_or(Failure { code: 2, ..failure });
     };
     let rest: Vec<_> = lines.collect();
     let causes = rest.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
-    let told = drisse_wire::control::Failure {
+    let failure = drisse_wire::control::Failure {
         causes: causes.map(str::to_owned).collect(),
         hint: rest.iter().find_map(|line| line.strip_prefix("hint: ").map(str::to_owned)),
         ..drisse_wire::control::Failure::new(error)
     };
-    told.into()
+    failure.into()
 }
 
-/// Why a log says nothing: its disk takes nothing.
+/// Returns the error if the folder of a log cannot be written.
 fn unwritable(log: &Path) -> Option<Failure> {
     let folder = log.parent()?;
-    let tried = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&[0; 4096]));
-    let error = tried.err()?;
+    let written = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&[0; 4096]));
+    let error = written.err()?;
     let failure = Failure::new(format!("cannot write in {}: {error}", folder.display()));
     Some(match drisse_registry::disk_hint(&error) {
         Some(hint) => failure.hint(hint),

@@ -1,4 +1,4 @@
-//! A command that did not succeed: why, what to do next, and with which code to exit.
+//! The error of a command: its causes, a hint and the exit code.
 
 use drisse_client::ClientError;
 use drisse_net::http::HttpError;
@@ -6,22 +6,23 @@ use drisse_registry::{ImageError, InspectError};
 use drisse_wire::control;
 use std::fmt;
 
-/// Why a command did not succeed.
+/// The error of a command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: anyhow::Error,
+    /// What the user can do next.
     pub(crate) hint: Option<String>,
-    /// 1: the user can mend it. 2: we failed.
+    /// Exit code. 1: the user can fix it. 2: Drisse failed.
     pub(crate) code: u8,
 }
 
 impl Failure {
-    /// One the user can mend.
+    /// Creates an error that the user can fix (exit code 1).
     pub(crate) fn new(message: impl fmt::Display) -> Self {
         anyhow::Error::msg(message.to_string()).into()
     }
 
-    /// Says what to do about it.
+    /// Sets the hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -44,17 +45,17 @@ impl From<ImageError> for Failure {
     }
 }
 
-/// A failure as the control plane told it.
+/// Converts an error that the control plane has reported.
 impl From<control::Failure> for Failure {
-    fn from(told: control::Failure) -> Self {
-        let mut causes = told.causes.into_iter().rev();
+    fn from(reported: control::Failure) -> Self {
+        let mut causes = reported.causes.into_iter().rev();
         let error = match causes.next() {
-            None => anyhow::Error::msg(told.message),
+            None => anyhow::Error::msg(reported.message),
             Some(root) => causes
                 .fold(anyhow::Error::msg(root), |error, cause| error.context(cause))
-                .context(told.message),
+                .context(reported.message),
         };
-        Self { error, hint: told.hint, code: if told.internal { 2 } else { 1 } }
+        Self { error, hint: reported.hint, code: if reported.internal { 2 } else { 1 } }
     }
 }
 
@@ -63,7 +64,7 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::Refused(failure, _) => failure.into(),
             broken @ ClientError::Unreachable(HttpError::Broken { .. }) => {
-                let hint = "what was asked may have begun all the same: `drisse operations` lists it";
+                let hint = "the operation may have started anyway: `drisse operations` lists it";
                 Self { error: broken.into(), hint: Some(hint.to_owned()), code: 2 }
             }
             other => Self { error: other.into(), hint: None, code: 2 },

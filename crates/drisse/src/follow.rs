@@ -1,4 +1,4 @@
-//! Following an operation: its events as they come, and what Ctrl-C means.
+//! Follows an operation: prints its progress, and detaches at Ctrl-C.
 
 use crate::connect::Place;
 use crate::failure::Failure;
@@ -11,18 +11,18 @@ use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Interrupted from the keyboard: 128 + SIGINT.
+/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// How an operation was left.
+/// How following an operation ended.
 pub(crate) enum Left {
-    /// It succeeded.
+    /// The operation succeeded.
     Done(Box<Operation>),
-    /// The user went; it goes on.
+    /// The user interrupted the command; the operation continues.
     Detached(ExitCode),
 }
 
-/// Follows an operation to its end; events and the time they came at on stderr.
+/// Follows an operation until it ends. Prints its progress with the elapsed time on stderr.
 pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) -> Result<Left, Failure> {
     let began = Instant::now();
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -39,13 +39,13 @@ pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) ->
     let id = begun.id;
     let waited = tokio::select! {
         waited = wait(place, client, id, &mut each) => waited,
-        never = tell_of_silence(client, &bar) => match never {},
+        never = watch_answers(client, &bar) => match never {},
         _ = tokio::signal::ctrl_c() => {
             bar.finish_and_clear();
             let flag = place.flag();
             printer::note(&format!(
-                "\ndetached: the operation goes on. `drisse{flag} operations show {id}` comes back to it, \
-                 `drisse{flag} operations cancel {id}` ends it"
+                "\ndetached: the operation continues. `drisse{flag} operations show {id}` follows it, \
+                 `drisse{flag} operations cancel {id}` cancels it"
             ));
             return Ok(Left::Detached(ExitCode::from(INTERRUPTED)));
         }
@@ -60,8 +60,8 @@ pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) ->
     }
 }
 
-/// Says so when the control plane stops answering, and when it answers again.
-async fn tell_of_silence(client: &Client, bar: &ProgressBar) -> Infallible {
+/// Prints a note when the control plane stops answering, and when it answers again.
+async fn watch_answers(client: &Client, bar: &ProgressBar) -> Infallible {
     let mut silent = false;
     loop {
         tokio::time::sleep(SILENCE).await;
@@ -71,7 +71,7 @@ async fn tell_of_silence(client: &Client, bar: &ProgressBar) -> Infallible {
             bar.suspend(|| {
                 printer::note(match silent {
                     true => {
-                        "waiting: the control plane does not answer (`pgrep -af 'drisse control'` shows it)"
+                        "waiting: the control plane does not answer (`pgrep -af 'drisse control'` shows its process)"
                     }
                     false => "the control plane answers again",
                 });
@@ -80,7 +80,8 @@ async fn tell_of_silence(client: &Client, bar: &ProgressBar) -> Infallible {
     }
 }
 
-/// Waits for the end, through a control plane that is killed meanwhile: another one takes the operation up.
+/// Waits until the operation ends. If the control plane is killed meanwhile, starts another one, which resumes the
+/// operation.
 async fn wait(
     place: &Place,
     client: &Client,
@@ -91,10 +92,10 @@ async fn wait(
     loop {
         match client.wait(id, each).await {
             Err(ClientError::Unreachable(_)) => {
-                // One that was killed is started again; one that was told to stop is not.
+                // A control plane that was killed is started again, but not one that `drisse down` has stopped.
                 if place.folder()?.stopped_mark().exists() {
-                    let stopped = format!("everything was stopped before operation {id} had ended");
-                    return Err(Failure::new(stopped).hint("it goes on with the next `drisse up`"));
+                    let stopped = format!("the workspace was stopped before operation {id} ended");
+                    return Err(Failure::new(stopped).hint("`drisse up` resumes the operation"));
                 }
                 place.connect().await?;
             }

@@ -1,4 +1,4 @@
-//! All that is printed: results on stdout, everything else on stderr.
+//! Prints results on stdout and everything else on stderr.
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// A result: a document for machines, text for people.
+/// Prints a result, as a JSON document or as text.
 pub(crate) fn result(output: Output, document: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
     let text = match output {
         Output::Json => format!("{:#}\n", document()),
@@ -17,12 +17,12 @@ pub(crate) fn result(output: Output, document: impl FnOnce() -> Value, text: imp
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Text on stdout, as it is.
+/// Prints text on stdout unchanged.
 pub(crate) fn text(text: &str) {
     result(Output::Text, || Value::Null, || text.to_owned());
 }
 
-/// Rows in aligned columns, under a heading.
+/// Formats rows in aligned columns under a heading.
 pub(crate) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(heading.iter().copied());
@@ -36,35 +36,35 @@ pub(crate) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>
     lines.join("\n") + "\n"
 }
 
-/// A line for people, on stderr.
+/// Prints a line for people on stderr.
 pub(crate) fn note(text: &str) {
     error_text(&format!("{text}\n"));
 }
 
-/// Text on stderr. Where that cannot be written, as a log on a full disk, nobody is left to be told.
+/// Prints text on stderr. Ignores errors (a log on a full disk): there is nowhere left to report them.
 fn error_text(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Text of a model's author or a client, made harmless for a terminal: control characters are spelled out.
+/// Escapes control characters in text from a model or a client, so that the text cannot control the terminal.
 pub(crate) fn plain(text: &str) -> String {
     let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(spelled).collect()
 }
 
-/// A path or an argument as the shell needs it.
+/// Quotes a path or an argument for the shell.
 pub(crate) fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
-/// What clap has to say: help on stdout, a mistake on stderr.
+/// Prints clap's output: help on stdout, a usage error on stderr.
 pub(crate) fn usage(error: &clap::Error) {
-    // A closed pipe is the reader's choice.
+    // A closed pipe is the reader's choice, not an error.
     let _ = error.print();
 }
 
-/// A failure, once, with its causes and what to do next; the code to exit with.
+/// Prints a failure with its causes and its hint. Returns the exit code.
 pub(crate) fn failure(failure: &Failure, output: Output) -> ExitCode {
     let causes: Vec<String> = failure.error.chain().skip(1).map(ToString::to_string).collect();
     if output == Output::Json {

@@ -1,5 +1,5 @@
-//! Dying on purpose: with `DRISSE_STEPS=FOLDER` each process writes the steps it passes to `FOLDER/trace`,
-//! and stops or kills itself at the step that a file there is named after. For tests.
+//! Crash points for tests: with `DRISSE_STEPS=FOLDER`, each process writes the crash points that it passes to
+//! `FOLDER/trace`, and stops or kills itself at a crash point if `FOLDER` has a file of that name.
 
 use rustix::process::{Signal, getpid, kill_process};
 use std::fs;
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Watches the steps, where that was asked for.
+/// Activates the crash points if `DRISSE_STEPS` is set.
 pub(crate) fn watch() {
     if let Some(folder) = std::env::var_os("DRISSE_STEPS") {
         let _ = FOLDER.set(folder.into());
@@ -17,7 +17,7 @@ pub(crate) fn watch() {
     }
 }
 
-/// Which of Drisse's processes this is.
+/// The role of this process, as the first word of the names of its crash points.
 fn role() -> &'static str {
     match std::env::args().nth(1).as_deref() {
         Some("control") => "control",
@@ -31,12 +31,12 @@ fn passed(step: &'static str) {
     let Some(folder) = FOLDER.get() else { return };
     let trace = fs::OpenOptions::new().create(true).append(true).open(folder.join("trace"));
     if let Ok(mut trace) = trace {
-        // One write: other processes write here too. A test that reads it sees what is missing.
+        // A single write, because other processes append too. A test notices a missing line.
         let _ = trace.write_all(format!("{}\t{step}\n", role()).as_bytes());
     }
     let armed = folder.join(format!("{} {step}", role()));
     let Ok(text) = fs::read_to_string(&armed) else { return };
-    // `kill 2` dies the second time it is passed.
+    // `kill 2` kills the process at the second pass.
     let (how, count) = text.trim().split_once(' ').unwrap_or((text.trim(), "1"));
     let left = count.parse().unwrap_or(1_u32) - 1;
     if left > 0 {
@@ -44,7 +44,7 @@ fn passed(step: &'static str) {
         return;
     }
     let signal = if how == "stop" { Signal::STOP } else { Signal::KILL };
-    // Of two processes that pass at once, one: who takes the file away. The other name says that it happened.
+    // If two processes pass at the same time, the one that renames the file dies. The new name reports it.
     let pid = getpid();
     if fs::rename(&armed, folder.join(format!("{how} {}", pid.as_raw_nonzero()))).is_ok() {
         let _ = kill_process(pid, signal);

@@ -1,4 +1,4 @@
-//! Times and sizes as people write them: `500ms`, `100MiB`.
+//! Parses and formats times and sizes: `500ms`, `100MiB`.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ const SIZES: [(&str, f64); 11] = [
     ("TiB", 1099511627776.0),
 ];
 
-/// A time such as `500ms`, `1.5s`, `2m`.
+/// Parses a time such as `500ms`, `1.5s` or `2m`. Zero is an error.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = scaled(text, &TIMES).ok_or("a time is a number and a unit, such as 500ms, 2s, 5m")?;
+    let seconds = scaled(text, &TIMES).ok_or("expected a number and a unit, such as 500ms, 2s or 5m")?;
     Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or("out of range".to_owned())
 }
 
-/// A size such as `512MiB`.
+/// Parses a size such as `512MiB` into bytes. Zero is an error.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
-    let size = scaled(text, &SIZES).ok_or("a size is a number and a unit, such as 512MiB, 2GB")?;
+    let size = scaled(text, &SIZES).ok_or("expected a number and a unit, such as 512MiB or 2GB")?;
     if (1.0..1e15).contains(&size) { Ok(size as usize) } else { Err("out of range".to_owned()) }
 }
 
@@ -36,7 +36,7 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
     Some(number * scale)
 }
 
-/// A size as a table shows it.
+/// Formats a size in bytes for a table: `1.5 KiB`.
 pub(crate) fn shown(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
@@ -48,7 +48,7 @@ pub(crate) fn shown(bytes: u64) -> String {
     format!("{size:.1} TiB")
 }
 
-/// A time that has passed, for people: `0.12 s`.
+/// Formats an elapsed time: `0.12 s`.
 pub(crate) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! The one place that knows every engine and every target.
+//! Creates the engines and targets. Only this module knows the concrete ones.
 
 use crate::connect::VERSION;
 use crate::failure::Failure;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUNTIME: `pip download --no-deps \
                         onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
 
-/// ONNX Runtime's library: the one named, found, or fetched.
+/// Returns the path of ONNX Runtime's library: the given one, one found on this machine, or a downloaded one.
 pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let cache = onnx::cache_folder();
     let find = || -> anyhow::Result<_> {
@@ -28,25 +28,25 @@ pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, Failure> {
             return Ok(found);
         }
         let (version, shown) = (onnx::PINNED, cache.display());
-        printer::note(&format!("ONNX Runtime {version} is not on this machine: fetching it into {shown}"));
-        onnx::fetch(&cache).context("cannot get ONNX Runtime")
+        printer::note(&format!("ONNX Runtime {version} is not on this machine: downloading it into {shown}"));
+        onnx::fetch(&cache).context("cannot download ONNX Runtime")
     };
     find().map_err(|error| Failure::from(error).hint(NAME_ONE))
 }
 
-/// Which version a library is; an error where it cannot be used.
+/// Returns the version of a library, or an error if it cannot be used.
 pub(crate) fn onnx_version(library: &Path) -> Result<String, Failure> {
     onnx::probe(library)
         .context("cannot use ONNX Runtime")
         .map_err(|error| Failure::from(error).hint(NAME_ONE))
 }
 
-/// Where what all workspaces share is kept.
+/// The cache folder, which all workspaces share.
 pub(crate) fn cache_folder() -> PathBuf {
     onnx::cache_folder()
 }
 
-/// The engine for ONNX models.
+/// Creates the engine for ONNX models.
 pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engine>, Failure> {
     match OnnxEngine::new(library, threads).context("cannot start ONNX Runtime") {
         Ok(engine) => Ok(Box::new(engine)),
@@ -54,13 +54,13 @@ pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engi
     }
 }
 
-/// What finds out how models run best here, and what of that the operator has said.
+/// Creates the tuner, which measures the best threads and workers for a model; a given number is not measured.
 pub(crate) fn tuner(threads: Option<usize>, workers: Option<usize>) -> Tuner {
     let cores = Config::default().workers;
     Tuner { cores, threads, workers, folder: Some(onnx::cache_folder().join("tuning")) }
 }
 
-/// The targets of a workspace.
+/// Creates the targets of a workspace.
 pub(crate) fn targets(
     workspace: &Workspace,
     store: &Store,
@@ -97,7 +97,7 @@ pub(crate) fn targets(
     if let Some(config) = &container {
         own.insert("container".to_owned(), Arc::new(ReplicaSet(Container::new(config.clone()))));
     }
-    // For tests of the control plane: a thousand services, or ones that take the time it says to start.
+    // For tests of the control plane with many services, or with replicas that take this time to start.
     if let Ok(start_time) = std::env::var("DRISSE_FAKE") {
         let start_time = crate::units::duration(&start_time).unwrap_or_default();
         let place = fake::Fake::new(fake::Script { start_time, ..fake::Script::default() });
@@ -107,7 +107,7 @@ pub(crate) fn targets(
         match (&*spec.kind, &container) {
             ("container", Some(config)) => {
                 let config = ContainerConfig {
-                    // Its containers, images and sockets are no other target's.
+                    // A workspace name and a folder of its own keep its containers, images and sockets apart.
                     workspace: format!("{}-{name}", config.workspace),
                     sockets: config.sockets.join(name),
                     socket: spec.socket.clone().map(PathBuf::from),
@@ -115,8 +115,10 @@ pub(crate) fn targets(
                 };
                 Ok(Arc::new(ReplicaSet(Container::new(config))))
             }
-            ("container", None) => Err("there is no ONNX Runtime to put into images".to_owned()),
-            (kind, _) => Err(format!("no target of kind `{kind}` can be attached: there is `container`")),
+            ("container", None) => Err("images need ONNX Runtime, and it was not found".to_owned()),
+            (kind, _) => Err(format!(
+                "cannot attach a target of kind `{kind}`: only `container` targets can be attached"
+            )),
         }
     };
     Ok(Targets { own, attach: Box::new(attach) })

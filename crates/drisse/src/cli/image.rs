@@ -1,4 +1,4 @@
-//! `drisse image`: what can be said of container images.
+//! The arguments of `drisse image`.
 
 use super::manage::RegistryOptions;
 use clap::{Args, Subcommand};
@@ -14,33 +14,33 @@ pub(crate) struct Image {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Build a container image that serves a model: no Dockerfile, no daemon, no base image
+    /// Build a container image that serves a model; needs no Dockerfile, daemon or base image
     Build(ImageBuild),
-    /// Push an image that was built before; what is there already is not sent
+    /// Push a built image; blobs that the registry already has are not sent
     Push(ImagePush),
-    /// List this machine's runtime layers: Drisse, ONNX Runtime and their libraries, which images share
+    /// List the cached runtime layers (Drisse, ONNX Runtime and their libraries), which images share
     Runtimes,
-    /// Remove the runtime layers that this Drisse does not build images with
+    /// Remove the cached runtime layers that this version of Drisse does not use
     Prune,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ImageBuild {
-    /// Model file or folder, or the name of a registered model: NAME[:VERSION]
+    /// Model file or folder, or registered NAME[:VERSION]
     pub(crate) model: String,
-    /// Where it goes: oci-archive:FILE[:REFERENCE] (`-`: stdout), oci:DIR[:REFERENCE], or docker://HOST/REPOSITORY[:TAG]
+    /// Destination: oci-archive:FILE[:REFERENCE] (`-`: stdout), oci:DIR[:REFERENCE] or docker://HOST/REPOSITORY[:TAG]
     #[arg(short = 'o', long = "to", value_name = "DESTINATION")]
     pub(crate) to: Destination,
-    /// What the model is served as [default: the registered name, or the file's]
+    /// Name to serve the model under [default: the registered name, or the file's name]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Put the layers on this image from a registry: docker://HOST/REPOSITORY[:TAG]
+    /// Base image from a registry: docker://HOST/REPOSITORY[:TAG] [default: none]
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) base: Option<Reference>,
-    /// Build on this runtime layer, instead of one of this Drisse and this machine's libraries
+    /// Digest of a cached runtime layer to use [default: one built from this machine's libraries]
     #[arg(long, value_name = "DIGEST")]
     pub(crate) runtime: Option<String>,
-    /// ONNX Runtime library to pack [default: beside the binary, in the cache, or downloaded there]
+    /// ONNX Runtime library to include [default: next to the binary, in the cache, or downloaded]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
     #[command(flatten)]
@@ -49,27 +49,29 @@ pub(crate) struct ImageBuild {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImagePush {
-    /// Where it is: oci-archive:FILE[:REFERENCE], or oci:DIR[:REFERENCE]
+    /// Image to push: oci-archive:FILE[:REFERENCE] or oci:DIR[:REFERENCE]
     #[arg(value_name = "IMAGE")]
     pub(crate) from: Destination,
-    /// Where it goes: docker://HOST/REPOSITORY[:TAG]
+    /// Destination: docker://HOST/REPOSITORY[:TAG]
     #[arg(value_name = "REFERENCE")]
     pub(crate) to: Reference,
     #[command(flatten)]
     pub(crate) registry: RegistryOptions,
 }
 
-/// Where an image goes, as skopeo and podman spell it: `containers-transports(5)`.
+/// Where an image is read or written, in the notation of skopeo and podman: `containers-transports(5)`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Destination {
-    /// A file; none is stdout.
+    /// A tar file, or stdout if `None`; and the image's reference.
     Archive(Option<PathBuf>, Option<String>),
+    /// An OCI image layout in a folder; and the image's reference.
     Layout(PathBuf, Option<String>),
+    /// A repository in a registry.
     Registry(Reference),
 }
 
 impl Destination {
-    /// What the image is to be called there.
+    /// Returns the reference given for the image inside an archive or a layout.
     pub(crate) fn reference(&self) -> Option<&str> {
         match self {
             Self::Archive(_, reference) | Self::Layout(_, reference) => reference.as_deref(),
@@ -82,21 +84,21 @@ impl FromStr for Destination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || {
-            "oci-archive:FILE[:REFERENCE], oci:DIR[:REFERENCE] or docker://HOST/REPOSITORY[:TAG] is wanted"
+        let expected = || {
+            "expected oci-archive:FILE[:REFERENCE], oci:DIR[:REFERENCE] or docker://HOST/REPOSITORY[:TAG]"
                 .to_owned()
         };
         if text.starts_with("docker://") || text.starts_with("oci://") {
             let to = text.parse().map_err(|error: RemoteError| error.to_string())?;
             return Ok(Self::Registry(Reference::or_latest(to)));
         }
-        let (transport, rest) = text.split_once(':').ok_or_else(wanted)?;
+        let (transport, rest) = text.split_once(':').ok_or_else(expected)?;
         let (path, reference) = match rest.split_once(':') {
             Some((path, reference)) => (path, Some(reference.to_owned())),
             None => (rest, None),
         };
         if path.is_empty() {
-            return Err(wanted());
+            return Err(expected());
         }
         if let Some(reference) = &reference {
             checked(reference)?;
@@ -105,14 +107,14 @@ impl FromStr for Destination {
             "oci-archive" if path == "-" => Ok(Self::Archive(None, reference)),
             "oci-archive" => Ok(Self::Archive(Some(path.into()), reference)),
             "oci" => Ok(Self::Layout(path.into(), reference)),
-            _ => Err(wanted()),
+            _ => Err(expected()),
         }
     }
 }
 
-/// A reference is `[HOST[:PORT]/]NAME[/NAME]…[:TAG]`, as in OCI's distribution specification.
+/// Checks a reference `[HOST[:PORT]/]NAME[/NAME]…[:TAG]` by the rules of the OCI distribution specification.
 fn checked(reference: &str) -> Result<(), String> {
-    let wrong = || format!("`{reference}` is no reference of an image, such as team/digits:1");
+    let wrong = || format!("`{reference}` is not an image reference, such as team/digits:1");
     let (name, tag) = match reference.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, tag),
         _ => (reference, "latest"),

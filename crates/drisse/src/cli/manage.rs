@@ -1,4 +1,4 @@
-//! What manages models and services.
+//! The arguments of the commands that manage services, models, targets and daemons.
 
 use super::serve::{address, loopback};
 use super::service::pair;
@@ -11,39 +11,39 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
-    /// The service
+    /// Name of the service
     pub(crate) service: String,
-    /// Which revision [default: the one before]
+    /// Revision to return to [default: the previous one]
     #[arg(long, value_name = "N")]
     pub(crate) revision: Option<u64>,
-    /// How long this may take [default: 5m]
+    /// Maximum time for the rollback [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Return at once
+    /// Return at once, without waiting for the operation
     #[arg(long)]
     pub(crate) no_wait: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// The service
+    /// Name of the service
     pub(crate) service: String,
-    /// Forget it though its target does not answer; what it left there is removed when `drisse up` finds it again
+    /// Delete even if the target does not answer; its leftovers are removed once `drisse up` reaches the target again
     #[arg(long)]
     pub(crate) force: bool,
-    /// Return at once
+    /// Return at once, without waiting for the operation
     #[arg(long)]
     pub(crate) no_wait: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Score {
-    /// The service
+    /// Name of the service
     pub(crate) service: String,
-    /// The request's body, as /score takes it; `-` is standard input
+    /// File with the body of the /score request; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "sample")]
     pub(crate) file: Option<PathBuf>,
-    /// Score the sample that is kept with the model (the default)
+    /// Send the sample request stored with the model (the default)
     #[arg(long)]
     pub(crate) sample: bool,
 }
@@ -59,25 +59,25 @@ pub(crate) struct Services {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServicesCommand {
-    /// Show a service, its revisions and what runs
+    /// Show a service, its revisions and its replicas
     Show {
-        /// The service
+        /// Name of the service
         service: String,
     },
 }
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServiceFilter {
-    /// Only those on this target
+    /// List only services on this target
     #[arg(long)]
     pub(crate) target: Option<String>,
-    /// Only those in this state, such as Ready
+    /// List only services in this state, such as Ready
     #[arg(long)]
     pub(crate) state: Option<String>,
-    /// Only those that serve this model: NAME or NAME:VERSION
+    /// List only services that serve this model: NAME[:VERSION]
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Only those with this tag
+    /// List only services with this tag
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) tag: Option<String>,
     #[command(flatten)]
@@ -86,37 +86,37 @@ pub(crate) struct ServiceFilter {
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Page {
-    /// At most this many, up to 1000 [default: 50]
+    /// Maximum number of entries to list, up to 1000 [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: Option<u32>,
-    /// Go on where the page before ended
+    /// List the entries after LAST, the last entry of the previous page
     #[arg(long, value_name = "LAST")]
     pub(crate) after: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// The service
+    /// Name of the service
     pub(crate) service: String,
-    /// Go on with lines to come, across restarts and updates
+    /// Wait for new lines, across restarts and updates
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// The last lines that are there
+    /// Number of recent lines to show
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) lines: usize,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Keys {
-    /// The service
+    /// Name of the service
     pub(crate) service: String,
-    /// Print the primary key as a header, for `curl -H @<(drisse keys SERVICE --header)`
+    /// Print the primary key as an HTTP header, for `curl -H @<(drisse keys SERVICE --header)`
     #[arg(long, conflicts_with_all = ["regenerate", "set"])]
     pub(crate) header: bool,
-    /// Replace a key by a new one; done once everything has confirmed it
+    /// Replace a key with a generated one; returns once all replicas and the gateway use it
     #[arg(long, value_name = "KEY", value_enum)]
     pub(crate) regenerate: Option<WhichKey>,
-    /// Replace a key by one of your own, read from standard input: it must not stand in a command line
+    /// Replace a key with your own, read from standard input
     #[arg(long, value_name = "KEY", value_enum, conflicts_with = "regenerate")]
     pub(crate) set: Option<WhichKey>,
 }
@@ -138,16 +138,16 @@ pub(crate) struct Models {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ModelFilter {
-    /// Only versions of this model
+    /// List only versions of this model
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Only those with this tag
+    /// List only models with this tag
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) tag: Option<String>,
-    /// Only those with this property
+    /// List only models with this property
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) property: Option<String>,
-    /// Only those made with this framework
+    /// List only models made with this framework
     #[arg(long)]
     pub(crate) framework: Option<String>,
     #[command(flatten)]
@@ -156,119 +156,119 @@ pub(crate) struct ModelFilter {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// Register a model file or folder; the same files are the same version
+    /// Register a model file or folder; identical files give the same version
     Register {
-        /// The file or folder
+        /// Model file or folder
         path: PathBuf,
-        /// The model's name [default: the file's]
+        /// Name of the model [default: the file's name]
         #[arg(long)]
         name: Option<String>,
-        /// Tags; those given replace all
+        /// Tag of the model; may be repeated; replaces the existing tags
         #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
         tags: Vec<(String, String)>,
-        /// Properties, which are only ever added
+        /// Property of the model; may be repeated; cannot be changed later
         #[arg(long = "property", value_name = "KEY=VALUE", value_parser = pair)]
         properties: Vec<(String, String)>,
-        /// A /score body, instead of the sample.json beside the model
+        /// Sample request (a /score body), instead of the sample.json next to the model
         #[arg(long, value_name = "FILE")]
         sample: Option<PathBuf>,
     },
-    /// Show a version, the newest unless one is named
+    /// Show a version of a model, by default the newest
     Show {
-        /// NAME[:VERSION]
+        /// Registered model: NAME[:VERSION]
         model: String,
     },
-    /// Change tags, add properties
+    /// Change the tags of a model and add properties
     Tag {
-        /// NAME[:VERSION]
+        /// Registered model: NAME[:VERSION]
         model: String,
         /// Tags to set
         #[arg(value_name = "KEY=VALUE", value_parser = pair)]
         tags: Vec<(String, String)>,
-        /// Tags to remove
+        /// Tag to remove; may be repeated
         #[arg(long, value_name = "KEY")]
         remove: Vec<String>,
-        /// Properties to add
+        /// Property to add; may be repeated; cannot be changed later
         #[arg(long = "property", value_name = "KEY=VALUE", value_parser = pair)]
         properties: Vec<(String, String)>,
     },
-    /// Make a key that signs models: FILE, and FILE.pub for who verifies
+    /// Create a key pair for signing models: FILE and FILE.pub
     Keygen {
-        /// Where it is written; never over what is there
+        /// File for the private key; existing files are not overwritten
         #[arg(value_name = "FILE", default_value = "drisse.key")]
         file: PathBuf,
     },
-    /// Sign a model, so that others know whose it is; the signature goes along with `push`
+    /// Sign a model; `push` sends its signatures too
     Sign {
-        /// NAME[:VERSION]
+        /// Registered model: NAME[:VERSION]
         model: String,
-        /// The key that signs, in PEM (`models keygen`)
+        /// Private key to sign with (PEM), from `drisse models keygen`
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
-    /// Show whose signature a model needs to run in this workspace, or add and remove keys
+    /// Show, add or remove the keys that the workspace trusts to sign models
     Trust {
-        /// Public keys to add, in PEM; with the first one, models without a signature do not run any more
+        /// Public keys to add (PEM); once the workspace trusts a key, it does not run unsigned models
         #[arg(value_name = "FILE")]
         keys: Vec<PathBuf>,
-        /// Keys to remove, by the beginning of their ids
+        /// Key to remove, by the start of its ID; may be repeated
         #[arg(long, value_name = "ID")]
         remove: Vec<String>,
-        /// Remove all: models need no signature
+        /// Remove all keys: models need no signature
         #[arg(long, conflicts_with_all = ["keys", "remove"])]
         none: bool,
     },
-    /// Read every byte that is kept and compare it with its digest; and signatures, where there are keys
+    /// Check stored models against their digests, and their signatures if there are keys
     Verify {
-        /// NAME[:VERSION] [default: all]
+        /// Registered model: NAME[:VERSION] [default: all models]
         model: Option<String>,
-        /// Write anew what is damaged, from the files models were registered from and from what else is there
+        /// Restore damaged files, from the files the model was registered from or from --from
         #[arg(long)]
         repair: bool,
-        /// Files and folders that may have what is missing
+        /// Files and folders to restore from
         #[arg(long, value_name = "PATH", requires = "repair", num_args = 1..)]
         from: Vec<PathBuf>,
-        /// Public keys of which one has to have signed, in PEM [default: those that count in the workspace]
+        /// Public keys to check signatures with (PEM) [default: the keys that the workspace trusts]
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
     },
-    /// Delete a version that no service uses
+    /// Delete a model version that no service uses
     Delete {
-        /// NAME[:VERSION]
+        /// Registered model: NAME[:VERSION]
         model: String,
     },
-    /// Push a model to a registry; what is there already is not sent
+    /// Push a model to a registry; blobs that it already has are not sent
     Push {
-        /// NAME[:VERSION]
+        /// Registered model: NAME[:VERSION]
         model: String,
-        /// Where to: oci://HOST/REPOSITORY[:TAG] [default tag: the version]
+        /// Destination: oci://HOST/REPOSITORY[:TAG] [default tag: the version]
         #[arg(value_name = "REFERENCE")]
         to: String,
         #[command(flatten)]
         registry: RegistryOptions,
     },
-    /// Pull a model from a registry and register it; a pull that was cut goes on where it was
+    /// Pull a model from a registry and register it; an interrupted pull resumes
     Pull {
-        /// Where from: oci://HOST/REPOSITORY[:TAG|@DIGEST]
+        /// Source: oci://HOST/REPOSITORY[:TAG|@DIGEST]
         #[arg(value_name = "REFERENCE")]
         from: String,
-        /// The model's name [default: the last part of the repository's]
+        /// Name of the model [default: the last part of the repository's name]
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]
         registry: RegistryOptions,
     },
-    /// Remove blobs that no registered model has
+    /// Remove blobs that belong to no registered model
     Prune,
 }
 
-/// How registries are reached. Logins are podman's and Docker's.
+/// How to connect to registries. Logins are read from the files of podman and Docker.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RegistryOptions {
-    /// Certificates of authorities to trust beside the system's, in PEM
+    /// CA certificates to trust in addition to the system's (PEM)
     #[arg(long, value_name = "FILE")]
     pub(crate) registry_ca: Option<PathBuf>,
-    /// Ask a registry without TLS that is not on this machine
+    /// Connect to a registry on another machine without TLS
     #[arg(long)]
     pub(crate) plain_http: bool,
 }
@@ -283,38 +283,38 @@ pub(crate) struct Targets {
 pub(crate) enum TargetsCommand {
     /// Show a target
     Show {
-        /// Its name
+        /// Name of the target
         target: String,
     },
-    /// Attach a target, or change how it is attached: its limits at any time, the rest where nothing runs on it
+    /// Attach a target, or change its settings; while it runs services, only its limits can change
     Attach {
-        /// Its name, for --target; `container` is there already and may be changed
+        /// Name of the target; the built-in `local` and `container` can be changed too
         target: String,
-        /// What it is
+        /// Kind of the target
         #[arg(long, value_enum)]
         kind: TargetKind,
-        /// The Unix socket of its engine [default: the one this machine has]
+        /// Unix socket of the container engine [default: the one found on this machine]
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
-        /// Services at most [default: 20 of containers]
+        /// Maximum number of services [default: 20 for containers]
         #[arg(long, value_name = "N")]
         max_services: Option<u32>,
     },
-    /// Detach a target that nothing runs on
+    /// Detach a target that runs no services
     Detach {
-        /// Its name
+        /// Name of the target
         target: String,
     },
-    /// Say whether a target can be used; exits with 1 where it cannot
+    /// Check whether a target can be used; exits with 1 if not
     Check {
-        /// Its name
+        /// Name of the target
         target: String,
     },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum TargetKind {
-    /// Processes of this machine
+    /// Processes on this machine
     Local,
     /// Containers of podman or Docker
     Container,
@@ -325,7 +325,7 @@ pub(crate) enum TargetKind {
 pub(crate) struct Operations {
     #[command(subcommand)]
     pub(crate) command: Option<OperationsCommand>,
-    /// Only those of this service or model
+    /// List only operations on this service or model
     #[arg(long)]
     pub(crate) subject: Option<String>,
     #[command(flatten)]
@@ -334,14 +334,14 @@ pub(crate) struct Operations {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperationsCommand {
-    /// Follow an operation to its end
+    /// Follow an operation until it ends, and show its result
     Show {
-        /// Its number
+        /// ID of the operation
         id: i64,
     },
-    /// End an operation before it is done; what was before is wanted again
+    /// Cancel an operation and return to the state before it
     Cancel {
-        /// Its number
+        /// ID of the operation
         id: i64,
     },
 }
@@ -354,111 +354,111 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Profile {
-    /// Model file or folder, or the name of a registered model
+    /// Model file or folder, or registered NAME[:VERSION]
     pub(crate) model: String,
-    /// A /score body to run with, instead of the model's sample.json
+    /// Request to measure with (a /score body), instead of the model's sample.json
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,
-    /// What 99 of 100 runs may take [default: twice the fastest, or 1ms]
+    /// Goal for the p99 latency [default: twice that of the fastest setting, at least 1ms]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) latency: Option<Duration>,
-    /// How long each way to run it is tried
+    /// How long to measure each setting
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = duration)]
     pub(crate) time: Duration,
-    /// Write a page with the table and the plot
+    /// Write a report with a table and a plot to this HTML file
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Let this machine's servers run the model as recommended from now on
+    /// Use the recommended settings for this model on this machine from now on
     #[arg(long)]
     pub(crate) keep: bool,
-    /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
+    /// ONNX Runtime library to load [default: next to the binary, in the cache, or downloaded]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Conformance {
-    /// Where the server speaks HTTP: http(s)://HOST:PORT
+    /// URL of the server: http(s)://HOST:PORT
     #[arg(required_unless_present_any = ["models", "list"])]
     pub(crate) url: Option<String>,
-    /// Where it speaks gRPC, if elsewhere
+    /// URL for gRPC, if it differs
     #[arg(long, value_name = "URL", requires = "url")]
     pub(crate) grpc: Option<String>,
-    /// What to check: v2, v2-binary, v2-extensions, grpc, v1; may be repeated [default: all the server speaks]
+    /// Protocol to test: v2, v2-binary, v2-extensions, grpc or v1; may be repeated [default: all]
     #[arg(long, value_name = "PROTOCOL")]
     pub(crate) protocol: Vec<Protocol>,
-    /// Only cases whose names have this in them
+    /// Run only the cases whose name contains this text
     #[arg(long, value_name = "TEXT")]
     pub(crate) case: Option<String>,
     /// File whose first line is the server's key
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// Certificate of who signed the server's, in PEM
+    /// CA certificate that signed the server's certificate (PEM)
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// An answer that takes longer is a failure
+    /// Maximum time for each answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
-    /// Fail on what is only recommended, too
+    /// Also fail if the server does not follow a recommendation
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Write a JUnit report
+    /// Write a JUnit report to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
-    /// Write the models the cases ask for, as DIR/NAME.onnx
-    // Not `exclusive`: that forbids what stands in the environment too.
+    /// Write the models that the cases need to DIR/NAME.onnx
+    // Not `exclusive`: that would also conflict with options set by environment variables.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "list", "protocol", "case", "junit"])]
     pub(crate) models: Option<PathBuf>,
-    /// List the cases
+    /// List the cases without running them
     #[arg(long, conflicts_with = "url")]
     pub(crate) list: bool,
 }
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Up {
-    /// Where requests are taken [default: as before, at first 127.0.0.1:4790]
+    /// Address of the gateway [default: the previous one, at first 127.0.0.1:4790]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) gateway: Option<SocketAddr>,
-    /// Certificate chain the gateway serves HTTPS with, in PEM
+    /// Certificate chain for HTTPS at the gateway (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
-    /// The certificate's key, in PEM
+    /// Private key of the gateway's certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Also serve the control API here, for who has the token in control.token
+    /// Also serve the control API at this address; clients need the token in control.token
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) control: Option<SocketAddr>,
-    /// Serve the control API on its Unix socket alone again
+    /// Serve the control API only on its Unix socket
     #[arg(long, conflicts_with = "control")]
     pub(crate) no_control: bool,
-    /// Certificate chain of the control API, in PEM; needed beyond this machine
+    /// Certificate chain for HTTPS at the control API (PEM); required beyond this machine
     #[arg(long, value_name = "FILE", requires_all = ["control_key", "control"])]
     pub(crate) control_cert: Option<PathBuf>,
-    /// That certificate's key, in PEM
+    /// Private key of the control API's certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "control_cert")]
     pub(crate) control_key: Option<PathBuf>,
-    /// Serve /metrics of the gateway and of all services here, for Prometheus; whoever can connect may read them
+    /// Serve the Prometheus metrics of all services and the gateway at this address, without authentication
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) metrics: Option<SocketAddr>,
-    /// Serve no /metrics any more
+    /// Stop serving metrics
     #[arg(long, conflicts_with = "metrics")]
     pub(crate) no_metrics: bool,
-    /// Serve registered models here as a registry does, to be read: oci://ADDRESS:PORT/MODEL:VERSION; on this machine
+    /// Serve registered models as a read-only registry (oci://ADDRESS:PORT/MODEL:VERSION); loopback addresses only
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
     pub(crate) registry: Option<SocketAddr>,
-    /// Serve no models as a registry any more
+    /// Stop serving the registry
     #[arg(long, conflicts_with = "registry")]
     pub(crate) no_registry: bool,
-    /// Take the database's backup in place of a damaged one, which is kept; what was changed since then is lost
+    /// Replace a damaged database with its backup; later changes are lost, and the damaged file is kept
     #[arg(long, conflicts_with = "boot")]
     pub(crate) restore: bool,
-    /// Start at boot: install a systemd unit
+    /// Install a systemd unit that starts the workspace at boot
     #[arg(long)]
     pub(crate) boot: bool,
-    /// Write the unit to this file instead of installing it
+    /// Write the systemd unit to this file instead of installing it
     #[arg(long, value_name = "FILE", requires = "boot")]
     pub(crate) unit: Option<PathBuf>,
-    /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
+    /// ONNX Runtime library to load [default: next to the binary, in the cache, or downloaded]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `drisse serve`, and the addresses it takes.
+//! The arguments of `drisse serve`, and parsers for addresses and numbers.
 
 use crate::units::{bytes, duration};
 use clap::Args;
@@ -10,96 +10,94 @@ use std::time::Duration;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Serve {
-    /// Model files or folders; NAME= serves one under another name than its file's
+    /// Model files or folders; NAME= sets the name to serve a model under [default: the file's name]
     #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL")]
     pub(crate) models: Vec<ModelArgument>,
-    /// Address to score on [default: 127.0.0.1:8000, unless --unix is given]
+    /// Address to serve on [default: 127.0.0.1:8000, unless --unix is given]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
-    /// Unix socket to score on
+    /// Unix socket to serve on
     #[arg(long, value_name = "PATH")]
     pub(crate) unix: Option<PathBuf>,
-    /// Where probes, Prometheus and operators ask: ADDRESS:PORT or unix:PATH
+    /// Address for health checks, metrics and administration
     #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
     pub(crate) admin: Option<Endpoint>,
-    /// File with the keys that open this server, one a line, plain or as sha256:HEX
+    /// File with the accepted keys, one per line, plain or as sha256:HEX
     #[arg(long, value_name = "FILE")]
     pub(crate) keys: Option<PathBuf>,
-    /// Let everybody score who can reach the address
+    /// Accept requests without a key
     #[arg(long, conflicts_with = "keys")]
     pub(crate) no_auth: bool,
-    /// Certificate chain to serve HTTPS with, in PEM
+    /// Certificate chain for HTTPS (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
-    /// The certificate's key, in PEM
+    /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Serve only models that one of these keys has signed: public keys, in PEM
+    /// Serve only models signed by one of the public keys in this file (PEM)
     #[arg(long, value_name = "FILE")]
     pub(crate) trusted_keys: Option<PathBuf>,
-    /// Folder with the manifest that was signed and its signatures [default: .drisse beside the model]
+    /// Folder with the signed manifest and its signatures [default: .drisse next to the model]
     #[arg(long, value_name = "DIR", requires = "trusted_keys")]
     pub(crate) evidence: Option<PathBuf>,
-    /// A /score body to warm up with and to show, instead of the model's sample.json
+    /// Sample request (a /score body) for warm-up and examples, instead of the model's sample.json
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,
-    /// Refuse a request at once when it would wait longer than this
+    /// Refuse a request at once if its estimated wait is longer than this
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
     pub(crate) max_wait: Duration,
-    /// The longest a request may take
+    /// Maximum time for a request
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) scoring_timeout: Duration,
-    /// How long requests under way may take after SIGTERM
+    /// Time to finish running requests after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration)]
     pub(crate) drain_timeout: Duration,
-    /// The largest body that is read
+    /// Maximum size of a request body
     #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = bytes)]
     pub(crate) max_body: usize,
-    /// Threads that work on one run of a model [default: what ran best when it was first loaded here]
+    /// Threads per run of a model [default: measured when the model is first loaded]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) threads: Option<usize>,
-    /// Runs of a model at once [default: what ran best when it was first loaded here]
+    /// Concurrent runs of a model [default: measured when the model is first loaded]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) workers: Option<usize>,
-    /// Rows of requests that may share a run, where the model gains from it; 1 runs each request by itself
+    /// Maximum rows of requests combined into one run, for models that gain from it; 1 disables batching
     #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
     pub(crate) max_batch: usize,
-    /// Load each model when it is first asked for, and keep no more of them than take this much memory together:
-    /// those that were not used for longest are unloaded
+    /// Load models at their first request, and unload the least recently used to stay within this memory
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(crate) model_memory: Option<usize>,
-    /// Let whoever may score load and unload models too, by /v2/repository; --admin always lets operators
+    /// Allow clients to load and unload models over /v2/repository; --admin always allows it
     #[arg(long)]
     pub(crate) model_control: bool,
-    /// Let clients on this machine pass tensors by POSIX shared memory of this name (NAME*: of names that begin so);
-    /// may be repeated
+    /// Allow local clients to pass tensors in POSIX shared memory of this name (`NAME*`: prefix); may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) shared_memory: Vec<String>,
-    /// Let web pages of this origin score from browsers (`*`: of any); may be repeated
+    /// Allow web pages of this origin to send requests (`*`: any origin); may be repeated
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Vec<String>,
-    /// Have /metrics say the same under Triton's names too (nv_inference_…), for dashboards that know them
+    /// Also export metrics under Triton's names (nv_inference_…)
     #[arg(long)]
     pub(crate) triton_metrics: bool,
-    /// ONNX Runtime library to load [default: beside the binary, in the cache, or downloaded there]
+    /// ONNX Runtime library to load [default: next to the binary, in the cache, or downloaded]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
-    /// Write a JSON line for each request to a file, which is rotated
+    /// Write a JSON line for each request to this file, and rotate it
     #[arg(long, value_name = "FILE")]
     pub(crate) access_log: Option<PathBuf>,
-    /// Write logs to a file, which is rotated, instead of stderr
+    /// Write logs to this file instead of stderr, and rotate it
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// Control group to join, by its folder; may be repeated
+    /// Folder of a control group to join; may be repeated
     #[arg(long, value_name = "DIR", hide = true)]
     pub(crate) cgroup: Vec<PathBuf>,
-    /// File with variables to have in the environment, NAME=VALUE a line
+    /// File with environment variables, one NAME=VALUE per line
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) env_file: Option<PathBuf>,
-    /// What the model's files must have as their digest
+    /// Expected digest of the model's files
     #[arg(long, value_name = "sha256:HEX", hide = true)]
     pub(crate) digest: Option<String>,
-    /// Who this server is to the place that started it
+    /// Identity of this replica
     #[arg(long, value_name = "WORKSPACE/SERVICE/REVISION/ID", hide = true)]
     pub(crate) replica: Option<String>,
 }
@@ -117,7 +115,7 @@ impl FromStr for ModelArgument {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = Self { name: None, version: None, path: text.into() };
-        // A file that has `=` in its own name is that file.
+        // The name of an existing file may contain `=`.
         let Some((label, path)) = text.split_once('=').filter(|_| !plain.path.exists()) else {
             return Ok(plain);
         };
@@ -126,14 +124,14 @@ impl FromStr for ModelArgument {
         }
         let (name, version) = match label.split_once(':') {
             Some((name, version)) if !version.is_empty() => (name, Some(version.to_owned())),
-            Some(_) => return Err(format!("`{label}` has a colon and no version behind it")),
+            Some(_) => return Err(format!("`{label}` has a colon but no version after it")),
             None => (label, None),
         };
         Ok(Self { name: Some(name.to_owned()), version, path: path.into() })
     }
 }
 
-/// An address or a Unix socket.
+/// A TCP address or a Unix socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Endpoint {
     Tcp(SocketAddr),
@@ -151,27 +149,29 @@ impl FromStr for Endpoint {
     }
 }
 
-/// How many of something there are to be.
+/// Parses a whole number from 1 to [`Serving::MAX`].
 fn count(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=Serving::MAX as usize).contains(number));
-    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", Serving::MAX))
+    number.ok_or_else(|| format!("expected a whole number from 1 to {}", Serving::MAX))
 }
 
-/// An address and a port; `localhost` is this machine's IPv4 loopback, and nothing is looked up.
+/// Parses an IP address and a port. `localhost` is 127.0.0.1; no other host name is resolved.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let spelled = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let wanted = || "an address and a port are wanted, such as 127.0.0.1:8000 or localhost:8000".to_owned();
-    spelled.as_deref().unwrap_or(text).parse().map_err(|_| wanted())
+    let expected = || "expected an address and a port, such as 127.0.0.1:8000 or localhost:8000".to_owned();
+    spelled.as_deref().unwrap_or(text).parse().map_err(|_| expected())
 }
 
-/// The same, of this machine alone.
+/// Parses an address and a port like [`address`], and accepts only loopback addresses.
 pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = address(text)?;
     match address.ip().is_loopback() {
         true => Ok(address),
-        false => Err("other machines could read all models: listen on 127.0.0.1, and put a proxy in front that asks for \
-                      a login"
-            .to_owned()),
+        false => {
+            Err("other machines could read all models: listen on 127.0.0.1, and put a proxy that requires a \
+                      login in front"
+                .to_owned())
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `drisse deploy` and `update`, and what can be said of a service.
+//! The arguments of `drisse deploy` and `update`: a model, a service and its options.
 
 use super::manage::RegistryOptions;
 use crate::units::{bytes, duration};
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
-    /// A model file or folder (with a `/` or an extension), a registered NAME[:VERSION], or oci://HOST/REPOSITORY[:TAG]
+    /// Model file or folder (with a `/` or an extension), registered NAME[:VERSION], or oci://HOST/REPOSITORY[:TAG]
     pub(crate) model: String,
-    /// The service's name, and that of the model a file is registered as [default: the file's]
+    /// Name of the service, and of the model if MODEL is a file [default: the file's name]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Where it runs [default: local]
+    /// Target that runs the service [default: local]
     #[arg(long)]
     pub(crate) target: Option<String>,
     #[command(flatten)]
@@ -23,119 +23,119 @@ pub(crate) struct Deploy {
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {
-    /// The service
+    /// Name of the service
     pub(crate) service: String,
-    /// A model file or folder, or a registered NAME[:VERSION] [default: the one it has]
+    /// New model: file, folder, registered NAME[:VERSION] or oci://… [default: the current model]
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) options: ServiceOptions,
 }
 
-/// An option that is not given keeps its value.
+/// Options of a service. In an update, an option that is not given keeps its value.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ServiceOptions {
-    /// How many scoring servers, whatever the revision [default: 1]
+    /// Number of replicas [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) replicas: Option<u32>,
-    /// Ask for a key (the default)
+    /// Require a key in each request (the default)
     #[arg(long, conflicts_with = "no_auth")]
     pub(crate) auth: bool,
-    /// Let everybody score who can reach the gateway
+    /// Accept requests without a key
     #[arg(long)]
     pub(crate) no_auth: bool,
-    /// Tags of the service; those given replace all
+    /// Tag of the service; may be repeated; replaces the existing tags
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) tags: Vec<(String, String)>,
-    /// Let web pages of this origin score from browsers (`*`: of any); may be repeated, those given replace all
+    /// Allow web pages of this origin to send requests (`*`: any origin); may be repeated; replaces the existing origins
     #[arg(long = "cors-origin", value_name = "ORIGIN", conflicts_with = "no_cors")]
     pub(crate) cors_origins: Vec<String>,
-    /// Let web pages of no origin score (the default)
+    /// Allow no web pages to send requests (the default)
     #[arg(long)]
     pub(crate) no_cors: bool,
-    /// Write a line for each request to the service's access.log, at the gateway
+    /// Log each request at the gateway to the service's access.log
     #[arg(long, conflicts_with = "no_access_log")]
     pub(crate) access_log: bool,
-    /// Write no such lines (the default)
+    /// Do not log requests (the default)
     #[arg(long)]
     pub(crate) no_access_log: bool,
-    /// A /score body that is kept with the model, instead of the sample.json beside it
+    /// Sample request (a /score body) to store with the model, instead of the sample.json next to it
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,
-    /// Refuse a request when it would wait longer than this [default: 500ms]
+    /// Refuse a request at once if its estimated wait is longer than this [default: 500ms]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_wait: Option<Duration>,
-    /// The longest a request may take [default: 60s]
+    /// Maximum time for a request [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) scoring_timeout: Option<Duration>,
-    /// Threads that work on one run of the model; `auto` is what runs best [default: auto]
+    /// Threads per run of the model; `auto` measures the best number [default: auto]
     #[arg(long, value_name = "N", value_parser = number_or_auto)]
     pub(crate) threads: Option<u32>,
-    /// Runs of the model at once in a replica; `auto` is what runs best [default: auto]
+    /// Concurrent runs of the model in a replica; `auto` measures the best number [default: auto]
     #[arg(long, value_name = "N", value_parser = number_or_auto)]
     pub(crate) workers: Option<u32>,
-    /// Rows of requests that may share a run; 1 runs each request by itself [default: auto]
+    /// Maximum rows of requests combined into one run; 1 disables batching [default: auto]
     #[arg(long, value_name = "N", value_parser = number_or_auto)]
     pub(crate) max_batch: Option<u32>,
-    /// What each replica may use of the cpu, in cores: 0.5, 500m; `none` is no limit [default: none]
+    /// CPU limit of each replica in cores: 0.5, 500m or `none` [default: none]
     #[arg(long, value_name = "CORES", value_parser = cpu)]
     pub(crate) cpu: Option<u32>,
-    /// The memory each replica may use: 512MiB, 2GB; `none` is no limit [default: none]
+    /// Memory limit of each replica: 512MiB, 2GB or `none` [default: none]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub(crate) memory: Option<u64>,
-    /// Whether another replica takes the place of one that has ended [default: always]
+    /// When to replace a replica that has exited [default: always]
     #[arg(long, value_name = "WHEN", value_enum)]
     pub(crate) restart: Option<WhenRestarted>,
-    /// A variable of the replicas' environment; may be repeated, those given replace all
+    /// Environment variable of the replicas; may be repeated; replaces the existing variables
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "no_env")]
     pub(crate) env: Vec<(String, String)>,
-    /// No variables of their own (the default)
+    /// Set no environment variables (the default)
     #[arg(long)]
     pub(crate) no_env: bool,
-    /// File with variables that are secret, NAME=VALUE a line; they replace all that were; `-` is standard input
+    /// File with secret environment variables, one NAME=VALUE per line; `-` is standard input; replaces the existing ones
     #[arg(long, value_name = "FILE", conflicts_with = "no_secret_env")]
     pub(crate) secret_env: Option<PathBuf>,
-    /// No secret variables (the default)
+    /// Set no secret environment variables (the default)
     #[arg(long)]
     pub(crate) no_secret_env: bool,
-    /// Have /metrics say the same under Triton's names too
+    /// Also export metrics under Triton's names (nv_inference_…)
     #[arg(long, conflicts_with = "no_triton_metrics")]
     pub(crate) triton_metrics: bool,
-    /// Have /metrics say it under Drisse's names alone (the default)
+    /// Export metrics only under Drisse's names (the default)
     #[arg(long)]
     pub(crate) no_triton_metrics: bool,
     #[command(flatten)]
     pub(crate) registry: RegistryOptions,
-    /// How long this may take before what was before is wanted again [default: 5m]
+    /// Maximum time for the change; after it, the service returns to its earlier state [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Return at once; `drisse operations` shows how it goes
+    /// Return at once; `drisse operations` shows the progress
     #[arg(long)]
     pub(crate) no_wait: bool,
-    /// Deploy although the model's inputs or outputs have changed
+    /// Deploy even if the model's inputs or outputs have changed
     #[arg(long)]
     pub(crate) replace: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum WhenRestarted {
-    /// Whatever it ended with
+    /// After any exit code
     Always,
-    /// Unless it ended with exit code 0
+    /// After any exit code except 0
     OnFailure,
-    /// Not
+    /// Do not replace it
     Never,
 }
 
-/// A number from 1, or 0 for `auto`.
+/// Parses a number from 1 to [`Serving::MAX`], or `auto` as 0.
 fn number_or_auto(text: &str) -> Result<u32, String> {
     match text.parse() {
         _ if text == "auto" => Ok(0),
         Ok(number @ 1..=Serving::MAX) => Ok(number),
-        _ => Err(format!("a number from 1 to {} is wanted, or `auto`", Serving::MAX)),
+        _ => Err(format!("expected a number from 1 to {}, or `auto`", Serving::MAX)),
     }
 }
 
-/// Thousandths of a core, or 0 for `none`.
+/// Parses a number of cores into thousandths of a core, and `none` as 0.
 fn cpu(text: &str) -> Result<u32, String> {
     if text == "none" {
         return Ok(0);
@@ -145,21 +145,21 @@ fn cpu(text: &str) -> Result<u32, String> {
         None => (text, 1000.0),
     };
     let number: f64 =
-        number.parse().map_err(|_| "a number of cores is wanted, such as 0.5 or 500m".to_owned())?;
+        number.parse().map_err(|_| "expected a number of cores, such as 0.5 or 500m".to_owned())?;
     let millis = (number * scale).round();
     if millis >= f64::from(Limits::MIN_CPU) && millis <= f64::from(u32::MAX) {
         Ok(millis as u32)
     } else {
-        Err("at least 0.01 of a core is needed, or `none`".to_owned())
+        Err("expected at least 0.01 cores, or `none`".to_owned())
     }
 }
 
-/// Bytes, or 0 for `none`.
+/// Parses a size into bytes, and `none` as 0.
 fn memory(text: &str) -> Result<u64, String> {
     if text == "none" {
         return Ok(0);
     }
-    let least = format!("at least {} is needed, or `none`", size(Limits::MIN_MEMORY));
+    let least = format!("expected at least {}, or `none`", size(Limits::MIN_MEMORY));
     if text == "0" {
         return Err(least);
     }
@@ -167,11 +167,11 @@ fn memory(text: &str) -> Result<u64, String> {
     if memory >= Limits::MIN_MEMORY { Ok(memory) } else { Err(least) }
 }
 
-/// `KEY=VALUE`.
+/// Splits `KEY=VALUE`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("KEY=VALUE is wanted".to_owned()),
+        _ => Err("expected KEY=VALUE".to_owned()),
     }
 }
 

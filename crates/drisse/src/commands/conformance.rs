@@ -1,4 +1,4 @@
-//! `drisse conformance`: whether a server, ours or another, speaks the protocols as they are written.
+//! `drisse conformance`: tests a server against the specifications of the inference protocols.
 
 use crate::cli::{Conformance, Output};
 use crate::connect::trusting;
@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What is listed of what did not pass; all of it is in the JSON and in the JUnit report.
+/// Maximum number of failures and warnings in the text output. The JSON and JUnit reports contain all of them.
 const LISTED: usize = 40;
 
 pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, Failure> {
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, F
         return Ok(ExitCode::SUCCESS);
     }
     let server = server(arguments)?;
-    // Before minutes of trying, not after.
+    // A path that cannot be written fails now, not after minutes of testing.
     let create =
         |path: &PathBuf| File::create(path).with_context(|| format!("cannot write {}", path.display()));
     let junit = arguments.junit.as_ref().map(create).transpose()?;
@@ -47,27 +47,26 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, F
     bar.set_style(
         ProgressStyle::with_template("  {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
     );
-    let tried = |all: usize, verdict: &Verdict| {
+    let on_verdict = |all: usize, verdict: &Verdict| {
         bar.set_length(all as u64);
         bar.set_message(printer::plain(&verdict.case.name));
         bar.inc(1);
     };
-    let report = runtime.block_on(drisse_conformance::run(&server, &protocols, wanted, tried));
+    let report = runtime.block_on(drisse_conformance::run(&server, &protocols, wanted, on_verdict));
     bar.finish_and_clear();
     let report = report.map_err(unusable)?;
     if report.verdicts.is_empty() {
-        return Err(
-            Failure::new("no case has that in its name").hint("`drisse conformance --list` shows all")
-        );
+        return Err(Failure::new("no case has this text in its name")
+            .hint("`drisse conformance --list` shows all cases"));
     }
     if let (Some(path), Some(mut file)) = (&arguments.junit, junit) {
         file.write_all(report.junit().as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     printer::result(output, || report.document(), || text(&report));
-    // Who names a protocol says that it is spoken.
-    let unspoken = !arguments.protocol.is_empty() && report.count("skipped") == report.verdicts.len();
-    let failed = report.count("failed") > 0 || unspoken || arguments.strict && report.count("warned") > 0;
+    // If the user names protocols, a server that supports none of them fails.
+    let unsupported = !arguments.protocol.is_empty() && report.count("skipped") == report.verdicts.len();
+    let failed = report.count("failed") > 0 || unsupported || arguments.strict && report.count("warned") > 0;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -90,10 +89,9 @@ fn server(arguments: &Conformance) -> Result<Server, Failure> {
     })
 }
 
-/// The address in a URL; over TLS, what is to be spoken there.
-fn address(url: &str, ca: Option<&Path>, speaks: &[u8]) -> Result<Address, Failure> {
-    let refused =
-        || Failure::new(format!("`{url}` is no server's address")).hint("an address is http://HOST:PORT");
+/// Parses the URL of a server. `alpn` is the protocol to negotiate over TLS.
+fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address, Failure> {
+    let refused = || Failure::new(format!("`{url}` is not a server URL")).hint("a URL is http://HOST:PORT");
     let (scheme, host) = url.split_once("://").ok_or_else(refused)?;
     let host = host.trim_end_matches('/');
     if host.is_empty() || host.contains(['/', '?', '#', '@']) {
@@ -101,16 +99,16 @@ fn address(url: &str, ca: Option<&Path>, speaks: &[u8]) -> Result<Address, Failu
     }
     let (_, port) = host.rsplit_once(':').unwrap_or((host, ""));
     let has_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    let with = |usual: &str| if has_port { host.to_owned() } else { format!("{host}:{usual}") };
+    let with = |default: &str| if has_port { host.to_owned() } else { format!("{host}:{default}") };
     match scheme {
         "http" | "grpc" => Ok(Address::Http(with("80"))),
         "https" => {
             let ca = ca.ok_or_else(|| {
-                Failure::new(format!("nothing says whom to trust at {url}"))
-                    .hint("name the certificate of who signed the server's: --ca FILE")
+                Failure::new(format!("cannot trust {url}: no CA certificate is given"))
+                    .hint("name the CA certificate that signed the server's certificate: --ca FILE")
             })?;
             let mut config = (*trusting(ca)?).clone();
-            config.alpn_protocols = vec![speaks.to_vec()];
+            config.alpn_protocols = vec![alpn.to_vec()];
             Ok(Address::Https(with("443"), config.into()))
         }
         _ => Err(refused()),
@@ -119,10 +117,10 @@ fn address(url: &str, ca: Option<&Path>, speaks: &[u8]) -> Result<Address, Failu
 
 fn unusable(error: Unusable) -> Failure {
     let hint = match error {
-        Unusable::Silent { .. } => "start it, or name its address: http://HOST:PORT",
-        Unusable::Locked(_) => "name a file with its key: --key-file FILE",
+        Unusable::Silent { .. } => "start the server, or correct its URL: http://HOST:PORT",
+        Unusable::Locked(_) => "name a file with the server's key: --key-file FILE",
         Unusable::NoModels(_) => {
-            "`drisse conformance --models DIR` writes them; `drisse serve DIR/*` serves them"
+            "`drisse conformance --models DIR` writes the models; `drisse serve DIR/*` serves them"
         }
     };
     let code = if matches!(error, Unusable::Silent { .. }) { 2 } else { 1 };
@@ -131,7 +129,7 @@ fn unusable(error: Unusable) -> Failure {
 
 fn write_models(folder: &Path, output: Output) -> Result<ExitCode, Failure> {
     std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        .with_context(|| format!("cannot create the folder {}", folder.display()))?;
     for name in MODELS.iter() {
         let file = folder.join(format!("{name}.onnx"));
         std::fs::write(&file, drisse_conformance::model(name).unwrap_or_default())
@@ -141,13 +139,7 @@ fn write_models(folder: &Path, output: Output) -> Result<ExitCode, Failure> {
     printer::result(
         output,
         || json!({ "folder": folder, "models": *MODELS }),
-        || {
-            format!(
-                "{} models are in {path}, each as NAME/1/model.onnx: {}\n",
-                MODELS.len(),
-                MODELS.join(", ")
-            )
-        },
+        || format!("wrote {} models to {path}, each as NAME.onnx: {}\n", MODELS.len(), MODELS.join(", ")),
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -168,7 +160,7 @@ fn listed(cases: &[Case]) -> String {
 
 fn text(report: &Report) -> String {
     let mut text = String::new();
-    let mut told = 0;
+    let mut count = 0;
     for (word, verdict) in ["failed", "warned"].into_iter().flat_map(|word| {
         report
             .verdicts
@@ -176,8 +168,8 @@ fn text(report: &Report) -> String {
             .filter(move |verdict| verdict.outcome.word() == word)
             .map(move |one| (word, one))
     }) {
-        told += 1;
-        if told > LISTED {
+        count += 1;
+        if count > LISTED {
             continue;
         }
         let case = &verdict.case;
@@ -185,9 +177,12 @@ fn text(report: &Report) -> String {
         let _ = writeln!(text, "        {}", printer::plain(verdict.outcome.why().unwrap_or_default()));
         let _ = writeln!(text, "        {}\n", case.cites.join("\n        "));
     }
-    if told > LISTED {
-        let _ =
-            writeln!(text, "… and {} more: --output json and --junit FILE have all of them\n", told - LISTED);
+    if count > LISTED {
+        let _ = writeln!(
+            text,
+            "… and {} more: --output json and --junit FILE contain all of them\n",
+            count - LISTED
+        );
     }
     let words = ["passed", "warned", "failed", "skipped"];
     let rows = report.by_protocol().into_iter().map(|(protocol, counts)| {
@@ -205,7 +200,7 @@ fn text(report: &Report) -> String {
     text + &printer::table(&[&["protocol"], &words[..], &[""]].concat(), rows)
 }
 
-/// Why cases of a protocol were skipped, each reason once.
+/// Returns the reasons why cases of a protocol were skipped, without duplicates.
 fn skipped(report: &Report, protocol: Protocol) -> String {
     let mut reasons = Vec::new();
     for verdict in report.verdicts.iter().filter(|verdict| verdict.case.protocol == protocol) {

@@ -1,4 +1,4 @@
-//! `drisse deploy`, `update` and `rollback`: ask for it, follow it, score the sample, show the endpoint.
+//! `drisse deploy`, `update` and `rollback`: start the operation, follow it, score the sample, show the endpoint.
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
 use crate::connect::Place;
@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Interrupted from the keyboard: 128 + SIGINT.
+/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// A sample this short stands in the line to paste; an answer this long is shown whole.
+/// Bytes. A sample up to this length is written into the curl line; an answer up to this length is shown whole.
 const MAX_INLINE: usize = 240;
 
 pub(crate) async fn deploy(place: &Place, arguments: &Deploy, output: Output) -> Result<ExitCode, Failure> {
@@ -59,8 +59,8 @@ pub(crate) async fn rollback(
     finish(place, &client, operation, &options, None, output).await
 }
 
-/// A path has a `/` or an extension; anything else may be a registered model. Files are checked before
-/// the control plane is asked, so that a wrong one is told even where nothing runs.
+/// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
+/// registered model. Checks the file first, so that a wrong one is reported without starting the control plane.
 fn choose_file(text: &str) -> Result<Option<PathBuf>, Failure> {
     if text.starts_with("oci://") {
         return Ok(None);
@@ -88,13 +88,13 @@ async fn choose(
                 Ok(ModelChoice::Registered(format!("{}:{version}", name.as_str().unwrap_or_default())))
             }
             Left::Detached(_) => {
-                let failure = Failure::new("interrupted: the model is being registered, and is not deployed");
+                let failure = Failure::new("interrupted: the model is being registered, but not deployed");
                 Err(Failure { code: INTERRUPTED, ..failure })
             }
         };
     }
     if let Some(file) = file {
-        let text = file.to_str().ok_or_else(|| Failure::new("the path is no UTF-8"))?;
+        let text = file.to_str().ok_or_else(|| Failure::new("the path is not UTF-8"))?;
         return Ok(ModelChoice::Path(text.to_owned()));
     }
     let (name, version) = super::models::parse(text)?;
@@ -105,14 +105,14 @@ async fn choose(
     };
     match (registered, Path::new(text).exists()) {
         (true, false) => Ok(ModelChoice::Registered(text.to_owned())),
-        (true, true) => {
-            Err(Failure::new(format!("`{text}` is a registered model, and a file or folder here too"))
-                .hint(format!("write ./{text} for the file; deploy the model from another folder")))
-        }
-        (false, true) => Err(Failure::new(format!("there is no registered model `{text}`"))
+        (true, true) => Err(Failure::new(format!(
+            "`{text}` is both a registered model and a file or folder here"
+        ))
+        .hint(format!("write ./{text} for the file, or run the command in another folder for the model"))),
+        (false, true) => Err(Failure::new(format!("no model is registered as `{text}`"))
             .hint(format!("write ./{text} for the file or folder"))),
-        (false, false) => Err(Failure::new(format!("there is no model `{text}`"))
-            .hint("`drisse models` lists registered ones; a path has a `/` or an extension")),
+        (false, false) => Err(Failure::new(format!("model `{text}` not found"))
+            .hint("`drisse models` lists the registered models; a path has a `/` or an extension")),
     }
 }
 
@@ -120,13 +120,13 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
     let sample = options.sample.as_ref().map(|sample| {
         let absolute = std::path::absolute(sample).context("cannot find the current folder")?;
         if !absolute.is_file() {
-            return Err(Failure::new(format!("there is no sample {}", sample.display())));
+            return Err(Failure::new(format!("sample {} not found", sample.display())));
         }
-        absolute.into_os_string().into_string().map_err(|_| Failure::new("the sample's path is no UTF-8"))
+        absolute.into_os_string().into_string().map_err(|_| Failure::new("the sample's path is not UTF-8"))
     });
     if options.sample.is_some() && !matches!(model, Some(ModelChoice::Path(_))) {
-        return Err(Failure::new("--sample belongs to a model file, and none is named")
-            .hint("a sample is kept with its model: name the model's file too"));
+        return Err(Failure::new("cannot use --sample without a model file")
+            .hint("a sample is stored with its model: name the model file too"));
     }
     Ok(DeployRequest {
         model,
@@ -176,7 +176,7 @@ fn resources(options: &ServiceOptions) -> Result<Resources, Failure> {
     })
 }
 
-/// Variables from a file, NAME=VALUE a line; empty lines and those that begin with `#` say nothing.
+/// Reads variables from a file, one NAME=VALUE per line. Empty lines and lines that begin with `#` are ignored.
 fn secrets(file: &Path) -> Result<Secrets, Failure> {
     let shown = file.display();
     let text = match file == Path::new("-") {
@@ -187,7 +187,7 @@ fn secrets(file: &Path) -> Result<Secrets, Failure> {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     let variables = lines.map(|(number, line)| match line.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        // The line itself may be a secret.
+        // The message leaves out the line: it may be a secret.
         _ => Err(Failure::new(format!("line {number} of {shown} is not NAME=VALUE"))),
     });
     Ok(Secrets(variables.collect::<Result<_, _>>()?))
@@ -197,7 +197,7 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// The sample as a file the user has, for the line to paste.
+/// Returns the sample as a file of the user's, for the curl line.
 fn given_sample(request: &DeployRequest) -> Option<PathBuf> {
     if let Some(sample) = &request.sample {
         return Some(sample.into());
@@ -221,7 +221,7 @@ async fn finish(
         let id = operation.id;
         let document = || json!({ "name": name, "operation": id, "state": "Deploying" });
         let text = || {
-            format!("operation {id} has begun: `drisse{} operations show {id}` follows it\n", place.flag())
+            format!("operation {id} has started: `drisse{} operations show {id}` follows it\n", place.flag())
         };
         printer::result(output, document, text);
         return Ok(ExitCode::SUCCESS);
@@ -238,13 +238,13 @@ async fn finish(
             let answered = super::score::score(client, &service, &keys, body.clone()).await;
             match answered {
                 Ok((200, answer)) => {
-                    printer::note(&format!("{:>8}  the sample is scored", units::seconds(began.elapsed())));
+                    printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
                     Some(String::from_utf8_lossy(&answer).trim_end().to_owned())
                 }
-                // A made-up sample, of zeros, means nothing to some models.
+                // Some models refuse a generated sample, which is all zeros.
                 Ok((status, answer)) => {
-                    let said = printer::plain(&String::from_utf8_lossy(&answer));
-                    printer::note(&format!("the sample does not score: status {status}: {said}"));
+                    let text = printer::plain(&String::from_utf8_lossy(&answer));
+                    printer::note(&format!("cannot score the sample: status {status}: {text}"));
                     None
                 }
                 Err(failure) => return Err(failure),
@@ -305,7 +305,7 @@ fn text(
     out
 }
 
-/// A line that works when pasted into bash. No key stands in it: other users see command lines.
+/// Returns a curl line to paste into bash. It contains no key: other users can see command lines.
 fn curl(place: &Place, service: &Service, sample: Option<&Path>, body: Option<&[u8]>) -> String {
     let mut curl = "curl".to_owned();
     if service.auth {
@@ -328,7 +328,7 @@ fn curl(place: &Place, service: &Service, sample: Option<&Path>, body: Option<&[
     }
 }
 
-/// How the user calls this program: by its name where the shell finds it, else by its path.
+/// Returns how to call this program from a shell: `drisse` if it is in `PATH`, else its path.
 pub(crate) fn this_program() -> String {
     let Ok(program) = std::env::current_exe() else { return "drisse".to_owned() };
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -339,7 +339,7 @@ pub(crate) fn this_program() -> String {
     printer::quoted(&here(&program).display().to_string())
 }
 
-/// A path as seen from the current folder, where it is below it.
+/// Returns the path relative to the current folder if it is below it, else unchanged.
 fn here(path: &Path) -> PathBuf {
     let folder = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&folder).map_or_else(|_| path.to_owned(), Path::to_owned)

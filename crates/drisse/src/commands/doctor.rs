@@ -1,4 +1,4 @@
-//! `drisse doctor`: what this machine has and lacks.
+//! `drisse doctor`: checks what this machine has and lacks.
 
 use crate::cli::Output;
 use crate::connect::Place;
@@ -11,28 +11,29 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-/// Less room than this and a model of usual size does not fit …
-const LITTLE_ROOM: u64 = 1 << 30;
+/// Bytes. With less free space than this, a model of usual size does not fit.
+const LOW_BYTES: u64 = 1 << 30;
 
-/// … and with less than this part of it free most file systems get slow, in percent.
-const LITTLE_PART: u64 = 5;
+/// Percent. With a smaller part of the disk free, most file systems get slow.
+const LOW_PERCENT: u64 = 5;
 
-/// Of what is damaged so much is shown.
+/// Maximum number of damaged models to show.
 const SHOWN: usize = 3;
 
+/// The result of one check.
 struct Finding {
     what: &'static str,
-    /// Whether Drisse works without it on this machine.
+    /// Whether Drisse needs it to work on this machine.
     needed: bool,
     good: bool,
-    /// How it is where it is not good.
+    /// The state to report if the check failed.
     bad: &'static str,
     detail: String,
     remedy: String,
 }
 
 impl Finding {
-    /// What is there or not.
+    /// A check for something that is present or not.
     fn new(what: &'static str, needed: bool, good: bool, detail: String, remedy: &str) -> Self {
         let bad = if needed { "missing" } else { "not there" };
         Self { what, needed, good, bad, detail, remedy: remedy.to_owned() }
@@ -42,12 +43,12 @@ impl Finding {
 pub(crate) async fn run(place: &Place, output: Output) -> Result<ExitCode, Failure> {
     let mut findings = vec![onnx_runtime(), pip()];
     if let Place::Folder(workspace) = place {
-        // Where it is not there yet, what counts is where it would be.
-        let there = workspace.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-        findings.push(writable(there, &workspace.root));
-        findings.push(room(there));
+        // If the workspace does not exist yet, its nearest existing parent is checked.
+        let existing = workspace.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        findings.push(writable(existing, &workspace.root));
+        findings.push(disk_space(existing));
         if let Some(health) = drisse_control::examine(workspace).await {
-            findings.extend(kept(health));
+            findings.extend(stored(health));
         }
         findings.push(sockets(&workspace.sockets));
         findings.push(daemons(place).await);
@@ -76,7 +77,7 @@ fn onnx_runtime() -> Finding {
     let found = onnx::find(crate::connect::env_onnxruntime().as_deref(), &onnx::cache_folder());
     let (good, detail) = match found {
         Ok(Some(path)) => (true, path.display().to_string()),
-        Ok(None) => (false, format!("version {} is fetched when it is needed", onnx::PINNED)),
+        Ok(None) => (false, format!("version {} is downloaded when needed", onnx::PINNED)),
         Err(error) => (false, error.to_string()),
     };
     // It is fetched, if there is something to fetch it with.
@@ -97,27 +98,27 @@ fn has_pip() -> bool {
 
 fn pip() -> Finding {
     let good = has_pip();
-    let detail = if good { "fetches ONNX Runtime, once" } else { "" }.to_owned();
+    let detail = if good { "downloads ONNX Runtime, once" } else { "" }.to_owned();
     Finding::new("pip", false, good, detail, "`apt-get install python3-pip`")
 }
 
-fn writable(there: &Path, root: &Path) -> Finding {
-    let tried = tempfile::tempfile_in(there);
-    let remedy = match tried.as_ref().err().map(std::io::Error::kind) {
+fn writable(folder: &Path, root: &Path) -> Finding {
+    let written = tempfile::tempfile_in(folder);
+    let remedy = match written.as_ref().err().map(std::io::Error::kind) {
         Some(ErrorKind::ReadOnlyFilesystem) => {
-            "a disk is read-only after an error, or as it was mounted: `dmesg` and `findmnt` say which"
+            "the disk is read-only, after an error or because it was mounted so: see `dmesg` and `findmnt`"
         }
-        Some(ErrorKind::StorageFull) => "free some room on that disk",
+        Some(ErrorKind::StorageFull) => "free some space on that disk",
         _ => "name a folder you may write to with --workspace",
     };
-    let detail = match &tried {
+    let detail = match &written {
         Ok(_) => root.display().to_string(),
-        Err(error) => format!("cannot write in {}: {error}", there.display()),
+        Err(error) => format!("cannot write in {}: {error}", folder.display()),
     };
-    Finding::new("workspace", true, tried.is_ok(), detail, remedy)
+    Finding::new("workspace", true, written.is_ok(), detail, remedy)
 }
 
-fn room(root: &Path) -> Finding {
+fn disk_space(root: &Path) -> Finding {
     let disk = rustix::fs::statvfs(root).map(|disk| {
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         (bytes(disk.f_bavail), bytes(disk.f_blocks))
@@ -125,19 +126,18 @@ fn room(root: &Path) -> Finding {
     let (free, of) = disk.unwrap_or_default();
     let detail = format!("{} of {} free", crate::units::shown(free), crate::units::shown(of));
     let remedy =
-        "free some room (`drisse models prune`), or put the workspace on another disk with --workspace";
-    let enough = free >= LITTLE_ROOM;
-    let good = enough && free / LITTLE_PART >= of / 100;
+        "free some space (`drisse models prune`), or put the workspace on another disk with --workspace";
+    let enough = free >= LOW_BYTES;
+    let good = enough && free / LOW_PERCENT >= of / 100;
     Finding { bad: "low", ..Finding::new("disk", !enough, good, detail, remedy) }
 }
 
-/// What is kept in the workspace, and whether it is whole.
-fn kept(health: Health) -> [Finding; 3] {
+/// Checks whether the database, its backup and the models of the workspace are intact.
+fn stored(health: Health) -> [Finding; 3] {
     let (detail, remedy) = health.database.clone().unwrap_or_default();
     let whole = health.database.is_none();
     let database = Finding { bad: "damaged", ..Finding::new("database", true, whole, detail, &remedy) };
-    let remedy =
-        "the control plane writes it soon after each change, and says in logs/control.log if it cannot";
+    let remedy = "the control plane writes it soon after each change; logs/control.log says why if it cannot";
     let backup = Finding::new(
         "backup",
         false,
@@ -148,7 +148,7 @@ fn kept(health: Health) -> [Finding; 3] {
     let backup = if health.backup.is_some() { Finding { bad: "old", ..backup } } else { backup };
     let damaged = &health.damaged;
     let mut detail = match damaged.is_empty() {
-        true => format!("{} of the right length; `drisse models verify` reads every byte", health.models),
+        true => format!("{} have the right size; `drisse models verify` checks every byte", health.models),
         false => damaged.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; "),
     };
     if damaged.len() > SHOWN {
@@ -166,9 +166,9 @@ fn kept(health: Health) -> [Finding; 3] {
 }
 
 fn sockets(folder: &Path) -> Finding {
-    let remedy = "name a workspace whose sockets have a shorter path";
+    let remedy = "choose a workspace whose sockets have a shorter path";
     let detail = folder.display().to_string();
-    // A socket's name below it is at most 18 characters, its path at most 107 bytes.
+    // The path of a socket has at most 107 bytes, and its file name at most 18.
     Finding::new("sockets", true, detail.len() < 88, detail, remedy)
 }
 
@@ -184,9 +184,9 @@ async fn daemons(place: &Place) -> Finding {
     let detail = match &running {
         Some((_, status)) => {
             let gateway = status.gateway.address.clone().unwrap_or_default();
-            format!("control plane and gateway run, {}://{gateway}", status.gateway.scheme)
+            format!("control plane and gateway are running, {}://{gateway}", status.gateway.scheme)
         }
-        None => "started by any command that needs them".to_owned(),
+        None => "not running; any command that needs them starts them".to_owned(),
     };
     Finding::new("daemons", false, running.is_some(), detail, "`drisse up`")
 }

@@ -1,4 +1,4 @@
-//! `drisse image`: container images, built without a daemon.
+//! `drisse image`: builds and pushes container images without a container engine.
 
 use super::named::Named;
 use super::transfer;
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// A write to an archive or a pipe.
+/// Buffer for an archive or a pipe, in bytes.
 const BUFFER: usize = 256 << 10;
 
 pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
@@ -24,8 +24,8 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
         ImageCommand::Build(build) => self::build(place, build, output).await,
         ImageCommand::Push(push) => self::push(push, output).await,
         ImageCommand::Runtimes => {
-            let kept = runtimes()?.list();
-            printer::result(output, || json!(kept), || table(&kept));
+            let list = runtimes()?.list();
+            printer::result(output, || json!(list), || table(&list));
             Ok(ExitCode::SUCCESS)
         }
         ImageCommand::Prune => {
@@ -53,14 +53,14 @@ async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<
         None => None,
     };
     let image = Image::new(&runtimes, &runtime, &model, base.as_ref()).with_context(failed)?;
-    let usual = match &arguments.to {
+    let default_reference = match &arguments.to {
         Destination::Registry(to) => to.to_string(),
         _ => format!("{}:{}", model.name, model.version),
     };
-    let reference = arguments.to.reference().unwrap_or(&usual);
+    let reference = arguments.to.reference().unwrap_or(&default_reference);
     if let Destination::Registry(to) = &arguments.to {
         let folder = tempfile::tempdir_in(wiring::cache_folder()).context("cannot write the image")?;
-        write(&image, &Destination::Layout(folder.path().to_owned(), None), &usual)?;
+        write(&image, &Destination::Layout(folder.path().to_owned(), None), &default_reference)?;
         transfer::upload(to, &arguments.registry, &Store::existing(folder.path()), &image.digest, &[])
             .await?;
     } else {
@@ -78,11 +78,11 @@ async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<
         let all = units::shown(size);
         let shared = units::shown(runtime.size);
         format!(
-            "{reference} {digest}\n{all}, {shared} of it the runtime that images share; built in {took}\n"
+            "{reference} {digest}\n{all}, of which {shared} are the runtime layer that images share; built in {took}\n"
         )
     };
     match &arguments.to {
-        // The image is what is on stdout.
+        // The image itself is on stdout.
         Destination::Archive(None, _) => printer::note(text().trim_end()),
         _ => printer::result(output, document, text),
     }
@@ -105,7 +105,7 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure
             folder
         }
         _ => {
-            return Err(Failure::new("what is pushed is a file or a folder")
+            return Err(Failure::new("cannot push from a registry or from stdin: name a file or a folder")
                 .hint("drisse image push oci-archive:FILE docker://HOST/REPOSITORY:TAG"));
         }
     };
@@ -141,7 +141,7 @@ async fn model(place: &Place, arguments: &ImageBuild) -> Result<ImageModel, Fail
     Ok(ImageModel { name, ..model })
 }
 
-/// Writes the image where it is to go; a file is there whole or not at all.
+/// Writes the image to its destination. A file is replaced only once the new one is complete.
 fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure> {
     let bar = ProgressBar::with_draw_target(Some(image.size()), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("writing {bytes} of {total_bytes} {eta}") {
@@ -155,10 +155,10 @@ fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure
         }
         Destination::Archive(Some(file), _) => {
             let failed = || format!("cannot write {}", file.display());
-            // What a link names is written; the link stays.
+            // A link is followed and stays a link.
             let file = file.canonicalize().unwrap_or_else(|_| file.clone());
-            if std::fs::metadata(&file).is_ok_and(|there| !there.is_file()) {
-                // A pipe or a device takes bytes as they come, and is not replaced.
+            if std::fs::metadata(&file).is_ok_and(|metadata| !metadata.is_file()) {
+                // A pipe or a device is written to directly, not replaced.
                 let out = std::fs::OpenOptions::new().write(true).open(&file).with_context(failed)?;
                 let out = BufWriter::with_capacity(BUFFER, out);
                 image.write_archive(out, reference, &progress).with_context(failed)?;
@@ -176,23 +176,23 @@ fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure
             scratch.persist(&file).with_context(failed)?;
         }
         Destination::Layout(folder, _) => image.write_layout(folder, reference, &progress)?,
-        // By a folder.
+        // `build` writes to a folder first, and pushes that.
         Destination::Registry(_) => {}
     }
     bar.finish_and_clear();
     Ok(())
 }
 
-/// The runtime layers of this machine.
+/// Opens the cache of runtime layers of this machine.
 fn runtimes() -> Result<Runtimes, Failure> {
     Ok(Runtimes::open(&wiring::cache_folder().join("images"))?)
 }
 
-/// The layer of this program and this machine.
+/// Returns the runtime layer of this program and this machine's libraries; builds it if it is missing.
 fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime, Failure> {
     let library = wiring::onnx_library(onnxruntime)?;
     let found = wiring::onnx_version(&library)?;
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let program = std::env::current_exe().context("cannot find this program's file")?;
     let parts = RuntimeParts {
         program: &program,
         version: VERSION,
@@ -201,16 +201,16 @@ fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime, F
     };
     let packing = |libraries| {
         printer::note(&format!(
-            "packing the runtime, once: Drisse, ONNX Runtime, {libraries} system libraries"
+            "building the runtime layer, once: Drisse, ONNX Runtime, {libraries} system libraries"
         ));
     };
     Ok(runtimes.build(&parts, packing).context("cannot build the runtime layer")?)
 }
 
-fn table(kept: &[Runtime]) -> String {
+fn table(runtimes: &[Runtime]) -> String {
     let row = |runtime: &Runtime| {
         let Runtime { digest, version, onnxruntime, .. } = runtime;
         vec![digest.clone(), units::shown(runtime.size), version.clone(), onnxruntime.clone()]
     };
-    printer::table(&["DIGEST", "SIZE", "DRISSE", "ONNX RUNTIME"], kept.iter().map(row))
+    printer::table(&["DIGEST", "SIZE", "DRISSE", "ONNX RUNTIME"], runtimes.iter().map(row))
 }

@@ -1,4 +1,4 @@
-//! `drisse inspect`: what a model file holds.
+//! `drisse inspect`: shows what a model file contains.
 
 use crate::cli::{Inspect, Output};
 use crate::failure::Failure;
@@ -84,7 +84,7 @@ fn text(source: &ModelSource, digest: &str) -> String {
     out
 }
 
-/// A line of a table; names can be megabytes long.
+/// Shortens a value to one line of a table: names can be megabytes long.
 fn shortened(value: &str) -> std::borrow::Cow<'_, str> {
     const LONGEST: usize = 400;
     let end = value.floor_char_boundary(LONGEST);
@@ -98,7 +98,7 @@ fn ports(what: &str, ports: &[Port], line: &mut impl FnMut(&str, &str)) {
     }
 }
 
-/// The commonest first, a dozen of them.
+/// Lists the twelve most frequent operators with their counts.
 fn operators(found: &Inspection) -> String {
     let mut operators: Vec<_> = found.operators.iter().collect();
     operators.sort_by_key(|&(name, count)| (std::cmp::Reverse(*count), name));

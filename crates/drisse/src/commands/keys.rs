@@ -1,4 +1,4 @@
-//! `drisse keys`: show, hand to curl, replace.
+//! `drisse keys`: shows keys, prints them as a header for curl, replaces them.
 
 use crate::cli::{Keys, Output, WhichKey};
 use crate::connect::Place;
@@ -11,7 +11,7 @@ use serde_json::json;
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
-/// A key is at most 256 characters; what is longer is something else.
+/// Maximum number of bytes to read from standard input. A key has at most 256 characters.
 const MAX_INPUT: u64 = 4096;
 
 pub(crate) async fn run(place: &Place, arguments: &Keys, output: Output) -> Result<ExitCode, Failure> {
@@ -29,7 +29,7 @@ pub(crate) async fn run(place: &Place, arguments: &Keys, output: Output) -> Resu
         }
     }
     let keys = place.ask(&client, async |client| client.keys(name).await).await?;
-    let open = || Failure::new(format!("service `{name}` is open: it has no keys"));
+    let open = || Failure::new(format!("service `{name}` has no keys: it accepts requests without one"));
     if arguments.header {
         let key = keys.primary_key.ok_or_else(open)?;
         let header = format!("Authorization: Bearer {key}");
@@ -38,13 +38,13 @@ pub(crate) async fn run(place: &Place, arguments: &Keys, output: Output) -> Resu
     }
     let text = || match (&keys.primary_key, &keys.secondary_key) {
         (Some(primary), Some(secondary)) => format!("primary    {primary}\nsecondary  {secondary}\n"),
-        _ => format!("service {name} is open: it has no keys\n"),
+        _ => format!("service `{name}` has no keys: it accepts requests without one\n"),
     };
     printer::result(output, || json!(keys), text);
     Ok(ExitCode::SUCCESS)
 }
 
-/// A key from standard input: in a command line other users would see it.
+/// Reads a key from standard input: other users could see it in a command line.
 fn read_key() -> Result<String, Failure> {
     if std::io::stdin().is_terminal() {
         printer::note("type the key, then Enter and Ctrl-D:");
@@ -53,7 +53,7 @@ fn read_key() -> Result<String, Failure> {
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).context("cannot read the key")?;
     let key = text.trim();
     if key.is_empty() {
-        return Err(Failure::new("standard input holds no key")
+        return Err(Failure::new("standard input contains no key")
             .hint("`openssl rand -hex 32 | drisse keys NAME --set primary`"));
     }
     Ok(key.to_owned())

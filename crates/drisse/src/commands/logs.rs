@@ -1,4 +1,4 @@
-//! `drisse logs`: what a service's replicas write, made readable.
+//! `drisse logs`: shows the logs of a service's replicas in readable form.
 
 use crate::cli::{Logs, Output};
 use crate::connect::Place;
@@ -7,7 +7,7 @@ use crate::printer;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Interrupted from the keyboard: 128 + SIGINT.
+/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
 pub(crate) async fn run(place: &Place, arguments: &Logs, output: Output) -> Result<ExitCode, Failure> {
@@ -39,12 +39,12 @@ pub(crate) async fn run(place: &Place, arguments: &Logs, output: Output) -> Resu
         if place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists()) {
             return Ok(ExitCode::SUCCESS);
         }
-        // The control plane was killed; another one goes on where it was.
+        // The control plane was killed: the next one continues with new lines.
         lines = 0;
     }
 }
 
-/// A line as people read it: JSON lines of ours become `TIME LEVEL message key=value`.
+/// Formats a log line for people: Drisse's JSON lines become `TIME LEVEL message key=value`.
 fn readable(line: &str) -> String {
     let Ok(Value::Object(mut fields)) = serde_json::from_str(line) else { return printer::plain(line) };
     let mut take = |name: &str| match fields.remove(name) {

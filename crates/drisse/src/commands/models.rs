@@ -1,4 +1,4 @@
-//! `drisse models`: register, list, tag, verify, delete.
+//! `drisse models`: registers, lists, tags, verifies and deletes models.
 
 use super::{sign, transfer};
 use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
@@ -28,7 +28,7 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
                 tags: (!tags.is_empty()).then(|| tags.iter().cloned().collect()),
                 properties: (!properties.is_empty()).then(|| properties.iter().cloned().collect()),
             };
-            // A wrong file is told even where nothing runs.
+            // A wrong file is reported without starting the control plane.
             drisse_registry::ModelSource::open(path)
                 .with_context(|| format!("cannot register {}", path.display()))?;
             let client = place.connect().await?;
@@ -69,7 +69,7 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
             let text = |result: &Value| {
                 let repaired = result["repaired"].as_array().map_or(0, Vec::len);
                 let repaired = if repaired > 0 { format!(", {repaired} repaired") } else { String::new() };
-                format!("{} models are whole{repaired}\n", result["models"])
+                format!("{} models are intact{repaired}\n", result["models"])
             };
             let left = match follow(place, &client, &operation).await? {
                 Left::Done(mut done) => {
@@ -105,7 +105,7 @@ pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Re
     }
 }
 
-/// A model that was registered.
+/// Formats the result of a registration.
 fn named(result: &Value) -> String {
     let text = |key: &str| result[key].as_str().unwrap_or_default();
     format!("{}:{} {}\n", text("name"), result["version"], text("digest"))
@@ -157,12 +157,12 @@ async fn list(place: &Place, filter: &ModelFilter, output: Output) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says that there is nothing, or more.
+/// Prints a note if the list is empty or has another page.
 pub(crate) fn note_more(next: &Option<String>, empty: bool, what: &str, output: Output) {
     match next {
         _ if output == Output::Json => {}
-        Some(next) => printer::note(&format!("there are more: --after {next}")),
-        None if empty => printer::note(&format!("there are no {what}")),
+        Some(next) => printer::note(&format!("there are more: continue with --after {next}")),
+        None if empty => printer::note(&format!("no {what} found")),
         None => {}
     }
 }
@@ -196,32 +196,30 @@ fn text(model: &Model) -> String {
     out
 }
 
-/// `NAME` or `NAME:VERSION`.
+/// Splits `NAME` or `NAME:VERSION`.
 pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), Failure> {
     let Some((name, version)) = text.split_once(':') else { return checked(text, None, text) };
     match version.parse() {
         Ok(version) if version > 0 => checked(name, Some(version), text),
-        _ => {
-            Err(Failure::new(format!("`{version}` is no version"))
-                .hint("versions are numbers from 1: `name:3`"))
-        }
+        _ => Err(Failure::new(format!("`{version}` is not a version"))
+            .hint("a version is a number from 1, as in `name:3`")),
     }
 }
 
 fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>), Failure> {
     match name.parse::<drisse_core::ModelName>() {
         Ok(_) => Ok((name, version)),
-        Err(error) => Err(Failure::new(format!("there is no model `{text}`: {error}"))
+        Err(error) => Err(Failure::new(format!("model `{text}` not found: {error}"))
             .hint("a path has a `/` or an extension")),
     }
 }
 
 fn absolute(path: &Path) -> Result<String, Failure> {
     let absolute = std::path::absolute(path).context("cannot find the current folder")?;
-    absolute.into_os_string().into_string().map_err(|_| Failure::new("the path is no UTF-8"))
+    absolute.into_os_string().into_string().map_err(|_| Failure::new("the path is not UTF-8"))
 }
 
-/// A query string of what is given.
+/// Builds a query string from the pairs that have a value.
 pub(crate) fn query(pairs: &[(&str, Option<&str>)]) -> String {
     let given = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", escaped((*value)?))));
     given.collect::<Vec<_>>().join("&")

@@ -1,4 +1,4 @@
-//! A model as a command line names it: a path, or a registered model's name.
+//! A model named on the command line: a path, or the name of a registered model.
 
 use super::models;
 use crate::connect::Place;
@@ -8,17 +8,17 @@ use drisse_registry::{ModelSource, Store};
 use drisse_wire::control::Model;
 use std::path::{Path, PathBuf};
 
-/// What was named.
+/// A model named on the command line.
 #[derive(Debug)]
 pub(super) enum Named {
     /// A file or folder.
     Source(Box<ModelSource>),
-    /// A model of the workspace, and the store that it is in.
+    /// A registered model, and the store that contains it.
     Registered(Store, Box<Model>),
 }
 
 impl Named {
-    /// Finds it; with a `/` or a file extension it is a path.
+    /// Finds the model that `text` names. A name with a `/` or a file extension is a path.
     pub(super) async fn find(place: &Place, text: &str) -> Result<Self, Failure> {
         let path = Path::new(text);
         if text.contains('/') || path.extension().is_some() || path.exists() {
@@ -31,7 +31,7 @@ impl Named {
         Ok(Self::Registered(Store::existing(&place.folder()?.store()), Box::new(found)))
     }
 
-    /// The model's files where an engine opens them.
+    /// Returns the model's files at a path where an engine can open them.
     pub(super) fn source(self) -> anyhow::Result<ModelSource> {
         let (store, model) = match self {
             Self::Source(source) => return Ok(*source),

@@ -1,4 +1,4 @@
-//! `drisse operations`: list, follow, cancel.
+//! `drisse operations`: lists, follows and cancels operations.
 
 use super::models::{note_more, paged, query};
 use crate::cli::{Operations, OperationsCommand, Output};
@@ -21,7 +21,7 @@ pub(crate) async fn run(place: &Place, arguments: &Operations, output: Output) -
         }
         Some(OperationsCommand::Show { id }) => {
             let operation = client.operation(*id).await?;
-            // One that failed is a result here, not a failure of this command.
+            // A failed operation is a result of this command, not its failure.
             let ended = match operation.finished_at {
                 Some(_) => operation,
                 None => match follow(place, &client, &operation).await {

@@ -1,4 +1,4 @@
-//! `drisse profile`: how a model runs best on this machine.
+//! `drisse profile`: measures how a model runs best on this machine.
 
 mod chart;
 mod html;
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Memory beyond what was measured, for requests and answers: a quarter.
+/// Factor on the measured memory: a quarter more, for requests and answers.
 const HEADROOM: f64 = 1.25;
 
-/// Memory is recommended in steps of this.
+/// Recommended memory is rounded up to a multiple of this, in bytes.
 const STEP: u64 = 64 << 20;
 
-/// What was measured, and what follows from it.
+/// The measurements of a model, and the goal for its latency.
 struct Report<'a> {
     model: &'a str,
     cores: usize,
@@ -37,17 +37,17 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
     let source = Named::find(place, path).await?.source().with_context(failed)?;
     let (inputs, ..) = serve::sample(&source, arguments.sample.as_deref())?;
     let inputs = inputs.ok_or_else(|| {
-        let hint = "give a /score body with --sample FILE";
-        Failure::new(format!("cannot profile {path}: no inputs can be made up for it")).hint(hint)
+        let hint = "give a sample request (a /score body) with --sample FILE";
+        Failure::new(format!("cannot profile {path}: cannot generate inputs for this model")).hint(hint)
     })?;
     let tuner = wiring::tuner(None, None);
     let library = wiring::onnx_library(arguments.onnxruntime.as_deref())?;
     let engine = wiring::onnx_engine(&library, tuner.cores)?;
     let package = source.inspection.package();
-    printer::note(&format!("{path}: {} cores, each way for {:?}", tuner.cores, arguments.time));
-    let mut tell = |point: &Point| printer::note(&line(point));
+    printer::note(&format!("{path}: {} cores, {:?} for each setting", tuner.cores, arguments.time));
+    let mut on_point = |point: &Point| printer::note(&line(point));
     let profile =
-        profile(&*engine, &package, &inputs, &tuner, arguments.time, &mut tell).with_context(failed)?;
+        profile(&*engine, &package, &inputs, &tuner, arguments.time, &mut on_point).with_context(failed)?;
     let report =
         Report { model: path, cores: tuner.cores, time: arguments.time, goal: arguments.latency, profile };
     if let Some(file) = &arguments.html {
@@ -62,8 +62,8 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
         Some(_) => Ok(ExitCode::SUCCESS),
         None => {
             let goal = arguments.latency.unwrap_or_default();
-            let hint = "give it a longer --latency, or a faster machine";
-            Err(Failure::new(format!("no way to run {path} here takes {goal:?} at most")).hint(hint))
+            let hint = "give a longer --latency, or use a faster machine";
+            Err(Failure::new(format!("no setting runs {path} here within {goal:?}")).hint(hint))
         }
     }
 }
@@ -74,7 +74,7 @@ impl Report<'_> {
     }
 }
 
-/// What to give a server for this: processors, memory, and requests at once.
+/// The resources that a server needs for one setting: cores, bytes of memory, and concurrent requests.
 struct Needs {
     cpu: usize,
     memory: u64,
@@ -100,11 +100,11 @@ fn ms(time: Duration) -> String {
 fn line(point: &Point) -> String {
     let (threads, workers) = (point.tuning.threads, point.tuning.workers);
     let (rate, p99) = (point.rate(), ms(point.trial.p99));
-    format!("  {threads} threads, {workers} at once, batch {}: {rate:.0} rows/s, p99 {p99} ms", point.batch)
+    format!("  threads {threads}, workers {workers}, batch {}: {rate:.0} rows/s, p99 {p99} ms", point.batch)
 }
 
 const HEADING: [&str; 8] =
-    ["threads", "at once", "batch", "p50 ms", "p99 ms", "rows/s", "CPU ms/row", "memory"];
+    ["threads", "workers", "batch", "p50 ms", "p99 ms", "rows/s", "CPU ms/row", "memory"];
 
 fn cells(point: &Point) -> Vec<String> {
     let Point { tuning, batch, trial, memory } = point;
@@ -123,7 +123,7 @@ fn cells(point: &Point) -> Vec<String> {
 fn text(report: &Report<'_>) -> String {
     let mut out = printer::table(&HEADING, report.profile.points.iter().map(cells));
     if let Some(why) = report.profile.no_batches {
-        out += &format!("\nrequests do not share runs: {why}\n");
+        out += &format!("\nrequests are not batched: {why}\n");
     }
     out += &format!("\n{}", chart::draw(&report.profile.points, report.recommended()));
     if let Some(point) = report.recommended() {
@@ -132,17 +132,17 @@ fn text(report: &Report<'_>) -> String {
     out
 }
 
-/// The recommendation, in two sentences and a command.
+/// Formats the recommendation: two sentences and a command.
 fn advice(point: &Point, report: &Report<'_>) -> String {
     let goal = match report.goal {
-        Some(goal) => format!("for {} ms", ms(goal)),
-        None => "for twice the latency of the fastest, or 1 ms".to_owned(),
+        Some(goal) => format!("within {} ms", ms(goal)),
+        None => "within twice the latency of the fastest, or 1 ms".to_owned(),
     };
     let Needs { cpu, memory, concurrency } = Needs::of(point, report);
     let (threads, workers, batch) = (point.tuning.threads, point.tuning.workers, point.batch);
     format!(
-        "recommended {goal}: {threads} threads, {workers} runs at once, batches of {batch}: {:.0} rows/s, p99 {} ms\n\
-         give it cpu {cpu}, memory {}, and {concurrency} requests at once\n\n  \
+        "recommended {goal}: threads {threads}, workers {workers}, batch {batch}: {:.0} rows/s, p99 {} ms\n\
+         resources: cpu {cpu}, memory {}, {concurrency} concurrent requests\n\n  \
          drisse deploy {} --threads {threads} --workers {workers} --max-batch {batch}",
         point.rate(),
         ms(point.trial.p99),

@@ -1,4 +1,4 @@
-//! `drisse score`: one request, through the gateway, with the service's own key.
+//! `drisse score`: sends one request through the gateway, with the service's own key.
 
 use crate::cli::Score;
 use crate::connect::{Place, trusting};
@@ -39,7 +39,7 @@ pub(crate) async fn run(place: &Place, arguments: &Score) -> Result<ExitCode, Fa
     Err(Failure { code: if status < 500 { 1 } else { 2 }, ..failure })
 }
 
-/// Sends a body to a service's endpoint; the status and the answer.
+/// Sends a body to a service's endpoint, and returns the status and the answer.
 pub(crate) async fn score(
     client: &Client,
     service: &Service,
@@ -47,12 +47,13 @@ pub(crate) async fn score(
     body: Bytes,
 ) -> Result<(u16, Bytes), Failure> {
     let uri = &service.scoring_uri;
-    let (scheme, rest) = uri.split_once("://").ok_or_else(|| Failure::new("there is no gateway"))?;
+    let (scheme, rest) =
+        uri.split_once("://").ok_or_else(|| Failure::new("cannot score: the gateway is not running"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let address = if scheme == "https" {
         let certificate = client.status().await?.gateway.certificate;
         let certificate =
-            certificate.ok_or_else(|| Failure::new("the gateway's certificate is not known"))?;
+            certificate.ok_or_else(|| Failure::new("cannot score: the gateway's certificate is unknown"))?;
         Address::Https(host.to_owned(), trusting(Path::new(&certificate))?)
     } else {
         Address::Http(host.to_owned())
@@ -62,8 +63,9 @@ pub(crate) async fn score(
     answer.map_err(|error| {
         let failure = Failure::from(error);
         if scheme == "https" {
-            failure
-                .hint("the certificate must be an end entity's (CA:FALSE) with this address among its names")
+            failure.hint(
+                "the gateway's certificate must be an end-entity certificate (CA:FALSE) for this address",
+            )
         } else {
             Failure { code: 2, ..failure }
         }

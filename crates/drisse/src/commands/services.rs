@@ -64,13 +64,10 @@ fn text(service: &Service) -> String {
     line("target", &service.target);
     line("endpoint", &service.scoring_uri);
     line("openapi", &service.swagger_uri);
-    line(
-        "keys",
-        if service.auth { "asked for" } else { "not asked for: open to everybody who can reach it" },
-    );
+    line("keys", if service.auth { "required" } else { "not required" });
     let tags: Vec<_> = service.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     line("tags", &tags.join(", "));
-    line("web pages", &service.cors_origins.join(", "));
+    line("origins", &service.cors_origins.join(", "));
     line("access log", if service.access_log { "on" } else { "" });
     line("created", &service.created_at);
     line("updated", &service.updated_at);
@@ -82,7 +79,7 @@ fn text(service: &Service) -> String {
             format!("{} ms", revision.max_wait_ms),
             format!("{} ms", revision.scoring_timeout_ms),
             runs(&revision.serving),
-            surroundings(&revision.resources),
+            limits(&revision.resources),
             revision.created_at.clone(),
             wanted.to_owned(),
         ]
@@ -117,13 +114,13 @@ pub(crate) async fn delete(place: &Place, arguments: &Delete, output: Output) ->
     }
     let id = operation.id;
     let deleted = !arguments.no_wait;
-    let text = || if deleted { format!("deleted {name}\n") } else { format!("operation {id} has begun\n") };
+    let text = || if deleted { format!("deleted {name}\n") } else { format!("operation {id} has started\n") };
     printer::result(output, || json!({ "name": name, "operation": id, "deleted": deleted }), text);
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a revision's replicas may use, and what else surrounds them, where that was said.
-fn surroundings(resources: &Resources) -> String {
+/// Formats the limits, restart policy and variables of a revision's replicas that were set.
+fn limits(resources: &Resources) -> String {
     let names = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>().join(" ");
     let restart = resources.restart.map(|policy| match policy {
         RestartPolicy::Always => "restarted always",
@@ -141,14 +138,14 @@ fn surroundings(resources: &Resources) -> String {
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
-/// How a revision's model is run, where that was said.
+/// Formats the options that were set for how a revision runs its model.
 fn runs(serving: &ServingOptions) -> String {
-    let number = |number: Option<u32>, what: &str| number.map(|number| format!("{number} {what}"));
-    let names = serving.triton_metrics.map(|_| "Triton's metrics".to_owned());
+    let number = |number: Option<u32>, what: &str| number.map(|number| format!("{what} {number}"));
+    let names = serving.triton_metrics.map(|_| "triton-metrics".to_owned());
     let parts = [
         number(serving.threads, "threads"),
-        number(serving.workers, "at once"),
-        number(serving.max_batch, "rows"),
+        number(serving.workers, "workers"),
+        number(serving.max_batch, "max-batch"),
         names,
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();

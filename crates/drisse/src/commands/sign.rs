@@ -1,4 +1,4 @@
-//! `drisse models keygen`, `sign` and `trust`, and the signatures of `verify`.
+//! `drisse models keygen`, `sign` and `trust`, and the signature check of `verify`.
 
 use crate::cli::Output;
 use crate::connect::Place;
@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Bytes of a file of keys, at most: a key has 180.
+/// Maximum size of a file of keys, in bytes; one key has about 180.
 const MAX_KEYS: u64 = 1 << 20;
 
 impl From<SignatureError> for Failure {
@@ -45,7 +45,7 @@ pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode, Failure> {
     let document = || json!({ "id": id, "key": file, "public_key": beside });
     let text = || {
         format!(
-            "key {id}\n{file} signs: keep it to yourself\n{beside} verifies: `drisse models trust {beside}`\n"
+            "key {id}\n{file}: private key, keep it secret\n{beside}: public key, trust it with `drisse models trust {beside}`\n"
         )
     };
     printer::result(output, document, text);
@@ -60,22 +60,22 @@ pub(crate) async fn sign(
     output: Output,
 ) -> Result<ExitCode, Failure> {
     let key = read_key(key, SigningKey::from_pem)?;
-    let workspace = super::transfer::beside(place, "signed")?;
+    let workspace = super::transfer::beside(place, "sign")?;
     let client = place.connect().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
     let store = Store::existing(&workspace.store());
-    // The same files as an image without a runtime: what mounts that finds the signature too.
+    // The signature also covers the model as an image without a runtime layer, as image volumes mount it.
     let image = ImageModel::of_package(&store, &model.digest, &model.manifest_digest);
     let image = Image::of_model(&image.context("cannot read the model")?).context("cannot read the model")?;
-    let called = format!("{}:{}", model.name, model.version);
-    let subjects = [(&*called, &*model.manifest_digest), (&*called, &*image.digest)];
+    let label = format!("{}:{}", model.name, model.version);
+    let subjects = [(&*label, &*model.manifest_digest), (&*label, &*image.digest)];
     let bundle = Bundle::sign(&key, &subjects)?;
     client.sign(name, Some(model.version), bundle).await?;
     let by = key.public().id();
-    let document = || json!({ "model": called, "manifest_digest": model.manifest_digest, "image_digest": image.digest, "key": by });
+    let document = || json!({ "model": label, "manifest_digest": model.manifest_digest, "image_digest": image.digest, "key": by });
     printer::result(output, document, || {
-        format!("signed {called} ({}) with key {by}\n", model.manifest_digest)
+        format!("signed {label} ({}) with key {by}\n", model.manifest_digest)
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -103,14 +103,15 @@ pub(crate) async fn trust(
     }
     let ids: Vec<_> = trusted.iter().map(PublicKey::id).collect();
     let text = || match ids.is_empty() {
-        true => "models need no signature\n".to_owned(),
-        false => format!("models run that one of these keys has signed:\n{}\n", ids.join("\n")),
+        true => "no trusted keys: models need no signature\n".to_owned(),
+        false => format!("models must be signed by one of these keys:\n{}\n", ids.join("\n")),
     };
     printer::result(output, || json!({ "keys": ids }), text);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks the signatures of a model, or of all, where there are keys to check them with: the key that has signed each.
+/// Checks the signatures of one model or of all. Returns the ID of the key that signed each model; empty if there
+/// are no keys to check with.
 pub(crate) async fn verify(
     client: &Client,
     model: Option<&str>,
@@ -136,7 +137,7 @@ pub(crate) async fn verify(
         let bundles = signatures.iter().map(|signature| signature.bundle.as_bytes());
         let by = drisse_registry::verify(manifest_digest, bundles, &keys).map_err(|error| {
             let hint = error.hint();
-            let what = format!("the signature of model `{name}:{version}` does not count");
+            let what = format!("cannot verify the signature of model `{name}:{version}`");
             Failure::from(anyhow::Error::new(error).context(what)).hint(hint)
         })?;
         printer::note(&format!("{name}:{version} is signed by key {by}"));
@@ -145,6 +146,7 @@ pub(crate) async fn verify(
     Ok(signed)
 }
 
+/// Lists all registered models, page by page.
 async fn all(client: &Client) -> Result<Vec<Model>, Failure> {
     let mut models = Vec::new();
     let mut after = None;
@@ -159,14 +161,14 @@ async fn all(client: &Client) -> Result<Vec<Model>, Failure> {
     }
 }
 
-/// The keys that count in a workspace.
+/// Returns the keys that the workspace trusts.
 async fn trusted_by(client: &Client) -> Result<Vec<PublicKey>, Failure> {
     let document = client.trusted().await?;
     let keys = document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<Result<Vec<_>, _>>()?;
     Ok(keys.concat())
 }
 
-/// What is in a file of keys.
+/// Reads and parses a file of keys.
 fn read_key<T>(file: &Path, parse: fn(&str) -> Result<T, SignatureError>) -> Result<T, Failure> {
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_KEYS).read_to_string(&mut text));

@@ -1,4 +1,4 @@
-//! `drisse targets`.
+//! `drisse targets`: lists, checks, attaches and detaches targets.
 
 use crate::cli::{Output, TargetKind, Targets, TargetsCommand};
 use crate::connect::Place;
@@ -28,7 +28,7 @@ pub(crate) async fn run(place: &Place, arguments: &Targets, output: Output) -> R
             if let Some(error) = target.error {
                 return Err(error.into());
             }
-            printer::result(output, || json!(target), || format!("target {} can be used\n", target.name));
+            printer::result(output, || json!(target), || format!("target `{}` can be used\n", target.name));
         }
         Some(TargetsCommand::Attach { target, kind, socket, max_services }) => {
             let kind = match kind {
@@ -52,15 +52,16 @@ pub(crate) async fn run(place: &Place, arguments: &Targets, output: Output) -> R
 
 async fn named(client: &Client, name: &str) -> Result<TargetInfo, Failure> {
     let targets = client.targets().await?;
-    let there: Vec<_> = targets.iter().map(|target| format!("`{}`", target.name)).collect();
+    let names: Vec<_> = targets.iter().map(|target| format!("`{}`", target.name)).collect();
     targets.into_iter().find(|target| target.name == name).ok_or_else(|| {
-        Failure::new(format!("there is no target `{name}`")).hint(format!("there is {}", there.join(", ")))
+        Failure::new(format!("target `{name}` not found"))
+            .hint(format!("the targets are {}", names.join(", ")))
     })
 }
 
-/// A socket's path as the control plane finds it, whose folder is another one.
+/// Makes a socket's path absolute: the control plane runs in another folder.
 fn absolute(socket: &Path) -> Result<String, Failure> {
-    let socket = socket.to_str().ok_or_else(|| Failure::new("the socket's path is no UTF-8"))?;
+    let socket = socket.to_str().ok_or_else(|| Failure::new("the socket's path is not UTF-8"))?;
     let socket = socket.strip_prefix("unix://").unwrap_or(socket);
     let path = std::path::absolute(socket).context("cannot find the current folder")?;
     Ok(path.display().to_string())
@@ -70,16 +71,17 @@ fn state(target: &TargetInfo) -> String {
     target.error.as_ref().map_or("ready".to_owned(), |error| error.message.clone())
 }
 
-/// How many services there are, of how many.
+/// Formats the number of services and its limit.
 fn services(target: &TargetInfo) -> String {
     let most = target.max_services.map(|most| format!(" of {most}")).unwrap_or_default();
     format!("{}{most}", target.services)
 }
 
-fn promised(room: &Room, show: impl Fn(u64) -> String) -> String {
+/// Formats how much of a target's capacity its services have reserved.
+fn reserved(room: &Room, show: impl Fn(u64) -> String) -> String {
     let total = room.total.map(|total| format!(" of {}", show(total))).unwrap_or_default();
-    let broken = room.unenforceable.as_ref().map(|why| format!("; no limit can be kept: {why}"));
-    format!("{}{total} promised{}", show(room.promised), broken.unwrap_or_default())
+    let unenforceable = room.unenforceable.as_ref().map(|why| format!("; limits cannot be enforced: {why}"));
+    format!("{}{total} reserved{}", show(room.promised), unenforceable.unwrap_or_default())
 }
 
 fn table(targets: &[TargetInfo]) -> String {
@@ -97,8 +99,8 @@ fn text(target: &TargetInfo) -> String {
         ("hint", target.error.as_ref().and_then(|error| error.hint.clone()).unwrap_or_default()),
         ("socket", socket.unwrap_or_default()),
         ("services", services(target)),
-        ("cpu", promised(&target.cpu_millis, cores)),
-        ("memory", promised(&target.memory_bytes, size)),
+        ("cpu", reserved(&target.cpu_millis, cores)),
+        ("memory", reserved(&target.memory_bytes, size)),
     ];
     let lines = lines.iter().filter(|(_, value)| !value.is_empty());
     lines.map(|(name, value)| format!("{name:<9} {value}\n")).collect()

@@ -1,4 +1,4 @@
-//! What goes to registries and comes from them: models, images.
+//! Pushing models and images to registries, and pulling them.
 
 use crate::cli::{Output, RegistryOptions};
 use crate::connect::Place;
@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-/// What came of a pull that nobody went on with is removed after this.
+/// The files of an interrupted pull are removed after this time without a new attempt.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Bytes on their way, as a bar.
+/// A progress bar for transferred bytes.
 struct Bar(ProgressBar);
 
 impl Bar {
@@ -72,10 +72,10 @@ impl RegistryOptions {
     }
 }
 
-/// The workspace, where it is on this machine: its store is read.
-pub(super) fn beside<'a>(place: &'a Place, done: &str) -> Result<&'a Workspace, Failure> {
+/// Returns the workspace if it is on this machine, because the command reads its store. `verb` is for the error.
+pub(super) fn beside<'a>(place: &'a Place, verb: &str) -> Result<&'a Workspace, Failure> {
     place.folder().map_err(|_| {
-        Failure::new(format!("models are {done} where their workspace is"))
+        Failure::new(format!("cannot {verb} models of a remote workspace"))
             .hint("run this on the control plane's machine, with --workspace DIR")
     })
 }
@@ -89,7 +89,7 @@ pub(crate) async fn push(
     output: Output,
 ) -> Result<ExitCode, Failure> {
     let mut reference: Reference = to.parse()?;
-    let workspace = beside(place, "pushed from")?;
+    let workspace = beside(place, "push")?;
     let client = place.connect().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
@@ -102,7 +102,7 @@ pub(crate) async fn push(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Pushes what a manifest in a store names, and signatures of it.
+/// Pushes a manifest with its blobs from a store, and its signatures.
 pub(crate) async fn upload(
     reference: &Reference,
     options: &RegistryOptions,
@@ -119,18 +119,18 @@ pub(crate) async fn upload(
     Ok(pushed)
 }
 
-/// Prints what was pushed.
+/// Prints the result of a push.
 pub(crate) fn print(output: Output, reference: &Reference, pushed: &Pushed, model: Option<String>) {
     let Pushed { digest, sent, there } = pushed;
     let document = || json!({ "model": model, "reference": reference.to_string(), "digest": digest, "sent": sent, "there": there });
     let text = || {
         let (sent, there) = (units::shown(*sent), units::shown(*there));
-        format!("{reference} {digest}\n{sent} sent, {there} were there\n")
+        format!("{reference} {digest}\n{sent} sent, {there} already there\n")
     };
     printer::result(output, document, text);
 }
 
-/// A base image, whose layers are kept for the next time.
+/// Pulls a base image. Its layers stay in the cache for the next build.
 pub(crate) async fn base(
     reference: &Reference,
     options: &RegistryOptions,
@@ -139,10 +139,10 @@ pub(crate) async fn base(
     let registry = Registry::to_pull(reference, &options.access()).await?;
     let layout = Layout::open(&wiring::cache_folder().join("bases"), "layers")?;
     let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
-    Ok(Base::pull(&registry, architecture, &store, &Bar::new("pulling the base")).await?)
+    Ok(Base::pull(&registry, architecture, &store, &Bar::new("pulling the base image")).await?)
 }
 
-/// Brings a package here, and has it registered; the operation's result is the model.
+/// Pulls a package and registers it. The result of the operation is the model.
 pub(crate) async fn pull(
     place: &Place,
     from: &str,
@@ -150,15 +150,15 @@ pub(crate) async fn pull(
     options: &RegistryOptions,
 ) -> Result<Left, Failure> {
     let reference: Reference = from.parse()?;
-    let workspace = beside(place, "pulled")?;
+    let workspace = beside(place, "pull")?;
     let name = match name {
         Some(name) => match name.parse::<ModelName>() {
             Ok(name) => name.to_string(),
             Err(error) => return Err(Failure::new(error.to_string())),
         },
         None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
-            Failure::new(format!("no name can be made of `{}`", reference.name()))
-                .hint("give one: --name NAME")
+            Failure::new(format!("cannot derive a model name from `{}`", reference.name()))
+                .hint("give a name: --name NAME")
         })?,
     };
     let registry = Registry::to_pull(&reference, &options.access()).await?;
@@ -190,14 +190,15 @@ pub(crate) async fn pull(
     Ok(left)
 }
 
-/// A folder for what is being pulled, which is this process's alone.
+/// A folder for a pull in progress, locked by this process.
 struct Layout {
     folder: PathBuf,
     _lock: File,
 }
 
 impl Layout {
-    /// The folder of this name, with what an earlier pull left in it. What nobody went on with is removed.
+    /// Opens and locks the folder of this name, which may contain the files of an interrupted pull. Removes the
+    /// folders of pulls that were interrupted long ago.
     fn open(pulls: &Path, name: &str) -> Result<Self, Failure> {
         let folder = pulls.join(name);
         let open = || -> std::io::Result<File> {
@@ -206,12 +207,12 @@ impl Layout {
             loop {
                 let lock = File::create(&path)?;
                 if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-                    printer::note("waiting: the same is being pulled by another command");
+                    printer::note("waiting: another command is pulling the same files");
                     lock.lock()?;
                 }
-                // Who had it before may have removed it, and the folder: then it locks nothing any more.
+                // The previous owner may have removed the lock file and the folder: then this lock is stale.
                 let inode = lock.metadata()?.ino();
-                if std::fs::metadata(&path).is_ok_and(|there| there.ino() == inode) {
+                if std::fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == inode) {
                     drisse_registry::make_folder(&folder)?;
                     return Ok(lock);
                 }
@@ -230,9 +231,9 @@ impl Layout {
         Ok(Self { folder, _lock: lock })
     }
 
-    /// Removes what is registered now.
+    /// Removes the folder of a completed pull.
     fn remove(self) {
-        // What stays is removed some day.
+        // Files that cannot be removed now are removed by a later pull.
         let _ = std::fs::remove_dir_all(&self.folder);
         let _ = std::fs::remove_file(self.folder.with_extension("lock"));
     }

@@ -1,4 +1,4 @@
-//! `drisse up`, `down` and `status`: the daemons of a workspace.
+//! `drisse up`, `down` and `status`: start, stop and show the daemons of a workspace.
 
 use super::deploy::this_program;
 use crate::cli::{Output, Up};
@@ -15,15 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// After this long it is said what is waited for.
+/// After this time, a note says what the command waits for.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// A gateway that is not up by then does not come up.
+/// Maximum time for the gateway to start.
 const GATEWAY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Pause between two requests for the status.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Replicas answer what they have for at most 25 s.
+/// Maximum time for everything to stop. Replicas take at most 25 s to answer their running requests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
@@ -34,11 +35,14 @@ pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<
         restore(place.folder()?).await?;
     }
     let (client, mut status) = place.connect_with(arguments).await?;
-    // The gateway is up a moment after the control plane.
+    // The gateway starts shortly after the control plane.
     let began = Instant::now();
     while status.gateway.pid.is_none() {
         if began.elapsed() > GATEWAY_PATIENCE {
-            let failure = Failure { code: 2, ..Failure::new("the gateway does not start") };
+            let failure = Failure {
+                code: 2,
+                ..Failure::new(format!("the gateway did not start within {} s", GATEWAY_PATIENCE.as_secs()))
+            };
             let log = place.folder()?.logs().join("gateway.log");
             return Err(failure.hint(format!("its log is {}", log.display())));
         }
@@ -49,18 +53,18 @@ pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes the database's backup, and says what that means.
+/// Replaces the database with its backup, and prints the consequences.
 async fn restore(workspace: &Workspace) -> Result<(), Failure> {
     let restored = drisse_control::restore(workspace).await.map_err(|error| {
         let failure = Failure::from(error.failure);
-        if error.taken { failure.hint("end it first: `drisse down`") } else { failure }
+        if error.taken { failure.hint("stop it first: `drisse down`") } else { failure }
     })?;
     printer::note(&format!(
-        "took the database's backup of {}: models registered since then have to be registered again, services \
-         deployed since then are removed, and other changes since then are undone",
+        "restored the database's backup of {}: register models again that were registered since then; services \
+         deployed since then are removed, and other changes since then are lost",
         restored.written
     ));
-    printer::note(&format!("what was there before is kept: {}", restored.kept.display()));
+    printer::note(&format!("the previous database is kept as {}", restored.kept.display()));
     Ok(())
 }
 
@@ -79,7 +83,7 @@ pub(crate) async fn status(place: &Place, output: Output) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-/// A workspace whose control plane does not run; its gateway may.
+/// Returns the status of a workspace whose control plane is not running. Its gateway may run.
 async fn at_rest(workspace: &Workspace) -> Status {
     let prefix = format!("{}/", workspace.id);
     let found = Process::find("--gateway", &prefix).unwrap_or_default();
@@ -122,7 +126,11 @@ fn text(status: &Status) -> String {
         process(status.gateway.pid),
         metrics.unwrap_or_default(),
         registry.unwrap_or_default(),
-        if status.control.pid.is_some() { services } else { "known once the control plane runs".to_owned() },
+        if status.control.pid.is_some() {
+            services
+        } else {
+            "unknown while the control plane is not running".to_owned()
+        },
     )
 }
 
@@ -132,15 +140,15 @@ pub(crate) async fn down(place: &Place, output: Output) -> Result<ExitCode, Fail
     if running.is_none() && left_containers(workspace) {
         let started = place.connect().await;
         started.map_err(|failure| Failure {
-            error: failure.error.context("cannot stop the containers that run"),
+            error: failure.error.context("cannot stop the running containers"),
             ..failure
         })?;
         running = place.running().await;
     }
-    let told = async {
+    let stopped = async {
         if let Some((client, status)) = running {
             let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
-            // Whoever is ending already is ending.
+            // An error means that the control plane is already stopping.
             let _ = client.shutdown(Shutdown::All).await;
             if let Some(mut process) = process {
                 process.ended().await;
@@ -148,33 +156,37 @@ pub(crate) async fn down(place: &Place, output: Output) -> Result<ExitCode, Fail
         }
         end_all(workspace).await;
     };
-    let mut told = std::pin::pin!(told);
+    let mut stopped = std::pin::pin!(stopped);
     let waited = async {
         tokio::select! {
-            () = &mut told => return,
+            () = &mut stopped => return,
             () = tokio::time::sleep(SILENCE) => {
-                printer::note("waiting for requests under way to be answered");
+                printer::note("waiting for running requests to finish");
             }
         }
-        told.await;
+        stopped.await;
     };
     if tokio::time::timeout(PATIENCE, waited).await.is_err() {
-        return Err(Failure { code: 2, ..Failure::new("not everything has stopped") }
-            .hint(format!("the logs are in {}", workspace.logs().display())));
+        return Err(Failure {
+            code: 2,
+            ..Failure::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()))
+        }
+        .hint(format!("the logs are in {}", workspace.logs().display())));
     }
-    let text = || "everything has stopped; `drisse up` starts what was wanted again\n".to_owned();
+    let text = || "everything has stopped; `drisse up` starts it again\n".to_owned();
     printer::result(output, || json!({ "stopped": true }), text);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether containers may run that a killed control plane has left: another one knows where. Each has a folder.
+/// Whether a killed control plane may have left running containers: each has a folder among the sockets. Only a
+/// control plane knows where they run.
 fn left_containers(workspace: &Workspace) -> bool {
-    let there = std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten();
-    there.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "d"))
+    let entries = std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "d"))
 }
 
-/// Ends what is left: of a control plane that was killed, the gateway and replicas go on. Holds the
-/// workspace, so that no control plane starts meanwhile; where one has, all is its.
+/// Stops the gateway and the replicas that a killed control plane has left. Holds the lock of the workspace, so
+/// that no control plane starts meanwhile; if one already runs, it owns these processes.
 async fn end_all(workspace: &Workspace) {
     let Some(_held) = workspace.try_lock() else { return };
     let prefix = format!("{}/", workspace.id);
@@ -189,7 +201,7 @@ async fn end_all(workspace: &Workspace) {
     let _ = std::fs::remove_dir_all(&workspace.sockets);
 }
 
-/// Installs, or only writes, a systemd unit that brings the workspace up at boot.
+/// Installs, or only writes, a systemd unit that starts the workspace at boot.
 fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
     let root = rustix::process::getuid().is_root();
     let unit = unit(workspace, arguments, root)?;
@@ -232,12 +244,12 @@ fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// The unit. The control plane alone is its process: `KillMode=process` leaves the gateway and the
-/// replicas running when it is restarted, and the next one takes them over.
+/// Returns the text of the unit. Its only process is the control plane: with `KillMode=process`, the gateway and
+/// the replicas keep running when it restarts, and the next control plane adopts them.
 fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, Failure> {
     let library = crate::wiring::onnx_library(arguments.onnxruntime.as_deref())?;
     let program = std::env::current_exe().context("cannot find this program's file")?;
-    // systemd reads `%` and `$` in a command line, and splits it at spaces.
+    // In a command line, systemd expands `%` and `$` and splits at spaces.
     let word = |path: &Path| {
         let text = path.display().to_string().replace('%', "%%").replace('$', "$$").replace('"', "\\\"");
         format!("\"{text}\"")

@@ -1,4 +1,4 @@
-//! Access logs: of a server by itself, and of a service at the gateway.
+//! Access logs of a standalone server, and of a service at the gateway.
 
 use crate::load::Request;
 use crate::support::{Serving, root};
@@ -13,7 +13,7 @@ fn sample() -> String {
     std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap()
 }
 
-/// The log's lines, once there are so many.
+/// Waits until the log has `count` lines, and returns them.
 fn lines(path: &Path, count: usize) -> Vec<Value> {
     let began = Instant::now();
     loop {
@@ -51,7 +51,7 @@ fn a_service_has_a_log_of_its_own_across_updates_until_it_wants_none() {
     let key = deployed["primary_key"].as_str();
     let log = workspace.root.join("services/digits/access.log");
     let score = |key| Request::new(uri, key, &sample()).send().unwrap().0;
-    // The command that deployed scored the sample too, before or after these.
+    // `deploy` itself also scores the sample, so its request is in the log too.
     let own =
         |lines: &[Value]| lines.iter().filter(|line| line["path"] == "/api/v1/service/digits/score").count();
     assert_eq!((score(key), score(None)), (200, 401));
@@ -62,7 +62,7 @@ fn a_service_has_a_log_of_its_own_across_updates_until_it_wants_none() {
     let updated = workspace.json(&["update", "digits", "--max-wait", "1s"]);
     assert_ne!(updated["revision"], deployed["revision"]);
     assert_eq!(score(key), 200);
-    // The command that updated scored the sample too.
+    // `update` also scores the sample.
     let after = lines(&log, first.len() + 2).len();
     assert_eq!(workspace.json(&["update", "digits", "--no-access-log"])["access_log"], false);
     assert_eq!(score(key), 200);

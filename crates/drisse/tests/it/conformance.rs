@@ -1,15 +1,15 @@
-//! `drisse conformance`: ours is as the protocols say, and what is not is told.
+//! `drisse conformance`: Drisse passes every case, and violations of another server are reported.
 
 use crate::support::{Serving, drisse, output};
 use crate::workspace::Workspace;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-/// The models that the cases ask for, in a folder of their own.
+/// Writes the models that the cases need into a temporary folder, and returns their paths.
 fn models() -> (tempfile::TempDir, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let mut write = drisse(&["conformance", "--models", folder.path().to_str().unwrap()]);
-    // What the environment names is no argument of the command's.
+    // Options set by environment variables must not conflict with --models.
     let written = write.env("DRISSE_WORKSPACE", folder.path()).output().unwrap();
     assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     let files = std::fs::read_dir(folder.path()).unwrap();
@@ -17,7 +17,7 @@ fn models() -> (tempfile::TempDir, Vec<String>) {
     (folder, files)
 }
 
-/// What a run found: its document.
+/// Runs the cases, checks that none failed or warned, and returns the report.
 fn check(arguments: &[&str]) -> serde_json::Value {
     let (code, stdout, stderr) = output(&[&["conformance", "--output", "json"], arguments].concat());
     let document: serde_json::Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
@@ -72,10 +72,10 @@ fn the_gateway_is_as_every_case_says() {
 }
 
 #[test]
-fn a_server_that_answers_otherwise_fails_and_it_is_told_where_the_specification_says_so() {
+fn a_violation_is_reported_with_the_place_in_the_specification() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    // Says yes to all and answers nothing of what was asked.
+    // Answers 200 to every request, with a body that fits none.
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -99,7 +99,7 @@ fn a_server_that_answers_otherwise_fails_and_it_is_told_where_the_specification_
 }
 
 #[test]
-fn who_cannot_be_checked_is_told_what_to_do() {
+fn a_server_that_cannot_be_checked_is_an_error_with_a_hint() {
     let serving = Serving::start(&["--listen", "127.0.0.1:0", "examples/digits/digits.onnx"]);
     let free = crate::workspace::own_address();
     let folder = tempfile::tempdir().unwrap();
@@ -110,10 +110,14 @@ fn who_cannot_be_checked_is_told_what_to_do() {
     for (arguments, code, why) in [
         (&[serving.url()][..], 1, "has none of the models that the cases ask for"),
         (&[&*format!("http://{free}")], 2, "no server answers at"),
-        (&[locked.url()], 1, "name a file with its key: --key-file FILE"),
+        (&[locked.url()], 1, "name a file with the server's key: --key-file FILE"),
         (&[locked.url(), "--key-file", keys], 1, "has none of the models"),
-        (&["localhost:8000"], 1, "`localhost:8000` is no server's address"),
-        (&["https://localhost"], 1, "name the certificate of who signed the server's: --ca FILE"),
+        (&["localhost:8000"], 1, "`localhost:8000` is not a server URL"),
+        (
+            &["https://localhost"],
+            1,
+            "name the CA certificate that signed the server's certificate: --ca FILE",
+        ),
         (&[serving.url(), "--protocol", "v3"], 1, "the protocols are v2, v2-binary, v2-extensions, grpc, v1"),
         (&[serving.url(), "--junit", "/nowhere/report"], 1, "cannot write /nowhere/report"),
         (&[serving.url(), "--key-file", "/nowhere"], 1, "cannot read the key in /nowhere"),

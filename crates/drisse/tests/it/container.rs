@@ -1,4 +1,4 @@
-//! Services as containers, by a real engine that has nothing of the machine's own.
+//! Services in containers, run by a real engine that shares no state with the machine's own engine.
 
 use crate::engine::{CACHE, Engine};
 use crate::limits::large_model;
@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// A workspace whose control plane knows the engine.
+/// A workspace whose control plane uses the engine.
 struct Containers<'a> {
     workspace: Workspace,
     engine: &'a Engine,
@@ -76,7 +76,7 @@ async fn keep_every_promise(engine: Engine) {
     let all = async {
         let container = ReplicaSet(Container::new(config.clone()));
         target::all(&container, &fixture).await;
-        // What is left from before is found: a place that knows nothing removes it.
+        // A new instance finds and removes what an earlier one left.
         let again = ReplicaSet(Container::new(config));
         for service in [&fixture.good[0].service, &fixture.other.service, &fixture.broken.0.service] {
             again.remove(service).await.unwrap();
@@ -105,27 +105,27 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
         let before = engine.containers();
         assert_eq!(before.len(), 2, "{before:?}");
-        // Nothing in it can be written to, nothing of it is open to anybody, no secret is in sight.
+        // The container is read-only, has no network, and its description contains no secret.
         let inspected = engine.lines(&["inspect", &before[0]]).concat();
         let inspected: Value = serde_json::from_str(&inspected).unwrap();
         let host = &inspected[0]["HostConfig"];
         assert_eq!((&host["ReadonlyRootfs"], &host["NetworkMode"]), (&true.into(), &"none".into()));
         let key = deployed["primary_key"].as_str().unwrap();
         assert!(!inspected.to_string().contains(key), "a key is in the container's document");
-        // How the model runs best is remembered outside, for the next replica.
+        // The tuned settings are stored outside the container, for the next replica.
         let remembered = containers.workspace.root.join("services/digits/cache/tuning");
         assert!(
             std::fs::read_dir(&remembered).is_ok_and(|mut files| files.next().is_some()),
             "{remembered:?}"
         );
-        // Killed from outside: the other one serves, and another one takes its place.
+        // One container is killed from outside: the other one serves, and the killed one is replaced.
         engine.lines(&["kill", &before[0]]);
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
-        containers.workspace.wait("another one takes its place", || {
+        containers.workspace.wait("the container is replaced", || {
             let now = engine.containers();
             now.len() == 2 && !now.contains(&before[0])
         });
-        // The control plane is killed: what runs is found again, nothing is started anew.
+        // The control plane is killed: the next one adopts the containers and starts none.
         let is_ready = || {
             let shown = containers.json(&["services", "show", "digits"]);
             let none = vec![];
@@ -144,11 +144,11 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
         containers.workspace.wait("both are known", is_ready);
         assert_eq!(engine.containers(), before);
-        // Another model, a new revision, no old container.
+        // A new revision leaves no container of the old one.
         containers.run(&["update", "digits", "--replicas", "1", "--max-wait", "1s"]);
         containers.workspace.wait("one is left", || engine.containers().len() == 1);
         assert!(containers.run(&["logs", "digits"]).contains("ready"), "its log is there");
-        // Of the images before, that of the last revision stays.
+        // Only the images of the last two revisions stay.
         for wait in ["2s", "3s"] {
             containers.run(&["update", "digits", "--max-wait", wait]);
         }
@@ -157,13 +157,13 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
         assert_eq!(tags, ["r3", "r4"]);
         containers.workspace
     };
-    // The engine's service is restarted under the service.
+    // The engine's API restarts while the service runs.
     engine.stop_serving();
     let answer = began.json(&["score", "digits", "--sample"]);
     assert_eq!(answer["label"], serde_json::json!([0]));
     assert!(engine.serve(), "the engine's API comes up again");
     let containers = Containers { workspace: began, engine: &engine };
-    // Nor are containers forgotten that a killed control plane has left.
+    // `down` also stops the containers that a killed control plane has left.
     let control = u32::try_from(containers.workspace.pid("control").unwrap()).unwrap();
     kill(control, "-9");
     containers.workspace.wait("it has ended", || is_zombie(control));
@@ -189,23 +189,23 @@ fn what_cannot_run_in_a_container_says_why() {
         String::from_utf8(output.stdout).unwrap()
     };
     let unknown = "crates/drisse-engines/tests/models/unknown_operator.onnx";
-    let told = refused(&["deploy", unknown, "--target", "container"]);
-    assert!(told.contains("No Op registered for Nope") && told.contains("exited with code 1"), "{told}");
+    let error = refused(&["deploy", unknown, "--target", "container"]);
+    assert!(error.contains("No Op registered for Nope") && error.contains("exited with code 1"), "{error}");
     containers.run(&["delete", "unknown-operator"]);
     assert_eq!(engine.containers(), [""; 0]);
     let model = large_model(&containers.workspace.root, 100);
     let deploy = ["deploy", model.to_str().unwrap(), "--target", "container", "--memory", "64MiB"];
-    let told = refused(&deploy);
-    assert!(told.contains("ran out of memory and was killed: 64 MiB were not enough"), "{told}");
-    let told = refused(&["update", "large", "--memory", "900TB"]);
-    assert!(told.contains("GiB asked for, 0 bytes of "), "{told}");
+    let error = refused(&deploy);
+    assert!(error.contains("ran out of memory and was killed: 64 MiB were not enough"), "{error}");
+    let error = refused(&["update", "large", "--memory", "900TB"]);
+    assert!(error.contains("GiB asked for, 0 bytes of "), "{error}");
     containers.run(&["delete", "large"]);
-    // An engine that is not there is told before anything is wanted.
+    // A missing engine is reported before the service is created.
     let elsewhere = Workspace::new();
     let mut command = elsewhere.command(&["deploy", "examples/digits", "--target", "container"]);
     let output = command.env("DOCKER_HOST", "unix:///nowhere/engine.sock").output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && told.contains("/nowhere/engine.sock"), "{told}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("/nowhere/engine.sock"), "{error}");
     assert!(!elsewhere.ok(&["services"]).stdout.contains("digits"));
     elsewhere.ok(&["down"]);
     containers.run(&["down"]);
@@ -221,9 +221,9 @@ fn an_engine_whose_disk_is_full_says_so_and_once_there_is_room_everything_goes_o
     let containers = Containers { workspace: Workspace::new(), engine: &engine };
     let deploy = ["deploy", "examples/digits", "--target", "container"];
     let output = containers.try_run(&deploy);
-    let (code, told) = (output.status.code(), String::from_utf8(output.stderr).unwrap());
-    assert!(code == Some(1) && told.contains("no space left on device"), "{code:?}: {told}");
-    assert!(told.contains("hint: free some room where the engine keeps its images"), "{told}");
+    let (code, error) = (output.status.code(), String::from_utf8(output.stderr).unwrap());
+    assert!(code == Some(1) && error.contains("no space left on device"), "{code:?}: {error}");
+    assert!(error.contains("hint: free some room where the engine keeps its images"), "{error}");
     disk.grow("size=400m");
     containers.run(&deploy);
     assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
@@ -260,19 +260,19 @@ fn a_users_own_podman_runs_services_and_says_which_limits_it_cannot_keep() {
     let scored = text(user.drisse(&["score", "digits"]));
     assert!(scored.contains("\"label\":["), "{scored}");
     let limited = user.drisse(&[&deploy[..], &["--name", "more", "--memory", "1GiB"]].concat());
-    // Where the user has control groups of its own, they keep it.
-    let (kept, told) = (limited.status.success(), text(limited));
-    assert!(kept || told.contains("no control group for memory"), "{told}");
+    // The limit is enforced only if the user has control groups of its own.
+    let (enforced, output) = (limited.status.success(), text(limited));
+    assert!(enforced || output.contains("no control group for memory"), "{output}");
     assert!(text(user.drisse(&["delete", "digits"])).contains("deleted digits"));
     user.drisse(&["delete", "more"]);
     assert!(user.drisse(&["down"]).status.success());
 }
 
-/// Somebody who is not root, with a home of its own.
+/// A user who is not root, with a home folder of its own.
 struct Stranger(tempfile::TempDir);
 
 impl Stranger {
-    /// Nobody has this number.
+    /// A user ID that no account has.
     const ID: u32 = 2_012_345;
 
     fn new() -> Option<Self> {
@@ -318,7 +318,7 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        // Podman leaves a process that keeps its namespace, and its API for a minute.
+        // Podman leaves a process that holds its namespace, and keeps its API running for a minute.
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
             let owner = std::fs::metadata(entry.path()).map(|metadata| metadata.uid());
@@ -342,15 +342,15 @@ fn twenty_services_in_containers_are_back_after_half_of_them_were_killed_from_ou
         }
     });
     let output = containers.try_run(&deploy("one-more"));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && told.contains("0 services available"), "{told}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("0 services available"), "{error}");
     let before = engine.containers();
     assert_eq!(before.len(), 20);
     let (killed, spared) = before.split_at(10);
     let kill: Vec<_> =
         ["kill", "--signal", "KILL"].into_iter().chain(killed.iter().map(|name| &**name)).collect();
     engine.lines(&kill);
-    containers.workspace.wait("others take their places", || {
+    containers.workspace.wait("the killed containers are replaced", || {
         let now = engine.containers();
         now.len() == 20
             && spared.iter().all(|name| now.contains(name))
@@ -366,7 +366,7 @@ fn twenty_services_in_containers_are_back_after_half_of_them_were_killed_from_ou
 #[test]
 fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_when_it_has_none() {
     let Some(mut engine) = Engine::start() else { return };
-    // Nothing but what was attached knows the engine.
+    // Only the attached target knows the engine.
     let workspace = Workspace::new();
     let mut socket = engine.socket().display().to_string();
     let attach = ["targets", "attach", "box", "--kind", "container", "--socket", &*socket];
@@ -378,7 +378,7 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     std::fs::write(&secrets, "TOKEN=hush\n").unwrap();
     let limits =
         ["--cpu", "0.5", "--memory", "256MiB", "--env", "A=1", "--secret-env", secrets.to_str().unwrap()];
-    // Only what is signed runs, in containers too.
+    // Only signed models run, in containers too.
     let (key, public) = keys(&workspace.root, "key");
     workspace.ok(&["models", "register", "examples/digits"]);
     workspace.ok(&["models", "trust", &public]);
@@ -405,20 +405,20 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     workspace.ok(&[&attach[..], &["--max-services", "2"]].concat());
     socket.push('x');
     refused(&["targets", "attach", "box", "--kind", "container", "--socket", &socket], "it has 1 service");
-    // It is there for the next control plane too.
+    // The next control plane knows the attached target too.
     workspace.ok(&["down"]);
     workspace.ok(&["up"]);
     workspace.wait("it is back", || workspace.json(&["services", "show", "digits"])["state"] == "Ready");
-    // What keeps it from being deleted is said, and once that is over it is.
+    // `delete` reports that the engine does not answer, and completes once it does.
     engine.stop_serving();
     let mut delete = workspace.command(&["delete", "digits"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut told = BufReader::new(delete.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let waits = told.find(|line| line.contains("no container engine answers")).unwrap();
+    let mut notes = BufReader::new(delete.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waits = notes.find(|line| line.contains("no container engine answers")).unwrap();
     assert!(waits.ends_with("trying again"), "{waits}");
     assert!(engine.serve(), "the engine's API comes up again");
-    assert!(told.last().unwrap().ends_with("service digits is gone"));
+    assert!(notes.last().unwrap().ends_with("service digits is gone"));
     assert!(delete.wait().unwrap().success());
-    // One whose engine stays away can be forgotten; what it left goes once it is back.
+    // With --force, a service is deleted although its engine is down; its container is removed later.
     workspace.ok(&deploy);
     engine.stop_serving();
     let operation = workspace.json(&["delete", "digits", "--no-wait"])["operation"].to_string();

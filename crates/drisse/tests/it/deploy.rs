@@ -1,4 +1,4 @@
-//! From a model file to an endpoint that stays, and is changed without a failed request.
+//! From a model file to a stable endpoint, which updates without a failed request.
 
 use crate::load::{Load, Request};
 use crate::support::root;
@@ -12,7 +12,7 @@ fn sample() -> String {
     std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap()
 }
 
-/// A request to a service as `deploy --output json` describes it.
+/// Returns a request to the service that `deploy --output json` describes.
 pub(crate) fn request(deployed: &Value) -> Request {
     let uri = deployed["scoring_uri"].as_str().unwrap();
     Request::new(uri, deployed["primary_key"].as_str(), &sample())
@@ -181,7 +181,7 @@ fn a_failed_first_deployment_stays_failed_with_its_logs_until_it_is_deployed_aga
     let service = workspace.json(&["services", "show", "x"]);
     assert_eq!(service["state"], "Failed");
     assert!(workspace.ok(&["logs", "x"]).stdout.contains("No Op registered for Nope"));
-    // Its inputs are others: no client of a service that never worked could notice.
+    // A service that never worked has no clients, so its inputs may change.
     let again = workspace.json(&["deploy", DIGITS, "--name", "x"]);
     assert_eq!((&again["state"], &again["revision"]), (&"Ready".into(), &2.into()));
     workspace.ok(&["delete", "x"]);
@@ -192,7 +192,7 @@ fn delete_leaves_nothing() {
     let workspace = Workspace::new();
     let deployed = workspace.json(&["deploy", DIGITS, "--replicas", "2"]);
     assert_eq!(workspace.replicas("digits").len(), 2);
-    // Names are whole names, whatever they mean in a path.
+    // Special characters of paths and URLs in a name never reach another service.
     for other in ["digits?x", "digits/keys", "digits#", "digits%2f", "../services/digits"] {
         for command in [&["delete", other][..], &["services", "show", other], &["keys", other]] {
             let ran = workspace.run(command);
@@ -208,7 +208,7 @@ fn delete_leaves_nothing() {
     let ran = workspace.run(&["services", "show", "digits"]);
     assert_eq!(ran.code, 1);
     assert_eq!(workspace.json(&["models"])["items"][0]["name"], "digits", "the model stays");
-    // The same name is free again, and begins at revision 1 with keys of its own.
+    // The name is free again: a new service starts at revision 1 with new keys.
     let again = workspace.json(&["deploy", "digits:1"]);
     assert_eq!(again["revision"], 1);
     assert_ne!(again["primary_key"], deployed["primary_key"]);
@@ -272,7 +272,7 @@ fn web_pages_of_the_origins_that_are_named_may_score_and_others_may_not() {
     assert_eq!(deployed["cors_origins"], json!(["https://app.example"]));
     let uri = deployed["scoring_uri"].as_str().unwrap();
     let (host, path) = uri.trim_start_matches("http://").split_once('/').unwrap();
-    // The head of the answer, and what follows.
+    // Returns the whole answer in lower case.
     let ask = |origin: &str, key: Option<&str>, method: &str| {
         let body = if method == "OPTIONS" { String::new() } else { sample() };
         let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -288,7 +288,7 @@ fn web_pages_of_the_origins_that_are_named_may_score_and_others_may_not() {
         answer.to_lowercase()
     };
     let key = deployed["primary_key"].as_str();
-    // The browser asks first, and has no key then.
+    // The browser's preflight request carries no key.
     let asked = ask("https://app.example", None, "OPTIONS");
     assert!(asked.starts_with("http/1.1 204 "), "{asked}");
     assert!(asked.contains("access-control-allow-headers: authorization, x-a"), "{asked}");
@@ -301,7 +301,7 @@ fn web_pages_of_the_origins_that_are_named_may_score_and_others_may_not() {
     let other = ask("https://other.example", key, "POST");
     assert!(!other.contains("access-control-allow"), "{other}");
     assert!(!ask("https://other.example", None, "OPTIONS").contains("access-control-allow"));
-    // Not a revision's: nothing is started for it.
+    // Origins belong to the service, not to a revision: no replica is started.
     let updated = workspace.json(&["update", "digits", "--no-cors"]);
     assert_eq!((&updated["revision"], &updated["cors_origins"]), (&deployed["revision"], &json!([])));
     assert!(!ask("https://app.example", None, "OPTIONS").contains("access-control-allow"));

@@ -1,4 +1,4 @@
-//! Container engines for tests, with nothing of the machine's own: podman, and Docker's daemon where it starts.
+//! Container engines for tests, apart from the machine's own: podman, and Docker's daemon if it starts here.
 
 use crate::workspace::PATIENCE;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
-/// The user's cache folder of tests that build images: the runtime layer is packed once for each program.
+/// The cache folder of all tests that build images, so that the runtime layer is built once per binary.
 pub(crate) static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
     std::fs::create_dir_all(&folder).unwrap();
@@ -16,7 +16,7 @@ pub(crate) static CACHE: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// The engine that `cargo xtask test` found or installed; CI needs one.
+/// The podman that `cargo xtask test` found or installed; required in CI.
 #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 pub(crate) fn podman() -> Option<String> {
     let named = std::env::var("DRISSE_PODMAN").ok();
@@ -27,19 +27,19 @@ pub(crate) fn podman() -> Option<String> {
     named
 }
 
-/// Which engine.
+/// The kind of engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Kind {
     Podman(String),
-    /// Folders with the daemon and what it starts, in front of the others.
+    /// Folders with the daemon and its helpers, to search before `PATH`.
     Docker(String),
 }
 
-/// An engine with folders of its own: its API by a socket, its command line.
+/// An engine with folders of its own, used through its API socket and its command line.
 pub(crate) struct Engine {
     kind: Kind,
     folder: TempDir,
-    /// In a network of its own.
+    /// Whether it runs in a network namespace of its own.
     apart: bool,
     service: Option<Child>,
 }
@@ -49,14 +49,14 @@ impl Engine {
         Self::start_in(tempfile::tempdir().unwrap(), false)
     }
 
-    /// Podman with its folders there, in a network of its own or not.
+    /// Starts podman with its data in `folder`, in a network namespace of its own if `apart`.
     pub(crate) fn start_in(folder: TempDir, apart: bool) -> Option<Self> {
         let mut engine = Self { kind: Kind::Podman(podman()?), folder, apart, service: None };
         assert!(engine.serve(), "podman's API does not come up");
         Some(engine)
     }
 
-    /// Docker's daemon, which needs rights and a kernel that not every machine gives.
+    /// Starts Docker's daemon. Returns `None` if the machine lacks the rights or kernel features for it.
     #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
     pub(crate) fn docker() -> Option<Self> {
         let Ok(folders) = std::env::var("DRISSE_DOCKER") else {
@@ -80,7 +80,7 @@ impl Engine {
         None
     }
 
-    /// What `DOCKER_HOST` is for who is to find it.
+    /// The value of `DOCKER_HOST` for this engine.
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
@@ -112,7 +112,7 @@ impl Engine {
         command
     }
 
-    /// A program that finds its own first.
+    /// A command for a program in `folders`, which also finds its helpers there first.
     fn beside(folders: &str, program: &str) -> Command {
         let path = format!("{folders}:{}", std::env::var("PATH").unwrap_or_default());
         let found =
@@ -130,7 +130,7 @@ impl Engine {
         self.command(arguments).output().unwrap()
     }
 
-    /// Lines that a command prints.
+    /// Runs a command that must succeed, and returns the lines it prints.
     pub(crate) fn lines(&self, arguments: &[&str]) -> Vec<String> {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -145,13 +145,13 @@ impl Engine {
         self.folder.path().join("podman.sock")
     }
 
-    /// Starts the engine's API; whether it came up.
+    /// Starts the engine's API. Returns whether it started.
     pub(crate) fn serve(&mut self) -> bool {
         let mut service = match &self.kind {
             Kind::Podman(_) => self.command(&["system", "service", "--time=0", &self.host()]),
             Kind::Docker(folders) => {
                 let mut daemon = Self::beside(folders, "dockerd");
-                // Containers go on while it is away; none has a network.
+                // Containers keep running while the daemon is down; none has a network.
                 daemon.args(["--live-restore", "--bridge=none", "--iptables=false", "--ip6tables=false"]);
                 daemon.args(["--storage-driver", "vfs", "--host", &self.host()]);
                 for (flag, name) in [("--data-root", "root"), ("--exec-root", "run"), ("--pidfile", "pid")] {
@@ -174,12 +174,12 @@ impl Engine {
         true
     }
 
-    /// Ends it, and leaves its containers.
+    /// Stops the engine's API and leaves its containers running.
     pub(crate) fn stop_serving(&mut self) {
         let Some(mut service) = self.service.take() else { return };
         match self.kind {
             Kind::Podman(_) => service.kill().unwrap(),
-            // What it started ends with it, but for the containers.
+            // SIGTERM also stops the daemon's helpers, but not the containers.
             Kind::Docker(_) => crate::workspace::kill(service.id(), "-TERM"),
         }
         service.wait().unwrap();

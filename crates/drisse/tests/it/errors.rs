@@ -1,4 +1,4 @@
-//! What the user can mend, as it is told: every message on one page.
+//! Every error that the user can fix, in one snapshot.
 
 use crate::workspace::Workspace;
 
@@ -46,7 +46,7 @@ fn what_the_user_can_mend_exits_1_and_says_what_to_do() {
     insta::assert_snapshot!(workspace.neutral(&all));
 }
 
-/// A line that tells of progress, with the time it came at.
+/// Whether a line reports progress with the elapsed time.
 fn is_progress(line: &str) -> bool {
     line.trim_start().split_once(" s  ").is_some_and(|(time, _)| time.parse::<f64>().is_ok())
         || line.contains("is taken: the gateway listens on")
@@ -64,7 +64,7 @@ fn a_failure_is_a_document_where_one_was_asked_for() {
 }
 
 #[test]
-fn a_request_the_model_refuses_is_told_with_its_status() {
+fn a_request_that_the_model_refuses_is_an_error_with_its_status() {
     let workspace = Workspace::new();
     workspace.ok(&["deploy", "examples/digits/digits.onnx"]);
     let body = workspace.folder.path().join("body.json");

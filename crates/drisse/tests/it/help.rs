@@ -1,4 +1,4 @@
-//! The command line is a contract: its help is kept, and a change of it is seen.
+//! The command line is a contract: a snapshot of its help shows every change.
 
 use crate::support::output;
 
@@ -32,7 +32,7 @@ fn every_commands_help_is_as_it_was() {
         assert_eq!((code, &*stderr), (0, ""));
         all += &format!("\n$ drisse {command} -h\n{help}");
     }
-    // What the environment sets is not the contract's.
+    // Values from the environment are not part of the contract.
     let lines = all.lines().map(|line| line.split(" [env: ").next().unwrap_or_default().trim_end());
     insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
 }

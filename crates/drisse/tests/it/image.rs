@@ -1,4 +1,4 @@
-//! Container images: built without a daemon, opened by other people's tools, run by a real engine.
+//! Container images: built without a daemon, read by other tools, run by a real engine.
 
 use crate::engine::{CACHE, Engine, podman};
 use crate::support::{drisse, library, output};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 fn image(arguments: &[&str]) -> Command {
     let mut command = drisse(&[&["--output", "json", "image"], arguments].concat());
-    // Its libraries are found by name: the cache is empty.
+    // The cache is empty, so ONNX Runtime is named explicitly.
     command.env("XDG_CACHE_HOME", &*CACHE).env("DRISSE_ONNXRUNTIME", library());
     command.env("DRISSE_WORKSPACE", CACHE.join("ws"));
     command
@@ -21,7 +21,7 @@ fn built(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What a tool that must succeed prints.
+/// Runs a tool that must succeed, and returns its stdout.
 fn tool(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
@@ -52,7 +52,7 @@ fn an_image_is_the_same_bytes_every_time_and_says_what_it_serves() {
     assert_eq!(one, other);
     let read = |name: &str| std::fs::read(folder.path(name)).unwrap();
     assert!(read("one.tar") == read("two.tar"), "the archives differ");
-    // A link and a pipe stay what they are.
+    // A link stays a link, and a pipe stays a pipe.
     std::os::unix::fs::symlink(folder.path("linked.tar"), folder.path("link.tar")).unwrap();
     std::fs::write(folder.path("linked.tar"), "old").unwrap();
     built(&["examples/digits", "-o", &folder.to("oci-archive", "link.tar")]);
@@ -89,13 +89,13 @@ fn other_peoples_tools_read_archives_and_layouts_and_find_every_digest_right() {
     let inspected: Value = serde_json::from_str(&tool("skopeo", &["inspect", &archive])).unwrap();
     assert_eq!(inspected["Digest"], built["digest"]);
     assert_eq!(inspected["Labels"]["drisse.model.digest"], built["model"]["digest"]);
-    // It checks each blob as it copies it.
+    // skopeo checks the digest of each blob that it copies.
     tool("skopeo", &["copy", "-q", &archive, &folder.to("dir", "copied")]);
     let layout = folder.to("oci", "layout");
     for (example, reference) in [("examples/wine", "team/wine:1"), ("examples/digits", "team/digits:1")] {
         self::built(&[example, "-o", &format!("{layout}:{reference}")]);
     }
-    // Again is no second one.
+    // Building the same image again adds no second manifest.
     self::built(&["examples/wine", "-o", &format!("{layout}:team/wine:1")]);
     let index = std::fs::read(folder.path("layout/index.json")).unwrap();
     let index: Value = serde_json::from_slice(&index).unwrap();
@@ -105,14 +105,14 @@ fn other_peoples_tools_read_archives_and_layouts_and_find_every_digest_right() {
 }
 
 #[test]
-fn a_container_of_it_scores_without_any_right_and_serves_nobody_without_keys() {
+fn a_container_scores_without_any_privileges_and_does_not_start_without_keys() {
     let Some(engine) = Engine::start() else { return };
     let folder = Folder::new();
     let archive = folder.path("digits.tar");
     built(&["examples/digits", "-o", &folder.to("oci-archive", "digits.tar")]);
     let loaded = engine.run(&["load", "-i", archive.to_str().unwrap()]);
     assert!(loaded.status.success(), "{loaded:?}");
-    // Podman's own limits may be higher than the host's, and then no container starts.
+    // Podman's default limits may exceed the host's; then no container starts.
     let limits =
         [("nofile", Resource::Nofile, 1 << 20), ("nproc", Resource::Nproc, 4096)].map(|(name, of, most)| {
             let highest = getrlimit(of).maximum.unwrap_or(most).min(most);
@@ -139,7 +139,7 @@ fn a_container_of_it_scores_without_any_right_and_serves_nobody_without_keys() {
     let said = String::from_utf8_lossy(&closed.stderr).into_owned();
     assert!(closed.status.code() == Some(1) && said.contains("cannot read keys file"), "{closed:?}");
     assert!(said.contains("--no-auth"), "{said}");
-    // Inside, as whom it is meant to run; asked through the runtime's own network namespace.
+    // With --no-auth it serves; curl connects from inside the container's network namespace.
     let open =
         engine.run(&[&confined[..], &["--detach", "--name", "digits", "digits:1", "--no-auth"]].concat());
     assert!(open.status.success(), "{open:?}");

@@ -27,7 +27,7 @@ fn prints_one_document_for_machines() {
 }
 
 #[test]
-fn a_file_that_is_no_model_gets_the_command_that_helps() {
+fn a_file_of_another_format_is_an_error_with_the_command_that_converts_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.pkl");
     std::fs::write(&path, b"\x80\x04\x95rest").unwrap();
@@ -73,7 +73,7 @@ fn a_4_gib_model_is_inspected_in_under_64_mib() {
     let mut file = tempfile::Builder::new().suffix(".onnx").tempfile().unwrap();
     sparse_4_gib_model(file.as_file_mut());
     let path = file.path().to_str().unwrap();
-    // Address space, not only what is resident: the kernel keeps the promise.
+    // Limits the address space, not only resident memory: the kernel enforces that exactly.
     let mut limited = std::process::Command::new("bash");
     let binary = drisse(&[]).get_program().to_owned();
     limited.args(["-c", "ulimit -v 65536; exec \"$0\" inspect \"$1\" --output json"]).arg(binary).arg(path);

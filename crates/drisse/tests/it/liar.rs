@@ -1,4 +1,4 @@
-//! A registry that answers as it likes, and a package for it to have.
+//! A fake registry with scripted answers, and a package for it to serve.
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ const DIGITS: &str = "examples/digits/digits.onnx";
 
 pub(crate) type Answer = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
-/// A registry that answers as it likes.
+/// A registry with scripted answers, which records its requests.
 pub(crate) struct Liar {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -29,7 +29,7 @@ impl Liar {
                 let mut reader = BufReader::new(client);
                 let mut line = String::new();
                 if reader.read_line(&mut line).is_err() || !line.contains("HTTP/1.1") {
-                    // TLS is tried first.
+                    // Clients try TLS first.
                     continue;
                 }
                 let mut length = 0;
@@ -77,7 +77,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// A package's manifest, and its blobs by digest.
+/// Returns the manifest of a package, and its blobs by digest.
 pub(crate) fn package(path: &str, twice: bool) -> (Vec<u8>, HashMap<String, Vec<u8>>) {
     let model = fs::read(crate::support::root().join(DIGITS)).unwrap();
     let config =
@@ -101,11 +101,11 @@ pub(crate) fn plain(body: Vec<u8>) -> Answer {
     (200, vec![], body)
 }
 
-pub(crate) fn sent_to(place: &str) -> Answer {
-    (307, vec![("location", place.to_owned())], vec![])
+pub(crate) fn sent_to(location: &str) -> Answer {
+    (307, vec![("location", location.to_owned())], vec![])
 }
 
-/// A registry of one package, but for what `lie` answers.
+/// A registry that serves one package, except for the requests that `lie` answers.
 pub(crate) fn liar(lie: impl Fn(&str, &str) -> Option<Answer> + Send + Sync + 'static) -> Liar {
     let (manifest, blobs) = package("digits.onnx", false);
     Liar::start(move |method, path| {

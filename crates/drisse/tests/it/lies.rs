@@ -1,4 +1,4 @@
-//! What is not believed of a registry that lies.
+//! A registry that lies: every wrong answer is detected.
 
 use crate::liar::{Liar, digest, liar, package, plain, sent_to};
 use crate::registry::User;
@@ -18,7 +18,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
         path.contains("/blobs/") && path.contains(&digest(&fs::read(root().join(DIGITS)).unwrap())[7..])
     };
     let refused = |what: &str, lie: &dyn Fn() -> Liar, why: &str| {
-        // A workspace that has none of it.
+        // A new workspace, which has none of the blobs.
         let user = User::new();
         let liar = lie();
         user.refused(&["models", "pull", &liar.reference("x:1")], why);
@@ -66,7 +66,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     };
     refused("a token server without TLS", &token, "http://tokens.example/t does not use TLS");
 
-    // Another size of what is there already.
+    // A wrong size for a blob that the store already has.
     let vast = |manifest: Vec<u8>| {
         let text = String::from_utf8(manifest).unwrap();
         let size = fs::metadata(root().join(DIGITS)).unwrap().len();
@@ -77,13 +77,13 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     let lying = liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())));
     user.refused(&["models", "pull", &lying.reference("x:1")], "4611686018427387904 as the manifest says");
 
-    // What was asked for by its digest has it.
+    // A manifest requested by digest must have this digest.
     let (manifest, _) = package("digits.onnx", false);
     let wrong = digest(b"something else");
     user.refused(&["models", "pull", &honest.reference(&format!("x@{wrong}"))], "the manifest it sent for");
     assert_ne!(digest(&manifest), wrong);
 
-    // Other bytes under a tag at each request: it is asked once.
+    // A tag that names other bytes at each request is requested only once.
     let count = AtomicUsize::new(0);
     let fickle = liar(move |_, path| {
         let asked = path.contains("/manifests/") && count.fetch_add(1, SeqCst) > 0;
@@ -92,7 +92,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     assert_eq!(user.json(&["models", "pull", &fickle.reference("fickle:1")])["name"], "fickle");
     assert_eq!(fickle.asked("/manifests/1"), 1);
 
-    // Uploads that go elsewhere.
+    // An upload that is redirected to another host.
     let greedy = liar(|method, path| match method {
         "POST" => Some((202, vec![("location", "http://else.example/u".to_owned())], vec![])),
         "HEAD" => Some((404, vec![], vec![])),

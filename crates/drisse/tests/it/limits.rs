@@ -1,4 +1,4 @@
-//! What replicas may use, what they find in their environment, and what their target has room for.
+//! Limits and environment variables of replicas, and the capacity of targets.
 
 use crate::workspace::{Workspace, kill};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn bytes(field: u8, value: &[u8]) -> Vec<u8> {
     [vec![field << 3 | 2], varint(value.len()), value.to_vec()].concat()
 }
 
-/// A model of one multiplication whose weights are so many MiB: ModelProto of onnx.proto.
+/// Writes a model of one matrix multiplication with `mib` MiB of weights: ModelProto of onnx.proto.
 pub(crate) fn large_model(folder: &Path, mib: usize) -> PathBuf {
     let (rows, columns) = (1024, mib * 256);
     let port = |name: &[u8], size: usize| {
@@ -51,7 +51,7 @@ pub(crate) fn large_model(folder: &Path, mib: usize) -> PathBuf {
     path
 }
 
-/// Whether processes can be limited here: what `drisse targets` says of this machine.
+/// Whether limits on processes can be enforced on this machine, according to `drisse targets`.
 #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 fn limited(workspace: &Workspace) -> bool {
     let local = workspace.json(&["targets", "show", "local"]);
@@ -99,8 +99,8 @@ fn more_than_a_target_has_is_refused_before_anything_is_started() {
     for (option, why) in [
         (["--cpu", "1000"], "1000 cpu asked for, 0 cpu of "),
         (["--memory", "900TB"], " GiB asked for, 0 bytes of "),
-        (["--memory", "0"], "at least 16 MiB is needed, or `none`"),
-        (["--cpu", "0"], "at least 0.01 of a core is needed, or `none`"),
+        (["--memory", "0"], "expected at least 16 MiB, or `none`"),
+        (["--cpu", "0"], "expected at least 0.01 cores, or `none`"),
         (["--cpu", "-1"], "unexpected argument"),
         (["--env", "A=b\nc"], "the value of `A` has a line break or a NUL in it"),
         (["--env", "a b=c"], "`a b` is no name of a variable"),
@@ -124,7 +124,7 @@ fn more_than_a_target_has_is_refused_before_anything_is_started() {
 }
 
 #[test]
-fn the_environment_reaches_the_server_and_its_secrets_nobody_else() {
+fn the_environment_reaches_the_server_and_its_secrets_appear_nowhere_else() {
     let workspace = Workspace::new();
     let folder = tempfile::tempdir().unwrap();
     let secrets = folder.path().join("secrets");
@@ -143,10 +143,10 @@ fn the_environment_reaches_the_server_and_its_secrets_nobody_else() {
     let shown = workspace.json(&["services", "show", "digits"]);
     let resources = json!({ "env": { "A": "1", "B": "two words" }, "secret_env": { "TOKEN": "***" } });
     assert_eq!(shown["revisions"][0]["resources"], resources);
-    let told = [workspace.ok(&["services", "show", "digits"]).stdout, shown.to_string()].concat();
+    let shown = [workspace.ok(&["services", "show", "digits"]).stdout, shown.to_string()].concat();
     let lines: String = workspace.processes().into_iter().map(|(_, line)| line).collect();
     let logs = fs::read_to_string(workspace.root.join("logs/control.log")).unwrap();
-    assert!(![told, lines, logs].iter().any(|text| text.contains("a secret")));
+    assert!(![shown, lines, logs].iter().any(|text| text.contains("a secret")));
     assert_eq!(workspace.json(&deploy)["revision"], 1, "the same again changes nothing");
     workspace.ok(&["update", "digits", "--no-env"]);
     workspace.wait("the old one ends", || workspace.replicas("digits").len() == 1);
@@ -163,12 +163,13 @@ fn the_environment_reaches_the_server_and_its_secrets_nobody_else() {
 }
 
 #[test]
-fn a_replica_that_is_not_to_be_restarted_stays_dead_until_it_is_deployed_anew() {
+fn a_replica_that_is_not_to_be_restarted_stays_dead_until_it_is_deployed_again() {
     let workspace = Workspace::new();
     workspace.ok(&["deploy", DIGITS, "--restart", "never", "--replicas", "2"]);
     let before = workspace.replicas("digits");
     kill(before[0], "-9");
-    workspace.wait("it is told", || workspace.json(&["services", "show", "digits"])["state"] == "Degraded");
+    workspace
+        .wait("it is Degraded", || workspace.json(&["services", "show", "digits"])["state"] == "Degraded");
     assert_eq!(workspace.replicas("digits"), before[1..]);
     let again = workspace.json(&["deploy", DIGITS]);
     assert_eq!((&again["revision"], &again["state"]), (&2.into(), &"Ready".into()), "{again}");

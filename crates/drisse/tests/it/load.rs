@@ -1,4 +1,4 @@
-//! Load on an endpoint: connections that are kept alive, every answer checked.
+//! Load on an endpoint over keep-alive connections, with every answer checked.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -22,14 +22,14 @@ pub(crate) struct Failure {
     pub(crate) what: String,
 }
 
-/// What a load saw.
+/// The results of a load.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) answered: u64,
     pub(crate) failures: Vec<Failure>,
 }
 
-/// Where and what to send.
+/// A request: the host to connect to and the bytes to send.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) host: String,
@@ -37,7 +37,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A `/score` request, from a service's endpoint, key and body.
+    /// Builds a `/score` request from a service's endpoint, a key and a body.
     pub(crate) fn new(uri: &str, key: Option<&str>, body: &str) -> Self {
         let (host, path) = parts(uri);
         let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -53,24 +53,24 @@ impl Request {
         Self { host: host.to_owned(), bytes: head.into_bytes() }
     }
 
-    /// Sends it on a connection of its own: status and body.
+    /// Sends the request on a new connection, and returns status and body.
     pub(crate) fn send(&self) -> Result<(u16, String), String> {
         Connection::open(&self.host)?.send(&self.bytes)
     }
 }
 
-/// Host and path.
+/// Splits a URI into host and path.
 fn parts(uri: &str) -> (&str, &str) {
     let rest = uri.strip_prefix("http://").unwrap();
     rest.split_at(rest.find('/').unwrap())
 }
 
-/// A connection that is kept alive.
+/// A keep-alive connection.
 pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
-    /// Whether the server said that it closes it.
+    /// Whether the server announced `connection: close`.
     pub(crate) closing: bool,
-    /// Whether the last answer said when to come again.
+    /// Whether the last answer had a `Retry-After` header.
     pub(crate) retry_after: bool,
 }
 
@@ -112,7 +112,7 @@ impl Connection {
 }
 
 impl Load {
-    /// `connections` clients that send the request again and again.
+    /// Starts `connections` clients that repeat the request until [`Self::end`].
     pub(crate) fn start(connections: usize, request: &Request) -> Self {
         let (stop, answered, failures) = (Arc::default(), Arc::default(), Arc::default());
         let mut load = Self { stop, answered, failures, threads: vec![] };
@@ -146,7 +146,7 @@ impl Load {
         self.answered.load(SeqCst)
     }
 
-    /// Waits until this many more requests were answered.
+    /// Waits until `count` more requests are answered.
     pub(crate) fn more(&self, count: u64) {
         let (from, began) = (self.answered(), Instant::now());
         while self.answered() < from + count {
@@ -171,6 +171,6 @@ impl Load {
 
 fn fail(failures: &Mutex<Vec<Failure>>, what: String) {
     failures.lock().unwrap().push(Failure { at: Instant::now(), what });
-    // A place that is gone is not asked in a tight loop.
+    // Avoids a tight loop while the endpoint is down.
     std::thread::park_timeout(Duration::from_millis(1));
 }

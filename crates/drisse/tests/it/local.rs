@@ -1,4 +1,4 @@
-//! The local place, made of this binary's processes, keeps every promise of a target.
+//! The conformance suite of targets, for local processes of this binary.
 
 use crate::support::{library, root};
 use drisse_core::conformance::target::{self, Fixture};
@@ -8,7 +8,7 @@ use drisse_registry::{ModelSource, Store};
 use drisse_targets::{Local, LocalConfig};
 use std::time::Duration;
 
-/// Ends what a test that fails leaves running.
+/// Kills the replicas that a failed test leaves running.
 struct Leftovers(String);
 
 impl Drop for Leftovers {
@@ -19,7 +19,7 @@ impl Drop for Leftovers {
     }
 }
 
-/// Models that show what a target can do.
+/// The models that the conformance suite deploys.
 pub(crate) fn fixture(store: &Store) -> Fixture {
     let pack = |path: &str, service: &str, revision: u64| {
         let source = ModelSource::open(&root().join(path)).unwrap();

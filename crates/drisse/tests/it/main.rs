@@ -1,4 +1,4 @@
-//! The real binary, on real models: what it prints, serves and exits with.
+//! Tests of the real binary on real models: output, served answers and exit codes.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 mod access;

@@ -66,9 +66,9 @@ fn a_service_says_how_its_model_is_run_until_it_is_left_to_find_out_again() {
     let serving = json!({ "workers": 1, "max_batch": 1, "triton_metrics": true });
     assert_eq!(shown["revisions"][0]["serving"], serving);
     let shown = workspace.ok(&["services", "show", "digits"]).stdout;
-    assert!(shown.contains("1 at once, 1 rows, Triton's metrics"), "{shown}");
+    assert!(shown.contains("workers 1, max-batch 1, triton-metrics"), "{shown}");
     let ran = workspace.run(&["update", "digits", "--workers", "0"]);
-    assert!(ran.code == 1 && ran.stderr.contains("a number from 1 to 1024 is wanted, or `auto`"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stderr.contains("expected a number from 1 to 1024, or `auto`"), "{ran:?}");
 }
 
 #[test]
@@ -178,12 +178,12 @@ fn an_interrupted_deploy_is_only_detached_and_its_operation_can_be_followed_and_
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let said = said.join("\n");
     assert!(
-        said.contains("detached: the operation goes on") && said.contains("operations cancel 2"),
+        said.contains("detached: the operation continues") && said.contains("operations cancel 2"),
         "{said}"
     );
     assert_eq!(workspace.json(&["services", "show", "slow"])["state"], "Deploying");
 
-    // Two changes of one service at a time are one too many.
+    // A service can have only one change at a time.
     let ran = workspace.run(&["update", "slow", "--replicas", "2"]);
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("service `slow` is being changed by operation 2"), "{ran:?}");
@@ -246,7 +246,7 @@ fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers(
     let beyond = workspace.run(&["up", "--control", "0.0.0.0:0"]);
     assert_eq!(beyond.code, 1);
     assert!(beyond.stderr.contains("only over TLS"), "{beyond:?}");
-    // Kept for the next start, whoever starts it.
+    // The address is stored, so any command that starts the control plane uses it again.
     workspace.ok(&["services"]);
     crate::workspace::kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
     workspace.ok(&["services"]);
@@ -265,7 +265,10 @@ fn the_control_api_beyond_this_machine_is_https() {
     let mut command = workspace.command(&["deploy", "nothing"]);
     command.env("DRISSE_WORKSPACE", format!("https://{free}")).env("DRISSE_TOKEN", token.trim());
     let ran = crate::workspace::ran(command);
-    assert!(ran.code == 1 && ran.stderr.contains("name the certificate of who signed it"), "{ran:?}");
+    assert!(
+        ran.code == 1 && ran.stderr.contains("set DRISSE_CA to the file of the CA certificate"),
+        "{ran:?}"
+    );
     let mut command = workspace.command(&["services"]);
     command.env("DRISSE_WORKSPACE", format!("https://{free}")).env("DRISSE_TOKEN", token.trim());
     let ran = crate::workspace::ran({
@@ -275,7 +278,7 @@ fn the_control_api_beyond_this_machine_is_https() {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
-/// A self-signed certificate for this machine, and its key.
+/// Writes a self-signed certificate for this machine and its key, and returns their paths.
 fn certificate(workspace: &Workspace, host: &str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), host.to_owned()]).unwrap();
     let path = |name: &str| workspace.folder.path().join(name);

@@ -1,4 +1,4 @@
-//! More models than fit: loaded when they are asked for, unloaded to make room.
+//! More models than fit in memory: loaded at the first request, unloaded to free memory for others.
 
 use crate::load::Request;
 use crate::support::{Serving, root};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 const MODELS: usize = 6;
 
-/// Copies of the digits model in `folder`, as arguments.
+/// Copies the digits model into `folder`, and returns the paths as arguments.
 fn copies(folder: &Path) -> Vec<String> {
     let copy = |nth| {
         let path = folder.join(format!("m{nth}.onnx"));
@@ -17,7 +17,7 @@ fn copies(folder: &Path) -> Vec<String> {
     (0..MODELS).map(copy).collect()
 }
 
-/// A server that has room for about two of them.
+/// Starts a server with memory for about two of the models.
 fn start(folder: &Path) -> Serving {
     let models = copies(folder);
     let mut arguments = vec!["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--model-memory", "50KiB"];
@@ -45,7 +45,7 @@ fn models_are_loaded_when_they_are_asked_for_and_those_not_used_for_longest_make
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path());
     assert_eq!(ready(&server), [""; 0]);
-    // What comes when it is asked for is there for whoever asks whether it is, and need not be sent away.
+    // A model that is loaded on demand counts as ready, so that clients send it requests.
     let url = server.document["url"].as_str().unwrap();
     let get = |path: &str| Request::get(&format!("{url}{path}")).send().unwrap();
     assert_eq!(get("/v2/models/m0/ready").0, 200);
@@ -53,7 +53,7 @@ fn models_are_loaded_when_they_are_asked_for_and_those_not_used_for_longest_make
     assert!(get("/v2/models/other/ready").1.contains("this server has `m0`, `m1`"));
     assert!(get("/v1/models").1.contains("m5"));
     let admin = server.document["admin"].as_str().unwrap();
-    // What its operator has unloaded comes back when they say so.
+    // A model that the operator has unloaded is loaded again only by the operator.
     let change = |what| {
         let url = format!("{admin}/v2/repository/models/m0/{what}");
         Request::new(&url, None, "").send().unwrap().0
@@ -71,7 +71,7 @@ fn models_are_loaded_when_they_are_asked_for_and_those_not_used_for_longest_make
         let ready = ready(&server);
         assert!(ready.contains(&format!("m{nth}")) && ready.len() <= 2, "{ready:?}");
     }
-    // By many at once, each by turns: every one is answered.
+    // Four clients use all models in turn: every request is answered.
     std::thread::scope(|scope| {
         for client in 0..4 {
             let server = &server;
@@ -87,7 +87,7 @@ fn models_are_loaded_when_they_are_asked_for_and_those_not_used_for_longest_make
 }
 
 #[test]
-fn a_model_that_cannot_be_loaded_any_more_is_told_and_leaves_the_others() {
+fn a_model_that_can_no_longer_be_loaded_is_reported_and_leaves_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path());
     std::fs::write(folder.path().join("m1.onnx"), "no model").unwrap();
@@ -100,12 +100,12 @@ fn a_model_that_cannot_be_loaded_any_more_is_told_and_leaves_the_others() {
     assert_eq!(
         (score(&server, 1), ready(&server)),
         ((503, answer), others),
-        "it makes no room for itself again"
+        "a failed load unloads no other model"
     );
     let change =
         |what| format!("{}/v2/repository/models/m1/{what}", server.document["admin"].as_str().unwrap());
     assert_eq!(Request::new(&change("unload"), None, "").send().unwrap().0, 200, "it is not in memory");
     std::fs::copy(folder.path().join("m0.onnx"), folder.path().join("m1.onnx")).unwrap();
     assert_eq!(Request::new(&change("load"), None, "").send().unwrap().0, 200);
-    assert_eq!(score(&server, 1).0, 200, "mended, it is loaded");
+    assert_eq!(score(&server, 1).0, 200, "the repaired model is loaded");
 }

@@ -1,4 +1,4 @@
-//! What a real Prometheus makes of the metrics: every name and number, and all that the dashboard asks.
+//! A real Prometheus scrapes the metrics: every name and number, and every query of the dashboard.
 
 mod dashboard;
 mod real;
@@ -11,14 +11,14 @@ use real::{Prometheus, get};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Its work depends on a value, so that it is always queued.
+/// A model whose run time depends on an input value, so that its requests are always queued.
 const QUEUED: &str = "crates/drisse-engines/tests/models/slow.onnx";
 const STEPS: &str = r#"{"data": [5]}"#;
 
-/// A second one shows that what counts grows.
+/// A second round shows that the counters grow.
 const ROUNDS: u32 = 2;
 
-/// A metric's numbers by two labels' values.
+/// The values of a metric by the values of two labels.
 type Counts = BTreeMap<[String; 2], f64>;
 
 fn counts(prometheus: &Prometheus, metric: &str, labels: [&str; 2]) -> Counts {
@@ -27,8 +27,8 @@ fn counts(prometheus: &Prometheus, metric: &str, labels: [&str; 2]) -> Counts {
     samples.map(|(metric, value)| (labels.map(|label| text(&metric[label])), value)).collect()
 }
 
-/// Sends a round of requests again and again, each when the one before has arrived: exactly what was sent, and
-/// nothing beside it. Of each there are the expected status, how many, and the labels' values.
+/// Sends rounds of requests, and checks after each round that the metric has grown by exactly these requests. An
+/// entry of `round` is a request, its expected status, how often to send it, and the values of the labels.
 fn send(prometheus: &Prometheus, metric: &str, labels: [&str; 2], round: &[(&Request, u16, u32, [&str; 2])]) {
     let mut expected = counts(prometheus, metric, labels);
     for _ in 0..ROUNDS {
@@ -46,7 +46,7 @@ fn send(prometheus: &Prometheus, metric: &str, labels: [&str; 2], round: &[(&Req
     }
 }
 
-/// A scrape has no error, and leaves nothing out of what is served at this address.
+/// Waits for a scrape without an error that has every sample served at `address`.
 fn scraped_whole(prometheus: &Prometheus, address: &str) {
     let text = get(address, "/metrics").unwrap();
     assert!(text.ends_with("# EOF\n"), "{text}");
@@ -101,15 +101,15 @@ fn a_real_prometheus_reads_every_number_of_a_workspace_and_its_rows_of_the_dashb
     let ready = counts(&prometheus, "drisse_service_replicas{state=\"ready\"}", ["service", "state"]);
     assert_eq!(ready.values().collect::<Vec<_>>(), [&2.0]);
 
-    // One that was stopped from outside is told as silent, and the scrape has everything else.
+    // A replica that does not answer is reported as down, and the scrape has everything else.
     prometheus.until("one is silent", || {
-        // After 10 s it is replaced: then that one is.
+        // The control plane replaces the replica after 10 s: then its successor is stopped.
         workspace.replicas("digits").first().inspect(|replica| kill(**replica, "-STOP"));
         let up = prometheus.query("drisse_up == 0 and on() count(drisse_up == 1) == 2");
         (up.len() == 1).then_some(()).ok_or_else(|| prometheus.query("drisse_up"))
     });
     workspace.replicas("digits").first().inspect(|replica| kill(**replica, "-CONT"));
-    // The setting outlives the control plane, until it is taken back.
+    // The setting is stored until `--no-metrics` removes it.
     workspace.json(&["down"]);
     assert_eq!(workspace.json(&["up"])["metrics"], *address);
     assert!(get(&address, "/metrics").unwrap().contains("drisse_up{process=\"gateway\"}"));

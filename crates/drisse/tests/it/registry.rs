@@ -1,4 +1,4 @@
-//! Models and images to a real registry and back.
+//! Pushes models and images to a real registry, and pulls them.
 
 use crate::engine::CACHE;
 use crate::limits::large_model;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
-/// The registry that `cargo xtask test` unpacked; CI needs one.
+/// The registry that `cargo xtask test` unpacked; required in CI.
 #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 fn program() -> Option<String> {
     let named = std::env::var("DRISSE_REGISTRY").ok();
@@ -27,7 +27,7 @@ fn program() -> Option<String> {
     named
 }
 
-/// A registry of its own.
+/// A running registry; killed when dropped.
 pub(crate) struct Registry {
     child: Child,
     address: String,
@@ -39,7 +39,7 @@ impl Registry {
         Self::with(|_, _| String::new())
     }
 
-    /// One with more in its configuration: lines of `http` first, others after them.
+    /// Starts a registry with extra configuration: lines of the `http` section first, other sections after them.
     fn with(more: impl FnOnce(&Path, &str) -> String) -> Option<Self> {
         let program = program()?;
         let folder = tempfile::tempdir().unwrap();
@@ -94,7 +94,7 @@ impl User {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.workspace.command(arguments);
         command.env("XDG_CACHE_HOME", self.cache.path()).env("DRISSE_ONNXRUNTIME", crate::support::library());
-        // No login of whoever runs the tests.
+        // The logins of the user who runs the tests must not be used.
         command.env("HOME", self.cache.path()).env_remove("XDG_CONFIG_HOME").env_remove("XDG_RUNTIME_DIR");
         command
     }
@@ -152,7 +152,7 @@ fn images_go_to_registries_and_others_are_put_on_bases_from_there() {
     let user = User::new();
     let image = |arguments: &[&str]| {
         let mut command = user.command(&[&["--output", "json", "image"], arguments].concat());
-        // The runtime's layer is packed once for all tests.
+        // The runtime layer is built once for all tests.
         command.env("XDG_CACHE_HOME", &*CACHE);
         let ran = ran(command);
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
@@ -187,7 +187,7 @@ fn images_go_to_registries_and_others_are_put_on_bases_from_there() {
 }
 
 #[test]
-fn who_may_not_is_told_and_a_login_is_found_where_podman_keeps_it() {
+fn a_missing_login_is_an_error_and_a_login_is_read_from_the_file_of_podman() {
     let auth = |folder: &Path, _: &str| {
         let file = folder.join("htpasswd");
         // bcrypt of `secret`.
@@ -249,7 +249,7 @@ fn a_certificate_of_an_own_authority_is_trusted_where_it_is_named() {
     user.refused(&[&pull[..], &[none.to_str().unwrap()]].concat(), "the file contains none");
 }
 
-/// Somebody between: forwards so many bytes of answers on each connection, then closes it, or says nothing more.
+/// A proxy that forwards `each` bytes of answers per connection, then closes the connection or stalls.
 struct Between {
     address: String,
     forwarded: Arc<AtomicU64>,
@@ -281,7 +281,7 @@ impl Between {
                         counted.fetch_add(count as u64, SeqCst);
                     }
                     if holds && left == 0 {
-                        // Until the client goes.
+                        // Wait until the client closes the connection.
                         let _ = to.read(&mut buffer);
                     }
                     let _ = to.shutdown(std::net::Shutdown::Both);
@@ -312,7 +312,7 @@ fn a_pull_that_is_cut_or_killed_goes_on_where_it_was() {
     let forwarded = cut.forwarded.load(SeqCst);
     assert!((size..size + (2 << 20)).contains(&forwarded), "{forwarded} bytes came");
 
-    // The connection stands still after 7 MiB, and who pulls is killed then.
+    // The connection stalls after 7 MiB, and the pulling process is killed.
     let third = User::new();
     let held = Between::start(&registry.address, 7 << 20, true);
     let mut command = third.command(&["models", "pull", &held.reference("large:1")]);
@@ -342,7 +342,7 @@ fn onnx_runtime_leaves_nothing_of_its_own_in_the_cache_folder() {
 }
 
 #[test]
-fn a_pull_onto_a_full_disk_is_told_and_goes_on_once_there_is_room() {
+fn a_pull_onto_a_full_disk_is_an_error_and_resumes_once_there_is_space() {
     let Some(registry) = Registry::start() else { return };
     let Some(disk) = Disk::new("size=12m") else {
         assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");

@@ -1,4 +1,4 @@
-//! `drisse serve`, as a user meets it.
+//! `drisse serve`, as a user sees it.
 
 use crate::support::{Serving, drisse, output, root};
 use std::io::Read;
@@ -18,7 +18,7 @@ fn serves_the_example_and_ends_with_0_on_sigterm() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_keeps_nobody_from_an_answer() {
+fn a_log_that_cannot_be_written_does_not_stop_requests() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut serving = Serving::logging_to(&["examples/digits/digits.onnx", "--listen", "127.0.0.1:0"], full);
     let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
@@ -101,7 +101,7 @@ fn what_the_user_can_mend_exits_1_with_a_hint() {
 }
 
 #[test]
-fn a_taken_port_is_told_before_anything_is_loaded() {
+fn a_taken_port_is_an_error_before_anything_is_loaded() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, stderr) = output(&["serve", "examples/digits", "--listen", &address]);
@@ -124,7 +124,7 @@ fn a_unix_socket_alone_opens_no_port_and_is_closed_to_others() {
         let inode = line.split_whitespace().nth(9).unwrap();
         assert!(!sockets.iter().any(|link| link.to_string_lossy() == format!("socket:[{inode}]")), "{line}");
     }
-    // A second server does not take a socket that is served.
+    // A second server does not take over a socket in use.
     let (code, _, stderr) = output(&["serve", "examples/iris", "--unix", socket.to_str().unwrap()]);
     assert_eq!(code, 1, "{stderr}");
 }
@@ -135,10 +135,10 @@ fn a_file_in_a_sockets_place_is_not_touched() {
     let path = folder.path().join("precious");
     std::fs::write(&path, "data").unwrap();
     for flag in ["--unix", "--admin"] {
-        let place =
+        let endpoint =
             if flag == "--unix" { path.display().to_string() } else { format!("unix:{}", path.display()) };
         let (code, _, stderr) =
-            output(&["serve", "examples/digits", "--listen", "127.0.0.1:0", flag, &place]);
+            output(&["serve", "examples/digits", "--listen", "127.0.0.1:0", flag, &endpoint]);
         assert_eq!(code, 1);
         assert!(stderr.contains("something that is no socket is there already"), "{stderr}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
@@ -172,7 +172,7 @@ fn a_wrong_flag_is_a_document_too_when_one_was_asked_for() {
 fn a_log_file_makes_room_for_a_new_one_when_it_is_large() {
     let folder = tempfile::tempdir().unwrap();
     let (log, older) = (folder.path().join("log"), folder.path().join("log.1"));
-    // Larger than 10 MiB, and no room taken.
+    // A sparse file larger than 10 MiB.
     std::fs::File::create(&log).unwrap().set_len(11 << 20).unwrap();
     let arguments = ["examples/digits", "--listen", "127.0.0.1:0", "--log-file", log.to_str().unwrap()];
     let mut serving = Serving::start(&arguments);

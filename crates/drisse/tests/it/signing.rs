@@ -1,4 +1,4 @@
-//! Whose models run: keys, signatures, and what is refused.
+//! Signing keys, signatures, and the models that are refused.
 
 use crate::registry::{Registry, User};
 use crate::support::{drisse, root};
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Makes a key in a folder: its file, and that of its public half.
+/// Creates a key pair in a folder, and returns the files of the private and the public key.
 pub(crate) fn keys(folder: &Path, name: &str) -> (String, String) {
     let file = folder.join(name).display().to_string();
     let made = ran(drisse(&["models", "keygen", &file]));
@@ -18,7 +18,8 @@ pub(crate) fn keys(folder: &Path, name: &str) -> (String, String) {
     (file.clone(), format!("{file}.pub"))
 }
 
-/// A workspace with a signed model, `digits`, where a key counts; what shows whose it is lies in the folder.
+/// Deploys the signed model `digits` in a workspace that trusts its key. Returns the public key and the folder with
+/// the signed manifest and its signatures.
 fn signed(workspace: &Workspace, folder: &Path) -> (String, PathBuf) {
     let (key, public) = keys(folder, "key");
     workspace.ok(&["models", "register", "examples/digits"]);
@@ -78,14 +79,14 @@ fn a_server_looks_itself_before_it_reads_a_model() {
         for name in ["digits.onnx", "sample.json"] {
             fs::copy(root().join("examples/digits").join(name), model.join(name)).unwrap();
         }
-        // The package's sample, whose bytes were signed too.
+        // The signed manifest and its signatures.
         for entry in fs::read_dir(&evidence).unwrap().flatten() {
             fs::copy(entry.path(), beside.join(entry.file_name())).unwrap();
         }
     };
     let serve = |trusted: &str| {
         let model = model.display().to_string();
-        // Whoever gets past the look is refused by the address.
+        // A server that accepts the signature fails later, at the address.
         ran(drisse(&["serve", &model, "--trusted-keys", trusted, "--listen", "192.0.2.1:1", "--no-auth"]))
     };
     let alter = |file: &Path| {

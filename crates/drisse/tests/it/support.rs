@@ -1,4 +1,4 @@
-//! Running the binary and talking to what it serves.
+//! Helpers that run the binary and send requests to its servers.
 
 use drisse_engines::onnx;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,19 +10,19 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// ONNX Runtime's library, fetched once where it is missing, so that no test's output tells of it.
+/// ONNX Runtime's library, downloaded once if it is missing, so that no command in a test reports a download.
 static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     let cache = onnx::cache_folder();
     let found = onnx::find(None, &cache).expect("a library that can be used");
     found.unwrap_or_else(|| onnx::fetch(&cache).expect("pip can download ONNX Runtime"))
 });
 
-/// ONNX Runtime's library.
+/// Returns the path of ONNX Runtime's library.
 pub(crate) fn library() -> PathBuf {
     LIBRARY.clone()
 }
 
-/// The binary, in the repository's root, with nothing of the caller's settings.
+/// A command that runs the binary in the repository's root, without the caller's settings.
 pub(crate) fn drisse(arguments: &[&str]) -> Command {
     let mut command = Command::new(crate::program());
     command
@@ -34,14 +34,14 @@ pub(crate) fn drisse(arguments: &[&str]) -> Command {
     command
 }
 
-/// Everything it printed, and its code.
+/// Runs the binary, and returns its exit code, stdout and stderr.
 pub(crate) fn output(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = drisse(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
-/// A server on a port of its own, with its document; killed when dropped.
+/// A running server with the JSON document that it printed; killed when dropped.
 pub(crate) struct Serving {
     pub(crate) child: Child,
     pub(crate) document: serde_json::Value,
@@ -52,7 +52,7 @@ impl Serving {
         Self::logging_to(arguments, Stdio::null())
     }
 
-    /// One whose stderr is this.
+    /// Starts a server with this stderr.
     pub(crate) fn logging_to(arguments: &[&str], stderr: impl Into<Stdio>) -> Self {
         let all = [&["serve", "--output", "json"], arguments].concat();
         let mut child = drisse(&all).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
@@ -72,7 +72,7 @@ impl Serving {
         self.document["url"].as_str().unwrap()
     }
 
-    /// Status and body.
+    /// Sends a raw request, and returns status and body.
     pub(crate) fn ask(&self, request: &str) -> (u16, String) {
         let address = self.url().trim_start_matches("http://").to_owned();
         let mut stream = std::net::TcpStream::connect(address).unwrap();

@@ -1,4 +1,4 @@
-//! Processes are killed, and what was acknowledged is still there.
+//! Processes are killed, and no acknowledged change is lost.
 
 use crate::deploy::request;
 use crate::load::Load;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
-/// Within this everything is as it was.
+/// Maximum time until everything works again.
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
@@ -35,7 +35,7 @@ fn a_killed_control_plane_fails_no_request_and_the_next_command_takes_over_what_
     assert_eq!(workspace.replicas("digits"), replicas, "the replica was taken over, and no second one runs");
     let seen = load.end();
     assert!(seen.failures.is_empty(), "{:?}", seen.failures);
-    // What it took over it also looks after.
+    // The new control plane also restarts the replicas that it adopted.
     kill(replicas[0], "-9");
     workspace.wait("the replica is replaced", || {
         let now = workspace.replicas("digits");
@@ -85,7 +85,7 @@ fn the_only_replica_is_replaced_while_requests_wait() {
     let deployed = workspace.json(&["deploy", DIGITS, "--max-wait", "10s"]);
     let replicas = workspace.replicas("digits");
     kill(replicas[0], "-9");
-    // Sent while nothing is there: it waits for the next one.
+    // The request arrives while no replica runs, and waits for the next one.
     let (status, answer) = request(&deployed).send().unwrap();
     assert_eq!(status, 200, "{answer}");
     assert_ne!(workspace.replicas("digits"), replicas);
@@ -156,8 +156,8 @@ fn a_newer_binary_takes_over_from_older_daemons_without_a_failed_request() {
     let before = (workspace.pid("control"), workspace.pid("gateway"), workspace.replicas("digits"));
     let load = Load::start(8, &request(&deployed));
     load.more(200);
-    let said = workspace.ok(&["services"]).stderr;
-    assert!(said.contains("the control plane that runs is older"), "{said}");
+    let notes = workspace.ok(&["services"]).stderr;
+    assert!(notes.contains("replacing the running control plane, which is older"), "{notes}");
     assert_ne!(workspace.pid("control"), before.0);
     workspace.wait("the gateway is replaced", || {
         workspace.pid("gateway").is_some_and(|pid| Some(pid) != before.1)
@@ -206,7 +206,7 @@ fn files_that_were_damaged_are_not_served_and_deploying_them_again_mends_them() 
     let weights = blobs.map(|entry| entry.unwrap().path()).find(|path| std::fs::read(path).unwrap() == whole);
     let weights = weights.unwrap();
     let mut bytes = whole.clone();
-    // A bit of a weight: the model still loads, and would answer otherwise.
+    // Flips a bit of a weight: the model would still load, and give other answers.
     bytes[2000] ^= 1;
     std::fs::set_permissions(&weights, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     std::fs::write(&weights, bytes).unwrap();
@@ -242,7 +242,7 @@ fn a_setting_that_cannot_be_used_is_refused_and_leaves_everything_running() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_once_there_is_room_everything_goes_on() {
+fn a_full_disk_is_an_error_and_everything_resumes_once_there_is_space() {
     let Some(disk) = Disk::new("size=4m") else {
         assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");
         return;

@@ -1,4 +1,4 @@
-//! Traces, as OpenTelemetry's own receiver takes them (`tests/otlp`).
+//! Traces, received by OpenTelemetry's own receiver (`tests/otlp`).
 
 use crate::load::Request;
 use crate::support::root;
@@ -10,7 +10,7 @@ use std::sync::mpsc;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// The receiver, and the spans it has got.
+/// A running receiver and the spans that it has received.
 struct Receiver {
     child: Child,
     endpoint: String,
@@ -18,12 +18,12 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// None where it is not there; in CI it is.
-    #[expect(clippy::print_stderr, reason = "what was not tried is told")]
+    /// Starts the receiver. Returns `None` if it is not built; it is required in CI.
+    #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
     fn start() -> Option<Self> {
         let Some(program) = std::env::var_os("DRISSE_OTLP_RECEIVER") else {
             assert!(std::env::var_os("CI").is_none(), "`cargo xtask test` builds tests/otlp");
-            eprintln!("not tried: no OTLP receiver (`cargo xtask test` builds it)");
+            eprintln!("not tested: no OTLP receiver (`cargo xtask test` builds it)");
             return None;
         };
         let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -42,7 +42,7 @@ impl Receiver {
         Some(Self { child, endpoint, spans })
     }
 
-    /// The spans of a trace, once there are so many.
+    /// Waits until a trace has `count` spans, and returns them.
     fn trace(&self, id: &str, count: usize) -> Vec<Value> {
         let mut found = Vec::new();
         while found.len() < count {
@@ -67,7 +67,7 @@ impl Drop for Receiver {
 fn a_trace_goes_from_the_client_through_the_gateway_and_the_replica_to_the_engine() {
     let Some(receiver) = Receiver::start() else { return };
     let workspace = Workspace::new();
-    // The control plane that this starts hands the settings on to the gateway and the replica.
+    // This command starts the control plane, which passes the settings to the gateway and the replica.
     let deployed = workspace
         .command(&["deploy", "examples/digits/digits.onnx", "--output", "json"])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.endpoint)
@@ -78,14 +78,14 @@ fn a_trace_goes_from_the_client_through_the_gateway_and_the_replica_to_the_engin
     let deployed: Value = serde_json::from_slice(&deployed.stdout).unwrap();
     let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
     let uri = deployed["scoring_uri"].as_str().unwrap();
-    // No key in the headers of `Request::new`: the trace's header comes with it.
+    // The `traceparent` header follows the key, because `Request::new` takes no other headers.
     let key = format!(
         "{}\r\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01",
         deployed["primary_key"].as_str().unwrap()
     );
     let (status, answer) = Request::new(uri, Some(&key), &sample).send().unwrap();
     assert_eq!(status, 200, "{answer}");
-    // Gateway: the request, and its wait for a place. Replica: the request, the run, the encoding.
+    // Gateway: the request, and its wait for a permit. Replica: the request, the run, the encoding.
     let spans = receiver.trace(TRACE, 5);
     let of = |service: &str, name: &str| {
         let found = spans.iter().find(|span| span["service"] == service && span["name"] == name);

@@ -1,4 +1,4 @@
-//! A workspace of a test's own, with its control plane, gateway and replicas; all ended when dropped.
+//! A workspace for one test. Its control plane, gateway and replicas are stopped when it is dropped.
 
 use crate::support::{drisse, root};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes on a busy machine; a hang fails the test instead of stopping it.
+/// Longer than any step takes on a busy machine, so that a hang fails the test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Workspace {
@@ -35,12 +35,12 @@ impl Workspace {
         Self { root: folder.path().join("ws"), folder }
     }
 
-    /// The same, in a folder that is there.
+    /// A workspace in an existing folder.
     pub(crate) fn inside(folder: &Path) -> Self {
         Self { root: folder.join("ws"), folder: tempfile::tempdir().unwrap() }
     }
 
-    /// The same, at a path this long.
+    /// A workspace whose path has this length.
     pub(crate) fn at_path_of(length: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut root = folder.path().to_owned();
@@ -63,14 +63,14 @@ impl Workspace {
         ran(self.command(arguments))
     }
 
-    /// Runs what must succeed.
+    /// Runs a command that must succeed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> Ran {
         let ran = self.run(arguments);
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
         ran
     }
 
-    /// Runs what must succeed, and reads the document it prints.
+    /// Runs a command that must succeed, and parses the document that it prints.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         self.ok(&[&["--output", "json"], arguments].concat()).json()
     }
@@ -83,7 +83,7 @@ impl Workspace {
         self.status()[what]["pid"].as_u64()
     }
 
-    /// Processes of this workspace's replicas of a service.
+    /// Returns the process IDs of a service's replicas.
     pub(crate) fn replicas(&self, service: &str) -> Vec<u32> {
         self.processes()
             .into_iter()
@@ -92,7 +92,7 @@ impl Workspace {
             .collect()
     }
 
-    /// Every process of this workspace but the control plane: its number and its command line.
+    /// Returns the ID and command line of every process of this workspace except the control plane.
     pub(crate) fn processes(&self) -> Vec<(u32, String)> {
         let Ok(canonical) = self.root.canonicalize() else { return vec![] };
         let root = canonical.display().to_string();
@@ -109,10 +109,10 @@ impl Workspace {
         found
     }
 
-    /// The digits model with something added that changes its bytes and nothing else.
+    /// Writes a copy of the digits model that differs only in its description, and returns its path.
     pub(crate) fn variant(&self, what: &str) -> PathBuf {
         let mut bytes = std::fs::read(root().join("examples/digits/digits.onnx")).unwrap();
-        // ModelProto.doc_string, field 6: of a field that is there twice the last one counts.
+        // ModelProto.doc_string, field 6. If a field occurs twice, the last one counts.
         bytes.extend([0x32, u8::try_from(what.len()).unwrap()]);
         bytes.extend(what.as_bytes());
         let folder = self.folder.path().join(what);
@@ -121,17 +121,17 @@ impl Workspace {
         folder.join("digits.onnx")
     }
 
-    /// Asks until it is so.
-    pub(crate) fn wait(&self, what: &str, mut so: impl FnMut() -> bool) -> Duration {
+    /// Waits until the condition holds, and returns how long it took.
+    pub(crate) fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
         let began = Instant::now();
-        while !so() {
+        while !condition() {
             assert!(began.elapsed() < PATIENCE, "{what} does not happen");
             std::thread::yield_now();
         }
         began.elapsed()
     }
 
-    /// A file's text, with what differs from run to run replaced.
+    /// Replaces the paths in a text that differ from run to run.
     pub(crate) fn neutral(&self, text: &str) -> String {
         let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
         let text = text.replace(&root.display().to_string(), "WORKSPACE");
@@ -151,11 +151,11 @@ impl Drop for Workspace {
     }
 }
 
-/// A small disk of its own; gone when dropped.
+/// A small tmpfs; unmounted when dropped.
 pub(crate) struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// `None` where this user may not make one.
+    /// Mounts a tmpfs of this size. Returns `None` if this user may not mount one.
     pub(crate) fn new(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -180,11 +180,11 @@ impl Drop for Disk {
     }
 }
 
-/// Whether a process has ended, and with it what it held: gone, or not asked about yet.
+/// Whether a process has ended and released its files and locks. Its parent may not have waited for it yet.
 pub(crate) fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let ended = stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'));
-    // Its first thread may be gone before the others, which hold its files and locks until they are.
+    // The first thread may end before the others, which still hold the files and locks.
     ended && std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
 }
 
@@ -195,12 +195,12 @@ pub(crate) fn ran(mut command: Command) -> Ran {
 }
 
 pub(crate) fn kill(pid: u32, signal: &str) {
-    // Gone already is fine.
+    // The process may have ended already.
     let _ = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
-/// An address of this machine nobody else asks for: a loopback host of its own, so that no test, and no
-/// connection's own end, takes its port meanwhile.
+/// Returns a loopback address that only this test uses, so that neither another test nor an outgoing connection takes
+/// its port meanwhile.
 pub(crate) fn own_address() -> String {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., a, b] = std::process::id().to_be_bytes();

@@ -411,8 +411,8 @@ impl Run {
             0 if !done => Err(format!("acknowledged, and not there: {ran:?}")),
             -1 if began && !done => Err("begun, and not seen through".to_owned()),
             0 | -1 => Ok(()),
-            // The connection broke as it was asked for, and it says that it may have begun.
-            2 if ran.stderr.contains("may have begun") => Ok(()),
+            // The connection broke during the request, and the hint says that the operation may have started.
+            2 if ran.stderr.contains("may have started") => Ok(()),
             _ => Err(format!("the command failed: {ran:?}")),
         }
     }

@@ -1,4 +1,4 @@
-//! The plot for terminals, and the scales that both plots have.
+//! The plot for terminals, and the scales that both plots use.
 
 use super::ms;
 use drisse_scoring::{Point, Tuning};
@@ -7,7 +7,7 @@ use std::time::Duration;
 const COLUMNS: usize = 64;
 const ROWS: usize = 14;
 
-/// Where points are: rows a second from 0 to the right, latencies by their logarithm upwards.
+/// The axes: rows per second from 0 to the right, the logarithm of the p99 latency upwards.
 pub(super) struct Scales {
     most: f64,
     shortest: f64,
@@ -21,13 +21,13 @@ impl Scales {
         Self {
             most: points.iter().map(Point::rate).fold(1e-9, f64::max),
             shortest,
-            // Equal ones need some height too.
+            // If all latencies are equal, the axis still needs a height.
             longest: latencies().fold(shortest * 1.1, f64::max),
         }
     }
 
-    /// From 0 to 1, to the right and upwards.
-    pub(super) fn place(&self, point: &Point) -> (f64, f64) {
+    /// Returns the position of a point, from 0 to 1, to the right and upwards.
+    pub(super) fn position(&self, point: &Point) -> (f64, f64) {
         let latency = point.trial.p99.as_secs_f64().max(self.shortest);
         let up = (latency / self.shortest).ln() / (self.longest / self.shortest).ln();
         (point.rate() / self.most, up)
@@ -42,18 +42,18 @@ impl Scales {
     }
 }
 
-/// The ways to use threads that occur, in order: each has a letter, or a colour.
+/// Returns the distinct settings of threads and workers, in order. Each has a letter or a color in the plots.
 pub(super) fn ways(points: &[Point]) -> Vec<Tuning> {
     let mut ways: Vec<Tuning> = points.iter().map(|point| point.tuning).collect();
     ways.dedup();
     ways
 }
 
-pub(super) fn said(way: Tuning) -> String {
-    format!("{} threads, {} at once", way.threads, way.workers)
+pub(super) fn label(way: Tuning) -> String {
+    format!("threads {}, workers {}", way.threads, way.workers)
 }
 
-/// Each point by its way's letter; the recommended one is a star.
+/// Draws each point as the letter of its setting, and the recommended one as a star.
 pub(super) fn draw(points: &[Point], recommended: Option<&Point>) -> String {
     let (scales, ways) = (Scales::of(points), ways(points));
     let letter = |point: &Point| {
@@ -62,7 +62,7 @@ pub(super) fn draw(points: &[Point], recommended: Option<&Point>) -> String {
     };
     let mut field = [[' '; COLUMNS]; ROWS];
     for point in points.iter().chain(recommended) {
-        let (right, up) = scales.place(point);
+        let (right, up) = scales.position(point);
         let row = ROWS - 1 - (up * (ROWS - 1) as f64).round() as usize;
         field[row][(right * (COLUMNS - 1) as f64).round() as usize] = letter(point);
     }
@@ -80,7 +80,7 @@ pub(super) fn draw(points: &[Point], recommended: Option<&Point>) -> String {
     let most = format!("{:.0} rows/s", scales.most());
     out += &format!("{:>9} └{}\n{:>9}  0{most:>width$}\n", "", "─".repeat(COLUMNS), "", width = COLUMNS - 1);
     for (nth, way) in ways.iter().enumerate() {
-        out += &format!("{:>9}  {} {}\n", "", (b'a' + (nth % 26) as u8) as char, said(*way));
+        out += &format!("{:>9}  {} {}\n", "", (b'a' + (nth % 26) as u8) as char, label(*way));
     }
     out + &format!("{:>9}  * recommended\n", "")
 }

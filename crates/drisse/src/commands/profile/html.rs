@@ -1,16 +1,16 @@
-//! The page: a plot and a table in one file that needs nothing else.
+//! The HTML report: a plot and a table in one self-contained file.
 
-use super::chart::{Scales, said, ways};
+use super::chart::{Scales, label, ways};
 use super::{HEADING, Report, advice, cells, ms};
 use drisse_scoring::Point;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
-/// Room for the axes' words.
+/// Space for the labels of the axes.
 const MARGIN: f64 = 60.0;
 
-/// Told apart by those who see few colours too (Okabe and Ito, 2008).
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
+/// Colors that color-blind readers can distinguish (Okabe and Ito, 2008).
+const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 pub(super) fn page(report: &Report<'_>) -> String {
     let row = |point: &Point| {
@@ -21,7 +21,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
     let heading: String = HEADING.iter().map(|cell| format!("<th>{cell}</th>")).collect();
     let rows: String = report.profile.points.iter().map(row).collect();
     let advice = report.recommended().map_or_else(
-        || "Nothing is as fast as the goal.".to_owned(),
+        || "No setting reaches the goal.".to_owned(),
         |point| format!("<pre>{}</pre>", escaped(&advice(point, report))),
     );
     format!(
@@ -31,7 +31,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
          table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}\n\
          td,th{{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ddd}} .best{{background:#fff3c4}}\n\
          pre{{background:#f6f6f6;padding:1rem;overflow:auto;white-space:pre-wrap}}\n</style>\n\
-         <h1>{model}</h1>\n<p>{cores} cores, each way for {time:?}. Lower and further right is better.</p>\n{plot}\n\
+         <h1>{model}</h1>\n<p>{cores} cores, {time:?} for each setting. Lower and further right is better.</p>\n{plot}\n\
          {advice}\n<table><thead><tr>{heading}</tr></thead><tbody>\n{rows}</tbody></table>\n</html>\n",
         model = escaped(report.model),
         cores = report.cores,
@@ -40,16 +40,17 @@ pub(super) fn page(report: &Report<'_>) -> String {
     )
 }
 
-/// Latency against throughput: a line for each way to use the threads, a point for each batch.
+/// Plots latency against throughput: a line for each setting of threads and workers, a point for each batch size.
 fn plot(report: &Report<'_>) -> String {
     let points = &report.profile.points;
     let scales = Scales::of(points);
-    let place = |point: &Point| {
-        let (right, up) = scales.place(point);
+    let position = |point: &Point| {
+        let (right, up) = scales.position(point);
         (MARGIN + right * (WIDTH - 2.0 * MARGIN), HEIGHT - MARGIN - up * (HEIGHT - 2.0 * MARGIN))
     };
-    let mut out =
-        format!("<svg viewBox='0 0 {WIDTH} {HEIGHT}' role=img aria-label='p99 against rows a second'>\n");
+    let mut out = format!(
+        "<svg viewBox='0 0 {WIDTH} {HEIGHT}' role=img aria-label='p99 latency against rows per second'>\n"
+    );
     let (bottom, right) = (HEIGHT - MARGIN, WIDTH - MARGIN);
     out += &format!("<path d='M{MARGIN} {MARGIN}V{bottom}H{right}' fill=none stroke='#888'/>\n");
     let [shortest, longest] = scales.latencies().map(ms);
@@ -62,20 +63,20 @@ fn plot(report: &Report<'_>) -> String {
     text(MARGIN, bottom + 18.0, "middle", "0");
     text(right, bottom + 18.0, "end", &format!("{:.0} rows/s", scales.most()));
     for (nth, way) in ways(points).into_iter().enumerate() {
-        let colour = COLOURS[nth % COLOURS.len()];
+        let color = COLORS[nth % COLORS.len()];
         let own = || points.iter().filter(|point| point.tuning == way);
-        let line: Vec<String> = own().map(place).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let line: Vec<String> = own().map(position).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         out += &format!(
-            "<polyline points='{}' fill=none stroke='{colour}' stroke-opacity='.5'/>\n",
+            "<polyline points='{}' fill=none stroke='{color}' stroke-opacity='.5'/>\n",
             line.join(" ")
         );
         for point in own() {
-            let (x, y) = place(point);
+            let (x, y) = position(point);
             let radius = if Some(point) == report.recommended() { 8 } else { 4 };
             out += &format!(
-                "<circle cx='{x:.1}' cy='{y:.1}' r='{radius}' fill='{colour}'><title>{}, batch {}: {:.0} rows/s, \
+                "<circle cx='{x:.1}' cy='{y:.1}' r='{radius}' fill='{color}'><title>{}, batch {}: {:.0} rows/s, \
                  p99 {} ms</title></circle>\n",
-                said(way),
+                label(way),
                 point.batch,
                 point.rate(),
                 ms(point.trial.p99)
@@ -83,8 +84,8 @@ fn plot(report: &Report<'_>) -> String {
         }
         let y = MARGIN + 18.0 * nth as f64;
         let x = MARGIN + 24.0;
-        out += &format!("<circle cx='{x}' cy='{y}' r='4' fill='{colour}'/>");
-        out += &format!("<text x='{}' y='{}'>{}</text>\n", x + 10.0, y + 4.0, said(way));
+        out += &format!("<circle cx='{x}' cy='{y}' r='4' fill='{color}'/>");
+        out += &format!("<text x='{}' y='{}'>{}</text>\n", x + 10.0, y + 4.0, label(way));
     }
     out + "</svg>"
 }

@@ -1,4 +1,4 @@
-//! What a server prints when it is ready: where it is, what it takes, a line to paste.
+//! What a server prints when it is ready: its endpoints, its models and a curl line to paste.
 
 use super::load::{Sample, Served};
 use crate::cli::{Output, Serve};
@@ -9,13 +9,13 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// A made-up sample up to this long stands in the line itself.
+/// Bytes. A generated sample up to this length is written into the curl line.
 const MAX_INLINE: usize = 240;
 
-/// Models described one by one; of more, only the number is told.
+/// Maximum number of models, and of ports of a model, to describe; the rest is only counted.
 const MAX_SHOWN: usize = 8;
 
-/// Where the server listens, as bound.
+/// The addresses that the server has bound.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
     pub(super) tcp: Option<SocketAddr>,
@@ -58,10 +58,10 @@ fn text(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> String {
     for model in models.iter().take(MAX_SHOWN) {
         let _ = writeln!(out, "\n{} {}", model.name, model.version);
         for port in model.signature.inputs.iter().take(MAX_SHOWN) {
-            let _ = writeln!(out, "  takes  {}", printer::plain(&format!("{} {}", port.name, port.kind)));
+            let _ = writeln!(out, "  input   {}", printer::plain(&format!("{} {}", port.name, port.kind)));
         }
         for port in model.signature.outputs.iter().take(MAX_SHOWN) {
-            let _ = writeln!(out, "  gives  {}", printer::plain(&format!("{} {}", port.name, port.kind)));
+            let _ = writeln!(out, "  output  {}", printer::plain(&format!("{} {}", port.name, port.kind)));
         }
     }
     if models.len() > MAX_SHOWN {
@@ -69,14 +69,14 @@ fn text(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> String {
     }
     let _ = writeln!(out);
     if let Some(first) = models.first() {
-        let several = if models.len() > 1 { " and its siblings" } else { "" };
-        let place = path(first, models);
+        let several = if models.len() > 1 { ", and one path per model" } else { "" };
+        let path = path(first, models);
         match (&endpoints.tcp, &endpoints.unix) {
             (None, Some(unix)) => {
-                let _ = writeln!(out, "ready at unix:{}, path {place}{several}", unix.display());
+                let _ = writeln!(out, "ready at unix:{}, path {path}{several}", unix.display());
             }
             (_, unix) => {
-                let _ = writeln!(out, "ready at {url}{place}{several}");
+                let _ = writeln!(out, "ready at {url}{path}{several}");
                 if let Some(unix) = unix {
                     let _ = writeln!(out, "     and unix:{}", unix.display());
                 }
@@ -93,7 +93,7 @@ fn text(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> String {
 fn url(arguments: &Serve, endpoints: &Endpoints) -> String {
     let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
     match endpoints.tcp {
-        // Nobody connects to "every address".
+        // Clients cannot connect to the unspecified address: show loopback instead.
         Some(address) if address.ip().is_unspecified() => {
             let host =
                 if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
@@ -108,7 +108,7 @@ fn path(model: &Served, models: &[Served]) -> String {
     if models.len() == 1 { "/score".to_owned() } else { format!("/score/{}", model.name) }
 }
 
-/// A line that works when pasted into bash. No key stands in it: other users see command lines.
+/// Returns a curl line to paste into bash. It contains no key: other users can see command lines.
 fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Served]) -> String {
     let mut curl = "curl".to_owned();
     match (&endpoints.tcp, &endpoints.unix) {
@@ -144,7 +144,7 @@ fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Serv
     }
 }
 
-/// Whether the first key is there only as its digest: the user has to know it.
+/// Whether the first key in the file is only a digest, so that the user has to supply the key.
 fn starts_with_digest(keys: &Path) -> bool {
     let text = std::fs::read_to_string(keys).unwrap_or_default();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

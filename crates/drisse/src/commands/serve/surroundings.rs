@@ -1,7 +1,7 @@
-//! What the place that starts a server gives it: control groups to join, and an environment.
+//! Control groups and environment variables that a target sets for a replica.
 //!
-//! The server does both itself, before anything else: so nothing has to run between, and secrets are in no
-//! command line and no description of a container.
+//! The server applies both itself at startup. So no helper process is needed, and secrets appear neither in a
+//! command line nor in the description of a container.
 
 use crate::cli::Serve;
 use crate::failure::Failure;
@@ -9,15 +9,16 @@ use anyhow::Context;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Names the file whose variables are in the environment already.
+/// Variable with the path of the file whose variables are already in the environment.
 const ENTERED: &str = "DRISSE_ENV_FILE";
 
+/// Joins the control groups and, if there is an environment file, restarts the program with its variables.
 pub(super) fn enter(arguments: &Serve) -> Result<(), Failure> {
     for group in &arguments.cgroup {
         let file = group.join("cgroup.procs");
-        // 0 is who writes.
+        // 0 stands for the process that writes.
         std::fs::write(&file, "0")
-            .with_context(|| format!("cannot join a control group by {}", file.display()))?;
+            .with_context(|| format!("cannot join a control group through {}", file.display()))?;
     }
     let Some(file) = &arguments.env_file else { return Ok(()) };
     if std::env::var_os(ENTERED).is_some_and(|entered| entered == *file) {
@@ -27,12 +28,14 @@ pub(super) fn enter(arguments: &Serve) -> Result<(), Failure> {
         .with_context(|| format!("cannot read the environment in {}", file.display()))?;
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
-    // The environment of a process that runs is nobody's to change: the program starts anew, as the same process.
+    // A running multi-threaded process cannot change its environment safely: the program executes itself again.
     let error = Command::new("/proc/self/exe")
         .arg0(name)
         .args(words)
         .envs(text.lines().filter_map(|line| line.split_once('=')))
         .env(ENTERED, file)
         .exec();
-    Err(anyhow::Error::from(error).context("cannot start with its environment").into())
+    Err(anyhow::Error::from(error)
+        .context("cannot restart with the variables of the environment file")
+        .into())
 }

@@ -16,7 +16,7 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// `None` where there is none. Required where tests are CI's.
+    /// Starts Prometheus. Returns `None` if it is not installed; it is required in CI.
     pub(crate) fn start(scraped: &str) -> Option<Self> {
         let program = program()?;
         let folder = tempfile::tempdir().unwrap();
@@ -38,7 +38,7 @@ impl Prometheus {
             .unwrap();
         let started = Self { child, address, folder };
         started.until("it scrapes", || {
-            // Unlike its list of targets this is so when the numbers can be asked for.
+            // Unlike the list of targets, this query succeeds only once samples can be queried.
             let up = started.get("/api/v1/query", &[("query", "up == 1")]);
             let is_up = up.is_some_and(|up| up["result"][0].is_object());
             is_up.then_some(()).ok_or_else(|| started.target())
@@ -46,13 +46,13 @@ impl Prometheus {
         Some(started)
     }
 
-    /// What it knows of the one target there is.
+    /// Returns the state of the only target.
     pub(crate) fn target(&self) -> Option<Value> {
         let targets = self.get("/api/v1/targets", &[])?;
         targets["activeTargets"].get(0).cloned()
     }
 
-    /// A query's samples: labels and value.
+    /// Runs a query, and returns its samples as labels and value.
     pub(crate) fn query(&self, query: &str) -> Vec<(Value, f64)> {
         let data = self.get("/api/v1/query", &[("query", query)]);
         let data = data.unwrap_or_else(|| panic!("{query}: {}", self.log()));
@@ -62,7 +62,7 @@ impl Prometheus {
         data["result"].as_array().unwrap().iter().map(sample).collect()
     }
 
-    /// Asks until it is so; else there is what was seen instead.
+    /// Repeats `ask` until it succeeds. The error shows in the failure message what was seen instead.
     pub(crate) fn until<T: Debug>(&self, what: &str, mut ask: impl FnMut() -> Result<(), T>) {
         let began = Instant::now();
         while let Err(seen) = ask() {
@@ -71,12 +71,12 @@ impl Prometheus {
         }
     }
 
-    /// The data it answers with, where it answers yet. What it refuses fails the test.
+    /// Returns the data of an answer, or `None` if Prometheus does not answer yet. Panics if it refuses the request.
     pub(crate) fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Option<Value> {
         let parameters: Vec<_> =
             parameters.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
         let body = get(&self.address, &format!("{path}?{}", parameters.join("&")))?;
-        // While it starts it answers in plain text.
+        // During its start, Prometheus answers in plain text.
         let answer: Value = serde_json::from_str(&body).ok()?;
         assert_eq!(answer["status"], "success", "{path} {parameters:?}: {answer}");
         Some(answer["data"].clone())
@@ -94,18 +94,18 @@ impl Drop for Prometheus {
     }
 }
 
-/// The body of what a server answers, if it answers.
+/// Returns the body of a server's answer, or `None` if it does not answer.
 pub(crate) fn get(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // 1.0: the body is not in chunks.
+    // HTTP/1.0, so that the body is not chunked.
     write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
 }
 
-/// A parameter as a URL has it.
+/// Percent-encodes a parameter of a URL.
 fn escape(text: &str) -> String {
     let escaped = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
@@ -114,7 +114,7 @@ fn escape(text: &str) -> String {
     text.bytes().map(escaped).collect()
 }
 
-/// What `cargo xtask test` found or unpacked, or what is installed.
+/// The Prometheus that `cargo xtask test` found or unpacked, or the installed one.
 #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 fn program() -> Option<PathBuf> {
     let program = std::env::var_os("DRISSE_PROMETHEUS").map_or_else(|| "prometheus".into(), PathBuf::from);
@@ -122,7 +122,7 @@ fn program() -> Option<PathBuf> {
     if asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
         return Some(program);
     }
-    assert!(std::env::var_os("CI").is_none(), "Prometheus is needed here: `cargo xtask test` brings it");
-    eprintln!("not tried: there is no Prometheus; `cargo xtask test` brings it");
+    assert!(std::env::var_os("CI").is_none(), "CI needs Prometheus: `cargo xtask test` installs it");
+    eprintln!("not tested: Prometheus is missing; `cargo xtask test` installs it");
     None
 }

@@ -84,7 +84,7 @@ fn a_damaged_model_is_not_served_and_is_mended_from_files_elsewhere_under_any_na
     assert!(ran.code == 1 && ran.stderr.contains("digits.onnx") && ran.stderr.contains("--from"), "{ran:?}");
     let copies = workspace.folder.path().join("copies");
     let ran = workspace.ok(&["models", "verify", "digits", "--repair", "--from", copies.to_str().unwrap()]);
-    assert_eq!(ran.stdout, "1 models are whole, 1 repaired\n");
+    assert_eq!(ran.stdout, "1 models are intact, 1 repaired\n");
     workspace.ok(&["update", "digits", "--max-wait", "2s"]);
     workspace.ok(&["score", "digits"]);
 }

@@ -55,7 +55,7 @@ fn a_damaged_database_is_told_and_its_backup_has_everything() {
             let doctor = workspace.run(&["doctor"]);
             assert!(doctor.code == 1 && doctor.stdout.contains("up --restore"), "{how}: {doctor:?}");
             let ran = workspace.ok(&["up", "--restore"]);
-            assert!(ran.stderr.contains("took the database's backup of 20"), "{ran:?}");
+            assert!(ran.stderr.contains("restored the database's backup of 20"), "{ran:?}");
         }
         assert_eq!(before.missing(&before, &workspace), None, "{how}");
         workspace.ok(&["down"]);
@@ -90,7 +90,10 @@ fn the_backup_follows_each_change_within_seconds_and_is_never_taken_unasked() {
         0o600
     );
     let refused = workspace.run(&["up", "--restore"]);
-    assert!(refused.code == 1 && refused.stderr.contains("hint: end it first: `drisse down`"), "{refused:?}");
+    assert!(
+        refused.code == 1 && refused.stderr.contains("hint: stop it first: `drisse down`"),
+        "{refused:?}"
+    );
     let control = u32::try_from(workspace.pid("control").unwrap()).unwrap();
     kill(control, "-9");
     workspace.wait("it has ended", || is_zombie(control));
