@@ -1,13 +1,13 @@
-//! `cargo xtask bench`: builds, installs the load generators if they are missing, measures.
+//! `cargo xtask bench`: builds the programs, installs missing load generators and runs the measurements.
 
 use crate::{python, release_folder, root, target_folder};
 use anyhow::{Context, Result, ensure};
 use std::process::{Command, Stdio};
 
-/// What generates load, and the proxy the gateway is measured beside: command and Debian package.
+/// The load generators, and the proxy that the gateway is compared with: command and Debian package.
 const TOOLS: [(&str, &str); 3] = [("wrk", "wrk"), ("h2load", "nghttp2-client"), ("haproxy", "haproxy")];
 
-/// What is measured, in this order.
+/// The measurements, in the order in which they run.
 const SCRIPTS: [&str; 8] = [
     "bench.py",
     "overload.py",
@@ -21,9 +21,9 @@ const SCRIPTS: [&str; 8] = [
 
 pub(crate) fn run() -> Result<()> {
     for (tool, package) in TOOLS {
-        let mut asked = Command::new(tool);
-        asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-        if asked.status().is_err() {
+        let mut version = Command::new(tool);
+        version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        if version.status().is_err() {
             let installed = Command::new("apt-get").args(["install", "-y", "-q", package]).status();
             let installed = installed.with_context(|| format!("cannot install {tool}"))?;
             ensure!(
@@ -35,17 +35,17 @@ pub(crate) fn run() -> Result<()> {
     let beside_others = ["--manifest-path", "bench/json/Cargo.toml"];
     for packages in [["-p", "drisse", "-p", "bench"].as_slice(), &beside_others] {
         let mut build = Command::new("cargo");
-        // One folder for both workspaces: what they share is built once.
+        // Both workspaces build into one folder, so that shared dependencies are built once.
         build.args(["build", "--release"]).args(packages).env("CARGO_TARGET_DIR", target_folder());
         ensure!(build.current_dir(root()).status()?.success(), "the build failed");
     }
     crate::tools::podman()?;
     let python = python::environment_at("bench/requirements.txt")?;
-    // A rival: what cannot be had is left out.
+    // Triton is only compared with: where it cannot be installed, it is left out.
     let triton = match python::environment_at("bench/requirements-pytriton.txt") {
         Ok(triton) => vec![format!("triton={}", triton.display())],
         Err(error) => {
-            println!("without Triton: {error:#}");
+            println!("measuring without Triton: {error:#}");
             Vec::new()
         }
     };

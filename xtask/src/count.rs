@@ -1,5 +1,5 @@
-//! `cargo xtask count`: what a request costs beside its model, in instructions as valgrind counts them, against the
-//! budget in `bench/instructions.toml`. No test of time: a busy machine counts the same.
+//! `cargo xtask count`: counts with valgrind the instructions that a request costs besides its model, and compares them
+//! with the budget in `bench/instructions.toml`. Unlike times, the counts do not depend on how busy the machine is.
 
 use crate::steps::Steps;
 use crate::{release_folder, root, target_folder};
@@ -9,31 +9,31 @@ use std::process::{Command, Stdio};
 
 const STEP: &str = "instructions of a request";
 
-/// What is counted, as the budget and `bench/src/instructions.rs` call it.
+/// The protocols that are counted, by their names in the budget and in `bench/src/instructions.rs`.
 const PROTOCOLS: [&str; 4] = ["v2_json", "score", "v2_binary", "grpc"];
 
-/// Requests that a count is the mean of.
+/// A count is the mean of this many requests.
 const REQUESTS: u64 = 1000;
 
-/// A count so far over its budget, in percent, fails. From run to run counts differ by up to 0.8 % (`/score` prints how
-/// long it took, and some times are longer to print than others; the rest differs by 0.1 %); what is left is for
-/// processors and C libraries that copy and search in other ways.
+/// A count that exceeds its budget by more than this, in percent, fails. Between runs, counts differ by up to 0.8 %
+/// for `/score` (which prints how long it took: a text of varying length) and by 0.1 % for the others. The remainder
+/// allows for processors and C libraries that copy and search differently.
 const OVER: f64 = 3.0;
 
-/// A budget so far over its count guards nothing any more.
+/// A count that is below its budget by more than this, in percent, is reported: such a budget no longer protects.
 const UNDER: f64 = 10.0;
 
-/// What stands before the numbers in the budget's file.
+/// The comment at the top of the budget's file.
 const HEAD: &str = "\
-# Instructions that one request of a tiny model costs, HTTP, keys, ids and metrics included, the model not (and its
-# client, a few hundred). `cargo xtask test` counts them with callgrind and fails where one is over by 3 %.
+# Instructions that one request to a tiny model costs: with HTTP, keys, IDs, metrics and the client (a few hundred),
+# without the model. `cargo xtask test` counts them with callgrind and fails if a count is more than 3 % over its budget.
 #
-# They are those of x86-64 with AVX2 and of the compiler in rust-toolchain.toml: another compiler, and a new version of
-# hyper or tokio, may move them without anything being wrong. `WRITE_DOCS=1 cargo xtask count` writes them anew; the
-# commit says why they grew.
+# The numbers apply to x86-64 with AVX2 and to the compiler in rust-toolchain.toml: another compiler, or a new version of
+# hyper or tokio, may change them although nothing is wrong. `WRITE_DOCS=1 cargo xtask count` updates them; the commit
+# message explains why they grew.
 ";
 
-/// Counts, and tells where budgets are exceeded; writes them anew where `WRITE_DOCS` asks for that.
+/// Counts, and fails if a budget is exceeded. With `WRITE_DOCS` set, writes the counts as the new budgets instead.
 pub(crate) fn alone() -> Result<()> {
     if std::env::var_os("WRITE_DOCS").is_some() {
         build()?;
@@ -48,7 +48,7 @@ pub(crate) fn alone() -> Result<()> {
     Ok(())
 }
 
-/// A step of the tests.
+/// Runs the comparison as a step of `cargo xtask test`.
 pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     if let Some(held) = compare()? {
         steps.note(STEP, held);
@@ -56,16 +56,19 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
-/// Whether every budget holds; none where nothing can be counted.
+/// Returns whether every budget holds, or `None` if this machine cannot count.
 fn compare() -> Result<Option<bool>> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        println!("\n=== {STEP}: not counted, the budget is of x86-64");
+        println!("\n=== {STEP}: not counted, the budget applies to x86-64 Linux only");
         return Ok(None);
     }
     if !is_there() {
-        ensure!(std::env::var_os("CI").is_none(), "valgrind is needed here: run as root");
+        ensure!(
+            std::env::var_os("CI").is_none(),
+            "CI requires valgrind, which cannot be installed: run as root"
+        );
         println!(
-            "\n=== {STEP}: not counted, valgrind is missing: `apt-get install valgrind`, or run as root"
+            "\n=== {STEP}: not counted, valgrind is not installed: `apt-get install valgrind`, or run as root"
         );
         return Ok(None);
     }
@@ -77,21 +80,24 @@ fn compare() -> Result<Option<bool>> {
     let mut held = true;
     for protocol in PROTOCOLS {
         let budget = budgets.get(protocol).and_then(toml::Value::as_integer);
-        let budget = budget.with_context(|| format!("{} says nothing of {protocol}", file().display()))?;
+        let budget = budget.with_context(|| format!("{} has no budget for {protocol}", file().display()))?;
         let counted = count(protocol)?;
         let verdict = Verdict::of(counted, u64::try_from(budget)?);
-        println!("{protocol}: {counted} instructions a request, {}", verdict.text(budget));
+        println!("{protocol}: {counted} instructions per request, {}", verdict.text(budget));
         if matches!(verdict, Verdict::Over(_)) {
             held = false;
             let profile = profile(protocol);
-            println!("    where: callgrind_annotate --inclusive=yes {} | head -80", profile.display());
-            println!("    if it is worth that: WRITE_DOCS=1 cargo xtask count");
+            println!(
+                "    to see where they are spent: callgrind_annotate --inclusive=yes {} | head -80",
+                profile.display()
+            );
+            println!("    if the change is worth them: WRITE_DOCS=1 cargo xtask count");
         }
     }
     Ok(Some(held))
 }
 
-/// A count beside its budget, with the difference in percent.
+/// The result of comparing a count with its budget, with the difference in percent.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Verdict {
     Over(f64),
@@ -112,12 +118,12 @@ impl Verdict {
     fn text(self, budget: i64) -> String {
         match self {
             Self::Over(percent) => {
-                format!("over the budget of {budget} by {percent:.1} %: at most {OVER} % are")
+                format!("{percent:.1} % over the budget of {budget}, at most {OVER} % is allowed")
             }
             Self::Within(percent) => format!("budget {budget} ({percent:+.1} %)"),
             Self::FarUnder(percent) => {
                 format!(
-                    "budget {budget} ({percent:+.1} %): lower it, so that this stays: `WRITE_DOCS=1 cargo xtask count`"
+                    "budget {budget} ({percent:+.1} %): lower the budget to keep the gain: `WRITE_DOCS=1 cargo xtask count`"
                 )
             }
         }
@@ -128,25 +134,25 @@ fn file() -> PathBuf {
     root().join("bench/instructions.toml")
 }
 
-/// What callgrind wrote of a protocol.
+/// The file that callgrind writes for a protocol.
 fn profile(protocol: &str) -> PathBuf {
     target_folder().join("callgrind").join(format!("{protocol}.out"))
 }
 
-/// Whether there is valgrind, installed from its Debian package where there is none.
+/// Returns whether valgrind works; installs its Debian package first if it does not.
 fn is_there() -> bool {
     let quiet = |words: &[&str]| {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    let asked = ["valgrind", "--version"];
+    let version = ["valgrind", "--version"];
     let install = ["apt-get", "install", "-y", "-q", "valgrind"];
     let installed = || quiet(&install) || quiet(&["apt-get", "update"]) && quiet(&install);
-    quiet(&asked) || installed() && quiet(&asked)
+    quiet(&version) || installed() && quiet(&version)
 }
 
-/// Together with the program, so that both are made of the same libraries: next to nothing is built twice.
+/// Builds the counted program together with `drisse`: with the same features, so that their libraries are built once.
 fn build() -> Result<()> {
     let mut build = Command::new("cargo");
     build.args(["build", "-q", "--release", "-p", "drisse", "-p", "bench", "--bin", "instructions"]);
@@ -154,23 +160,23 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-/// Instructions a request of a protocol.
+/// Counts the instructions per request of a protocol.
 fn count(protocol: &str) -> Result<u64> {
     let profile = profile(protocol);
     std::fs::create_dir_all(profile.parent().unwrap_or(Path::new(".")))?;
     let mut valgrind = Command::new("valgrind");
-    // Counting is on while the function of this name runs, with whatever it calls.
+    // Callgrind counts only while this function, or a function it calls, runs.
     valgrind.args(["--tool=callgrind", "--toggle-collect=instructions::counted*"]);
     valgrind.arg(format!("--callgrind-out-file={}", profile.display()));
     valgrind.arg(release_folder().join("instructions")).arg(protocol).arg(REQUESTS.to_string());
     let output = valgrind.stdin(Stdio::null()).output().context("cannot run valgrind")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{protocol} cannot be counted:\n{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cannot count {protocol}:\n{stderr}");
     let text = String::from_utf8_lossy(&std::fs::read(&profile)?).into_owned();
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
     let total: u64 =
-        total.and_then(|total| total.trim().parse().ok()).context("callgrind's file has no total")?;
-    ensure!(total > REQUESTS, "nothing was counted: is there no function `counted` any more?");
+        total.and_then(|total| total.trim().parse().ok()).context("the file of callgrind has no total")?;
+    ensure!(total > REQUESTS, "nothing was counted: was the function `instructions::counted` renamed?");
     Ok(total / REQUESTS)
 }
 
@@ -179,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_little_over_the_budget_passes_and_far_under_it_is_told() {
+    fn a_little_over_the_budget_passes_and_far_under_it_is_reported() {
         for (counted, verdict) in
             [(10_290, "Within"), (10_310, "Over"), (9_010, "Within"), (8_990, "FarUnder")]
         {

@@ -1,7 +1,7 @@
-//! What a developer runs. `cargo xtask test` sets up what the tests need and runs them all;
-//! `cargo xtask count` counts the instructions of a request; `cargo xtask bench` measures against the limits;
-//! `cargo xtask prove` tries what is promised; `cargo xtask dist` builds what is handed out.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's tool talks to its developer")]
+//! Developer tasks. `cargo xtask test` sets up what the tests need and runs all of them; `cargo xtask count` counts the
+//! instructions per request; `cargo xtask bench` measures performance against its limits; `cargo xtask prove` tests
+//! Drisse's promises at length; `cargo xtask dist` builds the release files.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints its results")]
 
 mod bench;
 mod count;
@@ -30,14 +30,16 @@ fn main() -> ExitCode {
         ["prove", ref named @ ..] => prove::run(named),
         ["dist"] => dist::run(),
         _ => {
-            eprintln!("cargo xtask test    sets up what the tests need and runs them all");
-            eprintln!("cargo xtask count   counts the instructions of a request, beside their budget");
-            eprintln!("cargo xtask bench   measures start, memory, throughput and CPU beside their limits");
+            eprintln!("cargo xtask test           sets up what the tests need and runs all of them");
             eprintln!(
-                "cargo xtask prove   tries everything that is promised and writes docs/proof.md; or one part of it"
+                "cargo xtask count          counts the instructions per request and compares the budget"
+            );
+            eprintln!("cargo xtask bench          measures start, memory, throughput and CPU against limits");
+            eprintln!(
+                "cargo xtask prove [PART]…  tests Drisse's promises at length and writes docs/proof.md"
             );
             eprintln!(
-                "cargo xtask dist    builds what is handed out: the program, its digests, what it is made of"
+                "cargo xtask dist           builds the release files: program, digests, bill of materials"
             );
             return ExitCode::FAILURE;
         }
@@ -53,20 +55,20 @@ fn main() -> ExitCode {
 
 /// The repository's root.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ is in the repository's root")
 }
 
-/// Where binaries are built.
+/// The target folder of cargo.
 fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Where release binaries are built.
+/// The folder of release binaries.
 fn release_folder() -> PathBuf {
     target_folder().join("release")
 }
 
-/// Where things are kept between runs, outside of the repository.
+/// The folder, outside the repository, for tools and results that are kept between runs.
 fn cache_folder() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or("/root".into())).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("drisse")

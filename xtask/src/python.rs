@@ -1,43 +1,43 @@
-//! A virtual environment with what the Python side needs, made once per list of requirements.
+//! Python virtual environments for tests and benchmarks, one per list of requirements, created once.
 
 use anyhow::{Context, Result, ensure};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The interpreter of an environment that has everything in `tests/conformance/requirements.txt`.
+/// Returns the interpreter of the environment with everything in `tests/conformance/requirements.txt`.
 pub(crate) fn environment() -> Result<PathBuf> {
     environment_of("requirements.txt")
 }
 
-/// The same of another list in `tests/conformance`: of what does not go together with the rest.
+/// The same for another list in `tests/conformance`, of packages that conflict with the others.
 pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
     environment_at(&format!("tests/conformance/{list}"))
 }
 
-/// The same of any list in the repository.
+/// The same for any list in the repository.
 pub(crate) fn environment_at(list: &str) -> Result<PathBuf> {
     let text = std::fs::read_to_string(crate::root().join(list))?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let folder = crate::cache_folder().join(format!("test-python-{:016x}", hasher.finish()));
     let python = folder.join("bin/python");
-    // Written last: an environment that was cut short is made again.
+    // Written last, so that an environment whose creation was interrupted is created again.
     let complete = folder.join("complete");
     if complete.exists() {
         return Ok(python);
     }
-    println!("making {} (once)", folder.display());
-    // Triton's Python backend brings an interpreter, and goes with the system's library, not with a newer one.
+    println!("creating {} (once)", folder.display());
+    // Triton's Python backend contains its own interpreter, which works with the system's library but not a newer one.
     let system = list.ends_with("requirements-pytriton.txt") && Path::new("/usr/bin/python3").exists();
     let interpreter = if system { "/usr/bin/python3" } else { "python3" };
     let create = || Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder).status();
     if !create().context("python3 is needed")?.success() {
-        // Debian keeps venv in a package of its own.
+        // On Debian, venv is a separate package.
         let installed = Command::new("apt-get").args(["install", "-y", "-q", "python3-venv"]).status()?;
-        ensure!(installed.success() && create()?.success(), "cannot make a Python environment");
+        ensure!(installed.success() && create()?.success(), "cannot create a Python environment");
     }
-    // These bring along what nothing here uses.
+    // These packages have many dependencies that no test uses.
     let (alone, others): (Vec<&str>, Vec<&str>) = text
         .lines()
         .map(str::trim)
@@ -49,7 +49,7 @@ pub(crate) fn environment_at(list: &str) -> Result<PathBuf> {
         }
         let installed =
             Command::new(&python).args(["-m", "pip", "install"]).args(flags).args(packages).status()?;
-        ensure!(installed.success(), "pip cannot install what {list} names");
+        ensure!(installed.success(), "pip cannot install the packages of {list}");
     }
     std::fs::write(complete, "")?;
     Ok(python)

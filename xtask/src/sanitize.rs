@@ -1,26 +1,25 @@
-//! AddressSanitizer at the ONNX Runtime seam: the one crate with `unsafe`, its tests run on real models with
-//! every access of its own code checked, and everything that is never freed told at the end.
+//! AddressSanitizer for `drisse-engines`, the one crate with `unsafe`: runs its tests on real models, checks every memory
+//! access of the crate's own code, and reports leaks at the end.
 //!
-//! What ONNX Runtime and the standard library do inside is not instrumented: their blocks are watched where
-//! our code touches them and where they are allocated and freed, and a tensor inside of ONNX Runtime's arena has
-//! no fence around it.
+//! ONNX Runtime and the standard library are not instrumented: only their allocations, and accesses of our code to them,
+//! are checked. Accesses beyond a tensor that lies inside ONNX Runtime's arena are not detected.
 
 use crate::steps::Steps;
 use crate::target_folder;
 use anyhow::Result;
 use std::process::Command;
 
-/// Builds into a folder of its own and runs; tells whether nothing was found.
+/// Builds the tests into a separate folder, runs them, and returns whether they found nothing.
 pub(crate) fn run(steps: &mut Steps) -> Result<bool> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut tests = Command::new("cargo");
-    // With a target named, macros and build scripts stay as they are.
+    // With an explicit target, macros and build scripts are built without the sanitizer.
     tests.args(["test", "-q", "-p", "drisse-engines", "--target", &triple]);
     tests.env("DRISSE_SANITIZED", "1").env("CARGO_TARGET_DIR", target_folder().join("asan"));
-    // The stable compiler brings the sanitizer's runtime along, and this lets it be used.
+    // The stable compiler contains the sanitizer's runtime, but allows the flag only with RUSTC_BOOTSTRAP.
     tests.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
-    // A finding names lines.
+    // So that a report contains line numbers.
     tests.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     tests.env("ASAN_OPTIONS", "detect_leaks=1:detect_stack_use_after_return=1");
-    steps.run("ONNX Runtime's seam under AddressSanitizer", &mut tests)
+    steps.run("calls of ONNX Runtime under AddressSanitizer", &mut tests)
 }

@@ -1,5 +1,5 @@
-//! What the program is made of, as CycloneDX: every crate that is linked into it, and what comes along in
-//! them. What runs only while it is built (macros, build scripts) or tested is not in it.
+//! The software bill of materials, as CycloneDX: every crate that is linked into the program, and the C libraries that
+//! they contain. It does not list what only runs during a build (macros, build scripts) or in tests.
 
 use crate::root;
 use anyhow::{Context, Result, ensure};
@@ -8,28 +8,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The property of a crate that tells how many of its lines say `unsafe`.
+/// The property with the number of a crate's lines that contain `unsafe`.
 pub(crate) const UNSAFE: &str = "drisse:unsafe-lines";
 
-/// What depends on what, both as `NAME@VERSION`.
+/// The dependencies of each crate, both as `NAME@VERSION`.
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
-/// The bill of materials of the program that has this digest. The same sources give the same text: it has no
-/// time and no random number.
+/// Returns the bill of materials of the program with this SHA-256 digest. It contains no time and no random number, so
+/// that the same sources give the same text.
 pub(crate) fn document(target: &str, digest: &str) -> Result<Value> {
     let tree = ["tree", "--locked", "-p", "drisse", "-e", "normal,no-proc-macro", "--target", target];
     let edges =
         edges(&output(Command::new("cargo").args(tree).args(["--prefix", "depth", "--format", "|{p}"]))?)?;
     let arguments = ["metadata", "--locked", "--format-version", "1", "--filter-platform", target];
     let packages: Value = serde_json::from_str(&output(Command::new("cargo").args(arguments))?)?;
-    let packages = packages["packages"].as_array().context("cargo lists packages")?;
+    let packages = packages["packages"].as_array().context("`cargo metadata` lists no packages")?;
     let lock = std::fs::read_to_string(root().join("Cargo.lock"))?;
     let mut components = Vec::new();
     let mut program = Value::Null;
     for id in edges.keys() {
         let mut same =
             packages.iter().filter(|p| format!("{}@{}", text(p, "name"), text(p, "version")) == *id);
-        let package = same.next().with_context(|| format!("cargo does not describe {id}"))?;
+        let package = same.next().with_context(|| format!("`cargo metadata` does not describe {id}"))?;
         match text(package, "name") {
             "drisse" => program = component("application", package, Some(digest)),
             _ => components.push(component("library", package, checksum(&lock, id))),
@@ -39,8 +39,10 @@ pub(crate) fn document(target: &str, digest: &str) -> Result<Value> {
         }
     }
     let compiler = output(Command::new("rustc").arg("-vV"))?;
-    let release =
-        compiler.lines().find_map(|line| line.strip_prefix("release: ")).context("rustc has a release")?;
+    let release = compiler
+        .lines()
+        .find_map(|line| line.strip_prefix("release: "))
+        .context("rustc prints no release")?;
     components.push(json!({ "type": "library", "bom-ref": format!("rust-std@{release}"), "name": "rust-std",
         "version": release, "licenses": [{ "expression": "MIT OR Apache-2.0" }] }));
     let dependencies: Vec<_> = edges
@@ -55,7 +57,7 @@ fn component(kind: &str, package: &Value, digest: Option<&str>) -> Value {
     let (name, version) = (text(package, "name"), text(package, "version"));
     let id = format!("{name}@{version}");
     let mut component = json!({ "type": kind, "bom-ref": id, "name": name, "version": version });
-    // The workspace's own crates are in no registry.
+    // The workspace's own crates are not in a registry.
     if package["source"].is_string() {
         component["purl"] = json!(format!("pkg:cargo/{id}"));
     }
@@ -72,8 +74,7 @@ fn component(kind: &str, package: &Value, digest: Option<&str>) -> Value {
     component
 }
 
-/// How many lines of a folder's sources say `unsafe`, comments aside; those that are not compiled for this
-/// target are among them.
+/// Counts the lines with `unsafe` in a folder's sources, without comments but including code for other targets.
 fn unsafe_lines(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let count = |path: &Path| {
@@ -89,13 +90,13 @@ fn unsafe_lines(folder: &Path) -> usize {
     entries.map(|entry| one(entry.path())).sum()
 }
 
-/// The C library that `libsqlite3-sys` carries with it: what is found in SQLite is found under its name.
+/// The component for the C library inside `libsqlite3-sys`, so that vulnerabilities of SQLite match by its name.
 fn sqlite(package: &Value) -> Result<Value> {
     let header = Path::new(text(package, "manifest_path")).with_file_name("sqlite3/sqlite3.h");
     let header =
         std::fs::read_to_string(&header).with_context(|| format!("cannot read {}", header.display()))?;
     let version = header.lines().find_map(|line| line.strip_prefix("#define SQLITE_VERSION "));
-    let version = version.context("SQLite says its version")?.trim().trim_matches('"');
+    let version = version.context("sqlite3.h does not define SQLITE_VERSION")?.trim().trim_matches('"');
     Ok(
         json!({ "type": "library", "bom-ref": format!("sqlite@{version}"), "name": "sqlite", "version": version,
         "cpe": format!("cpe:2.3:a:sqlite:sqlite:{version}:*:*:*:*:*:*:*"),
@@ -103,12 +104,15 @@ fn sqlite(package: &Value) -> Result<Value> {
     )
 }
 
-/// From the lines of `cargo tree --prefix depth`: `2|NAME vVERSION …`, each below the last of one less.
+/// Parses the lines of `cargo tree --prefix depth`: `2|NAME vVERSION …`. The parent of a line is the last line before it
+/// whose depth is smaller by one.
 fn edges(tree: &str) -> Result<Edges> {
     let mut edges = Edges::new();
     let mut above: Vec<String> = Vec::new();
     for line in tree.lines().filter(|line| !line.is_empty()) {
-        let (depth, package) = line.split_once('|').with_context(|| format!("no line of a tree: {line}"))?;
+        let split = line.split_once('|');
+        let (depth, package) =
+            split.with_context(|| format!("cannot parse this line of `cargo tree`: {line}"))?;
         let mut words = package.split(' ');
         let (name, version) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let id = format!("{name}@{}", version.trim_start_matches('v'));
@@ -122,7 +126,7 @@ fn edges(tree: &str) -> Result<Edges> {
     Ok(edges)
 }
 
-/// A package's checksum in Cargo.lock; those of the workspace have none.
+/// Returns a package's checksum in Cargo.lock, or `None` for a package of the workspace.
 fn checksum<'a>(lock: &'a str, id: &str) -> Option<&'a str> {
     let (name, version) = id.split_once('@')?;
     let package = lock.split_once(&format!("name = \"{name}\"\nversion = \"{version}\"\n"))?.1;

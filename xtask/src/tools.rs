@@ -1,19 +1,20 @@
-//! What tests of what is seen from outside talk to, made once: OpenTelemetry's own receiver, a Prometheus, podman, a
-//! registry.
+//! External programs for end-to-end tests, built or unpacked once: OpenTelemetry's receiver, Prometheus, a registry,
+//! OCI's conformance tests, podman and Docker.
 
 use anyhow::{Context, Result, ensure};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// OCI's tests of registries, a Go program, and the version whose results are known.
+/// OCI's conformance tests of registries, a Go program, and the version whose results are known.
 const OCI_CONFORMANCE_MODULE: &str = "github.com/opencontainers/distribution-spec/conformance";
 const OCI_CONFORMANCE: &str = "v0.0.0-20260831232431-97274622c111";
 
-/// The receiver's sources, a Go program.
+/// The sources of the OpenTelemetry receiver, a Go program.
 const RECEIVER: &str = "tests/otlp";
 
-/// Names both to tests. Where one cannot be had, its tests say so and pass; CI needs both.
+/// Passes the paths of the programs to tests, in environment variables. A test whose program is missing says so and
+/// passes; in CI only Docker may be missing.
 pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
     for (variable, tool) in [
         ("DRISSE_OTLP_RECEIVER", otlp_receiver as fn() -> _),
@@ -28,17 +29,17 @@ pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
         }
         match tool() {
             Ok(path) => drop(tests.env(variable, path)),
-            // Docker's daemon comes second: not every machine lets it start.
+            // Docker is optional even in CI: not every machine allows its daemon to start.
             Err(error) if std::env::var_os("CI").is_some() && variable != "DRISSE_DOCKER" => {
                 return Err(error);
             }
-            Err(error) => println!("\nwithout {variable}: {error:#}"),
+            Err(error) => println!("\ntesting without {variable}: {error:#}"),
         }
     }
     Ok(tests)
 }
 
-/// The receiver, built once for each state of its sources.
+/// Builds the receiver, once for each state of its sources.
 fn otlp_receiver() -> Result<PathBuf> {
     let folder = crate::root().join(RECEIVER);
     let mut sources =
@@ -53,21 +54,21 @@ fn otlp_receiver() -> Result<PathBuf> {
         return Ok(program);
     }
     println!("\nbuilding {} (once)", program.display());
-    // Has its name when it is whole: a build that was cut short is made again.
+    // The program gets its name when it is complete, so that an interrupted build is repeated.
     let part = part_of(&program)?;
     let mut build = Command::new("go");
     build.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-o"]).arg(&part).arg(".");
     let built = build.current_dir(folder).env("CGO_ENABLED", "0").status();
-    ensure!(built.context("Go is needed: https://go.dev/dl")?.success(), "cannot build {RECEIVER}");
+    ensure!(built.context("cannot run Go: see https://go.dev/dl")?.success(), "cannot build {RECEIVER}");
     std::fs::rename(part, &program)?;
     Ok(program)
 }
 
-/// The one that is installed, or the program of Debian's package: unpacked and not installed, it starts no service
-/// and takes no root.
+/// Returns the installed program, or the one in the Debian package of this name. The package is only unpacked: that
+/// starts no service and does not need root.
 fn unpacked(name: &str) -> Result<PathBuf> {
-    let mut asked = Command::new(name);
-    if asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+    let mut version = Command::new(name);
+    if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
         return Ok(name.into());
     }
     let program = crate::cache_folder().join(format!("{name}-debian"));
@@ -83,23 +84,25 @@ fn unpacked(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Unpacks a package of Debian's into a folder; nothing is installed.
+/// Unpacks a Debian package into a folder without installing it.
 fn unpack(name: &str, folder: &Path) -> Result<()> {
     let apt = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
         apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(folder);
-        Ok::<_, anyhow::Error>(apt.status().context("apt-get is needed, or the program in PATH")?.success())
+        Ok::<_, anyhow::Error>(
+            apt.status().context("cannot run apt-get, and the program is not in PATH")?.success(),
+        )
     };
     let download = ["download", name];
     ensure!(
         apt(&download)? || apt(&["update"])? && apt(&download)?,
-        "cannot download Debian's package {name}"
+        "cannot download the Debian package {name}"
     );
     let files = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     let package = files.iter().find(|file| file.extension().is_some_and(|end| end == "deb"));
     let package = package.context("apt-get downloaded nothing")?;
     let unpacked = Command::new("dpkg-deb").arg("-x").arg(package).arg(folder).status()?;
-    ensure!(unpacked.success(), "cannot unpack Debian's package {name}");
+    ensure!(unpacked.success(), "cannot unpack the Debian package {name}");
     std::fs::remove_file(package)?;
     Ok(())
 }
@@ -108,7 +111,8 @@ fn prometheus() -> Result<PathBuf> {
     unpacked("prometheus")
 }
 
-/// Docker's daemon and what it starts, as folders of programs: those that are installed, or Debian's, unpacked.
+/// Returns the folders (as in `PATH`) with Docker's daemon and the programs it starts: installed, or unpacked from Debian's
+/// packages.
 fn docker() -> Result<PathBuf> {
     let installed = Path::new("/usr/sbin");
     if installed.join("dockerd").exists() {
@@ -128,7 +132,7 @@ fn docker() -> Result<PathBuf> {
     Ok(std::env::join_paths(programs)?.into())
 }
 
-/// OCI's own tests of registries, built once.
+/// Builds OCI's conformance tests of registries, once.
 fn oci_conformance() -> Result<PathBuf> {
     let program = crate::cache_folder().join(format!("oci-conformance-{OCI_CONFORMANCE}"));
     if program.exists() {
@@ -140,7 +144,7 @@ fn oci_conformance() -> Result<PathBuf> {
     install.arg("install").arg(format!("{OCI_CONFORMANCE_MODULE}@{OCI_CONFORMANCE}")).env("GOBIN", &part);
     let built = install.env("CGO_ENABLED", "0").status();
     ensure!(
-        built.context("Go is needed: https://go.dev/dl")?.success(),
+        built.context("cannot run Go: see https://go.dev/dl")?.success(),
         "cannot build {OCI_CONFORMANCE_MODULE}"
     );
     std::fs::rename(part.join("conformance"), &program)?;
@@ -152,12 +156,13 @@ fn registry() -> Result<PathBuf> {
     unpacked("docker-registry")
 }
 
-/// A podman that runs containers, and skopeo beside it; Debian's are installed where they are missing. `runc`,
-/// because `crun` refuses machines with both versions of control groups.
+/// Returns podman, and installs Debian's packages of podman, runc and skopeo if one of them is missing. `runc`, because
+/// `crun` refuses to run on machines with both versions of control groups.
 pub(crate) fn podman() -> Result<PathBuf> {
     let works = |tool: &str| {
-        let asked = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
+        let version =
+            Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
     };
     let tools = ["podman", "runc", "skopeo"];
     if !tools.into_iter().all(works) {
@@ -173,7 +178,7 @@ pub(crate) fn podman() -> Result<PathBuf> {
     Ok("podman".into())
 }
 
-/// What is to be this program, in the same folder, while it is not whole; with nothing of an earlier try.
+/// Returns the temporary path for a program that is being made, in the same folder; removes what an earlier attempt left.
 fn part_of(program: &Path) -> Result<PathBuf> {
     let part = program.with_extension("part");
     std::fs::create_dir_all(program.parent().context("a program has a folder")?)?;

@@ -1,5 +1,5 @@
-//! The gRPC messages' code is what their .proto files say. `WRITE_DOCS=1 cargo test -p xtask --test protos` writes it
-//! anew.
+//! Checks that the generated code of the gRPC messages matches their .proto files. `WRITE_DOCS=1 cargo test -p xtask
+//! --test protos` generates it again.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn the_messages_code_is_what_the_proto_files_say() {
     let mut descriptors = protox::compile(FILES, [wire.join("proto")]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut config = prost_build::Config::new();
-    // What comes in is not copied until it stands in a tensor.
+    // As `Bytes`, so that received tensors are not copied when a message is decoded.
     config.bytes([
         ".inference.ModelInferRequest.raw_input_contents",
         ".inference.ModelInferResponse.raw_output_contents",
@@ -26,7 +26,7 @@ fn the_messages_code_is_what_the_proto_files_say() {
             (path.file_name().unwrap().to_owned(), std::fs::read(&path).unwrap())
         })
         .collect();
-    // Clients that ask need no comments.
+    // Clients of gRPC reflection do not need comments.
     descriptors.file.iter_mut().for_each(|file| file.source_code_info = None);
     files.push(("descriptors.bin".into(), prost::Message::encode_to_vec(&descriptors)));
     for (name, wanted) in files {
@@ -35,6 +35,6 @@ fn the_messages_code_is_what_the_proto_files_say() {
             std::fs::write(&path, &wanted).unwrap();
         }
         let is = std::fs::read(&path).unwrap_or_default();
-        assert!(is == wanted, "{} is old: run with WRITE_DOCS=1", path.display());
+        assert!(is == wanted, "{} is out of date: run this test with WRITE_DOCS=1", path.display());
     }
 }
