@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: what is handed out, built so that whoever builds the same sources with the same
-//! tools gets the same bytes; with its digests, and what it is made of.
+//! `cargo xtask dist`: builds the release files: the program, its software bill of materials and their digests. The
+//! build is reproducible: the same sources and the same tools give the same bytes.
 
 use crate::proof::Row;
 use crate::{cache_folder, python, root, sbom, target_folder};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What the program is made of, beside it.
+/// The file name of the software bill of materials; it lies beside the program.
 const SBOM: &str = "drisse.cdx.json";
 
 pub(crate) fn run() -> Result<()> {
@@ -25,12 +25,13 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Builds the sources in a folder: where they, their dependencies and the compiler lie leaves no trace.
+/// Builds the program from the sources in `source`. The paths of the sources, of the dependencies and of the compiler
+/// are replaced, so that they leave no trace in the program.
 fn build(source: &Path, target: &Path, cargo_home: &Path) -> Result<PathBuf> {
     let compiler = output(Command::new("rustc").arg("-vV").current_dir(source))?;
     let commit = compiler.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(source))?;
-    // A later one wins: the target folder may lie among the sources.
+    // If several prefixes match, the last one applies: the target folder may be inside the source folder.
     let names = [
         (Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
         (cargo_home.to_owned(), "/cargo".to_owned()),
@@ -41,40 +42,40 @@ fn build(source: &Path, target: &Path, cargo_home: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "-q", "--locked", "--profile", "dist", "-p", "drisse"]).current_dir(source);
     cargo.env("CARGO_TARGET_DIR", target).env("CARGO_HOME", cargo_home);
-    // Instead of the developer's own, which others do not have.
+    // Replaces the developer's own flags, which other builders do not have.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", map("--remap-path-prefix").join("\x1f")).env_remove("RUSTFLAGS");
-    // SQLite and ring's C.
+    // For the C code of SQLite and ring.
     cargo.env("CFLAGS", map("-ffile-prefix-map").join(" "));
-    // Nothing asks for the time; what once will gets this one.
+    // No build script embeds the time today. One that does later gets this constant.
     cargo.env("SOURCE_DATE_EPOCH", "0");
     ensure!(cargo.status()?.success(), "the build in {} failed", source.display());
     Ok(target.join("dist/drisse"))
 }
 
-/// Builds twice, in two folders with dependencies of their own, and compares.
+/// Builds the program twice, in different folders and with different paths of the dependencies, and compares the results.
 pub(crate) fn proof() -> Result<Vec<Row>> {
     let folder = cache_folder().join("dist");
     let _ = std::fs::remove_dir_all(&folder);
     let mut builds = Vec::new();
-    // Paths of two lengths, one with the developer's folder of dependencies, one with another name for it.
-    for (name, own) in [("a", true), ("elsewhere/and/deeper", false)] {
+    // The paths differ in length. The first build uses the developer's CARGO_HOME, the second one an alias of it.
+    for (name, own_home) in [("a", true), ("elsewhere/and/deeper", false)] {
         let source = folder.join(name).join("source");
         copy(&source)?;
-        let other = folder.join(name).join("cargo");
-        std::fs::create_dir_all(&other)?;
-        // What is downloaded, and where from; cargo reads it under the other name.
+        let alias = folder.join(name).join("cargo");
+        std::fs::create_dir_all(&alias)?;
+        // Links to the downloaded crates and to the configuration of their source.
         for part in ["registry", "git", "config.toml"].map(Path::new) {
             if cargo_home().join(part).exists() {
-                std::os::unix::fs::symlink(cargo_home().join(part), other.join(part))?;
+                std::os::unix::fs::symlink(cargo_home().join(part), alias.join(part))?;
             }
         }
-        let home = if own { cargo_home() } else { other };
+        let home = if own_home { cargo_home() } else { alias };
         let started = Instant::now();
         let program = build(&source, &folder.join(name).join("target"), &home)?;
         builds.push((started.elapsed(), digest(&program)?, std::fs::read(&program)?));
     }
     let [(first_took, first, program), (second_took, second, _)] = &builds[..] else {
-        bail!("two were built")
+        bail!("expected two builds")
     };
     run()?;
     let path = target_folder().join("dist").join(SBOM);
@@ -83,7 +84,7 @@ pub(crate) fn proof() -> Result<Vec<Row>> {
     let digests = format!("`{:.12}…` and `{:.12}…`, built in {took}", first, second);
     let traces = traces(program);
     let bill = std::fs::read_to_string(&path)?;
-    let (listed, unlisted) = listed(program, &bill)?;
+    let (components, missing) = components(program, &bill)?;
     let without = serde_json::from_str::<Value>(&bill)?["components"].as_array().map_or(0, |components| {
         let none = |property: &Value| property["name"] == sbom::UNSAFE && property["value"] == "0";
         let of =
@@ -101,27 +102,27 @@ pub(crate) fn proof() -> Result<Vec<Row>> {
             first == second,
         ),
         Row::supply(
-            "the program does not tell where it was built",
+            "the program does not contain the paths it was built in",
             format!("{traces} paths"),
             "0",
             traces == 0,
         ),
         Row::supply(
-            "the bill of materials is CycloneDX and names every crate that shows in the program",
-            format!("{listed} components, {} missing", unlisted.len()),
+            "the bill of materials is valid CycloneDX and lists every crate whose paths are in the program",
+            format!("{components} components, {} missing", missing.len()),
             "valid, 0 missing",
-            valid && unlisted.is_empty(),
+            valid && missing.is_empty(),
         ),
         Row::supply(
-            "the bill of materials tells how much `unsafe` each crate has",
+            "the bill of materials states how many lines with `unsafe` each crate has",
             format!("{without} crates have none"),
-            "told",
+            "stated",
             without > 0,
         ),
     ])
 }
 
-/// Everything that is versioned, as it is now, changes that are not committed among it.
+/// Copies all versioned files in their current state, including changes that are not committed.
 fn copy(to: &Path) -> Result<()> {
     let files = output(Command::new("git").args(["ls-files", "-z"]).current_dir(root()))?;
     for file in files.split('\0').filter(|file| !file.is_empty()) {
@@ -132,7 +133,7 @@ fn copy(to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How often the program holds the name of the developer's home or of the folders it was built in.
+/// Counts how often the path of the developer's home or of the build folders occurs in the program.
 fn traces(program: &[u8]) -> usize {
     let home = std::env::var("HOME").unwrap_or_default();
     let folders = [format!("{home}/"), cache_folder().display().to_string()];
@@ -140,11 +141,11 @@ fn traces(program: &[u8]) -> usize {
     folders.iter().map(|folder| text.matches(folder).count()).sum()
 }
 
-/// How many components a bill of materials has, and which crates it lacks whose sources the program names
-/// where it may panic.
-fn listed(program: &[u8], sbom: &str) -> Result<(usize, Vec<String>)> {
+/// Returns the number of components in a bill of materials, and the crates that it lacks although their source paths
+/// are in the program (in panic locations).
+fn components(program: &[u8], sbom: &str) -> Result<(usize, Vec<String>)> {
     let sbom: Value = serde_json::from_str(sbom)?;
-    let components = sbom["components"].as_array().context("a bill of materials has components")?;
+    let components = sbom["components"].as_array().context("the bill of materials has no components")?;
     let listed = |name: &str| {
         components.iter().any(|component| {
             let text = |field: &str| component[field].as_str().unwrap_or_default();
@@ -154,7 +155,7 @@ fn listed(program: &[u8], sbom: &str) -> Result<(usize, Vec<String>)> {
     let text = String::from_utf8_lossy(program);
     let named = text.split("/cargo/registry/src/").skip(1).filter_map(|rest| rest.split('/').nth(1));
     let named: std::collections::BTreeSet<_> = named.collect();
-    ensure!(named.len() > 10, "the program names the sources of its crates");
+    ensure!(named.len() > 10, "the program contains the source paths of only {} crates", named.len());
     Ok((components.len(), named.into_iter().filter(|name| !listed(name)).map(str::to_owned).collect()))
 }
 

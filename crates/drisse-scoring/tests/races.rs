@@ -33,7 +33,7 @@ fn holds_in_all_orders(claim: &str, model: fn()) {
         shuttle::check_pct(model, rounds / 2, 3);
     });
     let figure = if held.is_ok() { "held in each" } else { "broken" };
-    proof::holds("7. Supply chain", claim, figure, format!("{rounds} orders of steps"), held.is_ok());
+    proof::holds("7. Supply chain", claim, figure, format!("{rounds} thread schedules"), held.is_ok());
 }
 
 /// Work that shares a run with its like.
@@ -112,7 +112,7 @@ fn is_free(workers: &Workers, lane: &LaneHandle<Step>, concurrency: usize) {
 
 #[test]
 fn every_job_runs_once_and_no_wake_up_is_lost() {
-    holds_in_all_orders("queues of models: every job runs once, and none waits for ever", || {
+    holds_in_all_orders("queues of models: every job runs once, and none waits forever", || {
         let workers = Arc::new(Workers::start(2).unwrap());
         let lanes = [workers.add_lane(1), workers.add_lane(2)].map(Arc::new);
         let fates: [Fate; 5] = Default::default();
@@ -143,7 +143,7 @@ fn every_job_runs_once_and_no_wake_up_is_lost() {
 #[test]
 fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
     holds_in_all_orders(
-        "queues of models: who goes away leaves no work behind that nobody told to end",
+        "queues of models: the work of a client that goes away is dropped or canceled",
         || {
             let workers = Arc::new(Workers::start(2).unwrap());
             let lane = Arc::new(workers.add_lane(1));
@@ -174,28 +174,32 @@ fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
 
 #[test]
 fn work_that_waits_when_its_ticket_goes_never_begins() {
-    holds_in_all_orders("queues of models: work that waits when its client goes never begins", || {
-        let workers = Workers::start(2).unwrap();
-        let lane = workers.add_lane(1);
-        let (open, gate) = mpsc::channel();
-        let blocking = Fate::default().push(&workers, &lane, &Cancel::never(), move || gate.recv().unwrap());
-        let (waits, stays) = (Fate::default(), Fate::default());
-        let (done, told) = mpsc::channel();
-        let ticket = waits.push(&workers, &lane, &Cancel::never(), || ());
-        let other = stays.push(&workers, &lane, &Cancel::never(), move || done.send(()).unwrap());
-        drop(ticket);
-        assert_eq!(waits.dropped(), 1);
-        open.send(()).unwrap();
-        told.recv().unwrap();
-        is_free(&workers, &lane, 1);
-        assert_eq!((waits.begun(), stays.begun()), (0, 1));
-        drop((blocking, other, workers));
-    });
+    holds_in_all_orders(
+        "queues of models: work that is still queued when its client goes away never begins",
+        || {
+            let workers = Workers::start(2).unwrap();
+            let lane = workers.add_lane(1);
+            let (open, gate) = mpsc::channel();
+            let blocking =
+                Fate::default().push(&workers, &lane, &Cancel::never(), move || gate.recv().unwrap());
+            let (waits, stays) = (Fate::default(), Fate::default());
+            let (done, told) = mpsc::channel();
+            let ticket = waits.push(&workers, &lane, &Cancel::never(), || ());
+            let other = stays.push(&workers, &lane, &Cancel::never(), move || done.send(()).unwrap());
+            drop(ticket);
+            assert_eq!(waits.dropped(), 1);
+            open.send(()).unwrap();
+            told.recv().unwrap();
+            is_free(&workers, &lane, 1);
+            assert_eq!((waits.begun(), stays.begun()), (0, 1));
+            drop((blocking, other, workers));
+        },
+    );
 }
 
 #[test]
 fn workers_that_stop_leave_no_job_and_no_thread_behind() {
-    holds_in_all_orders("queues of models: a server that stops leaves no job and no thread behind", || {
+    holds_in_all_orders("queues of models: a server that stops leaves no jobs and no threads behind", || {
         let workers = Workers::start(2).unwrap();
         let lanes = [workers.add_lane(2), workers.add_lane(1)];
         let fates: [Fate; 4] = Default::default();

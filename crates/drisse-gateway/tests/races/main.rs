@@ -172,9 +172,9 @@ fn a_replica_that_is_neither_routed_nor_draining_gets_no_request() {
     });
     proof::holds(
         "7. Supply chain",
-        "gateway: a replica that is neither routed nor named as draining gets no request any more",
+        "gateway: a replica that is neither routed nor listed as draining gets no more requests",
         if held.is_ok() { "held in each" } else { "broken" },
-        format!("{rounds} orders of steps"),
+        format!("{rounds} thread schedules"),
         held.is_ok(),
     );
 }

@@ -1,4 +1,4 @@
-//! Who gets in: every door, tried as somebody tries it who should not be let in. SECURITY.md lists them.
+//! Attacks on every endpoint and file that SECURITY.md lists, by clients and users without the right to use them.
 
 mod control;
 mod files;
@@ -22,22 +22,22 @@ use std::time::Duration;
 
 pub(crate) const PART: &str = "5. Who gets in";
 
-/// `nobody`: a user without rights.
+/// The user ID of an account without rights.
 const STRANGER: u32 = 65534;
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
-/// A connection that says nothing for this long is stuck, not slow.
+/// A connection on which nothing arrives for this long is stuck, not slow.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A row of docs/proof.md of so many tries, each of which must be as it should: what was not is told.
+/// Writes the row of docs/proof.md for a claim that was tested `tried` times, and fails with `wrong` if it is not empty.
 #[track_caller]
 fn every<T: Debug>(claim: &str, tried: usize, wrong: &[T]) {
-    let figure = if wrong.is_empty() { format!("{tried} of {tried}") } else { format!("not so: {wrong:#?}") };
+    let figure = if wrong.is_empty() { format!("{tried} of {tried}") } else { format!("failed: {wrong:#?}") };
     crate::proof::holds(PART, claim, figure, "every one", tried > 0 && wrong.is_empty());
 }
 
-/// Everything below a folder, and the folder itself.
+/// Returns the folder and everything below it.
 fn below(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_owned()];
     let mut at = 0;
@@ -50,12 +50,12 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A body that the digits model takes.
+/// A valid request body for the digits model.
 fn zeros() -> String {
     format!("{{\"data\":[[{}0]]}}", "0,".repeat(63))
 }
 
-/// A workspace whose digits are deployed, and what `deploy` said.
+/// A workspace with the digits model deployed, and the document that `deploy` printed.
 fn deployed() -> (Workspace, Value) {
     let workspace = Workspace::new();
     let service = workspace.json(&["deploy", DIGITS]);
@@ -66,12 +66,12 @@ fn text<'a>(document: &'a Value, name: &str) -> &'a str {
     document[name].as_str().unwrap()
 }
 
-/// `HOST:PORT` of a URL.
+/// The `HOST:PORT` of a URL.
 fn host(url: &str) -> String {
     url.trim_start_matches("http://").split('/').next().unwrap().to_owned()
 }
 
-/// What comes back for these bytes until the other side closes.
+/// Sends these bytes and returns what arrives until the other side closes the connection.
 fn over_tcp(host: &str, bytes: &[u8]) -> String {
     let stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(SILENCE)).unwrap();
@@ -85,21 +85,21 @@ fn over_unix(path: &Path, bytes: &[u8]) -> String {
 }
 
 fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> String {
-    // Who refuses closes, perhaps before everything is written; what it said is still there.
+    // A server that refuses the request may close before everything is written; its response can still be read.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let ended = stream.read_to_end(&mut answer);
     let stuck = ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     String::from_utf8_lossy(&answer).into_owned()
-        + if stuck { "\nHTTP/1.1 000 nothing more came" } else { "" }
+        + if stuck { "\nHTTP/1.1 000 nothing more arrived" } else { "" }
 }
 
-/// The statuses of all answers in what came back.
+/// The statuses of all responses in this text.
 fn statuses(answers: &str) -> Vec<u16> {
     answers.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
 }
 
-/// A request that ends its connection.
+/// A request that asks the server to close the connection after it.
 fn request(method: &str, target: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -114,30 +114,30 @@ fn argument(line: &str, flag: &str) -> String {
     line.split(' ').skip_while(|word| *word != flag).nth(1).unwrap().to_owned()
 }
 
-/// The command line of the service's replica.
+/// The process ID and the command line of the service's replica.
 fn replica(workspace: &Workspace) -> (u32, String) {
     workspace.processes().into_iter().find(|(_, line)| line.contains("--replica")).unwrap()
 }
 
-/// The folder of the workspace's sockets.
+/// The folder with the workspace's sockets.
 fn sockets(workspace: &Workspace) -> PathBuf {
     let admin = argument(&replica(workspace).1, "--unix");
     Path::new(&admin).parent().unwrap().to_owned()
 }
 
-/// A counter's value: of its lines the sum.
+/// A counter's value: the sum of its lines.
 fn count(metrics: &str, name: &str) -> f64 {
     let lines = metrics.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// Whether this may be tried as another user, which needs root. Required where CI says so.
-#[expect(clippy::print_stderr, reason = "what is not tried is said")]
+/// Returns whether the test runs as root, and so can act as another user. Panics in CI if it does not.
+#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 fn as_root(what: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
-    assert!(root || std::env::var_os("CI").is_none(), "{what} is tried as root");
+    assert!(root || std::env::var_os("CI").is_none(), "CI requires root to test {what}");
     if !root {
-        eprintln!("not tried, because these tests do not run as root: {what}");
+        eprintln!("not tested, because the tests do not run as root: {what}");
     }
     root
 }

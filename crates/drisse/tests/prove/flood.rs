@@ -1,5 +1,5 @@
-//! Clients that mean harm, or are broken: connections that say nothing, heads and bodies that never end,
-//! answers nobody takes, floods of frames. Memory stays bounded, and everybody else is served.
+//! Hostile or broken clients: idle connections, request heads and bodies that never end, responses that are never read,
+//! floods of frames. The server's memory stays bounded, and other clients are served.
 
 use crate::h2;
 use crate::load::Request;
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 const PART: &str = "3. Overload and slow clients";
 
-/// Somebody else's request is answered by then, whatever a flood does: a bound on starving, not a speed. The
-/// quick part shares its machine, and a debug build may serve it.
+/// The limit for the time of another client's request during a flood: a bound on starvation, not on speed. It is higher
+/// in the quick part, which shares the machine with other programs and may test a debug build.
 fn served() -> Duration {
     Duration::from_secs(if proof::whole() { 2 } else { 10 })
 }
 
-/// A server under attack.
+/// The server under attack.
 pub(crate) struct Door {
     pub(crate) host: String,
     path: String,
@@ -27,9 +27,9 @@ pub(crate) struct Door {
     pid: u32,
 }
 
-/// What one attack did.
+/// The effect of one attack.
 struct Harm {
-    /// MiB that the server grew by.
+    /// Growth of the server's resident memory, in MiB.
     grown: f64,
     slowest: Duration,
     failed: Vec<String>,
@@ -37,25 +37,25 @@ struct Harm {
 
 type Attack = (&'static str, fn(&Door) -> Vec<TcpStream>);
 
-/// Each opens what it opens and gives the connections back: they stay open while others are served.
+/// Attacks by name. Each returns its connections, which stay open while other clients are served.
 const ATTACKS: [Attack; 13] = [
     ("10,000 idle connections", idle),
-    ("500 heads that come byte by byte", slow_heads),
-    ("500 bodies of 1 MB that never come", slow_bodies),
-    ("200 bodies of 2 MB that never come", large_slow_bodies),
-    ("clients that never take their answers", slow_readers),
-    ("bodies of 100,000 chunks of a byte", endless_chunks),
-    ("heads of 10,000 headers, and of 10 MB", header_flood),
-    ("bodies of a terabyte", huge_bodies),
-    ("JSON nested 5,000,000 deep", deep_json),
-    ("HTTP/2: 20,000 requests reset at once", h2::rapid_reset),
-    ("HTTP/2: 50,000 settings and pings", h2::settings_flood),
-    ("HTTP/2: a head in endless continuations", h2::continuation_flood),
-    ("HTTP/2: answers without a window", h2::no_window),
+    ("500 request heads sent byte by byte", slow_heads),
+    ("500 bodies of 1 MB that never arrive", slow_bodies),
+    ("200 bodies of 2 MB that never arrive", large_slow_bodies),
+    ("clients that never read their responses", slow_readers),
+    ("bodies of 100,000 chunks of one byte", endless_chunks),
+    ("request heads with 10,000 headers or of 10 MB", header_flood),
+    ("bodies of one terabyte", huge_bodies),
+    ("JSON nested 5,000,000 levels deep", deep_json),
+    ("HTTP/2: 20,000 requests that are reset immediately", h2::rapid_reset),
+    ("HTTP/2: 50,000 SETTINGS and PING frames", h2::settings_flood),
+    ("HTTP/2: a request head of endless CONTINUATION frames", h2::continuation_flood),
+    ("HTTP/2: responses with a flow-control window of zero", h2::no_window),
 ];
 
 impl Door {
-    /// A request's head, to be followed by `headers` and a body.
+    /// The head of a scoring request with these further `headers`; the body follows it.
     pub(crate) fn head(&self, headers: &str) -> String {
         let key = self.key.as_ref().map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
         format!("POST {} HTTP/1.1\r\nhost: h\r\n{key}{headers}\r\n", self.path)
@@ -76,20 +76,20 @@ impl Door {
         stream
     }
 
-    /// Writes until it is written, the server closes, or it takes nothing more.
+    /// Writes the bytes, until the server closes the connection or no longer reads (a timeout of 5 s).
     pub(crate) fn push(stream: &mut TcpStream, bytes: &[u8]) {
-        // What the server does not want it need not take.
+        // Ignores errors: the server may refuse to read the rest.
         let _ = stream.write_all(bytes);
     }
 
-    /// What the server is in memory, in MiB.
+    /// The server's resident memory, in MiB.
     fn resident(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
     }
 
-    /// Attacks while others ask, one after the other.
+    /// Attacks the server while another client sends one request after the other.
     fn under(&self, attack: fn(&Self) -> Vec<TcpStream>) -> Harm {
         let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
         let request = Request::new(&format!("http://{}{}", self.host, self.path), self.key(), &sample);
@@ -104,7 +104,7 @@ impl Door {
             });
             let mut left = 20;
             while left > 0 {
-                // Twenty more once everything is open.
+                // Twenty more requests once the attack has opened all its connections.
                 left -= u32::from(over.load(SeqCst));
                 let began = Instant::now();
                 match request.send() {
@@ -123,7 +123,7 @@ impl Door {
 
 fn idle(door: &Door) -> Vec<TcpStream> {
     let count = if proof::whole() { 10_000 } else { 2_000 };
-    // As many as this process may open.
+    // Stops early if this process may not open more files.
     (0..count).map_while(|_| TcpStream::connect(&door.host).ok()).collect()
 }
 
@@ -152,19 +152,19 @@ fn bodies_that_never_come(door: &Door, count: usize, length: usize) -> Vec<TcpSt
     (0..count).map(begin).collect()
 }
 
-/// A `/score` body with this many rows.
+/// A `/score` body with `count` rows.
 fn rows(count: usize) -> String {
     let row = format!("[{}]", ["1"; 64].join(","));
     format!("{{\"data\":[{}]}}", vec![row; count].join(","))
 }
 
 fn slow_readers(door: &Door) -> Vec<TcpStream> {
-    // 2,000 rows are answered with about 450 KB.
+    // The response to 2,000 rows has about 450 KB.
     let body = rows(2_000);
     let request = door.head(&format!("content-length: {}\r\n", body.len())) + &body;
     let begin = |_| {
         let mut stream = door.connect();
-        // Several on each connection, without taking one.
+        // Several requests on each connection, and no response is read.
         (0..4).for_each(|_| Door::push(&mut stream, request.as_bytes()));
         stream
     };
@@ -180,7 +180,7 @@ fn endless_chunks(door: &Door) -> Vec<TcpStream> {
         stream
     };
     let mut open: Vec<_> = (0..20).map(begin).collect();
-    // Some end: what they were answered shows that all of it was read.
+    // Some bodies end: their responses show that the server has read everything.
     for stream in open.iter_mut().take(5) {
         Door::push(stream, b"0\r\n\r\n");
         refused(stream, &["400"]);
@@ -222,7 +222,7 @@ fn deep_json(door: &Door) -> Vec<TcpStream> {
     (0..10).map(begin).collect()
 }
 
-/// The server answered with one of these, or closed.
+/// Checks that the server answered with one of these statuses, or closed the connection.
 fn refused(stream: &mut TcpStream, statuses: &[&str]) {
     let mut start = [0; 12];
     match stream.read_exact(&mut start) {
@@ -230,8 +230,10 @@ fn refused(stream: &mut TcpStream, statuses: &[&str]) {
             let text = String::from_utf8_lossy(&start).into_owned();
             assert!(statuses.iter().any(|status| text.ends_with(status)), "{text}");
         }
-        // Closed while it was still being written to: what was said is lost with it.
-        Err(error) => assert_ne!(error.kind(), ErrorKind::WouldBlock, "it neither answered nor closed"),
+        // The server closed the connection while the client still wrote: then the response is lost.
+        Err(error) => {
+            assert_ne!(error.kind(), ErrorKind::WouldBlock, "the server neither answered nor closed");
+        }
     }
 }
 
@@ -239,7 +241,7 @@ fn try_all(door: &Door, place: &str) {
     for (name, attack) in ATTACKS {
         let harm = door.under(attack);
         let figure = format!(
-            "+{:.0} MiB; others served, slowest {:.0} ms, {} failed",
+            "+{:.0} MiB; other requests: slowest {:.0} ms, {} failed",
             harm.grown.max(0.0),
             harm.slowest.as_secs_f64() * 1e3,
             harm.failed.len()

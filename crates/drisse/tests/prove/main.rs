@@ -1,6 +1,6 @@
-//! What Drisse promises beyond its features, proved on the real programs: each test states a fact, and
-//! writes its figure for docs/proof.md. `cargo test` runs the quick part,
-//! `cargo xtask prove` all of it.
+//! Tests on the real programs of what Drisse promises beyond its features: durability, limits, isolation. Each test states
+//! a fact and writes its measured figure for docs/proof.md. `cargo test` runs a quick part of each, `cargo xtask prove`
+//! all of it.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
@@ -32,7 +32,7 @@ mod support;
 #[path = "../it/workspace.rs"]
 mod workspace;
 
-/// The program under test: users' (`DRISSE_BIN`), or the one built with the tests.
+/// The program under test: the release build named by `DRISSE_BIN`, or else the one built with the tests.
 fn program() -> std::path::PathBuf {
     std::env::var_os("DRISSE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_drisse").into(), Into::into)
 }

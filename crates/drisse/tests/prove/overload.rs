@@ -1,5 +1,4 @@
-//! Ten times as many requests as can be served: those that are taken are answered in time, the others are
-//! told at once.
+//! Ten times as many requests as can be served: admitted requests are answered in time, the others are refused at once.
 
 use crate::load::Request;
 use crate::proof;
@@ -11,22 +10,21 @@ use std::time::{Duration, Instant};
 
 const PART: &str = "3. Overload and slow clients";
 
-/// A refusal is there by then.
+/// The limit for the 99th percentile of the time of a refusal.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
-#[expect(clippy::print_stderr, reason = "what is left out is said")]
-/// magika, which tells files' types by their bytes: about 8 ms on a core.
+/// Returns the path of magika's model, which recognizes file types by content: a run takes about 8 ms on one core.
+#[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 pub(crate) fn magika() -> Option<PathBuf> {
     let named = std::env::var_os("DRISSE_MAGIKA").map(PathBuf::from);
     if named.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "DRISSE_MAGIKA names no model");
-        let said = "no overload of a real model: DRISSE_MAGIKA names none (`cargo xtask test` sets it)";
-        eprintln!("{said}");
+        assert!(std::env::var_os("CI").is_none(), "CI requires DRISSE_MAGIKA, the path of magika's model");
+        eprintln!("overload is not tested: DRISSE_MAGIKA is not set (`cargo xtask test` sets it)");
     }
     named
 }
 
-/// One request of magika's: 2048 numbers.
+/// The body of a request to magika: 2048 numbers.
 fn body() -> String {
     let numbers: Vec<_> = (0..2048).map(|nth| (nth * 7 % 257).to_string()).collect();
     format!("{{\"data\": [[{}]]}}", numbers.join(","))
@@ -43,7 +41,7 @@ fn quantile(times: &mut [Duration], of: f64) -> Duration {
     times.get(((times.len() as f64 - 1.0) * of) as usize).copied().unwrap_or_default()
 }
 
-/// What one request takes when there is no other.
+/// The median time of a request when there are no others.
 fn unloaded(request: &Request) -> Duration {
     let mut times: Vec<_> = (0..60)
         .map(|_| {
@@ -57,10 +55,10 @@ fn unloaded(request: &Request) -> Duration {
 
 fn try_it(request: &Request, place: &str) {
     let alone = unloaded(request);
-    // As many as it can do, a little less than that at a time.
+    // The capacity, in requests per second: four connections send as fast as they can.
     let second = Duration::from_secs(1);
     let capacity = surge(request, 1e6, 2 * second, 4).iter().filter(|a| a.status == 200).count() as f64 / 2.0;
-    // Twice what it takes alone, and one more run as they are when every core has one.
+    // The deadline: twice the unloaded time, plus one run at full load (when every core has one).
     let cores = std::thread::available_parallelism().unwrap().get() as f64;
     let deadline = (2 * alone + Duration::from_secs_f64(cores / capacity)).as_secs_f64() * 1e3;
     let deadline = Duration::from_millis(deadline.ceil() as u64);
@@ -73,13 +71,13 @@ fn try_it(request: &Request, place: &str) {
     let admitted = taken.len() + answers.iter().filter(is(504)).count();
     let refused: Vec<_> = answers.iter().filter(is(503)).collect();
     let mut waits: Vec<_> = refused.iter().map(|answer| answer.took).collect();
-    let told = refused.iter().all(|answer| answer.retry_after);
+    let all_have_retry_after = refused.iter().all(|answer| answer.retry_after);
     let others = answers.len() - admitted - refused.len();
     let in_time = 1.0 - late as f64 / admitted.max(1) as f64;
     let (p50, p99) = (quantile(&mut waits, 0.5), quantile(&mut waits, 0.99));
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let figure = format!(
-        "{:.0}/s offered to {capacity:.0}/s: {} answered, {:.1} % within {:.0} ms; {} refused, p50 {:.2} ms, p99 {:.2} ms; {others} others",
+        "{:.0}/s offered, capacity {capacity:.0}/s: {} answered, {:.1} % within {:.0} ms; {} refused, p50 {:.2} ms, p99 {:.2} ms; {others} others",
         answers.len() as f64 / time.as_secs_f64(),
         taken.len(),
         in_time * 100.0,
@@ -88,10 +86,10 @@ fn try_it(request: &Request, place: &str) {
         ms(p50),
         ms(p99),
     );
-    // The quick part shares its machine, and a debug build may serve it, whose refusals take a good part of the cores.
+    // The quick part has wider limits: other programs share the machine, and in a debug build refusals are expensive.
     let (least, longest, used) = if whole { (0.99, AT_ONCE, 0.5) } else { (0.6, 30 * AT_ONCE, 0.25) };
     let held = others == 0
-        && told
+        && all_have_retry_after
         && in_time >= least
         && p99 < longest
         && taken.len() as f64 > used * capacity * time.as_secs_f64();
@@ -102,13 +100,13 @@ fn try_it(request: &Request, place: &str) {
         used * 100.0
     );
     let claim = format!(
-        "ten times the load of magika, {place}: who is taken is answered in time, who is not is told at once"
+        "ten times the capacity for magika, {place}: admitted requests are answered in time, the others are refused at once"
     );
     proof::holds(PART, &claim, figure, limit, held);
 }
 
 #[test]
-fn at_the_scoring_server_ten_times_the_load_makes_nobody_wait_in_vain() {
+fn at_the_scoring_server_under_ten_times_the_load_requests_are_answered_in_time_or_refused_at_once() {
     let Some(model) = magika() else { return };
     let _machine = proof::alone();
     let served = format!("magika={}", model.display());
@@ -118,7 +116,7 @@ fn at_the_scoring_server_ten_times_the_load_makes_nobody_wait_in_vain() {
 }
 
 #[test]
-fn through_the_gateway_ten_times_the_load_makes_nobody_wait_in_vain() {
+fn through_the_gateway_under_ten_times_the_load_requests_are_answered_in_time_or_refused_at_once() {
     let Some(model) = magika() else { return };
     let _machine = proof::alone();
     let workspace = Workspace::new();

@@ -1,30 +1,30 @@
-//! A proof's figure: one line of docs/proof.md.
+//! Writes the rows of docs/proof.md: a promise, the measured figure and its limit.
 
 use serde_json::json;
 use std::fmt::Display;
 use std::io::Write;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Held for writing by who measures, for reading by everybody else.
+/// A test that measures times holds it for writing, every other test for reading.
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// To be held by a test that measures: it has the machine for itself.
+/// Waits until no other test of this program runs. A test that measures holds the guard until its end.
 pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// To be held by a test that does not.
+/// Waits until no test measures. A test that does not measure holds the guard until its end.
 pub(crate) fn among_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether everything is to be tried (`cargo xtask prove`), or only what is quick.
+/// Returns whether to run the whole test (`cargo xtask prove`) or only its quick part.
 pub(crate) fn whole() -> bool {
     std::env::var("DRISSE_PROVE").is_ok_and(|how| how == "whole")
 }
 
-/// Writes down what was measured beside what was promised, then fails where that does not hold. `part` is
-/// the chapter in docs/proof.md, `claim` a sentence.
+/// Writes a row with the measured figure and its limit, then panics if the claim does not hold. `part` is the chapter in
+/// docs/proof.md, `claim` a sentence.
 #[track_caller]
 pub(crate) fn holds(part: &str, claim: &str, figure: impl Display, limit: impl Display, held: bool) {
     let row = json!({
@@ -36,7 +36,7 @@ pub(crate) fn holds(part: &str, claim: &str, figure: impl Display, limit: impl D
     });
     if let Some(path) = std::env::var_os("DRISSE_PROOF") {
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        // One write: other tests write here too.
+        // In one write, because other tests append to this file too.
         file.write_all(format!("{row}\n").as_bytes()).unwrap();
     }
     assert!(held, "{claim}: {figure}, and the limit is {limit}");

@@ -1,5 +1,5 @@
-//! Changes of a workspace, each as a user makes it, and what must be true after it whatever happened
-//! meanwhile.
+//! Changes of a workspace, each made by the command of a user, and the conditions that must hold after it even if a
+//! process died meanwhile.
 
 use crate::engine::{CACHE, Engine, podman};
 use crate::liar::liar;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
-/// A change: what comes before it, itself, and what is so once it is done.
+/// A change: the commands before it, its own command, and the condition that holds once it is done.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -25,14 +25,14 @@ pub(crate) struct Scenario {
     done: fn(&Run) -> bool,
 }
 
-/// A step that a process passes.
+/// A crash point that a process passes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Passed {
     pub(crate) role: String,
     pub(crate) step: String,
 }
 
-/// A scenario in a workspace of its own.
+/// One run of a scenario, in its own workspace.
 pub(crate) struct Run {
     scenario: &'static Scenario,
     workspace: Workspace,
@@ -41,13 +41,14 @@ pub(crate) struct Run {
     registry: String,
     /// The primary key before the change.
     key: Option<String>,
-    /// How the change's command ended.
+    /// The result of the change's command, once it has ended.
     ran: Option<Ran>,
-    /// Where its containers are, after the workspace: that one ends first.
+    /// The engine of its containers. Declared after the workspace, which must be dropped first.
     engine: Option<Engine>,
 }
 
-/// `OTHER` is a model file that differs from the digits model in its bytes alone, `REGISTRY` a registry that has one.
+/// `OTHER` stands for a model file with other bytes than the digits model but the same meaning, `REGISTRY` for a
+/// reference to a model in a remote registry.
 const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "register",
@@ -95,7 +96,7 @@ const SCENARIOS: [Scenario; 10] = [
         name: "collect garbage",
         contained: false,
         before: &[
-            // One that was served has a view.
+            // A model that was served has a view.
             &["deploy", DIGITS, "--name", "m"],
             &["delete", "m"],
             &["models", "register", "OTHER", "--name", "m"],
@@ -126,7 +127,7 @@ const SCENARIOS: [Scenario; 10] = [
     },
 ];
 
-/// Those that can be tried here: containers need an engine, and CI has one.
+/// The scenarios that can run on this machine: those with containers need a container engine, which CI has.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     static ALL: [Scenario; 10] = SCENARIOS;
     let contained = podman().is_some();
@@ -134,7 +135,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
 }
 
 impl Scenario {
-    /// The steps that its processes pass.
+    /// Runs the scenario undisturbed and returns the crash points that its processes pass.
     pub(crate) fn trace(&'static self) -> Vec<Passed> {
         let mut run = self.prepare();
         run.change();
@@ -147,7 +148,7 @@ impl Scenario {
         text.lines().map(passed).collect()
     }
 
-    /// A workspace in which the change comes next.
+    /// Makes a workspace and runs the commands before the change.
     pub(crate) fn prepare(&'static self) -> Run {
         let workspace = Workspace::new();
         let steps = workspace.folder.path().join("steps");
@@ -163,7 +164,7 @@ impl Scenario {
         if !self.before.is_empty() {
             run.key = run.workspace_key();
         }
-        // The steps so far are no part of the change.
+        // The crash points passed so far do not belong to the change.
         std::fs::write(run.steps.join("trace"), "").unwrap();
         run
     }
@@ -182,7 +183,7 @@ impl Run {
             .collect();
         let mut command = self.workspace.command(&arguments);
         if arguments.contains(&"pull") {
-            // What comes of a pull is this run's alone.
+            // The cache of pulled blobs is not shared with other runs.
             command.env("XDG_CACHE_HOME", self.workspace.folder.path()).env("DRISSE_ONNXRUNTIME", library());
         }
         command.env("DRISSE_STEPS", &self.steps);
@@ -196,13 +197,13 @@ impl Run {
         ran(self.command(arguments))
     }
 
-    /// Lets a process do `how` the `nth` time it passes a step.
+    /// Makes a process `kill` or `stop` itself (`how`) the `nth` time it passes the crash point.
     pub(crate) fn arm(&self, passed: &Passed, how: &str, nth: usize) {
         let file = self.steps.join(format!("{} {}", passed.role, passed.step));
         std::fs::write(file, format!("{how} {nth}")).unwrap();
     }
 
-    /// The process that did it.
+    /// The process that was killed or stopped, if one was.
     pub(crate) fn victim(&self, how: &str) -> Option<u32> {
         let names = std::fs::read_dir(&self.steps).unwrap().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
@@ -213,27 +214,28 @@ impl Run {
         self.victim(how).is_some()
     }
 
-    /// Makes the change.
+    /// Makes the change and waits for its command.
     pub(crate) fn change(&mut self) {
         self.ran = Some(self.run(self.scenario.change));
     }
 
-    /// The same, without waiting.
+    /// Begins the change and returns a channel that receives the result of its command.
     pub(crate) fn begin_change(&self) -> Receiver<Ran> {
         let mut command = self.command(self.scenario.change);
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         command.stdin(Stdio::null());
-        std::thread::spawn(move || tell.send(ran(command)));
-        told
+        std::thread::spawn(move || sender.send(ran(command)));
+        receiver
     }
 
+    /// Waits for the command that [`Run::begin_change`] started.
     pub(crate) fn end_change(&mut self, changing: Receiver<Ran>) {
         if self.ran.is_none() {
             self.ran = changing.recv_timeout(PATIENCE).ok();
         }
     }
 
-    /// Whether the command has ended.
+    /// Returns whether the command has ended.
     pub(crate) fn has_changed(&mut self, changing: &Receiver<Ran>) -> bool {
         if self.ran.is_none() {
             self.ran = changing.try_recv().ok();
@@ -264,7 +266,7 @@ impl Run {
         (ran.code == 0).then(|| ran.json()["primary_key"].as_str().unwrap().to_owned())
     }
 
-    /// Whether the service has this revision, and answers to its key and to no other.
+    /// Returns whether the service has this revision, accepts its key and refuses others.
     fn serves(&self, revision: u64) -> bool {
         let services = self.services();
         let [service] = &services[..] else { return false };
@@ -281,7 +283,8 @@ impl Run {
         status(&key) == 200 && status("wrong") == 401 && old.is_none_or(|old| status(old) == 401)
     }
 
-    /// How long it took, from the next command on, until everything was as it is wanted; or what is not.
+    /// Waits until the desired state is reached, and checks it. Returns how long that took from the next command on, or
+    /// what is wrong.
     pub(crate) fn settled(&self) -> Result<Duration, String> {
         let began = Instant::now();
         let ran = self.workspace.run(&["services"]);
@@ -297,10 +300,10 @@ impl Run {
             wrong = self.wrong();
         }
         let took = began.elapsed();
-        // What comes from here on is no part of the change: nobody dies of it, and its steps are not counted.
+        // Crash points passed from here on do not belong to the change: they kill no process and are not counted.
         for name in names(&self.steps) {
             if !name.starts_with("kill ") && !name.starts_with("stop ") && name != "trace" {
-                // A process that passes it just now may have taken it.
+                // Ignores errors: a process that passes the crash point right now may have removed the file.
                 let _ = std::fs::remove_file(self.steps.join(name));
             }
         }
@@ -309,7 +312,7 @@ impl Run {
         Ok(took)
     }
 
-    /// What is not as it is wanted yet.
+    /// Returns a difference from the desired state, if there is one.
     fn wrong(&self) -> Option<String> {
         let operations = self.json(&["operations"]);
         if let Some(running) =
@@ -325,7 +328,7 @@ impl Run {
         self.left_over()
     }
 
-    /// Processes, sockets, files and blobs that nothing needs.
+    /// Returns a process, socket, file or blob that should not exist, if there is one.
     fn left_over(&self) -> Option<String> {
         let services = self.services();
         let processes = self.workspace.processes();
@@ -396,7 +399,7 @@ impl Run {
             .map(|view| format!("view {view} is left"))
     }
 
-    /// What was acknowledged is there, and every byte is whole.
+    /// Checks that everything acknowledged is there and undamaged.
     fn kept(&self) -> Result<(), String> {
         let verified = self.workspace.run(&["models", "verify"]);
         if verified.code != 0 {
@@ -404,26 +407,26 @@ impl Run {
         }
         let Some(ran) = &self.ran else { return Err("the command never ended".to_owned()) };
         let done = (self.scenario.done)(self);
-        // Killed itself, it may have been before it had asked for anything.
+        // If the command itself was killed, it may not have sent its request yet.
         let began =
             std::fs::read_to_string(self.steps.join("passed")).unwrap().contains("an operation has begun");
         match ran.code {
-            0 if !done => Err(format!("acknowledged, and not there: {ran:?}")),
-            -1 if began && !done => Err("begun, and not seen through".to_owned()),
+            0 if !done => Err(format!("acknowledged, but not there: {ran:?}")),
+            -1 if began && !done => Err("begun, but not completed".to_owned()),
             0 | -1 => Ok(()),
-            // The connection broke during the request, and the hint says that the operation may have started.
+            // The connection broke after the request was sent, and the command says that the change may have started.
             2 if ran.stderr.contains("may have started") => Ok(()),
             _ => Err(format!("the command failed: {ran:?}")),
         }
     }
 }
 
-/// A model as commands name it.
+/// A model's `name:version`.
 fn full_name(model: &Value) -> String {
     format!("{}:{}", model["name"].as_str().unwrap(), model["version"])
 }
 
-/// What names a daemon's sockets: the end of its `--replica` or `--gateway`.
+/// The ID in the names of a process's sockets: the last part of its `--replica` or `--gateway` argument.
 fn id(line: &str) -> Option<String> {
     let mut words = line.split(' ').skip_while(|word| !matches!(*word, "--replica" | "--gateway"));
     words.nth(1)?.rsplit('/').next().map(str::to_owned)

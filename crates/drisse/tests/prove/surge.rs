@@ -1,18 +1,18 @@
-//! More requests than can be served: sent when they are due, whether or not those before are answered.
+//! An open-loop load generator: sends requests when they are due, whether or not earlier ones have been answered.
 
 use crate::load::{Connection, Request};
 use std::time::{Duration, Instant};
 
-/// One answer.
+/// The response to one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Answered {
-    /// 0 where the connection broke.
+    /// 0 if the connection broke.
     pub(crate) status: u16,
     pub(crate) retry_after: bool,
     pub(crate) took: Duration,
 }
 
-/// Sends `rate` requests a second for `time`, over this many connections.
+/// Sends `rate` requests per second for `time`, over this many connections.
 pub(crate) fn surge(request: &Request, rate: f64, time: Duration, connections: usize) -> Vec<Answered> {
     let interval = Duration::from_secs_f64(connections as f64 / rate);
     let start = Instant::now() + Duration::from_millis(50);
@@ -27,13 +27,13 @@ pub(crate) fn surge(request: &Request, rate: f64, time: Duration, connections: u
     senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect()
 }
 
-/// One connection's requests, from `due` to `end`.
+/// Sends one connection's requests, from `due` to `end`.
 fn one(request: &Request, mut due: Instant, interval: Duration, end: Instant) -> Vec<Answered> {
     let mut answers = Vec::new();
     let mut open: Option<Connection> = None;
     while due < end {
         std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
-        // Parking may end early.
+        // Parking may end spuriously.
         if Instant::now() < due {
             continue;
         }
@@ -42,7 +42,7 @@ fn one(request: &Request, mut due: Instant, interval: Duration, end: Instant) ->
         let status = connection.send(&request.bytes).map_or(0, |answer| answer.0);
         answers.push(Answered { status, retry_after: connection.retry_after, took: began.elapsed() });
         open = Some(connection).filter(|open| status != 0 && !open.closing);
-        // One that is behind goes on from now: what is due waits for no answer, but is not made up for.
+        // A connection that is late continues from now: requests it could not send in time are skipped.
         due = (due + interval).max(Instant::now());
     }
     answers

@@ -1,4 +1,4 @@
-//! The control API: who has no token, who is a web page, and names that would lead elsewhere.
+//! Attacks on the control API: clients without the token, web pages, and names that contain paths.
 
 use super::{DIGITS, argument, every, host, over_tcp, over_unix, replica, request, sockets, statuses, text};
 use crate::proof::among_others;
@@ -15,7 +15,7 @@ const OVER_TCP: &[(&str, &str, &str, &str, &str, u16)] = &[
     ("an empty token",            "GET",  "/v1/status", "Host: localhost\nAuthorization: Bearer ", "", 401),
     ("a wrong token",             "GET",  "/v1/services/digits/keys", "Host: localhost\nAuthorization: Bearer 0", "", 401),
     ("the token as a query",      "GET",  "/v1/status?token=SECRET", "Host: localhost", "", 401),
-    ("a path there is not",       "GET",  "/nothing", "Host: localhost", "", 401),
+    ("an unknown path",           "GET",  "/nothing", "Host: localhost", "", 401),
     ("a web page's origin",       "GET",  "/v1/status", "Host: localhost\nTOKEN\nOrigin: http://evil.example", "", 403),
     ("a sandboxed page's origin", "POST", "/v1/shutdown", "Host: localhost\nTOKEN\nOrigin: null", "\"all\"", 403),
     ("a preflight",               "OPTIONS", "/v1/services", "Host: localhost\nOrigin: http://evil.example\nAccess-Control-Request-Method: POST", "", 403),
@@ -49,11 +49,11 @@ fn the_control_api_over_tcp_lets_in_who_has_its_token_and_no_web_page() {
         }
     }
     let claim =
-        "The control API over TCP lets in who has its token, and no web page, also under a rebound name";
+        "The control API over TCP accepts clients with its token, and no web page, even with DNS rebinding";
     every(claim, OVER_TCP.len(), &wrong);
 }
 
-/// Names that would lead elsewhere where they became paths, and their spelling in a URL.
+/// Names that, used as paths, would lead to other files, and their spelling in a URL.
 const NAMES: &[(&str, &str)] = &[
     ("..", ".."),
     ("..", "%2e%2e"),
@@ -105,7 +105,7 @@ fn no_name_and_no_path_leads_out_of_where_it_belongs() {
             ("DELETE", format!("/v1/models/{url}/versions/latest")),
             ("GET", format!("/v1/operations/{url}")),
         ] {
-            // Without a name the path is that of another question.
+            // Without a name, this is the path of another request.
             if !url.is_empty() {
                 refused(format!("{method} {target}"), asks(&control, method, &target, ""));
             }
@@ -137,7 +137,11 @@ fn no_name_and_no_path_leads_out_of_where_it_belongs() {
             refused(format!("replica {target}"), asks(Path::new(&replica), "POST", &target, "{}"));
         }
     }
-    assert_eq!(super::below(workspace.root.parent().unwrap()).len(), before, "nothing was made or removed");
+    assert_eq!(super::below(workspace.root.parent().unwrap()).len(), before, "files were created or removed");
     assert_eq!(workspace.ok(&["score", "digits"]).code, 0);
-    every("No name and no path of a request leads out of where it belongs", tried, &wrong);
+    every(
+        "Names and paths in requests that would lead elsewhere (such as `../x`) are refused",
+        tried,
+        &wrong,
+    );
 }

@@ -1,4 +1,4 @@
-//! What lies on the disk: closed to others whatever the user's umask is.
+//! Files of a workspace: other users cannot open them, whatever the umask is.
 
 use super::{DIGITS, below, every, sockets};
 use crate::proof::among_others;
@@ -40,14 +40,14 @@ fn under_any_umask_nothing_is_open_to_others() {
             (mode & 0o077 != 0).then(|| format!("{} has mode {mode:o}", path.display()))
         })
         .collect();
-    let claim = "Under umask 000 no file, folder or socket of a workspace can be opened by others";
+    let claim = "Even under umask 000, other users cannot open any file, folder or socket of a workspace";
     every(claim, places.len(), &open);
 }
 
 #[test]
-fn a_folder_of_somebody_elses_is_no_workspace() {
+fn a_folder_of_another_user_is_refused_as_a_workspace() {
     let _others = among_others();
-    if !super::as_root("a workspace in a folder of another user's") {
+    if !super::as_root("a workspace in a folder of another user") {
         return;
     }
     let workspace = Workspace::new();
@@ -56,6 +56,6 @@ fn a_folder_of_somebody_elses_is_no_workspace() {
     let ran = workspace.run(&["deploy", DIGITS]);
     let refused = ran.code == 1 && ran.stderr.contains("it belongs to somebody else");
     std::os::unix::fs::chown(&workspace.root, Some(0), None).unwrap();
-    let claim = "A folder that another user can change is not taken as a workspace";
+    let claim = "A folder that another user can change is refused as a workspace";
     every(claim, 1, &[ran].iter().filter(|_| !refused).collect::<Vec<_>>());
 }

@@ -1,4 +1,4 @@
-//! Bytes of ONNX files that nobody would export: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3.
+//! Builds ONNX files that no exporter would write. Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3.
 
 fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
@@ -18,14 +18,14 @@ pub(super) fn bytes(field: u64, payload: &[u8]) -> Vec<u8> {
     [varint(field << 3 | 2), varint(payload.len() as u64), payload.to_vec()].concat()
 }
 
-/// A tensor's port of FP32 with these dimensions.
+/// An input or output (`field`) that is an FP32 tensor with these dimensions.
 fn port(field: u64, name: &str, dims: &[u64]) -> Vec<u8> {
     let dims: Vec<_> = dims.iter().flat_map(|&dim| bytes(1, &number(1, dim))).collect();
     let kind = bytes(1, &[number(1, 1), bytes(2, &dims)].concat());
     bytes(field, &[bytes(1, name.as_bytes()), bytes(2, &kind)].concat())
 }
 
-/// `y = Identity(x)` of these dimensions, with more in its graph.
+/// A model `y = Identity(x)` with these dimensions, and `more` fields in its graph.
 pub(super) fn model(dims: &[u64], more: &[Vec<u8>]) -> Vec<u8> {
     graph(dims, &[bytes(1, b"x"), bytes(2, b"y"), bytes(4, b"Identity")], &more.concat())
 }
@@ -36,28 +36,28 @@ fn graph(dims: &[u64], node: &[Vec<u8>], more: &[u8]) -> Vec<u8> {
     [number(1, 8), bytes(8, &number(2, 17)), bytes(7, &graph)].concat()
 }
 
-/// A good model, and the beginning of a field that nobody knows and that fills a file of this size.
+/// A valid model, followed by the start of an unknown field that would fill a file of `size` bytes.
 pub(super) fn up_to(size: u64) -> Vec<u8> {
     let model = model(&[4], &[]);
-    // Its tag has two bytes, its length six.
+    // The field's tag has two bytes, its length six.
     let rest = size - model.len() as u64 - 8;
     [model, varint(31 << 3 | 2), varint(rest)].concat()
 }
 
-/// An initializer of these dimensions whose data lies in a file beside the model.
+/// An initializer whose data is in the external file `location`.
 pub(super) fn external(location: &str) -> Vec<u8> {
     let entry = [bytes(1, b"location"), bytes(2, location.as_bytes())].concat();
     bytes(5, &[number(1, 4), number(2, 1), bytes(8, b"w"), bytes(13, &entry), number(14, 1)].concat())
 }
 
-/// `y = Add(x, w)`, whose weights say that they have these dimensions, and are one number.
+/// A model `y = Add(x, w)` whose weights declare these dimensions but contain only one number.
 pub(super) fn liar(dims: &[u64]) -> Vec<u8> {
     let dims: Vec<_> = dims.iter().flat_map(|&dim| number(1, dim)).collect();
     let weights = bytes(5, &[dims, number(2, 1), bytes(8, b"w"), bytes(9, &[0; 4])].concat());
     graph(&[4], &[bytes(1, b"x"), bytes(1, b"w"), bytes(2, b"y"), bytes(4, b"Add")], &weights)
 }
 
-/// A node whose subgraph has a node whose subgraph …
+/// A node with subgraphs that are nested `levels` deep.
 pub(super) fn nested(levels: usize) -> Vec<u8> {
     (0..levels).fold(vec![], |inner, _| {
         let attribute =

@@ -1,5 +1,5 @@
-//! Request smuggling through HTTP/2: requests that would become others in the HTTP/1.1 the gateway speaks with
-//! replicas.
+//! Request smuggling through HTTP/2: requests that would become different requests in HTTP/1.1, which the gateway uses
+//! towards replicas.
 
 use super::{deployed, every, host, text, zeros};
 use crate::frames::{
@@ -8,11 +8,11 @@ use crate::frames::{
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// What is added to a good request, and what becomes of it. The sections are RFC 9113's. `LENGTH` is that of
-/// the body.
+/// Headers that are added to a valid request, and the expected result. Sections are of RFC 9113. `LENGTH` stands for
+/// the length of the body.
 #[rustfmt::skip]
 const AMBIGUOUS: &[(&str, &str, Fields<'_>, &str)] = &[
-    // (what, section, headers, fate)
+    // (what, section, headers, result)
     ("plain, to compare",          "",      &[("content-length", "LENGTH")], "200"),
     ("without a length",           "8.1.1", &[], "200"),
     ("a length less than the data", "8.1.1", &[("content-length", "1")], "reset"),
@@ -30,12 +30,12 @@ const AMBIGUOUS: &[(&str, &str, Fields<'_>, &str)] = &[
     ("an unknown pseudo-header",   "8.3",   &[(":x", "y")], "reset"),
 ];
 
-/// Paths that would end the request line, if they were written as they are.
+/// Paths that would end the request line if the gateway copied them unchanged.
 const PATHS: [&str; 3] =
     ["/score HTTP/1.1\r\nx: y", "/score HTTP/1.1", "/score\r\n\r\nPOST /score HTTP/1.1\r\n\r\n"];
 
-/// What becomes of a request: its status, or that its stream or its connection was ended.
-fn fate(host: &str, fields: Fields<'_>, body: &str) -> String {
+/// Sends a request and returns its status, or `reset` if the server ended the stream or the connection.
+fn send(host: &str, fields: Fields<'_>, body: &str) -> String {
     let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(super::SILENCE)).unwrap();
     let head = frame(HEADERS, END_HEADERS, 1, &block(fields));
@@ -50,7 +50,7 @@ fn fate(host: &str, fields: Fields<'_>, body: &str) -> String {
         stream.read_exact(&mut payload).unwrap();
         match (head[3], payload.first()) {
             (RST_STREAM | GOAWAY, _) => return "reset".to_owned(),
-            // Statuses of the static table: RFC 7541, appendix A.
+            // Indexes of `:status` in the static table: RFC 7541, appendix A.
             (HEADERS, Some(0x88)) => return "200".to_owned(),
             (HEADERS, Some(0x8c)) => return "400".to_owned(),
             (HEADERS, other) => return format!("{other:?}"),
@@ -75,7 +75,7 @@ fn no_request_is_smuggled_through_http2() {
             (":path", &path),
             ("authorization", &key),
         ];
-        fate(&host, &[&usual, more].concat(), &body)
+        send(&host, &[&usual, more].concat(), &body)
     };
     let length = body.len().to_string();
     let mut wrong = Vec::new();
@@ -95,6 +95,6 @@ fn no_request_is_smuggled_through_http2() {
             wrong.push(format!("{path:?}: {came}"));
         }
     }
-    let claim = "A request in HTTP/2 that would be another one in HTTP/1.1 ends its stream at the gateway";
+    let claim = "The gateway resets an HTTP/2 request that would become a different request in HTTP/1.1";
     every(claim, AMBIGUOUS.len() + PATHS.len(), &wrong);
 }

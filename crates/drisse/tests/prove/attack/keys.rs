@@ -1,4 +1,4 @@
-//! Keys: what opens a service and what does not, and where keys are never found.
+//! Keys: what gives access to a service and what does not, and where keys must never appear.
 
 use super::{argument, deployed, every, host, over_tcp, over_unix, replica, request, statuses, text, zeros};
 use crate::proof::{among_others, whole};
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-/// A request that needs a key, for a server that stands at `prefix`.
+/// A request that needs a key, to a server whose paths begin with `prefix`.
 fn score(prefix: &str, authorization: &str) -> Vec<u8> {
     request("POST", &format!("{prefix}/score"), authorization, &zeros())
 }
@@ -34,7 +34,7 @@ fn nothing_but_a_key_opens_a_service() {
         bearer(&format!("{key}0")),
         bearer(&key.to_uppercase()),
         bearer(&format!("{key} {key}")),
-        // What servers hold is no key.
+        // Servers store digests of keys: these are not accepted as keys.
         bearer(&digest),
         bearer(&format!("sha256:{digest}")),
         format!("Authorization: Basic {key}\r\n"),
@@ -74,7 +74,7 @@ fn nothing_but_a_key_opens_a_service() {
             let at_gateway = over_tcp(&host, &request(method, &format!("{prefix}{path}"), "", ""));
             let at_replica = over_unix(Path::new(&socket), &request(method, &path, "", ""));
             for (at, answer) in [("gateway", at_gateway), ("replica", at_replica)] {
-                // A wrong method may be told before the key is looked at.
+                // A wrong method may be refused before the key is checked.
                 if !matches!(*statuses(&answer), [401 | 405]) {
                     wrong.push(format!("{method} {path}: {answer} at the {at}"));
                 }
@@ -83,7 +83,7 @@ fn nothing_but_a_key_opens_a_service() {
     }
     assert_eq!(statuses(&over_tcp(&host, &score(prefix, &bearer(key)))), [200]);
     let tried = 2 * no.len() + 8 * paths.len();
-    every("Nothing but a key opens a service, at the gateway and at its replica", tried, &wrong);
+    every("Only a key gives access to a service, at the gateway and at its replica", tried, &wrong);
 }
 
 #[test]
@@ -112,17 +112,16 @@ fn a_key_that_was_replaced_opens_nothing_once_the_command_returns() {
         }
         old = new;
     }
-    let claim = "Once `keys --regenerate` returns, the old key opens neither the gateway nor any replica, and the new \
-                 one opens all";
+    let claim = "Once `keys --regenerate` returns, the gateway and all replicas refuse the old key and accept the new one";
     every(claim, rounds, &wrong);
 }
 
-/// Everything that processes of the workspace show and everything that is written in it, but the database.
+/// Returns what /proc shows of the workspace's processes, and all files of the workspace except the database.
 fn shown(workspace: &Workspace) -> Vec<(String, Vec<u8>)> {
     let control = u32::try_from(workspace.pid("control").unwrap()).unwrap();
     let pids = workspace.processes().into_iter().map(|(pid, _)| pid).chain([control]);
     let proc = pids.flat_map(|pid| ["cmdline", "environ", "comm"].map(|name| format!("/proc/{pid}/{name}")));
-    // Whom /proc does not let look sees nothing.
+    // Files of /proc that this user may not read count as empty.
     let mut shown: Vec<_> =
         proc.map(|path| (path.clone(), std::fs::read(path).unwrap_or_default())).collect();
     let mut folders = vec![workspace.root.clone()];
@@ -154,10 +153,10 @@ fn keys_stand_in_no_argument_environment_log_or_file_but_the_database() {
     let host = host(text(&service, "scoring_uri"));
     let guess = "a-guess-of-a-stranger";
     for key in [mine, guess] {
-        let asked = over_tcp(&host, &score("/api/v1/service/digits", &bearer(key)));
-        assert_eq!(statuses(&asked).len(), 1);
+        let answer = over_tcp(&host, &score("/api/v1/service/digits", &bearer(key)));
+        assert_eq!(statuses(&answer).len(), 1);
     }
-    // A header of a client's that is too large, and a broken one.
+    // A request with a malformed header.
     over_tcp(
         &host,
         format!("GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {mine}\r\nX: \x01\r\n\r\n").as_bytes(),
@@ -181,7 +180,7 @@ fn keys_stand_in_no_argument_environment_log_or_file_but_the_database() {
         .filter(|(_, bytes)| secrets.iter().any(|secret| holds(bytes, secret)))
         .map(|(path, _)| path)
         .collect();
-    let claim =
-        "No key stands in an argument, an environment, a log (also at debug) or a file but the database";
+    let claim = "No key appears in an argument, an environment variable, a log (even at debug level) or a file other than the \
+         database";
     every(claim, places.len(), &found);
 }

@@ -1,4 +1,4 @@
-//! What a process had in its memory when it died, keys too, is in no core dump.
+//! A process that dies leaves no core dump, because its memory contains keys.
 
 use super::{every, over_tcp, request, statuses};
 use crate::proof::among_others;
@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Starts this where as much core may be dumped as there is, aborts it once it is up, and says whether a core
-/// was dumped: to a file in `folder`, or to whatever the system hands cores to.
+/// Starts a command with unlimited core dumps and aborts it once it is up. Returns whether it dumped core: to a file in
+/// `folder`, or to the handler of the system.
 fn dumps(command: &Command, stdin: Stdio, folder: &Path, mut up: impl FnMut(u32) -> bool) -> bool {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(command.get_program());
@@ -31,7 +31,7 @@ fn dumps(command: &Command, stdin: Stdio, folder: &Path, mut up: impl FnMut(u32)
     status.core_dumped() || files.any(|entry| entry.file_name().to_string_lossy().starts_with("core"))
 }
 
-/// What a process was started with.
+/// The command that a process was started with.
 fn command_line(pid: u64) -> Command {
     let line = String::from_utf8(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap()).unwrap();
     drisse(&line.split_terminator('\0').skip(1).collect::<Vec<_>>())
@@ -70,7 +70,7 @@ fn no_process_leaves_its_keys_in_a_core_dump() {
     if dumps(&serve, Stdio::null(), folder.path(), |_| folder.path().join("s").exists()) {
         dumped.push("a scoring server");
     }
-    // Last, because it leaves its core there: whether this machine dumps any.
+    // Whether this machine dumps cores at all. Last, because this core stays in the folder.
     let mut other = Command::new("sh");
     other.args(["-c", "touch up; read x; read y"]);
     let (reader, _writer) = std::io::pipe().unwrap();

@@ -1,5 +1,5 @@
-//! Hostile models: files that are none, that lie about their size, that lead elsewhere, that ask for more than
-//! there is.
+//! Hostile models: files that are not models, declare false sizes, refer to other files, or need more memory than there
+//! is.
 
 use super::hostile::{external, liar, model, nested, up_to};
 use super::{every, host, over_tcp, request, statuses};
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 const TEBIBYTE: u64 = 1 << 40;
 
-/// Whoever reads a tebibyte of holes takes minutes; whoever waits for a pipe never ends.
+/// The limit for a refusal. Reading a sparse file of a tebibyte takes minutes, and waiting for a pipe never ends.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A control plane or a server needs less, also with a hostile model.
+/// The limit for the memory of a control plane or a scoring server with a hostile model, in bytes.
 const MEMORY: u64 = 512 << 20;
 
-/// Memory that a process had at most, in bytes.
+/// The peak resident memory of a process, in bytes.
 fn peak(pid: u64) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -38,7 +38,7 @@ fn pipe(path: &Path) {
 
 type Make = fn(&Path);
 
-/// How a folder is made hostile, and what the refusal says. The model is `m.onnx`.
+/// Hostile models, each with the code that makes it in a folder (as `m.onnx`) and a part of the expected message.
 #[rustfmt::skip]
 const REFUSED: &[(&str, Make, &str)] = &[
     ("a pipe",                       |f| pipe(&f.join("m.onnx")), "a device or a pipe"),
@@ -91,9 +91,9 @@ fn a_hostile_model_is_refused_at_once_and_harms_nothing() {
             "--timeout",
             "15s",
         ]);
-        // A file whose shape is a lie is the engine's to refuse, in a process of its own.
-        let told = ran.stderr.contains(why) || ran.stderr.contains("exited with code 1");
-        if ran.code != 1 || !told || began.elapsed() > SOON {
+        // Files with false shapes are refused by the engine, in the process of the replica.
+        let refused = ran.stderr.contains(why) || ran.stderr.contains("exited with code 1");
+        if ran.code != 1 || !refused || began.elapsed() > SOON {
             wrong.push(format!("{what}: after {:?}: {ran:?}", began.elapsed()));
         }
     }
@@ -102,7 +102,7 @@ fn a_hostile_model_is_refused_at_once_and_harms_nothing() {
     if !same || peak > MEMORY {
         wrong.push(format!("the control plane: {} MiB, the same: {same}", peak >> 20));
     }
-    let claim = "A hostile model file or folder is refused within 20 s; the control plane lives and needs under 512 MiB";
+    let claim = "A hostile model file or folder is refused within 20 s; the control plane survives and uses less than 512 MiB";
     every(claim, REFUSED.len(), &wrong);
 }
 
@@ -122,9 +122,9 @@ fn what_a_models_data_was_linked_to_may_change_and_the_model_does_not() {
     let mut wrong: Vec<_> =
         [verified].into_iter().filter(|ran| ran.code != 0).map(|ran| ran.stderr).collect();
     if std::fs::metadata(&foreign).map(|m| std::os::unix::fs::MetadataExt::nlink(&m)).unwrap() != 2 {
-        wrong.push("the store is linked to it".to_owned());
+        wrong.push("the store has a hard link to the file".to_owned());
     }
-    every("Data that is hard-linked to a file of somebody else's is copied when it is registered", 1, &wrong);
+    every("Model data with hard links outside the model's folder is copied when it is registered", 1, &wrong);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_request_for_more_than_there_is_is_refused_and_the_server_lives() {
     if good != [200] || peak > MEMORY {
         wrong.push(format!("afterwards: {good:?}, {} MiB", peak >> 20));
     }
-    let claim = "A request that asks a model for more memory or time than there is gets a 4xx or 504; the server lives \
-                 and needs under 512 MiB";
+    let claim = "A request that needs more memory or time than there is gets a 4xx or 504; the server survives and uses \
+                 less than 512 MiB";
     every(claim, asks.len(), &wrong);
 }

@@ -1,15 +1,15 @@
-//! Request smuggling: requests that two readers could understand differently, each with another request
-//! hidden where only one of them would see it.
+//! Request smuggling: requests that two servers could parse differently, each with another request hidden where only one
+//! of the servers would see it.
 
 use super::{count, deployed, every, host, over_tcp, over_unix, replica, request, statuses, text, zeros};
 use crate::support::Serving;
 use std::path::Path;
 
-/// An ambiguous request, and the statuses of the answers on its connection, where another request follows
-/// it. One status: it was refused, and the connection closed. The sections are RFC 9112's.
+/// Ambiguous requests, each with the statuses of all responses on its connection, on which another request follows. A
+/// single status means that the request was refused and the connection closed. Sections are of RFC 9112.
 ///
-/// Lines end with CR LF; `␊` is a bare LF. `HOST` and `KEY` are header lines; `BODY` is a good body, of `LENGTH`
-/// bytes, and `CHUNKS` the same in chunks; `HIDDEN` is a whole request that must not be taken for one.
+/// `\n` stands for CR LF and `␊` for a bare LF. `HOST` and `KEY` are header lines; `BODY` is a valid body of `LENGTH`
+/// bytes, and `CHUNKS` the same body in chunks; `HIDDEN` is a complete request that no server may see as one.
 #[rustfmt::skip]
 const AMBIGUOUS: &[(&str, &str, &str, &[u16])] = &[
     // (what, section, bytes, answers)
@@ -17,7 +17,7 @@ const AMBIGUOUS: &[(&str, &str, &str, &[u16])] = &[
     ("plain, in chunks",                "7.1", "POST PATH/score HTTP/1.1\nHOST\nKEY\nTransfer-Encoding: chunked\n\nCHUNKS", &[200, 200]),
     ("length and chunks",               "6.1", "POST PATH/score HTTP/1.1\nHOST\nKEY\nContent-Length: LENGTH\nTransfer-Encoding: chunked\n\n0\n\nHIDDEN", &[400]),
     ("chunks and length",               "6.1", "POST PATH/score HTTP/1.1\nHOST\nKEY\nTransfer-Encoding: chunked\nContent-Length: 5\n\nCHUNKS", &[200]),
-    ("a coding nobody decodes",         "6.1", "POST PATH/score HTTP/1.1\nHOST\nKEY\nTransfer-Encoding: gzip, chunked\n\nCHUNKS", &[501]),
+    ("an unsupported coding",           "6.1", "POST PATH/score HTTP/1.1\nHOST\nKEY\nTransfer-Encoding: gzip, chunked\n\nCHUNKS", &[501]),
     ("an unknown coding alone",         "6.3", "POST PATH/score HTTP/1.1\nHOST\nKEY\nTransfer-Encoding: xchunked\n\nHIDDEN", &[400]),
     ("chunked is not the last",         "6.3", "POST PATH/score HTTP/1.1\nHOST\nKEY\nTransfer-Encoding: chunked, identity\n\n0\n\nHIDDEN", &[400]),
     ("chunked twice",                   "6.1", "POST PATH/score HTTP/1.1\nHOST\nKEY\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\nCHUNKS", &[501]),
@@ -56,7 +56,7 @@ const AMBIGUOUS: &[(&str, &str, &str, &[u16])] = &[
     ("CONNECT",                         "3.2", "CONNECT PATH/ping HTTP/1.1\nHOST\nKEY\n\n", &[405, 200]),
 ];
 
-/// Who is attacked: where it listens, what its paths begin with, and a key.
+/// The server under attack: its address, the prefix of its paths, and a valid key.
 struct Victim<'a> {
     host: &'a str,
     prefix: &'a str,
@@ -83,8 +83,8 @@ impl Victim<'_> {
         row.replace("HIDDEN", &hidden).into_bytes()
     }
 
-    /// Sends every row, each on a connection of its own and followed by another request; what was not as it
-    /// should be. `scored` is how many requests the model has answered.
+    /// Sends every row on its own connection, followed by another request. Returns descriptions of unexpected results.
+    /// `scored` returns how many requests the model has answered so far.
     fn attack(&self, scored: impl Fn() -> f64) -> Vec<String> {
         let next = format!("{}/sample", self.prefix);
         let next = request("GET", &next, &format!("Authorization: Bearer {}\r\n", self.key), "");
@@ -115,8 +115,8 @@ fn no_request_is_smuggled_past_the_gateway() {
     let host = host(text(&service, "scoring_uri"));
     let victim = Victim { host: &host, prefix: "/api/v1/service/digits", key: text(&service, "primary_key") };
     let wrong = victim.attack(scored);
-    let claim = "Of ambiguous requests the gateway passes on what it has understood itself, or refuses them: no replica \
-                 sees a request that the gateway did not";
+    let claim = "The gateway forwards an ambiguous request as it has understood it, or refuses it: no replica sees a \
+                 request that the gateway did not see";
     every(claim, AMBIGUOUS.len(), &wrong);
 }
 
@@ -136,6 +136,6 @@ fn no_request_is_smuggled_past_whatever_stands_before_a_scoring_server() {
     };
     let address = host(server.url());
     let wrong = Victim { host: &address, prefix: "", key: "key" }.attack(scored);
-    let claim = "Of ambiguous requests a scoring server answers what RFC 9112 says they are, or refuses them";
+    let claim = "A scoring server interprets an ambiguous request as RFC 9112 says, or refuses it";
     every(claim, AMBIGUOUS.len(), &wrong);
 }

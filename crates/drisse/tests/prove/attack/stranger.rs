@@ -1,4 +1,4 @@
-//! Another user of the same machine; and one who has Drisse to himself without being root.
+//! Attacks by another user of the same machine; and Drisse run by an ordinary user instead of root.
 
 use super::{DIGITS, STRANGER, argument, as_root, below, deployed, every, replica, sockets};
 use crate::proof::among_others;
@@ -11,17 +11,17 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// What of a process is not everybody's to see: proc(5).
+/// Files of a process in /proc that other users must not open: proc(5).
 const SECRET: [&str; 8] = ["environ", "mem", "maps", "fd", "fdinfo", "cwd", "exe", "root"];
 
-/// Prints each of its arguments that it can open, list, or, where it is a socket, connect to.
+/// A shell script that prints each of its arguments that it can open, list, or (if it is a socket) connect to.
 const TRY_ALL: &str = "for path; do
     if [ -S \"$path\" ]; then [ -w \"$path\" ]
     elif [ -d \"$path\" ]; then ls -- \"$path/\"
     else (: < \"$path\") || (: >> \"$path\"); fi > /dev/null 2>&1 && echo \"$path\"
 done";
 
-/// A program, run by somebody who has no rights at all.
+/// A command that runs a program as a user without rights.
 fn as_stranger(program: &Path) -> Command {
     let id = STRANGER.to_string();
     let mut command = Command::new("setpriv");
@@ -36,7 +36,7 @@ fn another_user_opens_no_file_socket_or_process() {
         return;
     }
     let (workspace, _service) = deployed();
-    // What is in the folder does not rely on that it is closed too.
+    // Opens the folders: the files in them must be protected by their own modes.
     for folder in [workspace.folder.path(), &workspace.root] {
         set_permissions(folder, Permissions::from_mode(0o711)).unwrap();
     }
@@ -53,8 +53,8 @@ fn another_user_opens_no_file_socket_or_process() {
     command.args(["-c", TRY_ALL, "sh"]).arg(&everybodys).args(&paths);
     let ran = ran(command);
     let mut opened = ran.stdout.lines();
-    assert_eq!(opened.next(), everybodys.to_str(), "the attempt works: {ran:?}");
-    let claim = "Another user of the machine opens no file, socket or process of a workspace";
+    assert_eq!(opened.next(), everybodys.to_str(), "the script cannot even open a readable file: {ran:?}");
+    let claim = "Another user of the machine cannot open any file, socket or process of a workspace";
     every(claim, paths.len(), &opened.collect::<Vec<_>>());
 }
 
@@ -64,7 +64,7 @@ struct Impostor(Child);
 impl Impostor {
     fn new(shell: &Path, flag: &str, value: &str) -> Self {
         let mut command = as_stranger(shell);
-        // Without the second command the shell would become the first.
+        // With only one command, the shell would replace itself by that command.
         command.args(["-p", "-c", "sleep 600; :", "sh", flag, value]).process_group(0);
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
@@ -72,7 +72,7 @@ impl Impostor {
 
 impl Drop for Impostor {
     fn drop(&mut self) {
-        // The shell and what it waits for.
+        // Kills the process group: the shell and its `sleep`.
         let _ = Command::new("kill").args(["-9", "--", &format!("-{}", self.0.id())]).status();
         let _ = self.0.wait();
     }
@@ -89,7 +89,7 @@ fn another_users_process_is_never_taken_for_one_of_ours() {
     let id = tag.split('/').next().unwrap();
     let look =
         [("--replica", format!("{id}/digits/1/ffffffffffff")), ("--gateway", format!("{id}/g-ffffffffffff"))];
-    // One that runs as root, like `su`, looks like root's where the folder is not mounted with `nosuid`.
+    // A set-user-ID program such as `su` runs as root, unless the folder is mounted with `nosuid`.
     let su = workspace.folder.path().join("sh");
     std::fs::copy("/bin/sh", &su).unwrap();
     for path in [&*su, workspace.folder.path()] {
@@ -117,14 +117,15 @@ fn another_users_process_is_never_taken_for_one_of_ours() {
     workspace.ok(&["down"]);
     for impostor in impostors.as_flattened_mut() {
         if let Some(status) = impostor.0.try_wait().unwrap() {
-            wrong.push(format!("it was ended: {status}"));
+            wrong.push(format!("the impostor was ended: {status}"));
         }
     }
-    let claim = "Another user's process with the arguments of a replica or a gateway is left alone";
+    let claim =
+        "Another user's process with the arguments of a replica or a gateway is neither adopted nor ended";
     every(claim, impostors.as_flattened().len(), &wrong);
 }
 
-/// Drisse in the hands of somebody who is not root: program, library and model lie where he may read them.
+/// An installation for a user who is not root: copies of program, library and model that the user can read.
 struct Ordinary(tempfile::TempDir);
 
 impl Ordinary {
@@ -199,6 +200,6 @@ fn an_ordinary_users_replicas_are_found_again_after_kill_9() {
     let rolled = user.drisse(&["update", "digits", "--max-wait", "1s"]);
     let checks = [(gateway, "the gateway"), (same, "the replicas"), (rolled.code == 0, "the update")];
     let wrong: Vec<_> = checks.iter().filter(|(good, _)| !good).map(|(_, what)| what).collect();
-    let claim = "What an ordinary user runs is taken over after kill -9 of the control plane, and updated";
+    let claim = "After kill -9 of the control plane, an ordinary user's gateway and replicas are adopted and can be updated";
     every(claim, before.len() + 2, &wrong);
 }

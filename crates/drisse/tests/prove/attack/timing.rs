@@ -1,4 +1,4 @@
-//! What the time of a refusal tells about a key.
+//! Timing attack: the time of a refusal must not reveal how much of a key was correct.
 
 use super::host;
 use super::keys::bearer;
@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// How long a refusal takes, on a connection that is kept.
+/// Measures the time of refusals on one keep-alive connection.
 struct Clock(BufReader<TcpStream>);
 
 impl Clock {
@@ -43,12 +43,12 @@ fn the_time_of_a_refusal_does_not_tell_how_close_a_key_was() {
     let stream = TcpStream::connect(host(server.url())).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut clock = Clock(BufReader::new(stream));
-    // The last is what no comparison can be closer to.
+    // The last guess differs from the key only in its last character.
     let guesses = ["a".repeat(64), format!("{}{}", &key[..32], "a".repeat(32)), format!("{}a", &key[..63])];
     let samples = if whole() { 20_000 } else { 4_000 };
     let mut times = vec![Vec::with_capacity(samples); guesses.len()];
     for nth in 0..samples {
-        // Whatever else the machine does meets all of them; none is always first.
+        // Interleaved and rotated, so that other load on the machine affects all guesses alike.
         for turn in 0..guesses.len() {
             let which = (nth + turn) % guesses.len();
             times[which].push(clock.refusal(&guesses[which]));
@@ -63,8 +63,8 @@ fn the_time_of_a_refusal_does_not_tell_how_close_a_key_was() {
         .collect();
     let ratio = medians[2] / medians[0];
     let half = medians[1] / medians[0];
-    let claim = "A key with 63 of 64 characters right is refused in the time of one with none right";
-    let figure = format!("{ratio:.3} of it (half right: {half:.3}), medians of {samples}");
+    let claim = "Refusing a key with 63 of 64 correct characters takes as long as refusing one with none";
+    let figure = format!("{ratio:.3} of the time (half correct: {half:.3}), medians of {samples}");
     let near = |ratio: f64| (0.95..=1.05).contains(&ratio);
     holds(super::PART, claim, figure, "0.95 to 1.05", near(ratio) && near(half));
 }

@@ -1,4 +1,4 @@
-//! The clock is set back a day while the control plane runs.
+//! The system clock is set back by a day while the control plane runs.
 
 use super::{PART, tools};
 use crate::proof;
@@ -6,10 +6,10 @@ use crate::workspace::{Workspace, kill};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// With a clock that is right everything here takes less.
+/// The limit for everything the test does after the clock is set back; with a correct clock it takes less.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A control plane with a clock of its own.
+/// A control plane whose clock the test can set (`faketime`).
 struct Clock {
     control: Child,
     file: std::path::PathBuf,
@@ -26,7 +26,7 @@ impl Clock {
         let mut control = workspace.command(&["control", "--workspace", &root]);
         control.env("LD_PRELOAD", library.trim()).env("FAKETIME_TIMESTAMP_FILE", &file);
         control.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        // The target `fake`, whose replicas take their time.
+        // Adds the target `fake`; its replicas take 10 minutes to start.
         control.env("DRISSE_FAKE", "10m").stdout(Stdio::null()).stderr(Stdio::null());
         let control = control.spawn().unwrap();
         workspace.wait("the control plane starts", || workspace.pid("control").is_some());
@@ -56,7 +56,7 @@ fn a_clock_set_back_a_day_delays_nothing() {
     let workspace = Workspace::new();
     let clock = Clock::start(&workspace);
     workspace.ok(&["deploy", "examples/digits/digits.onnx"]);
-    // It dies until it backs off.
+    // After three deaths the control plane delays the next restart.
     for _ in 0..3 {
         one_dies(&workspace);
     }
@@ -85,16 +85,16 @@ fn a_clock_set_back_a_day_delays_nothing() {
     workspace.ok(&["score", "digits"]);
     let took = began.elapsed();
     let claim =
-        "with the clock set back a day, dead replicas are replaced, changes are made and limits of time hold";
+        "with the clock set back by a day, dead replicas are replaced, changes succeed and time limits hold";
     let figure = format!("all within {:.1} s", took.as_secs_f64());
     proof::holds(PART, claim, figure, format!("{} s", SOON.as_secs()), took < SOON);
 }
 
-/// Kills the service's replica, and waits for the next one.
+/// Kills the service's replica and waits until another one serves.
 fn one_dies(workspace: &Workspace) {
     let before = workspace.replicas("digits");
     kill(before[0], "-9");
-    workspace.wait("it is replaced", || {
+    workspace.wait("the killed replica is replaced", || {
         workspace.replicas("digits").iter().any(|pid| !before.contains(pid))
             && workspace.run(&["score", "digits"]).code == 0
     });

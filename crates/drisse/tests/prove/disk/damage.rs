@@ -1,17 +1,17 @@
-//! Files of the store that are flipped, cut off or gone: told, never served, and mended.
+//! Damaged files of the store (a flipped bit, truncated, removed) are reported, never served, and repaired.
 
 use super::{PART, models};
 use crate::proof;
 use crate::workspace::Workspace;
 use std::path::{Path, PathBuf};
 
-/// A bit, the whole, or the end of it.
+/// A flipped bit, a removed file, a truncated file.
 const DAMAGES: [&str; 3] = ["flipped", "gone", "cut off"];
 
 fn damage(path: &Path, how: &str) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
-    // Its file is another one then: a view keeps the one it has.
+    // Replaces the file instead of changing it: a view, which is a hard link, keeps the undamaged one.
     std::fs::remove_file(path).unwrap();
     match how {
         "flipped" => bytes[middle] ^= 1,
@@ -21,7 +21,7 @@ fn damage(path: &Path, how: &str) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// The same, where views have it too.
+/// Flips a bit in the file itself, so that views (hard links) are damaged too.
 fn damage_in_place(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -37,19 +37,19 @@ fn blobs(workspace: &Workspace) -> Vec<PathBuf> {
     blobs
 }
 
-/// The blob with these bytes.
+/// The path of the blob with these bytes.
 fn blob(workspace: &Workspace, bytes: &[u8]) -> PathBuf {
     blobs(workspace).into_iter().find(|path| std::fs::read(path).unwrap() == bytes).unwrap()
 }
 
 #[test]
-fn whatever_is_damaged_of_a_model_is_told_and_repaired_to_the_same_digests() {
+fn every_damaged_file_of_a_model_is_reported_and_repaired_to_the_same_digests() {
     let _guard = proof::among_others();
     let workspace = Workspace::new();
     workspace.ok(&["models", "register", "examples/digits"]);
     workspace.ok(&["models", "register", models::split(&workspace).to_str().unwrap()]);
     let before = workspace.json(&["models"]);
-    let (mut tried, mut mended) = (0, 0);
+    let (mut tried, mut restored) = (0, 0);
     for path in blobs(&workspace) {
         for how in DAMAGES {
             damage(&path, how);
@@ -59,15 +59,16 @@ fn whatever_is_damaged_of_a_model_is_told_and_repaired_to_the_same_digests() {
             let whole =
                 workspace.run(&["models", "verify"]).code == 0 && workspace.json(&["models"]) == before;
             assert!(repaired.code == 0 && whole, "{} {how}: {repaired:?}", path.display());
-            (tried, mended) = (tried + 1, mended + u32::from(whole));
+            (tried, restored) = (tried + 1, restored + u32::from(whole));
         }
     }
-    let claim = "`models verify` finds every damaged file of a model, and `--repair` restores it to the byte";
-    proof::holds(PART, claim, format!("{mended} of {tried}"), "all", mended == tried && tried >= 30);
+    let claim =
+        "`models verify` finds every damaged file of a model, and `--repair` restores it byte for byte";
+    proof::holds(PART, claim, format!("{restored} of {tried}"), "all", restored == tried && tried >= 30);
 }
 
 #[test]
-fn a_damaged_model_is_not_served_and_is_mended_from_files_elsewhere_under_any_name() {
+fn a_damaged_model_is_not_served_and_is_repaired_from_files_elsewhere_under_any_name() {
     let _guard = proof::among_others();
     let workspace = Workspace::new();
     let file = workspace.variant("mine");

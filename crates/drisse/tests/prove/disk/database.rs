@@ -1,4 +1,4 @@
-//! The database is damaged: it is told with what to do, and its backup brings back what was acknowledged.
+//! A damaged database is reported with a hint, and its backup restores everything that was acknowledged.
 
 use super::PART;
 use super::known::Known;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 const PAGE: usize = 4096;
 
-/// What a file may become.
+/// Damaged forms of the database file, each with its description; `None` means that the file is removed.
 fn damages(whole: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     let mut damages = vec![
         ("gone".to_owned(), None),
@@ -29,7 +29,7 @@ fn damages(whole: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
 }
 
 #[test]
-fn a_damaged_database_is_told_and_its_backup_has_everything() {
+fn a_damaged_database_is_reported_and_its_backup_has_everything() {
     let _guard = proof::among_others();
     let workspace = Workspace::new();
     workspace.ok(&["deploy", "examples/digits/digits.onnx", "--tag", "team=vision"]);
@@ -40,14 +40,14 @@ fn a_damaged_database_is_told_and_its_backup_has_everything() {
     let database = workspace.root.join("drisse.db");
     let whole = std::fs::read(&database).unwrap();
     let damages = damages(&whole);
-    let (tried, mut told) = (damages.len(), 0);
+    let (tried, mut reported) = (damages.len(), 0);
     for (how, bytes) in damages {
         std::fs::remove_file(&database).unwrap();
         bytes.iter().for_each(|bytes| std::fs::write(&database, bytes).unwrap());
         let ran = workspace.run(&["services"]);
-        // A page that nothing is in is no loss.
+        // The loss of an empty page goes unnoticed.
         if ran.code != 0 {
-            told += 1;
+            reported += 1;
             assert!(
                 ran.stderr.contains("drisse.db") && ran.stderr.contains("`drisse up --restore`"),
                 "{ran:?}"
@@ -62,15 +62,15 @@ fn a_damaged_database_is_told_and_its_backup_has_everything() {
     }
     let kept = std::fs::read_dir(&workspace.root).unwrap().map(|entry| entry.unwrap().file_name());
     let kept = kept.filter(|name| name.to_str().unwrap().starts_with("drisse.db.damaged-")).count();
-    assert!(kept > 0, "what was damaged is kept");
+    assert!(kept > 0, "the damaged database is kept");
     let claim =
-        "a damaged database is told with its backup's date, and `up --restore` brings everything back";
+        "a damaged database is reported with the date of its backup, and `up --restore` restores everything";
     proof::holds(
         PART,
         claim,
-        format!("{told} of {tried}"),
-        "all but pages that are empty",
-        told + 2 >= tried,
+        format!("{reported} of {tried}"),
+        "all except empty pages",
+        reported + 2 >= tried,
     );
 }
 
@@ -96,9 +96,9 @@ fn the_backup_follows_each_change_within_seconds_and_is_never_taken_unasked() {
     );
     let control = u32::try_from(workspace.pid("control").unwrap()).unwrap();
     kill(control, "-9");
-    workspace.wait("it has ended", || is_zombie(control));
+    workspace.wait("the control plane has ended", || is_zombie(control));
     let log = workspace.root.join("drisse.db-wal");
     workspace.ok(&["up", "--restore"]);
     assert!(workspace.ok(&["models"]).stdout.contains("wine:1"));
-    assert!(log.exists(), "the next one has a log of its own");
+    assert!(log.exists(), "the restored database has its own write-ahead log");
 }

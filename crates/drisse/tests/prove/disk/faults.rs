@@ -1,4 +1,4 @@
-//! Calls of the control plane and the gateway fail, one after the other.
+//! System calls of the control plane and the gateway fail, one after the other.
 
 use super::PART;
 use super::known::Known;
@@ -8,7 +8,7 @@ use crate::workspace::Workspace;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// What fails, and how; where it is to be quick, the first ones.
+/// The failing system calls and their errors, as arguments of strace; the quick part has only the first `QUICK`.
 const FAULTS: [&str; 7] = [
     "fsync,fdatasync:error=EIO",
     "pwrite64:error=ENOSPC",
@@ -20,23 +20,25 @@ const FAULTS: [&str; 7] = [
 ];
 const QUICK: usize = 3;
 
-/// More calls of one kind no thread makes for one command.
+/// The most system calls of one kind that a thread makes for one command.
 const MOST: u32 = 12;
 
-/// A command that takes longer waits for the disk.
+/// A command that takes longer than this waits for the disk.
 const WAITING: Duration = Duration::from_secs(5);
 
-/// What came of it.
+/// The results of all runs.
 #[derive(Default)]
 struct Seen {
+    /// System calls that failed.
     calls: usize,
-    /// Commands that told of it, and those that succeeded all the same.
-    told: usize,
+    /// Commands that reported a failed call.
+    reported: usize,
+    /// Commands that succeeded although a call failed.
     done: usize,
 }
 
 #[test]
-fn a_call_that_fails_is_told_with_what_to_do_and_nothing_acknowledged_is_lost() {
+fn a_failed_system_call_is_reported_with_a_hint_and_nothing_acknowledged_is_lost() {
     if !strace::is_there() {
         return;
     }
@@ -57,14 +59,14 @@ fn a_call_that_fails_is_told_with_what_to_do_and_nothing_acknowledged_is_lost() 
             }
         }
     }
-    let Seen { calls, told, done } = seen;
-    let claim = "a system call that fails (no sync, no room, no rename) is told with what to do, or made up for; \
-                 the same command then works and nothing acknowledged is lost";
-    let figure = format!("{calls} calls failed: {told} commands told it, {done} were done all the same");
-    proof::holds(PART, claim, figure, "every command", calls > 0 && told > 0);
+    let Seen { calls, reported, done } = seen;
+    let claim = "a failed system call (sync, write, rename) is reported with a hint or handled; the same command then \
+                 works, and nothing acknowledged is lost";
+    let figure = format!("{calls} calls failed: {reported} commands reported it, {done} succeeded anyway");
+    proof::holds(PART, claim, figure, "every command", calls > 0 && reported > 0);
 }
 
-/// A command that changes something; each time something else.
+/// The arguments of a command that changes something else for each `number`.
 fn words(workspace: &Workspace, command: &str, number: u32) -> Vec<String> {
     let file = workspace.variant(&format!("v{number}")).display().to_string();
     let words = match command {
@@ -76,7 +78,7 @@ fn words(workspace: &Workspace, command: &str, number: u32) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// Runs a command while calls fail; how many did.
+/// Runs a command while system calls fail. Returns how many failed.
 fn one(workspace: &Workspace, fault: &str, words: &[String], seen: &mut Seen) -> usize {
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let before = Known::of(workspace);
@@ -85,7 +87,8 @@ fn one(workspace: &Workspace, fault: &str, words: &[String], seen: &mut Seen) ->
     let mut running = workspace.command(&words);
     let mut running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
-    // New threads count anew: where each try makes one, it goes on failing, and what it waits for is said.
+    // strace counts calls per thread: where each retry uses a new thread, every retry fails, and the command waits and
+    // prints what it waits for.
     while running.try_wait().unwrap().is_none() && began.elapsed() < WAITING {
         std::thread::yield_now();
     }
@@ -105,7 +108,7 @@ fn one(workspace: &Workspace, fault: &str, words: &[String], seen: &mut Seen) ->
             let named = [&*path, "drisse.db"].iter().any(|file| stderr.contains(file));
             assert!(code <= 2 && named && stderr.contains("\nhint: "), "{fault} {words:?}: {stderr}");
             workspace.ok(&words);
-            seen.told += 1;
+            seen.reported += 1;
         }
     }
     seen.calls += calls;

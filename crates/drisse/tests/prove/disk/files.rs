@@ -1,5 +1,5 @@
-//! A file system as POSIX promises it, and no more: what was not synced may be gone after a power cut,
-//! contents and names each by themselves. Fed with system calls that were recorded.
+//! A model of a file system with no more guarantees than POSIX gives: after a power cut, contents and names that were not
+//! synced may be lost, independently of each other. It replays recorded system calls.
 
 mod loss;
 
@@ -26,14 +26,14 @@ enum Change {
     Length(usize),
 }
 
-/// Everything below one folder, which is there from the beginning.
+/// The files and folders below one folder, which exists from the beginning.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     below: PathBuf,
-    /// How often something changed, or was kept.
+    /// The number of changes and syncs so far.
     pub(crate) changes: u64,
     nodes: Vec<Node>,
-    /// What a sync that is under way in a thread will have kept: as it was when it began.
+    /// Running syncs by thread: the node's index, and its state when the sync began, which is what the sync persists.
     syncing: HashMap<u32, (usize, Node)>,
 }
 
@@ -43,7 +43,7 @@ impl Files {
         Self { below: below.to_owned(), changes: 0, nodes: vec![root], syncing: HashMap::new() }
     }
 
-    /// Does what the call did.
+    /// Applies a recorded system call.
     pub(crate) fn apply(&mut self, call: &Call) {
         let sync = matches!(&*call.name, "fsync" | "fdatasync");
         if sync
@@ -66,7 +66,7 @@ impl Files {
         }
     }
 
-    /// A sync has come through.
+    /// Records that a sync has succeeded: the node's state at its beginning is now persistent.
     fn keep(&mut self, node: usize, as_it_was: Node) {
         self.changes += 1;
         match (&mut self.nodes[node], as_it_was) {
@@ -75,7 +75,7 @@ impl Files {
                 since.drain(..covered.len().min(since.len()));
             }
             (Node::Folder { synced, .. }, Node::Folder { now, .. }) => *synced = now,
-            _ => unreachable!("a file stays a file"),
+            _ => unreachable!("a file cannot become a folder"),
         }
     }
 
@@ -134,7 +134,7 @@ impl Files {
             "linkat" => self.link(&path(0, 0), &path(1, 1)),
             "rename" => self.rename(&path(0, 9), &path(1, 9)),
             "renameat" | "renameat2" => self.rename(&path(0, 0), &path(1, 1)),
-            other => assert!(self.of(call).is_none(), "{other} is not understood: {call:?}"),
+            other => assert!(self.of(call).is_none(), "{other} is not supported: {call:?}"),
         }
     }
 
@@ -146,7 +146,7 @@ impl Files {
         }
     }
 
-    /// The node a call's first descriptor means.
+    /// The index of the node that the call's first descriptor refers to.
     fn of(&self, call: &Call) -> Option<usize> {
         self.find(call.descriptors.first()?)
     }

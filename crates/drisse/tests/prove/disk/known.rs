@@ -1,4 +1,4 @@
-//! What was acknowledged, and whether it is there.
+//! The acknowledged state of a workspace, and the check that all of it is there.
 
 use crate::workspace::Workspace;
 use serde_json::Value;
@@ -6,22 +6,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Within this everything serves again.
+/// The limit for the time until every service answers again.
 const SOON: Duration = Duration::from_secs(10);
 
-/// What was acknowledged: commands that had ended well.
+/// The results of commands that succeeded.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Known {
-    /// By name and version, and their digests.
+    /// The digest of each model, by `name:version`.
     pub(crate) models: BTreeMap<String, String>,
-    /// With their primary keys.
+    /// The primary key of each service, by name.
     pub(crate) services: BTreeMap<String, String>,
     /// Operations by number.
     pub(crate) operations: BTreeMap<String, Value>,
 }
 
 impl Known {
-    /// What a workspace tells now.
+    /// Reads the current state of a workspace.
     pub(crate) fn of(workspace: &Workspace) -> Self {
         let items =
             |what: &str| workspace.json(&[what, "--limit", "1000"])["items"].as_array().unwrap().clone();
@@ -46,14 +46,15 @@ impl Known {
         }
     }
 
-    /// What is wrong with a workspace that knew this, and that may have come as far as `next`.
+    /// Starts a workspace that had acknowledged `self` and may have got as far as `next`. Returns what is wrong with it, or
+    /// `None` if nothing is.
     pub(crate) fn missing(&self, next: &Self, workspace: &Workspace) -> Option<String> {
         let ran = workspace.run(&["up"]);
         if ran.code != 0 {
-            return Some(format!("it does not start: {}", ran.stderr));
+            return Some(format!("the workspace does not start: {}", ran.stderr));
         }
-        // What was under way goes on, and ends well or not.
-        workspace.wait("what was under way ends", || {
+        // Operations that were running continue, and succeed or fail.
+        workspace.wait("running operations end", || {
             let operations = workspace.json(&["operations"]);
             operations["items"].as_array().unwrap().iter().all(|operation| operation["state"] != "Running")
         });
@@ -65,7 +66,7 @@ impl Known {
         }
         for (id, operation) in &self.operations {
             if now.operations.get(id) != Some(operation) {
-                return Some(format!("operation {id} is {:?}, and was {operation}", now.operations.get(id)));
+                return Some(format!("operation {id} is {:?} but was {operation}", now.operations.get(id)));
             }
         }
         let ran = workspace.run(&["models", "verify"]);
@@ -80,18 +81,18 @@ impl Known {
                 }
             }
         }
-        // What is being written now is there for a moment.
+        // Files that are being written exist for a moment.
         let began = Instant::now();
-        while let Some(path) = left(&workspace.root) {
+        while let Some(path) = partial_file(&workspace.root) {
             if began.elapsed() > SOON {
-                return Some(format!("{} was left", path.display()));
+                return Some(format!("{} is left over", path.display()));
             }
         }
         None
     }
 }
 
-/// Something that was acknowledged and is not so, or was gone and is back.
+/// Returns an entry that differs from its acknowledged value, or one that was deleted and is back.
 fn differs(
     before: &BTreeMap<String, String>,
     next: &BTreeMap<String, String>,
@@ -100,21 +101,21 @@ fn differs(
     for (name, value) in before {
         let kept = match next.get(name) {
             Some(next) if next == value => now.get(name) == Some(value),
-            // A key was being made anew.
+            // A key was being regenerated.
             Some(_) => now.contains_key(name),
-            // It was being deleted.
+            // The entry was being deleted.
             None => true,
         };
         if !kept {
-            return Some(format!("{name} is {:?}, and was acknowledged as {value}", now.get(name)));
+            return Some(format!("{name} is {:?} but was acknowledged as {value}", now.get(name)));
         }
     }
     let back = now.keys().find(|name| !before.contains_key(*name) && !next.contains_key(*name));
     back.map(|name| format!("{name} is back"))
 }
 
-/// A file of which only half was written.
-fn left(root: &Path) -> Option<PathBuf> {
+/// Returns a partly written file of the workspace, if there is one.
+fn partial_file(root: &Path) -> Option<PathBuf> {
     for folder in ["", "store", "store/ingest", "store/blobs/sha256", "store/views", "routes", "services"] {
         for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
             if folder == "store/ingest" || half_written(&entry.file_name().to_string_lossy()) {

@@ -1,9 +1,9 @@
-//! Models for these tests: large, and with their data in a file beside them.
+//! Models for these tests: a large one, and one with external data.
 
 use crate::workspace::Workspace;
 use std::path::PathBuf;
 
-/// The digits model with a text in it of this many bytes.
+/// Writes the digits model with an additional text of `length` bytes.
 pub(crate) fn large(workspace: &Workspace, length: usize) -> PathBuf {
     let mut bytes = std::fs::read(crate::support::root().join("examples/digits/digits.onnx")).unwrap();
     // ModelProto.doc_string, field 6, and its length in base 128.
@@ -20,7 +20,7 @@ pub(crate) fn large(workspace: &Workspace, length: usize) -> PathBuf {
     path
 }
 
-/// A folder with a model that gives back what it gets, and has a tensor in a file beside it.
+/// Makes a folder with a model that returns its input and has a tensor in a separate file.
 pub(crate) fn split(workspace: &Workspace) -> PathBuf {
     let folder = workspace.folder.path().join("split");
     std::fs::create_dir_all(&folder).unwrap();

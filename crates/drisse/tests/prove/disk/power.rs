@@ -1,5 +1,5 @@
-//! The power is cut at any moment: what the disk then has is made of the system calls that were recorded,
-//! and the programs start on it.
+//! Power cuts at any moment: computes from recorded system calls what the disk then contains, and starts the programs
+//! on it.
 
 use super::files::{Files, Loss, Tree};
 use super::known::Known;
@@ -16,20 +16,20 @@ use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Of how many states the quick part makes do.
+/// The number of disks that the quick part tries.
 const QUICK: usize = 24;
 
-/// Most of their time programs wait.
+/// The number of disks that are tried in parallel; more than there are cores, because the programs mostly wait.
 const TOGETHER: usize = 4;
 
-/// What was known from when on, in microseconds.
+/// The acknowledged states in order of time, each with its beginning in microseconds since 1970.
 type Moments = Vec<(u64, Known)>;
 
-/// A disk after a power cut, and what was acknowledged before it.
+/// A disk after a power cut.
 struct State {
     name: String,
     tree: Tree,
-    /// Which of the moments was the last.
+    /// The index of the state that was acknowledged before the power cut.
     moment: usize,
 }
 
@@ -44,15 +44,15 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
     let below = workspace.folder.path().canonicalize().unwrap();
     let (tried, wrong) = tried(&moments, |disks| states(&below, &trace, &moments, disks));
     let claim =
-        "after a power cut everything acknowledged is there, nothing is half there, and services serve";
+        "after a power cut, everything acknowledged is there, nothing is incomplete, and services answer";
     let figure = match wrong.first() {
         None => format!("{tried} of {tried} disks"),
-        Some(first) => format!("{} of {tried} disks do not; {first}", wrong.len()),
+        Some(first) => format!("{} of {tried} disks fail; {first}", wrong.len()),
     };
     proof::holds(PART, claim, figure, "all", wrong.is_empty());
 }
 
-/// Tries disks as they are made, some at a time: how many there were, and what is wrong with them.
+/// Tries the disks that `make` sends, several in parallel. Returns how many there were, and what was wrong.
 fn tried(moments: &Moments, make: impl FnOnce(&SyncSender<State>)) -> (usize, Vec<String>) {
     let (sender, receiver) = sync_channel::<State>(TOGETHER);
     let (receiver, seen) = (Mutex::new(receiver), Mutex::new((0, Vec::new())));
@@ -74,7 +74,7 @@ fn tried(moments: &Moments, make: impl FnOnce(&SyncSender<State>)) -> (usize, Ve
     seen.into_inner().unwrap()
 }
 
-/// Lives a workspace's life under strace.
+/// Runs the commands of a workspace's life while strace records the control plane and its processes. Returns the trace.
 fn record(workspace: &Workspace) -> (PathBuf, Moments) {
     let trace = workspace.folder.path().join("trace");
     let mut up = strace::recorded(&workspace.command(&["up"]), &trace).spawn().unwrap();
@@ -114,13 +114,13 @@ fn now() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
-/// Disks after a power cut at every call that makes a difference; of them some, where it is to be quick.
+/// Sends the disks after a power cut before each system call that makes a difference; in the quick part, some of them.
 fn states(below: &Path, trace: &Path, moments: &Moments, disks: &SyncSender<State>) {
     let calls = strace::calls(trace);
-    // What had ended when a call began is acknowledged before it.
+    // A call belongs to the last state that was acknowledged before the call began.
     let moment = |call: &Call| moments.iter().rposition(|(at, _)| *at < call.at).unwrap();
     let mut files = Files::new(below);
-    // A cut before each of these calls is another one than before the call before.
+    // The calls before which a power cut leaves something else than before the preceding call.
     let mut cuts = Vec::new();
     let mut before = (0, usize::MAX);
     for (nth, call) in calls.iter().enumerate() {
@@ -136,7 +136,7 @@ fn states(below: &Path, trace: &Path, moments: &Moments, disks: &SyncSender<Stat
         let all = |nth: usize| (nth, vec![Loss::All, Loss::Contents, Loss::Some(nth as u64)]);
         chosen.extend(cuts.iter().map(|&nth| all(nth)));
     } else {
-        // The last of each moment, and some between.
+        // The last call of each acknowledged state, and some calls between.
         chosen.extend((0..moments.len()).filter_map(last).map(|nth| (nth, vec![Loss::All])));
         let step = cuts.len() / (QUICK - chosen.len());
         for (number, &nth) in cuts.iter().step_by(step.max(1)).enumerate() {
@@ -160,14 +160,14 @@ fn states(below: &Path, trace: &Path, moments: &Moments, disks: &SyncSender<Stat
     }
 }
 
-/// Logs say nothing of what is kept, and SQLite makes its index of the log anew.
+/// Returns whether a file matters: logs do not, and SQLite rebuilds `drisse.db-shm`.
 fn counts(path: &Path) -> bool {
     path.starts_with("ws")
         && !path.components().any(|part| part.as_os_str() == "logs")
         && !path.ends_with("drisse.db-shm")
 }
 
-/// What is wrong once the programs have started on a disk.
+/// Starts the programs on a disk and returns what is wrong, if anything is.
 fn fault(state: &State, moments: &Moments) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     for (path, content) in &state.tree {

@@ -1,4 +1,4 @@
-//! A disk with too little room, and one that is read-only.
+//! A disk without enough free space, and a read-only disk.
 
 use super::{PART, known::Known};
 use crate::proof;
@@ -9,10 +9,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Room that is left, in KiB: for nothing, for a page, for some files and not for others.
+/// Free space, in KiB: enough for nothing, for one page, or for some files but not for others.
 const LEFT: [usize; 6] = [0, 4, 16, 64, 160, 400];
 
-/// Leaves so much room on a disk, until the file is removed.
+/// Fills the disk except for `left` KiB, with a file that the caller removes.
 fn fill(disk: &Path, left: usize) -> std::path::PathBuf {
     let path = disk.join("fill");
     let mut file = File::create(&path).unwrap();
@@ -25,15 +25,15 @@ fn fill(disk: &Path, left: usize) -> std::path::PathBuf {
 }
 
 #[test]
-fn with_whatever_room_is_left_a_command_is_done_or_told_and_services_go_on() {
+fn on_a_nearly_full_disk_a_command_succeeds_or_is_refused_with_a_hint_and_services_go_on() {
     let Some(disk) = Disk::new("size=16m") else {
-        assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI requires mounting a disk: run as root");
         return;
     };
     let _guard = proof::among_others();
     let workspace = Workspace::inside(disk.path());
     workspace.ok(&["deploy", "examples/digits/digits.onnx"]);
-    let (mut told, mut done) = (0, 0);
+    let (mut refused, mut done) = (0, 0);
     for (number, left) in LEFT.into_iter().enumerate() {
         for (nth, command) in ["register", "update", "keys", "delete"].into_iter().enumerate() {
             let before = Known::of(&workspace);
@@ -48,7 +48,7 @@ fn with_whatever_room_is_left_a_command_is_done_or_told_and_services_go_on() {
             let mut running = workspace.command(&words);
             let mut running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             let mut lines = BufReader::new(running.stderr.take().unwrap()).lines().map(Result::unwrap);
-            // It ends, or says what it waits for.
+            // The command ends, or prints what it waits for.
             let mut said = Vec::new();
             for line in lines.by_ref() {
                 said.push(line);
@@ -62,7 +62,7 @@ fn with_whatever_room_is_left_a_command_is_done_or_told_and_services_go_on() {
             match running.wait().unwrap().code() {
                 Some(0) => done += 1,
                 _ => {
-                    told += 1;
+                    refused += 1;
                     let hint = said.last().is_some_and(|line| line.contains("free some room"));
                     assert!(hint, "{left} KiB, {words:?}: {said:?}");
                     workspace.ok(&words);
@@ -73,15 +73,16 @@ fn with_whatever_room_is_left_a_command_is_done_or_told_and_services_go_on() {
             assert_eq!(before.missing(&next, &workspace), None, "{left} KiB, {words:?}");
         }
     }
-    let claim = "on a disk that is full, or nearly, a command is done or told with what to do; services go on, and once \
-                 there is room the same command works";
-    proof::holds(PART, claim, format!("{told} told, {done} done"), "every command", told > 0 && done > 0);
+    let claim = "on a full or nearly full disk, a command succeeds or is refused with a hint; services go on, and the \
+                 same command works once there is free space";
+    let figure = format!("{refused} refused, {done} succeeded");
+    proof::holds(PART, claim, figure, "every command", refused > 0 && done > 0);
 }
 
 #[test]
-fn a_disk_that_is_read_only_is_told_and_once_it_is_not_everything_goes_on() {
+fn a_read_only_disk_is_reported_and_once_it_is_writable_everything_goes_on() {
     let Some(disk) = Disk::new("size=16m") else {
-        assert!(std::env::var_os("CI").is_none(), "a disk of its own is needed here: run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI requires mounting a disk: run as root");
         return;
     };
     let _guard = proof::among_others();
@@ -96,15 +97,15 @@ fn a_disk_that_is_read_only_is_told_and_once_it_is_not_everything_goes_on() {
     remount("remount,ro");
     for words in [&["up"][..], &["services"], &["up", "--restore"]] {
         let ran = workspace.run(words);
-        let told = ran.stderr.contains("Read-only file system") && ran.stderr.contains("\nhint: ");
-        assert!(ran.code != 0 && told, "{ran:?}");
+        let reported = ran.stderr.contains("Read-only file system") && ran.stderr.contains("\nhint: ");
+        assert!(ran.code != 0 && reported, "{ran:?}");
     }
     let doctor = workspace.run(&["doctor"]);
-    let told = ["read-only", "findmnt", "database", "ok"].iter().all(|word| doctor.stdout.contains(word));
-    assert!(doctor.code == 1 && told, "{doctor:?}");
+    let words = ["read-only", "findmnt", "database", "ok"];
+    assert!(doctor.code == 1 && words.iter().all(|word| doctor.stdout.contains(word)), "{doctor:?}");
     workspace.ok(&["status"]);
     remount("remount,rw");
     let missing = before.missing(&before, &workspace);
-    let claim = "a disk that has become read-only is told with what to do; mounted for writing again everything is there";
+    let claim = "a read-only disk is reported with a hint; once it is writable again, everything is there";
     proof::holds(PART, claim, missing.as_deref().unwrap_or("everything"), "everything", missing.is_none());
 }

@@ -1,9 +1,9 @@
-//! Tools that tests of disks need, installed where they are missing.
+//! Installs the tools that tests of disks need.
 
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// Whether a command works, installed from its Debian package where it does not. Required where tests are CI's.
+/// Returns whether a command works; installs its Debian package first if it does not. Panics in CI if it does not work.
 #[expect(clippy::print_stderr, reason = "a test that cannot run here says so")]
 pub(crate) fn there(command: &[&str], package: &str) -> bool {
     let quiet = |words: &[&str]| {
@@ -11,7 +11,7 @@ pub(crate) fn there(command: &[&str], package: &str) -> bool {
         command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    // Two tests that install at once would be in each other's way.
+    // Only one test at a time may install packages.
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let install = ["apt-get", "install", "-y", "-q", package];
@@ -19,7 +19,10 @@ pub(crate) fn there(command: &[&str], package: &str) -> bool {
     if quiet(command) || installed() && quiet(command) {
         return true;
     }
-    assert!(std::env::var_os("CI").is_none(), "{package} is needed here: run as root");
-    eprintln!("not tried: `apt-get install {package}`, and run as root");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "CI requires {package}, which cannot be installed: run as root"
+    );
+    eprintln!("not tested, {package} is missing: `apt-get install {package}`, and run as root");
     false
 }

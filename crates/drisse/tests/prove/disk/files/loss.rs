@@ -1,28 +1,28 @@
-//! What of a file system a power cut leaves.
+//! Computes what a power cut leaves of a file system.
 
 use super::{Change, Files, Node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// What a disk writes at once, or not at all.
+/// The unit that a disk writes atomically, in bytes.
 const SECTOR: usize = 512;
 
-/// What a power cut takes.
+/// What is lost in a power cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Loss {
     /// Everything that was not synced.
     All,
-    /// Contents that were not synced: files are there, and empty or full of zeros.
+    /// Contents that were not synced: the files exist, but are old or filled with zeros.
     Contents,
-    /// Some of it, each sector and each name by itself.
+    /// A random part of what was not synced, for each sector and each name independently. The number is the seed.
     Some(u64),
 }
 
-/// Files and, without contents, folders.
+/// Files with their contents, and folders (`None`), by path.
 pub(crate) type Tree = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 impl Files {
-    /// What is on the disk after the power was cut now.
+    /// Returns the contents of the disk if the power is cut now.
     pub(crate) fn after(&self, loss: Loss) -> Tree {
         let mut tree = Tree::new();
         let seed = match loss {
@@ -73,7 +73,7 @@ impl Files {
 }
 
 impl Change {
-    /// Applies some of it.
+    /// Applies a random part of the change.
     fn some(&self, dice: &mut Dice, to: &mut Vec<u8>) {
         match self {
             Self::Length(_) => {
@@ -96,7 +96,7 @@ impl Change {
     }
 }
 
-/// The same throws for the same seed (xorshift64).
+/// A random number generator (xorshift64): the same seed gives the same results.
 struct Dice(u64);
 
 impl Dice {
