@@ -1,9 +1,9 @@
-"""Requests that may share runs beside the same server where each runs by itself, by model: from a small one to one on
-something like a GPU.
+"""Measures batching: a server that batches requests, compared with the same server without batching, for several models,
+from a small one to one on a simulated GPU.
 
     cargo xtask bench            (or: python bench/batching.py target/release [digits] [device] …)
 
-ROUNDS and SECONDS_EACH say how often and how long. A run of only some models is not written down.
+ROUNDS and SECONDS_EACH set the number and length of rounds. Results are saved only if all models are measured.
 """
 
 import os
@@ -21,24 +21,24 @@ ROUNDS = int(os.environ.get("ROUNDS", 5))
 SECONDS = int(os.environ.get("SECONDS_EACH", 2))
 DRISSE = "drisse", {"shared": [], "alone": ["--max-batch", "1"]}
 DEVICE = "device", {"shared": [256], "alone": [1]}
-# Beside itself, a server differs by a few percent from one run to the next.
+# Batching must not make a model slower. Two runs of the same server differ by a few percent.
 NEVER_SLOWER = ">= 0.97"
 CASES = {
     "digits": (models.digits, "json", 16, DRISSE, NEVER_SLOWER),
     "trees": (models.trees, "json", 16, DRISSE, NEVER_SLOWER),
     "magika": (models.file_types, "json", 16, DRISSE, NEVER_SLOWER),
     "mlp": (models.mlp, "binary", 16, DRISSE, NEVER_SLOWER),
-    # More at once would wait for longer than they may.
+    # With more connections, requests would wait longer than `--max-wait` allows.
     "resnet50": (models.resnet, "binary", 4, DRISSE, NEVER_SLOWER),
     "device": (models.device, "json", 16, DEVICE, ">= 5"),
 }
-ABOUT = """Drisse as it starts beside Drisse with `--max-batch 1`; what of it is held to a limit is the ratio of their requests
-a second. The device (`bench/src/device.rs`) is Drisse's scoring server with an engine that does one run at a time, of 5 ms
-and 50 µs a row. Models that run inline, as the smallest do, have no queue where requests could meet."""
+ABOUT = """Drisse with default options (batched) compared with `--max-batch 1` (unbatched); the limit applies to the ratio of
+requests per second. The device (`bench/src/device.rs`) is Drisse's scoring server with an engine that does one run at a time,
+each taking 5 ms plus 50 µs per row. The smallest models run inline: they have no queue, and so no batches."""
 
 
 def measure(folder, make, protocol, connections, contestant, _):
-    """The model; by contestant the medians, and how many requests a run had."""
+    """Returns the model, and by variant the median loads and the mean number of requests per run."""
     model, (name, options) = make(), contestant
     with Contestants(folder, None) as contestants:
         servers = {way: contestants.start(name, model, *more) for way, more in options.items()}
@@ -63,7 +63,7 @@ def main(folder, *wanted):
         _, protocol, connections, _, limit = CASES[name]
         model, found, sizes = measure(folder, *CASES[name])
         say(f"\n{title(model, protocol, connections)}\n")
-        say(f"{'':34}{'alone':>10}{'shared':>10}{'ratio':>10}{'limit':>10}")
+        say(f"{'':34}{'unbatched':>10}{'batched':>10}{'ratio':>10}{'limit':>10}")
         alone, shared = found["alone"], found["shared"]
         ratio = shared.rate / alone.rate
         say(f"{'requests/s':34}{alone.rate:10,.0f}{shared.rate:10,.0f}{ratio:10.3f}{verdict(ratio, limit)}")
@@ -71,7 +71,7 @@ def main(folder, *wanted):
             one, other = getattr(alone, column), getattr(shared, column)
             places = 1 if column == "cpu" else 3
             say(f"{what:34}{one:10,.{places}f}{other:10,.{places}f}{other / one:10.3f}")
-        say(f"{'requests a run':34}{sizes['alone']:10.2f}{sizes['shared']:10.2f}")
+        say(f"{'requests per run':34}{sizes['alone']:10.2f}{sizes['shared']:10.2f}")
     if not wanted:
         say.save()
 

@@ -1,10 +1,11 @@
-"""Measures Drisse beside its limits and beside rivals, interleaved, medians of several rounds: start and memory, then
-requests a second, server CPU per request and percentiles. Prints tables, and writes docs/performance.md and its picture.
+"""Compares Drisse with baselines and with other servers, interleaved, as medians of several rounds: start time and
+memory, then requests per second, server CPU per request and latency percentiles. Prints tables, and writes them and a
+chart to docs/performance.md.
 
     cargo xtask bench            (or: python bench/bench.py target/release [triton=PYTHON] [digits] [trees] …)
 
-Without the C++ backend of ONNX Runtime for Triton, unless TRITON_ONNXRUNTIME is the folder that has it. ROUNDS and
-SECONDS_EACH say how often and how long. A run of only some models is not written down.
+Triton's C++ backend of ONNX Runtime is measured only if TRITON_ONNXRUNTIME names its folder. ROUNDS and SECONDS_EACH
+set the number and length of rounds. Results are saved only if all models are measured.
 """
 
 import os
@@ -34,10 +35,10 @@ CASES = {
     "magika": (models.file_types, [("json", 16, ["probe", "drisse", "fastapi", *TRITONS])]),
     "resnet50": (models.resnet, [(protocol, 1, ["drisse", *TRITONS]) for protocol in ("json", "binary", "grpc")]),
 }
-ABOUT = """The raw limit is a loop over ONNX Runtime's `Run`. The probe (`bench/src`) is a bare hyper with ONNX
-Runtime inline, without keys, limits, checks, ids or metrics, which are on at Drisse; the echo is the same without a
-model. FastAPI is `bench/fastapi_server.py`, a process per core, as its documentation has it and tuned; Triton is the one
-in the package nvidia-pytriton (`bench/triton_server.py`). CPU is the server's own, with all its processes."""
+ABOUT = """The raw limit is a loop over ONNX Runtime's `Run`. The probe (`bench/src`) is a minimal hyper server that calls ONNX
+Runtime inline, without the keys, limits, checks, IDs and metrics that Drisse has turned on; the echo is the same server
+without a model. FastAPI is `bench/fastapi_server.py` with a process per core, both as documented and tuned; Triton is the
+one in the package nvidia-pytriton (`bench/triton_server.py`). CPU is the time of all processes of the server per request."""
 
 
 def raw(probe, model, processes):
@@ -50,7 +51,7 @@ def raw(probe, model, processes):
 
 
 def measure(folder, triton_python, make, cases):
-    """The model, and of each case the medians by name."""
+    """Returns the model, and for each case the median loads by server."""
     model = make()
     with Contestants(folder, triton_python) as contestants:
         servers = {}
@@ -60,14 +61,15 @@ def measure(folder, triton_python, make, cases):
             except Unavailable as why:
                 if name not in RIVALS:
                     raise
-                print(f"{model.name}: without {NAMES[name]}: {why}", flush=True)
+                print(f"{model.name}: {NAMES[name]} is left out: {why}", flush=True)
         loops = {RAW: 1} if model.threads > 1 else {RAW: 1, RAW_ALL: CORES}
         limits, rows = {name: [] for name in loops}, {}
         for _ in range(ROUNDS):
             for name, processes in loops.items():
                 limits[name].append(raw(contestants.probe_binary, model, processes))
             rate = limits[name][-1].rate
-            # Where a run takes long, as many requests as the limit does in the time, each answered.
+            # If runs are slow, send a fixed number of requests (as many as the raw limit does in this time), so that
+            # every request is answered.
             requests = round(rate * SECONDS) if rate < 2000 else 0
             for protocol, connections, names in cases:
                 for name in filter(servers.get, names):
@@ -77,15 +79,15 @@ def measure(folder, triton_python, make, cases):
 
 
 def main(folder, *arguments):
-    # What was started is ended too where this is.
+    # Raises SystemExit, so that the servers are ended when this script is.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     onnxruntime_library()
     folder = pathlib.Path(folder).resolve()
     triton_python = next((word.split("=", 1)[1] for word in arguments if word.startswith("triton=")), None)
     wanted = [word for word in arguments if "=" not in word]
     scoring = Report("The scoring server", ABOUT)
-    large = Report("Large inputs by each protocol", """A model of ResNet-50's layers with made-up weights, all cores for
-each run, one connection; the others are told of above.""")
+    large = Report("Large inputs by each protocol", """A model with the layers of ResNet-50 and random weights; one
+connection; each run uses all cores. The servers are described above.""")
     about = f"medians of {ROUNDS} interleaved rounds of {SECONDS} s, {CORES} cores, load generator on the same machine"
     if not wanted:
         scoring(about + "\n")
@@ -100,12 +102,12 @@ each run, one connection; the others are told of above.""")
         for case, loads in found.items():
             table(say, model, *case, loads)
         case = next(iter(found))
-        # Beside hundreds of thousands of runs a second the rest would be as good as nothing.
+        # Without raw limits of hundreds of thousands of runs per second, next to which the other bars would be invisible.
         bars = [(NAMES.get(name, name), load.rate) for name, load in found[case].items() if load.p50 or load.rate < 2000]
         panels.append((f"{title(model, *case)}: requests/s", bars))
     if not wanted:
         plot(panels)
-        scoring.save("requests a second of each, by model")
+        scoring.save("requests per second of each server, by model")
         large.save()
 
 

@@ -1,8 +1,9 @@
-"""Measures containers: from a model to an answer, beside the engine's own start, a build, and the same outside.
+"""Measures containers: the time from a model to a response, compared with a start by the engine alone, with an image
+build, and with the same server outside a container.
 
     cargo xtask bench            (or: python bench/containers.py target/release)
 
-By a podman whose folders are of this run alone: nothing is there before, and nothing of anybody else's is touched.
+Uses podman with new, separate folders: nothing is cached, and containers and images of the user are not touched.
 """
 
 import concurrent.futures
@@ -26,8 +27,8 @@ from report import Report
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 SECONDS = int(os.environ.get("SECONDS_EACH", 3))
 GROUPS = int(os.environ.get("GROUPS", 20))
-ABOUT = f"""A podman with folders of its own; medians of {ROUNDS} rounds. The engine's own start is `podman run` of the same image
-until it is ready; a build is `podman build` of the same content, and that."""
+ABOUT = f"""With podman and empty folders; medians of {ROUNDS} rounds. A start by the engine alone is `podman run` of the same image
+until the server is ready; a build is `podman build` of the same content, followed by such a start."""
 median = statistics.median
 
 
@@ -44,7 +45,7 @@ class Engine:
         return subprocess.run([*self.command, *arguments], check=True, capture_output=True, text=True).stdout
 
     def start(self, image, file):
-        """Seconds until a container of an image is ready, started by the engine's own command."""
+        """Starts a container of an image with the engine's own command. Returns the seconds until it is ready."""
         folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
         folder.chmod(0o777)
         began = time.perf_counter()
@@ -76,11 +77,11 @@ def timed(work):
 
 
 def replica(service):
-    """The process of a service's only replica."""
+    """Returns the process ID of a service's only replica."""
     for line in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = line.read_bytes().split(b"\0")
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         if b"serve" in words and any(f"/{service}/".encode() in word for word in words):
             return int(line.parent.name)
@@ -96,7 +97,7 @@ def from_nothing(drisse, say):
         workspace.close()
         engine.close()
         shutil.rmtree(cache)
-    say(f"{'from a bare model file, nothing cached, s':52}{median(took):10.2f}{'<= 10':>12}")
+    say(f"{'deploy of a model file, nothing cached, s':52}{median(took):10.2f}{'<= 10':>12}")
 
 
 def present(engine, workspace, say):
@@ -109,14 +110,14 @@ def present(engine, workspace, say):
         own.append(engine.start(image, "x=/models/digits/digits.onnx"))
         ours.append(timed(lambda: deploy(f"s{nth}")))
         workspace.run("delete", f"s{nth}")
-    say(f"{'image present: deploy to the first score, s':52}{median(ours):10.2f}{'<= 1.0':>12}")
-    say(f"{'  the engine’s own start of it, until ready, s':52}{median(own):10.2f}")
-    say(f"{'  deploy without that, s':52}{median(ours) - median(own):10.2f}{'<= 0.5':>12}")
+    say(f"{'image present: deploy until the first score, s':52}{median(ours):10.2f}{'<= 1.0':>12}")
+    say(f"{'  start by the engine alone, until ready, s':52}{median(own):10.2f}")
+    say(f"{'  deploy minus that start, s':52}{median(ours) - median(own):10.2f}{'<= 0.5':>12}")
     workspace.run("delete", "first")
 
 
 def new_version(engine, workspace, say):
-    """The 96 MiB MLP with other bytes each time: imported and run by us, built and run by podman."""
+    """Measures new versions of the 96 MiB MLP, each with other bytes: updated by Drisse, or built and run by podman."""
     original = models.mlp().file.read_bytes()
     folder = pathlib.Path(workspace.folder) / "mlp"
     folder.mkdir()
@@ -143,9 +144,9 @@ def new_version(engine, workspace, say):
         variant(2 * nth + 1)
         builds.append(timed(lambda: build(nth)))
     ratio = median(ours) / median(builds)
-    say(f"{'a new version of a 96 MiB model, served, s':52}{median(ours):10.2f}")
-    say(f"{'  podman build and run of the same, s':52}{median(builds):10.2f}")
-    say(f"{'  ours, of that':52}{ratio:10.2f}{'<= 0.25':>12}{'' if ratio <= 0.25 else '  MISSED'}")
+    say(f"{'update to a new version of a 96 MiB model, s':52}{median(ours):10.2f}")
+    say(f"{'  podman build and run of the same content, s':52}{median(builds):10.2f}")
+    say(f"{'  ratio':52}{ratio:10.2f}{'<= 0.25':>12}{'' if ratio <= 0.25 else '  MISSED'}")
     workspace.run("delete", "mlp")
 
 
@@ -165,9 +166,9 @@ def scoring(workspace, say):
         for target, (server, model) in servers.items():
             rounds[target].append(load(server, model, "json", 16, SECONDS))
     inside, outside = (middle(rounds[target]).cpu for target in ("container", "local"))
-    say(f"{'scoring, CPU a request in a container, µs':52}{inside:10.1f}")
-    say(f"{'  the same server outside, µs':52}{outside:10.1f}")
-    say(f"{'  inside, of that':52}{inside / outside:10.3f}{'<= 1.05':>12}{'' if inside <= 1.05 * outside else '  MISSED'}")
+    say(f"{'scoring in a container, CPU per request, µs':52}{inside:10.1f}")
+    say(f"{'  the same server outside, CPU per request, µs':52}{outside:10.1f}")
+    say(f"{'  ratio':52}{inside / outside:10.3f}{'<= 1.05':>12}{'' if inside <= 1.05 * outside else '  MISSED'}")
     for target in servers:
         workspace.run("delete", f"digits-{target}")
 
@@ -182,7 +183,7 @@ def groups(workspace, say):
         took = timed(lambda: list(pool.map(deploy, names)))
     memory = sum(proportional(replica(name)) for name in names)
     most = one + (GROUPS - 1) * 25e6 / 2**20
-    say(f"{f'{GROUPS} services side by side, all up after, s':52}{took:10.1f}{'<= 30':>12}")
+    say(f"{f'{GROUPS} services at once, until all are ready, s':52}{took:10.1f}{'<= 30':>12}")
     say(f"{'  PSS of all, MiB':52}{memory:10.0f}{f'<= {most:.0f}':>12}")
     for name in names:
         workspace.run("delete", name)
@@ -197,7 +198,7 @@ def main():
     engine, cache = Engine(), tempfile.mkdtemp()
     workspace = Workspace(drisse, DOCKER_HOST=engine.host, XDG_CACHE_HOME=cache)
     built, _ = workspace.run("image", "build", str(MODEL), "-o", f"oci-archive:{workspace.folder}/digits.tar")
-    say(f"{'image over the model, compressed, MB':52}{built['runtime']['size'] / 1e6:10.1f}{'<= 28':>12}")
+    say(f"{'image without the model, compressed, MB':52}{built['runtime']['size'] / 1e6:10.1f}{'<= 28':>12}")
     present(engine, workspace, say)
     new_version(engine, workspace, say)
     scoring(workspace, say)

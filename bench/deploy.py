@@ -1,8 +1,9 @@
-"""Measures the way from a file to an answer, the gateway's hop, and the control plane at scale.
+"""Measures the time from a model file to a response, the cost of the gateway, and the control plane at scale.
 
     cargo xtask bench            (or: python bench/deploy.py target/release)
 
-The gateway beside haproxy doing the same hop (TCP to the same Unix socket), interleaved, medians of several rounds.
+The gateway is compared with haproxy as a proxy from TCP to the same Unix socket, interleaved, as medians of several
+rounds.
 """
 
 import concurrent.futures
@@ -44,7 +45,7 @@ class Unix(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
     def ask(self, method, path, body=None):
-        # The server closes what is idle for long.
+        # A new connection each time, because the server closes connections that are idle for long.
         self.close()
         self.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
         answer = self.getresponse()
@@ -64,19 +65,20 @@ class Workspace:
         return json.loads(output.stdout), output.stderr
 
     def control(self):
-        """The control API, by the folder of sockets that the control plane's process has open."""
+        """Returns a client of the control API and the control plane's process ID. Finds the socket among those that the
+        process has open."""
         pid = self.run("status")[0]["control"]["pid"]
         listening = pathlib.Path("/proc/net/unix").read_text().splitlines()
         inodes = {os.readlink(fd)[8:-1] for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir() if os.readlink(fd).startswith("socket:")}
         path = next(line.split()[7] for line in listening if line.endswith("/control") and line.split()[6] in inodes) \
             if any(line.endswith("/control") for line in listening) else None
-        if path is None:  # bound under another name, then moved into place
+        if path is None:  # the socket was bound under a temporary name and then renamed
             bound = next(line.split()[7] for line in listening if "/control." in line and line.split()[6] in inodes)
             path = bound.rsplit(".", 1)[0]
         return Unix(path), pid
 
     def variant(self, nth):
-        """The digits model with other bytes: a doc_string more."""
+        """Returns a digits model with other bytes: it has an additional doc_string."""
         folder = pathlib.Path(self.folder) / f"v{nth}"
         folder.mkdir()
         text = f"variant {nth}".encode()
@@ -110,16 +112,16 @@ def deploys(drisse, say):
         operation = control.ask("GET", f"/v1/operations/{document['operation']}")
         at = lambda text: float(text[17:-1])
         times = [at(operation["created_at"]), *(at(event["at"]) for event in events), at(operation["finished_at"])]
-        names = ["register", "write what is wanted", "start a process", "load, warm up, be ready, route", "finish"]
+        names = ["register", "record the desired state", "start a process", "load, warm up, become ready, route", "finish"]
         for name, begin, end in zip(names, times, times[1:]):
             parts.setdefault(name, []).append((end - begin) % 60 * 1e3)
     workspace.close()
-    say(f"from a model file to the first scored answer, digits, medians of {DEPLOYS}\n")
+    say(f"from a model file to the first scored response (digits), medians of {DEPLOYS}\n")
     say(f"{'':44}{'ms':>10}{'limit':>10}")
-    say(f"{'control plane up':44}{median(warm):10.1f}{300:10}")
+    say(f"{'control plane running':44}{median(warm):10.1f}{300:10}")
     for name, values in parts.items():
         say(f"{'  ' + name:44}{median(values):10.1f}")
-    say(f"{'nothing up':44}{median(cold):10.1f}{1000:10}")
+    say(f"{'nothing running':44}{median(cold):10.1f}{1000:10}")
 
 
 def gateway(drisse, say):
@@ -174,7 +176,7 @@ backend b
                 break
             except ConnectionRefusedError:
                 time.sleep(0.01)
-        assert json.loads(connection.getresponse().read()) == ask, "the answers differ"
+        assert json.loads(connection.getresponse().read()) == ask, "the responses differ"
 
     def paced(pid, arguments):
         log = folder / "requests"
@@ -210,7 +212,7 @@ backend b
     column = lambda table, nth: {name: median(row[nth] for row in values) for name, values in table.items()}
     p50, p99, used = (column(rows, nth) for nth in range(3))
     rate, used_full = (column(flat, nth) for nth in range(2))
-    say(f"\nthe gateway's hop, digits, medians of {ROUNDS}; direct is the same replica, over TCP, without it\n")
+    say(f"\nproxying (digits), medians of {ROUNDS}; direct: the same replica over TCP, without a proxy\n")
     say(f"{'':44}{'direct':>10}{'gateway':>10}{'haproxy':>10}{'':>12}{'limit':>8}")
     beyond = p50["gateway"] - p50["direct"]
     say(f"{'2,000 requests/s, p50, µs':44}{p50['direct']:10.0f}{p50['gateway']:10.0f}{p50['haproxy']:10.0f}{f'{beyond:+.0f}':>12}{'+60':>8}")
@@ -225,7 +227,7 @@ backend b
 
 
 class Plane:
-    """A control plane with this many models and services of the fake place."""
+    """A control plane with this many models, and services on the fake target."""
 
     def __init__(self, drisse, models, services):
         self.workspace = Workspace(drisse, DRISSE_FAKE="1")
@@ -233,7 +235,7 @@ class Plane:
         self.control, self.pid = self.workspace.control()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(self.register, range(models)))
-            # One model a service, as far as there are so many.
+            # Each service gets another model, as far as there are enough models.
             list(pool.map(lambda nth: self.deploy(f"f{nth}", f"m{nth % (models // 10)}:1"), range(services)))
 
     def finish(self, connection, operation):
@@ -263,9 +265,9 @@ class Plane:
 
 
 def scale(drisse, say):
-    # A page of 50 is as long in both.
+    # At least 50 models in both, so that a page of 50 has the same length.
     few, many = Plane(drisse, 50, 10), Plane(drisse, MODELS, SERVICES)
-    # The index of the store is written a while after the last change.
+    # Waits until the store's index has been written, which happens some time after the last change.
     time.sleep(5)
     whats = ("/v1/models?limit=50", "/v1/services/f5", "deploy")
     times = {plane: {what: [] for what in whats} for plane in (few, many)}
@@ -279,19 +281,20 @@ def scale(drisse, say):
     memory = [resident(plane.pid) for plane in (few, many)]
     for plane in (few, many):
         plane.workspace.close()
-    say(f"\nthe control plane: 50 models and 10 services, and {MODELS:,} and {SERVICES:,} (fake place); medians of {5 * DEPLOYS}\n")
+    say(f"\nthe control plane with 50 models and 10 services (few), or {MODELS:,} and {SERVICES:,} (many), on the fake target; "
+        f"medians of {5 * DEPLOYS}\n")
     say(f"{'':44}{'few':>10}{'many':>10}{'ratio':>12}{'limit':>8}")
     for what, name in zip(whats, ("a page of 50 models, ms", "show a service, ms", "deploy a service, ms")):
         one, other = (median(times[plane][what]) for plane in (few, many))
         say(f"{name:44}{one:10.2f}{other:10.2f}{other / one:12.2f}{1.1:8}")
-    say(f"{'idle, share of a core':44}{'':10}{idle:10.4f}")
-    say(f"{'idle, resident memory, MiB':44}{memory[0]:10.1f}{memory[1]:10.1f}{'':12}{40:8}")
+    say(f"{'idle CPU, cores':44}{'':10}{idle:10.4f}")
+    say(f"{'idle resident memory, MiB':44}{memory[0]:10.1f}{memory[1]:10.1f}{'':12}{40:8}")
 
 
 def main(folder):
     drisse = f"{folder}/drisse"
     onnxruntime_library()
-    say = Report("Deploying, the gateway, the control plane", "`haproxy` does the gateway's hop, from TCP to the same Unix socket.")
+    say = Report("Deploying, the gateway, the control plane", "`haproxy` is a proxy from TCP to the same Unix socket.")
     wanted = sys.argv[2:] or ["deploys", "gateway", "scale"]
     for part in wanted:
         {"deploys": deploys, "gateway": gateway, "scale": scale}[part](drisse, say)

@@ -1,10 +1,10 @@
-"""What one writes by hand to serve a model: FastAPI and ONNX Runtime, V2 JSON in and out.
+"""A typical hand-written model server: FastAPI and ONNX Runtime, with V2 JSON requests and responses.
 
     python bench/fastapi_server.py MODEL PORT [tuned]
 
-As its documentation has it: bodies and answers are pydantic's models, and what blocks is a plain `def`, which runs in a
-thread. Tuned: in the loop itself, and an answer that nobody looks at again. Both with a process per core, uvloop and
-httptools, and runs of one thread.
+By default as FastAPI's documentation recommends: bodies and responses are pydantic models, and blocking code is a plain
+`def`, which runs in a thread. Tuned: runs in the event loop, and the response is not validated. Both use a process per
+core, uvloop and httptools, and one thread per run.
 """
 
 import os

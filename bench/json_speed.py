@@ -1,4 +1,4 @@
-"""Drisse's JSON beside two libraries made for speed, on the same text (`bench/json`): prints the table, and keeps it in
+"""Compares Drisse's JSON code with two fast libraries on the same text (`bench/json`). Prints the table and saves it in
 docs/performance.md.
 
     python3 bench/json_speed.py target/release
@@ -9,7 +9,7 @@ import sys
 
 from report import Report
 
-ABOUT = "`bench/json`: a V2 request of 150,528 floats into a tensor, and an answer out of one; the libraries read into and print from plain structs."
+ABOUT = "`bench/json` parses a V2 request with 150,528 floats into a tensor and prints a response from one; the libraries parse into and print from plain structs."
 
 
 def main(folder):

@@ -1,7 +1,7 @@
-"""Load on a server, and what it cost: `wrk` for a time, or `h2load` for a number of requests.
+"""Puts load on a server and measures its CPU: with `wrk` for a time, or with `h2load` for a number of requests.
 
-A run by time is cut off with requests under way, whose CPU is counted and whose answers are not: where each
-takes milliseconds, that would be a percent. By number, everything that was begun is answered.
+A run for a time ends while requests are in flight: their CPU is counted, but they are not. If each takes milliseconds,
+the error is about a percent. A run for a number of requests waits for every response.
 """
 
 import pathlib
@@ -15,18 +15,19 @@ from protocols import encode, path
 
 
 class Load(typing.NamedTuple):
-    rate: float  # requests a second
-    cpu: float  # of the server, a request, in µs
+    rate: float  # requests per second
+    cpu: float  # of the server per request, in µs
     p50: float  # ms
     p99: float
 
 
 def middle(loads):
+    """Returns the median of each field."""
     return type(loads[0])(*map(statistics.median, zip(*loads)))
 
 
 def load(server, model, protocol, connections, seconds, requests=0, lua=""):
-    """`requests` is how many there shall be, where that is not left to the time; `lua` what wrk is told besides."""
+    """Loads a server for `seconds`, or with `requests` requests if that is not 0. `lua` is more code for wrk's script."""
     with tempfile.TemporaryDirectory() as folder:
         body, headers = encode(protocol, model)
         file = pathlib.Path(folder) / "body"
@@ -66,14 +67,14 @@ end
 
 
 def h2load(url, body, headers, connections, arguments, least):
-    """`least` is how many bytes an answer has at least: one that tells of an error with the status 200 has fewer."""
+    """`least` is the minimum size of a response in bytes, which detects errors that are sent with the status 200."""
     log = body.with_suffix(".log")
     arguments = [*arguments, "-c", connections, "-m1", "-w22", "-W24", "-d", body, "--log-file", log]
     for name, value in headers.items():
         arguments += ["-H", f"{name}: {value}"]
     command = ["h2load", *map(str, arguments), url]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    # Status and time of each request, in µs.
+    # The status and the time (in µs) of each request.
     rows = [line.split()[1:3] for line in log.read_text().splitlines()]
     times = sorted(int(time) for status, time in rows if status == "200")
     assert times and len(times) == len(rows) and " 0 failed, 0 errored, 0 timeout" in output, output

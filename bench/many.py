@@ -1,8 +1,8 @@
-"""A hundred small models in one server beside one: requests to all in turn, and what they hold.
+"""Compares a server of a hundred small models with a server of one: speed (with requests to all in turn) and memory.
 
     cargo xtask bench            (or: python bench/many.py target/release)
 
-ROUNDS and SECONDS_EACH say how often and how long. MODELS says how many models.
+ROUNDS and SECONDS_EACH set the number and length of rounds, MODELS the number of models.
 """
 
 import os
@@ -22,14 +22,14 @@ from tables import verdict
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 SECONDS = int(os.environ.get("SECONDS_EACH", 2))
 MODELS = int(os.environ.get("MODELS", 100))
-ABOUT = """Copies of the digits model, each with weights of its own, asked one after the other (by the same script of wrk's as
-the one that is alone). PSS is what a process holds with its part of what it shares, when nothing else of these runs:
-`probe load` has the same sessions of ONNX Runtime's C API, each of which ran once, and nothing else."""
+ABOUT = """Copies of the digits model, each with different weights, get requests in turn (sent by the same wrk script as for
+one model). PSS is a process's memory, with a proportional part of what it shares with other processes. `probe load`
+(sessions) only loads the same models with ONNX Runtime's C API and runs each once."""
 BEYOND = 25
 
 
 def in_turn(asked):
-    """Lua, for wrk: requests to each of these models, made before the first is sent."""
+    """Returns a Lua script for wrk that sends requests to these models in turn, prepared before the first is sent."""
     paths = ", ".join(f'"{path("json", model)}"' for model in asked)
     return f"""
 local paths, requests, nth = {{{paths}}}, {{}}, 0
@@ -43,7 +43,7 @@ end"""
 
 
 def sessions(contestants, files):
-    """PSS of the models alone."""
+    """Returns the PSS of a process with nothing but ONNX Runtime's sessions of these models, in MiB."""
     running = Running([contestants.probe_binary, "load", *files], subprocess.PIPE)
     try:
         assert running.process.stdout.readline(), running.complaint()
@@ -67,10 +67,10 @@ def main(folder):
         alone = sessions(contestants, [model.file for model in each])
         began = time.perf_counter()
         many = contestants.start("drisse", first, *(f"{model.name}={model.file}" for model in others))
-        # The first is served while the others are loaded.
+        # Waits for the last model: the first is served while the others are still loading.
         contestants.check("drisse", many, each[-1])
         took = time.perf_counter() - began
-        assert all(model.same(ask("json", many, model)) for model in each), "each model answers as ONNX Runtime does"
+        assert all(model.same(ask("json", many, model)) for model in each), "a model's response differs from ONNX Runtime's"
         idle = held(many)
         rows = {"one": [], "many": []}
         with Contestants(folder, None) as more:
@@ -87,10 +87,10 @@ def main(folder):
     for what, column in (("CPU per request, µs", "cpu"), ("p50, ms", "p50"), ("p99, ms", "p99")):
         before, after = (getattr(load, column) for load in (one, all_of_them))
         say(f"{what:34}{before:10.3f}{after:10.3f}{after / before:10.3f}")
-    say(f"\n{'':34}{'sessions':>10}{'drisse':>10}{'beyond':>10}{'limit':>10}")
-    for what, value in (("PSS, each asked once, MiB", idle), ("PSS after the load, MiB", loaded)):
+    say(f"\n{'':34}{'sessions':>10}{'drisse':>10}{'overhead':>10}{'limit':>10}")
+    for what, value in (("PSS after one request each, MiB", idle), ("PSS after the load, MiB", loaded)):
         say(f"{what:34}{alone:10.1f}{value:10.1f}{value - alone:10.1f}{verdict(value - alone, f'<= {BEYOND}')}")
-    say(f"{'start to all are served, s':34}{'':10}{took:10.2f}")
+    say(f"{'start until all are served, s':34}{'':10}{took:10.2f}")
     say.save()
 
 

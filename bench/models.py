@@ -1,4 +1,4 @@
-"""The models that are measured, a request for each, and ONNX Runtime's own answer to it."""
+"""The benchmark's models, with an input for each and ONNX Runtime's own output for it."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from processes import CORES
 from report import ROOT
 
-# Kept by name: another way to make them is another name.
+# Models are cached by name: a change in how they are made requires another folder name.
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "drisse/bench-models-1"
 
 
@@ -24,8 +24,8 @@ class Model:
     name: str
     about: str
     file: pathlib.Path
-    value: np.ndarray  # what a request has in it
-    threads: int = 1  # that a run is given
+    value: np.ndarray  # the input of each request
+    threads: int = 1  # per run
 
     def __post_init__(self):
         options = onnxruntime.SessionOptions()
@@ -37,14 +37,14 @@ class Model:
         self.outputs = dict(zip(names, session.run(names, {self.input: self.value})))
 
     def same(self, answer):
-        """Whether a server says what ONNX Runtime says. Triton has another shape for one label of each row."""
+        """Returns whether a server's outputs equal ONNX Runtime's. Shapes may differ: Triton adds a dimension to labels."""
         return answer.keys() == self.outputs.keys() and all(
             values.size == mine.size and values.dtype == mine.dtype and np.allclose(values.ravel(), mine.ravel(), 1e-4, 1e-6)
             for values, mine in ((answer[name], self.outputs[name]) for name in answer))
 
 
 def kept(name, make):
-    """The file of this name, made if it is not there, whole or not at all."""
+    """Returns the path of the cached model, and makes it atomically if it does not exist."""
     path = CACHE / name
     if not path.exists():
         print(f"making {path} (once)", flush=True)
@@ -80,7 +80,7 @@ def trees():
 
 
 def file_types():
-    """Magika's, from its package, on the bytes of a text."""
+    """Magika's model, from its Python package, with the bytes of a text as input."""
     path = next(pathlib.Path(magika.__file__).parent.glob("models/*/model.onnx"))
     text = np.frombuffer((ROOT / "ARCHITECTURE.md").read_bytes(), np.uint8)
     value = np.concatenate([text[:1024], text[-1024:]]).astype(np.int32)[None]
@@ -93,7 +93,7 @@ def mlp():
 
 
 def layers():
-    """Three layers, whose weights take longer to read than to multiply by."""
+    """Makes a model of three layers that is bound by memory bandwidth: reading the weights takes longer than the arithmetic."""
     random, sizes, weights, nodes = np.random.default_rng(100), (1024, 4096, 4096, 1024), [], []
     for nth, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
         values = random.standard_normal((inputs, outputs), np.float32) * np.float32((2 / inputs) ** 0.5)
@@ -107,7 +107,7 @@ def layers():
 
 
 class Echo(Model):
-    """One that gives back what it is given, and has no file."""
+    """A model that returns its input; it has no file."""
 
     def __post_init__(self):
         self.input, self.outputs = "X", {"X": self.value}
@@ -118,7 +118,7 @@ def device():
 
 
 def copies(model, count, folder):
-    """The model so many times, each with weights a little different."""
+    """Yields `count` copies of the model, each with slightly different weights."""
     random, source = np.random.default_rng(count), onnx.load(model.file)
     for nth in range(count):
         copy = onnx.ModelProto()
@@ -139,7 +139,8 @@ def resnet():
 
 
 def resnet50():
-    """ResNet-50's layers with made-up weights: He et al., 2015, table 1. Normalisation is folded into the weights."""
+    """Makes a model with the layers of ResNet-50 (He et al., 2015, table 1; normalization is folded into the weights) and
+    random weights."""
     random = np.random.default_rng(50)
     nodes, weights = [], []
 

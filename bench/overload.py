@@ -1,10 +1,10 @@
-"""Five times as many requests as a server can do: who is taken is answered in time, who is not is told at once, and as
-much is done as without the others.
+"""Measures overload with five times the requests that a server can handle: admitted requests should be answered in time,
+others refused at once, and the throughput should not drop.
 
     cargo xtask bench            (or: python bench/overload.py target/release)
 
-Each round looks at one connection, then at sixteen without a deadline (the capacity), then overloads. ROUNDS and
-SECONDS_EACH say how often and how long.
+Each round measures one connection, then sixteen without a deadline (the capacity), then the overload. ROUNDS and
+SECONDS_EACH set the number and length of rounds.
 """
 
 import json
@@ -28,18 +28,18 @@ from typing import NamedTuple
 ROUNDS = int(os.environ.get("ROUNDS", 5))
 SECONDS = int(os.environ.get("SECONDS_EACH", 2))
 TIMES = 5
-ABOUT = f"""Requests are sent when they are due, {TIMES} × capacity, evenly, over as many connections as it takes
-(`bench/src/flood.rs`). Each says in `x-request-timeout-ms` that it waits for twice the unloaded p50 and one service time (of
-`concurrency` runs at once, as many as the capacity has a second). Times are from when a request was sent; how much later
-that was than due is told. A 503 is a refusal; a 504 counts as admitted and late. The generator has its CPU from the same cores, and
-needs more of it for five times the requests: goodput is held against the capacity times what the generator left of the
-cores now, divided by what it left of them then."""
+ABOUT = f"""An open-loop generator (`bench/src/flood.rs`) sends requests evenly at {TIMES} × capacity, over as many connections as
+that takes. The deadline of each (`x-request-timeout-ms`) is twice the unloaded p50 plus one service time at capacity
+(`concurrency` divided by the capacity). Times count from when a request was sent; the sending delay is the time from when
+it was due. A 503 is a refusal; a 504 counts as admitted but late. The generator uses CPU of the same cores, more at overload
+than at capacity: the last row compares goodput with the capacity scaled by the CPU that the generator left to the server at
+overload, relative to what it left at capacity."""
 
 
 class Flood(NamedTuple):
-    used: float  # of the generator, cores
+    used: float  # CPU of the generator, in cores
     seconds: float
-    rows: list  # status, how late it was sent, how long it took, in ms
+    rows: list  # status, sending delay in ms, response time in ms
 
     def took(self, *statuses):
         return sorted(took for status, _, took in self.rows if status in statuses)
@@ -87,13 +87,13 @@ def flood(binary, server, model, seconds, *how, **headers):
 def measured(binary, server, model, concurrency):
     alone = flood(binary, server, model, min(SECONDS, 1), "closed", 1)
     full = flood(binary, server, model, SECONDS, "closed", 16)
-    assert all(status == 200 for status, _, _ in alone.rows + full.rows), "all are answered where nobody is in a hurry"
+    assert all(status == 200 for status, _, _ in alone.rows + full.rows), "a request without a deadline failed"
     unloaded, capacity = quantile(alone.took(200), 0.5), len(full.rows) / full.seconds
     deadline = math.ceil(2 * unloaded + concurrency / capacity * 1e3)
     over = flood(binary, server, model, 2 * SECONDS, "open", TIMES * capacity, x_request_timeout_ms=deadline)
     answered, admitted, refused = over.took(200), over.took(200, 504), over.took(503)
     others = {status for status, _, _ in over.rows} - {200, 503, 504}
-    assert not others, f"there are answers of other kinds: {others}"
+    assert not others, f"unexpected statuses: {others}"
     good = sum(took <= deadline for took in answered) / over.seconds
     left = (CORES - over.used) / (CORES - full.used)
     lag = sorted(late for _, late, _ in over.rows)
@@ -114,14 +114,14 @@ def main(folder):
     say(f"{model.name} ({model.about}), JSON; medians of {ROUNDS} rounds of {2 * SECONDS} s, {CORES} cores, load generator on the same machine\n")
     rows = [
         ("one connection, p50, ms", found.alone), ("capacity: 16 connections, requests/s", found.capacity),
-        ("what a request waits for, ms", found.deadline), ("offered, requests/s", found.offered),
+        ("deadline of a request, ms", found.deadline), ("offered, requests/s", found.offered),
         ("  answered (200)", found.answered), ("  admitted, but late (504)", found.late), ("  refused (503)", found.refused),
         ("admitted, p50, ms", found.admitted_p50), ("admitted, p99, ms", found.admitted_p99, f"<= {found.deadline:.0f}"),
         ("refused, p50, ms", found.refused_p50), ("refused, p99, ms", found.refused_p99, "<= 5"),
-        ("sent later than due, p50, ms", found.lag_p50), ("sent later than due, p99, ms", found.lag_p99),
+        ("sending delay, p50, ms", found.lag_p50), ("sending delay, p99, ms", found.lag_p99),
         ("generator at capacity, cores", found.used_then), ("generator at overload, cores", found.used_now),
-        ("goodput: answered in time, requests/s", found.good), ("goodput, of the capacity", found.plain),
-        ("goodput, of the capacity that the generator left", found.fair, ">= 0.95"),
+        ("goodput: answered in time, requests/s", found.good), ("goodput / capacity", found.plain),
+        ("goodput / capacity, scaled by the CPU left", found.fair, ">= 0.95"),
     ]
     for what, value, *limit in rows:
         say(f"{what:50}{value:12,.{0 if value >= 100 else 2 if value >= 2 else 3}f}{verdict(value, *limit or [''])}".rstrip())

@@ -1,4 +1,4 @@
-"""Processes that are measured: started here, ended here, and what they use in between."""
+"""Starts and ends the measured processes, and reads their CPU time and memory."""
 
 import contextlib
 import itertools
@@ -13,7 +13,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count()
 
 
-# Below those that outgoing connections are given: whoever starts slowly still finds its port free.
+# Below the ephemeral ports, so that no outgoing connection takes the port of a server that starts slowly.
 PORTS = itertools.count(18100)
 
 
@@ -25,12 +25,12 @@ def free_port():
 
 
 def tree(pid):
-    """The process and all below it, with the clock ticks each has used."""
+    """Returns the CPU time of the process and of each of its descendants, in clock ticks by process ID."""
     used, children = {}, {}
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rsplit(") ", 1)[1].split()
-        except (OSError, IndexError):  # it has just ended
+        except (OSError, IndexError):  # the process has just ended
             continue
         number = int(stat.parent.name)
         used[number] = int(fields[11]) + int(fields[12])
@@ -42,7 +42,7 @@ def tree(pid):
 
 
 def cpu(pid):
-    """Seconds of CPU of a process and all below it."""
+    """Returns the CPU time of a process and its descendants, in seconds."""
     return sum(tree(pid).values()) / TICKS
 
 
@@ -52,25 +52,25 @@ def resident(pid):
 
 
 def proportional(pid):
-    """MiB that a process holds, with its part of what it shares."""
+    """Returns the PSS of a process in MiB: its memory, with a proportional part of what it shares."""
     rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1]) / 1024
 
 
 def onnxruntime_library():
-    """Names the library to the processes that are started, as `drisse` finds it."""
+    """Sets DRISSE_ONNXRUNTIME for started processes to the library that `drisse` has in its cache."""
     if "DRISSE_ONNXRUNTIME" not in os.environ:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "drisse/onnxruntime"
         os.environ["DRISSE_ONNXRUNTIME"] = str(next(cache.glob("*/libonnxruntime.so*")))
 
 
 class Running:
-    """A process of its own session, with what it complains of kept; ended, with all it started, by `stop`."""
+    """A process in a new session, whose stderr is kept. `stop` ends it and its descendants."""
 
     def __init__(self, command, stdout=subprocess.DEVNULL, environment=None):
-        self.said = tempfile.TemporaryFile()
+        self.stderr = tempfile.TemporaryFile()
         self.started = time.perf_counter()
-        self.process = subprocess.Popen([str(word) for word in command], stdout=stdout, stderr=self.said,
+        self.process = subprocess.Popen([str(word) for word in command], stdout=stdout, stderr=self.stderr,
                                         start_new_session=True, env={**os.environ, **(environment or {})})
         self.pid = self.process.pid
 
@@ -78,9 +78,9 @@ class Running:
         return self.process.poll() is not None
 
     def complaint(self):
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if len(line) > 10), "it says nothing")
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if len(line) > 10), "stderr is empty")
 
     def stop(self, patience=0):
         below = {pid: os.getsid(pid) for pid in list(tree(self.pid))[1:]}
@@ -92,11 +92,11 @@ class Running:
             self.process.wait()
         for pid, session in below.items():
             try:
-                # Whoever has the number now, if it is somebody else, is of another session.
+                # If the ID now belongs to an unrelated process, that has another session.
                 if os.getsid(pid) == session:
                     os.kill(pid, 9)
             except ProcessLookupError:
                 pass
         if self.process.stdout:
             self.process.stdout.close()
-        self.said.close()
+        self.stderr.close()

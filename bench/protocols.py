@@ -1,4 +1,4 @@
-"""A request in each protocol, and how its answer is read: V2 JSON, V2 binary, V2 gRPC."""
+"""Encodes requests and decodes responses in each protocol: V2 JSON, V2 binary, V2 gRPC."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ def message(model):
 
 
 def encode(protocol, model):
-    """The body and its headers; of gRPC, the message in its frame."""
+    """Returns the body and its headers; for gRPC, the body is the framed message."""
     if protocol == "grpc":
         text = message(model).SerializeToString()
         return b"\0" + struct.pack(">I", len(text)) + text, {"content-type": "application/grpc", "te": "trailers"}
@@ -42,7 +42,7 @@ def encode(protocol, model):
 
 
 def post(protocol, server, model):
-    """A server's answer as it comes: headers and body."""
+    """Sends a request over HTTP and returns the response's headers and body."""
     body, headers = encode(protocol, model)
     connection = http.client.HTTPConnection("127.0.0.1", server.http, timeout=60)
     connection.request("POST", path(protocol, model), body, {**headers, **server.headers})
@@ -55,7 +55,7 @@ def post(protocol, server, model):
 
 
 def ask(protocol, server, model):
-    """What a server answers: outputs by name."""
+    """Sends a request and returns the outputs by name."""
     if protocol == "grpc":
         return call(server, model)
     headers, content = post(protocol, server, model)
@@ -75,7 +75,7 @@ def call(server, model):
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc}", options) as channel:
         infer = channel.unary_unary(CALL, service_pb2.ModelInferRequest.SerializeToString,
                                     service_pb2.ModelInferResponse.FromString)
-        # Raises where the status is not 0.
+        # Raises if the status is not 0.
         answer = infer(message(model), timeout=60, metadata=list(server.headers.items()))
     pairs = zip(answer.outputs, answer.raw_output_contents, strict=True)
     return {tensor.name: np.frombuffer(data, DATATYPES[tensor.datatype]).reshape(tensor.shape) for tensor, data in pairs}

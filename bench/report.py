@@ -1,4 +1,4 @@
-"""What is printed, and kept in docs/performance.md: a section per script, and a picture of bars."""
+"""Prints results and saves them in docs/performance.md: a section per script, and a bar chart."""
 
 import html
 import pathlib
@@ -21,17 +21,17 @@ class Report:
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
         text = "\n".join(self.lines)
         shown = f"![{picture}]({PLOT.name})\n\n" if picture else ""
-        section = f"## {self.title}\n\nAt {commit.stdout.strip()}. {self.about}\n\n{shown}```\n{text}\n```\n"
+        section = f"## {self.title}\n\nMeasured at commit {commit.stdout.strip()}. {self.about}\n\n{shown}```\n{text}\n```\n"
         path = ROOT / "docs/performance.md"
         head, *sections = path.read_text().split("\n## ")
         sections = [f"## {old.strip()}\n" for old in sections if not old.startswith(self.title)]
-        place = 0 if self.title.startswith("The scoring server") else len(sections)
-        sections.insert(place, section)
+        index = 0 if self.title.startswith("The scoring server") else len(sections)
+        sections.insert(index, section)
         path.write_text("\n".join([head.strip() + "\n", *sections]))
 
 
 def plot(panels, path=PLOT):
-    """Bars of each panel, (title, [(name, value)]), as long as their values are beside the panel's longest."""
+    """Draws a bar chart for each panel (title, [(name, value)]), scaled to the panel's largest value."""
     name_width, bar_width, row, y = 270, 400, 20, 0
     parts = []
 

@@ -1,4 +1,4 @@
-"""Those that are measured: each started with a model, answering as ONNX Runtime does before it counts."""
+"""Starts the measured servers, each with a model, and checks that their outputs equal ONNX Runtime's."""
 
 import contextlib
 import dataclasses
@@ -25,10 +25,10 @@ class Server:
     http: int
     grpc: int
     headers: dict
-    admin: int = 0  # Drisse's
+    admin: int = 0  # port of the admin listener, for Drisse only
 
     def tells(self, path):
-        """What its admin port answers."""
+        """Returns what the admin listener answers to a GET."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=60) as answer:
             return answer.read().decode()
 
@@ -38,11 +38,11 @@ class Server:
 
 
 class Unavailable(Exception):
-    """Why a rival is left out."""
+    """The reason why another server cannot be measured."""
 
 
 class Contestants(contextlib.ExitStack):
-    """Starts them, and ends them all."""
+    """Starts servers, and ends all of them on exit."""
 
     def __init__(self, folder, triton_python):
         super().__init__()
@@ -52,8 +52,8 @@ class Contestants(contextlib.ExitStack):
         self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
 
     def start(self, name, model, *options, **environment):
-        """One of the methods below by its name, for this model. The second port is what each needs one for: gRPC, or
-        its operator."""
+        """Starts the server that the method called `name` below describes, for this model. The second port is for gRPC or
+        for the admin listener."""
         http, second = free_port(), free_port()
         command, port, headers, patience = getattr(self, name.replace("-", "_"))(model, http, second, *options)
         running = Running(command, environment=environment)
@@ -63,7 +63,7 @@ class Contestants(contextlib.ExitStack):
         return server
 
     def check(self, name, server, model):
-        """Waits for it. By every protocol that it is measured with it is to give ONNX Runtime's answer."""
+        """Waits until the server is ready and checks its outputs in every protocol that it is measured with."""
         deadline = time.monotonic() + PATIENCE
         for protocol in ["json", "binary", "grpc"] if server.grpc else ["json"]:
             while True:
@@ -75,7 +75,7 @@ class Contestants(contextlib.ExitStack):
                     if server.running.ended() or time.monotonic() > deadline:
                         raise Unavailable(f"{server.running.complaint()} ({protocol}: {str(error)[:200]})") from error
                     time.sleep(0.05)
-            assert right, f"{name} does not answer by {protocol} what ONNX Runtime answers"
+            assert right, f"the {protocol} response of {name} differs from ONNX Runtime's outputs"
 
     def probe(self, model, http, _):
         return [self.probe_binary, "http", model.file, http], None, {}, 0
@@ -84,7 +84,7 @@ class Contestants(contextlib.ExitStack):
         return [self.probe_binary, "echo", http], None, {}, 0
 
     def drisse(self, model, http, admin, *options):
-        """With what a server that others can reach has on: keys and metrics; ids and limits always are."""
+        """With keys and metrics, as for a server that other machines can reach; IDs and limits are always on."""
         key = secrets.token_urlsafe(32)
         keys = self.folder / f"keys-{http}"
         keys.write_text(key + "\n")
@@ -103,7 +103,7 @@ class Contestants(contextlib.ExitStack):
 
     def triton(self, model, http, grpc_port, *backend):
         if not self.triton_python:
-            raise Unavailable("its package is not there")
+            raise Unavailable("its Python package is not installed")
         folder = self.folder / f"triton-{http}"
         folder.mkdir()
         arguments = [model.file, model.name, http, grpc_port, model.threads, folder, *backend]
@@ -111,5 +111,5 @@ class Contestants(contextlib.ExitStack):
 
     def triton_cpp(self, model, http, grpc_port):
         if "TRITON_ONNXRUNTIME" not in os.environ:
-            raise Unavailable("TRITON_ONNXRUNTIME names no folder of its backend")
+            raise Unavailable("TRITON_ONNXRUNTIME, the folder of its backend, is not set")
         return self.triton(model, http, grpc_port, os.environ["TRITON_ONNXRUNTIME"])

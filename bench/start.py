@@ -1,4 +1,5 @@
-"""How long from a process to its first answer, and what it holds then: Drisse beside ONNX Runtime's C API alone."""
+"""Measures the time from the start of a process to its first response, and its memory then: Drisse compared with ONNX
+Runtime's C API alone."""
 
 import statistics
 import subprocess
@@ -37,8 +38,8 @@ def measure(contestants, model, rounds, say):
         measured("probe", [contestants.probe_binary, "load", model.file], lambda running: running.process.stdout.readline())
         measured("drisse", [contestants.drisse_binary, "serve", model.file, "--listen", f"127.0.0.1:{port}"],
                  lambda running: until_answered(Server(running, port, port, {}), model))
-    say(f"{'':34}{'probe':>10}{'drisse':>10}{'beyond':>10}{'limit':>10}")
-    rows = (("start to first answer, ms", times, LIMITS["time"]), ("idle resident memory, MiB", memory, LIMITS["memory"]))
+    say(f"{'':34}{'probe':>10}{'drisse':>10}{'overhead':>10}{'limit':>10}")
+    rows = (("start until the first response, ms", times, LIMITS["time"]), ("idle resident memory, MiB", memory, LIMITS["memory"]))
     for what, values, limit in rows:
         one, other = (statistics.median(values[name]) for name in ("probe", "drisse"))
         say(f"{what:34}{one:10.1f}{other:10.1f}{other - one:10.1f}{limit:10.1f}")

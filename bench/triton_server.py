@@ -1,9 +1,9 @@
-"""Triton with a model of ONNX Runtime, from NVIDIA's own package for Python.
+"""Serves an ONNX model with Triton, from NVIDIA's Python package.
 
     python bench/triton_server.py MODEL NAME HTTP_PORT GRPC_PORT THREADS FOLDER [BACKEND]
 
-Its Python backend, which calls ONNX Runtime's Python; or, with the folder of its C++ backend of ONNX Runtime, the same
-`tritonserver` with that.
+Uses Triton's Python backend, which calls ONNX Runtime's Python API; or, if BACKEND is the folder of Triton's C++ backend
+of ONNX Runtime, the same `tritonserver` with that backend.
 """
 
 import os
@@ -19,12 +19,12 @@ from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
 
 DATATYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
 LOCAL = "127.0.0.1"
-# As many requests as come at once: faster than its 4 and much faster than none.
+# The number of connections of the load generator: faster than pytriton's default of 4, and much faster than no batches.
 BATCH = 16
 
 
 def tensor(port):
-    """As Triton has it: without the batch, and with one place at least."""
+    """Describes an input or output for Triton: without the batch dimension, and with at least one other dimension."""
     shape = tuple(size if isinstance(size, int) else -1 for size in port.shape[1:])
     return Tensor(name=port.name, dtype=DATATYPES[port.type], shape=shape or (1,))
 
@@ -43,7 +43,7 @@ def by_python(model, name, http, grpc, threads, folder):
         return {port.name: value.reshape(len(value), -1) if value.ndim == 1 else value for port, value in zip(outputs, values)}
 
     config = TritonConfig(http_port=http, grpc_port=grpc, http_address=LOCAL, grpc_address=LOCAL, allow_metrics=False)
-    # Nothing behind a token: as Triton itself is by default.
+    # No endpoint requires a token, as with Triton itself.
     open_to_all = TritonSecurityConfig(restricted_endpoints=[])
     with Triton(config=config, security_config=open_to_all, workspace=f"{folder}/work") as triton:
         instances = [infer] * max(1, os.cpu_count() // threads)

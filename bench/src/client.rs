@@ -1,5 +1,5 @@
-//! One end of a connection, and the client there: it says what was made before and counts answers. What it does is
-//! counted with the server, so it does little.
+//! An in-memory connection with a client at its other end, which sends prepared requests and counts responses. Its
+//! instructions are counted with the server's, so it does as little as possible.
 
 use crate::requests::{self, Protocol};
 use std::future::poll_fn;
@@ -10,35 +10,39 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Room for an answer.
+/// Memory reserved for each response, in bytes.
 const ANSWER: usize = 1 << 10;
 
-/// A client that waits for each answer before it sends its next request.
+/// A client that waits for each response before it sends the next request.
 #[derive(Clone)]
 pub(crate) struct Client(Arc<Mutex<Talk>>);
 
 struct Talk {
     protocol: Protocol,
-    /// All there is to say, and the part of each request.
+    /// The bytes of all requests.
     says: Vec<u8>,
+    /// The range of each request in `says`.
     parts: Vec<Range<usize>>,
-    /// What of the next request is said already.
+    /// How many bytes of the next request the server has read.
     said: usize,
+    /// Requests sent so far.
     asked: usize,
+    /// Responses received so far.
     answered: usize,
-    /// Requests to ask for now.
+    /// Requests to send for now.
     wanted: usize,
+    /// All bytes received.
     heard: Vec<u8>,
-    /// What of that is in answers that were counted.
+    /// How many of the received bytes belong to responses that are counted.
     seen: usize,
-    /// Whether the server has found once that there is nothing to read.
+    /// Whether the server has already tried to read since its last response.
     looked: bool,
     reader: Option<Waker>,
     waiting: Option<Waker>,
 }
 
 impl Client {
-    /// A client with so many requests to make.
+    /// Makes a client with `count` requests.
     pub(crate) fn new(protocol: Protocol, count: usize) -> Self {
         let mut says = Vec::new();
         let parts = (0..count).map(|nth| {
@@ -64,7 +68,7 @@ impl Client {
         })))
     }
 
-    /// Goes on until so many requests are answered.
+    /// Sends requests until `count` in total are answered.
     pub(crate) async fn answered(&self, count: usize) {
         let reader = {
             let mut talk = self.talk();
@@ -83,7 +87,7 @@ impl Client {
         poll_fn(done).await;
     }
 
-    /// How often a word was in what the server said.
+    /// Counts the occurrences of `word` in the received bytes.
     pub(crate) fn heard(&self, word: &[u8]) -> usize {
         memchr::memmem::find_iter(&self.talk().heard, word).count()
     }
@@ -94,7 +98,7 @@ impl Client {
 }
 
 impl Talk {
-    /// Counts the answers in what came since the last time.
+    /// Counts the responses received since the last call.
     fn look(&mut self) {
         match self.protocol {
             Protocol::Grpc => {
@@ -104,7 +108,7 @@ impl Talk {
                     self.seen += requests::FRAME_HEAD + length;
                 }
             }
-            // An answer is flushed once.
+            // The server flushes once per response.
             _ => {
                 self.answered += usize::from(self.heard.len() > self.seen);
                 self.seen = self.heard.len();
@@ -129,7 +133,7 @@ impl AsyncRead for Client {
             talk.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        // A server that has just answered finds nothing, as on a socket, and is told when there is something.
+        // After a response, the server's first read finds nothing and is woken later, as on a socket.
         if talk.said == 0 && !std::mem::replace(&mut talk.looked, true) {
             context.waker().wake_by_ref();
             return Poll::Pending;

@@ -1,5 +1,5 @@
-//! Drisse's scoring server with a model on something like a GPU: one run at a time, whose time hardly depends on how
-//! many rows are in it. The model, `device`, gives back its input `X`.
+//! Drisse's scoring server with a simulated GPU: it does one run at a time, whose duration hardly depends on the number of
+//! rows. The model, `device`, returns its input `X`.
 
 use drisse_core::{
     DataType, Dim, Engine, EngineOptions, LoadedPackage, ModelName, Port, ScorerLimits, Signature,
@@ -44,7 +44,7 @@ fn model() -> ModelSpec {
         platform: "fake",
         sample: None,
         workers: None,
-        scorer: engine.load(&package, &EngineOptions::default()).expect("it loads"),
+        scorer: engine.load(&package, &EngineOptions::default()).expect("the model loads"),
     }
 }
 
@@ -56,7 +56,7 @@ fn main() {
     };
     let max_batch = max_batch.parse().expect("a number");
     let app = App::new(Config { max_batch, ..Config::default() }, None).expect("threads");
-    // What it is warmed up with is also what shows that requests may share its runs.
+    // The sample warms the model up; with it, the server also finds out that the model's requests can be batched.
     let numbers: Vec<_> = (0..WIDTH).map(|number| number.to_string()).collect();
     let sample = format!("{{\"data\":[[{}]]}}", numbers.join(","));
     let sample = drisse_wire::score::decode(sample.as_bytes(), &signature()).expect("a sample");
@@ -69,5 +69,5 @@ fn main() {
     let listeners = Listeners { scoring: vec![bound(port)], admin: Some(bound(admin)) };
     let server = Server::new(Arc::clone(&app), listeners, None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(server.run(std::future::pending())).expect("it serves");
+    runtime.block_on(server.run(std::future::pending())).expect("the server runs");
 }

@@ -1,9 +1,9 @@
-//! Load on a server, from one thread that sleeps where it can, so that the server has the machine: requests that are
-//! sent when they are due, whether or not those before are answered (`open`), or each as soon as the one before it on
-//! its connection is (`closed`).
+//! A load generator with one thread that uses little CPU, so that the server has the machine. `open`: sends requests when
+//! they are due, whether or not earlier ones are answered. `closed`: sends the next request on a connection as soon as the
+//! previous one is answered.
 //!
-//! Prints its own CPU and how long it sent, in seconds; then of each request its status (0 where there was no answer),
-//! how late it was sent, and how long its answer took from then, both in µs.
+//! Prints its own CPU time and the duration of sending, in seconds; then, for each request, the status (0 if there was no
+//! response), the delay of sending, and the time from sending to the response, both in µs.
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -14,16 +14,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// For those that are under way at the end. No server that is measured takes nearly as long.
+/// The time limit for requests in flight at the end; much longer than any measured server takes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the timer is called among the connections.
+/// The epoll data of the timer; for connections it is their index.
 const TIMER: u64 = u64::MAX;
 
 struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
-    /// Of the request under way: when it was due, and when it was sent.
+    /// The times at which the request in flight was due and was sent.
     sent: Option<(Instant, Instant)>,
 }
 
@@ -58,16 +58,16 @@ impl Flood {
         nth
     }
 
-    /// Sends the request that is due, over a connection that has none under way.
+    /// Sends a request over an idle connection, and opens one if there is none.
     fn send(&mut self, due: Instant) {
         let nth = self.idle.pop().unwrap_or_else(|| self.open());
         let connection = &mut self.connections[nth];
         connection.sent = Some((due, Instant::now()));
-        // Where it is broken, reading says so.
+        // Ignores errors: reading from a broken connection reports them.
         let _ = connection.stream.write_all(&self.request);
     }
 
-    /// Reads what there is; whether that ended a request.
+    /// Reads what has arrived. Returns whether that completed a request.
     fn receive(&mut self, nth: usize) -> bool {
         let connection = &mut self.connections[nth];
         let mut bytes = [0; 16 << 10];
@@ -83,7 +83,7 @@ impl Flood {
         if !stays {
             self.connections[nth] = self.connect(nth);
         }
-        // One that was closed while it was idle is open again.
+        // The server closed an idle connection, which is now open again.
         let Some((due, at)) = sent else { return false };
         self.answers.push(Answer { status, late: at - due, took: at.elapsed() });
         self.idle.push(nth);
@@ -95,7 +95,7 @@ impl Flood {
     }
 }
 
-/// Status of an answer that is there whole, and whether its connection stays.
+/// Parses a response: its status, and whether the connection stays open. `None` if it is incomplete.
 fn answer(received: &[u8]) -> Option<(u16, bool)> {
     let end = memchr::memmem::find(received, b"\r\n\r\n")? + 4;
     let head = str::from_utf8(&received[..end]).expect("a head").to_ascii_lowercase();
@@ -122,17 +122,17 @@ fn run(flood: &mut Flood, time: Duration, interval: Option<Duration>) -> Duratio
     let (mut next, mut events) = (begin, Vec::with_capacity(64));
     while Instant::now() < end || (flood.under_way() && Instant::now() < end + PATIENCE) {
         events.clear();
-        epoll::wait(&flood.epoll, rustix::buffer::spare_capacity(&mut events), None).expect("it waits");
+        epoll::wait(&flood.epoll, rustix::buffer::spare_capacity(&mut events), None).expect("epoll waits");
         for &Event { data, .. } in &events {
             if data.u64() == TIMER {
-                rustix::io::read(&timer, &mut [0; 8]).expect("it has ticked");
-            } else if flood.receive(usize::try_from(data.u64()).expect("a place")) && interval.is_none() {
+                rustix::io::read(&timer, &mut [0; 8]).expect("the timer has expired");
+            } else if flood.receive(usize::try_from(data.u64()).expect("an index")) && interval.is_none() {
                 let now = Instant::now();
                 if now < end {
                     flood.send(now);
                 }
             }
-            // Those that are due, each time: a busy machine may be late with the timer.
+            // Sends every request that is due, after each event: on a busy machine the timer may be late.
             while let Some(interval) = interval.filter(|_| next <= Instant::now() && next < end) {
                 flood.send(next);
                 next += interval;
@@ -163,7 +163,7 @@ fn main() {
         answers: Vec::new(),
     };
     let interval = (how == "open").then(|| Duration::from_secs_f64(1.0 / number(amount)));
-    // More are opened where all have a request under way.
+    // More connections are opened when all have a request in flight.
     let connections = if interval.is_some() { 64 } else { amount.parse().expect("a number") };
     flood.idle = (0..connections).map(|_| flood.open()).collect();
     let before = used();
@@ -178,7 +178,7 @@ fn main() {
     std::io::stdout().write_all(out.as_bytes()).expect("stdout");
 }
 
-/// CPU of this process so far, in seconds.
+/// Returns the CPU time of this process so far, in seconds.
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds of minutes")]
 fn used() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);

@@ -1,4 +1,4 @@
-//! A bare hyper: one single-threaded runtime per core, connections dealt in turn, every body answered in place.
+//! A minimal hyper server: one single-threaded runtime per core, which get connections in turn and answer inline.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -35,6 +35,6 @@ pub(crate) fn serve(port: &str, answer: impl Fn(Bytes) -> Bytes + Copy + Send + 
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("a free port");
     for (nth, stream) in listener.incoming().flatten().enumerate() {
         stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).expect("a socket");
-        senders[nth % cores].send(stream).expect("its thread lives");
+        senders[nth % cores].send(stream).expect("the thread runs");
     }
 }

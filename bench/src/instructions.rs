@@ -1,9 +1,9 @@
-//! What a request costs beside its model: serves the same request again and again, on one thread and without a socket,
-//! so that `callgrind` can count instructions (`cargo xtask count`). A count is the same on a busy machine and on an
-//! idle one, which a time is not.
+//! Serves the same request again and again, on one thread and without a socket, so that callgrind can count the
+//! instructions of a request besides its model (`cargo xtask count`). Unlike times, the counts do not depend on how busy the
+//! machine is.
 //!
-//! The server is whole: HTTP, keys, ids, metrics, admission. The model answers as the digits example does, at once and
-//! always the same, and runs on the connection's thread as tiny models do.
+//! The server is complete: HTTP, keys, IDs, metrics, admission. The model returns constant outputs with the shapes of the
+//! digits example, and runs on the connection's thread as tiny models do.
 
 mod client;
 mod requests;
@@ -20,7 +20,7 @@ use std::io::Write;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
-/// Requests before counting begins: by then everything is allocated that stays.
+/// Requests before counting begins, so that everything that stays allocated has been allocated.
 const WARM_UP: usize = 100;
 
 fn main() {
@@ -28,7 +28,7 @@ fn main() {
     let [protocol, count] = &arguments[..] else { panic!("instructions PROTOCOL REQUESTS") };
     let protocol = Protocol::named(protocol).expect("v2_json, v2_binary, score or grpc");
     let count = WARM_UP + count.parse::<usize>().expect("a number of requests");
-    // As the program has it: what is not logged costs next to nothing, and only where there is a log at all.
+    // Logging is set up as in the program, so that checks of the log level are counted too.
     tracing_subscriber::fmt().with_env_filter("info").with_writer(std::io::stderr).json().init();
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let client = Client::new(protocol, count);
@@ -36,15 +36,15 @@ fn main() {
     runtime.spawn(serve_connection(client.clone(), app.handler(), app_config().limits()));
     runtime.block_on(client.answered(WARM_UP));
     counted(&runtime, &client, count);
-    // Every answer is the model's.
+    // Checks that every response has the model's output.
     assert_eq!(client.heard(requests::OUTPUT.as_bytes()), count, "answers");
 }
 
-/// What is counted: callgrind looks for this name.
+/// The function whose instructions are counted: `cargo xtask count` passes its name to callgrind.
 #[inline(never)]
 fn counted(runtime: &Runtime, client: &Client, count: usize) {
     runtime.block_on(client.answered(count));
-    // Nothing of this function is left to whom it calls.
+    // Prevents a tail call, with which this function would end before the counted work.
     std::hint::black_box(client);
 }
 
@@ -52,7 +52,7 @@ fn app_config() -> Config {
     Config { threads: 1, workers: 1, ..Config::default() }
 }
 
-/// A server with one model, and keys.
+/// A server with one model and with keys.
 fn app() -> Arc<App> {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     writeln!(file, "another-key\n{}", requests::KEY).expect("a file that takes keys");
@@ -75,7 +75,7 @@ fn app() -> Arc<App> {
     app
 }
 
-/// Takes `pixels` FP32 [batch, 64]; gives `label` INT64 [batch] and `probabilities` FP32 [batch, 10].
+/// Input: `pixels` FP32 [batch, 64]. Outputs: `label` INT64 [batch] and `probabilities` FP32 [batch, 10].
 fn signature() -> Signature {
     let port = |name: &str, datatype, length: Option<i64>| {
         let dims = std::iter::once(Dim::Free(Some("batch".to_owned()))).chain(length.map(Dim::Fixed));
@@ -88,7 +88,7 @@ fn signature() -> Signature {
     }
 }
 
-/// A model that is no work: what it gives was made before.
+/// A model that returns prepared outputs and does no work.
 struct Digits([Tensor; 2]);
 
 impl Digits {
@@ -106,10 +106,10 @@ impl Digits {
 
 impl Scorer for Digits {
     fn limits(&self) -> ScorerLimits {
-        ScorerLimits { concurrency: 1, steady: true, rows_meet: Some("it need not") }
+        ScorerLimits { concurrency: 1, steady: true, rows_meet: Some("batching is not measured here") }
     }
 
     fn score(&self, work: Work<'_>, _: &Cancel, out: &mut dyn Sink) -> Result<()> {
-        work.outputs.iter().try_for_each(|&place| out.output(place, ValueView::Tensor(self.0[place].view())))
+        work.outputs.iter().try_for_each(|&index| out.output(index, ValueView::Tensor(self.0[index].view())))
     }
 }

@@ -1,9 +1,9 @@
-//! The limits Drisse is measured beside, with the least code that could do the work: ONNX Runtime's C API alone
-//! (`load`, `loop`), the same behind a bare hyper without keys, metrics, ids or checks (`http`), and hyper alone (`echo`).
+//! The baselines that Drisse is compared with, in as little code as possible: ONNX Runtime's C API alone (`load`, `loop`),
+//! the same behind a minimal hyper server without keys, metrics, IDs or checks (`http`), and that server without a model
+//! (`echo`).
 //!
-//! The library is the one in `DRISSE_ONNXRUNTIME`. Models have one input, FP32, INT32 or INT64, with whatever is free
-//! in its shape taken as 1, and tensors of FP32 or INT64 as outputs, whose shapes are those of the first run.
-//! Everything `unsafe` is in this file.
+//! `DRISSE_ONNXRUNTIME` names the library. Models have one FP32, INT32 or INT64 input, whose free dimensions are taken as 1,
+//! and FP32 or INT64 outputs, whose shapes must be those of the first run. Everything `unsafe` is in this file.
 
 mod http;
 mod raw;
@@ -15,7 +15,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::io::Write;
 use std::ptr::{null, null_mut};
 
-/// A model's input. ONNX Runtime reads it where it is.
+/// A model's input. ONNX Runtime reads it in place.
 enum Input {
     F32(Vec<f32>),
     I32(Vec<i32>),
@@ -53,10 +53,10 @@ fn ok(status: ort::sys::OrtStatusPtr) {
 }
 
 impl Session {
-    /// A model that has run once. It is never released: the process ends first.
+    /// Loads a model and runs it once. The session is never released before the process ends.
     fn load(model: &str, threads: i32) -> &'static Self {
         let library = std::env::var("DRISSE_ONNXRUNTIME").expect("DRISSE_ONNXRUNTIME names the library");
-        // Makes the API known; the environment is made by hand below.
+        // Loads the API only; the environment is created below.
         drop(ort::init_from(library).expect("the library loads"));
         let (api, mut env, mut options, mut session, mut memory) =
             (ort::api(), null_mut(), null_mut(), null_mut(), null_mut());
@@ -89,10 +89,10 @@ impl Session {
         Box::leak(Box::new(loaded))
     }
 
-    /// The session's only input.
+    /// Returns the session's only input.
     ///
     /// # Safety
-    /// The session is one.
+    /// `session` points to a live session.
     unsafe fn input(session: *const OrtSession) -> Output {
         let (api, mut allocator, mut name) = (ort::api(), null_mut(), null_mut());
         let (mut info, mut tensor) = (null_mut(), null());
@@ -108,10 +108,10 @@ impl Session {
         }
     }
 
-    /// Its outputs, by name: the first run says the rest.
+    /// Returns the session's outputs with their names only; the first run supplies types and shapes.
     ///
     /// # Safety
-    /// The session is one.
+    /// `session` points to a live session.
     unsafe fn output_names(session: *const OrtSession) -> Vec<Output> {
         let (api, mut allocator, mut count) = (ort::api(), null_mut(), 0);
         // SAFETY: as above.
@@ -141,7 +141,7 @@ impl Session {
         }
     }
 
-    /// What a run gives, to be released by the caller.
+    /// Runs the model and returns its outputs, which the caller releases.
     fn values(&self, input: &mut Input) -> Vec<*mut OrtValue> {
         let (data, count, size): (*mut c_void, usize, usize) = match input {
             Input::F32(x) => (x.as_mut_ptr().cast(), x.len(), 4),
@@ -177,7 +177,7 @@ impl Session {
         outputs
     }
 
-    /// Runs, and shows each output by its place.
+    /// Runs the model and passes each output with its index to `show`.
     fn run(&self, input: &mut Input, mut show: impl FnMut(usize, Values<'_>)) {
         let api = ort::api();
         for (nth, (value, output)) in self.values(input).into_iter().zip(&self.outputs).enumerate() {
@@ -206,11 +206,13 @@ impl Output {
     }
 }
 
+/// Returns a tensor's datatype and shape.
+///
 /// # Safety
-/// The information is of a tensor.
+/// `info` points to live information about a tensor.
 unsafe fn type_and_shape(info: *const ort::sys::OrtTensorTypeAndShapeInfo) -> (Type, Vec<i64>) {
     let (api, mut datatype, mut rank) = (ort::api(), Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, 0);
-    // SAFETY: the shape is written into as many places as it says it has.
+    // SAFETY: the shape has as many elements as the rank that the library reported.
     unsafe {
         ok((api.GetTensorElementType)(info, &mut datatype));
         ok((api.GetDimensionsCount)(info, &mut rank));

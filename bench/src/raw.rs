@@ -1,4 +1,4 @@
-//! The raw limit: processes that do nothing but run the model, begun together.
+//! The raw limit: processes that start together and only run the model.
 
 use crate::{Input, Session};
 use rustix::time::{ClockId, clock_gettime};
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Prints what all processes do together: runs a second, and CPU a run in µs.
+/// Prints the results of all processes together: runs per second, and CPU per run in µs.
 pub(crate) fn processes(arguments: &[&str], processes: &str) {
     let program = std::env::current_exe().expect("this program");
     let mut children: Vec<_> = (0..processes.parse().expect("a number"))
@@ -19,10 +19,10 @@ pub(crate) fn processes(arguments: &[&str], processes: &str) {
         })
         .collect();
     for (_, lines) in &mut children {
-        lines.next().expect("it is ready").expect("UTF-8");
+        lines.next().expect("the process is ready").expect("UTF-8");
     }
     for (child, _) in &mut children {
-        child.stdin.take().expect("its input").write_all(b"\n").expect("it listens");
+        child.stdin.take().expect("its input").write_all(b"\n").expect("the process reads it");
     }
     let (mut rate, mut runs, mut used) = (0.0, 0.0, 0.0);
     for (child, lines) in &mut children {
@@ -31,12 +31,12 @@ pub(crate) fn processes(arguments: &[&str], processes: &str) {
         rate += numbers[0] / numbers[1];
         runs += numbers[0];
         used += numbers[2];
-        child.wait().expect("it ends");
+        child.wait().expect("the process ends");
     }
     println!("{rate} {}", used / runs * 1e6);
 }
 
-/// One of them: prints runs, seconds, and CPU in seconds.
+/// Runs the model in one process: prints the number of runs, seconds, and CPU in seconds.
 pub(crate) fn one(model: &str, input: &str, seconds: &str, threads: &str) {
     let session = Session::load(model, threads.parse().expect("a number"));
     let bytes = std::fs::read(input).expect("the input's bytes");
@@ -69,7 +69,7 @@ fn fill<T, const SIZE: usize>(values: &mut [T], bytes: &[u8], read: impl Fn([u8;
     values.iter_mut().zip(numbers).for_each(|(value, number)| *value = read(*number));
 }
 
-/// CPU of this process so far, in seconds.
+/// Returns the CPU time of this process so far, in seconds.
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds of minutes")]
 fn used() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);

@@ -1,4 +1,4 @@
-//! A request in each protocol, byte for byte as Python's clients send it.
+//! Builds a request in each protocol, byte for byte as Python clients send it.
 
 use drisse_wire::grpc::inference::{ModelInferRequest, model_infer_request::InferInputTensor};
 
@@ -8,7 +8,7 @@ pub(crate) const OUTPUT: &str = "probabilities";
 pub(crate) const PIXELS: usize = 64;
 pub(crate) const KEY: &str = "e1b849f9631ffc1829b2e31402373e3c";
 
-/// How a request and its answer are written.
+/// A protocol of requests and responses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Protocol {
     V2Json,
@@ -53,17 +53,17 @@ pub(crate) fn write(protocol: Protocol, nth: usize, to: &mut Vec<u8>) {
     }
 }
 
-/// What `/score` takes: one row.
+/// A `/score` body with one row.
 pub(crate) fn score_body() -> String {
     format!(r#"{{"data": [{}]}}"#, list())
 }
 
-/// A pixel as a model takes it: scaled, and an FP32 of which Python prints 17 digits.
+/// Scaled pixel values, chosen so that Python prints 17 digits of each.
 fn pixels() -> impl Iterator<Item = f32> {
     (0..PIXELS).map(|nth| (nth * 37 % 101) as f32 / 7.0 - 5.0)
 }
 
-/// As `json.dumps` prints `array.tolist()`.
+/// The pixels as `json.dumps` prints `array.tolist()`.
 fn list() -> String {
     let numbers: Vec<_> = pixels().map(|pixel| format!("{:?}", f64::from(pixel))).collect();
     format!("[{}]", numbers.join(", "))
@@ -73,7 +73,7 @@ fn bytes() -> Vec<u8> {
     pixels().flat_map(f32::to_le_bytes).collect()
 }
 
-/// HTTP/1.1 as `requests` sends it.
+/// Appends an HTTP/1.1 request as Python's `requests` sends it.
 fn post(path: &str, content_type: &str, more: &str, body: &[u8], to: &mut Vec<u8>) {
     let length = body.len();
     let head = format!(
@@ -85,7 +85,7 @@ fn post(path: &str, content_type: &str, more: &str, body: &[u8], to: &mut Vec<u8
     to.extend_from_slice(body);
 }
 
-/// Bytes before a frame of HTTP/2 (RFC 9113, section 4.1).
+/// The size of an HTTP/2 frame's header in bytes (RFC 9113, section 4.1).
 pub(crate) const FRAME_HEAD: usize = 9;
 
 const DATA: u8 = 0;
@@ -96,7 +96,7 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Whether a frame holds the trailers, with which an answer ends.
+/// Returns whether a frame holds the trailers, which end a gRPC response.
 pub(crate) fn ends_answer(kind: u8, flags: u8) -> bool {
     kind == HEADERS && flags & END_STREAM != 0
 }
@@ -109,13 +109,13 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], to: &mut Vec<u8>) {
     to.extend_from_slice(payload);
 }
 
-/// A call of `ModelInfer`; before the first, what opens a connection.
+/// Appends a call of `ModelInfer`; before the first call, the connection preface.
 fn call(nth: usize, to: &mut Vec<u8>) {
     if nth == 0 {
         to.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         frame(SETTINGS, 0, 0, &[], to);
         frame(SETTINGS, ACK, 0, &[], to);
-        // As many bytes of answers as there may be, so that nothing has to be said about them later.
+        // The largest window, so that no later update is needed.
         frame(WINDOW_UPDATE, 0, 0, &(i32::MAX as u32 - 65_535).to_be_bytes(), to);
     }
     let stream = u32::try_from(2 * nth + 1).expect("few requests");
@@ -135,7 +135,8 @@ fn call(nth: usize, to: &mut Vec<u8>) {
     frame(DATA, END_STREAM, stream, &drisse_wire::grpc::frame(&message), to);
 }
 
-/// A call's header fields: those that the first one put into the table are a byte each in the next ones (RFC 7541).
+/// The header fields of a call (RFC 7541). The first call adds them to the dynamic table; later calls refer to them with one
+/// byte each.
 fn fields(nth: usize) -> Vec<u8> {
     let path = format!("/{}/ModelInfer", drisse_wire::grpc::INFERENCE);
     let authorization = format!("Bearer {KEY}");
@@ -148,18 +149,18 @@ fn fields(nth: usize) -> Vec<u8> {
         ("grpc-accept-encoding", "identity, deflate, gzip"),
         ("authorization", &*authorization),
     ];
-    /// Entries of the table that is always there; what is put in comes behind them, the last one first.
+    /// Entries of the static table. The dynamic table follows it, with the newest entry first.
     const STATIC: usize = 61;
-    // `:method: POST` and `:scheme: http`, which are always there.
+    // `:method: POST` and `:scheme: http`, from the static table.
     let mut block = vec![0x83, 0x86];
-    for (place, (name, value)) in fields.iter().enumerate() {
+    for (index, (name, value)) in fields.iter().enumerate() {
         if nth > 0 {
-            block.push(0x80 | u8::try_from(STATIC + fields.len() - place).expect("few fields"));
+            block.push(0x80 | u8::try_from(STATIC + fields.len() - index).expect("few fields"));
             continue;
         }
         block.push(0x40);
         for text in [name, value] {
-            // Each is shorter than what takes a second byte.
+            // Each length fits into one byte.
             block.push(u8::try_from(text.len()).expect("a short text"));
             block.extend_from_slice(text.as_bytes());
         }

@@ -1,10 +1,10 @@
-//! From a V2 body to a V2 answer without looking at more than the numbers: they stand after `"data":[`, one by one,
-//! with nothing but a comma between.
+//! Turns a V2 request body into a V2 response, with the least possible parsing: it reads only the numbers after
+//! `"data":[`, which must be separated by single commas.
 
 use crate::{Input, Output, Session, Values};
 use bytes::Bytes;
 
-/// What stands before each output's numbers.
+/// The text before the numbers of each output.
 pub(crate) fn heads(outputs: &[Output]) -> Vec<String> {
     let head = |(nth, output): (usize, &Output)| {
         let before =
@@ -50,7 +50,7 @@ fn fill<T>(values: &mut [T], mut text: &[u8], read: impl Fn(&[u8]) -> (T, usize)
     for value in values {
         let (number, length) = read(text);
         *value = number;
-        // The comma, or the bracket after the last.
+        // Skips the comma, or the bracket after the last number.
         text = &text[length + 1..];
     }
 }

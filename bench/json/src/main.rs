@@ -1,5 +1,5 @@
-//! A V2 request of 150,528 floats, and the answer that gives them back, by Drisse's JSON and by two libraries made for
-//! speed, on one core, interleaved. The libraries read into and print from the same plain structs.
+//! Compares Drisse's JSON code with two fast libraries: parses a V2 request with 150,528 floats and prints a response with
+//! the same floats, on one core, interleaved. The libraries parse into and print from the same plain structs.
 
 use drisse_core::{
     Buffer, Data, DataType, Dim, Element, Port, Shape, Signature, Sink, Tensor, TensorType, Value, ValueType,
@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// What an image of 224 × 224 pixels in three colours has.
+/// The number of values in an image of 224 × 224 pixels with three color channels.
 const FLOATS: usize = 3 * 224 * 224;
 const ROUNDS: usize = 21;
 
@@ -38,7 +38,7 @@ struct Answer<V> {
 
 fn main() {
     let values = normal();
-    // As Python prints an array of float32: each as the double it is, with all of its digits.
+    // `long` is as Python prints an array of float32: each value as a double, with all digits of that.
     let mut long = String::new();
     let mut short = String::new();
     for (nth, value) in values.iter().enumerate() {
@@ -46,9 +46,9 @@ fn main() {
         let _ = write!(long, "{comma}{}", f64::from(*value));
         let _ = write!(short, "{comma}{value}");
     }
-    println!("{FLOATS} floats, one core, medians of {ROUNDS} interleaved rounds, GB of text a second\n");
+    println!("{FLOATS} floats, one core, medians of {ROUNDS} interleaved rounds, GB of text per second\n");
     println!("{:44}{:>8}{:>12}{:>12}{:>8}", "", "drisse", "sonic-rs", "simd-json", "limit");
-    for (what, data) in [("read: as Python prints them", long), ("read: the fewest digits", short)] {
+    for (what, data) in [("parse: as Python prints floats", long), ("parse: fewest digits", short)] {
         let text = format!(
             r#"{{"inputs": [{{"name": "x", "shape": [1, 3, 224, 224], "datatype": "FP32", "data": [{data}]}}]}}"#
         );
@@ -59,10 +59,10 @@ fn main() {
             &mut [&mut || ours(&text, &values), &mut || sonic(&text), &mut || simd(&text)],
         );
     }
-    // The same values as doubles are the same text as Python's.
+    // Printed as doubles, the same values give the same text as Python.
     let wide: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
-    printing("as Python prints them", DataType::Fp64, wide);
-    printing("the fewest digits", DataType::Fp32, values);
+    printing("as Python prints floats", DataType::Fp64, wide);
+    printing("fewest digits", DataType::Fp32, values);
 }
 
 fn printing<T: Element + Serialize>(how: &str, datatype: DataType, values: Vec<T>) {
@@ -75,13 +75,13 @@ fn printing<T: Element + Serialize>(how: &str, datatype: DataType, values: Vec<T
     let what = format!("print: {how}, {:.1} MB", length as f64 / 1e6);
     let mut ways: [&mut dyn FnMut(); 3] = [
         &mut || _ = black_box(print(&parts, &tensor)),
-        &mut || _ = black_box(sonic_rs::to_vec(&answer).expect("it has a form in JSON").len()),
-        &mut || _ = black_box(simd_json::to_vec(&answer).expect("it has a form in JSON").len()),
+        &mut || _ = black_box(sonic_rs::to_vec(&answer).expect("JSON can represent the value").len()),
+        &mut || _ = black_box(simd_json::to_vec(&answer).expect("JSON can represent the value").len()),
     ];
     row(&what, length, &mut ways);
 }
 
-/// Times each way in turn, and prints a line.
+/// Measures all ways, interleaved, and prints a row of the table.
 fn row(what: &str, bytes: usize, ways: &mut [&mut dyn FnMut()]) {
     let mut times = vec![Vec::new(); ways.len()];
     for _ in 0..ROUNDS {
@@ -111,7 +111,7 @@ fn sonic(text: &str) {
     assert_eq!(black_box(request).inputs[0].data.len(), FLOATS);
 }
 
-/// It changes what it reads: the copy is part of reading somebody's bytes.
+/// simd-json modifies its input, so parsing a received body includes a copy.
 fn simd(text: &str) {
     let mut bytes = text.as_bytes().to_vec();
     let request: Request<&str> = simd_json::from_slice(&mut bytes).expect("a request");
@@ -120,7 +120,7 @@ fn simd(text: &str) {
 
 fn print(parts: &AnswerParts, tensor: &Value) -> usize {
     let mut sink = AnswerSink::new(Parts(parts), None, Vec::new());
-    sink.output(0, ValueView::Other(tensor)).expect("it has a form in JSON");
+    sink.output(0, ValueView::Other(tensor)).expect("JSON can represent the value");
     sink.finish().body.len()
 }
 
@@ -146,7 +146,7 @@ fn tensor<T: Element>(datatype: DataType, values: &[T]) -> Value {
     Value::Tensor(Tensor { datatype, shape, data: Data::Raw(buffer) })
 }
 
-/// About normally distributed, as a normalised image is; the same in each run.
+/// Values with an approximately normal distribution, like a normalized image; the same in each run.
 fn normal() -> Vec<f32> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut uniform = move || {
