@@ -102,7 +102,8 @@ connection; each run uses all cores. The servers are described above.""")
         for case, loads in found.items():
             table(say, model, *case, loads)
         case = next(iter(found))
-        # Without raw limits of hundreds of thousands of runs per second, next to which the other bars would be invisible.
+        # Without raw limits of hundreds of thousands of runs per second, next to which the other bars would be
+        # invisible.
         bars = [(NAMES.get(name, name), load.rate) for name, load in found[case].items() if load.p50 or load.rate < 2000]
         panels.append((f"{title(model, *case)}: requests/s", bars))
     if not wanted:

@@ -1,5 +1,5 @@
-//! Drisse's scoring server with a simulated GPU: it does one run at a time, whose duration hardly depends on the number of
-//! rows. The model, `device`, returns its input `X`.
+//! Drisse's scoring server with a simulated GPU: it does one run at a time, whose duration hardly depends on the number
+//! of rows. The model, `device`, returns its input `X`.
 
 use drisse_core::{
     DataType, Dim, Engine, EngineOptions, LoadedPackage, ModelName, Port, ScorerLimits, Signature,

@@ -1,9 +1,9 @@
-//! A load generator with one thread that uses little CPU, so that the server has the machine. `open`: sends requests when
-//! they are due, whether or not earlier ones are answered. `closed`: sends the next request on a connection as soon as the
-//! previous one is answered.
+//! A load generator with one thread that uses little CPU, so that the server has the machine. `open`: sends requests
+//! when they are due, whether or not earlier ones are answered. `closed`: sends the next request on a connection as
+//! soon as the previous one is answered.
 //!
-//! Prints its own CPU time and the duration of sending, in seconds; then, for each request, the status (0 if there was no
-//! response), the delay of sending, and the time from sending to the response, both in µs.
+//! Prints its own CPU time and the duration of sending, in seconds; then, for each request, the status (0 if there was
+//! no response), the delay of sending, and the time from sending to the response, both in µs.
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};

@@ -1,9 +1,9 @@
 //! Serves the same request again and again, on one thread and without a socket, so that callgrind can count the
-//! instructions of a request besides its model (`cargo xtask count`). Unlike times, the counts do not depend on how busy the
-//! machine is.
+//! instructions of a request besides its model (`cargo xtask count`). Unlike times, the counts do not depend on how
+//! busy the machine is.
 //!
-//! The server is complete: HTTP, keys, IDs, metrics, admission. The model returns constant outputs with the shapes of the
-//! digits example, and runs on the connection's thread as tiny models do.
+//! The server is complete: HTTP, keys, IDs, metrics, admission. The model returns constant outputs with the shapes of
+//! the digits example, and runs on the connection's thread as tiny models do.
 
 mod client;
 mod requests;

@@ -1,9 +1,9 @@
-//! The baselines that Drisse is compared with, in as little code as possible: ONNX Runtime's C API alone (`load`, `loop`),
-//! the same behind a minimal hyper server without keys, metrics, IDs or checks (`http`), and that server without a model
-//! (`echo`).
+//! The baselines that Drisse is compared with, in as little code as possible: ONNX Runtime's C API alone (`load`,
+//! `loop`), the same behind a minimal hyper server without keys, metrics, IDs or checks (`http`), and that server
+//! without a model (`echo`).
 //!
-//! `DRISSE_ONNXRUNTIME` names the library. Models have one FP32, INT32 or INT64 input, whose free dimensions are taken as 1,
-//! and FP32 or INT64 outputs, whose shapes must be those of the first run. Everything `unsafe` is in this file.
+//! `DRISSE_ONNXRUNTIME` names the library. Models have one FP32, INT32 or INT64 input, whose free dimensions are taken
+//! as 1, and FP32 or INT64 outputs, whose shapes must be those of the first run. Everything `unsafe` is in this file.
 
 mod http;
 mod raw;

@@ -135,8 +135,8 @@ fn call(nth: usize, to: &mut Vec<u8>) {
     frame(DATA, END_STREAM, stream, &drisse_wire::grpc::frame(&message), to);
 }
 
-/// The header fields of a call (RFC 7541). The first call adds them to the dynamic table; later calls refer to them with one
-/// byte each.
+/// The header fields of a call (RFC 7541). The first call adds them to the dynamic table; later calls refer to them
+/// with one byte each.
 fn fields(nth: usize) -> Vec<u8> {
     let path = format!("/{}/ModelInfer", drisse_wire::grpc::INFERENCE);
     let authorization = format!("Bearer {KEY}");

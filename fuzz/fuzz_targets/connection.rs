@@ -1,4 +1,4 @@
-//! A client made of bytes in front of a whole server: what it says is given, what it hears is checked.
+//! A client that sends given bytes on an in-memory connection to a whole server, and checks the responses.
 #![allow(dead_code, reason = "each target uses its part")]
 
 use drisse_net::{Handler, Limits, serve_connection};
@@ -14,16 +14,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
 
-/// What an HTTP/2 client says first.
+/// The connection preface of an HTTP/2 client.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Turns of the runtime that a server needs at least to take up what was said …
+/// The least number of turns of the runtime before the client hangs up: the server needs them to read the bytes.
 const TURNS: u32 = 4;
 
-/// … and at most, where a model's thread or another process's socket is asked: then its client hangs up.
+/// The greatest number of turns, for requests that wait for a model's thread or for another socket.
 const PATIENCE: u32 = 64;
 
-/// Limits no input of a few kilobytes reaches but by what it announces.
+/// Limits that an input of a few kilobytes can exceed only by what it announces, such as a content length.
 pub fn limits() -> Limits {
     let minute = Duration::from_secs(60);
     let (max_connections, max_head) = (10, 32 << 10);
@@ -37,7 +37,7 @@ pub fn limits() -> Limits {
     }
 }
 
-/// One end of a connection: says `said`, then waits, then hangs up.
+/// The client's end of a connection: sends `said`, then waits, then hangs up.
 #[derive(Clone)]
 struct Client(Arc<Mutex<Talk>>);
 
@@ -79,7 +79,7 @@ impl AsyncWrite for Client {
     }
 }
 
-/// Says `said` to a server that answers with `handler`; what it answered.
+/// Sends `said` to a server with this handler and returns what the server sent.
 pub async fn talk<H: Handler<Body: Unpin>>(said: &[u8], handler: &Watched<H>) -> Vec<u8> {
     let talk = Talk { said: said.to_vec(), read: 0, heard: Vec::new(), ended: false, waiting: None };
     let client = Client(Arc::new(Mutex::new(talk)));
@@ -103,7 +103,7 @@ pub async fn talk<H: Handler<Body: Unpin>>(said: &[u8], handler: &Watched<H>) ->
     heard
 }
 
-/// Lets what a client left behind end; nothing of it may stay.
+/// Waits until all requests of a client that has gone are ended; panics if one is not.
 pub async fn settle(counts: &Counts) {
     for _ in 0..1000 {
         if counts.under_way.load(SeqCst) == 0 {
@@ -111,10 +111,10 @@ pub async fn settle(counts: &Counts) {
         }
         yield_now().await;
     }
-    panic!("a request goes on although its client is gone");
+    panic!("a request continues although its client is gone");
 }
 
-/// Requests that a handler was given.
+/// Counts the requests of a handler.
 pub struct Counts {
     pub seen: AtomicU64,
     pub under_way: AtomicU64,
@@ -126,7 +126,7 @@ impl Counts {
     }
 }
 
-/// A handler whose answers are looked at.
+/// A handler whose responses are checked.
 pub struct Watched<H> {
     pub handler: H,
     pub counts: &'static Counts,
@@ -138,7 +138,7 @@ impl<H: Clone> Clone for Watched<H> {
     }
 }
 
-/// A request that counts as under way until its answer is sent or it is given up.
+/// Counts a request as in flight until it is dropped: when its response is sent or the request is abandoned.
 struct UnderWay(&'static Counts);
 
 impl Drop for UnderWay {
@@ -157,9 +157,9 @@ impl<H: Handler<Body: Unpin>> Handler for Watched<H> {
         let id = request.headers().get("x-request-id").cloned();
         let response = self.handler.handle(request).await;
         let status = response.status().as_u16();
-        // Overloaded, and too late: what a client can bring about without anything being wrong.
+        // A client may cause 503 (overload) and 504 (deadline exceeded); other 5xx are bugs.
         assert!(status < 500 || status == 503 || status == 504, "{status}");
-        // An answer that is another request's is the worst of all.
+        // The response must belong to this request.
         let plain = |id: &HeaderValue| id.len() <= 200 && id.to_str().is_ok();
         if let (Some(asked), Some(answered)) = (id.filter(plain), response.headers().get("x-request-id")) {
             assert_eq!(asked, answered);
@@ -168,7 +168,7 @@ impl<H: Handler<Body: Unpin>> Handler for Watched<H> {
     }
 }
 
-/// A body whose request is under way until it is dropped.
+/// A body that keeps its request in flight until it is dropped.
 pub struct Counted<B> {
     body: B,
     _under_way: UnderWay,
@@ -194,7 +194,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
     }
 }
 
-/// Whatever was said, what was heard is HTTP.
+/// Checks that the received bytes are valid HTTP.
 fn check(said: &[u8], mut heard: &[u8]) {
     if said.starts_with(PREFACE) {
         while let Some((head, rest)) = heard.split_at_checked(9) {
@@ -207,18 +207,18 @@ fn check(said: &[u8], mut heard: &[u8]) {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut headers);
         let Ok(httparse::Status::Complete(length)) = head.parse(heard) else {
-            panic!("no answer: {}", String::from_utf8_lossy(heard));
+            panic!("not a response: {}", String::from_utf8_lossy(heard));
         };
         heard = &heard[length..];
         let header = |name: &str| head.headers.iter().find(|header| header.name == name).map(|h| h.value);
-        // None of our answers is chunked, and nobody answers an upgrade.
+        // The servers never send chunked responses and never accept an upgrade.
         assert!(
             header("transfer-encoding").is_none() && header("upgrade").is_none() && head.code != Some(101)
         );
         let length = header("content-length").map_or(0, |length| {
             std::str::from_utf8(length).ok().and_then(|length| length.parse().ok()).expect("a length")
         });
-        // The answer to a HEAD says how long its body would be.
+        // The response to a HEAD has the content length of a GET, but no body.
         if length == 0 || heard.is_empty() || heard.starts_with(b"HTTP/1.") {
             continue;
         }

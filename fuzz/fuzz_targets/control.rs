@@ -1,5 +1,5 @@
-//! The control API's bodies, both ways: no panic, and what is understood is kept as it was, since
-//! operations are written down and read again.
+//! Request and response bodies of the control API: parsing never panics, and what is parsed survives being written and
+//! read again, because operations are stored.
 #![no_main]
 
 use drisse_core::{ModelName, ServiceName};
@@ -14,10 +14,10 @@ use std::fmt::Debug;
 
 fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) {
     if let Ok(read) = serde_json::from_slice::<T>(body) {
-        let value = serde_json::to_value(&read).expect("it was JSON");
+        let value = serde_json::to_value(&read).expect("a parsed value can be written");
         let text = value.to_string();
-        assert_eq!(serde_json::from_value::<T>(value).expect("it was read"), read);
-        assert_eq!(serde_json::from_str::<T>(&text).expect("it was read"), read);
+        assert_eq!(serde_json::from_value::<T>(value).expect("a written value can be read"), read);
+        assert_eq!(serde_json::from_str::<T>(&text).expect("a written value can be read"), read);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs, libraries and the loader's cache: no panic, bounded memory, whatever their bytes.
+//! Programs, shared libraries and the loader's cache: parsing any bytes never panics and uses bounded memory.
 #![no_main]
 
 use drisse_registry::{Elf, loader_cache};

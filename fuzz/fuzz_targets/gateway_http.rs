@@ -1,6 +1,6 @@
-//! Bytes of a client through the gateway and a scoring server behind it: no panic, no 5xx that says we
-//! failed, answers that are HTTP and of the request they answer, no request at the replica that the gateway
-//! had not seen, nothing left behind, and the next client is served.
+//! Bytes of a client, sent to the gateway with a scoring server behind it: no panic, no 5xx for a bug of ours;
+//! responses are HTTP and belong to their requests; the replica gets no request that the gateway has not seen; nothing
+//! is left behind, and the next client is served.
 #![no_main]
 
 mod connection;
@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 static GATEWAY: Counts = Counts::new();
 static REPLICA: Counts = Counts::new();
 
-/// The digest of the key of `locked`, which is `fuzz`.
+/// The digest of `fuzz`, the key of the service `locked`.
 const KEY: &str = "sha256:93850b707585e404e4951a3ddc1f05a34b3d4f5fc081d616f46d8a2e8f1c8e68";
 
 struct Both {
@@ -35,7 +35,7 @@ thread_local! {
 fn start() -> Both {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let folder = scratch::scratch("gateway");
-    let table = Table::open(&folder, 1).expect("memory to write to");
+    let table = Table::open(&folder, 1).expect("/dev/shm is writable");
     let socket = folder.join("replica");
     for (service, keys) in [("echo", vec![]), ("queued", vec![]), ("locked", vec![KEY])] {
         let document = serde_json::json!({
@@ -43,14 +43,14 @@ fn start() -> Both {
             "revisions": [{ "revision": 1, "weight": 1, "replicas": [
                 { "id": "r", "address": format!("unix:{}", socket.display()), "concurrency": 4 }] }],
         });
-        table.put(serde_json::from_value(document).expect("a document")).expect("a document");
+        table.put(serde_json::from_value(document).expect("a document")).expect("a valid document");
     }
     let app = server::start();
     let replica = server::handler(&app, &REPLICA);
     let _guard = runtime.enter();
-    // Caught, not fatal, as in every Rust program that has a `main` of its own.
+    // libFuzzer's `main` leaves SIGPIPE fatal; a Rust program's own `main` ignores it.
     let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::pipe()).expect("a handler");
-    let listener = tokio::net::UnixListener::bind(&socket).expect("memory to write to");
+    let listener = tokio::net::UnixListener::bind(&socket).expect("/dev/shm is writable");
     runtime.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(drisse_net::serve_connection(stream, replica.clone(), connection::limits()));
@@ -68,15 +68,15 @@ fuzz_target!(|said: &[u8]| {
             talk(said, &gateway).await;
             settle(&GATEWAY).await;
             if GATEWAY.seen.load(SeqCst) > before.0 {
-                // What is on its way to the replica arrives there.
+                // Lets requests on their way to the replica arrive there.
                 for _ in 0..8 {
                     tokio::task::yield_now().await;
                 }
                 settle(&REPLICA).await;
             }
             let seen = (GATEWAY.seen.load(SeqCst) - before.0, REPLICA.seen.load(SeqCst) - before.1);
-            assert!(seen.1 <= seen.0, "the replica had {} requests of {}", seen.1, seen.0);
-            assert_eq!((held(), both.app.held_bytes()), (0, 0), "bodies are held that nobody sends");
+            assert!(seen.1 <= seen.0, "the replica got {} requests, the gateway {}", seen.1, seen.0);
+            assert_eq!((held(), both.app.held_bytes()), (0, 0), "memory of bodies was not released");
             if seen.1 > 0 {
                 let heard = talk(b"GET /api/v1/service/echo/v2 HTTP/1.1\r\nhost: h\r\n\r\n", &gateway).await;
                 assert!(heard.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&heard));

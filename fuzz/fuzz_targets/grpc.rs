@@ -1,4 +1,5 @@
-//! What gRPC clients send: frames, and the requests in them, the Open Inference Protocol's and TensorFlow Serving's. No panic, and what is taken is consistent.
+//! gRPC frames with requests of the Open Inference Protocol or TensorFlow Serving: decoding never panics, and decoded
+//! requests are consistent.
 #![no_main]
 
 mod signature;
@@ -23,12 +24,12 @@ fuzz_target!(|body: &[u8]| {
             && let Ok((inputs, outputs)) = predict::decode(request, &signature)
         {
             signature::consistent(&inputs);
-            assert!(outputs.iter().all(|&place| place < signature.outputs.len()));
+            assert!(outputs.iter().all(|&index| index < signature.outputs.len()));
         }
         let Ok(request) = parse::<ModelInferRequest>(message) else { continue };
         let Ok(request) = decode(request, &NoRegions, &signature) else { continue };
         signature::consistent(&request.inputs);
         assert!(request.forms.len() == request.outputs.len());
-        assert!(request.outputs.iter().all(|&place| place < signature.outputs.len()));
+        assert!(request.outputs.iter().all(|&index| index < signature.outputs.len()));
     }
 });

@@ -1,5 +1,5 @@
-//! Bytes of a client through the whole scoring server: no panic, no 5xx that says we failed, answers that
-//! are HTTP, nothing left behind, and the next client is served.
+//! Bytes of a client, sent to the whole scoring server: no panic, no 5xx for a bug of ours; responses are HTTP; nothing
+//! is left behind, and the next client is served.
 #![no_main]
 
 mod connection;
@@ -25,7 +25,7 @@ fuzz_target!(|said: &[u8]| {
         runtime.block_on(async {
             talk(said, &handler).await;
             settle(&COUNTS).await;
-            assert_eq!(app.held_bytes(), 0, "bodies are held that nobody sends");
+            assert_eq!(app.held_bytes(), 0, "memory of bodies was not released");
             let heard = talk(b"GET /v2/health/ready HTTP/1.1\r\nhost: h\r\n\r\n", &handler).await;
             assert!(heard.starts_with(b"HTTP/1.1 200 OK\r\n"));
         });

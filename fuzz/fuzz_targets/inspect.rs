@@ -1,4 +1,5 @@
-//! Model files: no panic, bounded memory, whatever their bytes; a signature can be written down.
+//! Model files: inspecting any bytes never panics and uses bounded memory; a found signature survives being written and
+//! read again.
 #![no_main]
 
 mod scratch;
@@ -12,10 +13,10 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| scratch::scratch("model"));
 
 fuzz_target!(|content: &[u8]| {
     // The inspector reads files.
-    std::fs::write(&*FILE, content).expect("memory to write to");
+    std::fs::write(&*FILE, content).expect("/dev/shm is writable");
     if let Ok(found) = drisse_registry::inspect(&FILE) {
         let written = signature_document(&found.signature);
-        let read = signature_of(&written).expect("it was written");
+        let read = signature_of(&written).expect("a written signature can be read");
         assert_eq!(signature_document(&read), written);
     }
 });

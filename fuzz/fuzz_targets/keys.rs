@@ -1,4 +1,4 @@
-//! Keys files and `Authorization` headers: no panic, every key of a file opens, and no error shows one.
+//! Keys files and `Authorization` headers: no panic, every key of a file is accepted, and no error message shows a key.
 #![no_main]
 
 mod scratch;
@@ -12,20 +12,20 @@ use std::sync::LazyLock;
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| scratch::scratch("keys"));
 
 fuzz_target!(|content: &[u8]| {
-    std::fs::write(&*FILE, content).expect("memory to write to");
+    std::fs::write(&*FILE, content).expect("/dev/shm is writable");
     let text = std::str::from_utf8(content).unwrap_or_default();
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     match Keys::open(&FILE) {
         Ok(_) => assert!(lines().next().is_some()),
         Err(error) => {
-            // What is told depends on nothing of a line but its number.
+            // The message may depend on the number of a line, but not on its text.
             let shown = error.to_string();
             let why = shown
                 .split_once(": ")
                 .map_or(&*shown, |(_, why)| why)
                 .replace(|c: char| c.is_ascii_digit(), "");
-            let told = ["it has no key", "line  is no SHA- in hex"];
-            assert!(told.contains(&&*why) || shown.starts_with("cannot read"), "{shown}");
+            let known = ["it has no key", "line  is no SHA- in hex"];
+            assert!(known.contains(&&*why) || shown.starts_with("cannot read"), "{shown}");
         }
     }
     let mut digests = KeyDigests::default();

@@ -1,5 +1,5 @@
-//! Packages: manifests, the folders made from them, and the signatures beside them. No panic, no file
-//! outside of a package's folder, whatever their bytes.
+//! Packages: manifests, the folders made from them, and their signatures. Any bytes: no panic, and no file outside a
+//! package's folder.
 #![no_main]
 
 mod scratch;
@@ -10,22 +10,22 @@ use std::path::{Component, Path};
 use std::sync::LazyLock;
 
 static STORE: LazyLock<Store> = LazyLock::new(|| {
-    let store = Store::open(&scratch::scratch("store")).expect("memory to write to");
-    // What manifests in `seeds` name: a view of it can be made.
-    store.put_bytes(b"model").expect("memory to write to");
+    let store = Store::open(&scratch::scratch("store")).expect("/dev/shm is writable");
+    // The blob that manifests in `seeds` refer to, so that views can be made of them.
+    store.put_bytes(b"model").expect("/dev/shm is writable");
     store
 });
 
-/// Which model the views are of.
+/// The digest of the model whose views are made.
 const MODEL: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 fuzz_target!(|content: &[u8]| {
-    // What is no JSON is no manifest either: writing it down would only take time.
+    // Skips bytes that are not JSON, which cannot be a manifest: storing them would only take time.
     let Ok(document) = serde_json::from_slice::<serde_json::Value>(content) else { return };
     if let Some(signature) = signature_of(&document) {
         assert_eq!(signature_of(&signature_document(&signature)), Some(signature));
     }
-    let blob = STORE.put_bytes(content).expect("memory to write to");
+    let blob = STORE.put_bytes(content).expect("/dev/shm is writable");
     if let Ok(manifest) = STORE.manifest(&blob.digest) {
         let _ = (manifest.blobs().count(), manifest.sample());
         let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -38,5 +38,5 @@ fuzz_target!(|content: &[u8]| {
         }
     }
     let path = STORE.path(&blob.digest).expect("a digest");
-    std::fs::remove_file(path).expect("it was written");
+    std::fs::remove_file(path).expect("the blob exists");
 });

@@ -1,4 +1,5 @@
-//! `:predict` and `/invocations` bodies, the tables and CSVs among them: no panic, and what is taken is consistent.
+//! `:predict` and `/invocations` bodies, including tables and CSV: decoding never panics, and decoded inputs are
+//! consistent.
 #![no_main]
 
 mod signature;

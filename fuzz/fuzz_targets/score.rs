@@ -1,4 +1,4 @@
-//! `/score` bodies: no panic, and what is taken is consistent and can be sent again.
+//! `/score` bodies: decoding never panics, and decoded inputs are consistent and can be encoded again.
 #![no_main]
 
 mod signature;
@@ -11,9 +11,9 @@ fuzz_target!(|body: &[u8]| {
         let Ok(inputs) = decode(body, &signature) else { continue };
         signature::consistent(&inputs);
         let Some(again) = encode(&signature, &inputs) else { continue };
-        // `[]` has lost its shape, and a `null` for what may be left out leaves it out.
+        // `[]` does not tell the shape of an empty tensor, and `null` for an optional input means that it is absent.
         if !again.contains("[]") && !again.contains("null") {
-            let read = decode(again.as_bytes(), &signature).expect("a body that was printed");
+            let read = decode(again.as_bytes(), &signature).expect("an encoded body can be decoded");
             assert_eq!(encode(&signature, &read), Some(again));
         }
     }

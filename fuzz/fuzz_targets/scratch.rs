@@ -1,11 +1,12 @@
-//! Places in memory for what is written: disks are slow.
+//! Temporary files and folders in memory, because disks are slow.
 
 use std::path::{Path, PathBuf};
 
-/// A place for this process. What processes left that have ended goes: libFuzzer ends without a last word.
+/// Returns a path for this process in /dev/shm. Removes the files of ended processes, because libFuzzer exits without
+/// running destructors.
 pub fn scratch(name: &str) -> PathBuf {
     let memory = Path::new("/dev/shm");
-    for entry in std::fs::read_dir(memory).expect("memory to write to").flatten() {
+    for entry in std::fs::read_dir(memory).expect("/dev/shm is readable").flatten() {
         let file = entry.file_name();
         let owner = file.to_str().and_then(|file| file.strip_prefix("drisse-fuzz-")?.split('-').next());
         let owner = owner.and_then(|pid| pid.parse::<u32>().ok());

@@ -1,4 +1,4 @@
-//! A scoring server with models that echo, for the targets that talk to one.
+//! A scoring server with models that return their inputs.
 #![allow(dead_code, reason = "each target uses its part")]
 
 use crate::connection::{Counts, Watched};
@@ -11,7 +11,7 @@ use drisse_net::Handler;
 use drisse_scoring::{App, Config, ModelSpec};
 use std::sync::Arc;
 
-/// Takes `X` FP32 [batch, 2] and `s` BYTES [batch], which may be left out; gives the same two.
+/// Inputs: `X` FP32 [batch, 2] and `s` BYTES [batch], which is optional. The outputs are the same.
 fn signature() -> Signature {
     let batch = Dim::Free(Some("batch".to_owned()));
     let port = |name: &str, datatype, shape| Port {
@@ -28,14 +28,15 @@ fn signature() -> Signature {
     Signature { inputs: ports(), outputs: ports() }
 }
 
-/// A server whose `echo` runs on the connection's thread and whose `queued` on another, failing at times.
+/// Starts a server with two models: `echo` runs on the connection's thread; `queued` runs on another, and every third
+/// run fails.
 pub fn start() -> Arc<App> {
     let config = Config { threads: 1, max_body: 1 << 20, max_held: 4 << 20, ..Config::default() };
     let app = App::new(config, None).expect("threads");
     let limits = ScorerLimits { concurrency: 1, steady: false, rows_meet: None };
     let queued = Script { limits, fail_every: Some(3), ..Script::default() };
     let engine = FakeEngine::default().with("queued", queued);
-    // What is no larger than the sample runs where it is decoded, from the start.
+    // With this large sample, every smaller request to `echo` runs inline from the start.
     let rows = vec!["[1,2]"; 4096].join(",");
     let warm =
         drisse_wire::score::decode(format!("{{\"data\":{{\"X\":[{rows}]}}}}").as_bytes(), &signature());
@@ -58,7 +59,7 @@ pub fn start() -> Arc<App> {
     app
 }
 
-/// What answers for `app`, watched.
+/// The handler of `app`, with its responses checked.
 pub fn handler(app: &Arc<App>, counts: &'static Counts) -> Watched<impl Handler<Body: Unpin> + use<>> {
     Watched { handler: app.handler(), counts }
 }

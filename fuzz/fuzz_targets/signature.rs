@@ -1,4 +1,4 @@
-//! Signatures the decoders are tried with, and what every decoded request must be.
+//! Signatures for the decoders, and the check that every decoded request must pass.
 #![allow(dead_code, reason = "each target uses its part")]
 
 use drisse_core::{Data, DataType, Inputs, Port, Signature, TensorType, ValueType, element_count};
@@ -7,20 +7,20 @@ fn port(name: String, datatype: DataType) -> Port {
     Port { name, kind: ValueType::Tensor(TensorType { datatype, shape: None }), optional: true }
 }
 
-/// Inputs `BOOL`, `FP32` and so on, each of its own datatype and any shape.
+/// A signature with one input per datatype, named after it (`BOOL`, `FP32`, …), of any shape.
 pub fn every_datatype() -> Signature {
     let ports =
         || DataType::ALL.into_iter().map(|datatype| port(datatype.name().to_owned(), datatype)).collect();
     Signature { inputs: ports(), outputs: ports() }
 }
 
-/// One input `X` of floats.
+/// A signature with one FP32 input `X` of any shape.
 pub fn one_input() -> Signature {
     let x = || vec![port("X".to_owned(), DataType::Fp32)];
     Signature { inputs: x(), outputs: x() }
 }
 
-/// Every tensor has as many elements as its shape says: the engine trusts that.
+/// Checks that every tensor has as many elements as its shape says, which the engine relies on.
 pub fn consistent(inputs: &Inputs) {
     for (_, tensor) in inputs.given() {
         let elements = element_count(&tensor.shape).expect("a decoded shape has a size");

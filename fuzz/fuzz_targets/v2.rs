@@ -1,4 +1,5 @@
-//! V2 infer bodies, with and without tensors in binary behind the JSON: no panic, and what is taken is consistent.
+//! V2 infer bodies, with and without binary tensors after the JSON: decoding never panics, and decoded requests are
+//! consistent.
 #![no_main]
 
 mod signature;
@@ -8,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
     let signature = signature::every_datatype();
-    // The first NUL ends the JSON: no JSON has one.
+    // The first NUL byte ends the JSON, which cannot contain one.
     let length = body.iter().position(|&byte| byte == 0).unwrap_or(body.len());
     let (json, binary) = body.split_at(length);
     let decoded = match json {
@@ -18,6 +19,6 @@ fuzz_target!(|body: &[u8]| {
     if let Ok(request) = decoded {
         signature::consistent(&request.inputs);
         assert!(request.forms.len() <= request.outputs.len());
-        assert!(request.outputs.iter().all(|&place| place < signature.outputs.len()));
+        assert!(request.outputs.iter().all(|&index| index < signature.outputs.len()));
     }
 });

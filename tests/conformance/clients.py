@@ -1,5 +1,5 @@
-"""Clients that were written for other servers, unchanged: Triton's client over HTTP, and plain requests in the shapes
-of KServe, TensorFlow Serving, MLflow, SageMaker and Azure ML.
+"""Tests with unchanged clients of other servers: Triton's HTTP client, and plain requests in the formats of KServe,
+TensorFlow Serving, MLflow, SageMaker and Azure ML.
 
     python tests/conformance/clients.py target/release/drisse
 """
@@ -34,7 +34,7 @@ rng = np.random.default_rng(6)
 
 
 def some(kind, shape):
-    """Values of a kind, its extremes among them."""
+    """Returns random values of a datatype, including its extremes."""
     if kind == "STRING":
         return np.array([b"", b"\xff\x00", "é".encode(), b"x" * 300] * 2, np.object_).reshape(2, 4)[:, : shape[1]]
     if kind == "BOOL":
@@ -49,7 +49,7 @@ def some(kind, shape):
     return values
 
 
-def test_metadata_readiness_config_and_statistics_are_as_triton_tells_them(client, _):
+def test_metadata_readiness_config_and_statistics_are_as_triton_reports_them(client, _):
     assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("kinds", "1")
     assert not client.is_model_ready("nothing")
     extensions = client.get_server_metadata()["extensions"]
@@ -93,7 +93,7 @@ def test_every_datatype_goes_in_and_out_in_binary_bit_for_bit(client, _):
 
 
 def test_json_and_binary_are_mixed_in_and_out(client, _):
-    # Floats that are numbers: JSON has no others.
+    # Finite floats only: JSON has no others.
     values = {f"in_{kind}": some(kind, (2, 2)) for kind in KINDS if kind not in (*FLOATS, "STRING")}
     values |= {f"in_{kind}": np.array([[0.5, -2.0]], KINDS[kind]) for kind in FLOATS}
     values |= {"in_STRING": np.array([[b"a", "é".encode()]], np.object_)}
@@ -283,13 +283,13 @@ def test_bytes_that_are_no_text_travel_in_base64(_, url):
     assert answer.content[length:] == b"\x02\0\0\0\xff\xfe\x04\0\0\0text", answer.content
 
 
-def test_models_are_nobody_s_to_load_unless_the_operator_says_so(binary):
+def test_clients_may_not_load_or_unload_models_unless_the_operator_allows_it(binary):
     server = Server(binary, [str(MODELS / "echo.onnx")], listen=True)
     client = triton.InferenceServerClient(server.ready["url"].removeprefix("http://"))
     for change in (client.load_model, client.unload_model):
         try:
             change("echo")
-            raise AssertionError("a stranger changed the models")
+            raise AssertionError("a client without permission changed the models")
         except InferenceServerException as error:
             assert error.status() == "403", error
     assert client.is_model_ready("echo")
@@ -298,7 +298,7 @@ def test_models_are_nobody_s_to_load_unless_the_operator_says_so(binary):
 
 
 def share_memory(client, module):
-    """Tensors by shared memory, as Triton's documentation has it, with either of its clients (`module`)."""
+    """Sends tensors in shared memory as Triton's documentation describes, with either of its clients (`module`)."""
     sample = np.array(json.loads((EXAMPLES / "digits/sample.json").read_text())["data"], np.float32)
     own = f"/drisse-test-{os.getpid()}"
     given = shared_memory.create_shared_memory_region("given", own + "-given", sample.nbytes + 64)
@@ -328,7 +328,7 @@ def share_memory(client, module):
             ({"room": 8}, "does not fit"), ({"size": 1 << 62}, "not"),
         ]:
             refused(lambda change=change: ask(**change), why)
-        # Whoever shortens it ends a request, and not the server.
+        # A client that shortens its shared memory makes its request fail, but does not crash the server.
         os.truncate("/dev/shm" + own + "-given", 16)
         refused(ask, "not as it was")
         register = client.register_system_shared_memory
@@ -355,7 +355,7 @@ def refused(call, why):
     except InferenceServerException as error:
         assert why in error.message(), error
     else:
-        raise AssertionError(f"taken, and is to be refused: {why}")
+        raise AssertionError(f"accepted, but should be refused: {why}")
 
 
 def test_tensors_stay_in_shared_memory_where_that_is_allowed(client, _):
@@ -371,7 +371,7 @@ def test_a_request_s_own_timeout_ends_it(binary):
     except InferenceServerException as error:
         assert error.status() == "504", error
     else:
-        raise AssertionError("a run without end ended")
+        raise AssertionError("an endless run has ended")
     infer(client, "slow", {"steps": np.array([3])}, timeout=20_000_000)
     client.close()
     server.close()

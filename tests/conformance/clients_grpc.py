@@ -1,5 +1,5 @@
-"""gRPC clients that were written for other servers, unchanged: Triton's, plain and asynchronous; gRPC's own health checks
-and reflection; and bytes that no client sends.
+"""Tests with unchanged gRPC clients of other servers: Triton's, synchronous and asynchronous; gRPC's own health checks and
+reflection; and with bytes that no client sends.
 
     python tests/conformance/clients_grpc.py target/release/drisse
 """
@@ -94,7 +94,7 @@ def test_every_datatype_that_has_a_field_goes_as_a_list_and_comes_as_one(_, stub
     for name, datatype in [("FLOAT16", "FP16"), ("BFLOAT16", "BF16")]:
         whole.inputs.add(name=f"in_{name}", datatype=datatype, shape=[0])
     answer = stub.ModelInfer(whole)
-    # FP16 has no field: all of them come raw.
+    # There is no typed field for FP16, so all outputs are raw.
     assert len(answer.raw_output_contents) == len(answer.outputs) == len(fields) + 2
     for given in whole.inputs:
         place = next(i for i, output in enumerate(answer.outputs) if output.name == "out_" + given.name[3:])
@@ -136,7 +136,7 @@ def test_a_client_s_timeout_ends_the_run(client, _):
         raise AssertionError("an endless run has ended")
     except InferenceServerException as error:
         assert "DEADLINE" in str(error.status()).upper() or "Deadline" in error.message(), error
-    # Its worker is free again.
+    # The worker of the ended run is free again.
     for _ in range(4):
         client.infer("slow", [tensor("steps", np.array([3]))], client_timeout=20)
 
@@ -193,7 +193,7 @@ def test_bytes_that_are_no_messages_and_bombs_are_refused(_, stub, channel):
         return call(message, timeout=30)
 
     refused(lambda: send(b"\xff" * 40), "INVALID_ARGUMENT", "cannot be read")
-    # Two bytes each that would be hundreds.
+    # Each field takes two bytes in the message and hundreds in memory.
     refused(lambda: send(b"\x2a\x00" * (1 << 21)), "RESOURCE_EXHAUSTED", "fields")
     refused(lambda: send(b"", "Nothing"), "UNIMPLEMENTED", "there is no method")
     refused(lambda: send(b"\0" * (101 << 20)), "RESOURCE_EXHAUSTED", "over the limit")
@@ -234,7 +234,7 @@ def test_the_asynchronous_client_works_as_well(_, __, ___, url):
 
 
 def test_operators_load_and_unload_models_on_the_admin_listener(binary):
-    # An address of its own, so that no other test has the port.
+    # A separate loopback address, so that no other test uses the port.
     admin = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250}.7:4791"
     server = Server(binary, [str(MODELS / "echo.onnx"), "--admin", admin], listen=True)
     client = triton.InferenceServerClient(server.ready["url"].removeprefix("http://"))
@@ -274,7 +274,7 @@ def test_keys_open_grpc_and_nothing_else_does(binary):
 
 
 class Workspace:
-    """A workspace with its control plane and gateway, until it is left."""
+    """A context manager: a workspace with its control plane and gateway."""
 
     def __init__(self, binary):
         self.binary, self.folder = binary, tempfile.TemporaryDirectory()
@@ -308,7 +308,7 @@ def test_through_the_gateway_calls_find_their_service_and_streams_stay_streams(b
         refused(lambda: client.infer("digits", small, headers=key), "UNAUTHENTICATED", "drisse keys digits")
         refused(lambda: client.infer("nothing", small, headers=key), "NOT_FOUND", "there is no service `nothing`")
         refused(lambda: client.get_model_repository_index(headers=key), "INVALID_ARGUMENT", "drisse-service")
-        # What is compressed tells its model's name too.
+        # The gateway finds the model's name in compressed messages too.
         packed = {"headers": key, "compression_algorithm": "gzip"}
         assert (client.infer("echo", [tensor("x", large)], **packed).as_numpy("y") == large).all()
         packed["headers"] = {**key, "drisse-service": "echo"}
@@ -317,7 +317,7 @@ def test_through_the_gateway_calls_find_their_service_and_streams_stay_streams(b
         client.start_stream(callback=lambda result, error: answers.put((result, error)), headers=key)
         for nth in range(10):
             client.async_stream_infer("echo", small, request_id=str(nth))
-            # Each is answered before the next is sent: nothing waits for the stream's end.
+            # Each request is answered before the next is sent: responses do not wait for the end of the stream.
             assert answers.get(timeout=20)[0].get_response().id == str(nth)
         client.stop_stream()
         channel = grpc.insecure_channel(echo["scoring_uri"].split("/")[2])
@@ -350,7 +350,7 @@ def test_through_the_gateway_an_update_fails_no_call(binary):
             thread.start()
         model = (MODELS / "echo.onnx").read_bytes()
         for nth in range(4):
-            # Other bytes, and so another revision.
+            # Changes the model's bytes, so that each update makes a new revision.
             changed = pathlib.Path(workspace.folder.name) / "echo.onnx"
             changed.write_bytes(model.replace(b"drisse-tests", b"drisse-test%d" % nth))
             updated = workspace.run("update", "echo", str(changed), "--replicas", str(1 + nth % 2))

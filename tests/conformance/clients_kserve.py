@@ -1,5 +1,4 @@
-"""KServe's own clients and MLflow's, unchanged: V1, V2 in JSON and binary, gRPC; pandas tables and tensors as MLflow's
-client writes them.
+"""Tests with the unchanged clients of KServe (V1, V2 in JSON and binary, gRPC) and MLflow (pandas tables and tensors).
 
     python tests/conformance/clients_kserve.py target/release/drisse
 """
@@ -30,14 +29,14 @@ def request(model, name, value, binary, datatype="FP32"):
     return InferRequest(model_name=model, infer_inputs=[given])
 
 
-async def test_v1_scores_rows_and_tells_what_is_ready(several, _):
+async def test_v1_scores_rows_and_reports_readiness(several, _):
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
         answer = await client.infer(several, {"instances": SAMPLE.tolist() * 2}, model_name="digits")
         assert len(answer["predictions"]) == 2
         assert await client.is_model_ready(several, "digits") is True
         try:
             await client.infer(several, {"instances": [[1]]}, model_name="digits")
-            raise AssertionError("one number is no digit")
+            raise AssertionError("an input of one number was accepted for 64 pixels")
         except httpx.HTTPStatusError as error:
             assert "shape [1, 1] does not match [batch, 64]" in str(error)
 
@@ -48,8 +47,8 @@ async def test_v2_carries_tensors_as_json_and_as_bytes(several, _):
         assert await client.is_model_ready(several, "digits") and not await client.is_model_ready(several, "nothing")
         answers = []
         for binary in (False, True):
-            asked = request("digits", "X", SAMPLE, binary)
-            answers.append(await client.infer(several, asked, model_name="digits"))
+            body = request("digits", "X", SAMPLE, binary)
+            answers.append(await client.infer(several, body, model_name="digits"))
         for one, other in zip(*(answer.outputs for answer in answers)):
             assert one.name == other.name and (one.as_numpy() == other.as_numpy()).all()
         values = np.array([1.5, -2, 3], np.float32)
@@ -76,12 +75,12 @@ async def test_mlflow_s_client_sends_tables_and_tensors(_, alone):
     given = [pd.DataFrame(rows, columns=names), rows, pd.DataFrame(rows), rows.tolist()]
     answers = [client.invoke(data)["predictions"] for data in given]
     assert all(answer == answers[0] for answer in answers) and len(answers[0]) == 2, answers
-    # An answer is a table to MLflow's client as well.
+    # MLflow's client can read the response as a table.
     assert len(client.invoke(given[0]).get_predictions()) == 2
     try:
         client.invoke(pd.DataFrame(rows[:, :3]))
-        raise AssertionError("three columns are no iris")
-    except Exception as error:  # noqa: BLE001: MLflow raises nothing narrower
+        raise AssertionError("a table of three columns was accepted for four features")
+    except Exception as error:  # noqa: BLE001: MLflow raises a plain Exception
         assert "shape [2, 3] does not match [batch, 4]" in str(error), error
 
 

@@ -1,5 +1,5 @@
-"""A gRPC client of TensorFlow Serving's, unchanged (`min-tfs-client`), in an environment of its own: its messages are of a
-protobuf from 2020.
+"""Tests with an unchanged gRPC client of TensorFlow Serving (`min-tfs-client`). It has a separate Python environment,
+because its generated messages need a protobuf version from 2020.
 
     python tests/conformance/clients_tfs.py target/release/drisse
 """
@@ -12,7 +12,7 @@ import numpy as np
 from min_tfs_client.requests import TensorServingClient
 from min_tfs_client.tensors import tensor_proto_to_ndarray
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef  # noqa: F401: known when metadata is read
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef  # noqa: F401: registers the message that metadata contains
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -28,7 +28,7 @@ def refused(call, code, why):
     except grpc.RpcError as error:
         assert error.code() == code and why in error.details(), error
     else:
-        raise AssertionError(f"taken, and not refused as {why}")
+        raise AssertionError(f"accepted, but should be refused: {why}")
 
 
 def test_tensors_go_in_and_come_out(client, _):
@@ -72,7 +72,7 @@ def test_every_datatype_comes_back_as_it_went_in_bytes(_, channel):
     assert list(answer.outputs["out_BFLOAT16"].half_val) == [0x3F80]
 
 
-def test_metadata_and_status_are_as_tensorflow_serving_tells_them(_, channel):
+def test_metadata_and_status_are_as_tensorflow_serving_reports_them(_, channel):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "digits"

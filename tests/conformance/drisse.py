@@ -1,4 +1,4 @@
-"""Starting `drisse serve` and talking to it, for the Python tests."""
+"""Starts `drisse serve` and sends requests to it, for the Python tests."""
 
 import http.client
 import json
@@ -9,7 +9,7 @@ import tempfile
 
 import numpy as np
 
-# numpy's name of each V2 datatype; ml_dtypes adds bfloat16.
+# V2 datatypes by their numpy names; bfloat16 is from ml_dtypes.
 V2 = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
@@ -18,17 +18,17 @@ V2 = {
 
 
 class Server:
-    """One scoring server on a Unix socket, ready when constructed; with `listen` also on a port of loopback."""
+    """A scoring server on a Unix socket, ready once constructed; with `listen` also on a TCP port of loopback."""
 
     def __init__(self, binary, models, listen=False):
         self.folder = tempfile.TemporaryDirectory()
         self.socket = os.path.join(self.folder.name, "s")
         port = ["--listen", "127.0.0.1:0"] if listen else []
-        # One thread a run, as the sessions it is compared with: sums have their order from how many share them.
+        # One thread per run, like the sessions it is compared with: the number of threads affects the order of sums.
         arguments = [binary, "serve", "--output", "json", "--threads", "1", "--unix", self.socket, *port, *models]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=self.log, text=True)
-        # One document: the endpoint when it is ready, or the error that ended it.
+        # The server prints one document: its addresses when it is ready, or the error that ended it.
         decoder, text = json.JSONDecoder(), ""
         while line := self.process.stdout.readline():
             text += line
@@ -38,7 +38,7 @@ class Server:
             except json.JSONDecodeError:
                 continue
         else:
-            raise RuntimeError(f"drisse ended without a word: {self.errors()}")
+            raise RuntimeError(f"drisse ended without output: {self.errors()}")
         self.connection = None
 
     def errors(self):
@@ -46,7 +46,7 @@ class Server:
         return self.log.read().decode(errors="replace")[-2000:]
 
     def request(self, method, path, body=None):
-        """Status and parsed body."""
+        """Sends a request and returns the status and the parsed body."""
         if self.connection is None:
             self.connection = UnixConnection(self.socket)
         headers = {"content-type": "application/json"} if body is not None else {}
@@ -56,7 +56,7 @@ class Server:
         return answer.status, json.loads(text) if text.startswith(b"{") else text.decode()
 
     def infer(self, model, inputs):
-        """V2 infer with numpy inputs by name; numpy outputs by name, or an error's text."""
+        """Sends a V2 infer request with numpy inputs by name. Returns numpy outputs by name, or the text of an error."""
         tensors = [encode(name, value) for name, value in inputs.items()]
         status, answer = self.request("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": tensors}))
         if status != 200:
@@ -104,13 +104,13 @@ def decode(output):
 
 
 def run_tests(module, call):
-    """Calls `call(name, test)` for each `test_…` of a module, tells those that fail; how many did."""
+    """Calls `call(name, test)` for each `test_…` of a module, prints the failures, and returns their number."""
     tests = [(name, test) for name, test in vars(module).items() if name.startswith("test_")]
     failed = 0
     for name, test in tests:
         try:
             call(name, test)
-        except Exception as error:  # noqa: BLE001: told, counted, and the next one tried
+        except Exception as error:  # noqa: BLE001: printed and counted; the next test runs
             failed += 1
             print(f"FAILED {name[5:].replace('_', ' ')}: {type(error).__name__}: {str(error)[:600]}")
     print(f"{len(tests) - failed} passed, {failed} failed")

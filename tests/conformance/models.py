@@ -1,6 +1,6 @@
-"""Real models through `drisse serve` equal ONNX Runtime's Python on random inputs: text, audio with
-state, detection with free dimensions, forests, probabilities as maps. And each server's OpenAPI
-document is valid by an independent validator.
+"""Compares real models served by `drisse serve` with ONNX Runtime's Python API on random inputs: text, audio with state,
+detection with free dimensions, forests, probabilities as maps. Also checks each server's OpenAPI document with an
+independent validator.
 
     python tests/conformance/models.py target/release/drisse
 """
@@ -30,7 +30,7 @@ def floats(*shape):
 
 
 def inputs_of(name):
-    """Random inputs that the model takes, of another size each time."""
+    """Returns random valid inputs of the model, of random size."""
     n = int(rng.integers(1, 4))
     if name == "standard_v3_3":
         return {"bytes": rng.integers(0, 257, (n, 2048), np.int32)}
@@ -56,7 +56,7 @@ def inputs_of(name):
 
 def agree(name, got, wanted):
     for output, theirs in wanted.items():
-        if isinstance(theirs, list):  # maps: a table of their values
+        if isinstance(theirs, list):  # maps are compared as a table of their values
             theirs = np.array([list(row.values()) for row in theirs], np.float32)
         ours = got[output]
         if theirs.dtype.kind in "OUS":
@@ -89,7 +89,7 @@ def main(binary):
         status, sample = server.request("GET", f"/sample/{name}")
         assert status == 200, f"{name} has no sample"
         status, answer = server.request("POST", f"/score/{name}", json.dumps(sample))
-        # A made-up sample (zeros of size 1) means nothing to some models; theirs is a 400, never a 5xx.
+        # Some models refuse a generated sample (zeros of size 1): that is a 400, never a 5xx.
         assert status in (200, 400), f"{name}: {status} {answer}"
         print(f"  {name}: 5 random requests equal; its sample: {status}")
         passed += 1

@@ -1,4 +1,4 @@
-"""ONNX's own tests through `drisse serve`: every case that ONNX Runtime's Python passes must pass here.
+"""Runs ONNX's own test cases against `drisse serve`: every case that ONNX Runtime's Python API passes must pass.
 
     python tests/conformance/onnx_cases.py target/release/drisse
 """
@@ -22,7 +22,7 @@ CARRIED = set(V2)
 
 
 def cases(folder):
-    """Each case with its model's path and its data sets: pairs of inputs and outputs in the model's order."""
+    """Yields each case with its model's path and its data sets: pairs of inputs and outputs, in the model's order."""
     for kind in ("node", "simple", "light"):
         for case in load_model_tests(kind=kind):
             if case.model is not None:
@@ -35,7 +35,7 @@ def cases(folder):
 
 
 def stored(path, folder):
-    """The data sets kept in files; a value that is no tensor is None."""
+    """Yields the data sets that are stored in files; a value that is not a tensor is None."""
     graph = onnx.load(path, load_external_data=False).graph
     for data in sorted(glob.glob(os.path.join(folder, "test_data_set_*"))):
         yield [
@@ -52,7 +52,7 @@ def value(path, port):
 
 
 def plain(values):
-    """Values as numpy arrays, or None when one is no tensor."""
+    """Returns values as numpy arrays, or None if one is not a tensor."""
     values = [numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value for value in values]
     values = [np.array(value) if isinstance(value, np.generic) else value for value in values]
     return values if all(isinstance(value, np.ndarray) for value in values) else None
@@ -78,14 +78,14 @@ def same(got, wanted, case):
 
 
 def load(case, path, data_sets):
-    """The session, and the data sets V2's JSON can carry; or why the case is left out."""
+    """Returns the data sets if V2's JSON can carry them, or the reason why the case is left out."""
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception:
-        return "ONNX Runtime cannot load it"
+        return "left out: ONNX Runtime cannot load the model"
     model = onnx.load(path, load_external_data=False)
     initial = {tensor.name for tensor in model.graph.initializer} if model.ir_version < 4 else set()
     inputs = [port for port in model.graph.input if port.name not in initial]
@@ -93,24 +93,24 @@ def load(case, path, data_sets):
     for given, wanted in data_sets:
         given, wanted = plain(given), plain(wanted)
         if given is None or wanted is None:
-            return "V2 cannot carry it: a sequence, map or optional"
+            return "left out: V2 has no sequences, maps or optionals"
         for value in [*given, *wanted]:
             if value.dtype.kind not in "OUS" and str(value.dtype) not in CARRIED:
-                return f"V2 cannot carry it: {value.dtype}"
+                return f"left out: V2 has no datatype for {value.dtype}"
         named = {port.name: value for port, value in zip(inputs, given)}
         for value in wanted:
             if value.dtype.kind == "f" and np.isinf(value.astype(np.float32)).any():
-                return "V2's JSON cannot carry it: an infinite output"
+                return "left out: V2's JSON cannot represent an infinite output"
         sets.append((named, wanted))
     if not sets:
-        return "it has no data"
+        return "left out: the case has no data"
     for named, wanted in sets:
         try:
             got = dict(zip([port.name for port in session.get_outputs()], session.run(None, named)))
         except Exception:
-            return "ONNX Runtime's Python fails it"
+            return "left out: ONNX Runtime's Python API fails the case"
         if same(got, wanted, case):
-            return "ONNX Runtime's Python fails it"
+            return "left out: ONNX Runtime's Python API fails the case"
     return sets
 
 

@@ -1,5 +1,5 @@
-"""`drisse conformance` at Drisse and at the servers it is compared with, each with the same models: an outside check of
-the cases. Prints the comparison; with WRITE_DOCS=1 writes docs/conformance.md.
+"""Runs `drisse conformance` against Drisse and against other servers with the same models: an independent check of the
+cases. Prints the comparison; with WRITE_DOCS=1 writes docs/conformance.md.
 
     python tests/conformance/rivals.py target/release/drisse mlserver=PYTHON kserve=PYTHON pytriton=PYTHON
 """
@@ -20,7 +20,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).parent
 PROTOCOLS = ["v2", "v2-binary", "v2-extensions", "grpc", "v1"]
-# A server that starts takes no longer than this, on a busy machine.
+# The limit for the start of a server on a busy machine, in seconds.
 PATIENCE = 180
 
 
@@ -31,7 +31,7 @@ def free_port():
 
 
 class Running:
-    """A server with its models, ready; ended, with all it started, by `close`."""
+    """A ready server with its models. `close` ends it and all its processes."""
 
     def __init__(self, command, log):
         self.ports = free_port(), free_port()
@@ -47,7 +47,7 @@ class Running:
     def is_ready(self):
         base = f"http://127.0.0.1:{self.ports[0]}/v2"
         try:
-            # The last model that is loaded.
+            # `add-sub` is the model that is loaded last.
             for path in ("/health/ready", "/models/add-sub/ready"):
                 urllib.request.urlopen(base + path, timeout=5).close()
         except OSError:
@@ -69,7 +69,7 @@ class Running:
 
 
 def check(drisse, command, same_port):
-    """The reports of each protocol. A server that does not outlive its cases is started again for the next."""
+    """Returns the report of each protocol. A server that crashes is started again for the next protocol."""
     running, reports = None, {}
     with tempfile.TemporaryFile() as log:
         try:
@@ -95,20 +95,21 @@ def check(drisse, command, same_port):
 def counts(report):
     found = collections.Counter(case["outcome"] for case in report["cases"])
     if found["skipped"] == len(report["cases"]):
-        return "not spoken" if "speak" in report["cases"][0]["why"] else "not announced"
-    words = [("passed", "pass"), ("failed", "fail"), ("warned", "warned of"), ("skipped", "skipped")]
+        return "not supported" if "speak" in report["cases"][0]["why"] else "not announced"
+    # Not "passed" and "failed", which `cargo xtask test` counts as results of tests.
+    words = [("passed", "pass"), ("failed", "fail"), ("warned", "warnings"), ("skipped", "skipped")]
     parts = [f"{found[word]} {says}" for word, says in words if found[word]]
     return ", ".join(parts)
 
 
 def fact(name):
-    """A case's name without what it was said over."""
+    """Returns a case's name without its datatype, model and parameters."""
     name = re.sub(r"^(BOOL|U?INT\d+|B?FP\d+|BF16|BYTES): ", "", name)
     return re.sub(r" \(.*\)?$", "", re.sub(r"identity-\w+", "a model", name))
 
 
-def place(address):
-    """A link with the document's name and the line."""
+def link(address):
+    """Returns a Markdown link with the document's name and the line or section."""
     name = address.split("/")[-1]
     name = name.replace("#L", " line ").replace("#section-", ", section ")
     return f"[{name}]({address})"
@@ -119,17 +120,17 @@ def markdown(servers):
     about = lambda reports: next(report["server"] for report in reports.values() if report["server"]["name"])  # noqa: E731
     lines = [
         "# Conformance", "",
-        "What `drisse conformance` finds at Drisse and at the servers it is compared with, each with the same models, written",
-        "as its own documentation says. Written by `tests/conformance/rivals.py`, which `cargo xtask test` runs.", "",
-        "What contradicts the specification fails, and so does an error of the server's (5xx) where the client is wrong;",
-        "warned of is what is only recommended, or another status than is typical. What a server does not announce among its",
-        "extensions, or has no model for, is skipped, and so is what follows a case that ended the server. MLServer and KServe",
-        "leave it to a model's own code whether its inputs fit; what they answer when it does not look is counted as theirs,",
-        "because it is what their users' clients see. Triton is the one in the package nvidia-pytriton.", "",
-        "On a server of yours, which serves the same models (tiny ONNX files, or functions that do the same):", "",
+        "The results of `drisse conformance` for Drisse and for other servers with the same models, each set up as its",
+        "documentation says. Written by `tests/conformance/rivals.py`, which `cargo xtask test` runs.", "",
+        "A case fails if the response contradicts the specification, or if the server answers an error of the client with a",
+        "5xx. It is a warning if the response differs only from a recommendation, or has an unusual status. A case is skipped",
+        "if the server does not announce the extension, has no model for it, or was ended by an earlier case. MLServer and",
+        "KServe leave the validation of inputs to the model's code; the results for unvalidated inputs are counted, because",
+        "clients see these responses. Triton is the one in the package nvidia-pytriton.", "",
+        "To test your own server, serve the same models (tiny ONNX files, or equivalent functions):", "",
         "```sh",
-        "drisse conformance --models DIR        # writes them: identity-fp32.onnx, …, add-sub.onnx",
-        "drisse conformance http://HOST:PORT    # --grpc URL where gRPC is elsewhere, --junit FILE, --output json",
+        "drisse conformance --models DIR        # writes the models: identity-fp32.onnx, …, add-sub.onnx",
+        "drisse conformance http://HOST:PORT    # --grpc URL if gRPC has another address, --junit FILE, --output json",
         "```", "",
         "| | " + " | ".join(f"{name} {about(servers[name])['version']}" for name in names) + " |",
         "| --- |" + " --- |" * len(names),
@@ -144,16 +145,16 @@ def markdown(servers):
                     groups.setdefault((protocol, fact(case["name"])), []).append(case)
         if not groups:
             continue
-        lines += ["", f"## Where {name} {about(servers[name])['version']} is not as the specification says", ""]
-        lines += ["| protocol | what is to be so | cases | what came | where it is written |", "| --- | --- | --- | --- | --- |"]
+        lines += ["", f"## Deviations of {name} {about(servers[name])['version']} from the specification", ""]
+        lines += ["| protocol | requirement | cases | response | source |", "| --- | --- | --- | --- | --- |"]
         for (protocol, what), cases in groups.items():
-            # The one that ended the server is the one to tell of.
+            # Shows the response of a case that ended the server, if there is one.
             came = next((case["why"] for case in cases if case["why"].endswith("is gone")), cases[0]["why"])
             gone = " **The server is gone.**" if any(case["why"].endswith("the server is gone") for case in cases) else ""
             answered = re.search(r" \(answered (.*)\)", came)
             came = answered.group(1) if answered else came.split(": ")[-1]
             came = re.sub(r"[|`<>]", "", re.sub(r"/[\w./-]*/site-packages/", "", came))[:110]
-            where = ", ".join(place(cite) for cite in cases[0]["cites"])
+            where = ", ".join(link(cite) for cite in cases[0]["cites"])
             lines.append(f"| {protocol} | {what} | {len(cases)} | `{came}`{gone} | {where} |")
     return "\n".join(lines) + "\n"
 
@@ -172,10 +173,10 @@ def main():
         try:
             servers[titles[name]] = check(drisse, command, same_port=False)
         except RuntimeError as error:
-            # NVIDIA builds it for one distribution.
+            # NVIDIA builds Triton for one distribution only.
             if name != "pytriton":
                 raise
-            print(f"Triton does not run here: {error}")
+            print(f"Triton does not run on this machine: {error}")
     text = markdown(servers)
     if os.environ.get("WRITE_DOCS"):
         (HERE.parent.parent / "docs/conformance.md").write_text(text)
@@ -186,8 +187,8 @@ def main():
         if name == "Drisse":
             passed, failed = outcomes["passed"], outcomes["failed"] + outcomes["warned"] + outcomes["skipped"]
         elif outcomes["passed"] < 200:
-            # Cases that others' servers do not pass say nothing of ours.
-            print(f"FAILED: {name} passes only {outcomes['passed']} cases: is it the cases that are wrong?")
+            # If other servers fail almost everything, the cases are probably wrong.
+            print(f"FAILED: {name} passes only {outcomes['passed']} cases: are the cases wrong?")
             failed += 1
     print(f"{passed} passed, {failed} failed")
     return failed > 0

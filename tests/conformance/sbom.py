@@ -1,4 +1,4 @@
-"""Checks a bill of materials against CycloneDX's own schema: `sbom.py FILE`."""
+"""Checks a software bill of materials against CycloneDX's own schema: `sbom.py FILE`."""
 
 import sys
 from pathlib import Path
@@ -8,4 +8,4 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(Path(sys.argv[1]).read_text())
 if error:
-    sys.exit(f"{sys.argv[1]} is no CycloneDX 1.6: {error}")
+    sys.exit(f"{sys.argv[1]} is not valid CycloneDX 1.6: {error}")

@@ -1,5 +1,5 @@
-"""Both OpenAPI documents against the servers they describe: schemathesis sends what they allow and what
-they do not. No answer is a 5xx, and every answer is as documented.
+"""Tests both servers against their OpenAPI documents: schemathesis sends valid and invalid requests. No response may be a
+5xx, and every response must be as documented.
 
     python tests/conformance/schemas.py target/release/drisse [CASES]
 """
@@ -17,7 +17,7 @@ HERE = pathlib.Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "examples"
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
-# Logs that are followed never end, so that is no test; and who guesses finds no version of a model.
+# `follow` is off, because followed logs never end. A version that exists is given, because generated ones do not exist.
 CONFIG = """
 [parameters]
 "query.follow" = "false"
@@ -35,11 +35,11 @@ def free_port():
 
 
 def check(name, document, url, cases, folder, *more):
-    """Tests one server; how many cases were as documented, and how many were not."""
+    """Tests one server, prints the numbers of passed and failed cases, and returns that of failed ones."""
     config = pathlib.Path(folder) / "schemathesis.toml"
     config.write_text(CONFIG)
     st = [str(pathlib.Path(sys.executable).parent / "st"), "--config-file", str(config), "run", str(document)]
-    # Deterministic: the same cases in every run, none of an earlier one.
+    # Deterministic: every run has the same cases, and none are reused from earlier runs.
     st += ["--url", url, "--checks", CHECKS, "--generation-deterministic", "--max-examples", str(cases)]
     st += ["--request-timeout", "30", "--warnings", "off", "--no-color", *more]
     run = subprocess.run(st, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -58,8 +58,8 @@ def scoring(drisse, cases, folder):
     command = [drisse, "serve", "--output", "json", "--listen", f"127.0.0.1:{port}", *models]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        # It says where it listens once it is ready; what is left unread is in the pipe's buffer.
-        assert server.stdout.readline(), "drisse serve ended without a word"
+        # The server prints its addresses once it is ready. The rest of the output fits into the pipe's buffer.
+        assert server.stdout.readline(), "drisse serve ended without output"
         url = f"http://127.0.0.1:{port}"
         return check("scoring server", f"{url}/swagger.json", url, cases, folder)
     finally:
@@ -80,10 +80,10 @@ def control(drisse, cases, folder):
         call("models", "register", str(EXAMPLES / "iris"))
         call("deploy", str(EXAMPLES / "digits"))
         token = (pathlib.Path(environment["DRISSE_WORKSPACE"]) / "control.token").read_text().strip()
-        # It ends the run.
+        # Without shutdown, which would end the test.
         rest = ["--header", f"Authorization: Bearer {token}", "--exclude-path", "/v1/shutdown"]
         document, url = HERE.parent.parent / "docs/control-api.json", f"http://127.0.0.1:{port}"
-        # What there is stays there at first, so that more than its absence is seen.
+        # First without deleting, so that requests find existing models and services.
         failed = check("control API", document, url, cases, folder, *rest, "--exclude-method", "DELETE")
         return failed + check("control API, deleting", document, url, cases, folder, *rest)
     finally:

@@ -1,5 +1,5 @@
-// Command otlp is the OpenTelemetry Collector's own OTLP receiver, which prints what it received: first a line
-// with its addresses, then a line of JSON for each span. It ends when its stdin does.
+// Command otlp runs the OpenTelemetry Collector's own OTLP receiver. It prints a line of JSON with its addresses, then
+// a line of JSON for each span that it receives. It ends when its stdin ends.
 package main
 
 import (
@@ -24,9 +24,9 @@ import (
 )
 
 func main() {
-	http := flag.String("http", "127.0.0.1:0", "where OTLP over HTTP is received")
-	grpc := flag.String("grpc", "127.0.0.1:0", "where OTLP over gRPC is received")
-	refuse := flag.Int64("refuse", 0, "how many batches are refused, as an overloaded collector does, before the first is taken")
+	http := flag.String("http", "127.0.0.1:0", "the `address` for OTLP over HTTP")
+	grpc := flag.String("grpc", "127.0.0.1:0", "the `address` for OTLP over gRPC")
+	refuse := flag.Int64("refuse", 0, "the number of batches to refuse, like an overloaded collector, before the first is accepted")
 	flag.Parse()
 	if err := run(*http, *grpc, *refuse); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -41,8 +41,8 @@ func run(http, grpc string, refuse int64) error {
 	config.Protocols.HTTP.GetOrInsertDefault().ServerConfig.NetAddr.Endpoint = http
 	config.Protocols.GRPC.GetOrInsertDefault().NetAddr.Endpoint = grpc
 
-	// The receiver tells its addresses to its log alone.
-	core, said := observer.New(zapcore.InfoLevel)
+	// The receiver reports its addresses only in its log.
+	core, logs := observer.New(zapcore.InfoLevel)
 	telemetry := componenttest.NewNopTelemetrySettings()
 	telemetry.Logger = zap.New(core)
 	settings := receiver.Settings{ID: component.NewID(factory.Type()), TelemetrySettings: telemetry}
@@ -59,30 +59,30 @@ func run(http, grpc string, refuse int64) error {
 		return err
 	}
 	write([]any{map[string]any{
-		"http": endpoint(said, "Starting HTTP server"),
-		"grpc": endpoint(said, "Starting GRPC server"),
+		"http": endpoint(logs, "Starting HTTP server"),
+		"grpc": endpoint(logs, "Starting GRPC server"),
 	}})
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return errors.Join(err, traces.Shutdown(ctx))
 }
 
-func endpoint(said *observer.ObservedLogs, message string) any {
-	return said.FilterMessage(message).All()[0].ContextMap()["endpoint"]
+func endpoint(logs *observer.ObservedLogs, message string) any {
+	return logs.FilterMessage(message).All()[0].ContextMap()["endpoint"]
 }
 
-// printer prints every batch but the first few, which it refuses.
+// printer returns a consumer that refuses the first batches and prints the others.
 func printer(refuse int64) consumer.ConsumeTracesFunc {
 	var seen atomic.Int64
 	return func(_ context.Context, batch ptrace.Traces) error {
 		if seen.Add(1) <= refuse {
-			return errors.New("refused, as was asked")
+			return errors.New("refused because of -refuse")
 		}
 		write(lines(batch))
 		return nil
 	}
 }
 
-// write puts whole lines out at once: batches arrive in parallel.
+// write prints all lines in one write, because batches arrive in parallel.
 func write(lines []any) {
 	var text []byte
 	for _, line := range lines {
@@ -92,6 +92,6 @@ func write(lines []any) {
 		}
 		text = append(append(text, encoded...), '\n')
 	}
-	// Nobody reads any more: the end of stdin follows.
+	// Ignores errors: if the reader has gone, stdin ends soon.
 	_, _ = os.Stdout.Write(text)
 }

@@ -2,7 +2,7 @@ package main
 
 import "go.opentelemetry.io/collector/pdata/ptrace"
 
-// line is what is printed of a span.
+// line is the JSON that is printed for a span.
 type line struct {
 	Service      string         `json:"service"`
 	Resource     map[string]any `json:"resource"`

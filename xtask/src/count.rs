@@ -26,11 +26,12 @@ const UNDER: f64 = 10.0;
 /// The comment at the top of the budget's file.
 const HEAD: &str = "\
 # Instructions that one request to a tiny model costs: with HTTP, keys, IDs, metrics and the client (a few hundred),
-# without the model. `cargo xtask test` counts them with callgrind and fails if a count is more than 3 % over its budget.
+# without the model. `cargo xtask test` counts them with callgrind and fails if a count is more than 3 % over its
+# budget.
 #
-# The numbers apply to x86-64 with AVX2 and to the compiler in rust-toolchain.toml: another compiler, or a new version of
-# hyper or tokio, may change them although nothing is wrong. `WRITE_DOCS=1 cargo xtask count` updates them; the commit
-# message explains why they grew.
+# The numbers apply to x86-64 with AVX2 and to the compiler in rust-toolchain.toml: another compiler, or a new version
+# of hyper or tokio, may change them although nothing is wrong. `WRITE_DOCS=1 cargo xtask count` updates them; the
+# commit message explains why they grew.
 ";
 
 /// Counts, and fails if a budget is exceeded. With `WRITE_DOCS` set, writes the counts as the new budgets instead.

@@ -52,7 +52,8 @@ fn build(source: &Path, target: &Path, cargo_home: &Path) -> Result<PathBuf> {
     Ok(target.join("dist/drisse"))
 }
 
-/// Builds the program twice, in different folders and with different paths of the dependencies, and compares the results.
+/// Builds the program twice, in different folders and with different paths of the dependencies, and compares the
+/// results.
 pub(crate) fn proof() -> Result<Vec<Row>> {
     let folder = cache_folder().join("dist");
     let _ = std::fs::remove_dir_all(&folder);

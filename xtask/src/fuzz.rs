@@ -19,8 +19,8 @@ const CARGO_FUZZ: &str = "0.13.1";
 /// The longest input, in bytes: longer ones are slower and reach hardly any other code.
 const MAX_INPUT: usize = 4 << 10;
 
-/// Optimized, with the assertions that `fuzz/Cargo.toml` turns on; without AddressSanitizer, which doubles the build time
-/// and finds nothing in code without `unsafe`.
+/// Optimized, with the assertions that `fuzz/Cargo.toml` turns on; without AddressSanitizer, which doubles the build
+/// time and finds nothing in code without `unsafe`.
 const BUILD: [&str; 3] = ["-O", "-s", "none"];
 
 /// Fuzz targets, each with the dictionary of words for its inputs ("" for none).

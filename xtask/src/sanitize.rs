@@ -1,8 +1,8 @@
-//! AddressSanitizer for `drisse-engines`, the one crate with `unsafe`: runs its tests on real models, checks every memory
-//! access of the crate's own code, and reports leaks at the end.
+//! AddressSanitizer for `drisse-engines`, the one crate with `unsafe`: runs its tests on real models, checks every
+//! memory access of the crate's own code, and reports leaks at the end.
 //!
-//! ONNX Runtime and the standard library are not instrumented: only their allocations, and accesses of our code to them,
-//! are checked. Accesses beyond a tensor that lies inside ONNX Runtime's arena are not detected.
+//! ONNX Runtime and the standard library are not instrumented: only their allocations, and accesses of our code to
+//! them, are checked. Accesses beyond a tensor that lies inside ONNX Runtime's arena are not detected.
 
 use crate::steps::Steps;
 use crate::target_folder;

@@ -104,8 +104,8 @@ fn sqlite(package: &Value) -> Result<Value> {
     )
 }
 
-/// Parses the lines of `cargo tree --prefix depth`: `2|NAME vVERSION …`. The parent of a line is the last line before it
-/// whose depth is smaller by one.
+/// Parses the lines of `cargo tree --prefix depth`: `2|NAME vVERSION …`. The parent of a line is the last line before
+/// it whose depth is smaller by one.
 fn edges(tree: &str) -> Result<Edges> {
     let mut edges = Edges::new();
     let mut above: Vec<String> = Vec::new();

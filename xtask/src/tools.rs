@@ -111,8 +111,8 @@ fn prometheus() -> Result<PathBuf> {
     unpacked("prometheus")
 }
 
-/// Returns the folders (as in `PATH`) with Docker's daemon and the programs it starts: installed, or unpacked from Debian's
-/// packages.
+/// Returns the folders (as in `PATH`) with Docker's daemon and the programs it starts: installed, or unpacked from
+/// Debian's packages.
 fn docker() -> Result<PathBuf> {
     let installed = Path::new("/usr/sbin");
     if installed.join("dockerd").exists() {
@@ -178,7 +178,8 @@ pub(crate) fn podman() -> Result<PathBuf> {
     Ok("podman".into())
 }
 
-/// Returns the temporary path for a program that is being made, in the same folder; removes what an earlier attempt left.
+/// Returns the temporary path for a program that is being made, in the same folder; removes what an earlier attempt
+/// left.
 fn part_of(program: &Path) -> Result<PathBuf> {
     let part = program.with_extension("part");
     std::fs::create_dir_all(program.parent().context("a program has a folder")?)?;

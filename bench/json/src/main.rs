@@ -1,5 +1,5 @@
-//! Compares Drisse's JSON code with two fast libraries: parses a V2 request with 150,528 floats and prints a response with
-//! the same floats, on one core, interleaved. The libraries parse into and print from the same plain structs.
+//! Compares Drisse's JSON code with two fast libraries: parses a V2 request with 150,528 floats and prints a response
+//! with the same floats, on one core, interleaved. The libraries parse into and print from the same plain structs.
 
 use drisse_core::{
     Buffer, Data, DataType, Dim, Element, Port, Shape, Signature, Sink, Tensor, TensorType, Value, ValueType,

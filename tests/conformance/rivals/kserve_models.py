@@ -1,4 +1,4 @@
-"""KServe's Python server with the models of `drisse conformance`, as its documentation says for custom models.
+"""Serves the models of `drisse conformance` with KServe's Python server, as its documentation describes custom models.
 
     python kserve_models.py HTTP_PORT GRPC_PORT
 """
@@ -14,7 +14,7 @@ NUMPY = {"BOOL": np.bool_, "FP16": np.float16, "FP32": np.float32, "FP64": np.fl
 
 
 class Custom(Model):
-    """Functions of named numpy arrays, in both protocols."""
+    """A model that runs a function of named numpy arrays, in both protocols."""
 
     def __init__(self, name, inputs, outputs, run):
         super().__init__(name)

@@ -1,4 +1,4 @@
-"""MLServer with the models of `drisse conformance`, written as its documentation says for custom runtimes.
+"""Serves the models of `drisse conformance` with MLServer, as its documentation describes custom runtimes.
 
     python mlserver_models.py HTTP_PORT GRPC_PORT
 """

@@ -1,4 +1,4 @@
-"""Triton, from NVIDIA's own package for Python, with the models of `drisse conformance`.
+"""Serves the models of `drisse conformance` with Triton, from NVIDIA's Python package.
 
     python pytriton_models.py HTTP_PORT GRPC_PORT
 """
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         http_port=http, grpc_port=grpc, http_address="127.0.0.1", grpc_address="127.0.0.1", allow_metrics=False
     )
     whole_shapes = ModelConfig(batching=False)
-    # Nothing behind a token: as Triton itself is by default.
+    # No endpoint requires a token, as with Triton itself.
     open_to_all = TritonSecurityConfig(restricted_endpoints=[])
     with Triton(config=config, security_config=open_to_all) as triton:
         for name, kind in DATATYPES.items():

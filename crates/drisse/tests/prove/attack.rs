@@ -30,7 +30,8 @@ const DIGITS: &str = "examples/digits/digits.onnx";
 /// A connection on which nothing arrives for this long is stuck, not slow.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Writes the row of docs/proof.md for a claim that was tested `tried` times, and fails with `wrong` if it is not empty.
+/// Writes the row of docs/proof.md for a claim that was tested `tried` times, and fails with `wrong` if it is not
+/// empty.
 #[track_caller]
 fn every<T: Debug>(claim: &str, tried: usize, wrong: &[T]) {
     let figure = if wrong.is_empty() { format!("{tried} of {tried}") } else { format!("failed: {wrong:#?}") };

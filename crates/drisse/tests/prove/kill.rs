@@ -34,8 +34,8 @@ struct Point {
     nth: usize,
 }
 
-/// Every crash point that the scenarios pass, in order of its first pass. The quick part has only the first pass of each
-/// crash point, in the first scenario that passes it.
+/// Every crash point that the scenarios pass, in order of its first pass. The quick part has only the first pass of
+/// each crash point, in the first scenario that passes it.
 fn points(whole: bool) -> Vec<Point> {
     let mut seen = BTreeSet::new();
     let mut points = Vec::new();

@@ -1,6 +1,6 @@
-//! Tests on the real programs of what Drisse promises beyond its features: durability, limits, isolation. Each test states
-//! a fact and writes its measured figure for docs/proof.md. `cargo test` runs a quick part of each, `cargo xtask prove`
-//! all of it.
+//! Tests on the real programs of what Drisse promises beyond its features: durability, limits, isolation. Each test
+//! states a fact and writes its measured figure for docs/proof.md. `cargo test` runs a quick part of each, `cargo xtask
+//! prove` all of it.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 

@@ -23,8 +23,8 @@ pub(crate) fn whole() -> bool {
     std::env::var("DRISSE_PROVE").is_ok_and(|how| how == "whole")
 }
 
-/// Writes a row with the measured figure and its limit, then panics if the claim does not hold. `part` is the chapter in
-/// docs/proof.md, `claim` a sentence.
+/// Writes a row with the measured figure and its limit, then panics if the claim does not hold. `part` is the chapter
+/// in docs/proof.md, `claim` a sentence.
 #[track_caller]
 pub(crate) fn holds(part: &str, claim: &str, figure: impl Display, limit: impl Display, held: bool) {
     let row = json!({

@@ -1,5 +1,5 @@
-//! Request smuggling: requests that two servers could parse differently, each with another request hidden where only one
-//! of the servers would see it.
+//! Request smuggling: requests that two servers could parse differently, each with another request hidden where only
+//! one of the servers would see it.
 
 use super::{count, deployed, every, host, over_tcp, over_unix, replica, request, statuses, text, zeros};
 use crate::support::Serving;

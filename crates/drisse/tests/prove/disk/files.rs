@@ -1,5 +1,5 @@
-//! A model of a file system with no more guarantees than POSIX gives: after a power cut, contents and names that were not
-//! synced may be lost, independently of each other. It replays recorded system calls.
+//! A model of a file system with no more guarantees than POSIX gives: after a power cut, contents and names that were
+//! not synced may be lost, independently of each other. It replays recorded system calls.
 
 mod loss;
 

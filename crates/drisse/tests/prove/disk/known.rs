@@ -46,8 +46,8 @@ impl Known {
         }
     }
 
-    /// Starts a workspace that had acknowledged `self` and may have got as far as `next`. Returns what is wrong with it, or
-    /// `None` if nothing is.
+    /// Starts a workspace that had acknowledged `self` and may have got as far as `next`. Returns what is wrong with
+    /// it, or `None` if nothing is.
     pub(crate) fn missing(&self, next: &Self, workspace: &Workspace) -> Option<String> {
         let ran = workspace.run(&["up"]);
         if ran.code != 0 {
