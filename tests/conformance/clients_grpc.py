@@ -94,7 +94,7 @@ def test_every_datatype_that_has_a_field_goes_as_a_list_and_comes_as_one(_, stub
     for name, datatype in [("FLOAT16", "FP16"), ("BFLOAT16", "BF16")]:
         whole.inputs.add(name=f"in_{name}", datatype=datatype, shape=[0])
     answer = stub.ModelInfer(whole)
-    # There is no typed field for FP16, so all outputs are raw.
+    # FP16 has no typed field, so all outputs are raw.
     assert len(answer.raw_output_contents) == len(answer.outputs) == len(fields) + 2
     for given in whole.inputs:
         place = next(i for i, output in enumerate(answer.outputs) if output.name == "out_" + given.name[3:])

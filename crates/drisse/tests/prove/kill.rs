@@ -182,7 +182,7 @@ fn after_a_stop_at_any_crash_point_everything_goes_on() {
             if Instant::now() > until {
                 break None;
             }
-            // A replica that is no longer wanted may end after the command that removed it.
+            // A removed replica may end only after the command that removed it.
             if run.has_changed(&changing) {
                 until = until.min(Instant::now() + SOON);
             }
