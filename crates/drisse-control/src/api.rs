@@ -7,16 +7,18 @@ mod signatures;
 mod system;
 
 use crate::control::Control;
-use crate::db::Result as Done;
+use crate::error::ControlError;
+use crate::error::Result as Done;
 use crate::keys;
-use crate::problem::Problem;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request as AxumRequest};
 use axum::http::{Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use drisse_core::ErrorKind;
 use drisse_net::{Door, Handler};
 use drisse_wire::control::FailureBody;
+use drisse_wire::http_status;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ const PAGE: u32 = 50;
 /// The most items of a page.
 const MAX_PAGE: u32 = 1000;
 
-type Shared = Arc<Control>;
+type Shared = Control;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -98,9 +100,9 @@ impl Api {
 
     /// For TCP: who knows the token, which is made where there is none.
     pub(crate) fn remote(control: &Shared, door: Door) -> Done<Self> {
-        let path = control.workspace.token();
+        let path = control.about.workspace.token();
         let failed = |error: std::io::Error| {
-            Problem::failed(format!("cannot keep the token in {}", path.display())).because(&error)
+            ControlError::internal(format!("cannot keep the token in {}", path.display())).because(&error)
         };
         let token = match std::fs::read_to_string(&path) {
             Ok(token) if !token.trim().is_empty() => token.trim().to_owned(),
@@ -116,23 +118,27 @@ impl Api {
     fn new(control: &Shared, door: Door, token: Option<Arc<str>>) -> Self {
         let (router, _) = routes().split_for_parts();
         let router = router
-            .fallback(async || Problem::absent("there is nothing at this path; /v1/status is a beginning"))
-            .method_not_allowed_fallback(async || Problem::new(405, "this path does not take this method"))
-            .with_state(Arc::clone(control));
+            .fallback(async || {
+                ControlError::not_found("there is nothing at this path; /v1/status is a beginning")
+            })
+            .method_not_allowed_fallback(async || {
+                ControlError::new(ErrorKind::MethodNotAllowed, "this path does not take this method")
+            })
+            .with_state(control.clone());
         Self { router, door, token }
     }
 
     /// Why a request is not let in.
-    fn refusal<B>(&self, request: &Request<B>) -> Option<Problem> {
+    fn refusal<B>(&self, request: &Request<B>) -> Option<ControlError> {
         if let Some(why) = self.door.refusal(request) {
-            return Some(Problem::new(403, why));
+            return Some(ControlError::new(ErrorKind::Forbidden, why));
         }
         let token = self.token.as_deref()?;
         let given = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
         let given = given.and_then(|given| given.strip_prefix(b"Bearer "));
         let known = given.is_some_and(|given| keys::same(given.trim_ascii(), token.as_bytes()));
         (!known).then(|| {
-            Problem::new(401, "the token is missing or wrong")
+            ControlError::new(ErrorKind::Unauthenticated, "the token is missing or wrong")
                 .hint("it is in `control.token` in the workspace's folder: DRISSE_TOKEN=$(cat control.token)")
         })
     }
@@ -142,8 +148,8 @@ impl Handler for Api {
     type Body = Body;
 
     async fn handle(mut self, request: Request<Incoming>) -> Response<Body> {
-        if let Some(problem) = self.refusal(&request) {
-            return problem.into_response();
+        if let Some(error) = self.refusal(&request) {
+            return error.into_response();
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Local(self.token.is_none()));
@@ -154,9 +160,10 @@ impl Handler for Api {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ControlError {
     fn into_response(self) -> Response<Body> {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(http_status(self.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, axum::Json(FailureBody { error: self.failure })).into_response()
     }
 }
@@ -165,16 +172,17 @@ impl IntoResponse for Problem {
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
-    type Rejection = Problem;
+    type Rejection = ControlError;
 
-    async fn from_request(request: AxumRequest, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: AxumRequest, _: &S) -> Result<Self, ControlError> {
         let body = axum::body::to_bytes(request.into_body(), MAX_BODY).await;
-        let body =
-            body.map_err(|error| Problem::new(413, "the body is too long or broke off").because(&error))?;
+        let body = body.map_err(|error| {
+            ControlError::new(ErrorKind::TooLarge, "the body is too long or broke off").because(&error)
+        })?;
         let body = if body.is_empty() { &b"{}"[..] } else { &body };
         serde_json::from_slice(body)
             .map(Self)
-            .map_err(|error| Problem::invalid("the body cannot be understood").because(&error))
+            .map_err(|error| ControlError::invalid("the body cannot be understood").because(&error))
     }
 }
 
@@ -182,12 +190,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 pub(crate) struct Asked<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = Problem;
+    type Rejection = ControlError;
 
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        state: &S,
+    ) -> Result<Self, ControlError> {
         let query = Query::<T>::from_request_parts(parts, state).await;
         let query =
-            query.map_err(|error| Problem::invalid("the query cannot be understood").because(&error))?;
+            query.map_err(|error| ControlError::invalid("the query cannot be understood").because(&error))?;
         Ok(Self(query.0))
     }
 }

@@ -5,8 +5,10 @@ pub(crate) mod backup;
 pub(crate) mod models;
 pub(crate) mod operations;
 pub(crate) mod services;
+mod signatures;
+mod targets;
 
-use crate::problem::Problem;
+use crate::error::{ControlError, Result};
 use drisse_core::step;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,8 +62,6 @@ struct Changed {
     notify: Notify,
 }
 
-pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
-
 impl Db {
     /// Opens the file, makes it where there is none, and brings it to this version's schema.
     pub(crate) async fn open(path: &Path) -> Result<Self> {
@@ -95,8 +95,8 @@ impl Db {
             })
         });
         let unusable = |error: &(dyn std::error::Error + 'static)| {
-            let problem = Problem::failed(format!("cannot open the database {}", path.display()));
-            problem.because(error).hint(backup::hint(path))
+            let failed = ControlError::internal(format!("cannot open the database {}", path.display()));
+            failed.because(error).hint(backup::hint(path))
         };
         let pool = pool.connect_with(options).await.map_err(|error| unusable(&error))?;
         let mut connection = pool.acquire().await.map_err(|error| unusable(&error))?;
@@ -115,7 +115,7 @@ impl Db {
         let newest = SCHEMA.len() as i64;
         if version > newest {
             let message = format!("the database {} was written by a newer drisse", path.display());
-            return Err(Problem::invalid(message).hint("use that version, or a later one"));
+            return Err(ControlError::invalid(message).hint("use that version, or a later one"));
         }
         for (number, schema) in (1_i64..).zip(SCHEMA).skip(usize::try_from(version).unwrap_or(0)) {
             let mut write = self.write().await?;
@@ -156,7 +156,7 @@ impl Db {
             return Ok(());
         }
         let query = sqlx::query(
-            "INSERT INTO settings VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         );
         query.bind(name).bind(text(&value)).execute(&self.pool).await?;
         Ok(())
@@ -167,8 +167,8 @@ impl Db {
     }
 }
 
-fn damaged(path: &Path, how: &str) -> Problem {
-    Problem::invalid(format!("the database {} is {how}", path.display())).hint(backup::hint(path))
+fn damaged(path: &Path, how: &str) -> ControlError {
+    ControlError::invalid(format!("the database {} is {how}", path.display())).hint(backup::hint(path))
 }
 
 /// Whether a database that was there is not, or not wholly: how it is. SQLite makes a new one of an empty file,
@@ -261,7 +261,8 @@ pub(crate) fn text(value: &impl Serialize) -> String {
 pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| {
-        Problem::failed(format!("the database holds something unreadable in `{column}`")).because(&error)
+        ControlError::internal(format!("the database holds something unreadable in `{column}`"))
+            .because(&error)
     })
 }
 

@@ -5,10 +5,13 @@
 //! A model is a repository, its versions are tags.
 
 use crate::control::Control;
+use crate::db::Db;
 use crate::db::models::ModelFilter;
-use crate::db::{Result, models::ModelRow};
-use crate::problem::Problem;
+use crate::db::models::ModelRow;
+use crate::error::{ControlError, Result};
+use crate::models::Models;
 use bytes::Bytes;
+use drisse_core::ErrorKind;
 use drisse_net::{Handler, blocking};
 use drisse_registry::{INDEX, MANIFEST, Store};
 use futures_util::stream;
@@ -35,7 +38,10 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What the listener's requests are answered with.
 #[derive(Clone, Debug)]
-pub(crate) struct Distribution(pub(crate) Arc<Control>);
+pub(crate) struct Distribution {
+    db: Db,
+    models: Arc<Models>,
+}
 
 impl Handler for Distribution {
     type Body = Body;
@@ -64,9 +70,9 @@ const NO_NAME: Refusal = Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there i
 const NO_MANIFEST: Refusal = Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such version");
 const NO_BLOB: Refusal = Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob");
 
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        tracing::warn!("a registry's request failed: {:?}", problem.failure);
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        tracing::warn!("a registry's request failed: {:?}", error.failure);
         Self(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the store cannot be read")
     }
 }
@@ -82,6 +88,10 @@ impl Refusal {
 }
 
 impl Distribution {
+    pub(crate) fn new(control: &Control) -> Self {
+        Self { db: control.db.clone(), models: Arc::clone(&control.services.models) }
+    }
+
     async fn answer(&self, request: &Request<Incoming>) -> std::result::Result<Response<Body>, Refusal> {
         let path = request.uri().path().strip_prefix("/v2/").ok_or(NO_NAME)?;
         if path.is_empty() {
@@ -94,7 +104,7 @@ impl Distribution {
                 self.versions(name, None, 1).await?.first().ok_or(NO_NAME)?;
                 let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
                 let (digest, range) = (digest.to_owned(), range.map(str::to_owned));
-                self.0.with_store(move |store| blob(store, &digest, range.as_deref())).await
+                self.models.with_store(move |store| blob(store, &digest, range.as_deref())).await
             }
             [name, "tags", "list"] => self.tags(name, request.uri().query().unwrap_or_default()).await,
             [name, "referrers", digest] => {
@@ -106,14 +116,13 @@ impl Distribution {
     }
 
     async fn manifest(&self, name: &str, reference: &str) -> std::result::Result<Response<Body>, Refusal> {
-        let control = &self.0;
         let digest = match reference.strip_prefix("sha256:") {
             Some(_) => {
                 let of = reference.to_owned();
                 let subject =
                     move |store: &Store| store.referrer(&of).map(|found| found.subject().to_owned());
-                let package = control.with_store(subject).await.unwrap_or_else(|_| reference.to_owned());
-                control.db.model_by_package(name, &package).await?.ok_or(NO_MANIFEST)?;
+                let package = self.models.with_store(subject).await.unwrap_or_else(|_| reference.to_owned());
+                self.db.model_by_package(name, &package).await?.ok_or(NO_MANIFEST)?;
                 reference.to_owned()
             }
             None => {
@@ -122,15 +131,15 @@ impl Distribution {
                 } else {
                     Some(reference.parse().map_err(|_| NO_MANIFEST)?)
                 };
-                match control.db.model(name, version).await {
+                match self.db.model(name, version).await {
                     Ok(model) => model.package,
-                    Err(problem) if problem.status == 404 => return Err(NO_MANIFEST),
-                    Err(problem) => return Err(problem.into()),
+                    Err(error) if error.kind == ErrorKind::NotFound => return Err(NO_MANIFEST),
+                    Err(error) => return Err(error.into()),
                 }
             }
         };
         let of = digest.clone();
-        let bytes = control.with_store(move |store| store.read(&of)).await;
+        let bytes = self.models.with_store(move |store| store.read(&of)).await;
         let mut response = document(MANIFEST, bytes.map_err(|_| NO_MANIFEST)?);
         set(&mut response, DIGEST, &digest);
         Ok(response)
@@ -139,7 +148,7 @@ impl Distribution {
     async fn versions(&self, name: &str, after: Option<u64>, limit: u32) -> Result<Vec<ModelRow>> {
         let after = after.map(|version| (name.to_owned(), version));
         let filter = ModelFilter { name: Some(name.to_owned()), after, limit, ..ModelFilter::default() };
-        Ok(self.0.db.models(&filter).await?.items.into_iter().map(|(row, _)| row).collect())
+        Ok(self.db.models(&filter).await?.items.into_iter().map(|(row, _)| row).collect())
     }
 
     async fn tags(&self, name: &str, query: &str) -> std::result::Result<Response<Body>, Refusal> {
@@ -178,10 +187,11 @@ impl Distribution {
     async fn referrers(&self, digest: &str, query: &str) -> std::result::Result<Response<Body>, Refusal> {
         let kind = parameter(query, "artifactType");
         let mut entries = Vec::new();
-        for signature in self.0.signatures(digest).await? {
+        for signature in self.models.signatures(digest).await? {
             let Some(manifest) = signature.manifest else { continue };
             let of = manifest.clone();
-            let bytes = self.0.with_store(move |store| store.read(&of)).await.map_err(Problem::from)?;
+            let bytes =
+                self.models.with_store(move |store| store.read(&of)).await.map_err(ControlError::from)?;
             let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             if kind.as_deref().is_none_or(|kind| document["artifactType"] == kind) {
                 entries.push(json!({

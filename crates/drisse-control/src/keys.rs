@@ -1,8 +1,7 @@
 //! A service's two keys: made, checked, and told to servers only as digests.
 
-use crate::db::Result;
 use crate::db::services::ServiceRow;
-use crate::problem::Problem;
+use crate::error::{ControlError, Result};
 use drisse_net::hex;
 use sha2::{Digest, Sha256};
 
@@ -10,7 +9,7 @@ use sha2::{Digest, Sha256};
 pub(crate) fn make() -> Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Problem::failed("the system gives no random bytes").because(&error))?;
+        .map_err(|error| ControlError::internal("the system gives no random bytes").because(&error))?;
     Ok(hex(&bytes))
 }
 
@@ -20,7 +19,7 @@ pub(crate) fn check(key: &str) -> Result<()> {
     if plain && (16..=256).contains(&key.len()) && !key.starts_with("sha256:") && !key.starts_with('#') {
         return Ok(());
     }
-    Err(Problem::invalid(
+    Err(ControlError::invalid(
         "the key cannot be used: it needs 16 to 256 visible ASCII characters, without spaces",
     ))
 }

@@ -9,30 +9,32 @@
 #![warn(missing_docs)]
 
 mod api;
+mod blocking;
+mod claims;
 mod control;
 mod db;
-mod deploy;
+mod desired;
 mod distribution;
+mod error;
 mod gateway;
 mod health;
 mod keys;
 mod metrics;
+mod models;
 mod operations;
-mod packages;
-mod problem;
-mod reconcile;
-mod registry;
-mod room;
-mod settle;
-mod signatures;
+mod progress;
+mod restore;
+mod run;
+mod running;
+mod services;
+mod stop;
 mod targets;
-mod verify;
 mod workspace;
 
 pub use api::openapi;
-pub use control::{Change, Config, ControlError, TcpApi, run};
-pub use db::backup::{Restored, restore};
 pub use gateway::GatewayChange;
 pub use health::{Health, examine};
+pub use restore::{Restored, restore};
+pub use run::{Change, Config, RunError, TcpApi, run};
 pub use targets::{Attach, Targets};
 pub use workspace::{Lock, Workspace};

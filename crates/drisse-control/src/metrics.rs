@@ -2,10 +2,12 @@
 //! at each scrape, in one text. A replica's samples say whose and which it is.
 
 use crate::control::Control;
+use crate::gateway::Gateway;
 use bytes::Bytes;
 use drisse_core::ReplicaState;
 use drisse_net::Handler;
 use drisse_net::http::{Address, Ask};
+use drisse_reconcile::Reconcilers;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -29,7 +31,8 @@ const TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 /// What the listener's requests are answered with.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    control: Arc<Control>,
+    gateway: Gateway,
+    reconcilers: Reconcilers,
     /// Scrapes take turns: many at once would each hold all that everybody tells.
     turn: Arc<Semaphore>,
 }
@@ -65,16 +68,15 @@ struct Source {
 }
 
 impl Metrics {
-    pub(crate) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), turn: Arc::new(Semaphore::new(1)) }
+    pub(crate) fn new(control: &Control) -> Self {
+        let (gateway, reconcilers) = (control.gateway.clone(), control.services.reconcilers.clone());
+        Self { gateway, reconcilers, turn: Arc::new(Semaphore::new(1)) }
     }
 
     async fn collect(&self, patience: Duration) -> String {
         let mut families = Families::default();
-        let mut sources = vec![Source {
-            labels: "process=\"gateway\"".to_owned(),
-            admin: self.control.gateway.admin_now(),
-        }];
+        let mut sources =
+            vec![Source { labels: "process=\"gateway\"".to_owned(), admin: self.gateway.admin_now() }];
         sources.extend(self.services(&mut families));
         let told = join_all(sources.iter().map(|source| source.tell(patience))).await;
         families.about("drisse_up", "Whether a process answered this scrape");
@@ -92,10 +94,9 @@ impl Metrics {
         let mut sources = Vec::new();
         families.about("drisse_service_wanted", "Replicas that are to take requests");
         families.about("drisse_service_replicas", "Replicas that are there, by how they are");
-        let actors: Vec<_> =
-            self.control.actors().iter().map(|(name, actor)| (name.clone(), actor.seen.clone())).collect();
-        for (service, seen) in actors {
-            let seen = seen.borrow();
+        for (service, task) in self.reconcilers.all() {
+            let observed = task.observed();
+            let seen = observed.borrow();
             families.gauge("drisse_service_wanted", &format!("service=\"{service}\""), seen.wanted);
             let mut states = [("starting", 0), ("ready", 0), ("stopping", 0), ("dead", 0)];
             for replica in &seen.replicas {

@@ -1,12 +1,11 @@
 //! The targets of a workspace: those that each has, and those that were attached.
 
-use crate::control::Control;
+use crate::db::Db;
 use crate::db::services::Counted;
-use crate::db::{Db, Result, json, text};
-use crate::problem::Problem;
+use crate::error::{ControlError, Result};
 use drisse_core::{Bound, Capacity, ServiceName, Target};
+use drisse_reconcile::ReconcileError;
 use drisse_wire::control::{Room, TargetInfo, TargetSpec};
-use sqlx::Row;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +31,7 @@ impl fmt::Debug for Targets {
 /// The targets there are now.
 #[derive(Debug)]
 pub(crate) struct TargetTable {
+    db: Db,
     targets: Targets,
     now: Mutex<BTreeMap<String, Attached>>,
 }
@@ -45,7 +45,7 @@ struct Attached {
 
 impl TargetTable {
     /// Those of a workspace that opens.
-    pub(crate) async fn open(targets: Targets, db: &Db) -> Result<Self> {
+    pub(crate) async fn open(targets: Targets, db: &Db) -> Result<Arc<Self>> {
         let mut now: BTreeMap<_, _> = own(&targets).collect();
         for (name, spec) in db.attached_targets().await? {
             match target(&targets, &name, &spec) {
@@ -54,22 +54,18 @@ impl TargetTable {
                 Err(why) => tracing::error!(target = name, "is not attached: {why}"),
             }
         }
-        Ok(Self { targets, now: Mutex::new(now) })
+        Ok(Arc::new(Self { db: db.clone(), targets, now: Mutex::new(now) }))
     }
 
     fn now(&self) -> MutexGuard<'_, BTreeMap<String, Attached>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<dyn Target>> {
-        self.now().values().map(|attached| Arc::clone(&attached.target)).collect()
-    }
-
-    fn get(&self, name: &str) -> Result<Attached> {
+    fn attached(&self, name: &str) -> Result<Attached> {
         let now = self.now();
         now.get(name).cloned().ok_or_else(|| {
             let there: Vec<_> = now.keys().map(|name| format!("`{name}`")).collect();
-            Problem::absent(format!("there is no target `{name}`"))
+            ControlError::not_found(format!("there is no target `{name}`"))
                 .hint(format!("there is {}; `drisse targets attach` adds one", there.join(", ")))
         })
     }
@@ -91,28 +87,38 @@ fn target(targets: &Targets, name: &str, spec: &TargetSpec) -> std::result::Resu
     }
 }
 
-impl Control {
-    pub(crate) fn target(&self, name: &str) -> Result<Arc<dyn Target>> {
-        self.targets.get(name).map(|attached| attached.target)
+impl drisse_reconcile::Targets for TargetTable {
+    fn get(&self, name: &str) -> Result<Arc<dyn Target>, ReconcileError> {
+        Ok(self.target(name)?)
     }
 
-    /// What a target has; a problem where it cannot be used.
+    fn all(&self) -> Vec<Arc<dyn Target>> {
+        self.now().values().map(|attached| Arc::clone(&attached.target)).collect()
+    }
+}
+
+impl TargetTable {
+    pub(crate) fn target(&self, name: &str) -> Result<Arc<dyn Target>> {
+        self.attached(name).map(|attached| attached.target)
+    }
+
+    /// What a target has; a error where it cannot be used.
     pub(crate) async fn capacity(&self, name: &str) -> Result<Capacity> {
-        let attached = self.targets.get(name)?;
+        let attached = self.attached(name)?;
         let capacity = attached.target.check().await.map_err(|why| {
-            Problem::invalid(format!("target `{name}` cannot be used: {why}")).hint(why.hint)
+            ControlError::invalid(format!("target `{name}` cannot be used: {why}")).hint(why.hint)
         })?;
         let groups = attached.spec.and_then(|spec| spec.max_services).or(capacity.groups);
         Ok(Capacity { groups, ..capacity })
     }
 
-    pub(crate) async fn target_infos(&self) -> Result<Vec<TargetInfo>> {
-        let there: Vec<_> = self.targets.now().clone().into_iter().collect();
+    pub(crate) async fn infos(&self) -> Result<Vec<TargetInfo>> {
+        let there: Vec<_> = self.now().clone().into_iter().collect();
         let mut infos = Vec::new();
         for (name, attached) in there {
             let (capacity, error) = match self.capacity(&name).await {
                 Ok(capacity) => (capacity, None),
-                Err(problem) => (Capacity::default(), Some(problem.failure)),
+                Err(error) => (Capacity::default(), Some(error.failure)),
             };
             let promised = self.db.demand(&name, "").await?.0;
             infos.push(TargetInfo {
@@ -129,14 +135,14 @@ impl Control {
         Ok(infos)
     }
 
-    /// Attaches a target, or changes how it is attached.
-    pub(crate) async fn attach_target(self: &Arc<Self>, name: &str, spec: TargetSpec) -> Result<()> {
+    /// Attaches a target, or changes how it is attached. Returns the target if it was not there before.
+    pub(crate) async fn attach(&self, name: &str, spec: TargetSpec) -> Result<Option<Arc<dyn Target>>> {
         let failed = || format!("cannot attach target `{name}`");
         // Names of targets stand where those of services do.
-        name.parse::<ServiceName>().map_err(|error| Problem::invalid(failed()).because(&error))?;
-        let made = target(&self.targets.targets, name, &spec);
-        let made = made.map_err(|why| Problem::invalid(failed()).cause(why))?;
-        let before = self.targets.now().get(name).cloned();
+        name.parse::<ServiceName>().map_err(|error| ControlError::invalid(failed()).because(&error))?;
+        let made = target(&self.targets, name, &spec);
+        let made = made.map_err(|why| ControlError::invalid(failed()).cause(why))?;
+        let before = self.now().get(name).cloned();
         let same = |attached: &Attached| {
             let socket = attached.spec.as_ref().and_then(|spec| spec.socket.as_ref());
             attached.target.kind() == spec.kind && socket == spec.socket.as_ref()
@@ -147,32 +153,32 @@ impl Control {
                 self.no_services(name, &failed()).await?;
                 made.check()
                     .await
-                    .map_err(|why| Problem::invalid(failed()).cause(why.reason).hint(why.hint))?;
+                    .map_err(|why| ControlError::invalid(failed()).cause(why.reason).hint(why.hint))?;
                 (made, true)
             }
         };
         self.db.keep_target(name, Some(&spec)).await?;
-        if is_new {
-            self.listen_to(&*target);
-        }
-        self.targets.now().insert(name.to_owned(), Attached { target, spec: Some(spec) });
-        Ok(())
+        let attached = Attached { target: Arc::clone(&target), spec: Some(spec) };
+        self.now().insert(name.to_owned(), attached);
+        Ok(is_new.then_some(target))
     }
 
     /// Detaches a target that nothing runs on; one that every workspace has is as it was at first.
-    pub(crate) async fn detach_target(&self, name: &str) -> Result<()> {
-        let attached = self.targets.get(name)?;
+    pub(crate) async fn detach(&self, name: &str) -> Result<()> {
+        let attached = self.attached(name)?;
         if attached.spec.is_none() {
-            return Err(Problem::invalid(format!("target `{name}` is not attached: every workspace has it")));
+            return Err(ControlError::invalid(format!(
+                "target `{name}` is not attached: every workspace has it"
+            )));
         }
-        let own = own(&self.targets.targets).find(|(own, _)| own == name);
+        let own = own(&self.targets).find(|(own, _)| own == name);
         // What goes on as it is may have services.
         let goes_on = own.as_ref().is_some_and(|(_, own)| Arc::ptr_eq(&own.target, &attached.target));
         if !goes_on {
             self.no_services(name, &format!("cannot detach target `{name}`")).await?;
         }
         self.db.keep_target(name, None).await?;
-        let mut now = self.targets.now();
+        let mut now = self.now();
         now.remove(name);
         now.extend(own);
         Ok(())
@@ -183,7 +189,7 @@ impl Control {
             None | Some(0) => Ok(()),
             Some(services) => {
                 let services = format!("{services} service{}", if *services == 1 { "" } else { "s" });
-                Err(Problem::conflict(format!("{what}: it has {services}"))
+                Err(ControlError::conflict(format!("{what}: it has {services}"))
                     .hint(format!("`drisse services --target {target}` lists them; delete them first")))
             }
         }
@@ -192,24 +198,4 @@ impl Control {
 
 fn room(bound: Bound, promised: u64) -> Room {
     Room { total: bound.most, promised, unenforceable: bound.unenforceable }
-}
-
-impl Db {
-    async fn attached_targets(&self) -> Result<Vec<(String, TargetSpec)>> {
-        let rows = sqlx::query("SELECT name, spec FROM targets").fetch_all(self.pool()).await?;
-        rows.iter().map(|row| Ok((row.try_get("name")?, json(row, "spec")?))).collect()
-    }
-
-    async fn keep_target(&self, name: &str, spec: Option<&TargetSpec>) -> Result<()> {
-        let query = match spec {
-            Some(spec) => sqlx::query(
-                "INSERT INTO targets VALUES (?, ?) ON CONFLICT DO UPDATE SET spec = excluded.spec",
-            )
-            .bind(name)
-            .bind(text(spec)),
-            None => sqlx::query("DELETE FROM targets WHERE name = ?").bind(name),
-        };
-        query.execute(self.pool()).await?;
-        Ok(())
-    }
 }

@@ -1,9 +1,9 @@
 //! The workspace's folder: where everything in it lies, and that one control plane at a time has it.
 
-use crate::db::Result;
-use crate::problem::Problem;
+use crate::error::{ControlError, Result};
 use drisse_net::{hex, runtime_folder, runtime_path};
 use drisse_registry::make_folder;
+use drisse_wire::control::Failure;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -28,6 +28,30 @@ fn id(root: &Path) -> String {
 /// Held by the control plane as long as it lives.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "unlocked when it is closed")] File);
+
+/// Why a workspace cannot be locked.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Another control plane has it.
+    Taken(Failure),
+    /// Something in its folder cannot be written.
+    Failed(ControlError),
+}
+
+impl LockError {
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::Taken(failure) => failure,
+            Self::Failed(error) => error.failure,
+        }
+    }
+}
+
+impl From<ControlError> for LockError {
+    fn from(error: ControlError) -> Self {
+        Self::Failed(error)
+    }
+}
 
 impl Workspace {
     /// The workspace of this folder, which is not made where it is not there: then nothing is in it.
@@ -108,20 +132,20 @@ impl Workspace {
     }
 
     /// Takes the workspace for this process; refused while another control plane has it.
-    pub(crate) fn lock(&self) -> Result<Lock> {
+    pub(crate) fn lock(&self) -> Result<Lock, LockError> {
         let path = self.root.join("control.lock");
         let open = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = open.map_err(|error| {
-            Problem::failed(format!("cannot write in the workspace {}", self.root.display()))
+            ControlError::internal(format!("cannot write in the workspace {}", self.root.display()))
                 .because_of_disk(&error)
         })?;
         file.try_lock().map_err(|_| {
             let message = format!("another control plane has the workspace {}", self.root.display());
-            Problem::new(crate::control::TAKEN, message).hint("`drisse status` shows it")
+            LockError::Taken(Failure::new(message).hint("`drisse status` shows it"))
         })?;
         for folder in [self.root.clone(), self.services(), self.routes(), self.logs()] {
             make_folder(&folder).map_err(|error| {
-                Problem::failed(format!("cannot make {}", folder.display())).because_of_disk(&error)
+                ControlError::internal(format!("cannot make {}", folder.display())).because_of_disk(&error)
             })?;
         }
         Ok(Lock(file))

@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Forbidden,
     /// The path names something that does not exist.
     NotFound,
+    /// The request contradicts the present state.
+    Conflict,
     /// The path exists, but not with this method.
     MethodNotAllowed,
     /// The body did not arrive in time.

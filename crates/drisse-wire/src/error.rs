@@ -22,6 +22,7 @@ fn row(kind: ErrorKind) -> (u16, i32) {
         ErrorKind::Forbidden => (403, 7),
         ErrorKind::NotFound => (404, 5),
         ErrorKind::MethodNotAllowed => (405, 12),
+        ErrorKind::Conflict => (409, 10),
         ErrorKind::RequestTimeout => (408, 4),
         ErrorKind::TooLarge => (413, 8),
         ErrorKind::UnsupportedMediaType => (415, 3),

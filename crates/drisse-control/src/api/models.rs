@@ -1,13 +1,13 @@
 //! `/v1/models`.
 
 use super::{Asked, Json, Local, Shared, begun, page_limit};
-use crate::db::Result;
 use crate::db::models::ModelFilter;
-use crate::problem::Problem;
-use crate::registry::{derived_name, open_source, split_version};
+use crate::error::{ControlError, Result};
+use crate::models::{derived_name, open_source, split_version};
+use crate::operations::OperationKind;
 use axum::extract::{Extension, Path, State};
 use axum::response::IntoResponse;
-use drisse_core::ModelName;
+use drisse_core::{ErrorKind, ModelName};
 use drisse_wire::control::{FailureBody, Model, ModelChange, Operation, Page, RegisterRequest};
 use serde::Deserialize;
 
@@ -60,15 +60,15 @@ pub(super) async fn register(
     may_name_files(local)?;
     let name = match (&request.name, &request.package) {
         (Some(name), Some(_)) => name.clone(),
-        (None, Some(_)) => return Err(Problem::invalid("a package is registered under a name")),
+        (None, Some(_)) => return Err(ControlError::invalid("a package is registered under a name")),
         (name, None) => {
             let source = open_source(request.path.as_ref()).await?;
             name.clone().map_or_else(|| derived_name(&source), Ok)?
         }
     };
     name.parse::<ModelName>()
-        .map_err(|error| Problem::invalid("cannot register the model").because(&error))?;
-    Ok(begun(control.begin("register", &name, &request, None).await?))
+        .map_err(|error| ControlError::invalid("cannot register the model").because(&error))?;
+    Ok(begun(control.operations.begin(OperationKind::Register(request), &name, None).await?))
 }
 
 /// Shows a version of a model; `latest` is the newest
@@ -89,7 +89,7 @@ pub(super) async fn change(
     Path((name, version)): Path<(String, String)>,
     Json(change): Json<ModelChange>,
 ) -> Result<axum::Json<Model>> {
-    let _models = control.models_lock.lock().await;
+    let _models = control.services.models.lock().await;
     let row = control.db.change_model(&name, number(&version)?, &change, false).await?;
     let users = control.db.users(&row.name, row.version).await?;
     Ok(axum::Json(row.document(users)))
@@ -105,11 +105,12 @@ pub(super) async fn delete(
     let users = control.db.users(&row.name, row.version).await?;
     if let Some(first) = users.first() {
         let message = format!("model `{}` is in use by service `{first}`", row.full_name());
-        return Err(Problem::conflict(message)
+        return Err(ControlError::conflict(message)
             .hint(format!("`drisse delete {first}` first, or deploy another model there")));
     }
-    let request = (&row.name, row.version);
-    Ok(begun(control.begin("delete-model", &row.full_name(), &request, None).await?))
+    let subject = row.full_name();
+    let kind = OperationKind::DeleteModel { name: row.name, version: row.version };
+    Ok(begun(control.operations.begin(kind, &subject, None).await?))
 }
 
 /// Only the workspace's own user may have files read.
@@ -117,7 +118,7 @@ pub(super) fn may_name_files(Local(local): Local) -> Result<()> {
     if local {
         return Ok(());
     }
-    Err(Problem::new(403, "files are only read for who asks over the Unix socket")
+    Err(ControlError::new(ErrorKind::Forbidden, "files are only read for who asks over the Unix socket")
         .hint("register the model on the control plane's machine, then deploy it by its name"))
 }
 

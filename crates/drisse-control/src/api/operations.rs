@@ -1,8 +1,7 @@
 //! `/v1/operations`.
 
 use super::{Asked, Shared};
-use crate::db::Result;
-use crate::problem::Problem;
+use crate::error::{ControlError, Result};
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -71,7 +70,7 @@ pub(super) async fn events(
 
 /// Sends events until the operation has ended or nobody listens any more.
 async fn follow(control: Shared, id: i64, mut after: i64, sender: mpsc::Sender<Result<Event, Infallible>>) {
-    let running = control.running().get(&id).cloned();
+    let running = control.operations.progress(id);
     if let Some(running) = running {
         let mut news = running.news();
         // What follows must not keep the operation's sender, or its end would never be seen.
@@ -114,10 +113,10 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse> {
     let id = number(&id)?;
-    control.cancel(id).await?;
+    control.operations.cancel(id).await?;
     Ok(super::begun(control.db.operation(id).await?.document))
 }
 
 fn number(id: &str) -> Result<i64> {
-    id.parse().map_err(|_| Problem::invalid("an operation's id is a number"))
+    id.parse().map_err(|_| ControlError::invalid("an operation's id is a number"))
 }

@@ -2,12 +2,12 @@
 
 use super::models::may_name_files;
 use super::{Asked, Json, Local, Shared, begun, page_limit};
-use crate::db::Result;
 use crate::db::rfc3339;
 use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow};
-use crate::deploy::check_options;
-use crate::problem::Problem;
-use crate::registry::{derived_name, open_source, split_version};
+use crate::error::{ControlError, Result};
+use crate::models::{derived_name, open_source, split_version};
+use crate::operations::OperationKind;
+use crate::services::check_options;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -78,16 +78,16 @@ pub(super) async fn deploy(
     Json(mut request): Json<DeployRequest>,
 ) -> Result<impl IntoResponse> {
     let derived = check_model(&control, local, &request).await?;
-    let derived = derived.ok_or_else(|| Problem::invalid("no model is named"))?;
+    let derived = derived.ok_or_else(|| ControlError::invalid("no model is named"))?;
     let name = request.name.take().unwrap_or_else(|| derived.clone());
     name.parse::<ServiceName>().map_err(|error| {
-        Problem::invalid(format!("cannot deploy a service of the name `{name}`"))
+        ControlError::invalid(format!("cannot deploy a service of the name `{name}`"))
             .because(&error)
             .hint("give it another one: --name NAME")
     })?;
     // What a file is registered as is decided once.
     request.name = Some(name.clone());
-    change(&control, "deploy", &name, &request).await
+    change(&control, &name, request, OperationKind::Deploy).await
 }
 
 /// Updates a service
@@ -101,7 +101,7 @@ pub(super) async fn update(
     control.db.existing_service(&name).await?;
     check_model(&control, local, &request).await?;
     request.name = Some(name.clone());
-    change(&control, "update", &name, &request).await
+    change(&control, &name, request, OperationKind::Update).await
 }
 
 /// The name the model would have; a wrong file or an unknown model is refused here, before anything starts.
@@ -128,28 +128,27 @@ async fn check_model(control: &Shared, local: Local, request: &DeployRequest) ->
 
 async fn change(
     control: &Shared,
-    kind: &'static str,
     name: &str,
-    request: &DeployRequest,
+    request: DeployRequest,
+    kind: fn(DeployRequest) -> OperationKind,
 ) -> Result<impl IntoResponse + use<>> {
-    check_options(request)?;
+    check_options(&request)?;
     let there = control.db.service(name).await?;
     if there.as_ref().is_some_and(|service| service.deleting) {
-        return Err(
-            Problem::conflict(format!("service `{name}` is being deleted")).hint("try again when it is gone")
-        );
+        return Err(ControlError::conflict(format!("service `{name}` is being deleted"))
+            .hint("try again when it is gone"));
     }
     if let (Some(target), Some(service)) = (&request.target, &there)
         && service.target != *target
     {
-        control.target(target)?;
+        control.services.targets.target(target)?;
         let message = format!("service `{name}` runs on target `{}`, not `{target}`", service.target);
-        return Err(Problem::conflict(message).hint("deploy it under another name, or delete it first"));
+        return Err(ControlError::conflict(message).hint("deploy it under another name, or delete it first"));
     }
     // Once more when it is decided: here it is told before a model is copied.
-    control.check_fits(name, there.as_ref(), request).await?;
+    control.services.check_fits(name, there.as_ref(), &request).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-    Ok(begun(control.begin_change(kind, name, request, Some(timeout)).await?))
+    Ok(begun(control.operations.begin(kind(request), name, Some(timeout)).await?))
 }
 
 /// Shows a service, its revisions and what runs
@@ -161,14 +160,15 @@ pub(super) async fn show(
     let row = control.db.existing_service(&name).await?;
     let revisions = control.db.revisions(&name).await?;
     let wanted = revisions.iter().find(|revision| revision.revision == row.revision);
-    let wanted = wanted.ok_or_else(|| Problem::failed(format!("service `{name}` has lost its revision")))?;
+    let wanted =
+        wanted.ok_or_else(|| ControlError::internal(format!("service `{name}` has lost its revision")))?;
     let mut service = document(&control, row, wanted);
     service.revisions = revisions.iter().map(revision_document).collect();
-    let actor = control.actors().get(&name).cloned();
-    if let Some(actor) = actor {
-        let seen = actor.seen.borrow();
-        let instance = |replica: &Replica| instance(replica, seen.in_use.contains(&replica.id));
-        service.instances = seen.replicas.iter().map(instance).collect();
+    if let Some(task) = control.services.running_task(&name) {
+        let observed = task.observed();
+        let observed = observed.borrow();
+        let instance = |replica: &Replica| instance(replica, observed.in_use.contains(&replica.id));
+        service.instances = observed.replicas.iter().map(instance).collect();
     }
     Ok(axum::Json(service))
 }
@@ -191,7 +191,7 @@ pub(super) async fn delete(
     Asked(asked): Asked<DeleteQuery>,
 ) -> Result<impl IntoResponse> {
     control.db.existing_service(&name).await?;
-    Ok(begun(control.begin_change("delete", &name, &asked.force, None).await?))
+    Ok(begun(control.operations.begin(OperationKind::Delete { force: asked.force }, &name, None).await?))
 }
 
 /// Makes an earlier revision wanted again
@@ -203,7 +203,7 @@ pub(super) async fn rollback(
 ) -> Result<impl IntoResponse> {
     control.db.existing_service(&name).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-    Ok(begun(control.begin_change("rollback", &name, &request, Some(timeout)).await?))
+    Ok(begun(control.operations.begin(OperationKind::Rollback(request), &name, Some(timeout)).await?))
 }
 
 /// Whether the wanted revision of a service asks for a key.
@@ -233,13 +233,13 @@ pub(super) async fn change_key(
     let row = control.db.existing_service(&name).await?;
     let auth = asks_for_keys(&control, &row).await?;
     if !auth {
-        return Err(Problem::conflict(format!("service `{name}` is open: it has no keys"))
+        return Err(ControlError::conflict(format!("service `{name}` is open: it has no keys"))
             .hint(format!("`drisse update {name} --auth` closes it")));
     }
     if let Some(key) = &request.value {
         crate::keys::check(key)?;
     }
-    Ok(begun(control.begin_change("keys", &name, &request, Some(TIMEOUT)).await?))
+    Ok(begun(control.operations.begin(OperationKind::Keys(request), &name, Some(TIMEOUT)).await?))
 }
 
 /// What a service's replicas write, line by line
@@ -251,11 +251,10 @@ pub(super) async fn logs(
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
     let service: ServiceName =
-        name.parse().map_err(|error| Problem::invalid("that is no service's name").because(&error))?;
+        name.parse().map_err(|error| ControlError::invalid("that is no service's name").because(&error))?;
     let options = LogOptions { lines: asked.lines.unwrap_or(100).min(100_000), follow: asked.follow };
-    let lines = control.target(&row.target)?.logs(&service, options).await?;
-    let mut stopping = control.stopping();
-    let stopped = async move { drop(stopping.wait_for(Option::is_some).await) };
+    let lines = control.services.targets.target(&row.target)?.logs(&service, options).await?;
+    let stopped = control.stop.token().cancelled_owned();
     let lines = lines
         .map(|line| Ok::<_, std::convert::Infallible>(format!("{line}\n")))
         .take_until(Box::pin(stopped));
@@ -270,27 +269,27 @@ pub(super) async fn sample(
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
     let revision = control.db.revision(&name, row.revision).await?;
-    let revision = revision.ok_or_else(|| Problem::absent(format!("service `{name}` has no revision")))?;
+    let revision =
+        revision.ok_or_else(|| ControlError::not_found(format!("service `{name}` has no revision")))?;
     let package = revision.package.clone();
     let read = move |store: &drisse_registry::Store| -> Result<_> {
         let manifest = store.manifest(&package)?;
         Ok(manifest.sample().map(|digest| store.read(digest)).transpose()?)
     };
-    let Some(sample) = control.with_store(read).await? else {
+    let Some(sample) = control.services.models.with_store(read).await? else {
         let message = format!("model `{}` has no sample", revision.model_name());
-        return Err(
-            Problem::absent(message).hint("give one: `drisse deploy … --sample FILE`, or score with --file")
-        );
+        return Err(ControlError::not_found(message)
+            .hint("give one: `drisse deploy … --sample FILE`, or score with --file"));
     };
     Ok(([(CONTENT_TYPE, "application/json")], sample))
 }
 
 fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Service {
     let uri = format!("{}/api/v1/service/{}", control.gateway.url(), row.name);
-    let seen = control.actors().get(&row.name).map(|actor| actor.seen.clone());
-    let (ready, unseen) = seen.map_or((0, None), |seen| {
-        let seen = seen.borrow();
-        (seen.ready, seen.error.clone())
+    let (ready, unseen) = control.services.running_task(&row.name).map_or((0, None), |task| {
+        let observed = task.observed();
+        let observed = observed.borrow();
+        (observed.ready, observed.error.as_ref().map(|error| error.failure.clone()))
     });
     // What cannot be looked after is not ready, whatever it was last.
     let (state, error) = match (row.state, unseen) {

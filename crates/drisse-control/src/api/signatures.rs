@@ -2,7 +2,7 @@
 
 use super::models::number;
 use super::{Json, Shared};
-use crate::db::Result;
+use crate::error::Result;
 use axum::extract::{Path, State};
 use drisse_wire::control::{FailureBody, Signature, TrustDocument};
 
@@ -13,7 +13,7 @@ pub(super) async fn list(
     Path((name, version)): Path<(String, String)>,
 ) -> Result<axum::Json<Vec<Signature>>> {
     let model = control.db.model(&name, number(&version)?).await?;
-    Ok(axum::Json(control.signatures(&model.package).await?))
+    Ok(axum::Json(control.services.models.signatures(&model.package).await?))
 }
 
 /// Adds a signature to a version of a model
@@ -24,14 +24,14 @@ pub(super) async fn add(
     Json(signature): Json<Signature>,
 ) -> Result<axum::Json<Vec<Signature>>> {
     let model = control.db.model(&name, number(&version)?).await?;
-    control.sign(&model, &signature.bundle).await?;
-    Ok(axum::Json(control.signatures(&model.package).await?))
+    control.services.models.sign(&model, &signature.bundle).await?;
+    Ok(axum::Json(control.services.models.signatures(&model.package).await?))
 }
 
 /// Shows whose signature a model needs to run
 #[utoipa::path(get, path = "/v1/trust", responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
 pub(super) async fn trusted(State(control): State<Shared>) -> Result<axum::Json<TrustDocument>> {
-    Ok(axum::Json(control.trusted().await?))
+    Ok(axum::Json(control.services.models.trusted().await?))
 }
 
 /// Says whose signature a model needs to run; what runs already goes on
@@ -40,6 +40,6 @@ pub(super) async fn trust(
     State(control): State<Shared>,
     Json(document): Json<TrustDocument>,
 ) -> Result<axum::Json<TrustDocument>> {
-    control.set_trusted(&document).await?;
-    Ok(axum::Json(control.trusted().await?))
+    control.services.models.set_trusted(&document).await?;
+    Ok(axum::Json(control.services.models.trusted().await?))
 }

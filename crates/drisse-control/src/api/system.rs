@@ -1,8 +1,9 @@
 //! The control plane itself: status, shutdown, targets, and the store's upkeep.
 
 use super::{Asked, Json, Local, Shared, begun};
-use crate::db::Result;
 use crate::db::services::Counted;
+use crate::error::Result;
+use crate::operations::OperationKind;
 use axum::extract::{Extension, Path, State};
 use axum::response::IntoResponse;
 use drisse_wire::control::{
@@ -21,13 +22,13 @@ pub(super) struct OneModel {
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), (status = "default", body = FailureBody)))]
 pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<Status>> {
     Ok(axum::Json(Status {
-        version: control.version.to_owned(),
-        build: control.build.to_string(),
-        workspace: control.workspace.root.display().to_string(),
+        version: control.about.version.to_owned(),
+        build: control.about.build.to_string(),
+        workspace: control.about.workspace.root.display().to_string(),
         control: ProcessInfo { pid: Some(std::process::id()) },
         gateway: control.gateway.info(),
-        metrics: control.metrics.map(|address| address.to_string()),
-        registry: control.registry.map(|address| address.to_string()),
+        metrics: control.about.metrics.map(|address| address.to_string()),
+        registry: control.about.registry.map(|address| address.to_string()),
         services: control.db.service_counts(Counted::State).await?,
     }))
 }
@@ -38,14 +39,14 @@ pub(super) async fn shutdown(
     State(control): State<Shared>,
     Json(how): Json<Shutdown>,
 ) -> Result<impl IntoResponse> {
-    control.end(how);
+    control.stop.end(how);
     Ok((axum::http::StatusCode::ACCEPTED, axum::Json(serde_json::json!({}))))
 }
 
 /// Lists the targets and whether they can be used
 #[utoipa::path(get, path = "/v1/targets", responses((status = 200, body = Vec<TargetInfo>), (status = "default", body = FailureBody)))]
 pub(super) async fn targets(State(control): State<Shared>) -> Result<axum::Json<Vec<TargetInfo>>> {
-    Ok(axum::Json(control.target_infos().await?))
+    Ok(axum::Json(control.services.targets.infos().await?))
 }
 
 /// Attaches a target, or changes how it is attached
@@ -59,7 +60,9 @@ pub(super) async fn attach(
     if spec.socket.is_some() {
         super::models::may_name_files(local)?;
     }
-    control.attach_target(&name, spec).await?;
+    if let Some(new) = control.services.targets.attach(&name, spec).await? {
+        control.services.reconcilers.listen_to(&*new);
+    }
     Ok(axum::Json(serde_json::json!({})))
 }
 
@@ -69,7 +72,7 @@ pub(super) async fn detach(
     State(control): State<Shared>,
     Path(name): Path<String>,
 ) -> Result<axum::Json<serde_json::Value>> {
-    control.detach_target(&name).await?;
+    control.services.targets.detach(&name).await?;
     Ok(axum::Json(serde_json::json!({})))
 }
 
@@ -80,13 +83,13 @@ pub(super) async fn verify(
     Asked(asked): Asked<OneModel>,
 ) -> Result<impl IntoResponse> {
     let subject = verified(&control, &asked).await?;
-    Ok(begun(control.begin("verify", &subject, &asked.model, None).await?))
+    Ok(begun(control.operations.begin(OperationKind::Verify { model: asked.model }, &subject, None).await?))
 }
 
 /// What is verified, in words: a model that is there, or all.
 async fn verified(control: &Shared, asked: &OneModel) -> Result<String> {
     let Some(model) = &asked.model else { return Ok("all models".to_owned()) };
-    let (name, version) = crate::registry::split_version(model)?;
+    let (name, version) = crate::models::split_version(model)?;
     control.db.model(name, version).await?;
     Ok(model.clone())
 }
@@ -104,11 +107,16 @@ pub(super) async fn repair(
         super::models::may_name_files(local)?;
     }
     let subject = verified(&control, &asked).await?;
-    Ok(begun(control.begin("repair", &subject, &(&asked.model, &request), None).await?))
+    Ok(begun(
+        control
+            .operations
+            .begin(OperationKind::Repair { model: asked.model, request }, &subject, None)
+            .await?,
+    ))
 }
 
 /// Removes blobs that nothing refers to
 #[utoipa::path(post, path = "/v1/collect", responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn collect(State(control): State<Shared>) -> Result<impl IntoResponse> {
-    Ok(begun(control.begin("collect", "store", &(), None).await?))
+    Ok(begun(control.operations.begin(OperationKind::Collect, "store", None).await?))
 }

@@ -1,10 +1,9 @@
 //! The database's backup: a copy beside it, written some time after each change, and taken in its place when
 //! the user says so.
 
-use super::{Db, Result};
-use crate::problem::Problem;
-use crate::registry::blocking;
-use crate::workspace::Workspace;
+use super::Db;
+use crate::blocking::blocking;
+use crate::error::{ControlError, Result};
 use drisse_registry::sync_folder_of;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
@@ -20,15 +19,6 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// … or changes have gone on for this long; and no oftener.
 const INTERVAL: Duration = Duration::from_secs(10);
-
-/// What took the database's place.
-#[derive(Debug)]
-pub struct Restored {
-    /// When it was written, as RFC 3339 has it.
-    pub written: String,
-    /// Where what was there before is kept.
-    pub kept: PathBuf,
-}
 
 /// Where a database's backup is.
 pub(crate) fn path_of(database: &Path) -> PathBuf {
@@ -70,16 +60,16 @@ impl Db {
         if !self.changed.unsaved.swap(false, Relaxed) {
             return;
         }
-        if let Err(problem) = self.write_backup().await {
+        if let Err(error) = self.write_backup().await {
             self.changed.unsaved.store(true, Relaxed);
-            tracing::warn!("cannot write the database's backup: {:?}", problem.failure);
+            tracing::warn!("cannot write the database's backup: {:?}", error.failure);
         }
     }
 
     async fn write_backup(&self) -> Result<()> {
         let (new, place) = (new_backup(&self.path), path_of(&self.path));
         let failed = |path: &Path, error: &io::Error| {
-            Problem::failed(format!("cannot write {}", path.display())).because_of_disk(error)
+            ControlError::internal(format!("cannot write {}", path.display())).because_of_disk(error)
         };
         let path = new.clone();
         let make = move || {
@@ -111,41 +101,6 @@ pub(crate) fn sweep(database: &Path) {
     }
 }
 
-/// Puts the backup in the database's place, and keeps what was there. Refused while a control plane runs.
-pub async fn restore(workspace: &Workspace) -> std::result::Result<Restored, crate::ControlError> {
-    let _lock = workspace.lock()?;
-    let database = workspace.database();
-    let backup = path_of(&database);
-    let Some(written) = written(&database) else {
-        let message = format!("there is no backup {}", backup.display());
-        return Err(Problem::invalid(message).hint("one is written soon after each change").into());
-    };
-    if let Err(why) = check(&backup).await {
-        return Err(Problem::invalid(format!("the backup {} is damaged: {why}", backup.display())).into());
-    }
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-    let kept = beside(&database, &format!(".damaged-{now}"));
-    let put = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&workspace.root)?;
-        io::copy(&mut File::open(&backup)?, &mut file)?;
-        file.as_file().sync_all()?;
-        // Its log first: it must never be taken for the backup's.
-        for end in ["-wal", "-shm", "-journal", ""] {
-            match fs::rename(beside(&database, end), beside(&kept, end)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => sync_folder_of(&database)?,
-            }
-        }
-        file.persist(&database).map_err(|error| error.error)?;
-        sync_folder_of(&database)
-    };
-    put().map_err(|error| {
-        Problem::failed(format!("cannot put the backup in the place of {}", database.display()))
-            .because(&error)
-    })?;
-    Ok(Restored { written, kept })
-}
-
 /// Reads a database's structure, without changing anything.
 pub(crate) async fn check(path: &Path) -> std::result::Result<(), String> {
     let mut connection = open_to_read(path).await.map_err(|error| error.to_string())?;
@@ -173,7 +128,7 @@ fn new_backup(database: &Path) -> PathBuf {
     beside(database, ".backup-new")
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()

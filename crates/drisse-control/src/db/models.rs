@@ -1,7 +1,7 @@
 //! Registered models.
 
-use super::{Db, Result, json, now, rfc3339, text};
-use crate::problem::Problem;
+use super::{Db, json, now, rfc3339, text};
+use crate::error::{ControlError, Result};
 use drisse_wire::control::{Model, ModelChange, Page};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row};
@@ -97,7 +97,7 @@ impl Db {
         let found = found.fetch_optional(self.pool()).await?;
         let found = found.ok_or_else(|| {
             let full = version.map_or(name.to_owned(), |version| format!("{name}:{version}"));
-            Problem::absent(format!("there is no model `{full}`"))
+            ControlError::not_found(format!("there is no model `{full}`"))
                 .hint("`drisse models` lists those there are; a path has a `/` or an extension")
         })?;
         row(&found)
@@ -179,7 +179,9 @@ impl Db {
                 Some(there) => {
                     let full = model.full_name();
                     let message = format!("property `{key}` of `{full}` is `{there}` and cannot be changed");
-                    return Err(Problem::conflict(message).hint("properties are only added; tags can change"));
+                    return Err(
+                        ControlError::conflict(message).hint("properties are only added; tags can change")
+                    );
                 }
                 None => drop(model.properties.insert(key.clone(), value.clone())),
             }
@@ -224,7 +226,8 @@ impl Db {
         }
         let users = self.users(name, version).await?.join("`, `");
         let message = format!("model `{name}:{version}` is in use by service `{users}`");
-        Err(Problem::conflict(message).hint("delete the service, or update it and let its revisions age out"))
+        Err(ControlError::conflict(message)
+            .hint("delete the service, or update it and let its revisions age out"))
     }
 
     /// A page of versions, each with services that use it: of many, the first.

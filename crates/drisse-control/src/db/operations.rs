@@ -1,7 +1,7 @@
 //! Operations and what happened on their way.
 
-use super::{Db, Result, json, now, rfc3339, text};
-use crate::problem::Problem;
+use super::{Db, json, now, rfc3339, text};
+use crate::error::{ControlError, Result};
 use drisse_wire::control::{Failure, Operation, OperationState, Page, Progress};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -35,7 +35,7 @@ fn operation(row: &SqliteRow) -> Result<OperationRow> {
     let (error, finished): (Option<String>, Option<i64>) = (row.try_get("error")?, row.try_get("finished")?);
     let state: String = row.try_get("state")?;
     let state: OperationState = serde_json::from_value(state.into())
-        .map_err(|error| Problem::failed("the database holds a state nobody knows").because(&error))?;
+        .map_err(|error| ControlError::internal("the database holds a state nobody knows").because(&error))?;
     Ok(OperationRow {
         document: Operation {
             id: row.try_get("id")?,
@@ -80,7 +80,7 @@ impl Db {
         let query = sqlx::query("SELECT * FROM operations WHERE id = ?").bind(id);
         let row = query.fetch_optional(self.pool()).await?;
         let row = row.ok_or_else(|| {
-            Problem::absent(format!("there is no operation {id}"))
+            ControlError::not_found(format!("there is no operation {id}"))
                 .hint("`drisse operations` lists those there are")
         })?;
         operation(&row)

@@ -1,8 +1,8 @@
 //! Services and their revisions: what is wanted.
 
 use super::models::{Tags, has_entry};
-use super::{Db, Result, json, now, text};
-use crate::problem::Problem;
+use super::{Db, json, now, text};
+use crate::error::{ControlError, Result};
 use drisse_core::Demand;
 use drisse_wire::control::{Failure, Page, Resources, ServiceState, ServingOptions};
 use sqlx::sqlite::{Sqlite, SqliteRow};
@@ -87,7 +87,7 @@ fn service(row: &SqliteRow) -> Result<ServiceRow> {
 fn state(row: &SqliteRow) -> Result<ServiceState> {
     let text: String = row.try_get("state")?;
     serde_json::from_value(text.into())
-        .map_err(|error| Problem::failed("the database holds a state nobody knows").because(&error))
+        .map_err(|error| ControlError::internal("the database holds a state nobody knows").because(&error))
 }
 
 fn revision(row: &SqliteRow) -> Result<RevisionRow> {
@@ -129,7 +129,7 @@ impl Db {
     /// A service that is there.
     pub(crate) async fn existing_service(&self, name: &str) -> Result<ServiceRow> {
         self.service(name).await?.ok_or_else(|| {
-            Problem::absent(format!("there is no service `{name}`"))
+            ControlError::not_found(format!("there is no service `{name}`"))
                 .hint("`drisse services` lists those there are")
         })
     }
@@ -238,9 +238,11 @@ impl Db {
         let (there, served): (i64, i64) = (found.try_get(0)?, found.try_get(1)?);
         if there as u64 != expected {
             let message = format!("service `{}` was changed by somebody else at the same time", row.name);
-            return Err(Problem::conflict(message).hint("try again"));
+            return Err(ControlError::conflict(message).hint("try again"));
         }
-        let query = "INSERT INTO services VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        let query = "INSERT INTO services (name, target, revision, active, replicas, state, error, primary_key, \
+             secondary_key, tags, created, updated, generation, deleting, cors_origins, access_log) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (name) DO UPDATE SET target = excluded.target, revision = excluded.revision, \
              active = excluded.active, replicas = excluded.replicas, state = excluded.state, \
              error = excluded.error, primary_key = excluded.primary_key, \
@@ -267,7 +269,8 @@ impl Db {
             .execute(&mut *write)
             .await?;
         if let Some(new) = new {
-            sqlx::query("INSERT INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+            sqlx::query("INSERT INTO revisions (service, revision, model, version, digest, package, auth, max_wait_ms, \
+                 scoring_timeout_ms, created, serving, resources) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
                 .bind(&new.service)
                 .bind(new.revision as i64)
                 .bind(&new.model)

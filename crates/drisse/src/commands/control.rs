@@ -5,7 +5,7 @@ use crate::connect::{Place, VERSION};
 use crate::failure::Failure;
 use crate::{logs, wiring};
 use anyhow::Context;
-use drisse_control::{Change, Config, ControlError, GatewayChange, TcpApi};
+use drisse_control::{Change, Config, GatewayChange, RunError, TcpApi};
 use drisse_net::Build;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Fa
     runtime.shutdown_background();
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(ControlError { failure, taken }) => {
+        Err(RunError { failure, taken }) => {
             let failure = Failure::from(failure);
             Err(if taken { Failure { code: TAKEN, ..failure } } else { failure })
         }

@@ -1,13 +1,12 @@
 //! Reading every byte of models and comparing; and repairing what can be repaired.
 
-use crate::control::Control;
-use crate::db::Result;
+use super::Models;
+use super::samples::made_sample;
+use crate::blocking::blocking;
 use crate::db::models::ModelParts;
-use crate::operations::{Ended, Op};
-use crate::problem::Problem;
-use crate::registry::{blocking, made_sample};
+use crate::error::{ControlError, Result};
+use crate::progress::Progress;
 use drisse_registry::{Blob, BlobState, Manifest, ModelSource, Store};
-use drisse_wire::control::RepairRequest;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -22,49 +21,38 @@ struct Damaged {
     faults: Vec<String>,
 }
 
-impl Control {
-    pub(crate) async fn do_verify(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
-        let wanted: Option<String> = op.request()?;
-        self.verify(op, wanted.as_deref(), None).await
-    }
-
-    pub(crate) async fn do_repair(self: &Arc<Self>, op: &Op) -> std::result::Result<Value, Ended> {
-        let (wanted, request): (Option<String>, RepairRequest) = op.request()?;
-        let from = request.from.iter().map(PathBuf::from).collect();
-        self.verify(op, wanted.as_deref(), Some(from)).await
-    }
-
+impl Models {
     /// Reads models; `from` is where a repair may find files, where one is wanted.
-    async fn verify(
+    pub(crate) async fn verify(
         self: &Arc<Self>,
-        op: &Op,
+        progress: &Arc<Progress>,
         wanted: Option<&str>,
         from: Option<Vec<PathBuf>>,
-    ) -> std::result::Result<Value, Ended> {
-        let models = self.every_model(wanted).await?;
-        let (control, running) = (Arc::clone(self), Arc::clone(&op.running));
-        let (count, repairs) = (models.len(), from.is_some());
+    ) -> Result<Value> {
+        let parts = self.every(wanted).await?;
+        let (models, progress) = (Arc::clone(self), Arc::clone(progress));
+        let (count, repairs) = (parts.len(), from.is_some());
         let checked = blocking(move || {
             let from = from.map(|from| files(&from)).transpose()?;
             let (mut good, mut damaged, mut repaired) = (HashSet::new(), Vec::new(), Vec::new());
-            for model in models {
+            for model in parts {
                 let name = format!("{}:{}", model.name, model.version);
-                let mut faults = faults(&control.store, &model, &mut good);
+                let mut faults = faults(&models.store, &model, &mut good);
                 if faults.is_empty() {
                     continue;
                 }
-                running.tell(format!("{name} is damaged: {}", faults.join("; ")));
+                progress.add(format!("{name} is damaged: {}", faults.join("; ")));
                 if let Some(from) = &from {
-                    let tell = |what: String| running.tell(format!("{name}: {what}"));
+                    let tell = |what: String| progress.add(format!("{name}: {what}"));
                     // What was written before something failed is written.
-                    if let Err(problem) = control.repair(&model, from, &tell) {
-                        tell(format!("cannot be repaired: {}", problem.failure.message));
+                    if let Err(error) = models.repair(&model, from, &tell) {
+                        tell(format!("cannot be repaired: {}", error.failure.message));
                     }
-                    let model = control.runtime.block_on(control.every_model(Some(&name)))?;
-                    faults = self::faults(&control.store, &model[0], &mut good);
+                    let model = models.runtime.block_on(models.every(Some(&name)))?;
+                    faults = self::faults(&models.store, &model[0], &mut good);
                 }
                 if faults.is_empty() {
-                    running.tell(format!("{name} is whole again"));
+                    progress.add(format!("{name} is whole again"));
                     repaired.push(name);
                 } else {
                     damaged.push(Damaged { name, faults });
@@ -72,15 +60,12 @@ impl Control {
             }
             Ok((damaged, repaired))
         });
-        let (damaged, repaired) = tokio::select! {
-            checked = checked => checked?,
-            ended = op.cut_short() => return Err(ended),
-        };
+        let (damaged, repaired) = checked.await?;
         if !repaired.is_empty() {
-            self.models_changed.notify_one();
+            self.changed.notify_one();
         }
         if !damaged.is_empty() {
-            return Err(told(&damaged, repairs).into());
+            return Err(damage_error(&damaged, repairs));
         }
         Ok(json!({ "models": count, "repaired": repaired }))
     }
@@ -130,7 +115,7 @@ impl Control {
         };
         let packed = match sources.find_map(|path| whole(&path)) {
             Some(found) => self.pack_again(model, &found, sample, tell),
-            None => Err(Problem::invalid("no file or folder has the whole model")),
+            None => Err(ControlError::invalid("no file or folder has the whole model")),
         };
         // The next one who needs it makes it of what is kept then.
         store.forget_view(&model.digest);
@@ -158,7 +143,7 @@ impl Control {
         let package = pack(sample.or(made).as_deref())?;
         tell("its sample is lost: it has another one now".to_owned());
         self.runtime.block_on(async {
-            let _models = self.models_lock.lock().await;
+            let _models = self.lock().await;
             self.db.set_package(&model.name, model.version, &package).await
         })
     }
@@ -190,7 +175,7 @@ fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<
 }
 
 /// That models are damaged, and what would help.
-fn told(damaged: &[Damaged], repairs: bool) -> Problem {
+fn damage_error(damaged: &[Damaged], repairs: bool) -> ControlError {
     let rest = if damaged.len() > 1 { format!(" and {} more", damaged.len() - 1) } else { String::new() };
     let name = damaged.first().map_or("", |model| &model.name);
     let hint = match repairs {
@@ -200,10 +185,10 @@ fn told(damaged: &[Damaged], repairs: bool) -> Problem {
              register the model's files again"
         }
     };
-    let mut problem = Problem::invalid(format!("model `{name}`{rest} is damaged")).hint(hint);
+    let mut error = ControlError::invalid(format!("model `{name}`{rest} is damaged")).hint(hint);
     let causes = damaged.iter().map(|model| format!("{}: {}", model.name, model.faults.join("; ")));
-    problem.failure.causes = causes.collect();
-    problem
+    error.failure.causes = causes.collect();
+    error
 }
 
 /// The files that are named, and those in folders that are.
@@ -212,7 +197,7 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut left = named.to_vec();
     while let Some(path) = left.pop() {
         let unread = |error: std::io::Error| {
-            Problem::invalid(format!("cannot read {}", path.display())).because(&error)
+            ControlError::invalid(format!("cannot read {}", path.display())).because(&error)
         };
         // Links in a folder are not followed: it might be a ring.
         let kind = path.symlink_metadata().map_err(unread)?;
@@ -224,7 +209,7 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
         if found.len() > MAX_FILES {
-            return Err(Problem::invalid(format!("there are more than {MAX_FILES} files to look at"))
+            return Err(ControlError::invalid(format!("there are more than {MAX_FILES} files to look at"))
                 .hint("name the folder they are in"));
         }
     }

@@ -1,14 +1,12 @@
 //! Signatures of models, and the keys that count in this workspace.
 
-use crate::control::Control;
+use super::Models;
+use crate::blocking::blocking;
 use crate::db::models::ModelRow;
-use crate::db::{Db, Result};
-use crate::problem::Problem;
-use crate::registry::blocking;
+use crate::error::{ControlError, Result};
 use drisse_core::Trust;
 use drisse_registry::{Bundle, PublicKey, SignatureError, Store, verify};
 use drisse_wire::control::{Signature, TrustDocument};
-use sqlx::Row;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -18,7 +16,7 @@ const TRUSTED: &str = "trusted_keys";
 /// Signatures of one model at most.
 const MOST: usize = 64;
 
-impl Control {
+impl Models {
     /// The keys that count; where there are none, models need no signature.
     pub(crate) async fn trusted(&self) -> Result<TrustDocument> {
         Ok(TrustDocument {
@@ -85,18 +83,19 @@ impl Control {
     /// Keeps a signature of a model. Whether its key counts is asked when the model is to run.
     pub(crate) async fn sign(self: &Arc<Self>, model: &ModelRow, bundle: &str) -> Result<()> {
         let what = || format!("cannot keep the signature of `{}`", model.full_name());
-        let refused = |error: SignatureError| Problem::invalid(what()).because(&error).hint(error.hint());
+        let refused =
+            |error: SignatureError| ControlError::invalid(what()).because(&error).hint(error.hint());
         Bundle::parse(bundle.as_bytes()).and_then(|bundle| bundle.claims(&model.package)).map_err(refused)?;
         if self.db.referrers(&model.package).await?.len() >= MOST {
-            return Err(Problem::conflict(format!("{}: it has {MOST}", what())));
+            return Err(ControlError::conflict(format!("{}: it has {MOST}", what())));
         }
         let (package, bundle) = (model.package.clone(), bundle.to_owned());
-        let control = Arc::clone(self);
+        let models = Arc::clone(self);
         blocking(move || {
-            // Until the database refers to the blobs, nobody may collect them.
-            let _packing = control.store.packing();
-            let kept = control.store.attach(&package, bundle.as_bytes())?;
-            control.runtime.block_on(control.db.insert_referrer(&package, &kept))
+            // Until the database refers to the blobs, they must not be collected.
+            let _packing = models.store.packing();
+            let kept = models.store.attach(&package, bundle.as_bytes())?;
+            models.runtime.block_on(models.db.insert_referrer(&package, &kept))
         })
         .await
     }
@@ -126,7 +125,7 @@ pub(crate) fn take(
     for manifest in manifests.iter().take(MOST) {
         let referrer = other.referrer(manifest)?;
         if referrer.subject() != package {
-            return Err(Problem::invalid(format!("signature {manifest} is of another package")));
+            return Err(ControlError::invalid(format!("signature {manifest} is of another package")));
         }
         for blob in referrer.blobs() {
             store.put_bytes(&other.read(&blob.digest)?)?;
@@ -145,42 +144,14 @@ fn checked<'a>(
 ) -> Result<()> {
     verify(package, bundles, keys).map(drop).map_err(|error| {
         let message = format!("model `{model}` may not run in this workspace");
-        Problem::conflict(message).because(&error).hint(error.hint())
+        ControlError::conflict(message).because(&error).hint(error.hint())
     })
 }
 
 fn read_keys(document: &TrustDocument) -> Result<Vec<PublicKey>> {
     let keys =
         document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<std::result::Result<Vec<_>, _>>();
-    let keys =
-        keys.map_err(|error| Problem::invalid("that key cannot count").because(&error).hint(error.hint()))?;
+    let keys = keys
+        .map_err(|error| ControlError::invalid("that key cannot count").because(&error).hint(error.hint()))?;
     Ok(keys.concat())
-}
-
-impl Db {
-    async fn referrers(&self, package: &str) -> Result<Vec<String>> {
-        let query = "SELECT manifest FROM signatures WHERE package = ? ORDER BY manifest";
-        let rows = sqlx::query(query).bind(package).fetch_all(self.pool()).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
-    }
-
-    /// Those of models that are registered.
-    async fn every_referrer(&self) -> Result<Vec<String>> {
-        let query = "SELECT manifest FROM signatures WHERE package IN (SELECT package FROM models)";
-        let rows = sqlx::query(query).fetch_all(self.pool()).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
-    }
-
-    pub(crate) async fn insert_referrer(&self, package: &str, manifest: &str) -> Result<()> {
-        let query = "INSERT INTO signatures VALUES (?, ?) ON CONFLICT DO NOTHING";
-        sqlx::query(query).bind(package).bind(manifest).execute(self.pool()).await?;
-        Ok(())
-    }
-
-    /// Forgets signatures of packages that no model has any more.
-    pub(crate) async fn forget_referrers(&self) -> Result<()> {
-        let query = "DELETE FROM signatures WHERE package NOT IN (SELECT package FROM models)";
-        sqlx::query(query).execute(self.pool()).await?;
-        Ok(())
-    }
 }

@@ -1,13 +1,11 @@
 //! Models that come as packages, from an OCI image layout: taken in as they are, so that the digests that registries
 //! and signatures name stay the same.
 
-use crate::control::Control;
-use crate::db::Result;
+use super::{Models, signatures};
+use crate::blocking::blocking;
 use crate::db::models::{ModelRow, Tags};
-use crate::operations::Op;
-use crate::problem::Problem;
-use crate::registry::blocking;
-use crate::signatures;
+use crate::error::{ControlError, Result};
+use crate::progress::Progress;
 use drisse_core::step;
 use drisse_registry::{BlobState, Manifest, ModelSource, Store, signature_document};
 use drisse_wire::control::ModelChange;
@@ -28,10 +26,10 @@ pub(crate) struct Import {
     pub(crate) properties: Tags,
 }
 
-impl Control {
+impl Models {
     /// Registers a package: the same files under the same name are the version that is there.
-    pub(crate) async fn import(self: &Arc<Self>, op: &Op, what: Import) -> Result<ModelRow> {
-        let (control, running) = (Arc::clone(self), Arc::clone(&op.running));
+    pub(crate) async fn import(self: &Arc<Self>, progress: &Arc<Progress>, what: Import) -> Result<ModelRow> {
+        let (models, progress) = (Arc::clone(self), Arc::clone(progress));
         let replace = what.tags.is_some();
         let change = ModelChange {
             tags: what.tags.clone().unwrap_or_default(),
@@ -40,17 +38,17 @@ impl Control {
         };
         let row = blocking(move || {
             let failed =
-                |problem: Problem| problem.context(format!("cannot register package {}", what.package));
+                |error: ControlError| error.context(format!("cannot register package {}", what.package));
             // Until the database refers to the blobs, nobody may collect them.
-            let _packing = control.store.packing();
+            let _packing = models.store.packing();
             let layout = Store::existing(&what.layout);
-            let bundles = signatures::take(&control.store, &layout, &what.package, &what.signatures);
+            let bundles = signatures::take(&models.store, &layout, &what.package, &what.signatures);
             let bundles = bundles.map_err(failed)?;
             // Before a byte of it is understood.
-            control.runtime.block_on(control.check_coming(&what.name, &what.package, &bundles))?;
-            let taken = take(&control.store, &layout, &what.package).map_err(failed)?;
+            models.runtime.block_on(models.check_coming(&what.name, &what.package, &bundles))?;
+            let taken = take(&models.store, &layout, &what.package).map_err(failed)?;
             step("a package is in the store");
-            control.runtime.block_on(control.register_package(&what, taken, &|line| running.tell(line)))
+            models.runtime.block_on(models.register_package(&what, taken, &|line| progress.add(line)))
         })
         .await?;
         self.labelled(row, &change, replace).await
@@ -61,7 +59,7 @@ impl Control {
             self.db.insert_referrer(&what.package, manifest).await?;
         }
         // One at a time decides which version is the next.
-        let _models = self.models_lock.lock().await;
+        let _models = self.lock().await;
         let Taken { source, digest, size } = taken;
         if let Some(there) = self.db.model_by_digest(&what.name, &digest).await? {
             if there.package != what.package {
@@ -106,7 +104,7 @@ fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
         let kept = store.put_file(&layout.path(&blob.digest)?, &|_| ())?;
         if kept != blob {
             let message = format!("{what} has other bytes: {} of {}", kept.digest, kept.size);
-            return Err(Problem::invalid(message).hint("pull it again"));
+            return Err(ControlError::invalid(message).hint("pull it again"));
         }
     }
     store.put_bytes(&layout.read(package)?)?;
@@ -124,11 +122,13 @@ fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
 
 fn inspect(store: &Store, digest: &str, manifest: &Manifest) -> Result<ModelSource> {
     let view = store.view_of(digest, manifest)?;
-    let file = manifest.model_file().ok_or_else(|| Problem::invalid("the package has no model file"))?;
+    let file = manifest.model_file().ok_or_else(|| ControlError::invalid("the package has no model file"))?;
     let source = ModelSource::open_to_run(&view.join(file))?;
     if source.digest()? != *digest {
         let message = "the package has weights that its model does not name";
-        return Err(Problem::invalid(message).hint("a model is one file, and the external data it names"));
+        return Err(
+            ControlError::invalid(message).hint("a model is one file, and the external data it names")
+        );
     }
     Ok(source)
 }

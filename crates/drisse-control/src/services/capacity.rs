@@ -1,9 +1,8 @@
-//! Whether what is asked for fits where it is to run, found out before anything is started.
+//! Whether the target of a service has the capacity for it, found out before anything is started.
 
-use crate::control::Control;
-use crate::db::Result;
+use super::Services;
 use crate::db::services::ServiceRow;
-use crate::problem::Problem;
+use crate::error::{ControlError, Result};
 use drisse_core::{Demand, Limits, Restart};
 use drisse_wire::control::{DeployRequest, Resources, RestartPolicy};
 use std::collections::BTreeMap;
@@ -15,14 +14,14 @@ pub(crate) const LOCAL: &str = "local";
 const MAX_ENVIRONMENT: usize = 64 << 10;
 
 /// What is asked of a target for a service.
-pub(crate) struct Asked<'a> {
+pub(super) struct Demanded<'a> {
     pub(crate) service: &'a str,
     pub(crate) target: &'a str,
     pub(crate) resources: &'a Resources,
     pub(crate) replicas: u32,
 }
 
-impl Control {
+impl Services {
     /// Refuses a change that its target cannot take.
     pub(crate) async fn check_fits(
         &self,
@@ -36,22 +35,22 @@ impl Control {
         };
         let resources = request.resources.clone().over(before.map(|row| row.resources).unwrap_or_default());
         let target = there.map(|service| &service.target).or(request.target.as_ref());
-        let asked = Asked {
+        let asked = Demanded {
             service: name,
             target: target.map_or(LOCAL, |target| target),
             resources: &resources,
             replicas: request.replicas.or(there.map(|service| service.replicas)).unwrap_or(1),
         };
-        self.check_room(&asked).await
+        self.check_capacity(&asked).await
     }
 
     /// Refuses what the target has no room for beside what is wanted of it already, or could not keep in bounds.
-    pub(crate) async fn check_room(&self, asked: &Asked<'_>) -> Result<()> {
-        let capacity = self.capacity(asked.target).await?;
+    pub(super) async fn check_capacity(&self, asked: &Demanded<'_>) -> Result<()> {
+        let capacity = self.targets.capacity(asked.target).await?;
         let limits = limits(asked.resources);
         let refused = |why: String| {
             let (service, target) = (asked.service, asked.target);
-            Problem::conflict(format!("cannot run service `{service}` on target `{target}`: {why}"))
+            ControlError::conflict(format!("cannot run service `{service}` on target `{target}`: {why}"))
         };
         capacity.keeps(limits).map_err(|why| {
             refused(why).hint("leave the limit out (`none`), or deploy to another target: `drisse targets`")
@@ -89,11 +88,11 @@ pub(crate) fn environment(resources: &Resources) -> BTreeMap<String, String> {
 /// Refuses limits and environments that no target could give.
 pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     if resources.cpu_millis.is_some_and(|cpu| (1..Limits::MIN_CPU).contains(&cpu)) {
-        return Err(Problem::invalid("a replica needs at least 0.01 of a core"));
+        return Err(ControlError::invalid("a replica needs at least 0.01 of a core"));
     }
     if resources.memory_bytes.is_some_and(|memory| (1..Limits::MIN_MEMORY).contains(&memory)) {
         let least = drisse_core::size(Limits::MIN_MEMORY);
-        return Err(Problem::invalid(format!("a replica needs at least {least} of memory")));
+        return Err(ControlError::invalid(format!("a replica needs at least {least} of memory")));
     }
     let secrets = resources.secret_env.iter().flat_map(|secrets| &secrets.0);
     let variables: Vec<_> = resources.env.iter().flatten().chain(secrets).collect();
@@ -102,7 +101,9 @@ pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     }
     let size: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
     if size > MAX_ENVIRONMENT {
-        return Err(Problem::invalid(format!("the environment has {size} bytes: at most {MAX_ENVIRONMENT}")));
+        return Err(ControlError::invalid(format!(
+            "the environment has {size} bytes: at most {MAX_ENVIRONMENT}"
+        )));
     }
     Ok(())
 }
@@ -112,11 +113,13 @@ fn check_variable(name: &str, value: &str) -> Result<()> {
     let first = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         let message = format!("`{}` is no name of a variable", name.escape_default());
-        return Err(Problem::invalid(message).hint("one has letters, digits and `_`, and no digit in front"));
+        return Err(
+            ControlError::invalid(message).hint("one has letters, digits and `_`, and no digit in front")
+        );
     }
     if value.contains(['\n', '\r', '\0']) {
         let message = format!("the value of `{name}` has a line break or a NUL in it");
-        return Err(Problem::invalid(message).hint("encode it, as base64 for one"));
+        return Err(ControlError::invalid(message).hint("encode it, as base64 for one"));
     }
     Ok(())
 }

@@ -1,0 +1,77 @@
+//! Which operation changes which service: one at a time.
+
+use crate::error::{ControlError, Result};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The services that operations are changing, in memory: a control plane that starts again claims them anew for the
+/// operations that it continues.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// By service.
+    operations: HashMap<String, Claimant>,
+    /// Services that are forgotten even if their target does not answer.
+    forced: BTreeSet<String>,
+}
+
+/// Who has a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Claimant {
+    /// An operation that is being written down, and has no number yet.
+    Beginning,
+    /// An operation.
+    Operation(i64),
+}
+
+impl Claims {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims a service for an operation that is about to be written down. Refused while another one has it.
+    pub(crate) fn begin(&self, service: &str) -> Result<()> {
+        let mut held = self.held();
+        match held.operations.get(service) {
+            None => drop(held.operations.insert(service.to_owned(), Claimant::Beginning)),
+            Some(Claimant::Beginning) => {
+                let message = format!("service `{service}` is being changed by another command");
+                return Err(ControlError::conflict(message)
+                    .hint("wait for it: `drisse operations` lists the running operations"));
+            }
+            Some(Claimant::Operation(other)) => {
+                let message = format!("service `{service}` is being changed by operation {other}");
+                let hint = format!("wait for it (`drisse operations show {other}`), or cancel it");
+                return Err(ControlError::conflict(message).hint(hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says which operation has a service.
+    pub(crate) fn assign(&self, service: &str, operation: i64) {
+        self.held().operations.insert(service.to_owned(), Claimant::Operation(operation));
+    }
+
+    /// Releases a service.
+    pub(crate) fn release(&self, service: &str) {
+        let mut held = self.held();
+        held.operations.remove(service);
+        held.forced.remove(service);
+    }
+
+    pub(crate) fn is_claimed(&self, service: &str) -> bool {
+        self.held().operations.contains_key(service)
+    }
+
+    /// Has a service forgotten even if its target does not answer.
+    pub(crate) fn force(&self, service: &str) {
+        self.held().forced.insert(service.to_owned());
+    }
+
+    pub(crate) fn is_forced(&self, service: &str) -> bool {
+        self.held().forced.contains(service)
+    }
+}

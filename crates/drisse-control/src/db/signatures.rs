@@ -1,0 +1,33 @@
+//! Which signatures belong to which package.
+
+use super::Db;
+use crate::error::Result;
+use sqlx::Row;
+
+impl Db {
+    pub(crate) async fn referrers(&self, package: &str) -> Result<Vec<String>> {
+        let query = "SELECT manifest FROM signatures WHERE package = ? ORDER BY manifest";
+        let rows = sqlx::query(query).bind(package).fetch_all(self.pool()).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    /// Those of models that are registered.
+    pub(crate) async fn every_referrer(&self) -> Result<Vec<String>> {
+        let query = "SELECT manifest FROM signatures WHERE package IN (SELECT package FROM models)";
+        let rows = sqlx::query(query).fetch_all(self.pool()).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) async fn insert_referrer(&self, package: &str, manifest: &str) -> Result<()> {
+        let query = "INSERT INTO signatures (package, manifest) VALUES (?, ?) ON CONFLICT DO NOTHING";
+        sqlx::query(query).bind(package).bind(manifest).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Forgets signatures of packages that no model has any more.
+    pub(crate) async fn forget_referrers(&self) -> Result<()> {
+        let query = "DELETE FROM signatures WHERE package NOT IN (SELECT package FROM models)";
+        sqlx::query(query).execute(self.pool()).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! The desired state of services, out of the database, for the reconcilers.
+
+use crate::claims::Claims;
+use crate::db::Db;
+use crate::db::services::{RevisionRow, ServiceRow};
+use crate::error::{ControlError, Result};
+use crate::keys;
+use crate::models::Models;
+use crate::services::capacity::{environment, limits, restart};
+use async_trait::async_trait;
+use drisse_core::{Environment, RevisionSpec, ServiceName, Serving, Wanted};
+use drisse_net::blocking;
+use drisse_reconcile::{Deletion, Desired, DesiredService, ReconcileError, Status};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The desired state of a workspace.
+#[derive(Debug)]
+pub(crate) struct DatabaseDesired {
+    pub(crate) db: Db,
+    pub(crate) models: Arc<Models>,
+    pub(crate) claims: Arc<Claims>,
+    /// Where keys and logs of services are kept.
+    pub(crate) services: PathBuf,
+}
+
+impl DatabaseDesired {
+    async fn spec(&self, service: &ServiceRow, revision: &RevisionRow) -> Result<RevisionSpec> {
+        Ok(RevisionSpec {
+            service: service.name.parse().map_err(|error| {
+                ControlError::internal("the database holds an invalid name").because(&error)
+            })?,
+            revision: revision.revision,
+            model_version: revision.version.to_string(),
+            digest: revision.digest.clone(),
+            package: revision.package.clone(),
+            keys: if revision.auth { keys::digests(service) } else { vec![] },
+            max_wait: Duration::from_millis(revision.max_wait_ms),
+            scoring_timeout: Duration::from_millis(revision.scoring_timeout_ms),
+            serving: Serving {
+                threads: revision.serving.threads,
+                workers: revision.serving.workers,
+                max_batch: revision.serving.max_batch,
+                triton_metrics: revision.serving.triton_metrics == Some(true),
+            },
+            limits: limits(&revision.resources),
+            restart: restart(&revision.resources),
+            trust: self.models.trust(&revision.package).await?,
+            environment: Environment(environment(&revision.resources)),
+        })
+    }
+}
+
+#[async_trait]
+impl Desired for DatabaseDesired {
+    async fn services(&self) -> Result<Vec<ServiceName>, ReconcileError> {
+        let names = self.db.service_names().await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    async fn service(&self, name: &ServiceName) -> Result<Option<DesiredService>, ReconcileError> {
+        let name = name.as_str();
+        let Some(row) = self.db.service(name).await? else { return Ok(None) };
+        let revision = self.db.revision(name, row.revision).await?.ok_or_else(|| {
+            let number = row.revision;
+            ControlError::internal(format!(
+                "revision {number} of service `{name}` is missing from the database"
+            ))
+        })?;
+        let forced = if self.claims.is_forced(name) { Deletion::Forced } else { Deletion::Orderly };
+        let revision = self.spec(&row, &revision).await?;
+        Ok(Some(DesiredService {
+            generation: row.generation,
+            target: row.target,
+            wanted: vec![Wanted { revision, replicas: row.replicas, weight: 1 }],
+            active: row.active,
+            deletion: row.deleting.then_some(forced),
+            cors_origins: row.cors_origins,
+            access_log: row.access_log.then(|| self.services.join(name).join("access.log")),
+            in_operation: self.claims.is_claimed(name),
+            status: Status { state: row.state, error: row.error },
+        }))
+    }
+
+    async fn revision(
+        &self,
+        name: &ServiceName,
+        revision: u64,
+    ) -> Result<Option<RevisionSpec>, ReconcileError> {
+        let name = name.as_str();
+        let row = self.db.service(name).await?.zip(self.db.revision(name, revision).await?);
+        match row {
+            Some((service, revision)) => Ok(Some(self.spec(&service, &revision).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn report(
+        &self,
+        name: &ServiceName,
+        generation: u64,
+        status: &Status,
+    ) -> Result<(), ReconcileError> {
+        Ok(self.db.set_state(name.as_str(), generation, status.state, status.error.as_ref()).await?)
+    }
+
+    async fn forget(&self, name: &ServiceName) -> Result<(), ReconcileError> {
+        let folder = self.services.join(name.as_str());
+        // If its target did not answer, the files that are here are still left.
+        let _ = blocking(move || std::fs::remove_dir_all(folder)).await;
+        Ok(self.db.forget_service(name.as_str()).await?)
+    }
+}

@@ -1,0 +1,100 @@
+//! Putting routes in force at the gateway, by its admin socket.
+
+use super::{ASK_AGAIN, Gateway, PATIENCE};
+use crate::error::{ControlError, Result};
+use async_trait::async_trait;
+use drisse_core::{ErrorKind, ServiceName};
+use drisse_net::http::{Address, Ask};
+use drisse_reconcile::{ReconcileError, Routes};
+use drisse_wire::control::{Failure, FailureBody};
+use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
+use hyper::Method;
+use std::time::Instant;
+
+#[async_trait]
+impl Routes for Gateway {
+    async fn put(&self, document: &RouteDocument) -> Result<RouteAcknowledgement, ReconcileError> {
+        let body = serde_json::to_vec(document).unwrap_or_default();
+        let answer = self.ask(Method::PUT, &format!("/routes/{}", document.service), body).await?;
+        let unreadable =
+            |error| ControlError::internal("the gateway's answer cannot be read").because(&error);
+        Ok(serde_json::from_slice(&answer).map_err(unreadable)?)
+    }
+
+    async fn get(&self, service: &ServiceName) -> Result<Option<RouteDocument>, ReconcileError> {
+        match self.ask(Method::GET, &format!("/routes/{service}"), vec![]).await {
+            Ok(body) => Ok(serde_json::from_slice(&body).ok()),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn remove(&self, service: &ServiceName) -> Result<(), ReconcileError> {
+        Ok(self.ask(Method::DELETE, &format!("/routes/{service}"), vec![]).await.map(drop)?)
+    }
+
+    async fn list(&self) -> Result<Vec<ServiceName>, ReconcileError> {
+        let body = self.ask(Method::GET, "/routes", vec![]).await?;
+        let all: serde_json::Map<_, _> = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(all.keys().filter_map(|name| name.parse().ok()).collect())
+    }
+}
+
+impl Gateway {
+    /// Asks until the gateway answers; one that was killed meanwhile is replaced by then.
+    async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let admin = self.admin().await?;
+            let asked = admin.ask(Ask::send(method.clone(), path, body.clone()));
+            let Ok(asked) = tokio::time::timeout(PATIENCE, asked).await else {
+                let live = tokio::time::timeout(PATIENCE, admin.ask(Ask::get("/live"))).await;
+                let seconds = PATIENCE.as_secs();
+                return Err(ControlError::internal(match live {
+                    Ok(Ok(_)) => {
+                        format!("the gateway's disk is slow: it has not kept a change within {seconds} s")
+                    }
+                    _ => format!("the gateway has not answered within {seconds} s"),
+                }));
+            };
+            match asked {
+                Ok((status, body)) if status < 400 => return Ok(body.to_vec()),
+                Ok((status, body)) => {
+                    let failure = serde_json::from_slice::<FailureBody>(&body).map(|body| body.error);
+                    let failure = failure.unwrap_or_else(|_| Failure::new("the gateway refused"));
+                    let kind = match status {
+                        400 => ErrorKind::InvalidInput,
+                        404 => ErrorKind::NotFound,
+                        409 => ErrorKind::Conflict,
+                        _ => ErrorKind::Internal,
+                    };
+                    return Err(ControlError { kind, failure });
+                }
+                Err(error) if Instant::now() > until => {
+                    return Err(ControlError::internal("cannot tell the gateway its routes").because(&error));
+                }
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+
+    /// Where the gateway that runs now tells of itself, if one does.
+    pub(crate) fn admin_now(&self) -> Option<Address> {
+        self.inner.current.borrow().as_ref().map(|current| Address::unix(&current.admin))
+    }
+
+    async fn admin(&self) -> Result<Address> {
+        let mut current = self.inner.current.subscribe();
+        let up = tokio::time::timeout(PATIENCE, current.wait_for(Option::is_some)).await;
+        match up {
+            Ok(Ok(current)) => {
+                Ok(Address::Unix(current.as_ref().map(|current| current.admin.clone()).unwrap_or_default()))
+            }
+            _ => {
+                let log = self.inner.workspace.logs().join("gateway.log");
+                Err(ControlError::internal("the gateway does not start")
+                    .hint(format!("its log is {}", log.display())))
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The events of an operation under way, as those who follow it see them.
+
+use crate::db::{now, rfc3339};
+use drisse_wire::control::Progress as Document;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// An operation's events, and whether it is to be canceled.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// When, and what.
+    events: Mutex<Vec<(i64, String)>>,
+    /// Counts the events. Its sender is dropped when the operation has ended.
+    count: watch::Sender<usize>,
+    cancel: watch::Sender<bool>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { events: Mutex::default(), count: watch::Sender::new(0), cancel: watch::Sender::new(false) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(i64, String)>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an event, unless the last one says the same.
+    pub(crate) fn add(&self, message: impl Into<String>) {
+        let message = message.into();
+        let mut events = self.lock();
+        if events.last().is_none_or(|(_, last)| *last != message) {
+            events.push((now(), message));
+        }
+        let count = events.len();
+        drop(events);
+        self.count.send_replace(count);
+    }
+
+    /// Completes its wait with each new event, and with an error once the operation has ended.
+    pub(crate) fn news(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    /// All events.
+    pub(crate) fn events(&self) -> Vec<(i64, String)> {
+        self.lock().clone()
+    }
+
+    /// The events after the one of number `after`, which are numbered from 1.
+    pub(crate) fn events_after(&self, after: i64) -> Vec<Document> {
+        let event = |(number, (at, message)): (i64, &(i64, String))| Document {
+            number,
+            at: rfc3339(*at),
+            message: message.clone(),
+        };
+        (1_i64..).zip(self.lock().iter()).skip_while(|(number, _)| *number <= after).map(event).collect()
+    }
+
+    /// Asks the operation to end early.
+    pub(crate) fn cancel(&self) {
+        self.cancel.send_replace(true);
+    }
+
+    /// Completes once the operation is to end early.
+    pub(crate) async fn canceled(&self) {
+        let mut cancel = self.cancel.subscribe();
+        // Its sender is here: this ends only with the wish.
+        let _ = cancel.wait_for(|cancel| *cancel).await;
+    }
+}

@@ -1,0 +1,144 @@
+//! Following what was decided: until it is so, or until it is taken back because it cannot be.
+
+use super::Services;
+use super::decision::Decided;
+use crate::error::{ControlError, Result};
+use crate::running::{Ended, Running};
+use drisse_core::ErrorKind;
+use drisse_reconcile::explain;
+use drisse_wire::control::{Failure, ServiceState};
+
+impl Services {
+    /// Waits until what was decided is so. If it cannot be, what was before is wanted again.
+    pub(super) async fn complete(&self, op: &Running, decided: &Decided) -> Result<(), Ended> {
+        let name = op.subject();
+        if op.resumed {
+            self.was_taken_back(name, decided).await?;
+        }
+        let converged = self.converged(op, decided.generation).await;
+        match &converged {
+            Err(Ended::Stopping) => {}
+            Ok(()) => {
+                self.db.set_state(name, decided.generation, ServiceState::Ready, None).await?;
+            }
+            Err(ended) if decided.changed => self.take_back(name, decided, ended).await?,
+            Err(_) => {}
+        }
+        converged
+    }
+
+    /// Fails if the control plane before took back what was decided, and was killed before it reported that.
+    async fn was_taken_back(&self, name: &str, decided: &Decided) -> Result<()> {
+        let row = self.db.existing_service(name).await?;
+        if row.generation == decided.generation {
+            return Ok(());
+        }
+        let failure = row.error.unwrap_or_else(|| {
+            Failure::new(format!("revision {} of service `{name}` did not get ready", decided.revision))
+        });
+        Err(ControlError { kind: ErrorKind::InvalidInput, failure })
+    }
+
+    async fn take_back(&self, name: &str, decided: &Decided, ended: &Ended) -> Result<()> {
+        let Some(mut row) = self.db.service(name).await? else { return Ok(()) };
+        // Something newer is wanted: that stands.
+        if row.generation != decided.generation {
+            return Ok(());
+        }
+        row.generation += 1;
+        match decided.before {
+            Some(before) => {
+                (row.revision, row.replicas, row.state) =
+                    (before.revision, before.replicas, ServiceState::Updating);
+            }
+            None => {
+                let failure = match ended {
+                    Ended::Failed(error) => error.failure.clone(),
+                    Ended::Canceled => Failure::new("its deployment was canceled"),
+                    Ended::TimedOut(missing) => Failure::new(format!("it was not ready in time: {missing}")),
+                    Ended::Stopping => return Ok(()),
+                };
+                (row.active, row.state, row.error) = (false, ServiceState::Failed, Some(failure));
+            }
+        }
+        self.db.want(&row, None, decided.generation, None).await?;
+        self.task(name)?.wake();
+        Ok(())
+    }
+
+    /// Waits until a round has found everything as `generation` wants it.
+    pub(super) async fn converged(&self, op: &Running, generation: u64) -> Result<(), Ended> {
+        let task = self.task(op.subject())?;
+        let (mut observed, mut events) = (task.observed(), task.events());
+        task.wake();
+        let mut cut_short = std::pin::pin!(op.cut_short());
+        loop {
+            {
+                let observed = observed.borrow_and_update();
+                if observed.generation >= generation {
+                    if observed.converged {
+                        // What is still in the channel belongs to this operation.
+                        while let Ok(event) = events.try_recv() {
+                            op.progress.add(event);
+                        }
+                        return Ok(());
+                    }
+                    // Earlier deaths do not count.
+                    if let Some(death) = observed.hopeless.as_ref().filter(|death| op.saw(death)) {
+                        let (kind, name, target) = (&op.row.document.kind, op.subject(), &observed.target);
+                        let failure = explain(death)
+                            .context(format!("cannot {kind} service `{name}` on target `{target}`"));
+                        return Err(ControlError { kind: ErrorKind::InvalidInput, failure }.into());
+                    }
+                }
+                if let Some(error) = observed.error_since(generation) {
+                    let failure = error.failure.clone();
+                    if error.permanent {
+                        return Err(ControlError { kind: ErrorKind::Internal, failure }.into());
+                    }
+                    op.progress.add(format!("{}; trying again", failure.message));
+                }
+            }
+            tokio::select! {
+                changed = observed.changed() => {
+                    if changed.is_err() {
+                        return Err(Ended::Stopping);
+                    }
+                }
+                Ok(event) = events.recv() => op.progress.add(event),
+                ended = &mut cut_short => {
+                    return Err(match ended {
+                        Ended::TimedOut(_) => Ended::TimedOut(observed.borrow().missing()),
+                        other => other,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing is left of a service that is being deleted.
+    pub(super) async fn gone(&self, op: &Running, generation: u64) -> Result<(), Ended> {
+        let task = self.task(op.subject())?;
+        let (mut observed, mut events) = (task.observed(), task.events());
+        task.wake();
+        let mut cut_short = std::pin::pin!(op.cut_short());
+        loop {
+            {
+                let observed = observed.borrow_and_update();
+                if observed.removed {
+                    while let Ok(event) = events.try_recv() {
+                        op.progress.add(event);
+                    }
+                    return Ok(());
+                }
+                if let Some(error) = observed.error_since(generation) {
+                    op.progress.add(format!("{}; trying again", error.failure.message));
+                }
+            }
+            tokio::select! {
+                changed = observed.changed() => changed.map_err(|_| Ended::Stopping)?,
+                ended = &mut cut_short => return Err(ended),
+            }
+        }
+    }
+}

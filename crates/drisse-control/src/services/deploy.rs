@@ -1,0 +1,123 @@
+//! Deploying and updating a service.
+
+use super::Services;
+use super::decision::{Before, Decided};
+use super::options::apply_options;
+use super::revision::new_service;
+use crate::db::models::ModelRow;
+use crate::db::now;
+use crate::error::{ControlError, Result};
+use crate::models::{Registration, split_version};
+use crate::running::{Ended, Running};
+use drisse_wire::control::{DeployRequest, ModelChoice, ServiceState};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+impl Services {
+    /// Deploys or updates a service.
+    pub(crate) async fn deploy(&self, op: &Running, request: DeployRequest) -> Result<Value, Ended> {
+        let decided = match Decided::of(op) {
+            Some(decided) => decided,
+            None => {
+                let model = op.unless_cut_short(self.choose(op, &request)).await?;
+                // Not to be cut short: what is written down is completed or taken back.
+                self.decide(op, &request, model).await?
+            }
+        };
+        self.complete(op, &decided).await?;
+        Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
+    }
+
+    /// The model asked for, registered where it is a file.
+    async fn choose(&self, op: &Running, request: &DeployRequest) -> Result<Option<ModelRow>> {
+        match &request.model {
+            None => Ok(None),
+            Some(ModelChoice::Registered(text)) => {
+                let (name, version) = split_version(text)?;
+                self.db.model(name, version).await.map(Some)
+            }
+            Some(ModelChoice::Path(path)) => {
+                let registration = Registration {
+                    path: PathBuf::from(path),
+                    // A service's name given for a file is its model's name too.
+                    name: op.subject().to_owned(),
+                    sample: request.sample.clone().map(PathBuf::from),
+                    tags: None,
+                    properties: Default::default(),
+                };
+                self.models.register(&op.progress, registration).await.map(Some)
+            }
+        }
+    }
+
+    /// Compares with what is wanted, and writes down what is wanted now.
+    async fn decide(
+        &self,
+        op: &Running,
+        request: &DeployRequest,
+        model: Option<ModelRow>,
+    ) -> Result<Decided> {
+        let name = op.subject();
+        // Nobody deletes the model until a revision refers to it.
+        let _models = self.models.lock().await;
+        if let Some(model) = &model {
+            self.db.model(&model.name, Some(model.version)).await?;
+        }
+        let there = self.db.service(name).await?;
+        let current = match &there {
+            Some(service) => self.db.revision(name, service.revision).await?,
+            None => None,
+        };
+        // One that never worked has no clients who could notice.
+        let worked = there.as_ref().is_some_and(|service| service.active);
+        if let (Some(current), Some(model)) = (&current, &model)
+            && worked
+            && !request.replace
+        {
+            self.same_signature(name, current, model).await?;
+        }
+        let expected = there.as_ref().map_or(0, |service| service.generation);
+        let mut row = match there {
+            Some(service) => service,
+            None => new_service(name)?,
+        };
+        let before = Before { revision: row.revision, replicas: row.replicas };
+        let (runs, package) = match (&model, &current) {
+            (Some(model), _) => (model.full_name(), &model.package),
+            (None, Some(current)) => (current.model_name(), &current.package),
+            (None, None) => {
+                return Err(ControlError::invalid("no model is named, and there is none to keep"));
+            }
+        };
+        self.models.check_signed(&runs, package).await?;
+        self.check_fits(name, (expected > 0).then_some(&row), request).await?;
+        let next = self.next_revision(&row, current.as_ref(), model.as_ref(), request).await?;
+        let old = row.clone();
+        apply_options(&mut row, request);
+        let changed = next.is_some() || row != old || !row.active;
+        row.active = true;
+        if let Some(next) = &next {
+            row.revision = next.revision;
+            row.updated = now();
+        }
+        if changed {
+            row.generation = expected + 1;
+            row.state = if worked { ServiceState::Updating } else { ServiceState::Deploying };
+            row.error = None;
+        }
+        let decided = Decided {
+            generation: row.generation,
+            revision: row.revision,
+            changed,
+            before: worked.then_some(before),
+        };
+        if changed {
+            let progress = json!(decided);
+            self.db.want(&row, next.as_ref(), expected, Some((op.id(), &progress))).await?;
+            op.progress.add(format!("revision {} of service {name} is wanted", row.revision));
+        } else {
+            op.progress.add(format!("nothing changed: revision {} is wanted already", row.revision));
+        }
+        Ok(decided)
+    }
+}

@@ -1,0 +1,119 @@
+//! The next revision of a service: the current one with what was asked changed.
+
+use super::Services;
+use super::capacity::{LOCAL, restart};
+use crate::db::models::ModelRow;
+use crate::db::now;
+use crate::db::services::{RevisionRow, ServiceRow};
+use crate::error::{ControlError, Result};
+use crate::keys;
+use drisse_core::Replica;
+use drisse_registry::signature_of;
+use drisse_wire::control::{DeployRequest, Resources, ServiceState, ServingOptions};
+
+const DEFAULT_MAX_WAIT_MS: u64 = 500;
+const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
+
+/// A service that does not exist yet.
+pub(super) fn new_service(name: &str) -> Result<ServiceRow> {
+    Ok(ServiceRow {
+        name: name.to_owned(),
+        target: LOCAL.to_owned(),
+        revision: 0,
+        active: false,
+        replicas: 1,
+        state: ServiceState::Deploying,
+        error: None,
+        primary_key: keys::make()?,
+        secondary_key: keys::make()?,
+        tags: Default::default(),
+        created: now(),
+        updated: now(),
+        generation: 0,
+        deleting: false,
+        cors_origins: vec![],
+        access_log: false,
+    })
+}
+
+impl Services {
+    /// The revision that is wanted now, where it is not the one that was.
+    pub(super) async fn next_revision(
+        &self,
+        service: &ServiceRow,
+        current: Option<&RevisionRow>,
+        model: Option<&ModelRow>,
+        request: &DeployRequest,
+    ) -> Result<Option<RevisionRow>> {
+        let newest = self.db.revisions(&service.name).await?.first().map_or(0, |newest| newest.revision);
+        let mut next = match (current, model) {
+            (Some(current), _) => current.clone(),
+            (None, Some(model)) => RevisionRow {
+                service: service.name.clone(),
+                revision: 0,
+                model: model.name.clone(),
+                version: model.version,
+                digest: model.digest.clone(),
+                package: model.package.clone(),
+                auth: true,
+                max_wait_ms: DEFAULT_MAX_WAIT_MS,
+                scoring_timeout_ms: DEFAULT_SCORING_TIMEOUT_MS,
+                created: now(),
+                serving: ServingOptions::default(),
+                resources: Resources::default(),
+            },
+            (None, None) => {
+                return Err(ControlError::invalid("no model is named, and there is none to keep"));
+            }
+        };
+        if let Some(model) = model {
+            next.model.clone_from(&model.name);
+            next.version = model.version;
+            next.digest.clone_from(&model.digest);
+            next.package.clone_from(&model.package);
+        }
+        next.auth = request.auth.unwrap_or(next.auth);
+        next.max_wait_ms = request.max_wait_ms.unwrap_or(next.max_wait_ms);
+        next.scoring_timeout_ms = request.scoring_timeout_ms.unwrap_or(next.scoring_timeout_ms);
+        next.serving = request.serving.over(next.serving);
+        next.resources = request.resources.clone().over(next.resources);
+        // One that failed or has ended is tried again under a new number: what died under the old one is history.
+        let goes_on = |current: &RevisionRow| current.same_as(&next) && !self.has_ended(current);
+        let same = current.is_some_and(goes_on) && service.active;
+        next.revision = newest + 1;
+        Ok((!same).then_some(next))
+    }
+
+    /// Refuses a model whose inputs or outputs differ from the current one's.
+    pub(super) async fn same_signature(
+        &self,
+        name: &str,
+        current: &RevisionRow,
+        model: &ModelRow,
+    ) -> Result<()> {
+        let Ok(old) = self.db.model(&current.model, Some(current.version)).await else { return Ok(()) };
+        let (Some(old), Some(new)) = (signature_of(&old.signature), signature_of(&model.signature)) else {
+            return Ok(());
+        };
+        match old.difference(&new) {
+            None => Ok(()),
+            Some(difference) => {
+                let message =
+                    format!("cannot update service `{name}` to model `{}`: {difference}", model.full_name());
+                Err(ControlError::conflict(message)
+                    .hint("clients would notice; deploy with --replace if that is meant"))
+            }
+        }
+    }
+
+    /// Whether a replica of a revision has ended, and nothing takes its place.
+    fn has_ended(&self, revision: &RevisionRow) -> bool {
+        let restart = restart(&revision.resources);
+        let ended = |replica: &Replica| {
+            replica.revision == revision.revision
+                && replica.death().is_some_and(|death| restart.leaves(death))
+        };
+        let task = self.running_task(&revision.service);
+        task.is_some_and(|task| task.observed().borrow().replicas.iter().any(ended))
+    }
+}

@@ -1,0 +1,62 @@
+//! Going back to an earlier revision.
+
+use super::Services;
+use super::capacity::Demanded;
+use super::decision::{Before, Decided};
+use crate::db::now;
+use crate::db::services::ServiceRow;
+use crate::error::{ControlError, Result};
+use crate::running::{Ended, Running};
+use drisse_wire::control::{RollbackRequest, ServiceState};
+use serde_json::{Value, json};
+
+impl Services {
+    /// Makes an earlier revision wanted again.
+    pub(crate) async fn rollback(&self, op: &Running, request: RollbackRequest) -> Result<Value, Ended> {
+        let name = op.subject();
+        let decided = match Decided::of(op) {
+            Some(decided) => decided,
+            None => {
+                let mut row = self.db.existing_service(name).await?;
+                let to = self.earlier(&row, request.revision).await?;
+                let expected = row.generation;
+                let before = row.active.then_some(Before { revision: row.revision, replicas: row.replicas });
+                let changed = row.revision != to || !row.active;
+                if let Some(earlier) = self.db.revision(name, to).await? {
+                    let (service, target, replicas) = (name, &*row.target, row.replicas);
+                    let asked = Demanded { service, target, resources: &earlier.resources, replicas };
+                    self.check_capacity(&asked).await?;
+                    self.models.check_signed(&earlier.model_name(), &earlier.package).await?;
+                }
+                if changed {
+                    row.generation += 1;
+                    row.state = if row.active { ServiceState::Updating } else { ServiceState::Deploying };
+                    (row.revision, row.active, row.error, row.updated) = (to, true, None, now());
+                }
+                let decided = Decided { generation: row.generation, revision: to, changed, before };
+                self.db.want(&row, None, expected, Some((op.id(), &json!(decided)))).await?;
+                op.progress.add(format!("revision {to} of service {name} is wanted again"));
+                decided
+            }
+        };
+        self.complete(op, &decided).await?;
+        Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
+    }
+
+    /// The revision named, or the one before the wanted one.
+    async fn earlier(&self, service: &ServiceRow, named: Option<u64>) -> Result<u64> {
+        let kept: Vec<_> = self.db.revisions(&service.name).await?.iter().map(|r| r.revision).collect();
+        let found = match named {
+            Some(named) => kept.iter().find(|&&revision| revision == named),
+            None => kept.iter().find(|&&revision| revision < service.revision),
+        };
+        found.copied().ok_or_else(|| {
+            let kept: Vec<_> = kept.iter().map(u64::to_string).collect();
+            let message = match named {
+                Some(named) => format!("service `{}` has no revision {named}", service.name),
+                None => format!("service `{}` has no revision before {}", service.name, service.revision),
+            };
+            ControlError::invalid(message).hint(format!("it has {}", kept.join(", ")))
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! The port to the desired state.
+
+use crate::ReconcileError;
+use async_trait::async_trait;
+use drisse_core::{RevisionSpec, ServiceName, Wanted};
+use drisse_wire::control::{Failure, ServiceState};
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+/// Where the desired state is kept, and where the observed state is reported to.
+///
+/// Every method may be called at the same time from the tasks of different services. All of them are cancel-safe: a
+/// dropped call is repeated in the next round.
+#[async_trait]
+pub trait Desired: Debug + Send + Sync {
+    /// Returns the names of all services, including those that are being deleted.
+    ///
+    /// # Errors
+    /// Returns an error if the desired state cannot be read.
+    async fn services(&self) -> Result<Vec<ServiceName>, ReconcileError>;
+
+    /// Returns what is wanted of a service; `None` if there is no such service.
+    ///
+    /// # Errors
+    /// Returns an error if the desired state cannot be read or contradicts itself.
+    async fn service(&self, name: &ServiceName) -> Result<Option<DesiredService>, ReconcileError>;
+
+    /// Returns a revision that is not wanted any more and may still serve requests; `None` if it is not known.
+    ///
+    /// # Errors
+    /// Returns an error if the desired state cannot be read.
+    async fn revision(
+        &self,
+        name: &ServiceName,
+        revision: u64,
+    ) -> Result<Option<RevisionSpec>, ReconcileError>;
+
+    /// Keeps the status that was observed while `generation` was wanted. Has no effect if something newer is wanted.
+    ///
+    /// # Errors
+    /// Returns an error if the status cannot be kept.
+    async fn report(
+        &self,
+        name: &ServiceName,
+        generation: u64,
+        status: &Status,
+    ) -> Result<(), ReconcileError>;
+
+    /// Forgets a service that is being deleted and has neither routes nor replicas any more.
+    ///
+    /// # Errors
+    /// Returns an error if the service cannot be forgotten.
+    async fn forget(&self, name: &ServiceName) -> Result<(), ReconcileError>;
+}
+
+/// What is wanted of one service.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DesiredService {
+    /// Grows with every change of what is wanted.
+    pub generation: u64,
+    /// The name of the target that runs the service.
+    pub target: String,
+    /// The wanted revisions and their shares, at least one.
+    pub wanted: Vec<Wanted>,
+    /// Whether replicas are to run. A service whose first deployment failed stays without.
+    pub active: bool,
+    /// Whether the service is to be removed, and how.
+    pub deletion: Option<Deletion>,
+    /// Origins whose web pages may send requests; `*` is every origin.
+    pub cors_origins: Vec<String>,
+    /// The file that the gateway writes a line per request to.
+    pub access_log: Option<PathBuf>,
+    /// Whether an operation is changing the service: the operation then decides on the status.
+    pub in_operation: bool,
+    /// The status that was kept last.
+    pub status: Status,
+}
+
+impl DesiredService {
+    /// The number of replicas that are to serve requests, of all wanted revisions together.
+    pub fn replicas(&self) -> u32 {
+        if self.active { self.wanted.iter().map(|wanted| wanted.replicas).sum() } else { 0 }
+    }
+}
+
+/// How a service is removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deletion {
+    /// Once its target has removed everything.
+    Orderly,
+    /// Even if its target does not answer.
+    Forced,
+}
+
+/// The status of a service, as users see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// The state.
+    pub state: ServiceState,
+    /// Why the service is not ready, if known.
+    pub error: Option<Failure>,
+}

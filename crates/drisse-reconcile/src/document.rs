@@ -1,0 +1,50 @@
+//! The routes of a service, from what is wanted and which replicas are ready.
+
+use crate::DesiredService;
+use drisse_core::{Replica, ReplicaState, RevisionSpec, Routed, ServiceName};
+use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
+
+/// Makes the document of `generation`. `serving` decides who may send requests and for how long they may take.
+pub(crate) fn document(
+    name: &ServiceName,
+    service: &DesiredService,
+    serving: &RevisionSpec,
+    groups: &[Routed<'_>],
+    generation: u64,
+) -> RouteDocument {
+    let revisions = groups.iter().map(|group| RouteRevision {
+        revision: group.revision,
+        weight: group.weight,
+        replicas: group.replicas.iter().filter_map(|replica| route(replica)).collect(),
+    });
+    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    RouteDocument {
+        service: name.to_string(),
+        generation,
+        keys: serving.keys.clone(),
+        cors_origins: service.cors_origins.clone(),
+        access_log: service.access_log.as_ref().map(|path| path.display().to_string()),
+        max_wait_ms: ms(serving.max_wait),
+        scoring_timeout_ms: ms(serving.scoring_timeout),
+        revisions: revisions.collect(),
+    }
+}
+
+fn route(replica: &Replica) -> Option<RouteReplica> {
+    match &replica.state {
+        ReplicaState::Ready { address, concurrency, .. } => Some(RouteReplica {
+            id: replica.id.to_string(),
+            address: address.clone(),
+            concurrency: *concurrency,
+        }),
+        _ => None,
+    }
+}
+
+/// What people who wait are told of new routes; `None` if requests go nowhere.
+pub(crate) fn summary(document: &RouteDocument) -> Option<String> {
+    let count: usize = document.revisions.iter().map(|revision| revision.replicas.len()).sum();
+    let numbers: Vec<_> = document.revisions.iter().map(|revision| revision.revision.to_string()).collect();
+    let s = if count == 1 { "" } else { "s" };
+    (count > 0).then(|| format!("requests go to revision {} ({count} replica{s})", numbers.join(", ")))
+}
