@@ -97,8 +97,8 @@ fn a_process_is_kept_to_its_limits_and_one_that_needs_more_memory_says_so() {
 fn more_than_a_target_has_is_refused_before_anything_is_started() {
     let workspace = Workspace::new();
     for (option, why) in [
-        (["--cpu", "1000"], "1000 cpu asked for, 0 cpu of "),
-        (["--memory", "900TB"], " GiB asked for, 0 bytes of "),
+        (["--cpu", "1000"], "1000 cpu requested, "),
+        (["--memory", "900TB"], " GiB requested, "),
         (["--memory", "0"], "expected at least 16 MiB, or `none`"),
         (["--cpu", "0"], "expected at least 0.01 cores, or `none`"),
         (["--cpu", "-1"], "unexpected argument"),
