@@ -159,12 +159,12 @@ def test_binary_that_lies_is_refused(client, url):
         return {"inputs": [{"name": "x", "datatype": "FP32", "shape": list(shape), "parameters": {"binary_data_size": size}, **more}]}
 
     for case, why in [
-        (infer(x(8), b"1234567"), "8 bytes are announced, 7 are left"),
-        (infer(x(8), b"123456789"), "1 bytes are left behind the last binary input"),
+        (infer(x(8), b"1234567"), "`binary_data_size` is 8, but 7 bytes are left"),
+        (infer(x(8), b"123456789"), "1 bytes are left after the last binary input"),
         (infer(x(4), b"1234"), "FP32 [2] takes 8 bytes, 4 were sent"),
-        (infer(x(-1), b""), "a whole number"),
-        (infer(x(2**70), b""), "a whole number"),
-        (infer(x(2**62, (2**60,)), b""), "are announced"),
+        (infer(x(-1), b""), "a non-negative integer"),
+        (infer(x(2**70), b""), "a non-negative integer"),
+        (infer(x(2**62, (2**60,)), b""), "but 0 bytes are left"),
         (infer(x(8, data=[1, 2]), b"12345678"), "both `data` and `binary_data_size`"),
         (infer(x(8), b"12345678", 10**9), "no length within the body"),
         (infer(x(8), b"12345678", -1), "no length within the body"),

@@ -175,10 +175,10 @@ def test_what_lies_is_refused_with_its_reason(client, stub):
         (request(inputs=[x], raw_input_contents=[b"1234567"]), "takes 8 bytes, 7 were sent"),
         (request(inputs=[x], raw_input_contents=[eight, eight]), "2 tensors for 1 inputs"),
         (request(inputs=[typed], raw_input_contents=[eight]), "both contents and raw_input_contents"),
-        (request(inputs=[wrong]), "in a field that is not FP32's"),
+        (request(inputs=[wrong]), "in a field that is not the one for FP32"),
         (request(inputs=[many]), "holds 9223372036854775808 elements, contents has 1"),
         (request(inputs=[x, x], raw_input_contents=[eight, eight]), "given twice"),
-        (request(inputs=[typed], outputs=[y, y]), "asked for twice"),
+        (request(inputs=[typed], outputs=[y, y]), "requested twice"),
         (request(inputs=[typed], outputs=[request.InferRequestedOutputTensor(name="z")]), "no output \"z\""),
     ]:
         asked.model_name = "echo"

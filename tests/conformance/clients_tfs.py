@@ -97,7 +97,7 @@ def test_what_is_wrong_is_refused_with_its_reason(client, channel):
     request = predict_pb2.PredictRequest()
     refused(lambda: stub.Predict(request), grpc.StatusCode.INVALID_ARGUMENT, "model_spec")
     request.model_spec.name, request.model_spec.signature_name = "echo", "other"
-    refused(lambda: stub.Predict(request), grpc.StatusCode.INVALID_ARGUMENT, "there is no signature `other`")
+    refused(lambda: stub.Predict(request), grpc.StatusCode.INVALID_ARGUMENT, "unknown signature `other`")
 
 
 def main(binary):

@@ -1,4 +1,4 @@
-//! The control API's client: a call per path, failures as the API tells them.
+//! The client of the control API: one method per path. Failures are those that the control plane reports.
 
 use bytes::Bytes;
 use drisse_net::http::{Address, Ask, HttpError, escaped};
@@ -13,30 +13,30 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A control plane somewhere.
+/// A client of one control plane. Each call opens a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Client {
     address: Address,
     token: Option<String>,
 }
 
-/// Why a call did not succeed.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The control plane cannot be asked.
-    #[error("cannot ask the control plane")]
+    /// The control plane cannot be reached, or the connection broke.
+    #[error("cannot reach the control plane")]
     Unreachable(#[from] HttpError),
-    /// It refused.
+    /// The control plane answered with an error: the failure, and its HTTP status.
     #[error("{}", .0.message)]
     Refused(Failure, u16),
-    /// Its answer is not what this version expects.
-    #[error("the control plane's answer cannot be read: {0}")]
+    /// The response is not what this version expects.
+    #[error("the control plane sent an unexpected response: {0}")]
     Unreadable(String),
 }
 
 type Result<T> = std::result::Result<T, ClientError>;
 
-/// An answer that is read as it comes, split into lines.
+/// A response body that is read line by line, as it arrives.
 #[derive(Debug)]
 pub struct Lines {
     body: Incoming,
@@ -45,37 +45,55 @@ pub struct Lines {
 }
 
 impl Client {
-    /// A client of the control plane at `address`; `token` where it is asked for over TCP.
+    /// Returns a client of the control plane at `address`. TCP addresses require a `token`; Unix sockets do not.
     pub fn new(address: Address, token: Option<String>) -> Self {
         Self { address, token }
     }
 
-    /// How the control plane is.
+    /// Returns the status of the control plane.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
     pub async fn status(&self) -> Result<Status> {
         self.get("/status").await
     }
 
-    /// Ends the control plane, or everything.
+    /// Stops the control plane alone, or everything.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
     pub async fn shutdown(&self, how: Shutdown) -> Result<()> {
         self.send(Method::POST, "/shutdown", &how).await.map(|_: serde_json::Value| ())
     }
 
-    /// Registers a model.
+    /// Starts to register a model; [`Client::wait`] follows the operation to its end.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn register(&self, request: &RegisterRequest) -> Result<Operation> {
         self.send(Method::POST, "/models", request).await
     }
 
-    /// A page of models; `query` is a query string.
+    /// Returns a page of models; `query` is a query string without the `?`.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
     pub async fn models(&self, query: &str) -> Result<Page<Model>> {
         self.get(&format!("/models?{query}")).await
     }
 
-    /// One version, or the newest.
+    /// Returns one version of a model; `None` is the newest.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the model does not exist.
     pub async fn model(&self, name: &str, version: Option<u64>) -> Result<Model> {
         self.get(&model_path(name, version)).await
     }
 
-    /// Changes tags, adds properties.
+    /// Sets and removes tags of a version, and adds properties.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the change is refused.
     pub async fn change_model(
         &self,
         name: &str,
@@ -85,116 +103,183 @@ impl Client {
         self.send(Method::PATCH, &model_path(name, version), change).await
     }
 
-    /// The signatures of a version.
+    /// Returns the cryptographic signatures of a version.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the model does not exist.
     pub async fn signatures(&self, name: &str, version: Option<u64>) -> Result<Vec<Signature>> {
         self.get(&format!("{}/signatures", model_path(name, version))).await
     }
 
-    /// Adds a signature to a version.
+    /// Adds a signature (a Sigstore bundle) to a version and returns all of its signatures.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the signature is refused.
     pub async fn sign(&self, name: &str, version: Option<u64>, bundle: String) -> Result<Vec<Signature>> {
         let signature = Signature { manifest: None, bundle };
         self.send(Method::POST, &format!("{}/signatures", model_path(name, version)), &signature).await
     }
 
-    /// Whose signature a model needs to run.
+    /// Returns the public keys that models must be signed with.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
     pub async fn trusted(&self) -> Result<TrustDocument> {
         self.get("/trust").await
     }
 
-    /// Says whose signature a model needs to run.
+    /// Replaces the public keys that models must be signed with.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or a key is refused.
     pub async fn trust(&self, document: &TrustDocument) -> Result<TrustDocument> {
         self.send(Method::PUT, "/trust", document).await
     }
 
-    /// Deletes a version that no service uses.
+    /// Starts to delete a version that no service uses.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn delete_model(&self, name: &str, version: Option<u64>) -> Result<Operation> {
         self.send(Method::DELETE, &model_path(name, version), &()).await
     }
 
-    /// Reads every blob of a model, or of all.
+    /// Starts to check every blob of a model, or of all models, against its digest.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn verify(&self, model: Option<&str>) -> Result<Operation> {
         let query = model.map(|model| format!("?model={}", escaped(model))).unwrap_or_default();
         self.send(Method::POST, &format!("/verify{query}"), &()).await
     }
 
-    /// The same, and writes anew what is damaged.
+    /// Starts to check blobs as [`Client::verify`] does and to restore damaged ones.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn repair(&self, model: Option<&str>, request: &RepairRequest) -> Result<Operation> {
         let query = model.map(|model| format!("?model={}", escaped(model))).unwrap_or_default();
         self.send(Method::POST, &format!("/repair{query}"), request).await
     }
 
-    /// Removes blobs nothing refers to.
+    /// Starts to remove blobs that no model refers to.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn collect(&self) -> Result<Operation> {
         self.send(Method::POST, "/collect", &()).await
     }
 
-    /// Deploys: creates or updates a service.
+    /// Starts to create or update a service.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn deploy(&self, request: &DeployRequest) -> Result<Operation> {
         self.send(Method::POST, "/services", request).await
     }
 
-    /// Updates a service that is there.
+    /// Starts to update an existing service.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn update(&self, service: &str, request: &DeployRequest) -> Result<Operation> {
         self.send(Method::PATCH, &format!("/services/{}", escaped(service)), request).await
     }
 
-    /// Makes an earlier revision wanted again.
+    /// Starts to roll a service back to an earlier revision.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn rollback(&self, service: &str, request: RollbackRequest) -> Result<Operation> {
         self.send(Method::POST, &format!("/services/{}/rollback", escaped(service)), &request).await
     }
 
-    /// Removes a service; one is forgotten with `force` where its target does not answer.
+    /// Starts to remove a service. With `force` it is forgotten even if its target does not answer.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn delete(&self, service: &str, force: bool) -> Result<Operation> {
         let query = if force { "?force=true" } else { "" };
         self.send(Method::DELETE, &format!("/services/{}{query}", escaped(service)), &()).await
     }
 
-    /// A page of services.
+    /// Returns a page of services; `query` is a query string without the `?`.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
     pub async fn services(&self, query: &str) -> Result<Page<Service>> {
         self.get(&format!("/services?{query}")).await
     }
 
-    /// One service, with its revisions and what runs.
+    /// Returns one service with its revisions and replicas.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the service does not exist.
     pub async fn service(&self, name: &str) -> Result<Service> {
         self.get(&format!("/services/{}", escaped(name))).await
     }
 
-    /// Its keys.
+    /// Returns the keys of a service.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the service does not exist.
     pub async fn keys(&self, service: &str) -> Result<Keys> {
         self.get(&format!("/services/{}/keys", escaped(service))).await
     }
 
-    /// Replaces one of its keys.
+    /// Starts to replace one key of a service.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn change_key(&self, service: &str, request: &KeyRequest) -> Result<Operation> {
         self.send(Method::POST, &format!("/services/{}/keys", escaped(service)), request).await
     }
 
-    /// A `/score` body that its model takes.
+    /// Returns a sample `/score` body for a service's model.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or no sample is known.
     pub async fn sample(&self, service: &str) -> Result<Bytes> {
         self.raw(Method::GET, &format!("/services/{}/sample", escaped(service)), Bytes::new()).await
     }
 
-    /// What its replicas write.
+    /// Returns the last `lines` log lines of a service's replicas and, with `follow`, new ones as they are written.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the service does not exist.
     pub async fn logs(&self, service: &str, lines: usize, follow: bool) -> Result<Lines> {
         self.stream(&format!("/services/{}/logs?lines={lines}&follow={follow}", escaped(service))).await
     }
 
-    /// A page of operations, the newest first.
+    /// Returns a page of operations, newest first; `query` is a query string without the `?`.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
     pub async fn operations(&self, query: &str) -> Result<Page<Operation>> {
         self.get(&format!("/operations?{query}")).await
     }
 
-    /// One operation.
+    /// Returns one operation.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the operation does not exist.
     pub async fn operation(&self, id: i64) -> Result<Operation> {
         self.get(&format!("/operations/{id}")).await
     }
 
-    /// Ends an operation before it is done.
+    /// Cancels an operation.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the operation does not exist.
     pub async fn cancel(&self, id: i64) -> Result<Operation> {
         self.send(Method::POST, &format!("/operations/{id}/cancel"), &()).await
     }
 
-    /// Follows an operation to its end, telling `each` of what happens on the way.
+    /// Waits until an operation ends, and calls `each` with every progress event on the way. Reconnects if the event
+    /// stream breaks; dropping the future leaves the operation running.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if a call fails. A failed operation is not an error here: see [`Operation::error`].
     pub async fn wait(&self, id: i64, each: &mut dyn FnMut(&Progress)) -> Result<Operation> {
         let mut seen = 0;
         loop {
@@ -213,18 +298,27 @@ impl Client {
         }
     }
 
-    /// The targets.
+    /// Returns all targets.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
     pub async fn targets(&self) -> Result<Vec<TargetInfo>> {
         self.get("/targets").await
     }
 
     /// Attaches a target, or changes how it is attached.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the target is refused.
     pub async fn attach(&self, target: &str, spec: &TargetSpec) -> Result<()> {
         let path = format!("/targets/{}", escaped(target));
         self.send(Method::PUT, &path, spec).await.map(|_: serde_json::Value| ())
     }
 
-    /// Detaches a target that nothing runs on.
+    /// Detaches a target that no service runs on.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the target is in use.
     pub async fn detach(&self, target: &str) -> Result<()> {
         let path = format!("/targets/{}", escaped(target));
         self.send(Method::DELETE, &path, &()).await.map(|_: serde_json::Value| ())
@@ -264,7 +358,10 @@ impl Client {
 }
 
 impl Lines {
-    /// The next line, without its end; `None` once there are no more, also when the control plane went.
+    /// Returns the next line without its line ending; `None` at the end of the body, also if the connection broke.
+    ///
+    /// # Errors
+    /// Currently returns no error.
     pub async fn next(&mut self) -> Result<Option<String>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {

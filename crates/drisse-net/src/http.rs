@@ -1,4 +1,4 @@
-//! A small HTTP client: one request on a connection of its own, over TCP, TLS or a Unix socket.
+//! A small HTTP client: each request opens a connection of its own, over TCP, TLS or a Unix socket.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,54 +21,54 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Answers are documents; one over this is somebody else's.
+/// The largest response body that is read: 64 MiB. Drisse's documents are much smaller.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Text as a part of a path or the value of a query: RFC 3986, section 2.1.
+/// Percent-encodes text for a path segment or a query value (RFC 3986, section 2.1).
 pub fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let spelled = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(spelled).collect()
+    let encoded = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encoded).collect()
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug)]
 pub enum Address {
     /// A Unix socket.
     Unix(PathBuf),
     /// `HOST:PORT`.
     Http(String),
-    /// `HOST:PORT`, whose certificate is checked by this configuration.
+    /// `HOST:PORT` over TLS; this configuration verifies the server's certificate.
     Https(String, Arc<rustls::ClientConfig>),
 }
 
-/// What bytes go over, both ways.
+/// A bidirectional byte stream.
 pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// Nobody answers there.
+    /// The connection could not be opened.
     #[error("cannot connect to {address}")]
     Connect {
-        /// Where.
+        /// The address.
         address: String,
-        /// The system's reason.
+        /// The error of the operating system or of TLS.
         source: std::io::Error,
     },
-    /// The connection broke.
-    #[error("{address} broke off: {why}")]
+    /// The request could not be sent, or its response not be read.
+    #[error("the request to {address} failed: {why}")]
     Broken {
-        /// Where.
+        /// The address.
         address: String,
-        /// How.
+        /// The reason.
         why: String,
     },
 }
 
-/// A request's parts.
+/// A request to send.
 #[derive(Clone, Debug)]
 pub struct Ask<'a> {
     /// The method.
@@ -77,16 +77,16 @@ pub struct Ask<'a> {
     pub path: &'a str,
     /// A key or token, sent as `Authorization: Bearer`.
     pub bearer: Option<&'a str>,
-    /// The body, JSON where there is one and nothing else is said.
+    /// The body. If it is not empty, `Content-Type` is `application/json` unless `headers` says otherwise.
     pub body: Bytes,
-    /// Further headers.
+    /// More headers.
     pub headers: HeaderMap,
 }
 
-/// Where a body is written to, chunk by chunk.
+/// The writing end of a [`Written`] body.
 struct Chunks(mpsc::Sender<io::Result<Bytes>>);
 
-/// A body that is sent as it is written.
+/// A request body that is sent while it is being written; see [`written`].
 #[derive(Debug)]
 pub struct Written(mpsc::Receiver<io::Result<Bytes>>);
 
@@ -102,14 +102,15 @@ impl Write for Chunks {
     }
 }
 
-/// A body that `write` writes, by a thread of its own, and no faster than it is sent; and what `write` ends with.
+/// Runs `write` on a thread of its own and returns the body that it produces, and a handle to the error of `write`, if
+/// any. `write` blocks while the body is sent more slowly than it is written. Requires a Tokio runtime.
 pub fn written<E: Send + 'static>(
     write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
 ) -> (Written, JoinHandle<Option<E>>) {
     let (chunks, body) = mpsc::channel(4);
     let writing = tokio::task::spawn_blocking(move || {
         let written = write(&mut Chunks(chunks.clone()));
-        // What is cut short must not look whole.
+        // A truncated body must not look complete.
         if written.is_err() {
             let _ = chunks.blocking_send(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -131,29 +132,37 @@ impl Body for Written {
 }
 
 impl<'a> Ask<'a> {
-    /// A `GET`.
+    /// Returns a `GET` request.
     pub fn get(path: &'a str) -> Self {
         Self { method: Method::GET, path, bearer: None, body: Bytes::new(), headers: HeaderMap::new() }
     }
 
-    /// A request with a body.
+    /// Returns a request with a body.
     pub fn send(method: Method, path: &'a str, body: impl Into<Bytes>) -> Self {
         Self { method, path, bearer: None, body: body.into(), headers: HeaderMap::new() }
     }
 
-    /// The same with more headers.
+    /// Replaces the headers of this request.
     pub fn with(self, headers: HeaderMap) -> Self {
         Self { headers, ..self }
     }
 }
 
 impl Address {
-    /// A Unix socket's.
+    /// Returns the address of the Unix socket at `path`.
     pub fn unix(path: &Path) -> Self {
         Self::Unix(path.to_owned())
     }
 
-    /// From `unix:PATH` or `http://HOST:PORT`.
+    /// Parses `unix:PATH` with an absolute path, or `http://HOST:PORT`; returns `None` for anything else.
+    ///
+    /// ```
+    /// use drisse_wire::http::Address;
+    ///
+    /// let address = Address::parse("http://127.0.0.1:8000").expect("an address");
+    /// assert_eq!(address.host(), "127.0.0.1:8000");
+    /// assert!(Address::parse("127.0.0.1").is_none());
+    /// ```
     pub fn parse(text: &str) -> Option<Self> {
         match (text.strip_prefix("unix:"), text.strip_prefix("http://")) {
             (Some(path), _) if path.starts_with('/') => Some(Self::unix(Path::new(path))),
@@ -162,7 +171,10 @@ impl Address {
         }
     }
 
-    /// A connection of its own; no time limit.
+    /// Opens a connection. Sets no time limit; dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// Returns [`HttpError::Connect`] if the connection or its TLS handshake fails.
     pub async fn connect(&self) -> Result<Box<dyn Connection>, HttpError> {
         let failed = |source| HttpError::Connect { address: self.to_string(), source };
         Ok(match self {
@@ -179,7 +191,7 @@ impl Address {
         })
     }
 
-    /// What `Host` says of it.
+    /// Returns the value of the `Host` header for this address.
     pub fn host(&self) -> &str {
         match self {
             Self::Unix(_) => "localhost",
@@ -187,7 +199,10 @@ impl Address {
         }
     }
 
-    /// Sends a request; the answer's body is still to be read. No time limit of its own.
+    /// Sends a request and returns the response with its body still unread. Sets no time limit.
+    ///
+    /// # Errors
+    /// Returns an [`HttpError`] if the connection cannot be opened or breaks before the response begins.
     pub async fn open(&self, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError> {
         let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, self.host());
         if let Some(bearer) = ask.bearer {
@@ -207,13 +222,13 @@ impl Address {
     {
         let stream = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| self.broken(&error))?;
-        // Ends with the request's answer.
+        // The connection's task ends with the response.
         tokio::spawn(connection);
         sender.send_request(request).await.map_err(|error| self.broken(&error))
     }
 
-    /// Posts a body that is [`written`] as it is sent, and reads the whole answer. What
-    /// `write` ends with comes back too: a server may answer before it has read everything.
+    /// Posts a body that `write` produces while it is sent (see [`written`]) and reads the whole response: its status
+    /// and its body. Also returns the error of `write`, if any: a server may respond before it has read everything.
     pub async fn upload<E: Send + 'static>(
         &self,
         path: &str,
@@ -229,7 +244,10 @@ impl Address {
         (answer.await, writing.await.ok().flatten())
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and returns the status and the whole body of the response.
+    ///
+    /// # Errors
+    /// Returns an [`HttpError`] if no whole response arrives, or if its body is over 64 MiB.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<(u16, Bytes), HttpError> {
         self.read(self.open(ask).await?).await
     }
@@ -300,12 +318,12 @@ impl UnixSocket {
 fn find_socket(path: &Path) -> io::Result<OwnedFd> {
     let there = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     if !FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode).is_socket() {
-        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "it is not a socket"));
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the file is not a socket"));
     }
     Ok(there)
 }
 
-/// A connection on which small messages do not wait for an acknowledgement of the one before.
+/// Connects over TCP, without delaying small messages until earlier ones are acknowledged.
 async fn over_tcp(host: &str) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(host).await?;
     stream.set_nodelay(true)?;
@@ -337,7 +355,7 @@ mod tests {
         assert!(connect_unix(&socket).await.is_ok());
         for other in [&link, &file] {
             let refused = connect_unix(other).await.unwrap_err();
-            assert_eq!(refused.to_string(), "it is not a socket");
+            assert_eq!(refused.to_string(), "the file is not a socket");
         }
         assert_eq!(connect_unix(&folder.join("none")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         std::fs::remove_dir_all(&folder).unwrap();

@@ -1,7 +1,7 @@
-//! What the control API says and hears: `drisse` and every other client speak these shapes.
+//! The requests and responses of the control API, which `drisse` and all other clients use.
 //!
-//! Times are RFC 3339 in UTC. A failure is [`Failure`], with a status that says whose it is: 4xx the
-//! caller can mend, 5xx we failed.
+//! Times are RFC 3339 in UTC. A failed request is answered with a [`FailureBody`]; its status is 4xx if the caller can
+//! fix the cause, and 5xx if Drisse failed.
 
 mod resources;
 mod targets;
@@ -14,16 +14,16 @@ pub use targets::{Room, TargetInfo, TargetSpec};
 pub use trust::{Signature, TrustDocument};
 use utoipa::ToSchema;
 
-/// The version of these shapes, in every path.
+/// The version of the control API, as the first part of every path.
 pub const API: &str = "/v1";
 
-/// A model to deploy or register: a file or folder on the control plane's machine, or a registered one.
+/// A model to deploy: a file or folder on the control plane's machine, or a registered model.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ModelChoice {
-    /// An absolute path. Only over the Unix socket: nobody else may have files read.
+    /// An absolute path. Accepted only over the Unix socket, because the control plane reads the file.
     Path(String),
-    /// `name` (its newest version) or `name:version`.
+    /// `name` (the newest version) or `name:version`.
     Registered(String),
 }
 
@@ -31,21 +31,21 @@ pub enum ModelChoice {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterRequest {
-    /// The file or folder.
+    /// The model's file or folder, on the control plane's machine.
     pub path: String,
-    /// The digest of a package's manifest: `path` is the OCI image layout that has it.
+    /// The digest of a package's manifest; if given, `path` is the OCI image layout that contains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
-    /// The digests of the manifests of its signatures there.
+    /// The digests of the manifests of the package's signatures in that layout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<String>,
-    /// The model's name; without, the file's.
+    /// The model's name; by default derived from the file's name.
     pub name: Option<String>,
-    /// A `/score` body, instead of `sample.json` beside the model.
+    /// The path of a sample `/score` body; by default `sample.json` beside the model.
     pub sample: Option<String>,
     /// Replaces the version's tags.
     pub tags: Option<BTreeMap<String, String>>,
-    /// Added to the version's properties, which are never changed.
+    /// Properties to add to the version; existing properties cannot be changed.
     pub properties: Option<BTreeMap<String, String>>,
 }
 
@@ -53,7 +53,7 @@ pub struct RegisterRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RepairRequest {
-    /// Files and folders where bytes that are missing may be.
+    /// Files and folders to search for missing or damaged content.
     pub from: Vec<String>,
 }
 
@@ -65,94 +65,94 @@ pub struct ModelChange {
     pub tags: BTreeMap<String, String>,
     /// Tags to remove.
     pub remove_tags: Vec<String>,
-    /// Properties to add.
+    /// Properties to add; existing properties cannot be changed.
     pub properties: BTreeMap<String, String>,
 }
 
 /// A registered version of a model.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Model {
-    /// The name.
+    /// The model's name.
     pub name: String,
-    /// From 1.
+    /// The version, from 1.
     pub version: u64,
-    /// The digest of its files.
+    /// The digest of the model's files.
     pub digest: String,
-    /// The digest registries and signatures name.
+    /// The digest of the package's manifest, which registries and signatures refer to.
     pub manifest_digest: String,
-    /// Bytes of its files.
+    /// Total size of the model's files in bytes.
     pub size: u64,
-    /// What it was made with, where the file says so.
+    /// The framework that exported the model, if the file names it.
     pub framework: Option<String>,
-    /// When it was registered.
+    /// When the version was registered.
     pub created_at: String,
-    /// May change.
+    /// Labels that can be changed and removed.
     pub tags: BTreeMap<String, String>,
-    /// May only grow.
+    /// Labels that can be added but not changed.
     pub properties: BTreeMap<String, String>,
-    /// Inputs and outputs.
+    /// The model's inputs and outputs.
     #[schema(value_type = Object)]
     pub signature: serde_json::Value,
-    /// Services whose revisions use it.
+    /// Services with a revision that uses this version.
     pub used_by: Vec<String>,
 }
 
-/// `POST /v1/services` and `PATCH /v1/services/{name}`. What is not given keeps its value.
+/// `POST /v1/services` and `PATCH /v1/services/{name}`. Omitted members keep their values.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeployRequest {
-    /// What to serve; may be left out where the service is there already.
+    /// The model to serve; can be omitted if the service exists.
     pub model: Option<ModelChoice>,
-    /// The service's name; without, the model's. Not in a PATCH.
+    /// The service's name; by default the model's. Not allowed in a PATCH.
     pub name: Option<String>,
-    /// Where it runs; `local` without.
+    /// The target on which the service runs; by default `local`.
     pub target: Option<String>,
-    /// How many scoring servers.
+    /// The number of replicas.
     pub replicas: Option<u32>,
-    /// Whether a key is needed.
+    /// Whether requests need a key.
     pub auth: Option<bool>,
     /// Replaces the service's tags.
     pub tags: Option<BTreeMap<String, String>>,
-    /// Replaces the origins whose web pages may score from browsers; `*` is every one.
+    /// Replaces the origins whose web pages may send requests from browsers (CORS); `*` allows all.
     pub cors_origins: Option<Vec<String>>,
-    /// Whether the gateway writes its requests down.
+    /// Whether the gateway writes an access log for the service.
     pub access_log: Option<bool>,
-    /// A `/score` body: a path on the control plane's machine.
+    /// The path of a sample `/score` body on the control plane's machine.
     pub sample: Option<String>,
-    /// A request that would wait longer is refused.
+    /// A request is refused if its estimated wait is longer than this, in milliseconds.
     pub max_wait_ms: Option<u64>,
-    /// The longest a request may take.
+    /// The longest time a request may take, in milliseconds.
     pub scoring_timeout_ms: Option<u64>,
-    /// How the model is run; what is not given keeps its value.
+    /// How replicas run the model; omitted members keep their values.
     pub serving: ServingOptions,
-    /// What surrounds each replica; what is not given keeps its value.
+    /// Limits and environment of each replica; omitted members keep their values.
     pub resources: Resources,
-    /// The longest this operation may take.
+    /// The longest time this operation may take, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// Deploy although the model's signature changed.
+    /// Deploys even if the model's signature has changed.
     pub replace: bool,
 }
 
-/// How a service's scoring servers run its model. Of the numbers, 0 or none is what they find out by themselves.
+/// How a service's replicas run its model. A replica finds the best value itself for a number that is 0 or omitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServingOptions {
-    /// Threads that work on one run.
+    /// Threads per run of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u32>,
-    /// Runs at once.
+    /// Concurrent runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
-    /// Rows of requests that may share a run; 1 has each request run by itself.
+    /// The most rows of several requests that may share one run; 1 turns batching off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_batch: Option<u32>,
-    /// Whether `/metrics` say the same under Triton's names too.
+    /// Whether `/metrics` also has Triton's metric names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub triton_metrics: Option<bool>,
 }
 
 impl ServingOptions {
-    /// These, where they say something; otherwise those that were.
+    /// Returns `before` with the members given here replaced. A number of 0 and `triton_metrics: false` unset a member.
     #[must_use]
     pub fn over(self, before: Self) -> Self {
         let number = |new: Option<u32>, old| if new == Some(0) { None } else { new.or(old) };
@@ -169,9 +169,9 @@ impl ServingOptions {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RollbackRequest {
-    /// Which revision; without, the one before.
+    /// The revision to return to; by default the one before the current revision.
     pub revision: Option<u64>,
-    /// The longest this operation may take.
+    /// The longest time this operation may take, in milliseconds.
     pub timeout_ms: Option<u64>,
 }
 
@@ -179,9 +179,9 @@ pub struct RollbackRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
-    /// Which of the two.
+    /// Which of the two keys to replace.
     pub key: KeyName,
-    /// The new key; without, one is made.
+    /// The new key; by default a random one.
     pub value: Option<String>,
 }
 
@@ -194,7 +194,7 @@ pub enum KeyName {
     Secondary,
 }
 
-/// `GET /v1/services/{name}/keys`; both `null` where no key is needed.
+/// `GET /v1/services/{name}/keys`. Both keys are `null` if requests need no key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Keys {
@@ -202,27 +202,27 @@ pub struct Keys {
     pub secondary_key: Option<String>,
 }
 
-/// How a service is.
+/// The state of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
 pub enum ServiceState {
-    /// Its first revision is not ready yet.
+    /// The first revision is not ready yet.
     Deploying,
-    /// Every wanted replica takes requests.
+    /// All wanted replicas accept requests.
     Ready,
-    /// A new revision is on its way; the old one serves.
+    /// A new revision is being rolled out; the old one still serves.
     Updating,
-    /// Fewer replicas than wanted take requests.
+    /// Fewer replicas than wanted accept requests.
     Degraded,
-    /// It never worked; deploy it again or delete it.
+    /// The first deployment failed: deploy the service again or delete it.
     Failed,
-    /// It is being removed.
+    /// The service is being removed.
     Deleting,
 }
 
 /// A service.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Service {
-    /// The name.
+    /// The service's name.
     pub name: String,
     /// `name:version` of the wanted revision's model.
     pub model: String,
@@ -230,81 +230,81 @@ pub struct Service {
     pub digest: String,
     /// The wanted revision.
     pub revision: u64,
-    /// Where it runs.
+    /// The target on which the service runs.
     pub target: String,
-    /// How it is.
+    /// The service's state.
     pub state: ServiceState,
-    /// Why it is not `Ready`, where that is known.
+    /// Why the service is not `Ready`, if known.
     pub error: Option<Failure>,
-    /// Where requests go; empty while there is no gateway.
+    /// The URL for scoring requests; empty while the gateway does not run.
     pub scoring_uri: String,
-    /// The OpenAPI document of it.
+    /// The URL of the service's OpenAPI document.
     pub swagger_uri: String,
-    /// Whether a key is needed.
+    /// Whether requests need a key.
     pub auth: bool,
-    /// Replicas wanted.
+    /// The wanted number of replicas.
     pub replicas: u32,
-    /// Replicas of the wanted revision that take requests.
+    /// Replicas of the wanted revision that accept requests.
     pub ready: u32,
-    /// May change.
+    /// Labels that can be changed.
     pub tags: BTreeMap<String, String>,
-    /// Origins whose web pages may score from browsers.
+    /// Origins whose web pages may send requests from browsers (CORS).
     pub cors_origins: Vec<String>,
-    /// Whether the gateway writes its requests down.
+    /// Whether the gateway writes an access log for the service.
     pub access_log: bool,
-    /// When it was first deployed.
+    /// When the service was first deployed.
     pub created_at: String,
-    /// When its wanted revision last changed.
+    /// When the wanted revision last changed.
     pub updated_at: String,
-    /// Its revisions, the newest first; only where one service is asked for.
+    /// The revisions, newest first; only in the response for a single service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
-    /// What runs; only where one service is asked for.
+    /// The running replicas; only in the response for a single service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<Instance>,
 }
 
-/// A model with options, immutable.
+/// A revision of a service: a model and its options. Immutable.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Revision {
-    /// From 1.
+    /// The revision's number, from 1.
     pub revision: u64,
-    /// `name:version`.
+    /// The model, `name:version`.
     pub model: String,
     /// The digest of the model's files.
     pub digest: String,
-    /// Whether a key is needed.
+    /// Whether requests need a key.
     pub auth: bool,
-    /// A request that would wait longer is refused.
+    /// A request is refused if its estimated wait is longer than this, in milliseconds.
     pub max_wait_ms: u64,
-    /// The longest a request may take.
+    /// The longest time a request may take, in milliseconds.
     pub scoring_timeout_ms: u64,
-    /// How the model is run, where that was said.
+    /// How replicas run the model; only the options that were set.
     #[serde(default)]
     pub serving: ServingOptions,
-    /// What surrounds each replica, where that was said.
+    /// Limits and environment of each replica; only the options that were set.
     #[serde(default)]
     pub resources: Resources,
-    /// When it was made.
+    /// When the revision was created.
     pub created_at: String,
 }
 
-/// A replica, as its target sees it.
+/// A replica, as its target reports it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Instance {
-    /// Its id.
+    /// The replica's id.
     pub id: String,
-    /// Of which revision.
+    /// The revision that the replica runs.
     pub revision: u64,
     /// `starting`, `ready`, `stopping` or `dead`.
     pub state: String,
-    /// Whether the gateway sends it requests.
+    /// Whether the gateway sends requests to the replica.
     pub in_use: bool,
-    /// Where it is, or why it died.
+    /// The replica's address, or why it died.
     pub detail: String,
 }
 
-/// How far an operation is.
+/// The state of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum OperationState {
@@ -315,45 +315,45 @@ pub enum OperationState {
     TimedOut,
 }
 
-/// A change that takes its time.
+/// A long-running change.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Operation {
-    /// Its number.
+    /// The operation's number.
     pub id: i64,
     /// `register`, `deploy`, `update`, `rollback`, `keys`, `delete`, `delete-model`, `verify` or `collect`.
     pub kind: String,
-    /// The service or model it changes.
+    /// The service or model that the operation changes.
     pub subject: String,
-    /// How far it is.
+    /// The operation's state.
     pub state: OperationState,
-    /// When it was asked for.
+    /// When the operation was requested.
     pub created_at: String,
-    /// When it ended.
+    /// When the operation ended; `null` while it runs.
     pub finished_at: Option<String>,
-    /// Why it did not succeed.
+    /// Why the operation did not succeed.
     pub error: Option<Failure>,
-    /// What it made, where that says more than its subject.
+    /// The result, if there is more to report than the subject.
     #[schema(value_type = Option<Object>)]
     pub result: serde_json::Value,
 }
 
-/// What happened on the way.
+/// A progress event of an operation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
-    /// From 1, within the operation.
+    /// The event's number within the operation, from 1.
     pub number: i64,
-    /// When.
+    /// When the event happened.
     pub at: String,
-    /// What.
+    /// What happened, as a sentence.
     pub message: String,
 }
 
 /// A server-sent event that carries a [`Progress`].
 #[derive(Debug, ToSchema)]
 pub struct ProgressEvent {
-    /// The progress's number.
+    /// The number of the progress event.
     pub id: String,
-    /// The progress, as JSON.
+    /// The progress event as JSON.
     #[schema(content_media_type = "application/json")]
     pub data: String,
 }
@@ -361,9 +361,9 @@ pub struct ProgressEvent {
 /// A page of a list.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
-    /// In order.
+    /// The items, in the order of the list.
     pub items: Vec<T>,
-    /// What to give as `after` for the next page; absent on the last.
+    /// The value of `after` for the next page; `null` on the last page.
     pub next: Option<String>,
 }
 
@@ -372,43 +372,43 @@ pub struct Page<T> {
 pub struct Status {
     /// Drisse's version.
     pub version: String,
-    /// Which build of it, so that a newer binary knows an older daemon.
+    /// The build's id, by which a newer binary recognizes an older daemon.
     pub build: String,
-    /// The folder.
+    /// The workspace's folder.
     pub workspace: String,
-    /// The process that answers this.
+    /// The control plane's process.
     pub control: ProcessInfo,
-    /// The gateway.
+    /// The gateway's process and address.
     pub gateway: GatewayInfo,
-    /// Where `/metrics` of all are, `HOST:PORT`; none where they are not asked for.
+    /// The address `HOST:PORT` of the `/metrics` endpoint of all processes; `null` if it is turned off.
     #[serde(default)]
     pub metrics: Option<String>,
-    /// Where the store is read as from a registry, `HOST:PORT`; none where that is not asked for.
+    /// The address `HOST:PORT` at which the store is served as a registry; `null` if it is turned off.
     #[serde(default)]
     pub registry: Option<String>,
-    /// Services by state.
+    /// The number of services in each state.
     pub services: BTreeMap<String, u64>,
 }
 
 /// A process.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct ProcessInfo {
-    /// Its id; `null` when it does not run.
+    /// The process id; `null` if the process does not run.
     pub pid: Option<u32>,
 }
 
-/// The gateway.
+/// The gateway's process and address.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct GatewayInfo {
-    /// Its id; `null` when it does not run.
+    /// The process id; `null` if the process does not run.
     pub pid: Option<u32>,
-    /// `HOST:PORT`.
+    /// The gateway's address, `HOST:PORT`.
     pub address: Option<String>,
     /// `http` or `https`.
     pub scheme: String,
-    /// The certificate's file, where it is served over TLS.
+    /// The path of the certificate, if the gateway uses TLS.
     pub certificate: Option<String>,
-    /// Something the user should know (another port than the usual one).
+    /// A note for the user, such as a port other than the default.
     pub note: Option<String>,
 }
 
@@ -416,55 +416,55 @@ pub struct GatewayInfo {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Shutdown {
-    /// Everything stops; what is wanted stays wanted.
+    /// Stops everything and keeps the desired state, which the next start restores.
     All,
-    /// Only the control plane ends; a newer one takes over what runs.
+    /// Stops only the control plane, so that a newer one can take over the running processes.
     Handover,
 }
 
-/// What went wrong: the same shape in answers, in operations and in `--output json`.
+/// A failure; responses, operations and `--output json` share this shape.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// What was attempted, on what, and why it failed.
     pub message: String,
-    /// What led to it, the nearest first.
+    /// The causes, the most direct one first.
     #[serde(default)]
     pub causes: Vec<String>,
-    /// What to do about it.
+    /// What the user can do about the failure.
     #[serde(default)]
     pub hint: Option<String>,
-    /// Whether Drisse failed, and not who asked.
+    /// Whether Drisse is at fault rather than the caller.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,
 }
 
-/// The body of an answer that is a failure.
+/// The body of a response that reports a failure.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FailureBody {
-    /// It.
+    /// The failure.
     pub error: Failure,
 }
 
 impl Failure {
-    /// A failure without causes.
+    /// Returns a failure without causes.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), ..Self::default() }
     }
 
-    /// From an error and what led to it.
+    /// Returns the failure of an error, with the error's sources as its causes.
     pub fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
         Self { causes: causes.map(ToString::to_string).collect(), ..Self::new(error.to_string()) }
     }
 
-    /// Puts what was attempted in front; what was the message becomes the first cause.
+    /// Replaces the message by `what`, which was attempted; the old message becomes the first cause.
     #[must_use]
     pub fn context(mut self, what: impl Into<String>) -> Self {
         self.causes.insert(0, std::mem::replace(&mut self.message, what.into()));
         self
     }
 
-    /// Says what to do about it.
+    /// Sets the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

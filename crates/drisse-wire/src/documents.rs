@@ -1,4 +1,4 @@
-//! Documents about servers and models: what is asked once, off the scoring path.
+//! JSON documents about servers and models: metadata, readiness, configuration and statistics.
 
 mod v1;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 pub use v1::{v1_metadata, v1_models, v1_status};
 
-/// What a document says of a model besides its signature.
+/// A model as the documents describe it.
 #[derive(Clone, Copy, Debug)]
 pub struct Model<'a> {
     /// The name in paths.
@@ -16,67 +16,69 @@ pub struct Model<'a> {
     pub version: &'a str,
     /// Engine and format, such as `onnxruntime_onnx`.
     pub platform: &'a str,
-    /// What it takes and gives.
+    /// Its inputs and outputs.
     pub signature: &'a Signature,
 }
 
-/// What a model has done since it was loaded. Durations are nanoseconds, of all of them together.
+/// Counters of a model since it was loaded. Each duration is a sum over all events counted.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Statistics {
     /// When the last request was answered, in milliseconds since 1970.
     pub last_inference: u64,
-    /// Requests answered, from head to answer.
+    /// Requests that succeeded, from the request's headers to its response.
     pub success: Duration,
     /// Requests that failed.
     pub fail: Duration,
-    /// Waits for a worker.
+    /// Time in the queue, before a worker takes the request.
     pub queue: Duration,
-    /// Runs, for each request that shared one.
+    /// Runs of the model; a run that several requests share counts once for each of them.
     pub compute: Duration,
-    /// Encoding the outputs.
+    /// Encoding of the outputs.
     pub encode: Duration,
-    /// Runs, each counted once.
+    /// Runs of the model; a run that several requests share counts once.
     pub runs: u64,
 }
 
-/// How many, and how long together.
+/// A number of events and their total duration.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Duration {
-    /// How many.
+    /// The number of events.
     pub count: u64,
-    /// Nanoseconds.
+    /// Their total duration in nanoseconds.
     pub ns: u64,
 }
 
-/// `GET /v2`: the server's name, version and the protocol extensions it has.
+/// Returns the document of `GET /v2`: the server's name, version and protocol extensions.
 pub fn server_metadata(version: &str, extensions: &[&str]) -> Value {
     json!({ "name": "drisse", "version": version, "extensions": extensions })
 }
 
-/// `GET /v2/health/live` of a server that lives.
+/// The document of `GET /v2/health/live` if the server is live.
 ///
 /// Source: <https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md>
 pub const LIVE: &str = r#"{"live":true}"#;
 
-/// `GET /v2/health/ready` of one that is ready: the specification's `live`, and `ready` as KServe's client reads it.
+/// The document of `GET /v2/health/ready` if the server is ready: `live` as in the specification, and `ready`, which
+/// KServe's client reads.
 pub const READY: &str = r#"{"live":true,"ready":true}"#;
 
-/// `GET /v2/models/NAME/ready` of a model that is.
+/// Returns the document of `GET /v2/models/NAME/ready` for a model that is ready.
 pub fn model_ready(name: &str) -> Value {
     json!({ "name": name, "ready": true })
 }
 
-/// The extensions of V2 that every server has, by Triton's names for them.
+/// The extensions of V2 that every server has, by their Triton names.
 pub const EXTENSIONS: [&str; 4] =
     ["binary_tensor_data", "classification", "model_configuration", "statistics"];
 
-/// The one of servers that let their clients load and unload models.
+/// The extension of servers that let clients load and unload models.
 pub const MODEL_REPOSITORY: &str = "model_repository";
 
-/// The one of servers that let their clients pass tensors by shared memory.
+/// The extension of servers that let clients pass tensors in shared memory.
 pub const SHARED_MEMORY: &str = "system_shared_memory";
 
-/// `GET /v2/models/NAME`: what the model takes and gives, in V2's words.
+/// Returns the document of `GET /v2/models/NAME`: the model's inputs and outputs with V2's datatypes and shapes. A
+/// dimension of -1 has any length.
 pub fn model_metadata(model: Model<'_>) -> Value {
     let tensors = |ports: &[Port]| ports.iter().map(tensor_metadata).collect::<Value>();
     json!({
@@ -97,12 +99,13 @@ fn tensor_metadata(port: &Port) -> Value {
     document
 }
 
-/// The tensor V2 carries a value as: itself, or a table of the values of maps with equal keys.
+/// Returns the datatype and shape of the tensor that represents a value in V2. A sequence of maps becomes a table with
+/// one row per map and one column per key.
 pub fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
     match kind {
         ValueType::Tensor(tensor) => {
             let dim = |dim: &Dim| if let Dim::Fixed(length) = dim { *length } else { -1 };
-            // V2 has no word for "any number of dimensions".
+            // V2 cannot say "any number of dimensions".
             let shape = tensor.shape.as_ref().map_or(vec![-1], |dims| dims.iter().map(dim).collect());
             (tensor.datatype, shape)
         }
@@ -112,14 +115,14 @@ pub fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
             shape.insert(0, -1);
             (datatype, shape)
         }
-        // One value per key.
+        // One element per key.
         ValueType::Map { value: inner, .. } => (v2_tensor(inner).0, vec![-1]),
         ValueType::Other(_) => (DataType::Bytes, vec![-1]),
     }
 }
 
-/// `GET /v2/models/NAME/config`: Triton's `ModelConfig` in its JSON form, of a model without a batch dimension of
-/// the server's own (`max_batch_size` 0: shapes are whole).
+/// Returns the document of `GET /v2/models/NAME/config`: Triton's `ModelConfig` as JSON. `max_batch_size` is 0, which
+/// says that the shapes include the batch dimension.
 ///
 /// Source: <https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto>
 pub fn model_config(model: Model<'_>) -> Value {
@@ -149,7 +152,7 @@ pub fn model_config(model: Model<'_>) -> Value {
     })
 }
 
-/// `TYPE_FP32`; Triton calls V2's `BYTES` a string.
+/// Triton's name of a datatype, such as `TYPE_FP32`; V2's `BYTES` is `TYPE_STRING`.
 fn config_type(datatype: DataType) -> String {
     match datatype {
         DataType::Bytes => "TYPE_STRING".to_owned(),
@@ -157,8 +160,8 @@ fn config_type(datatype: DataType) -> String {
     }
 }
 
-/// `GET /v2/models/stats`, or one model's: Triton's statistics extension. One run serves one request, so both counts
-/// are those of the requests that were answered.
+/// Returns the document of `GET /v2/models/stats`, or of one model's statistics (Triton's extension). `inference_count`
+/// counts requests that succeeded; `execution_count` counts runs, which several requests may share.
 ///
 /// Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md>
 pub fn statistics<'a>(models: impl IntoIterator<Item = (Model<'a>, Statistics)>) -> Value {

@@ -1,15 +1,15 @@
-//! The one table of errors: each kind's HTTP and gRPC status, its headers, and each protocol's body.
+//! The table of errors: HTTP and gRPC status of each error kind, its headers, and the body that each protocol uses.
 
 use crate::json::Writer;
 use drisse_core::{Error, ErrorKind};
 use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
-/// The HTTP status of a kind.
+/// Returns the HTTP status of an error kind.
 pub fn http_status(kind: ErrorKind) -> u16 {
     row(kind).0
 }
 
-/// The gRPC code of a kind (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>).
+/// Returns the gRPC status code of an error kind (<https://grpc.github.io/grpc/core/md_doc_statuscodes.html>).
 pub fn grpc_code(kind: ErrorKind) -> i32 {
     row(kind).1
 }
@@ -35,7 +35,8 @@ fn row(kind: ErrorKind) -> (u16, i32) {
     }
 }
 
-/// Sets the headers an error's kind calls for: what a 401 asks for, when to come again after a 503.
+/// Sets the headers that an error's status requires: `WWW-Authenticate` for 401, `Retry-After` (whole seconds, at
+/// least 1) for 503.
 pub fn error_headers(error: &Error, headers: &mut HeaderMap) {
     match error.kind() {
         ErrorKind::Unauthenticated => {
@@ -49,7 +50,7 @@ pub fn error_headers(error: &Error, headers: &mut HeaderMap) {
     }
 }
 
-/// The key an error stands under.
+/// The shape of a JSON error body, which depends on the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorShape {
     /// `{"message": …}`: `/score`, as Azure ML's front end answers.
@@ -61,7 +62,7 @@ pub enum ErrorShape {
 }
 
 impl ErrorShape {
-    /// The shape in which errors on this path are told.
+    /// Returns the shape of error bodies on this path.
     pub fn of(path: &str) -> Self {
         match path {
             _ if path.starts_with("/v1") || path.starts_with("/v2") => Self::Error,
@@ -71,7 +72,7 @@ impl ErrorShape {
     }
 }
 
-/// MLflow's word for a status (mlflow/protos/databricks.proto).
+/// MLflow's error code for a status (mlflow/protos/databricks.proto).
 fn mlflow_code(status: u16) -> &'static str {
     match status {
         401 => "UNAUTHENTICATED",
@@ -83,7 +84,15 @@ fn mlflow_code(status: u16) -> &'static str {
     }
 }
 
-/// The JSON body that tells a client of an error.
+/// Returns the JSON body of an error response.
+///
+/// ```
+/// use drisse_wire::{ErrorShape, error_body, http_status};
+///
+/// let error = drisse_core::Error::invalid("the body has no `data`");
+/// assert_eq!(http_status(error.kind()), 400);
+/// assert_eq!(error_body(ErrorShape::of("/score"), &error), br#"{"message":"the body has no `data`"}"#);
+/// ```
 pub fn error_body(shape: ErrorShape, error: &Error) -> Vec<u8> {
     let mut body = Writer::new();
     match shape {

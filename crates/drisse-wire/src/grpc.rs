@@ -1,4 +1,4 @@
-//! gRPC: messages, how they are framed in HTTP/2, and how an error is told.
+//! gRPC: messages, their framing in HTTP/2, and how errors are sent.
 //!
 //! Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
@@ -20,25 +20,25 @@ pub use infer::{AnswerSink, decode};
 pub use models::{config, metadata, statistics};
 pub use peek::{Peeked, peek};
 
-/// Messages, made from `proto/*.proto` by `xtask/tests/protos.rs`.
+/// Messages of the Open Inference Protocol. `xtask/tests/protos.rs` generates these modules from `proto/*.proto`.
 #[expect(missing_docs, reason = "generated")]
 pub mod inference {
     include!("grpc/inference.rs");
 }
 
-/// The same.
+/// Messages of gRPC's health checks.
 #[expect(missing_docs, reason = "generated")]
 pub mod health {
     include!("grpc/grpc.health.v1.rs");
 }
 
-/// The same.
+/// Messages of gRPC's server reflection.
 #[expect(missing_docs, reason = "generated")]
 pub mod reflection {
     include!("grpc/grpc.reflection.v1.rs");
 }
 
-/// The same.
+/// Messages of TensorFlow, and of TensorFlow Serving in [`serving`](tensorflow::serving).
 #[expect(missing_docs, reason = "generated")]
 pub mod tensorflow {
     include!("grpc/tensorflow.rs");
@@ -49,41 +49,52 @@ pub mod tensorflow {
     }
 }
 
-/// All of `proto/*.proto`, as a serialised `FileDescriptorSet`.
+/// All of `proto/*.proto` as a serialized `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!("grpc/descriptors.bin");
 
-/// Bytes before a message: a flag, and its length in four bytes.
+/// The length in bytes of a message's header: the compression flag, and the message's length in four bytes.
 pub const HEAD: usize = 5;
 
 /// The Open Inference Protocol's service.
 pub const INFERENCE: &str = "inference.GRPCInferenceService";
 
-/// TensorFlow Serving's services.
+/// TensorFlow Serving's prediction service.
 pub const PREDICTION: &str = "tensorflow.serving.PredictionService";
-/// The same.
+/// TensorFlow Serving's model service.
 pub const MODELS: &str = "tensorflow.serving.ModelService";
 
-/// gRPC's own health checks.
+/// gRPC's health service.
 pub const HEALTH: &str = "grpc.health.v1.Health";
 
-/// Whether a request is a call of gRPC's.
+/// Whether a request is a gRPC call: an HTTP/2 `POST` with a gRPC content type.
 pub fn is_call<B>(head: &http::Request<B>) -> bool {
     let content_type = head.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let http2 = head.version() == http::Version::HTTP_2 && head.method() == http::Method::POST;
     http2 && content_type.starts_with(b"application/grpc")
 }
 
-/// A message as it stands in a body.
+/// A message as it is sent in a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// Whether it is compressed, as `grpc-encoding` says.
+    /// Whether the message is compressed with the coding that the header `grpc-encoding` names.
     pub compressed: bool,
-    /// The message.
+    /// The message's bytes.
     pub message: Bytes,
 }
 
-/// Takes the first frame off what has come of a body, of messages of at most `limit` bytes; `None` where it is not
-/// whole yet.
+/// Removes the first frame from the received part of a body. `None` if the frame is not complete yet.
+///
+/// # Errors
+/// Returns an error if the frame's flag is invalid, or if its message is longer than `limit` bytes.
+///
+/// ```
+/// use drisse_wire::grpc::{frame, inference::ServerLiveResponse, take_frame};
+///
+/// let mut body = frame(&ServerLiveResponse { live: true }).into();
+/// let frame = take_frame(&mut body, 1024)?.expect("a complete frame");
+/// assert_eq!(&frame.message[..], [8, 1]);
+/// # Ok::<(), drisse_core::Error>(())
+/// ```
 pub fn take_frame(body: &mut BytesMut, limit: usize) -> Result<Option<Frame>> {
     let Some(&[flag, a, b, c, d]) = body.first_chunk::<HEAD>() else { return Ok(None) };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -101,40 +112,50 @@ pub fn take_frame(body: &mut BytesMut, limit: usize) -> Result<Option<Frame>> {
     Ok(Some(Frame { compressed: flag == 1, message: body.split_to(length).freeze() }))
 }
 
-/// The only frame of a body that is here whole.
+/// Returns the only frame of a complete body.
+///
+/// # Errors
+/// Returns an error if the body does not hold exactly one frame, or if [`take_frame`] refuses it.
 pub fn only_frame(body: Bytes, limit: usize) -> Result<Frame> {
     let mut body = BytesMut::from(body);
     let frame = take_frame(&mut body, limit)?;
     match frame {
         Some(frame) if body.is_empty() => Ok(frame),
-        Some(_) => Err(Error::invalid("there is more than one message in a request that has one")),
+        Some(_) => Err(Error::invalid("the request has more than one message, but this method takes one")),
         None => Err(Error::invalid("the body ends before its message does")),
     }
 }
 
-/// A message in its frame.
+/// Returns the frame of a message.
 pub fn frame(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut body = BytesMut::with_capacity(HEAD + length);
     body.extend_from_slice(&[0]);
     body.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    // The room is there.
+    // Cannot fail: the buffer has the message's length.
     let _ = message.encode(&mut body);
     body.freeze()
 }
 
-/// A message that is compressed, in its frame.
+/// Returns the frame of a message that is already compressed.
 pub fn packed_frame(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&[1], &length[..], message].concat().into()
 }
 
-/// Reads a message; refuses one that would take far more memory than its bytes do.
+/// Decodes a message of the Open Inference Protocol.
+///
+/// # Errors
+/// Returns an error if the bytes are not such a message, or if it has so many fields that decoding it would take far
+/// more memory than its bytes do.
 pub fn parse<M: Message + Default>(message: Bytes) -> Result<M> {
     checked(message, Nested::V2)
 }
 
-/// The same of TensorFlow Serving's.
+/// Decodes a message of TensorFlow Serving.
+///
+/// # Errors
+/// As for [`parse`].
 pub fn parse_predict<M: Message + Default>(message: Bytes) -> Result<M> {
     checked(message, Nested::PREDICT)
 }
@@ -144,7 +165,7 @@ fn checked<M: Message + Default>(message: Bytes, nested: Nested) -> Result<M> {
     M::decode(message).map_err(|error| Error::invalid(format!("the message cannot be read: {error}")))
 }
 
-/// `grpc-status: 0`, the trailer of an answer.
+/// Returns the trailer of a call that succeeded, `grpc-status: 0`.
 pub fn ok() -> HeaderMap {
     HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))])
 }
@@ -152,7 +173,7 @@ pub fn ok() -> HeaderMap {
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The trailers that tell of an error.
+/// Returns the trailers of a call that failed: `grpc-status` and `grpc-message`.
 pub fn trailers(error: &Error) -> HeaderMap {
     let code = HeaderValue::from(crate::grpc_code(error.kind()));
     let mut trailers = HeaderMap::from_iter([(STATUS, code)]);
@@ -162,7 +183,7 @@ pub fn trailers(error: &Error) -> HeaderMap {
     trailers
 }
 
-/// Everything but the printable part of ASCII, and `%` itself, as `%XX`.
+/// Writes every byte that is not printable ASCII, and `%` itself, as `%XX`.
 fn percent_encoded(message: &str) -> String {
     let mut out = String::with_capacity(message.len());
     for byte in message.bytes() {
@@ -174,9 +195,12 @@ fn percent_encoded(message: &str) -> String {
     out
 }
 
-/// The time a client gives an answer: digits and a unit.
+/// Parses the header `grpc-timeout`: up to eight digits and a unit.
+///
+/// # Errors
+/// Returns an error if the header has another form.
 pub fn timeout(header: &HeaderValue) -> Result<std::time::Duration> {
-    let refused = || Error::invalid("grpc-timeout is up to eight digits and a unit: H, M, S, m, u or n");
+    let refused = || Error::invalid("grpc-timeout must be up to eight digits and a unit: H, M, S, m, u or n");
     let text = header.to_str().map_err(|_| refused())?;
     let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(refused)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

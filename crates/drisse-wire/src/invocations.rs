@@ -1,4 +1,5 @@
-//! `/invocations`, as MLflow's scoring server and SageMaker have it: a pandas table or tensors in, `predictions` out.
+//! Requests to `/invocations`, the endpoint of MLflow's scoring server and of SageMaker: a pandas table or tensors in,
+//! `predictions` out.
 //!
 //! Sources: <https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification>,
 //! <https://docs.aws.amazon.com/sagemaker/latest/dg/cdf-inference.html>
@@ -7,21 +8,24 @@ use crate::json::{Reader, Writer, well_formed};
 use crate::score;
 use drisse_core::{DataType, Error, ErrorKind, Inputs, Result, Signature};
 
-/// What a body is in.
+/// The format of a request body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     /// An object with `dataframe_split`, `dataframe_records`, `instances` or `inputs`.
     Json,
-    /// What stands under `dataframe_split` alone, as MLflow 1 had it.
+    /// Only the value of `dataframe_split`, as in MLflow 1.
     Split,
-    /// What stands under `dataframe_records` alone.
+    /// Only the value of `dataframe_records`, as in MLflow 1.
     Records,
-    /// Rows of numbers or text, with the columns' names in front or without.
+    /// Rows of numbers or text, with or without a header of column names.
     Csv,
 }
 
 impl Format {
-    /// From a content type.
+    /// Returns the format that a content type names; without one, JSON.
+    ///
+    /// # Errors
+    /// Returns an error of the kind `UnsupportedMediaType` if the parameter `format` names an unknown format.
     pub fn of(content_type: Option<&str>) -> Result<Self> {
         let text = content_type.unwrap_or_default().to_ascii_lowercase();
         let mut parts = text.split(';').map(str::trim);
@@ -34,7 +38,7 @@ impl Format {
             (_, "") => Ok(Self::Json),
             (_, other) => {
                 let message =
-                    format!("the format `{other}` is not read here: pandas-split and pandas-records are");
+                    format!("the format `{other}` is not supported: use pandas-split or pandas-records");
                 Err(Error::new(ErrorKind::UnsupportedMediaType, message))
             }
         }
@@ -42,6 +46,21 @@ impl Format {
 }
 
 /// Decodes the body of `POST /invocations`.
+///
+/// # Errors
+/// Returns an error that says what cannot be parsed, or which input or column does not fit the signature.
+///
+/// ```
+/// # use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
+/// use drisse_wire::invocations::{Format, decode};
+/// # let kind = TensorType { datatype: DataType::Fp32, shape: Some(vec![Dim::Free(None), Dim::Fixed(2)]) };
+/// # let x = Port { name: "x".to_owned(), kind: ValueType::Tensor(kind), optional: false };
+/// # let signature = Signature { inputs: vec![x], outputs: vec![] };
+/// // The only input is FP32 [?, 2].
+/// let inputs = decode(b"a,b\n1,2\n3,4\n", Format::of(Some("text/csv"))?, &signature)?;
+/// assert_eq!(inputs.get(0).map(|x| x.shape.to_vec()), Some(vec![2, 2]));
+/// # Ok::<(), drisse_core::Error>(())
+/// ```
 pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Inputs> {
     let table: fn(&mut Reader<'_>, &Signature, &mut Inputs) -> Result<()> = match format {
         Format::Json => return score::decode(body, signature),
@@ -49,7 +68,7 @@ pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Inpu
             let table = table(body, signature)?;
             let mut inputs = Inputs::new(signature);
             score::split(&mut Reader::new(&table), signature, &mut inputs)
-                .map_err(|error| error.context("the CSV, read as a table"))?;
+                .map_err(|error| error.context("the CSV, converted to JSON"))?;
             return Ok(inputs);
         }
         Format::Split => score::split,
@@ -62,7 +81,7 @@ pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Inpu
     Ok(inputs)
 }
 
-/// A CSV as pandas' `split` form: numbers stay numbers, what is empty is missing.
+/// Converts a CSV to pandas' `split` form in JSON. Numbers stay numbers; an empty cell is a missing value.
 fn table(body: &[u8], signature: &Signature) -> Result<Vec<u8>> {
     let broken = |error: csv::Error| Error::invalid(format!("the CSV cannot be read: {error}"));
     let mut lines = csv::ReaderBuilder::new().has_headers(false).from_reader(body);
@@ -75,7 +94,8 @@ fn table(body: &[u8], signature: &Signature) -> Result<Vec<u8>> {
         .and_then(|(_, port)| port.tensor())
         .is_some_and(|only| only.datatype == DataType::Bytes);
     let known = |name: &[u8]| signature.inputs.iter().any(|port| port.name.as_bytes() == name);
-    // Names of inputs are a head; of a model of numbers everything that is no number is.
+    // The first row is a header if it has only names of inputs or, for a single numeric input, anything that is not a
+    // number.
     let head =
         row.iter().all(known) || !text_only && signature.only_input().is_some() && !row.iter().all(is_value);
     let texts = |column: &[u8]| {
@@ -111,7 +131,7 @@ fn cells(out: &mut Writer, row: &csv::ByteRecord, quoted: &[bool]) {
         Ok("True") => out.raw("true"),
         Ok("False") => out.raw("false"),
         Ok(text) if is_value(cell) => out.raw(text.trim()),
-        // Not what the model takes: the error names it.
+        // Not a number: kept as text, so that the error shows it.
         _ => out.string(cell),
     });
 }
@@ -168,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told() {
+    fn what_does_not_fit_is_refused_with_the_reason() {
         for (csv, why) in [("", "has no rows"), ("1,2\n3\n", "CSV"), ("1,2\n3,x\n", "expected a number")] {
             let error = decode(csv.as_bytes(), Format::Csv, &matrix()).unwrap_err();
             assert!(error.message().contains(why), "{csv}: {error}");

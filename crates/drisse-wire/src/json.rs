@@ -1,7 +1,7 @@
-//! JSON as the scoring path needs it: numbers read straight into tensors and printed from them.
+//! JSON for the scoring path: numbers are parsed straight into tensors and printed from them.
 //!
-//! Two things set it apart from a JSON library: it fills a tensor of the wanted datatype without a
-//! tree in between, and it takes the `NaN` and `Infinity` that Python's `json` prints.
+//! It differs from a JSON library in two ways: it fills tensors without building a tree of values first, and it accepts
+//! the `NaN` and `Infinity` that Python's `json` module prints.
 
 mod number;
 mod reader;

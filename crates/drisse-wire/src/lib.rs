@@ -1,7 +1,8 @@
-//! The shapes that cross the network: scoring requests and answers, documents about models,
-//! and the one table that maps an error to a status.
+//! Everything that crosses the network: scoring requests and responses, documents about models, the control API, and
+//! the one table that maps an error to a status.
 //!
-//! The decoders are pure functions from bytes to values and back; who listens is the servers' business.
+//! Encoders and decoders are pure functions between bytes and values; the servers own the sockets. The exceptions are
+//! [`http`], a small HTTP client, and [`client`], the client of the control API on top of it.
 #![warn(missing_docs)]
 
 pub mod control;

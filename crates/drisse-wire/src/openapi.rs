@@ -1,4 +1,4 @@
-//! `/swagger.json`: an OpenAPI 3.0.3 document of one server, from its models' signatures and samples.
+//! `/swagger.json`: the OpenAPI 3.0.3 document of a server, made from its models' signatures and samples.
 
 mod versions;
 
@@ -7,25 +7,37 @@ use serde_json::{Map, Value, json};
 
 pub use versions::{as_2, as_3_1};
 
-/// One model as the document describes it.
+/// A model to describe.
 #[derive(Clone, Copy, Debug)]
 pub struct Described<'a> {
-    /// The name in the path.
+    /// The model's name, as in paths.
     pub name: &'a str,
-    /// What it takes and gives.
+    /// The model's inputs and outputs.
     pub signature: &'a Signature,
-    /// A body that `/score` takes, where one is known.
+    /// A sample body for `/score`, if known.
     pub sample: Option<&'a str>,
 }
 
-/// The document. With one model `/score` is its path; with several each has `/score/NAME`.
+/// Returns the document. A single model has the path `/score`; several models have `/score/NAME` each. `keys` is
+/// whether requests need a key.
+///
+/// ```
+/// use drisse_core::Signature;
+/// use drisse_wire::openapi::{Described, as_2, document};
+///
+/// let signature = Signature { inputs: vec![], outputs: vec![] };
+/// let model = Described { name: "digits", signature: &signature, sample: None };
+/// let document = document("1.0", &[model], true);
+/// assert_eq!(document["paths"]["/score"]["post"]["operationId"], "Score");
+/// assert_eq!(as_2(document)["swagger"], "2.0");
+/// ```
 pub fn document(server_version: &str, models: &[Described<'_>], keys: bool) -> Value {
     let mut paths = Map::new();
     paths.insert(
         "/".to_owned(),
         json!({ "get": {
             "operationId": "ServiceHealthCheck",
-            "summary": "Says that the server is up",
+            "summary": "Checks that the server is up",
             "security": [],
             "responses": { "200": { "description": "the server is up",
                 "content": { "text/plain": { "schema": { "type": "string", "example": "Healthy" } } } } },
@@ -56,13 +68,12 @@ pub fn document(server_version: &str, models: &[Described<'_>], keys: bool) -> V
     document
 }
 
-/// Whether the lengths a signature declares are part of a schema.
+/// Whether a schema has the lengths that the signature declares.
 #[derive(Clone, Copy)]
 enum Lengths {
-    /// As declared: what comes in is checked against them.
+    /// The declared lengths: inputs are checked against them.
     Declared,
-    /// Any: what a model declares of its outputs is what its exporter believed (LightGBM's `label` is `[1]`
-    /// whatever the batch).
+    /// Any lengths: exporters often declare wrong lengths of outputs (LightGBM's `label` is `[1]` for any batch size).
     Any,
 }
 
@@ -70,7 +81,7 @@ fn score(model: &Described<'_>, alone: bool) -> Value {
     let operation = if alone { "Score".to_owned() } else { format!("Score-{}", model.name) };
     let mut body = json!({ "schema": request_schema(model.signature) });
     let sample = model.sample.and_then(|sample| serde_json::from_str::<Value>(sample).ok());
-    // A picture's worth of zeros helps nobody who reads the document.
+    // A large sample, such as an image of zeros, would only make the document hard to read.
     if let Some(sample) = sample.filter(|_| model.sample.is_some_and(|text| text.len() <= 16 << 10)) {
         body["example"] = sample;
     }
@@ -83,7 +94,7 @@ fn score(model: &Described<'_>, alone: bool) -> Value {
         ("401", "the key is missing or wrong"),
         ("413", "the body is over the limit"),
         ("415", "the content type is not JSON"),
-        ("503", "too many requests wait already, or the server is stopping; see Retry-After"),
+        ("503", "too many requests are waiting, or the server is stopping; see Retry-After"),
         ("504", "the deadline passed"),
     ] {
         responses[status] = json!({
@@ -117,7 +128,7 @@ fn object(ports: &[Port], lengths: Lengths) -> Value {
         ports.iter().map(|port| (port.name.clone(), value_schema(&port.kind, lengths))).collect();
     let required: Vec<_> = ports.iter().filter(|port| !port.optional).map(|port| &*port.name).collect();
     let mut schema = json!({ "type": "object", "properties": properties });
-    // OpenAPI 3.0 wants at least one name in `required`.
+    // OpenAPI 3.0 does not allow an empty `required`.
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
@@ -160,7 +171,7 @@ fn element_schema(datatype: DataType) -> Value {
         DataType::Bool => json!({ "type": "boolean" }),
         DataType::Bytes => json!({ "type": "string" }),
         DataType::Int64 => json!({ "type": "integer", "format": "int64" }),
-        // `null` stands for NaN, both ways.
+        // `null` stands for NaN in requests and responses.
         DataType::Fp32 => json!({ "type": "number", "format": "float", "nullable": true }),
         DataType::Fp64 => json!({ "type": "number", "format": "double", "nullable": true }),
         datatype if datatype.is_float() => json!({ "type": "number", "nullable": true }),

@@ -1,5 +1,5 @@
-//! Tensors as bytes, as V2's binary tensors and gRPC's raw contents carry them: row by row, little-endian, packed; a
-//! `BYTES` element is its length in four bytes, then itself.
+//! Tensors as bytes, for V2's binary tensors and gRPC's raw contents: row-major, little-endian, without padding. A
+//! `BYTES` element is its length in four bytes, followed by its bytes.
 //!
 //! Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
 
@@ -9,10 +9,10 @@ use drisse_core::{
 };
 use std::fmt;
 
-/// Bytes of a string's length.
+/// The size in bytes of a string's length.
 const LENGTH: usize = size_of::<u32>();
 
-/// Reads a tensor; `what` names it in errors. One copy, into an aligned buffer.
+/// Reads a tensor, copying the bytes once into an aligned buffer; `what` names the tensor in errors.
 pub(crate) fn read(
     datatype: DataType,
     shape: Shape,
@@ -30,7 +30,7 @@ pub(crate) fn read(
     })
 }
 
-/// The same of `given` bytes that `fill` has.
+/// Reads a tensor of `given` bytes, which `fill` copies into the buffer.
 pub(crate) fn read_with(
     datatype: DataType,
     shape: Shape,
@@ -52,16 +52,16 @@ pub(crate) fn read_with(
     }
     let mut buffer = Buffer::zeroed(wanted);
     fill(buffer.bytes_mut())?;
-    // What an engine does with another is undefined.
+    // With any other value, the behavior of an engine is undefined.
     if datatype == DataType::Bool && buffer.bytes().iter().any(|&byte| byte > 1) {
-        return Err(Error::invalid(format!("{what}: a BOOL is a byte of 0 or 1")));
+        return Err(Error::invalid(format!("{what}: each BOOL must be a byte of 0 or 1")));
     }
     Ok(Tensor { datatype, shape, data: Data::Raw(buffer) })
 }
 
 fn elements(datatype: DataType, shape: &Shape, what: fmt::Arguments<'_>) -> Result<usize> {
     if !datatype.has_json_form() {
-        return Err(Error::invalid(format!("{what}: {datatype} elements cannot be carried as bytes")));
+        return Err(Error::invalid(format!("{what}: {datatype} elements cannot be sent as bytes")));
     }
     element_count(shape).ok_or_else(|| too_large(shape, what))
 }
@@ -71,10 +71,12 @@ fn too_large(shape: &Shape, what: fmt::Arguments<'_>) -> Error {
 }
 
 fn strings(bytes: &[u8], elements: usize, what: fmt::Arguments<'_>) -> Result<Strings> {
-    // Checked before anything is set aside for them.
+    // Checked before memory is allocated.
     if elements > bytes.len() / LENGTH {
         let given = bytes.len();
-        return Err(Error::invalid(format!("{what}: {elements} strings do not fit the {given} bytes sent")));
+        return Err(Error::invalid(format!(
+            "{what}: {elements} strings do not fit in the {given} bytes sent"
+        )));
     }
     let mut all = Vec::with_capacity(bytes.len() - elements * LENGTH);
     let mut ends = Vec::with_capacity(elements);
@@ -90,12 +92,12 @@ fn strings(bytes: &[u8], elements: usize, what: fmt::Arguments<'_>) -> Result<St
     }
     if !rest.is_empty() {
         let more = rest.len();
-        return Err(Error::invalid(format!("{what}: {more} bytes are left behind its {elements} strings")));
+        return Err(Error::invalid(format!("{what}: {more} bytes are left after its {elements} strings")));
     }
     Ok(Strings::from_parts(all, ends))
 }
 
-/// How many bytes [`write`] appends.
+/// Returns the number of bytes that [`write`] appends.
 pub(crate) fn byte_len(tensor: &TensorView<'_>) -> usize {
     match tensor.data {
         DataView::Raw(bytes) => bytes.len(),
@@ -103,10 +105,10 @@ pub(crate) fn byte_len(tensor: &TensorView<'_>) -> usize {
     }
 }
 
-/// Appends a tensor; refuses a datatype V2 has no name for, and strings of over 4 GiB.
+/// Appends a tensor; fails for datatypes that V2 does not have, and for strings over 4 GiB.
 pub(crate) fn write(tensor: &TensorView<'_>, out: &mut Vec<u8>) -> Result<()> {
     if !tensor.datatype.has_json_form() {
-        let message = format!("{} elements cannot be carried as bytes", tensor.datatype);
+        let message = format!("{} elements cannot be sent as bytes", tensor.datatype);
         return Err(Error::invalid(message));
     }
     out.reserve(byte_len(tensor));
@@ -152,11 +154,11 @@ mod tests {
             (DataType::Fp32, &[2_i64][..], &[0; 7][..], "FP32 [2] takes 8 bytes, 7 were sent"),
             (DataType::Fp32, &[-1], &[], "negative or too large"),
             (DataType::Fp64, &[i64::MAX, 2], &[], "negative or too large"),
-            (DataType::Bool, &[1], &[2], "a BOOL is a byte of 0 or 1"),
-            (DataType::Int4, &[1], &[0], "INT4 elements cannot be carried as bytes"),
-            (DataType::Bytes, &[1_000_000_000], &[0; 8], "1000000000 strings do not fit the 8 bytes sent"),
+            (DataType::Bool, &[1], &[2], "each BOOL must be a byte of 0 or 1"),
+            (DataType::Int4, &[1], &[0], "INT4 elements cannot be sent as bytes"),
+            (DataType::Bytes, &[1_000_000_000], &[0; 8], "1000000000 strings do not fit in the 8 bytes sent"),
             (DataType::Bytes, &[1], &[2, 0, 0, 0, b'a'], "string 0 is longer than the bytes sent for it"),
-            (DataType::Bytes, &[1], &[1, 0, 0, 0, b'a', b'b'], "1 bytes are left behind its 1 strings"),
+            (DataType::Bytes, &[1], &[1, 0, 0, 0, b'a', b'b'], "1 bytes are left after its 1 strings"),
             (DataType::Bytes, &[2], &[4, 0, 0, 0, 0, 0, 0, 0], "string 1 is longer"),
         ] {
             let error = read(datatype, shape, bytes).unwrap_err();

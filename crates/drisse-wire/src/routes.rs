@@ -1,61 +1,61 @@
-//! The document that tells a gateway where a service's requests go.
+//! The route document of a service: the replicas to which a gateway sends its requests.
 
 use serde::{Deserialize, Serialize};
 
-/// One per service. A gateway keeps it on disk and acknowledges it by its generation.
+/// The routes of one service. A gateway keeps the document on disk and acknowledges it by its generation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteDocument {
-    /// The service's name, as it stands in paths.
+    /// The service's name, as in paths.
     pub service: String,
-    /// Grows with every change; an older one never replaces a newer one.
+    /// Increases with every change; a gateway never replaces a document by one of a lower generation.
     pub generation: u64,
-    /// Digests of the keys that open it, `sha256:HEX` each; empty: open to everybody.
+    /// Digests of the keys that are accepted, each `sha256:HEX`. Empty: requests need no key.
     pub keys: Vec<String>,
-    /// Origins whose web pages may score from browsers; `*` is every one.
+    /// Origins whose web pages may send requests from browsers (CORS); `*` allows all.
     #[serde(default)]
     pub cors_origins: Vec<String>,
-    /// The file its requests are written to, a JSON line each.
+    /// The access log's file, one JSON line per request; `None` writes no access log.
     #[serde(default)]
     pub access_log: Option<String>,
-    /// The longest a request may wait for a free replica.
+    /// The longest time a request may wait for a free replica, in milliseconds.
     pub max_wait_ms: u64,
-    /// The longest a request may take, waiting included.
+    /// The longest time a request may take, including the wait, in milliseconds.
     pub scoring_timeout_ms: u64,
-    /// Where requests go. Empty: nowhere yet.
+    /// The revisions that share the requests. Empty: no replica is ready yet.
     pub revisions: Vec<RouteRevision>,
 }
 
-/// The replicas of one revision and their share.
+/// The replicas of one revision and its share of the requests.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteRevision {
-    /// Which.
+    /// The revision's number.
     pub revision: u64,
-    /// Relative to the others; 0 gets nothing.
+    /// The share of requests, relative to the other weights; 0 receives none.
     pub weight: u32,
-    /// Its replicas.
+    /// The revision's replicas.
     pub replicas: Vec<RouteReplica>,
 }
 
-/// One scoring server.
+/// One replica.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteReplica {
-    /// Its id.
+    /// The replica's id.
     pub id: String,
-    /// `unix:PATH` or `http://HOST:PORT`.
+    /// The replica's address: `unix:PATH` or `http://HOST:PORT`.
     pub address: String,
-    /// Requests at once that still make it faster.
+    /// Useful concurrency: more requests than this at once do not increase the throughput.
     pub concurrency: u32,
 }
 
-/// A gateway's answer to a document: what is in force now, kept on disk.
+/// A gateway's response to a route document: the document in force, which is on disk by then.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RouteAcknowledgement {
     /// The generation in force.
     pub generation: u64,
-    /// Replicas that are in no route any more and still have requests of this gateway's under way: not to
-    /// be stopped yet. The same document again asks anew.
+    /// Replicas that are in no route any more but still process requests of this gateway: they must not be stopped yet.
+    /// Sending the same document again returns the current list.
     pub draining: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! `POST /score`: Azure ML's `{"data": …}` and the well-known bodies of other servers, answered in
-//! one form: an object from output name to nested lists.
+//! `POST /score`: accepts Azure ML's `{"data": …}` and the well-known bodies of other servers. The response has one form
+//! for all of them: an object of outputs by name, as nested lists.
 
 use crate::json::{Reader, TensorReader, Writer};
 use crate::shared_memory::NoRegions;
@@ -10,13 +10,28 @@ use drisse_core::{
 
 const FORMS: &str = "send {\"data\": …} with the input as nested lists, or with an object of inputs by name";
 
-/// Decodes a body. Which form it has is decided by its first well-known key:
+/// Decodes a body. Its only well-known key says which form it has:
 ///
 /// - `data`: the only input as nested lists, or an object of inputs by name;
-/// - `inputs`: the same, or V2's list of tensors;
-/// - `instances`: a list of rows, each the only input's row or an object of rows by input name;
-/// - `dataframe_split`, `dataframe_records`: a pandas table, one column per input, or all
-///   columns in order as the one input's row.
+/// - `inputs`: as `data`, or V2's list of tensors;
+/// - `instances`: a list of rows, each a row of the only input or an object of rows by input name;
+/// - `dataframe_split`, `dataframe_records`: a pandas table with one column per input, or whose columns together form
+///   the rows of the only input.
+///
+/// # Errors
+/// Returns an error that says where the JSON is malformed, or what does not fit the signature and how to fix it.
+///
+/// ```
+/// # use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
+/// use drisse_wire::score::decode;
+/// # let kind = TensorType { datatype: DataType::Fp32, shape: Some(vec![Dim::Free(None), Dim::Fixed(2)]) };
+/// # let x = Port { name: "x".to_owned(), kind: ValueType::Tensor(kind), optional: false };
+/// # let signature = Signature { inputs: vec![x], outputs: vec![] };
+/// // The only input, `x`, is FP32 [?, 2].
+/// let inputs = decode(br#"{"data": [[1, 2], [3, 4]]}"#, &signature)?;
+/// assert_eq!(inputs, decode(br#"{"instances": [{"x": [1, 2]}, {"x": [3, 4]}]}"#, &signature)?);
+/// # Ok::<(), drisse_core::Error>(())
+/// ```
 pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
     let mut reader = Reader::new(body);
     if reader.peek() != Some(b'{') {
@@ -43,24 +58,24 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
     reader.end()?;
     match form {
         Some(_) => Ok(inputs),
-        // A model that needs nothing needs no `data`.
+        // A model without required inputs needs no `data`.
         None if signature.inputs.iter().all(|port| port.optional) => Ok(inputs),
         None => Err(Error::invalid(format!("the body has no `data`: {FORMS}"))),
     }
 }
 
-/// The body [`decode`] reads back as `inputs`; `None` where JSON cannot carry them.
+/// Returns a body that [`decode`] reads as `inputs`; `None` if JSON cannot represent them.
 pub fn encode(signature: &Signature, inputs: &Inputs) -> Option<String> {
     let mut out = Writer::new();
     out.raw("{\"data\":");
-    let only = signature.only_input().map(|(place, _)| place);
+    let only = signature.only_input().map(|(index, _)| index);
     match (only, inputs.given().collect::<Vec<_>>().as_slice()) {
-        (Some(only), [(place, tensor)]) if *place == only => out.nested(&tensor.view()).ok()?,
+        (Some(only), [(index, tensor)]) if *index == only => out.nested(&tensor.view()).ok()?,
         (_, given) => {
             out.raw("{");
-            for (nth, (place, tensor)) in given.iter().enumerate() {
+            for (nth, (index, tensor)) in given.iter().enumerate() {
                 out.raw(if nth > 0 { "," } else { "" });
-                out.string(&signature.inputs[*place].name);
+                out.string(&signature.inputs[*index].name);
                 out.raw(":");
                 out.nested(&tensor.view()).ok()?;
             }
@@ -72,7 +87,7 @@ pub fn encode(signature: &Signature, inputs: &Inputs) -> Option<String> {
 }
 
 fn columns_or_v2(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
-    // V2's tensors are objects in a list; a column is a number or a string there.
+    // V2's tensors are objects in a list; the list of a column has numbers or strings.
     let mut ahead = reader.clone();
     if ahead.take(b'[') && ahead.peek() == Some(b'{') {
         let mut beside = v2::Beside { binary: &[], regions: &NoRegions };
@@ -81,64 +96,64 @@ fn columns_or_v2(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut In
     columns(reader, signature, inputs)
 }
 
-/// The only input as nested lists, or an object of inputs by name.
+/// Reads the only input as nested lists, or an object of inputs by name.
 pub(crate) fn columns(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     if reader.peek() == Some(b'{') {
         return reader.object(|reader, name| {
-            let place = place(signature, name)?;
-            let port = &signature.inputs[place];
-            // `null` for what may be left out leaves it out; elsewhere it is a NaN.
+            let index = input_index(signature, name)?;
+            let port = &signature.inputs[index];
+            // `null` omits an optional input; of other inputs it is a NaN.
             if (port.optional || matches!(port.kind, ValueType::Optional(_))) && reader.word_null() {
                 return Ok(());
             }
-            let mut tensor = tensor_reader(signature, place)?;
+            let mut tensor = tensor_reader(signature, index)?;
             tensor.read(reader).map_err(|error| named(error, name))?;
-            set(signature, inputs, place, tensor.finish())
+            set(signature, inputs, index, tensor.finish())
         });
     }
-    let place = only(signature)?;
-    let mut tensor = tensor_reader(signature, place)?;
-    tensor.read(reader).map_err(|error| named(error, &signature.inputs[place].name))?;
-    set(signature, inputs, place, tensor.finish())
+    let index = only(signature)?;
+    let mut tensor = tensor_reader(signature, index)?;
+    tensor.read(reader).map_err(|error| named(error, &signature.inputs[index].name))?;
+    set(signature, inputs, index, tensor.finish())
 }
 
-/// Sets a tensor read from nested lists, which say less than a shape does.
-fn set(signature: &Signature, inputs: &mut Inputs, place: usize, mut tensor: Tensor) -> Result<()> {
-    let wanted = signature.inputs[place].tensor().and_then(|wanted| wanted.shape.as_deref());
+/// Sets a tensor read from nested lists, and completes its shape where lists cannot express it.
+fn set(signature: &Signature, inputs: &mut Inputs, index: usize, mut tensor: Tensor) -> Result<()> {
+    let wanted = signature.inputs[index].tensor().and_then(|wanted| wanted.shape.as_deref());
     match (wanted, tensor.shape.as_slice()) {
-        // `[]` is a batch without rows, whatever a row would be.
+        // `[]` is a batch without rows, whatever the shape of a row.
         (Some([Dim::Free(_), rest @ ..]), [0]) if !rest.is_empty() => {
             let row = rest.iter().map(|dim| if let Dim::Fixed(length) = dim { *length } else { 0 });
             tensor.shape.extend(row);
         }
-        // A column of n scalars, as a table has it.
+        // A column of n scalars, as in a table.
         (Some([_, Dim::Fixed(1)]), [_]) => tensor.shape.push(1),
         _ => {}
     }
-    inputs.set(signature, place, tensor)
+    inputs.set(signature, index, tensor)
 }
 
-/// A list of rows, each the only input's row or an object of rows by input name.
+/// Reads a list of rows, each a row of the only input or an object of rows by input name.
 pub(crate) fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut readers: Vec<Option<TensorReader>> = signature.inputs.iter().map(|_| None).collect();
     let mut first = true;
     reader.array(|reader| {
         let mut given = 0;
-        let mut row = |reader: &mut Reader<'_>, place: usize| {
-            if readers[place].is_none() {
+        let mut row = |reader: &mut Reader<'_>, index: usize| {
+            if readers[index].is_none() {
                 if !first {
-                    let name = &signature.inputs[place].name;
+                    let name = &signature.inputs[index].name;
                     return Err(Error::invalid(format!("input \"{name}\" is missing in the first row")));
                 }
-                readers[place] = Some(tensor_reader(signature, place)?);
+                readers[index] = Some(tensor_reader(signature, index)?);
             }
             given += 1;
-            let name = &signature.inputs[place].name;
-            let tensor = readers[place].as_mut().expect("made above");
+            let name = &signature.inputs[index].name;
+            let tensor = readers[index].as_mut().expect("created above");
             tensor.read_row(reader).map_err(|error| named(error, name))
         };
         if reader.peek() == Some(b'{') {
-            reader.object(|reader, name| row(reader, place(signature, name)?))?;
+            reader.object(|reader, name| row(reader, input_index(signature, name)?))?;
         } else {
             row(reader, only(signature)?)?;
         }
@@ -154,40 +169,40 @@ pub(crate) fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut 
 
 fn set_all(signature: &Signature, inputs: &mut Inputs, readers: Vec<Option<TensorReader>>) -> Result<()> {
     let mut length = None;
-    for (place, reader) in readers.into_iter().enumerate() {
+    for (index, reader) in readers.into_iter().enumerate() {
         let Some(reader) = reader else { continue };
         let mut tensor = reader.finish();
         if tensor.shape.is_empty() {
-            // A column without rows; what no row was read into looks like a scalar.
+            // A column without rows: its reader has read nothing, which looks like a scalar.
             tensor.shape.push(0);
         }
         let rows = tensor.shape.first().copied().unwrap_or(0);
         if *length.get_or_insert(rows) != rows {
             return Err(Error::invalid("the rows do not all have the same inputs"));
         }
-        as_column(signature, place, &mut tensor);
-        set(signature, inputs, place, tensor)?;
+        as_column(signature, index, &mut tensor);
+        set(signature, inputs, index, tensor)?;
     }
     if length.is_none() {
-        // No rows: an empty batch of everything that must be given.
-        for place in (0..signature.inputs.len()).filter(|&place| !signature.inputs[place].optional) {
-            let mut none = tensor_reader(signature, place)?.finish();
+        // No rows: an empty batch of every required input.
+        for index in (0..signature.inputs.len()).filter(|&index| !signature.inputs[index].optional) {
+            let mut none = tensor_reader(signature, index)?.finish();
             none.shape.push(0);
-            set(signature, inputs, place, none)?;
+            set(signature, inputs, index, none)?;
         }
     }
     Ok(())
 }
 
-/// A column of n scalars is `[n, 1]` where the model wants two dimensions.
-fn as_column(signature: &Signature, place: usize, tensor: &mut Tensor) {
-    let wanted = signature.inputs[place].tensor().and_then(|wanted| wanted.shape.as_ref()).map(Vec::len);
+/// Reshapes a column of n scalars to `[n, 1]` if the model's input has two dimensions.
+fn as_column(signature: &Signature, index: usize, tensor: &mut Tensor) {
+    let wanted = signature.inputs[index].tensor().and_then(|wanted| wanted.shape.as_ref()).map(Vec::len);
     if tensor.shape.len() == 1 && wanted == Some(2) {
         tensor.shape.push(1);
     }
 }
 
-/// `{"columns": [names], "data": [[row], …]}`, as `DataFrame.to_json(orient="split")` prints.
+/// Reads `{"columns": [names], "data": [[row], …]}`, as `DataFrame.to_json(orient="split")` prints it.
 pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut columns: Option<Vec<String>> = None;
     let mut data = None;
@@ -195,7 +210,7 @@ pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut
         "columns" => {
             let mut names = Vec::new();
             reader.array(|reader| {
-                // pandas numbers columns that have no name.
+                // pandas numbers columns without a name.
                 let numbered = matches!(reader.peek(), Some(b'0'..=b'9'));
                 names.push(if numbered {
                     String::from_utf8_lossy(reader.number()).into_owned()
@@ -222,8 +237,8 @@ pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut
     }
     let mut readers: Vec<Option<TensorReader>> = signature.inputs.iter().map(|_| None).collect();
     for name in &columns {
-        let place = place(signature, name)?;
-        if readers[place].replace(tensor_reader(signature, place)?).is_some() {
+        let index = input_index(signature, name)?;
+        if readers[index].replace(tensor_reader(signature, index)?).is_some() {
             return Err(Error::invalid(format!("column \"{name}\" is given twice")));
         }
     }
@@ -231,7 +246,7 @@ pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut
         let mut names = columns.iter();
         reader.array(|reader| {
             let Some(name) = names.next() else { return Err(reader.error("a row is longer than `columns`")) };
-            let tensor = readers[place(signature, name)?].as_mut().expect("made above");
+            let tensor = readers[input_index(signature, name)?].as_mut().expect("created above");
             tensor.read_row(reader).map_err(|error| named(error, name))
         })?;
         if names.next().is_some() { Err(reader.error("a row is shorter than `columns`")) } else { Ok(()) }
@@ -239,7 +254,7 @@ pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut
     set_all(signature, inputs, readers)
 }
 
-/// `[{"column": value, …}, …]`, as `DataFrame.to_json(orient="records")` prints.
+/// Reads `[{"column": value, …}, …]`, as `DataFrame.to_json(orient="records")` prints it.
 pub(crate) fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut ahead = reader.clone();
     let mut unknown = None;
@@ -252,14 +267,14 @@ pub(crate) fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &m
         })?;
     }
     let Some(unknown) = unknown else { return rows(reader, signature, inputs) };
-    let place = only(signature).map_err(|_| unknown_column(signature, &unknown))?;
-    let name = &signature.inputs[place].name;
-    let datatype = datatype(signature, place)?;
+    let index = only(signature).map_err(|_| unknown_column(signature, &unknown))?;
+    let name = &signature.inputs[index].name;
+    let datatype = datatype(signature, index)?;
     let mut columns: Vec<String> = Vec::new();
     let mut tensor = TensorReader::new(datatype)?;
     let mut count: i64 = 0;
     reader.array(|reader| {
-        // A record's keys may come in another order than the first one's: read by the first one's.
+        // A record's keys may be in another order than those of the first record, whose order counts.
         let mut cells: Vec<(String, usize)> = Vec::new();
         reader.object(|reader, column| {
             cells.push((column.to_owned(), reader.position()));
@@ -283,30 +298,30 @@ pub(crate) fn records(reader: &mut Reader<'_>, signature: &Signature, inputs: &m
         Ok(())
     })?;
     let shape = Shape::from_slice(&[count, columns.len() as i64]);
-    inputs.set(signature, place, tensor.finish_as(shape, format_args!("input \"{name}\""))?)
+    inputs.set(signature, index, tensor.finish_as(shape, format_args!("input \"{name}\""))?)
 }
 
-fn place(signature: &Signature, name: &str) -> Result<usize> {
-    v2::known_input(signature, name).map(|(place, _)| place)
+fn input_index(signature: &Signature, name: &str) -> Result<usize> {
+    v2::known_input(signature, name).map(|(index, _)| index)
 }
 
 fn unknown_column(signature: &Signature, column: &str) -> Error {
     let known = signature.input_names();
-    Error::invalid(format!("column \"{column}\" is no input of the model; its inputs are {known}"))
+    Error::invalid(format!("column \"{column}\" is not an input of the model; its inputs are {known}"))
 }
 
 fn only(signature: &Signature) -> Result<usize> {
-    signature.only_input().map(|(place, _)| place).ok_or_else(|| {
+    signature.only_input().map(|(index, _)| index).ok_or_else(|| {
         if signature.inputs.is_empty() {
             return Error::invalid("the model takes no inputs: send {\"data\": {}}");
         }
         let known = signature.input_names();
-        Error::invalid(format!("the model has several inputs: give an object with {known}"))
+        Error::invalid(format!("the model has several inputs: send an object with {known}"))
     })
 }
 
-fn datatype(signature: &Signature, place: usize) -> Result<DataType> {
-    let port = &signature.inputs[place];
+fn datatype(signature: &Signature, index: usize) -> Result<DataType> {
+    let port = &signature.inputs[index];
     let tensor = port.tensor().ok_or_else(|| {
         let (name, kind) = (&port.name, &port.kind);
         Error::invalid(format!("input \"{name}\" is a {kind}, which JSON lists cannot carry"))
@@ -314,16 +329,16 @@ fn datatype(signature: &Signature, place: usize) -> Result<DataType> {
     Ok(tensor.datatype)
 }
 
-fn tensor_reader(signature: &Signature, place: usize) -> Result<TensorReader> {
-    TensorReader::new(datatype(signature, place)?)
-        .map_err(|error| named(error, &signature.inputs[place].name))
+fn tensor_reader(signature: &Signature, index: usize) -> Result<TensorReader> {
+    TensorReader::new(datatype(signature, index)?)
+        .map_err(|error| named(error, &signature.inputs[index].name))
 }
 
 fn named(error: Error, name: &str) -> Error {
     error.context(format_args!("input \"{name}\""))
 }
 
-/// Writes the answer: `{"output": nested lists, …}`.
+/// Writes the response output by output: `{"output": nested lists, …}`.
 #[derive(Debug)]
 pub struct AnswerSink<S> {
     signature: S,
@@ -332,14 +347,14 @@ pub struct AnswerSink<S> {
 }
 
 impl<S: AsRef<Signature>> AnswerSink<S> {
-    /// The start of an answer.
+    /// Starts a response.
     pub fn new(signature: S) -> Self {
         let mut out = Writer::new();
         out.raw("{");
         Self { signature, out, any: false }
     }
 
-    /// The whole answer, and how many NaN and infinities it prints as `null`.
+    /// Returns the whole response, and how many NaN and infinities it has as `null`.
     pub fn finish(mut self) -> (Vec<u8>, u64) {
         self.out.raw("}");
         let not_finite = self.out.not_finite();
@@ -348,11 +363,11 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
 }
 
 impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
         if std::mem::replace(&mut self.any, true) {
             self.out.raw(",");
         }
-        self.out.string(&self.signature.as_ref().outputs[place].name);
+        self.out.string(&self.signature.as_ref().outputs[index].name);
         self.out.raw(":");
         self.out.value(value)
     }

@@ -1,4 +1,4 @@
-//! Which `/score` bodies mean the same, and how others are refused.
+//! Which `/score` bodies are equivalent, and how others are refused.
 
 use super::*;
 use drisse_core::{Data, Dim, Port, TensorType, ValueType};
@@ -15,8 +15,8 @@ fn signature(inputs: &[(&str, usize)]) -> Signature {
     Signature { inputs: inputs.iter().map(port).collect(), outputs: vec![] }
 }
 
-fn floats(inputs: &Inputs, place: usize) -> (Vec<i64>, Vec<f32>) {
-    let tensor = inputs.get(place).expect("given");
+fn floats(inputs: &Inputs, index: usize) -> (Vec<i64>, Vec<f32>) {
+    let tensor = inputs.get(index).expect("given");
     let Data::Raw(buffer) = &tensor.data else { panic!("strings") };
     (tensor.shape.to_vec(), buffer.elements().to_vec())
 }
@@ -112,7 +112,7 @@ fn a_refusal_says_what_to_send() {
         (&one, r#"{"data":[[1]],"instances":[[1]]}"#, "both `data` and `instances`"),
         (&one, r#"{"data":[[1],[2,3]]}"#, "input \"X\": invalid JSON"),
         (&one, r#"{"data":{"Y":[1]}}"#, "the model has no input \"Y\"; its inputs are `X`"),
-        (&two, r#"{"data":[1]}"#, "the model has several inputs: give an object with `a`, `b`"),
+        (&two, r#"{"data":[1]}"#, "the model has several inputs: send an object with `a`, `b`"),
         (&two, r#"{"instances":[{"a":1,"b":2},{"a":1}]}"#, "rows have different inputs"),
         (&two, r#"{"instances":[{"a":1},{"a":1,"b":2}]}"#, "input \"b\" is missing in the first row"),
         (&two, r#"{"instances":[{"a":1,"a":2,"b":1},{"a":1,"b":2}]}"#, "rows"),
@@ -120,9 +120,9 @@ fn a_refusal_says_what_to_send() {
         (
             &two,
             r#"{"dataframe_split":{"columns":["a","c"],"data":[[1,2]]}}"#,
-            "column \"c\" is no input of the model",
+            "column \"c\" is not an input of the model",
         ),
-        (&two, r#"{"dataframe_records":[{"a":1,"b":2,"c":3}]}"#, "column \"c\" is no input of the model"),
+        (&two, r#"{"dataframe_records":[{"a":1,"b":2,"c":3}]}"#, "column \"c\" is not an input of the model"),
         (&one, r#"{"dataframe_records":[{"p":1,"q":2},{"p":1,"r":2}]}"#, "a record has no \"q\""),
     ] {
         let error = decode(body.as_bytes(), signature).expect_err(body);

@@ -1,4 +1,4 @@
-//! Tensors that stay in memory a client shares with the server: what a request's parameters say of them.
+//! Tensors in memory that a client shares with the server, and the request parameters that refer to them.
 //!
 //! Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_shared_memory.md>
 
@@ -7,26 +7,35 @@ use drisse_core::{DataType, DataView, Error, Result, Shape, Tensor, TensorView};
 use std::fmt;
 use std::sync::Arc;
 
-/// The parameters that say that, and where, a tensor is in shared memory.
+/// The parameters of a tensor in shared memory: the region's name, and offset and length in bytes.
 pub(crate) const REGION: &str = "shared_memory_region";
 pub(crate) const OFFSET: &str = "shared_memory_offset";
 pub(crate) const BYTE_SIZE: &str = "shared_memory_byte_size";
 
 /// The regions that clients have registered.
 pub trait Regions {
-    /// The bytes of a region from `offset` on, so many of them; an error where there is no such region, or it has fewer.
+    /// Returns `len` bytes of a region from `offset` on.
+    ///
+    /// # Errors
+    /// Returns an error if the region does not exist, or if it ends earlier.
     fn part(&self, region: &str, offset: usize, len: usize) -> Result<Arc<dyn Part>>;
 }
 
-/// Part of a region.
+/// A part of a region.
 pub trait Part: fmt::Debug + Send + Sync {
-    /// Copies its beginning.
+    /// Fills `into` with the part's first bytes.
+    ///
+    /// # Errors
+    /// Returns an error if the memory cannot be read any more.
     fn read(&self, into: &mut [u8]) -> Result<()>;
-    /// Overwrites its beginning.
+    /// Overwrites the part's first bytes with `bytes`.
+    ///
+    /// # Errors
+    /// Returns an error if the memory cannot be written any more.
     fn write(&self, bytes: &[u8]) -> Result<()>;
 }
 
-/// Of a server that lets nobody share memory.
+/// The regions of a server that does not allow shared memory: none.
 #[derive(Clone, Copy, Debug)]
 pub struct NoRegions;
 
@@ -36,7 +45,7 @@ impl Regions for NoRegions {
     }
 }
 
-/// What a tensor's parameters say.
+/// A tensor's parameters for shared memory, as given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Place {
     pub(crate) region: Option<String>,
@@ -45,23 +54,23 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The memory that is meant, if any is; `what` names the tensor in errors.
+    /// Returns the memory that the parameters refer to, if any; `what` names the tensor in errors.
     pub(crate) fn find(self, regions: &dyn Regions, what: impl fmt::Display) -> Result<Option<Window>> {
         let Some(region) = self.region else {
             return match self.len {
                 None => Ok(None),
-                Some(_) => Err(Error::invalid(format!("{what}: it has `{BYTE_SIZE}` and no `{REGION}`"))),
+                Some(_) => Err(Error::invalid(format!("{what}: it has `{BYTE_SIZE}` but no `{REGION}`"))),
             };
         };
         let Some(len) = self.len else {
-            return Err(Error::invalid(format!("{what}: it has `{REGION}` and no `{BYTE_SIZE}`")));
+            return Err(Error::invalid(format!("{what}: it has `{REGION}` but no `{BYTE_SIZE}`")));
         };
         let part = regions.part(&region, self.offset, len).map_err(|error| error.context(what))?;
         Ok(Some(Window { region, offset: self.offset, len, part }))
     }
 }
 
-/// The memory of one tensor.
+/// The part of a region that holds one tensor.
 #[derive(Clone, Debug)]
 pub struct Window {
     pub(crate) region: String,
@@ -71,7 +80,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Reads a tensor: one copy, into an aligned buffer.
+    /// Reads a tensor, copying it once into an aligned buffer.
     pub(crate) fn tensor(
         &self,
         datatype: DataType,
@@ -81,13 +90,13 @@ impl Window {
         raw::read_with(datatype, shape, self.len, what, |into| self.part.read(into))
     }
 
-    /// Writes a tensor; how many bytes it took.
+    /// Writes a tensor and returns its length in bytes.
     pub(crate) fn put(&self, tensor: &TensorView<'_>) -> Result<usize> {
-        let (len, room) = (raw::byte_len(tensor), self.len);
-        if len > room {
+        let (len, capacity) = (raw::byte_len(tensor), self.len);
+        if len > capacity {
             let region = &self.region;
             return Err(Error::invalid(format!(
-                "an output of {len} bytes does not fit the {room} bytes for it in the shared memory region `{region}`"
+                "an output of {len} bytes does not fit in its {capacity} bytes of the shared memory region `{region}`"
             )));
         }
         match tensor.data {

@@ -1,4 +1,4 @@
-//! `:predict`, as KServe's V1 protocol and TensorFlow Serving's REST API have it, and the answers of MLflow's
+//! `:predict` of KServe's V1 protocol and of TensorFlow Serving's REST API, and the responses of MLflow's
 //! `/invocations`: rows in, rows out.
 //!
 //! Sources: <https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol>,
@@ -9,28 +9,46 @@ use crate::score::{columns, rows};
 use drisse_core::{Error, ErrorKind, Inputs, Result, Signature, Sink, Value, ValueView};
 use std::borrow::Borrow;
 
-/// A row of several outputs is an object of its own: a million of them are tens of megabytes.
+/// The most rows of a response with several outputs: each row is an object of its own, and a million of them are tens
+/// of megabytes.
 const MAX_ROWS: usize = 1 << 20;
 
-/// An answer of more bytes than this has its values once, under TensorFlow Serving's name.
+/// The longest response that has its values under both names, in bytes; a longer one has them only under TensorFlow
+/// Serving's.
 const MAX_TWICE: usize = 64 << 20;
 
 const OUTPUTS: &str = "{\"outputs\":";
 const PREDICTIONS: &str = ",\"predictions\":";
 
-/// How a request had its inputs, and so how its answer has the outputs.
+/// The layout of a request's inputs, which its response uses for the outputs too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
     /// `instances` in, `predictions` out: a list with one entry per row.
     Rows,
-    /// `inputs` in, `outputs` out: whole tensors, by name where there are several.
+    /// `inputs` in, `outputs` out: whole tensors, by name if there are several.
     Columns,
-    /// `inputs` that are a list. For TensorFlow Serving's clients that is a whole tensor, for KServe's it is rows, which
-    /// are the same values: the answer has them under the names of both.
+    /// `inputs` with a list: a whole tensor for TensorFlow Serving's clients, rows with the same values for KServe's.
+    /// The response has the values under both names, `outputs` and `predictions`.
     Either,
 }
 
 /// Decodes the body of `POST /v1/models/NAME:predict`.
+///
+/// # Errors
+/// Returns an error that says where the JSON is malformed, or what does not fit the signature.
+///
+/// ```
+/// # use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
+/// use drisse_wire::v1::{Layout, decode};
+/// # let kind = TensorType { datatype: DataType::Fp32, shape: Some(vec![Dim::Free(None), Dim::Fixed(2)]) };
+/// # let x = Port { name: "x".to_owned(), kind: ValueType::Tensor(kind), optional: false };
+/// # let signature = Signature { inputs: vec![x], outputs: vec![] };
+/// // The only input is FP32 [?, 2].
+/// let (inputs, layout) = decode(br#"{"instances": [[1, 2], [3, 4]]}"#, &signature)?;
+/// assert_eq!(layout, Layout::Rows);
+/// assert_eq!(inputs.get(0).map(|x| x.shape.to_vec()), Some(vec![2, 2]));
+/// # Ok::<(), drisse_core::Error>(())
+/// ```
 pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
     let mut reader = Reader::new(body);
     let mut inputs = Inputs::new(signature);
@@ -55,7 +73,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
     Ok((inputs, layout.ok_or_else(|| Error::invalid(missing))?))
 }
 
-/// A list of objects is KServe's rows: no tensor has objects in it.
+/// Returns the layout of `inputs`. A list of objects is KServe's rows, because tensors have no objects.
 fn layout_of_inputs(reader: &mut Reader<'_>) -> Layout {
     let mut ahead = reader.clone();
     match ahead.take(b'[').then(|| ahead.peek()) {
@@ -65,29 +83,32 @@ fn layout_of_inputs(reader: &mut Reader<'_>) -> Layout {
     }
 }
 
-/// An ONNX model has one signature, which TensorFlow's clients know under this name.
+/// Reads `signature_name`. An ONNX model has one signature, which TensorFlow's clients call `serving_default`.
 fn signature_name(reader: &mut Reader<'_>) -> Result<()> {
     if reader.word_null() {
         return Ok(());
     }
     match &*reader.string()? {
         "" | "serving_default" => Ok(()),
-        other => Err(Error::invalid(format!("there is no signature `{other}`: it is `serving_default`"))),
+        other => {
+            let message = format!("unknown signature `{other}`: the only signature is `serving_default`");
+            Err(Error::invalid(message))
+        }
     }
 }
 
-/// Writes an answer.
+/// Writes a response output by output.
 #[derive(Debug)]
 pub struct AnswerSink<S> {
     signature: S,
     layout: Layout,
     out: Writer,
-    /// Several outputs, until all are there.
+    /// The outputs of a model with several, until all of them are known.
     outputs: Vec<(usize, Value)>,
 }
 
 impl<S: AsRef<Signature>> AnswerSink<S> {
-    /// The start of an answer with all of the signature's outputs.
+    /// Starts a response with all outputs of the signature.
     pub fn new(signature: S, layout: Layout) -> Self {
         let mut out = Writer::new();
         out.raw(match layout {
@@ -97,7 +118,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         Self { signature, layout, out, outputs: Vec::new() }
     }
 
-    /// The whole answer, and how many NaN and infinities it prints as `null`.
+    /// Returns the whole response, and how many NaN and infinities it has as `null`.
     pub fn finish(self) -> (Vec<u8>, u64) {
         let not_finite = self.out.not_finite();
         let twice = self.layout == Layout::Either && self.is_alone();
@@ -117,13 +138,13 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         let outputs = std::mem::take(&mut self.outputs);
         let rows = same_rows(&outputs).filter(|_| self.layout != Layout::Columns);
         if self.layout == Layout::Either {
-            object(&mut self.out, signature, by_place(&outputs))?;
+            object(&mut self.out, signature, by_index(&outputs))?;
             if self.out.written() > MAX_TWICE {
                 return Ok(());
             }
             self.out.raw(PREDICTIONS);
         }
-        let Some(rows) = rows else { return object(&mut self.out, signature, by_place(&outputs)) };
+        let Some(rows) = rows else { return object(&mut self.out, signature, by_index(&outputs)) };
         if rows > MAX_ROWS {
             let message = format!("{rows} rows of several outputs are too many for this protocol");
             return Err(Error::new(ErrorKind::TooLarge, message));
@@ -131,7 +152,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         let mut result = Ok(());
         self.out.list(0..rows, |out, row| {
             if result.is_ok() {
-                let row = outputs.iter().map(|(place, value)| (*place, value.row(row)));
+                let row = outputs.iter().map(|(index, value)| (*index, value.row(row)));
                 result = object(out, signature, row);
             }
         });
@@ -143,26 +164,26 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
     }
 }
 
-fn by_place(outputs: &[(usize, Value)]) -> impl Iterator<Item = (usize, &Value)> {
-    outputs.iter().map(|(place, value)| (*place, value))
+fn by_index(outputs: &[(usize, Value)]) -> impl Iterator<Item = (usize, &Value)> {
+    outputs.iter().map(|(index, value)| (*index, value))
 }
 
-/// How many rows all outputs have, if that is the same number.
+/// Returns the number of rows of the outputs if all have the same.
 fn same_rows(outputs: &[(usize, Value)]) -> Option<usize> {
     let mut rows = outputs.iter().map(|(_, value)| value.rows());
     let first = rows.next()??;
     rows.all(|rows| rows == Some(first)).then_some(first)
 }
 
-/// `{"NAME": value, …}`.
+/// Writes `{"NAME": value, …}`.
 fn object(
     out: &mut Writer,
     signature: &Signature,
     outputs: impl Iterator<Item = (usize, impl Borrow<Value>)>,
 ) -> Result<()> {
     out.raw("{");
-    for (nth, (place, value)) in outputs.enumerate() {
-        let name = &signature.outputs[place].name;
+    for (nth, (index, value)) in outputs.enumerate() {
+        let name = &signature.outputs[index].name;
         out.raw(if nth > 0 { "," } else { "" });
         out.string(name);
         out.raw(":");
@@ -172,17 +193,17 @@ fn object(
     Ok(())
 }
 
-/// TensorFlow's outputs of bytes that are no text have names that say so.
+/// Writes a value. In TensorFlow Serving, the name of an output of bytes ends with `_bytes`; they are sent in base64.
 fn value_of(out: &mut Writer, name: &str, value: ValueView<'_>) -> Result<()> {
     if name.ends_with("_bytes") { out.value_in_base64(value) } else { out.value(value) }
 }
 
 impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
         if self.is_alone() {
-            return value_of(&mut self.out, &self.signature.as_ref().outputs[place].name, value);
+            return value_of(&mut self.out, &self.signature.as_ref().outputs[index].name, value);
         }
-        self.outputs.push((place, Value::copy_of(value)));
+        self.outputs.push((index, Value::copy_of(value)));
         let all = self.outputs.len() == self.signature.as_ref().outputs.len();
         if all { self.print() } else { Ok(()) }
     }
@@ -214,8 +235,8 @@ mod tests {
     fn answer(outputs: &[(&str, i64)], layout: Layout) -> String {
         let names: Vec<_> = outputs.iter().map(|(name, _)| *name).collect();
         let mut sink = AnswerSink::new(signature(&names), layout);
-        for (place, (_, rows)) in outputs.iter().enumerate() {
-            sink.output(place, ValueView::Other(&tensor(*rows))).unwrap();
+        for (index, (_, rows)) in outputs.iter().enumerate() {
+            sink.output(index, ValueView::Other(&tensor(*rows))).unwrap();
         }
         String::from_utf8(sink.finish().0).unwrap()
     }
@@ -232,7 +253,7 @@ mod tests {
         assert_eq!(answer(&[("y", 1)], Layout::Either), r#"{"outputs":[[0,1]],"predictions":[[0,1]]}"#);
         let both = r#"{"outputs":{"y":[[0,1]],"z":[[0,1]]},"predictions":[{"y":[0,1],"z":[0,1]}]}"#;
         assert_eq!(answer(&[("y", 1), ("z", 1)], Layout::Either), both);
-        // Outputs that do not belong to rows stand as they are.
+        // Outputs with different numbers of rows are whole tensors.
         let uneven = r#"{"predictions":{"y":[[0,1]],"z":[[0,1],[2,3]]}}"#;
         assert_eq!(answer(&[("y", 1), ("z", 2)], Layout::Rows), uneven);
     }
@@ -255,7 +276,7 @@ mod tests {
         for (body, why) in [
             ("{}", "the body has no `instances`"),
             (r#"{"instances":[[1,2]],"inputs":[[1,2]]}"#, "twice"),
-            (r#"{"signature_name":"other","instances":[[1,2]]}"#, "there is no signature `other`"),
+            (r#"{"signature_name":"other","instances":[[1,2]]}"#, "unknown signature `other`"),
         ] {
             assert!(decoded(body).unwrap_err().message().contains(why), "{body}");
         }

@@ -1,4 +1,4 @@
-//! Open Inference Protocol V2 over HTTP: infer requests in, answers out, tensors as JSON or as bytes behind it.
+//! Open Inference Protocol V2 over HTTP: infer requests and responses, with tensors in JSON or as bytes after the JSON.
 //!
 //! Sources: <https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md>,
 //! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
@@ -19,44 +19,61 @@ pub(crate) use classes::classes;
 /// A decoded infer request.
 #[derive(Debug)]
 pub struct InferRequest {
-    /// The client's `id`, to be given back.
+    /// The request's `id`, which the response repeats.
     pub id: Option<String>,
-    /// The inputs, by their place in the signature.
+    /// The inputs.
     pub inputs: Inputs,
-    /// Places of the outputs asked for, in that order; all of them when the request names none.
+    /// The indexes in the signature of the requested outputs, in their order; all outputs if the request names none.
     pub outputs: Vec<usize>,
-    /// The form of each of `outputs`; where it is shorter, the default.
+    /// The form of each of `outputs`. Outputs beyond the end of this list have the default form.
     pub forms: Vec<Form>,
-    /// How long the client gives it from now on, if it says so: the parameter `timeout`, in microseconds.
+    /// The time limit in the parameter `timeout` (microseconds), counted from now; `None` if there is none.
     pub timeout: Option<Duration>,
 }
 
-/// The parameter `timeout` of Triton's schedule policy; 0 says as much as none.
+/// Converts the parameter `timeout` of Triton's schedule policy; 0 sets no limit.
 pub(crate) fn timeout(microseconds: usize) -> Option<Duration> {
     (microseconds > 0).then(|| Duration::from_micros(microseconds as u64))
 }
 
-/// How an output is to be given.
+/// The form of an output in the response.
 #[derive(Clone, Debug, Default)]
 pub struct Form {
-    /// As bytes behind the JSON.
+    /// Whether the output is sent as bytes after the JSON.
     pub binary: bool,
-    /// Not the output itself, but its so many highest elements as `VALUE:INDEX`; 0 for the output.
+    /// If not 0, this many of the output's highest elements are sent as `VALUE:INDEX`, instead of the output.
     pub classes: usize,
-    /// In memory that its client shares, and not in the answer.
+    /// The shared memory to which the output is written, instead of the response.
     pub window: Option<Window>,
 }
 
-/// Where the tensors are that are not in a request's JSON.
+/// The tensors of a request that are not in its JSON.
 pub(crate) struct Beside<'a> {
-    /// What is left of the bytes behind it.
+    /// The bytes after the JSON that no input has taken yet.
     pub(crate) binary: &'a [u8],
-    /// Memory that clients share.
+    /// The memory that clients share.
     pub(crate) regions: &'a dyn Regions,
 }
 
-/// Decodes the body of `POST /v2/models/NAME/infer`: its JSON, and the `binary` tensors behind that, or those that are
-/// in one of `regions`.
+/// Decodes the body of `POST /v2/models/NAME/infer`: its JSON, and tensors in the `binary` part after it or in one of
+/// the shared memory `regions`.
+///
+/// # Errors
+/// Returns an error that says where the JSON is malformed, or which tensor does not fit the signature and why.
+///
+/// ```
+/// # use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
+/// use drisse_wire::{shared_memory::NoRegions, v2::decode};
+/// # let kind = TensorType { datatype: DataType::Fp32, shape: Some(vec![Dim::Free(None), Dim::Fixed(2)]) };
+/// # let x = Port { name: "x".to_owned(), kind: ValueType::Tensor(kind), optional: false };
+/// # let signature = Signature { inputs: vec![x], outputs: vec![] };
+/// // The only input is FP32 [?, 2].
+/// let json = br#"{"id": "7", "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}"#;
+/// let request = decode(json, &[], &NoRegions, &signature)?;
+/// assert_eq!(request.id.as_deref(), Some("7"));
+/// assert_eq!(request.inputs.get(0).map(|x| x.shape.to_vec()), Some(vec![1, 2]));
+/// # Ok::<(), drisse_core::Error>(())
+/// ```
 pub fn decode(
     json: &[u8],
     binary: &[u8],
@@ -103,19 +120,22 @@ pub fn decode(
     }
     if !beside.binary.is_empty() {
         let left = beside.binary.len();
-        return Err(Error::invalid(format!("{left} bytes are left behind the last binary input")));
+        return Err(Error::invalid(format!("{left} bytes are left after the last binary input")));
     }
     let (outputs, forms) = forms(requested, in_binary, signature);
     Ok(InferRequest { id, inputs, outputs, forms, timeout: limit })
 }
 
-/// Decodes a body without JSON (`Inference-Header-Content-Length: 0`): all of it is the only input, and all outputs
-/// are wanted in binary.
+/// Decodes a body without JSON (`Inference-Header-Content-Length: 0`): the whole body is the only input, and all
+/// outputs are sent as bytes.
+///
+/// # Errors
+/// Returns an error if the model has several inputs, or if the shape cannot be derived from the length of the body.
 pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
-    let only = signature.only_input().and_then(|(place, port)| Some((place, port, port.tensor()?)));
-    let Some((place, port, wanted)) = only else {
+    let only = signature.only_input().and_then(|(index, port)| Some((index, port, port.tensor()?)));
+    let Some((index, port, wanted)) = only else {
         let known = signature.input_names();
-        let message = format!("a body without JSON is for models with one input; this one's are {known}");
+        let message = format!("a body without JSON is only for models with one input; the model has {known}");
         return Err(Error::invalid(message));
     };
     let what = format_args!("input \"{}\"", port.name);
@@ -125,7 +145,7 @@ pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
         .iter()
         .filter_map(|dim| if let Dim::Fixed(length) = dim { usize::try_from(*length).ok() } else { None });
     let row = fixed.product::<usize>().checked_mul(wanted.datatype.bits().unwrap_or(0) / 8);
-    // One string is one element, however long.
+    // A string is one element, whatever its length.
     let length = if wanted.datatype == DataType::Bytes {
         Some(1)
     } else {
@@ -133,7 +153,7 @@ pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
     };
     let Some(length) = length.filter(|_| free <= 1) else {
         let message = format!(
-            "{what}: its shape {} does not follow from the number of bytes: send JSON with `shape`",
+            "{what}: its shape {} cannot be derived from the number of bytes: send JSON with `shape`",
             wanted.shape_text()
         );
         return Err(Error::invalid(message));
@@ -141,12 +161,12 @@ pub fn decode_raw(body: &[u8], signature: &Signature) -> Result<InferRequest> {
     let shape =
         dims.iter().map(|dim| if let Dim::Fixed(length) = dim { *length } else { length as i64 }).collect();
     let mut inputs = Inputs::new(signature);
-    inputs.set(signature, place, raw::read(wanted.datatype, shape, body, what)?)?;
+    inputs.set(signature, index, raw::read(wanted.datatype, shape, body, what)?)?;
     let (outputs, forms) = forms(Vec::new(), true, signature);
     Ok(InferRequest { id: None, inputs, outputs, forms, timeout: None })
 }
 
-/// Decodes the list under `inputs`, taking what comes as bytes from `beside`.
+/// Decodes the list under `inputs`; tensors that are not in the JSON are taken from `beside`.
 pub(crate) fn decode_inputs(
     reader: &mut Reader<'_>,
     signature: &Signature,
@@ -154,8 +174,8 @@ pub(crate) fn decode_inputs(
     beside: &mut Beside<'_>,
 ) -> Result<()> {
     reader.array(|reader| {
-        let (place, tensor) = input(reader, signature, beside)?;
-        inputs.set(signature, place, tensor)
+        let (index, tensor) = input(reader, signature, beside)?;
+        inputs.set(signature, index, tensor)
     })
 }
 
@@ -173,7 +193,7 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
                     return Err(reader.error("`data` is given twice"));
                 }
                 match &datatype {
-                    // The usual order: the datatype is known, the numbers go straight into the tensor.
+                    // The usual order of members: the datatype is known, so the data is read straight into the tensor.
                     Some(datatype) => {
                         elements = Some(read_data(reader, datatype, shape.as_deref(), name.as_deref())?);
                     }
@@ -196,28 +216,28 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
         None => Error::invalid(format!("an input has no `{field}`")),
     };
     let name = name.as_deref().ok_or_else(|| missing("name"))?;
-    let (place, port) = known_input(signature, name)?;
+    let (index, port) = known_input(signature, name)?;
     let datatype = wanted_datatype(port, datatype.as_deref().ok_or_else(|| missing("datatype"))?)?;
     let shape = shape.ok_or_else(|| missing("shape"))?;
     let what = format_args!("input \"{name}\"");
     if let Some(window) = shared.find(beside.regions, what)? {
         if data_at.is_some() || size.is_some() {
             let message =
-                format!("{}: it is in shared memory and has `data` or `binary_data_size` too", what);
+                format!("{what}: an input in shared memory must not have `data` or `binary_data_size`");
             return Err(Error::invalid(message));
         }
-        return Ok((place, window.tensor(datatype, shape, what)?));
+        return Ok((index, window.tensor(datatype, shape, what)?));
     }
     let tensor = match (elements, data_at, size) {
         (_, Some(_), Some(_)) => {
-            return Err(Error::invalid(format!("{}: it has both `data` and `binary_data_size`", what)));
+            return Err(Error::invalid(format!("{what}: it has both `data` and `binary_data_size`")));
         }
         (_, None, Some(size)) => {
             let Some((bytes, rest)) = beside.binary.split_at_checked(size) else {
                 let left = beside.binary.len();
                 return Err(Error::invalid(format!(
-                    "{}: {size} bytes are announced, {left} are left of the body: is Inference-Header-Content-Length right?",
-                    what
+                    "{what}: `binary_data_size` is {size}, but {left} bytes are left of the body: check \
+                     Inference-Header-Content-Length"
                 )));
             };
             beside.binary = rest;
@@ -230,10 +250,10 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
         }
         (None, None, None) => return Err(missing("data")),
     };
-    Ok((place, tensor))
+    Ok((index, tensor))
 }
 
-/// The input with this name, or which there are.
+/// Returns the input with this name and its index; the error lists the inputs that exist.
 pub(crate) fn known_input<'s>(signature: &'s Signature, name: &str) -> Result<(usize, &'s Port)> {
     signature.input(name).ok_or_else(|| {
         let known = signature.input_names();
@@ -241,7 +261,7 @@ pub(crate) fn known_input<'s>(signature: &'s Signature, name: &str) -> Result<(u
     })
 }
 
-/// The datatype a request names, if it is the one the model wants.
+/// Returns the datatype that a request names, if it is the datatype of the model's input.
 pub(crate) fn wanted_datatype(port: &Port, given: &str) -> Result<DataType> {
     let name = &port.name;
     let wanted = port.tensor().ok_or_else(|| {
@@ -263,7 +283,7 @@ fn read_data(
 ) -> Result<TensorReader> {
     let what = || format!("input \"{}\"", name.unwrap_or("?"));
     let Some(parsed) = DataType::parse(datatype) else {
-        return Err(Error::invalid(format!("{}: there is no datatype \"{datatype}\"", what())));
+        return Err(Error::invalid(format!("{}: unknown datatype \"{datatype}\"", what())));
     };
     let mut elements = TensorReader::new(parsed).map_err(|error| error.context(what()))?;
     if let Some(expected) = shape.and_then(element_count) {
@@ -274,11 +294,11 @@ fn read_data(
 }
 
 fn read_shape(reader: &mut Reader<'_>) -> Result<Shape> {
-    // More dimensions than any model has; bounds what a client can make us keep.
+    // More dimensions than any model has. Limits the memory that a client can make the server use.
     const MAX_RANK: usize = 64;
     let start = reader.position();
     let wanted = |reader: &Reader<'_>| {
-        reader.error_at(start, format_args!("`shape` is a list of up to {MAX_RANK} whole numbers"))
+        reader.error_at(start, format_args!("`shape` must be a list of up to {MAX_RANK} integers"))
     };
     if reader.peek() != Some(b'[') {
         return Err(wanted(reader));
@@ -295,7 +315,7 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape> {
     Ok(shape)
 }
 
-/// One of the parameters that say where in shared memory a tensor is; others are skipped.
+/// Reads one of the parameters that say where in shared memory a tensor is; skips other parameters.
 fn shared_parameter(reader: &mut Reader<'_>, key: &str, shared: &mut Place) -> Result<()> {
     match key {
         shared_memory::REGION => shared.region = Some(reader.string()?.into_owned()),
@@ -306,9 +326,9 @@ fn shared_parameter(reader: &mut Reader<'_>, key: &str, shared: &mut Place) -> R
     Ok(())
 }
 
-/// An output asked for: its place, whether it is to come as bytes, how many classes of it.
+/// A requested output: its index in the signature, and its form as far as the request states it.
 struct Requested {
-    place: usize,
+    index: usize,
     binary: Option<bool>,
     classes: usize,
     window: Option<Window>,
@@ -337,24 +357,24 @@ fn requested_output(
         _ => reader.skip(),
     })?;
     let name = name.ok_or_else(|| Error::invalid("a requested output has no `name`"))?;
-    let place = known_output(signature, &name)?;
-    if requested.iter().any(|other| other.place == place) {
-        return Err(Error::invalid(format!("output \"{name}\" is asked for twice")));
+    let index = known_output(signature, &name)?;
+    if requested.iter().any(|other| other.index == index) {
+        return Err(Error::invalid(format!("output \"{name}\" is requested twice")));
     }
     let window = shared.find(regions, format_args!("output \"{name}\""))?;
-    requested.push(Requested { place, binary, classes, window });
+    requested.push(Requested { index, binary, classes, window });
     Ok(())
 }
 
-/// The place of the output with this name, or which there are.
+/// Returns the index of the output with this name; the error lists the outputs that exist.
 pub(crate) fn known_output(signature: &Signature, name: &str) -> Result<usize> {
-    signature.output(name).map(|(place, _)| place).ok_or_else(|| {
+    signature.output(name).map(|(index, _)| index).ok_or_else(|| {
         let known = signature.output_names();
         Error::invalid(format!("the model has no output \"{name}\"; its outputs are {known}"))
     })
 }
 
-/// The outputs and their forms; all outputs where none is asked for, no forms where all are the default.
+/// Returns the outputs and their forms: all outputs if none is requested, and no forms if all have the default form.
 fn forms(requested: Vec<Requested>, in_binary: bool, signature: &Signature) -> (Vec<usize>, Vec<Form>) {
     if requested.is_empty() {
         let all: Vec<_> = (0..signature.outputs.len()).collect();
@@ -362,9 +382,9 @@ fn forms(requested: Vec<Requested>, in_binary: bool, signature: &Signature) -> (
             if in_binary { vec![Form { binary: true, ..Form::default() }; all.len()] } else { Vec::new() };
         return (all, forms);
     }
-    let places = requested.iter().map(|one| one.place).collect();
+    let outputs = requested.iter().map(|one| one.index).collect();
     let form = |one: Requested| Form {
-        // What is in shared memory is nowhere else.
+        // An output in shared memory is not sent as bytes too.
         binary: one.binary.unwrap_or(in_binary) && one.window.is_none(),
         classes: one.classes,
         window: one.window,
@@ -373,7 +393,7 @@ fn forms(requested: Vec<Requested>, in_binary: bool, signature: &Signature) -> (
     if forms.iter().all(|form| !form.binary && form.classes == 0 && form.window.is_none()) {
         forms.clear();
     }
-    (places, forms)
+    (outputs, forms)
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ fn table() -> Vec<Row> {
     score("", "expected an object");
     score("{", "line 1, column 2");
     score("{\"data\":[[1,2]]", "expected `,`, found the end of the body");
-    score("{\"data\":[[1,2]]}}", "something behind the end");
-    score("{\"data\":[[1,2],[3]]}", "a list of 1 elements beside one of 2");
+    score("{\"data\":[[1,2]]}}", "unexpected characters after the end");
+    score("{\"data\":[[1,2],[3]]}", "lists of lengths 2 and 1 are at the same depth");
     score("{\"data\":[[1,\"a\"]]}", "input \"X\"");
     score("{\"data\":[[1,2,3]]}", "input \"X\": shape [1, 3] does not match [batch, 2]");
     score("{\"data\":[1,2]}", "the batch dimension is missing: send shape [1, 2]");
@@ -29,7 +29,7 @@ fn table() -> Vec<Row> {
     score("{\"data\":{\"Y\":[[1,2]]}}", "no input \"Y\"; its inputs are `X`, `s`");
     score("{\"data\":{\"s\":[\"a\"]}}", "input `X` is missing: the model requires FP32 [batch, 2]");
     score("{\"data\":{\"X\":[[1,2]],\"X\":[[1,2]]}}", "input `X` is given twice");
-    score("{\"data\":{\"X\":[[1,2]],\"s\":[1]}}", "expected a string (the model wants BYTES)");
+    score("{\"data\":{\"X\":[[1,2]],\"s\":[1]}}", "expected a string (the datatype is BYTES)");
     score("{\"data\":{\"X\":[[1,2]],\"s\":[\"\\ud83d\"]}}", "half a surrogate pair");
     score(&format!("{{\"data\":{}", "[".repeat(100_000)), "nested deeper than 64");
     score(&format!("{{\"x\":{}", "{\"a\":".repeat(100_000)), "nested deeper than 64");
@@ -42,7 +42,10 @@ fn table() -> Vec<Row> {
         v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"INT8\",\"data\":[1,2]"),
         "INT8 does not match FP32",
     );
-    infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"fp32\",\"data\":[1,2]"), "no datatype \"fp32\"");
+    infer(
+        v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"fp32\",\"data\":[1,2]"),
+        "unknown datatype \"fp32\"",
+    );
     infer(
         v2("\"name\":\"X\",\"shape\":[2],\"datatype\":\"FP32\",\"data\":[1,2]"),
         "shape [2] does not match",
@@ -65,7 +68,7 @@ fn table() -> Vec<Row> {
     predict("{}", "the body has no `instances`");
     predict("{\"instances\":[[1,2]],\"inputs\":[[1,2]]}", "`instances` or `inputs` twice");
     predict("{\"instances\":[{\"X\":[1,2]},{\"s\":\"a\"}]}", "input \"s\" is missing in the first row");
-    predict("{\"signature_name\":\"x\",\"instances\":[[1,2]]}", "there is no signature `x`");
+    predict("{\"signature_name\":\"x\",\"instances\":[[1,2]]}", "unknown signature `x`");
     let csv = "content-type: text/csv\r\n";
     let split = "content-type: application/json; format=pandas-split\r\n";
     let other = "content-type: application/json; format=tf\r\n";
@@ -74,7 +77,7 @@ fn table() -> Vec<Row> {
         (csv, "", 400, "the CSV has no rows"),
         (csv, "1,2\n3\n", 400, "the CSV cannot be read"),
         (split, "{\"columns\":[\"X\"]}", 400, "has no `data`"),
-        (other, "{}", 415, "the format `tf` is not read here"),
+        (other, "{}", 415, "the format `tf` is not supported"),
     ] {
         rows.push(("/invocations", headers, body.to_owned(), status, why));
     }

@@ -1,45 +1,45 @@
-//! What surrounds a service's scoring servers: what each may use, what it finds in its environment, and whether
-//! another one takes its place when it has ended.
+//! Limits, environment and restart policy of a service's replicas.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use utoipa::ToSchema;
 
-/// In a request, what is not given keeps its value, and 0 is no limit.
+/// Limits, environment and restart policy of each replica. In a request, omitted members keep their values; 0 removes a
+/// limit.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Resources {
-    /// What each replica may use of the cpu, in thousandths of a core, from 10.
+    /// CPU limit of each replica in thousandths of a core, at least 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millis: Option<u32>,
-    /// The memory each replica may use, in bytes, from 16 MiB.
+    /// Memory limit of each replica in bytes, at least 16 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Whether another one takes a replica's place when it has ended; `always` without.
+    /// Whether a replica that has exited is replaced; by default `always`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartPolicy>,
-    /// Replaces the variables of the environment.
+    /// Replaces the environment variables.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
-    /// Replaces those whose values are secret; answers have `***` in their place.
+    /// Replaces the environment variables with secret values; responses show `***` instead of the values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_env: Option<Secrets>,
 }
 
-/// Whether another replica takes the place of one that has ended.
+/// Whether a replica that has exited is replaced by a new one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
-    /// Whatever it ended with.
+    /// Always, whatever the exit code.
     Always,
-    /// Unless it ended with exit code 0.
+    /// Unless the exit code is 0.
     OnFailure,
-    /// Not.
+    /// Never.
     Never,
 }
 
-/// Values that nobody is shown.
+/// Environment variables whose values are never printed or returned.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Secrets(pub BTreeMap<String, String>);
@@ -51,7 +51,8 @@ impl fmt::Debug for Secrets {
 }
 
 impl Resources {
-    /// These, where they say something; otherwise those that were.
+    /// Returns `before` with the members given here replaced. 0, an empty map and [`RestartPolicy::Always`] unset a
+    /// member.
     #[must_use]
     pub fn over(self, before: Self) -> Self {
         Self {
@@ -63,7 +64,7 @@ impl Resources {
         }
     }
 
-    /// The same without the values that are secret.
+    /// Replaces the secret values by `***`.
     #[must_use]
     pub fn without_secrets(self) -> Self {
         let names = |Secrets(secrets): Secrets| {

@@ -1,4 +1,4 @@
-//! Targets, as the control API tells of them.
+//! Targets in the control API: where services can run.
 
 use super::Failure;
 use serde::{Deserialize, Serialize};
@@ -7,33 +7,33 @@ use utoipa::ToSchema;
 /// A target.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TargetInfo {
-    /// The name deployments use.
+    /// The name that deployments use.
     pub name: String,
-    /// What it is.
+    /// The kind of target, such as `local` or `container`.
     pub kind: String,
-    /// How it was attached; nothing where every workspace has it so.
+    /// How the target was attached; absent for targets that every workspace has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<TargetSpec>,
-    /// Services that run there.
+    /// The number of services on the target.
     pub services: u64,
-    /// Services at most, where there is such a limit.
+    /// The largest number of services, if limited.
     pub max_services: Option<u32>,
-    /// Thousandths of a core that there are, and that are promised.
+    /// CPU of the target, in thousandths of a core.
     pub cpu_millis: Room,
-    /// Bytes of memory that there are, and that are promised.
+    /// Memory of the target, in bytes.
     pub memory_bytes: Room,
-    /// Why it cannot be used, if so.
+    /// Why the target cannot be used; `null` if it can.
     pub error: Option<Failure>,
 }
 
-/// How much there is of something.
+/// The capacity of a target for one resource.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Room {
-    /// All of it, where that is known.
+    /// The total capacity, if known.
     pub total: Option<u64>,
-    /// What services were promised of it: the sum of their limits.
+    /// The capacity promised to services: the sum of their limits.
     pub promised: u64,
-    /// Why no limit on it can be kept, if so.
+    /// Why the target cannot enforce limits of this resource; absent if it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unenforceable: Option<String>,
 }
@@ -42,12 +42,12 @@ pub struct Room {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetSpec {
-    /// What it is: `container`.
+    /// The kind of target: `container`.
     pub kind: String,
-    /// The Unix socket of its engine; without, the engine is looked for.
+    /// The Unix socket of the container engine; by default an engine is looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// Services at most; without, as many as that kind usually takes.
+    /// The largest number of services; by default the usual limit of the kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_services: Option<u32>,
 }

@@ -1,13 +1,13 @@
-//! Signatures of models, and whose count.
+//! Cryptographic signatures of models, and the keys that are trusted.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `GET` and `PUT /v1/trust`: who has to have signed a model for it to run.
+/// `GET` and `PUT /v1/trust`: the keys with which a model must be signed to run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustDocument {
-    /// Public keys, as PEM; one of them is enough. None: models need no signature.
+    /// Public keys as PEM; a signature by one of them is enough. Empty: models need no signature.
     pub keys: Vec<String>,
 }
 
@@ -15,9 +15,9 @@ pub struct TrustDocument {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
-    /// The digest of the manifest that refers to the model's; not in a request.
+    /// The digest of the signature's manifest, which refers to the model's manifest; omitted in a request.
     #[serde(default)]
     pub manifest: Option<String>,
-    /// The Sigstore bundle's text.
+    /// The Sigstore bundle as text.
     pub bundle: String,
 }

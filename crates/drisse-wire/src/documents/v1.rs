@@ -1,15 +1,17 @@
-//! What `/v1` says of models: KServe's form and TensorFlow Serving's, in one object where both have one.
+//! Documents about models under `/v1`. Where KServe and TensorFlow Serving both define one, the object has the members
+//! of both.
 
 use super::{Model, v2_tensor};
 use drisse_core::{DataType, Port};
 use serde_json::{Map, Value, json};
 
-/// `GET /v1/models`.
+/// Returns the document of `GET /v1/models`: the names of the models.
 pub fn v1_models<'a>(names: impl IntoIterator<Item = &'a str>) -> Value {
     json!({ "models": names.into_iter().collect::<Vec<_>>() })
 }
 
-/// `GET /v1/models/NAME`: KServe's `name` and `ready` beside TensorFlow Serving's `model_version_status`.
+/// Returns the document of `GET /v1/models/NAME` for a model that is ready: KServe's `name` and `ready`, and TensorFlow
+/// Serving's `model_version_status`.
 pub fn v1_status(model: Model<'_>) -> Value {
     json!({
         "name": model.name,
@@ -22,7 +24,8 @@ pub fn v1_status(model: Model<'_>) -> Value {
     })
 }
 
-/// `GET /v1/models/NAME/metadata`: TensorFlow Serving's signature of the model, as JSON of its protobuf messages.
+/// Returns the document of `GET /v1/models/NAME/metadata`: the model's signature, as TensorFlow Serving's protobuf
+/// messages in JSON.
 ///
 /// Source: <https://github.com/tensorflow/serving/blob/master/tensorflow_serving/apis/get_model_metadata.proto>
 pub fn v1_metadata(model: Model<'_>) -> Value {

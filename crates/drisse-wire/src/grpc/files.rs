@@ -1,4 +1,4 @@
-//! The .proto files of the services, for clients that ask for them.
+//! The .proto files of the services, for server reflection.
 
 use super::DESCRIPTORS;
 use prost::Message;
@@ -9,12 +9,12 @@ use prost_types::{FileDescriptorProto, FileDescriptorSet};
 pub struct Files(Vec<FileDescriptorProto>);
 
 impl Files {
-    /// All there are.
+    /// Returns all files.
     pub fn of_all() -> Self {
         Self(FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file)
     }
 
-    /// The services' full names.
+    /// Returns the full names of all services.
     pub fn services(&self) -> impl Iterator<Item = String> {
         let of = |file: &FileDescriptorProto| {
             let package = file.package().to_owned();
@@ -25,12 +25,13 @@ impl Files {
         self.0.iter().flat_map(of)
     }
 
-    /// The serialised file of this name.
+    /// Returns the file with this name as a serialized `FileDescriptorProto`; `None` if it does not exist.
     pub fn named(&self, name: &str) -> Option<Vec<u8>> {
         self.0.iter().find(|file| file.name() == name).map(Message::encode_to_vec)
     }
 
-    /// The serialised file that says what a message, an enum, a service or a method is.
+    /// Returns the file that defines a message, enum, service or method, given its full name, as a serialized
+    /// `FileDescriptorProto`; `None` if it does not exist.
     pub fn containing(&self, symbol: &str) -> Option<Vec<u8>> {
         let contains = |file: &&FileDescriptorProto| {
             let within = symbol.strip_prefix(file.package()).and_then(|rest| rest.strip_prefix('.'));

@@ -58,7 +58,7 @@ pub mod server_reflection_response {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FileDescriptorResponse {
-    /// Serialised FileDescriptorProtos: the file, and those it imports.
+    /// Serialized FileDescriptorProtos: the file and its imports.
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub file_descriptor_proto: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }

@@ -1,4 +1,4 @@
-//! `ModelInfer`: tensors as bytes or as lists of numbers.
+//! `ModelInfer`: requests and responses with raw contents (bytes) or typed contents (lists of values).
 
 use super::inference::infer_parameter::ParameterChoice;
 use super::inference::model_infer_request::InferRequestedOutputTensor;
@@ -15,8 +15,11 @@ use drisse_core::{
 use std::collections::HashMap;
 use std::fmt;
 
-/// Decodes a request to the model of this signature. Whether its answer is to have lists of numbers, as its inputs
-/// had, is told by `forms`: those in binary come as bytes.
+/// Decodes a request to the model with this signature. Outputs are sent as the inputs were: as raw contents (`binary`
+/// in [`Form`]), or as typed contents if any input has these.
+///
+/// # Errors
+/// Returns an error that names the input, output or parameter that does not fit the signature or the protocol.
 pub fn decode(
     request: ModelInferRequest,
     regions: &dyn Regions,
@@ -24,26 +27,28 @@ pub fn decode(
 ) -> Result<InferRequest> {
     let raw_contents = request.raw_input_contents;
     let is_raw = !raw_contents.is_empty();
-    // Those in shared memory have none.
+    // Inputs in shared memory have no raw contents.
     let inputs = request.inputs.iter().filter(|input| !input.parameters.contains_key(REGION)).count();
     if is_raw && raw_contents.len() != inputs {
         let tensors = raw_contents.len();
-        let message = format!("raw_input_contents has {tensors} tensors for {inputs} inputs: one for each");
+        let message =
+            format!("raw_input_contents has {tensors} tensors for {inputs} inputs: send one for each input");
         return Err(Error::invalid(message));
     }
     let mut inputs = Inputs::new(signature);
     let typed = request.inputs.iter().any(|input| input.contents.is_some());
     let mut raw_contents = raw_contents.into_iter();
     for input in request.inputs {
-        let (place, port) = known_input(signature, &input.name)?;
+        let (index, port) = known_input(signature, &input.name)?;
         let datatype = wanted_datatype(port, &input.datatype)?;
         let what = format_args!("input \"{}\"", input.name);
         let shape = Shape::from_slice(&input.shape);
-        if let Some(window) = place_of(&input.parameters)?.find(regions, what)? {
+        if let Some(window) = shared_memory_of(&input.parameters)?.find(regions, what)? {
             if input.contents.is_some() {
-                return Err(Error::invalid(format!("{what}: it is in shared memory and has contents too")));
+                let message = format!("{what}: an input in shared memory must not have contents");
+                return Err(Error::invalid(message));
             }
-            inputs.set(signature, place, window.tensor(datatype, shape, what)?)?;
+            inputs.set(signature, index, window.tensor(datatype, shape, what)?)?;
             continue;
         }
         let tensor = match (raw_contents.next(), input.contents) {
@@ -60,17 +65,17 @@ pub fn decode(
                 )));
             }
         };
-        inputs.set(signature, place, tensor)?;
+        inputs.set(signature, index, tensor)?;
     }
     let (mut outputs, mut forms) = (Vec::new(), Vec::new());
     let binary = !typed;
     for InferRequestedOutputTensor { name, parameters } in request.outputs {
-        let place = known_output(signature, &name)?;
-        if outputs.contains(&place) {
-            return Err(Error::invalid(format!("output \"{name}\" is asked for twice")));
+        let index = known_output(signature, &name)?;
+        if outputs.contains(&index) {
+            return Err(Error::invalid(format!("output \"{name}\" is requested twice")));
         }
-        outputs.push(place);
-        let window = place_of(&parameters)?.find(regions, format_args!("output \"{name}\""))?;
+        outputs.push(index);
+        let window = shared_memory_of(&parameters)?.find(regions, format_args!("output \"{name}\""))?;
         forms.push(Form { binary, classes: class_count(&parameters)?, window });
     }
     if outputs.is_empty() {
@@ -95,21 +100,21 @@ fn natural(parameters: &Parameters, name: &str) -> Result<Option<usize>> {
         Some(ParameterChoice::Uint64Param(number)) => usize::try_from(number).ok(),
         _ => None,
     };
-    number.map(Some).ok_or_else(|| Error::invalid(format!("`{name}` is a whole number, not negative")))
+    number.map(Some).ok_or_else(|| Error::invalid(format!("`{name}` must be a non-negative integer")))
 }
 
-/// Where in shared memory a tensor is, if it is there.
-fn place_of(parameters: &Parameters) -> Result<Place> {
+/// Reads the parameters that say where in shared memory a tensor is.
+fn shared_memory_of(parameters: &Parameters) -> Result<Place> {
     let region = match parameters.get(REGION).map(|given| &given.parameter_choice) {
         None => None,
         Some(Some(ParameterChoice::StringParam(region))) => Some(region.clone()),
-        Some(_) => return Err(Error::invalid(format!("`{REGION}` is a name"))),
+        Some(_) => return Err(Error::invalid(format!("`{REGION}` must be a string"))),
     };
     let (offset, len) = (natural(parameters, OFFSET)?.unwrap_or(0), natural(parameters, BYTE_SIZE)?);
     Ok(Place { region, offset, len })
 }
 
-/// A tensor from the field of its datatype; the other fields are empty.
+/// Reads a tensor from the field of its datatype; the other fields must be empty.
 fn typed_tensor(
     datatype: DataType,
     shape: Shape,
@@ -162,13 +167,13 @@ fn typed_tensor(
         DataType::Fp64 => (numbers(fp64s.iter().map(|&v| Ok(v)))?, fp64s.len()),
         DataType::Bytes => (Data::Strings(strings.iter().collect::<Strings>()), strings.len()),
         other => {
-            let message = format!("{what}: contents has no field for {other}: send raw_input_contents");
+            let message = format!("{what}: contents has no field for {other}: use raw_input_contents");
             return Err(Error::invalid(message));
         }
     };
     if taken != given {
         return Err(Error::invalid(format!(
-            "{what}: contents has elements in a field that is not {datatype}'s"
+            "{what}: contents has elements in a field that is not the one for {datatype}"
         )));
     }
     let wanted = element_count(&shape);
@@ -190,7 +195,7 @@ fn numbers<T: Element>(values: impl Iterator<Item = Result<T>>) -> Result<Data> 
     Ok(Data::Raw(buffer))
 }
 
-/// Gathers an answer output by output.
+/// Builds a response output by output.
 #[derive(Debug)]
 pub struct AnswerSink<S> {
     signature: S,
@@ -199,7 +204,7 @@ pub struct AnswerSink<S> {
 }
 
 impl<S: AsRef<Signature>> AnswerSink<S> {
-    /// The start of an answer of the model `name` at `version` to the request with this `id`.
+    /// Starts the response of the model `name` at `version` to the request with this `id`.
     pub fn new(signature: S, name: &str, version: &str, id: Option<String>, forms: Vec<Form>) -> Self {
         let answer = ModelInferResponse {
             model_name: name.to_owned(),
@@ -210,12 +215,12 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         Self { signature, forms, answer }
     }
 
-    /// The whole answer.
+    /// Returns the whole response.
     pub fn finish(self) -> ModelInferResponse {
         self.answer
     }
 
-    fn tensor(&mut self, place: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
+    fn tensor(&mut self, index: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
         let form = self.forms.get(self.answer.outputs.len()).cloned().unwrap_or_default();
         let highest;
         let (view, keys) = match form.classes {
@@ -225,7 +230,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
                 (highest.view(), None)
             }
         };
-        // A datatype without a field of its own makes all of them come as bytes.
+        // FP16 and BF16 have no field of typed contents: with one of them, all outputs are raw contents.
         let half = self.signature.as_ref().outputs.iter().any(|port| {
             port.tensor().is_some_and(|tensor| matches!(tensor.datatype, DataType::Fp16 | DataType::Bf16))
         });
@@ -240,7 +245,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
             {
                 parameters.insert(name.to_owned(), InferParameter { parameter_choice: Some(choice) });
             }
-            // Raw contents stand in the order of the outputs.
+            // Keeps the raw contents in the order of the outputs.
             if form.binary || half {
                 self.answer.raw_output_contents.push(Default::default());
             }
@@ -261,7 +266,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
             parameters.insert("keys".to_owned(), InferParameter { parameter_choice: choice });
         }
         self.answer.outputs.push(InferOutputTensor {
-            name: self.signature.as_ref().outputs[place].name.clone(),
+            name: self.signature.as_ref().outputs[index].name.clone(),
             datatype: view.datatype.name().to_owned(),
             shape: view.shape.to_vec(),
             parameters,
@@ -272,13 +277,13 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
 }
 
 impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
-        let name = format!("\"{}\"", self.signature.as_ref().outputs[place].name);
-        carried(&name, value, |tensor, keys| self.tensor(place, tensor, keys))
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
+        let name = format!("\"{}\"", self.signature.as_ref().outputs[index].name);
+        carried(&name, value, |tensor, keys| self.tensor(index, tensor, keys))
     }
 }
 
-/// A tensor in the field of its datatype.
+/// Returns typed contents with the tensor in the field of its datatype.
 fn contents(tensor: &TensorView<'_>) -> Result<InferTensorContents> {
     let mut contents = InferTensorContents::default();
     let bytes = match tensor.data {
@@ -304,7 +309,7 @@ fn contents(tensor: &TensorView<'_>) -> Result<InferTensorContents> {
         DataType::Uint64 => contents.uint64_contents = bytes.elements().to_vec(),
         DataType::Fp32 => contents.fp32_contents = bytes.elements().to_vec(),
         DataType::Fp64 => contents.fp64_contents = bytes.elements().to_vec(),
-        other => return Err(Error::invalid(format!("there is no field for {other} elements"))),
+        other => return Err(Error::invalid(format!("typed contents have no field for {other} elements"))),
     }
     Ok(contents)
 }

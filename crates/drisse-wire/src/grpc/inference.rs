@@ -28,7 +28,7 @@ pub struct ServerMetadataResponse {
 pub struct ModelReadyRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Empty: the one there is.
+    /// Empty: the model's only version.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
 }
@@ -70,7 +70,7 @@ pub mod model_metadata_response {
         pub name: ::prost::alloc::string::String,
         #[prost(string, tag = "2")]
         pub datatype: ::prost::alloc::string::String,
-        /// -1 where any length goes.
+        /// -1: any length.
         #[prost(int64, repeated, tag = "3")]
         pub shape: ::prost::alloc::vec::Vec<i64>,
     }
@@ -90,12 +90,12 @@ pub struct ModelInferRequest {
     >,
     #[prost(message, repeated, tag = "5")]
     pub inputs: ::prost::alloc::vec::Vec<model_infer_request::InferInputTensor>,
-    /// None: all of them.
+    /// Empty: all outputs.
     #[prost(message, repeated, tag = "6")]
     pub outputs: ::prost::alloc::vec::Vec<
         model_infer_request::InferRequestedOutputTensor,
     >,
-    /// One for each input, in their order: row by row, little-endian; strings behind their lengths of four bytes.
+    /// One for each input, in their order: row-major, little-endian; each string after its length in four bytes.
     #[prost(bytes = "bytes", repeated, tag = "7")]
     pub raw_input_contents: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
@@ -114,7 +114,7 @@ pub mod model_infer_request {
             ::prost::alloc::string::String,
             super::InferParameter,
         >,
-        /// None where the tensors stand in raw_input_contents.
+        /// Absent if the tensors are in raw_input_contents.
         #[prost(message, optional, tag = "5")]
         pub contents: ::core::option::Option<super::InferTensorContents>,
     }
@@ -168,7 +168,7 @@ pub mod model_infer_response {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelStreamInferResponse {
-    /// Empty where it went well.
+    /// Empty if the request succeeded.
     #[prost(string, tag = "1")]
     pub error_message: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
@@ -195,7 +195,7 @@ pub mod infer_parameter {
         Uint64Param(u64),
     }
 }
-/// The elements of one tensor, in the field of its datatype. FP16 and BF16 have none: they come raw.
+/// The elements of one tensor, in the field of its datatype. FP16 and BF16 have no field: use raw contents.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InferTensorContents {
     #[prost(bool, repeated, tag = "1")]
@@ -235,7 +235,7 @@ pub struct ModelConfig {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub platform: ::prost::alloc::string::String,
-    /// 0: shapes are whole, their batch dimension with them.
+    /// 0: the shapes include the batch dimension.
     #[prost(int32, tag = "4")]
     pub max_batch_size: i32,
     #[prost(message, repeated, tag = "5")]
@@ -286,7 +286,7 @@ pub struct ModelStatistics {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    /// Milliseconds since 1970.
+    /// In milliseconds since 1970.
     #[prost(uint64, tag = "3")]
     pub last_inference: u64,
     #[prost(uint64, tag = "4")]
@@ -326,7 +326,7 @@ pub struct StatisticDuration {
 pub struct RepositoryIndexRequest {
     #[prost(string, tag = "1")]
     pub repository_name: ::prost::alloc::string::String,
-    /// Only those that are served.
+    /// Only models that are ready.
     #[prost(bool, tag = "2")]
     pub ready: bool,
 }
@@ -400,7 +400,7 @@ pub mod model_repository_parameter {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryStatusRequest {
-    /// The region; all of them where it is empty.
+    /// The region; empty: all regions.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
@@ -418,10 +418,10 @@ pub mod system_shared_memory_status_response {
     pub struct RegionStatus {
         #[prost(string, tag = "1")]
         pub name: ::prost::alloc::string::String,
-        /// Of the memory, as POSIX's `shm_open` has it.
+        /// The name of the memory, as for POSIX's `shm_open`.
         #[prost(string, tag = "2")]
         pub key: ::prost::alloc::string::String,
-        /// Where in that memory the region begins, in bytes, and how long it is.
+        /// Offset of the region in the memory, and its length, in bytes.
         #[prost(uint64, tag = "3")]
         pub offset: u64,
         #[prost(uint64, tag = "4")]
@@ -443,7 +443,7 @@ pub struct SystemSharedMemoryRegisterRequest {
 pub struct SystemSharedMemoryRegisterResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryUnregisterRequest {
-    /// The region; all of them where it is empty.
+    /// The region; empty: all regions.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }

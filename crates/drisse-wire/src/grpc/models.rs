@@ -1,4 +1,4 @@
-//! What gRPC tells of models, from the same facts as the documents over HTTP.
+//! Messages that describe models, with the same content as the documents over HTTP.
 
 use super::inference::{
     DataType as ConfigType, InferStatistics, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput,
@@ -7,7 +7,7 @@ use super::inference::{
 use crate::documents::{Duration, Model, Statistics, v2_tensor};
 use drisse_core::{DataType, Port};
 
-/// `ModelMetadata`.
+/// Returns the response of `ModelMetadata`.
 pub fn metadata(model: Model<'_>) -> ModelMetadataResponse {
     let tensors = |ports: &[Port]| {
         let one = |port: &Port| {
@@ -26,7 +26,7 @@ pub fn metadata(model: Model<'_>) -> ModelMetadataResponse {
     }
 }
 
-/// `ModelConfig`.
+/// Returns the configuration in the response of `ModelConfig`.
 pub fn config(model: Model<'_>) -> ModelConfig {
     let input = |port: &Port| {
         let (datatype, dims) = v2_tensor(&port.kind);
@@ -68,7 +68,7 @@ fn config_type(datatype: DataType) -> ConfigType {
     }
 }
 
-/// One model's entry of `ModelStatistics`.
+/// Returns one model's entry in the response of `ModelStatistics`.
 pub fn statistics(model: Model<'_>, all: Statistics) -> ModelStatistics {
     let duration = |duration: Duration| Some(StatisticDuration { count: duration.count, ns: duration.ns });
     let none = duration(Duration::default());

@@ -1,46 +1,56 @@
-//! The model a call is for, from the beginning of its first message.
+//! Reads the name of the model that a call is for from the beginning of its first message.
 
 use super::HEAD;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use std::io::Read;
 
-/// How much of a packed message is unpacked, at most: a few microseconds' work.
+/// The most bytes that are decompressed of a compressed message: a few microseconds of work.
 const UNPACKED: u64 = 4 << 10;
 
-/// What the beginning of a body tells.
+/// What the beginning of a body says about the model.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Peeked {
-    /// The model's name; empty where the message has none.
+    /// The model's name; empty if the message has none.
     Model(String),
     /// More of the message is needed.
     More,
-    /// It cannot be told: this is no message.
+    /// The bytes are not a message that can be read.
     Unknown,
 }
 
-/// The number of the field that names the model, in the request of `method`.
+/// Returns the number of the field that names the model in the requests of `method`; `None` if they name no model.
 fn field(method: &str) -> Option<u64> {
     match method {
         "ModelInfer" | "ModelStreamInfer" | "ModelReady" | "ModelMetadata" | "ModelConfig"
         | "ModelStatistics" => Some(1),
         "RepositoryModelLoad" | "RepositoryModelUnload" => Some(2),
-        // TensorFlow Serving's `model_spec`, in which the name is the first field again.
+        // TensorFlow Serving's `model_spec`, whose first field is the name.
         "Predict" | "GetModelMetadata" | "GetModelStatus" => Some(1),
         _ => None,
     }
 }
 
-/// Looks at `body`, the beginning of a call of `method` (the Open Inference Protocol's, or TensorFlow Serving's), which may go on.
+/// Reads the model's name from `body`, the first bytes of a call of `method` (of the Open Inference Protocol or of
+/// TensorFlow Serving).
+///
+/// ```
+/// use drisse_wire::grpc::{Peeked, frame, inference::ModelReadyRequest, peek};
+///
+/// let request = ModelReadyRequest { name: "digits".to_owned(), ..Default::default() };
+/// let body = frame(&request);
+/// assert_eq!(peek("ModelReady", &body), Peeked::Model("digits".to_owned()));
+/// assert_eq!(peek("ModelReady", &body[..6]), Peeked::More);
+/// ```
 pub fn peek(method: &str, body: &[u8]) -> Peeked {
     let Some(wanted) = field(method) else { return Peeked::Model(String::new()) };
     let Some((&[flag, a, b, c, d], rest)) = body.split_first_chunk::<HEAD>() else { return Peeked::More };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
-    let there = &rest[..length.min(rest.len())];
+    let received = &rest[..length.min(rest.len())];
     let plain;
     let (mut message, mut left) = match flag {
-        0 => (there, length),
-        // How long it was before it was packed is not said.
-        1 => match unpacked(there) {
+        0 => (received, length),
+        // The length of the decompressed message is unknown.
+        1 => match decompressed(received) {
             Some(beginning) => {
                 plain = beginning;
                 (&*plain, usize::MAX)
@@ -81,10 +91,10 @@ pub fn peek(method: &str, body: &[u8]) -> Peeked {
     Peeked::Model(String::new())
 }
 
-/// What is there of a packed message, up to [`UNPACKED`] bytes; `None` where it is neither gzip nor zlib.
-fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
+/// Decompresses the received part of a message, up to [`UNPACKED`] bytes; `None` if it is neither gzip nor zlib.
+fn decompressed(packed: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
-    // It ends too early: that is an error, after all there was.
+    // A partial message ends in an error, after all bytes that can be decompressed.
     let _ = match packed {
         [] | [0x1f | 0x78] => return Some(plain),
         [0x1f, 0x8b, ..] => GzDecoder::new(packed).take(UNPACKED).read_to_end(&mut plain),
@@ -98,18 +108,20 @@ fn is_spec(method: &str) -> bool {
     matches!(method, "Predict" | "GetModelMetadata" | "GetModelStatus")
 }
 
-/// The name in a `model_spec`, where it comes first.
+/// Returns the name in a `model_spec`; `None` if the name is not the first field.
 fn name_in_spec(mut spec: &[u8]) -> Option<&[u8]> {
     let key = varint(&mut spec)?;
     let length = usize::try_from(varint(&mut spec)?).ok()?;
     (key == 1 << 3 | 2).then(|| spec.get(..length))?
 }
 
-/// A number that is not whole: there is more to come, or it is longer than numbers are.
+/// Handles a varint that does not end within the last `bytes` bytes: more may follow, unless that is longer than any
+/// varint.
 fn cut(bytes: usize) -> Peeked {
     if bytes < 20 { Peeked::More } else { Peeked::Unknown }
 }
 
+/// Removes a varint from the front of `bytes`; `None` if it does not end there or is longer than 64 bits.
 pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -142,15 +154,15 @@ mod tests {
         let body = frame(&request);
         let name = Peeked::Model("digits".to_owned());
         for cut in 0..body.len() {
-            let told = peek("ModelInfer", &body[..cut]);
-            assert!(told == if cut < HEAD + 8 { Peeked::More } else { name.clone() }, "{cut}: {told:?}");
+            let peeked = peek("ModelInfer", &body[..cut]);
+            assert!(peeked == if cut < HEAD + 8 { Peeked::More } else { name.clone() }, "{cut}: {peeked:?}");
         }
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packer.write_all(&body[HEAD..]).unwrap();
         let packed = crate::grpc::packed_frame(&packer.finish().unwrap());
         for cut in 0..packed.len() {
-            let told = peek("ModelInfer", &packed[..cut]);
-            assert!(told == Peeked::More || told == name, "{cut}: {told:?}");
+            let peeked = peek("ModelInfer", &packed[..cut]);
+            assert!(peeked == Peeked::More || peeked == name, "{cut}: {peeked:?}");
         }
         assert_eq!(peek("ModelInfer", &packed), name);
         let load = RepositoryModelLoadRequest {

@@ -1,4 +1,4 @@
-//! TensorFlow Serving's `Predict` and what it tells of models.
+//! TensorFlow Serving's `Predict`, and its messages that describe models.
 //!
 //! Source: <https://github.com/tensorflow/serving/tree/master/tensorflow_serving/apis>
 
@@ -21,45 +21,53 @@ use half::{bf16, f16};
 use prost::Message;
 use std::fmt;
 
-/// What stands for the only signature there is.
+/// The name of a model's only signature.
 const SIGNATURE: &str = "serving_default";
 
-/// The model a request is for, and its version if it names one.
+/// Returns the name of the model that a request is for, and the version if the request has one.
+///
+/// # Errors
+/// Returns an error if the request names no model, a signature other than `serving_default`, or a version label.
 pub fn model(spec: Option<&ModelSpec>) -> Result<(&str, Option<String>)> {
     let missing = || Error::invalid("the request has no `model_spec` with a model's name");
     let spec = spec.filter(|spec| !spec.name.is_empty()).ok_or_else(missing)?;
     if !matches!(&*spec.signature_name, "" | SIGNATURE) {
         let name = &spec.signature_name[..spec.signature_name.floor_char_boundary(80)];
-        return Err(Error::invalid(format!("there is no signature `{name}`: it is `{SIGNATURE}`")));
+        let message = format!("unknown signature `{name}`: the only signature is `{SIGNATURE}`");
+        return Err(Error::invalid(message));
     }
     let version = match &spec.version_choice {
         None => None,
         Some(VersionChoice::Version(version)) => Some(version.value.to_string()),
         Some(VersionChoice::VersionLabel(label)) => {
             let label = &label[..label.floor_char_boundary(80)];
-            return Err(Error::invalid(format!("versions have no labels, and so none `{label}`")));
+            let message = format!("unknown version label `{label}`: send the version's number");
+            return Err(Error::invalid(message));
         }
     };
     Ok((&spec.name, version))
 }
 
-/// Decodes a request: its inputs, and the places of the outputs it asks for.
+/// Decodes a request: its inputs, and the indexes in the signature of the requested outputs.
+///
+/// # Errors
+/// Returns an error that names the input or output that does not fit the signature.
 pub fn decode(request: PredictRequest, signature: &Signature) -> Result<(Inputs, Vec<usize>)> {
     let mut inputs = Inputs::new(signature);
     for (name, tensor) in request.inputs {
-        let (place, port) = known_input(signature, &name)?;
+        let (index, port) = known_input(signature, &name)?;
         let what = format_args!("input \"{name}\"");
         let datatype = datatype(tensor.dtype(), what)?;
         wanted_datatype(port, datatype.name())?;
-        inputs.set(signature, place, read(datatype, tensor, what)?)?;
+        inputs.set(signature, index, read(datatype, tensor, what)?)?;
     }
     let mut outputs = Vec::new();
     for name in request.output_filter {
-        let place = known_output(signature, &name)?;
-        if outputs.contains(&place) {
-            return Err(Error::invalid(format!("output \"{name}\" is asked for twice")));
+        let index = known_output(signature, &name)?;
+        if outputs.contains(&index) {
+            return Err(Error::invalid(format!("output \"{name}\" is requested twice")));
         }
-        outputs.push(place);
+        outputs.push(index);
     }
     if outputs.is_empty() {
         outputs.extend(0..signature.outputs.len());
@@ -84,7 +92,7 @@ fn datatype(dtype: Dtype, what: fmt::Arguments<'_>) -> Result<DataType> {
         Dtype::DtUint32 => DataType::Uint32,
         Dtype::DtUint64 => DataType::Uint64,
         Dtype::DtInvalid => {
-            return Err(Error::invalid(format!("{what}: its `dtype` is none that is served")));
+            return Err(Error::invalid(format!("{what}: its `dtype` is missing or not supported")));
         }
     })
 }
@@ -109,13 +117,13 @@ fn dtype(datatype: DataType) -> Dtype {
     }
 }
 
-/// A tensor from its bytes, or from the field of its datatype.
+/// Reads a tensor from its bytes, or from the field of its datatype.
 fn read(datatype: DataType, tensor: TensorProto, what: fmt::Arguments<'_>) -> Result<Tensor> {
     let shape: Shape = tensor.tensor_shape.iter().flat_map(|shape| &shape.dim).map(|dim| dim.size).collect();
     if !tensor.tensor_content.is_empty() {
         if datatype == DataType::Bytes {
             return Err(Error::invalid(format!(
-                "{what}: strings come in `string_val`, not in `tensor_content`"
+                "{what}: strings must be sent in `string_val`, not in `tensor_content`"
             )));
         }
         return raw::read(datatype, shape, &tensor.tensor_content, what);
@@ -148,13 +156,13 @@ fn read(datatype: DataType, tensor: TensorProto, what: fmt::Arguments<'_>) -> Re
     Ok(Tensor { datatype, shape, data })
 }
 
-/// How many elements a field is to have.
+/// The number of elements that a tensor's field must provide.
 struct List<'a> {
     count: usize,
     what: fmt::Arguments<'a>,
 }
 
-/// One element may stand for this many.
+/// The most elements that a single value may be repeated for.
 const MAX_REPEATED: usize = 1 << 20;
 
 impl List<'_> {
@@ -177,7 +185,7 @@ impl List<'_> {
         Ok(Data::Strings(strings))
     }
 
-    /// How often each of the values given stands: once, or the only one for all elements.
+    /// Returns how often each of the given values is repeated: once, or a single value for all elements.
     fn check(&self, given: usize) -> Result<usize> {
         match given {
             given if given == self.count => Ok(1),
@@ -185,14 +193,14 @@ impl List<'_> {
             given => {
                 let (what, count) = (self.what, self.count);
                 Err(Error::invalid(format!(
-                    "{what}: its shape holds {count} elements, its values are {given}"
+                    "{what}: its shape holds {count} elements, but {given} values were sent"
                 )))
             }
         }
     }
 }
 
-/// Gathers an answer output by output.
+/// Builds a response output by output.
 #[derive(Debug)]
 pub struct AnswerSink<S> {
     signature: S,
@@ -200,27 +208,27 @@ pub struct AnswerSink<S> {
 }
 
 impl<S: AsRef<Signature>> AnswerSink<S> {
-    /// The start of an answer of this model.
+    /// Starts the response of the model `name` at `version`.
     pub fn new(signature: S, name: &str, version: &str) -> Self {
         let answer = PredictResponse { model_spec: Some(spec(name, version)), ..PredictResponse::default() };
         Self { signature, answer }
     }
 
-    /// The whole answer.
+    /// Returns the whole response.
     pub fn finish(self) -> PredictResponse {
         self.answer
     }
 }
 
 fn spec(name: &str, version: &str) -> ModelSpec {
-    // TensorFlow's versions are numbers; another has no place here.
+    // TensorFlow's versions are numbers; any other version is left out.
     let version = version.parse().ok().map(|value| VersionChoice::Version(Int64Value { value }));
     ModelSpec { name: name.to_owned(), version_choice: version, signature_name: SIGNATURE.to_owned() }
 }
 
 impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
-        let name = &self.signature.as_ref().outputs[place].name;
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
+        let name = &self.signature.as_ref().outputs[index].name;
         let outputs = &mut self.answer.outputs;
         carried(&format!("\"{name}\""), value, |tensor, _| {
             outputs.insert(name.clone(), write(tensor)?);
@@ -244,7 +252,7 @@ fn write(tensor: &TensorView<'_>) -> Result<TensorProto> {
         }
         DataView::Raw(bytes) => Buffer::copy_from(bytes),
     };
-    // In the field of its datatype, as TensorFlow Serving itself does: there are clients that read nothing else.
+    // Uses the field of the datatype, as TensorFlow Serving itself does: some clients read nothing else.
     match tensor.datatype {
         DataType::Fp32 => proto.float_val = bytes.elements().to_vec(),
         DataType::Fp64 => proto.double_val = bytes.elements().to_vec(),
@@ -265,13 +273,15 @@ fn write(tensor: &TensorView<'_>) -> Result<TensorProto> {
             proto.half_val = bytes.elements::<u16>().iter().map(|&bits| bits.into()).collect();
         }
         other => {
-            return Err(Error::invalid(format!("TensorFlow Serving's messages carry no {other} elements")));
+            return Err(Error::invalid(format!(
+                "TensorFlow Serving's messages cannot carry {other} elements"
+            )));
         }
     }
     Ok(proto)
 }
 
-/// `GetModelMetadata`: the signature, which is all that TensorFlow Serving's metadata has too.
+/// Returns the response of `GetModelMetadata`: the model's signature, the only metadata of TensorFlow Serving.
 pub fn metadata(model: Model<'_>) -> GetModelMetadataResponse {
     let info = |port: &Port| {
         let (datatype, sizes) = v2_tensor(&port.kind);
@@ -299,7 +309,7 @@ pub fn metadata(model: Model<'_>) -> GetModelMetadataResponse {
     GetModelMetadataResponse { model_spec, metadata: [("signature_def".to_owned(), any)].into() }
 }
 
-/// `GetModelStatus` of a model that is served.
+/// Returns the response of `GetModelStatus` for a model that is served.
 pub fn status(model: Model<'_>) -> GetModelStatusResponse {
     let version = model.version.parse().unwrap_or_default();
     let status = Some(StatusProto::default());
@@ -351,11 +361,11 @@ mod tests {
         let Data::Raw(buffer) = &inputs.get(0).unwrap().data else { panic!("strings") };
         assert_eq!(buffer.elements::<f32>(), [2.0; 3]);
         for (request, datatype, why) in [
-            (floats(3, &[1.0, 2.0]), DataType::Fp32, "its shape holds 3 elements, its values are 2"),
-            (floats(i64::MAX, &[1.0]), DataType::Fp32, "its values are 1"),
+            (floats(3, &[1.0, 2.0]), DataType::Fp32, "its shape holds 3 elements, but 2 values were sent"),
+            (floats(i64::MAX, &[1.0]), DataType::Fp32, "but 1 values were sent"),
             (floats(-1, &[]), DataType::Fp32, "negative or too large"),
             (floats(1, &[1.0]), DataType::Int64, "datatype FP32 does not match INT64"),
-            (request(TensorProto::default()), DataType::Fp32, "its `dtype` is none that is served"),
+            (request(TensorProto::default()), DataType::Fp32, "its `dtype` is missing or not supported"),
         ] {
             let error = decode(request, &signature(datatype)).unwrap_err();
             assert!(error.message().contains(why), "{error}");

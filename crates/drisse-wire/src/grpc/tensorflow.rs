@@ -7,10 +7,10 @@ pub struct TensorProto {
     pub tensor_shape: ::core::option::Option<TensorShapeProto>,
     #[prost(int32, tag = "3")]
     pub version_number: i32,
-    /// All elements, row by row and little-endian; or those of one of the fields below. One element there stands for all.
+    /// All elements, row-major and little-endian; or one of the fields below, where one value may stand for all elements.
     #[prost(bytes = "bytes", tag = "4")]
     pub tensor_content: ::prost::bytes::Bytes,
-    /// FP16 and BF16: sixteen bits each.
+    /// FP16 and BF16: the 16 bits of each element.
     #[prost(int32, repeated, tag = "13")]
     pub half_val: ::prost::alloc::vec::Vec<i32>,
     #[prost(float, repeated, tag = "5")]

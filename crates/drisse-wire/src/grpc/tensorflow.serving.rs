@@ -33,7 +33,7 @@ pub struct PredictRequest {
         ::prost::alloc::string::String,
         super::TensorProto,
     >,
-    /// None: all outputs.
+    /// Empty: all outputs.
     #[prost(string, repeated, tag = "3")]
     pub output_filter: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -1,13 +1,13 @@
-//! How much a message takes once it is read. Two bytes of a message can be a field of a hundred: what a client may send
-//! must be bounded by its fields as well as by its bytes.
+//! Bounds the memory that a decoded message takes. A field of two bytes can take a hundred bytes once decoded, so
+//! messages are limited by their number of fields as well as by their length.
 
 use super::peek::varint;
 use drisse_core::{Error, ErrorKind, Result};
 
-/// Fields of one request, those within fields counted: a hundred bytes each at most.
+/// The most fields of one request, including nested fields: at most about 100 bytes each.
 const MAX_FIELDS: usize = 1 << 20;
 
-/// Which fields are messages with fields of their own, and how deep they stand.
+/// The numbers of the fields that are messages themselves, and how deeply messages are nested.
 #[derive(Clone, Copy)]
 pub(super) struct Nested {
     pub(super) fields: &'static [u64],
@@ -15,31 +15,31 @@ pub(super) struct Nested {
 }
 
 impl Nested {
-    /// Of a V2 request: parameters, inputs, outputs, and the contents of inputs. Tensors themselves (field 7 of a
-    /// request, all of contents) are no messages.
+    /// A V2 request: parameters, inputs, outputs, and the contents of inputs. Tensor data (field 7 of a request, all
+    /// fields of contents) is not nested.
     pub(super) const V2: Self = Self { fields: &[4, 5, 6], depth: 2 };
 
-    /// Of TensorFlow Serving's: the entries of the map of inputs, their tensors, and the shapes of those.
+    /// A request of TensorFlow Serving: the entries of the map of inputs, their tensors, and the tensors' shapes.
     pub(super) const PREDICT: Self = Self { fields: &[2], depth: 3 };
 }
 
-/// A refusal of a message with more fields than any client has use for.
+/// Refuses a message with more than [`MAX_FIELDS`] fields.
 pub(super) fn check(message: &[u8], nested: Nested) -> Result<()> {
     let mut fields = 0;
-    // What cannot be read is for the decoder to refuse.
+    // The decoder reports messages that cannot be read.
     let _ = walk(message, nested, &mut fields);
     if fields <= MAX_FIELDS {
         return Ok(());
     }
     let message = format!(
-        "the message has over {MAX_FIELDS} fields: send lists of numbers packed, and tensors of many strings in \
+        "the message has over {MAX_FIELDS} fields: use packed encoding for lists of numbers, and send many strings in \
          raw_input_contents"
     );
     Err(Error::new(ErrorKind::TooLarge, message))
 }
 
-/// Counts the fields of a message; `None` where it is none. What may be bytes or a message is looked into all the
-/// same: bytes that look like fields count as such, within the bytes' own length.
+/// Counts the fields of a message; `None` if the bytes are not a message. The type of a field is not known here, so
+/// bytes that look like fields are counted as fields too.
 fn walk(mut bytes: &[u8], nested: Nested, fields: &mut usize) -> Option<()> {
     while !bytes.is_empty() && *fields <= MAX_FIELDS {
         *fields += 1;

@@ -1,4 +1,4 @@
-//! Floats read in one pass: the digits are checked and gathered together, and most numbers need no more.
+//! Parses floats in one pass: digits are checked and added up together, which is all that most numbers need.
 
 use super::reader::well_formed;
 
@@ -8,27 +8,27 @@ const EXACT: [f64; 23] = [
     1e19, 1e20, 1e21, 1e22,
 ];
 
-/// Their inverses, each the nearest f64.
+/// The inverses of [`EXACT`], each the nearest f64.
 const TENTHS: [f64; EXACT.len()] = [
     1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15,
     1e-16, 1e-17, 1e-18, 1e-19, 1e-20, 1e-21, 1e-22,
 ];
 
-/// Up to here an f64 holds every whole number: 2^53.
+/// 2^53: an f64 represents every integer up to here exactly.
 const WHOLE: u64 = 1 << 53;
 
-/// A float datatype and how a number is read as one.
+/// A float datatype that numbers can be parsed as.
 pub(super) trait Float: Copy + std::str::FromStr {
     const NAN: Self;
     const INFINITY: Self;
     const NEG_INFINITY: Self;
     fn is_infinite(self) -> bool;
-    /// `mantissa` over ten to the power of `places`, negative or not, correctly rounded; `None` where that takes more
-    /// than a few instructions. `places` is below [`EXACT`]'s length.
+    /// Returns ±`mantissa` / 10^`places`, correctly rounded; `None` if that takes more than a few instructions.
+    /// `places` is less than [`EXACT`]'s length.
     fn scaled(negative: bool, mantissa: u64, places: usize) -> Option<Self>;
 }
 
-/// No branch: signs cannot be foreseen.
+/// Applies the sign without a branch, which the CPU could not predict.
 #[inline]
 fn signed(negative: bool, value: f64) -> f64 {
     f64::from_bits(value.to_bits() | u64::from(negative) << 63)
@@ -45,7 +45,7 @@ impl Float for f64 {
 
     #[inline]
     fn scaled(negative: bool, mantissa: u64, places: usize) -> Option<Self> {
-        // Both are exact, so that the quotient is the number, correctly rounded.
+        // Both operands are exact, so the division rounds correctly.
         (mantissa <= WHOLE).then(|| signed(negative, mantissa as Self / EXACT[places]))
     }
 }
@@ -61,9 +61,9 @@ impl Float for f32 {
 
     #[inline]
     fn scaled(negative: bool, mantissa: u64, places: usize) -> Option<Self> {
-        // Three roundings, of at most half a unit each: the product is beside the number by at most three units of an
-        // f64's last place. Rounding it again to an f32, which drops 29 bits, decides as rounding the number itself
-        // does, unless the middle between two f32 is as near. Subnormal f32 drop more bits.
+        // Three roundings of at most half a unit each: the product differs from the number by at most three units in
+        // the last place of an f64. Rounding it to an f32, which drops 29 bits, gives the same result as rounding the
+        // number itself, unless the midpoint of two f32 is that close. Subnormal f32 drop more bits.
         const DROPPED: u64 = (1 << 29) - 1;
         const MIDDLE: u64 = 1 << 28;
         let mantissa = i64::try_from(mantissa).ok()?;
@@ -75,31 +75,31 @@ impl Float for f32 {
     }
 }
 
-/// Digits at the start of `chunk` as the number they are, and how many.
+/// Returns the value of the digits at the start of `chunk`, and their number.
 ///
-/// Eight bytes at once as one integer: a byte is no digit where `byte ^ b'0'` is over 9, which the sum carries into its
-/// highest bit; what follows the digits is shifted out, as if zeros stood before them; then neighbours are joined, ones
-/// with tens, twos with hundreds, fours with ten thousands.
+/// Handles all eight bytes at once, as one integer. A byte is not a digit if `byte ^ b'0'` is over 9, which the
+/// addition carries into the byte's highest bit. The bytes after the digits are shifted out, so that zeros precede the
+/// digits; then neighbors are combined: digits to pairs, pairs to fours, fours to eights.
 #[inline]
 fn eight_digits(chunk: [u8; 8]) -> (u64, usize) {
     let digits = u64::from_le_bytes(chunk) ^ 0x3030_3030_3030_3030;
     let others = (digits.wrapping_add(0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080;
     let count = others.trailing_zeros() / 8;
-    // In halves: of no digits nothing is to be left, and 64 bits at once cannot be shifted out.
+    // In two halves: without any digit, all 64 bits are shifted out, which a single shift cannot do.
     let digits = digits << (32 - 4 * count) << (32 - 4 * count);
     let twos = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = twos.wrapping_mul(100).wrapping_add(twos >> 16) & 0x0000_ffff_0000_ffff;
     (fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff, count as usize)
 }
 
-/// Appends to `mantissa` a number of so many digits.
+/// Appends a number with the given count of digits to `mantissa`.
 #[inline]
 fn appended(mantissa: u64, (value, digits): (u64, usize)) -> u64 {
     const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
     mantissa.wrapping_mul(TENS[digits]).wrapping_add(value)
 }
 
-/// Appends the digits at the start of `bytes` to `mantissa`; how many there were. Past nineteen it has wrapped.
+/// Appends the digits at the start of `bytes` to `mantissa` and returns their number. After 19 digits `mantissa` wraps.
 #[inline]
 fn digits(bytes: &[u8], mantissa: &mut u64) -> usize {
     let mut at = 0;
@@ -117,15 +117,16 @@ fn digits(bytes: &[u8], mantissa: &mut u64) -> usize {
     }
 }
 
-/// How much is looked at for a number as most are: seven digits, a point, 24 more, and what is behind them.
+/// The bytes that [`usual`] inspects: up to seven digits, a point, 24 digits, and the byte after them.
 const USUAL: usize = 7 + 1 + 24 + 1;
 
-/// A number of up to seven digits before its point, read without a loop. `None` for any other.
+/// Parses a number with up to seven digits before the point and returns it with its length, without a loop over the
+/// digits after the point. `None` if another form has to be tried.
 #[inline]
 fn usual<T: Float>(negative: bool, text: &[u8; USUAL]) -> Option<(T, usize)> {
-    let eight = |at: usize| eight_digits(*text[at..].first_chunk().expect("it is long enough"));
+    let eight = |at: usize| eight_digits(*text[at..].first_chunk().expect("`USUAL` covers all three chunks"));
     let (mut mantissa, mut point, mut places) = (0, 0, 0);
-    // One or two, as a rule: guessed, so that what is behind them need not be waited for.
+    // Usually one or two digits, so the CPU predicts the loop and starts on the rest early.
     while let digit @ 0..=9 = text[point].wrapping_sub(b'0') {
         mantissa = 10 * mantissa + u64::from(digit);
         point += 1;
@@ -142,7 +143,7 @@ fn usual<T: Float>(negative: bool, text: &[u8; USUAL]) -> Option<(T, usize)> {
     if text[point] == b'.' {
         let one = eight(point + 1);
         let two = eight(point + 9);
-        // No branch: whether a float32 has seven digits or nine cannot be foreseen, whether a number has sixteen can.
+        // No branch: the CPU cannot predict whether a float has up to eight decimals or more. It can for sixteen.
         let two = if one.1 == 8 { two } else { (0, 0) };
         mantissa = appended(appended(mantissa, one), two);
         places = one.1 + two.1;
@@ -162,7 +163,7 @@ fn usual<T: Float>(negative: bool, text: &[u8; USUAL]) -> Option<(T, usize)> {
     Some((T::scaled(negative, mantissa, places)?, end))
 }
 
-/// The number at the start of `bytes` and its length; `None` when there is none by JSON's grammar.
+/// Parses the number at the start of `bytes` and returns it with its length; `None` if it is not a JSON number.
 #[inline]
 pub(super) fn read<T: Float>(bytes: &[u8]) -> Option<(T, usize)> {
     let negative = bytes.first() == Some(&b'-');
@@ -171,7 +172,7 @@ pub(super) fn read<T: Float>(bytes: &[u8]) -> Option<(T, usize)> {
         return Some((value, first + length));
     }
     let (mut mantissa, mut at) = (0_u64, first);
-    // One or two, as a rule.
+    // Usually one or two digits.
     while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10) {
         mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
         at += 1;
@@ -188,7 +189,7 @@ pub(super) fn read<T: Float>(bytes: &[u8]) -> Option<(T, usize)> {
             return None;
         }
     }
-    // Nineteen digits fit a u64, and a zero before them adds none; an exponent, or more, is for the standard library.
+    // 19 digits fit in a u64, not counting a leading zero. The standard library handles exponents and more digits.
     let significant = fraction + if bytes[first] == b'0' { 0 } else { whole };
     if significant <= 19
         && fraction < EXACT.len()
@@ -215,7 +216,7 @@ mod tests {
 
     fn agrees(text: &str) {
         let number = text.trim_end_matches(']');
-        // At the end of a body, and with more behind it.
+        // At the end of a body, and with more bytes after the number.
         for text in [text, &format!("{number},{}", "1.5, ".repeat(6))] {
             let wanted = number.parse::<f32>().ok().filter(|_| well_formed(number.as_bytes()));
             let got = read::<f32>(text.as_bytes()).filter(|(_, len)| *len == number.len());
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_middle_between_two_floats_is_rounded_once() {
-        // 2^24 + 1 is the middle of two f32; a digit far behind decides.
+        // 2^24 + 1 is the midpoint of two f32; a late digit decides.
         for text in [
             "16777217",
             "16777217.0000000001",
@@ -263,7 +264,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_number_is_none(text in "[-+.eE0-9]{1,8}") {
+        fn what_is_not_a_number_is_none(text in "[-+.eE0-9]{1,8}") {
             agrees(&text);
         }
 

@@ -1,12 +1,26 @@
-//! A pull parser over a whole body: the caller asks for what it expects next.
+//! A pull parser over a whole body: the caller requests the kind of value that it expects next.
 
 use drisse_core::{Error, Result};
 use std::borrow::Cow;
 
-/// Deeper brackets than this are refused: the stack stays small whatever a client sends.
+/// The deepest nesting that is accepted: parsing recurses, and a client must not be able to overflow the stack.
 const MAX_DEPTH: u32 = 64;
 
 /// Reads one JSON document.
+///
+/// ```
+/// use drisse_wire::json::Reader;
+///
+/// let mut reader = Reader::new(br#"{"id": "7", "rest": [1, NaN]}"#);
+/// let mut id = None;
+/// reader.object(|reader, key| match key {
+///     "id" => reader.string().map(|text| id = Some(text.into_owned())),
+///     _ => reader.skip(),
+/// })?;
+/// reader.end()?;
+/// assert_eq!(id.as_deref(), Some("7"));
+/// # Ok::<(), drisse_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -15,13 +29,13 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader at the start of `bytes`; a UTF-8 byte order mark is skipped.
+    /// Returns a reader at the start of `bytes`; skips a UTF-8 byte order mark.
     pub fn new(bytes: &'a [u8]) -> Self {
         let at = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         Self { bytes, at, depth: 0 }
     }
 
-    /// The next byte that is no white space, without taking it.
+    /// Skips white space and returns the next byte without consuming it; `None` at the end.
     #[inline]
     pub fn peek(&mut self) -> Option<u8> {
         loop {
@@ -32,7 +46,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes `byte` if it comes next.
+    /// Consumes the next byte if it is `byte`, and returns whether it was.
     #[inline]
     pub fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
@@ -40,7 +54,10 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// Reads `{…}`, calling `field` for each key; `field` reads the value.
+    /// Reads an object and calls `field` with each key; `field` must read the value.
+    ///
+    /// # Errors
+    /// Returns an error if the next value is not a well-formed object, or if `field` fails.
     pub fn object(&mut self, mut field: impl FnMut(&mut Self, &str) -> Result<()>) -> Result<()> {
         self.open(b'{', "an object")?;
         if !self.take(b'}') {
@@ -58,7 +75,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads `[…]`, calling `element` for each element.
+    /// Reads a list and calls `element` for each element; `element` must read it.
+    ///
+    /// # Errors
+    /// Returns an error if the next value is not a well-formed list, or if `element` fails.
     pub fn array(&mut self, mut element: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         self.enter_array()?;
         if !self.take(b']') {
@@ -74,7 +94,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Takes `[`; pair it with [`Self::leave`] once the `]` is taken.
+    /// Consumes `[`. Call [`Self::leave`] after the matching `]`.
     pub(crate) fn enter_array(&mut self) -> Result<()> {
         self.open(b'[', "a list")
     }
@@ -98,7 +118,10 @@ impl<'a> Reader<'a> {
         if self.take(byte) { Ok(()) } else { Err(self.unexpected(&format!("`{}`", byte as char))) }
     }
 
-    /// Reads a string; borrowed where it has no escapes.
+    /// Reads a string; borrows it from the body if it has no escapes.
+    ///
+    /// # Errors
+    /// Returns an error if the next value is not a string, has an invalid escape, or is not UTF-8.
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
         if !self.take(b'"') {
             return Err(self.unexpected("a string"));
@@ -116,7 +139,7 @@ impl<'a> Reader<'a> {
 
     fn escaped(&mut self, mut text: String) -> Result<Cow<'a, str>> {
         loop {
-            // `at` stands behind a backslash.
+            // `at` is the position after a backslash.
             text.push(self.escape()?);
             let start = self.at;
             let Some(stop) = memchr::memchr2(b'"', b'\\', &self.bytes[start..]) else {
@@ -133,7 +156,7 @@ impl<'a> Reader<'a> {
 
     fn text(&self, start: usize, end: usize) -> Result<&'a str> {
         let bytes = &self.bytes[start..end];
-        // All of it, without a branch for each.
+        // A fold over all bytes has no branch per byte.
         if bytes.iter().fold(false, |found, &byte| found | (byte < 0x20)) {
             let control = bytes.iter().take_while(|&&byte| byte >= 0x20).count();
             return Err(self.error_at(start + control, "a control character in a string must be escaped"));
@@ -168,7 +191,7 @@ impl<'a> Reader<'a> {
                 };
                 char::from_u32(code).ok_or_else(|| self.error("a `\\u` escape is half a surrogate pair"))?
             }
-            _ => return Err(self.error_at(self.at - 1, "no such escape in a string")),
+            _ => return Err(self.error_at(self.at - 1, "unknown escape in a string")),
         })
     }
 
@@ -178,10 +201,10 @@ impl<'a> Reader<'a> {
         let text = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         let unit = text.and_then(|text| u32::from_str_radix(text, 16).ok());
         self.at += 4;
-        unit.ok_or_else(|| self.error_at(self.at - 4, "a `\\u` escape has four hexadecimal digits"))
+        unit.ok_or_else(|| self.error_at(self.at - 4, "a `\\u` escape needs four hexadecimal digits"))
     }
 
-    /// Behind an element of an array: whether another one follows.
+    /// Consumes the `,` or `]` after an element of a list, and returns whether another element follows.
     #[inline]
     pub(crate) fn goes_on(&mut self) -> Result<bool> {
         let next = self.peek();
@@ -194,19 +217,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is left, from the current place.
+    /// Returns the rest of the body, from the current position.
     #[inline]
     pub(crate) fn rest(&self) -> &'a [u8] {
         &self.bytes[self.at..]
     }
 
-    /// Takes `len` bytes of what is left.
+    /// Consumes `len` bytes.
     #[inline]
     pub(crate) fn advance(&mut self, len: usize) {
         self.at += len;
     }
 
-    /// The bytes of the next number, as far as they look like one.
+    /// Consumes the bytes that can be part of a number. They need not form one: see [`well_formed`].
     #[inline]
     pub(crate) fn number(&mut self) -> &'a [u8] {
         let start = self.at;
@@ -219,7 +242,7 @@ impl<'a> Reader<'a> {
         &rest[..len]
     }
 
-    /// Takes `word` if it comes next and ends there.
+    /// Consumes `word` if it comes next, as a whole word, and returns whether it did.
     #[inline]
     pub(crate) fn word(&mut self, word: &str) -> bool {
         let rest = &self.bytes[self.at..];
@@ -229,7 +252,7 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// Takes `null` if it comes next.
+    /// Consumes `null` if it comes next, and returns whether it did.
     pub(crate) fn word_null(&mut self) -> bool {
         self.peek();
         self.word("null")
@@ -244,17 +267,20 @@ impl<'a> Reader<'a> {
         if self.word("false") { Ok(false) } else { Err(self.unexpected("true or false")) }
     }
 
-    /// Reads a whole number that is not negative.
+    /// Reads a non-negative integer.
     pub(crate) fn natural(&mut self) -> Result<usize> {
         let start = self.position();
         let number = self.number();
         let value = std::str::from_utf8(number).ok().filter(|_| well_formed(number));
         value
             .and_then(|number| number.parse().ok())
-            .ok_or_else(|| self.again(start).unexpected("a whole number, not negative"))
+            .ok_or_else(|| self.again(start).unexpected("a non-negative integer"))
     }
 
-    /// Reads any value and forgets it.
+    /// Skips one value of any kind.
+    ///
+    /// # Errors
+    /// Returns an error if the value is not well formed.
     pub fn skip(&mut self) -> Result<()> {
         match self.peek() {
             Some(b'{') => self.object(|reader, _| reader.skip()),
@@ -272,26 +298,29 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Where the next value starts, to come back to it with [`Self::again`].
+    /// Returns the position of the next value, for [`Self::again`].
     pub fn position(&mut self) -> usize {
         self.peek();
         self.at
     }
 
-    /// A reader of the same body at a place that [`Self::position`] gave.
+    /// Returns a reader of the same body at a position that [`Self::position`] returned.
     pub fn again(&self, position: usize) -> Self {
         Self { bytes: self.bytes, at: position, depth: self.depth }
     }
 
-    /// Nothing but white space may be left.
+    /// Checks that only white space is left.
+    ///
+    /// # Errors
+    /// Returns an error if anything else follows.
     pub fn end(&mut self) -> Result<()> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(self.error("there is something behind the end of the document")),
+            Some(_) => Err(self.error("unexpected characters after the end of the document")),
         }
     }
 
-    /// An error at the current place.
+    /// Returns an error at the current position.
     pub(crate) fn error(&self, what: impl std::fmt::Display) -> Error {
         self.error_at(self.at, what)
     }
@@ -304,7 +333,7 @@ impl<'a> Reader<'a> {
         Error::invalid(format!("invalid JSON at line {line}, column {column}: {what}"))
     }
 
-    /// `expected a list, found …`.
+    /// Returns the error `expected …, found …` at the next value.
     pub(crate) fn unexpected(&mut self, wanted: &str) -> Error {
         let found = match self.peek() {
             None => "the end of the body".to_owned(),
@@ -321,7 +350,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether bytes are a number by JSON's grammar (RFC 8259, section 6).
+/// Whether the bytes are a number in JSON's grammar (RFC 8259, section 6).
 pub(crate) fn well_formed(number: &[u8]) -> bool {
     let digits = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let rest = number.strip_prefix(b"-").unwrap_or(number);
@@ -383,7 +412,7 @@ mod tests {
         fn agrees_with_serde_json_on_what_is_json(text in "[\\[\\]{}\",:0-9eE.+\\-a-f ntrulsaeNI\\\\]{0,24}") {
             let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
             let ours = skip(text.as_bytes()).is_ok();
-            // NaN and Infinity are ours alone.
+            // Only this parser accepts NaN and Infinity.
             prop_assert!(ours == theirs || text.contains('N') || text.contains('I'), "{text}: {ours} {theirs}");
         }
 

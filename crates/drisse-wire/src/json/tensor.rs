@@ -1,4 +1,4 @@
-//! Lists of numbers, booleans or strings, read straight into a tensor of the datatype wanted.
+//! Parses nested lists of numbers, booleans or strings straight into a tensor of a given datatype.
 
 use super::Reader;
 use super::number::{self, Float};
@@ -8,23 +8,36 @@ use drisse_core::{Buffer, Data, DataType, Element, Error, Result, Shape, Strings
 use half::{bf16, f16};
 use std::fmt;
 
-/// Gathers the elements of one tensor, from one nested list or from several rows.
+/// Builds one tensor from a nested list, or from several rows.
+///
+/// ```
+/// use drisse_core::DataType;
+/// use drisse_wire::json::{Reader, TensorReader};
+///
+/// let mut tensor = TensorReader::new(DataType::Int64)?;
+/// tensor.read(&mut Reader::new(b"[[1, 2, 3], [4, 5, 6]]"))?;
+/// assert_eq!(tensor.finish().shape.as_slice(), [2, 3]);
+/// # Ok::<(), drisse_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct TensorReader {
     datatype: DataType,
     data: Data,
     elements: usize,
-    /// Length of each dimension, outermost first; -1 until the first list of that depth ended.
+    /// Length of each dimension, outermost first; -1 until the first list of that depth has ended.
     shape: Shape,
-    /// Depth at which the elements stand, once the first was read.
+    /// Depth of the elements; `None` until the first one is read.
     leaf: Option<usize>,
 }
 
 impl TensorReader {
-    /// A reader for elements of `datatype`; an error for a datatype JSON cannot carry.
+    /// Returns a reader for elements of `datatype`.
+    ///
+    /// # Errors
+    /// Returns an error if JSON cannot represent the datatype.
     pub fn new(datatype: DataType) -> Result<Self> {
         if !datatype.has_json_form() {
-            return Err(Error::invalid(format!("JSON has no form for {datatype} elements")));
+            return Err(Error::invalid(format!("JSON cannot represent {datatype} elements")));
         }
         let data = match datatype {
             DataType::Bytes => Data::Strings(Strings::default()),
@@ -33,21 +46,27 @@ impl TensorReader {
         Ok(Self { datatype, data, elements: 0, shape: Shape::new(), leaf: None })
     }
 
-    /// Makes room for so many elements, or for as many as the text that is left can have.
+    /// Reserves memory for so many elements, but for no more than the rest of the body can contain.
     pub fn reserve(&mut self, elements: usize, reader: &Reader<'_>) {
-        // Each has a comma or a bracket behind it.
+        // An element takes at least two bytes: one for itself, and a comma or bracket after it.
         let elements = elements.min(reader.rest().len() / 2);
         if let (Data::Raw(buffer), Some(bytes)) = (&mut self.data, self.datatype.byte_size(elements)) {
             buffer.reserve(bytes);
         }
     }
 
-    /// Reads one value: a scalar, or lists nested to any depth and of equal lengths.
+    /// Reads the tensor: a scalar, or lists nested to any depth; lists of the same depth have the same length.
+    ///
+    /// # Errors
+    /// Returns an error if the lists are ragged, or if an element does not fit the datatype.
     pub fn read(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         self.level(reader, 0)
     }
 
-    /// Reads one more row of a batch: what [`Self::read`] takes, one dimension less deep.
+    /// Reads one more row of a batch: the first dimension counts the calls, the row has the others.
+    ///
+    /// # Errors
+    /// As for [`Self::read`]; also if the row's shape differs from that of earlier rows.
     pub fn read_row(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         if self.shape.is_empty() {
             self.shape.push(0);
@@ -57,14 +76,18 @@ impl TensorReader {
         Ok(())
     }
 
-    /// The tensor, in the shape its lists had.
+    /// Returns the tensor with the shape of the lists.
     pub fn finish(mut self) -> Tensor {
-        // A list that never ended before the leaves cannot happen: `read` returned in between.
+        // A failed `read` leaves -1 for lists that did not end.
         self.shape.iter_mut().for_each(|dim| *dim = (*dim).max(0));
         Tensor { datatype: self.datatype, shape: self.shape, data: self.data }
     }
 
-    /// The tensor in the `shape` the request states. The lists may be flat or nested like the shape.
+    /// Returns the tensor with the `shape` that the request states. `what` names the tensor in errors.
+    ///
+    /// # Errors
+    /// Returns an error if `shape` has another number of elements, or if the lists are neither flat nor nested as
+    /// `shape` is.
     pub fn finish_as(self, shape: Shape, what: fmt::Arguments<'_>) -> Result<Tensor> {
         let wanted = element_count(&shape)
             .ok_or_else(|| Error::invalid(format!("{what}: shape {shape:?} is negative or too large")))?;
@@ -127,17 +150,18 @@ impl TensorReader {
             known if *known == length => {}
             known => {
                 let known = *known;
-                return Err(reader.error(format_args!("a list of {length} elements beside one of {known}")));
+                let why = format_args!("lists of lengths {known} and {length} are at the same depth");
+                return Err(reader.error(why));
             }
         }
         Ok(())
     }
 
-    /// The elements of an innermost list, up to and with its `]`; how many there were.
+    /// Reads the elements of an innermost list and its `]`; returns their number.
     fn run(&mut self, reader: &mut Reader<'_>) -> Result<i64> {
         let datatype = self.datatype;
         let count = match (&mut self.data, datatype) {
-            // Most of what is sent, in loops of their own.
+            // The most frequent datatypes have loops of their own.
             (Data::Raw(buffer), DataType::Fp32) => floats::<f32>(reader, datatype, buffer),
             (Data::Raw(buffer), DataType::Fp64) => floats::<f64>(reader, datatype, buffer),
             (data, _) => list(reader, |reader| element(reader, datatype, data)),
@@ -147,7 +171,7 @@ impl TensorReader {
     }
 }
 
-/// The elements of a list that is not empty, up to and with its `]`; how many there were.
+/// Reads the elements of a list that is not empty, and its `]`; returns their number.
 #[inline]
 fn list<'a>(
     reader: &mut Reader<'a>,
@@ -163,7 +187,7 @@ fn list<'a>(
     }
 }
 
-/// Several at a time: what a buffer checks for each would add up.
+/// Reads a list of floats and appends 16 at once: the buffer's checks for every single one would add up.
 fn floats<T: Float + Element>(
     reader: &mut Reader<'_>,
     datatype: DataType,
@@ -193,7 +217,7 @@ fn element(reader: &mut Reader<'_>, datatype: DataType, data: &mut Data) -> Resu
     match datatype {
         DataType::Fp32 => buffer.push(float::<f32>(reader, datatype)?),
         DataType::Fp64 => buffer.push(float::<f64>(reader, datatype)?),
-        // Rounding twice is harmless: an f64 has more than twice the digits of either (+2).
+        // Rounding twice is exact enough: an f64 has more than twice the digits of either, plus 2.
         DataType::Fp16 => buffer.push(narrow(reader, datatype, f16::from_f64, f16::is_infinite)?),
         DataType::Bf16 => buffer.push(narrow(reader, datatype, bf16::from_f64, bf16::is_infinite)?),
         DataType::Bool => buffer.push(boolean(reader)?),
@@ -209,7 +233,7 @@ fn element(reader: &mut Reader<'_>, datatype: DataType, data: &mut Data) -> Resu
     Ok(())
 }
 
-/// A string, or bytes that are none as TensorFlow Serving has them: `{"b64": "…"}`.
+/// Reads a string, or bytes in TensorFlow Serving's form `{"b64": "…"}`.
 fn string(reader: &mut Reader<'_>, strings: &mut Strings) -> Result<()> {
     match reader.peek() {
         Some(b'"') => strings.push(reader.string()?.as_bytes()),
@@ -224,10 +248,10 @@ fn string(reader: &mut Reader<'_>, strings: &mut Strings) -> Result<()> {
                 }
                 Ok(())
             })?;
-            let refused = || reader.error_at(start, "not the form of bytes, {\"b64\": \"base64\"}");
+            let refused = || reader.error_at(start, "expected bytes as {\"b64\": \"…\"} with valid base64");
             strings.push(&bytes.ok_or_else(refused)?);
         }
-        _ => return Err(reader.unexpected("a string (the model wants BYTES)")),
+        _ => return Err(reader.unexpected("a string (the datatype is BYTES)")),
     }
     Ok(())
 }
@@ -263,7 +287,7 @@ fn float_word<T: Float>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T
     } else if reader.word("Infinity") {
         Ok(T::INFINITY)
     } else {
-        Err(reader.unexpected(&format!("a number (the model wants {datatype})")))
+        Err(reader.unexpected(&format!("a number (the datatype is {datatype})")))
     }
 }
 
@@ -293,15 +317,15 @@ fn boolean(reader: &mut Reader<'_>) -> Result<u8> {
     } else if reader.word("false") || reader.word("0") {
         Ok(0)
     } else {
-        Err(reader.unexpected("true or false (the model wants BOOL)"))
+        Err(reader.unexpected("true or false (the datatype is BOOL)"))
     }
 }
 
-/// A whole number of `datatype`.
+/// Reads an integer of `datatype`.
 #[inline]
 pub(crate) fn integer<T: TryFrom<i128>>(reader: &mut Reader<'_>, datatype: DataType) -> Result<T> {
     if !matches!(reader.peek(), Some(b'0'..=b'9' | b'-')) {
-        return Err(reader.unexpected(&format!("a whole number (the model wants {datatype})")));
+        return Err(reader.unexpected(&format!("an integer (the datatype is {datatype})")));
     }
     let number = reader.number();
     if !well_formed(number) {
@@ -310,13 +334,13 @@ pub(crate) fn integer<T: TryFrom<i128>>(reader: &mut Reader<'_>, datatype: DataT
     let value = plain_integer(number).or_else(|| whole_float(number));
     let Some(value) = value else {
         return Err(
-            reader.error(format_args!("{} is no whole number (the model wants {datatype})", shown(number)))
+            reader.error(format_args!("{} is not an integer (the datatype is {datatype})", shown(number)))
         );
     };
     T::try_from(value).map_err(|_| out_of_range(reader, number, datatype))
 }
 
-/// Up to 20 digits: more cannot fit 64 bits.
+/// Parses an optional sign and digits; saturates, since only values of up to 64 bits are used. `None` for other forms.
 #[inline]
 fn plain_integer(number: &[u8]) -> Option<i128> {
     let (negative, digits) = match number {
@@ -333,7 +357,7 @@ fn plain_integer(number: &[u8]) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// `3.0` and `1e3` are whole numbers; `0.5` is not.
+/// Parses a number in float form that is an integer, such as `3.0` and `1e3`; `None` for `0.5`.
 fn whole_float(number: &[u8]) -> Option<i128> {
     let value: f64 = std::str::from_utf8(number).ok()?.parse().ok()?;
     (value.fract() == 0.0).then_some(value as i128)
@@ -343,7 +367,7 @@ fn out_of_range(reader: &Reader<'_>, number: &[u8], datatype: DataType) -> Error
     reader.error(format_args!("{} is out of range for {datatype}", shown(number)))
 }
 
-/// A number as the message shows it: a megabyte of digits is not repeated to its sender.
+/// A number for an error message, cut after 32 bytes.
 fn shown(number: &[u8]) -> String {
     let text = String::from_utf8_lossy(&number[..number.len().min(32)]);
     if number.len() > 32 { format!("{text}…") } else { text.into_owned() }
@@ -403,14 +427,14 @@ mod tests {
             (DataType::Int8, "[128]", "128 is out of range for INT8"),
             (DataType::Uint64, "[-1]", "-1 is out of range for UINT64"),
             (DataType::Int64, "[9223372036854775808]", "9223372036854775808 is out of range for INT64"),
-            (DataType::Int32, "[0.5]", "0.5 is no whole number"),
+            (DataType::Int32, "[0.5]", "0.5 is not an integer"),
             (DataType::Fp32, "[1e39]", "1e39 is out of range for FP32"),
             (DataType::Fp16, "[70000]", "70000 is out of range for FP16"),
             (DataType::Fp32, "[01]", "`01` is not a number"),
-            (DataType::Fp32, "[\"1\"]", "expected a number (the model wants FP32), found a string"),
-            (DataType::Bytes, "[1]", "expected a string (the model wants BYTES), found a number"),
+            (DataType::Fp32, "[\"1\"]", "expected a number (the datatype is FP32), found a string"),
+            (DataType::Bytes, "[1]", "expected a string (the datatype is BYTES), found a number"),
             (DataType::Bool, "[2]", "expected true or false"),
-            (DataType::Int4, "[1]", "JSON has no form for INT4"),
+            (DataType::Int4, "[1]", "JSON cannot represent INT4"),
         ] {
             let error = read(datatype, text).unwrap_err();
             assert!(error.message().contains(why), "{error}");

@@ -1,16 +1,24 @@
-//! Printing answers: numbers straight from the tensor, shortest form that reads back the same.
+//! Prints responses: numbers straight from the tensor, in the shortest form that parses to the same value.
 
 use base64::engine::{Engine, general_purpose::STANDARD as BASE64};
 use drisse_core::{DataType, DataView, Element, Tensor, TensorView, Value, ValueView, element_count};
 use drisse_core::{Error, ErrorKind, Result};
 
-/// An empty tensor of shape `[n, 0]` prints as n empty lists; more than this are refused.
+/// The most empty lists that are printed: an empty tensor of shape `[n, 0]` prints as n of them.
 const MAX_EMPTY_LISTS: i64 = 1 << 20;
 
-/// An answer is not longer than this: 1 GiB, estimated by the widest form of its elements.
+/// The longest response that is printed: 1 GiB, estimated from the longest form of each element.
 const MAX_ANSWER: usize = 1 << 30;
 
 /// A JSON document being written.
+///
+/// ```
+/// use drisse_wire::json::Writer;
+///
+/// let mut out = Writer::new();
+/// out.list(["a", "\"b\""], |out, text| out.string(text));
+/// assert_eq!(out.into_bytes(), br#"["a","\"b\""]"#);
+/// ```
 #[derive(Debug)]
 pub struct Writer {
     out: Vec<u8>,
@@ -19,7 +27,7 @@ pub struct Writer {
     base64: bool,
 }
 
-/// Whether a tensor's elements stand in one flat list or in lists as deep as its shape.
+/// Whether a tensor is printed as one flat list, or as lists nested as its shape is.
 #[derive(Clone, Copy)]
 enum Layout<'a> {
     Flat,
@@ -27,35 +35,35 @@ enum Layout<'a> {
 }
 
 impl Writer {
-    /// An empty document.
-    #[expect(clippy::new_without_default, reason = "`new` says what is meant")]
+    /// Returns an empty document.
+    #[expect(clippy::new_without_default, reason = "`new` is clearer")]
     pub fn new() -> Self {
-        // A small model's whole answer: most are never moved to a larger place.
+        // Enough for the whole response of a small model.
         Self { out: Vec::with_capacity(512), not_finite: 0, base64: false }
     }
 
-    /// How many bytes there are so far.
+    /// Returns the number of bytes written so far.
     pub fn written(&self) -> usize {
         self.out.len()
     }
 
-    /// The document.
+    /// Returns the document.
     pub fn into_bytes(self) -> Vec<u8> {
         self.out
     }
 
-    /// How many NaN and infinities were printed as `null`: JSON has no number for them.
+    /// Returns how many NaN and infinities were printed as `null`, because JSON has no such numbers.
     pub fn not_finite(&self) -> u64 {
         self.not_finite
     }
 
-    /// Text that is JSON already.
+    /// Appends text that is JSON already.
     #[inline]
     pub fn raw(&mut self, json: &str) {
         self.out.extend_from_slice(json.as_bytes());
     }
 
-    /// A string, quoted and escaped. Bytes that are no UTF-8 become U+FFFD.
+    /// Appends a string, quoted and escaped. Bytes that are not UTF-8 become U+FFFD.
     pub fn string(&mut self, text: impl AsRef<[u8]>) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let text = String::from_utf8_lossy(text.as_ref());
@@ -83,21 +91,21 @@ impl Writer {
         self.out.push(b'"');
     }
 
-    /// A whole number.
+    /// Appends an integer.
     pub fn integer(&mut self, value: impl itoa::Integer) {
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// A shape: `[1,64]`.
+    /// Appends a shape, such as `[1,64]`.
     pub fn shape(&mut self, shape: &[i64]) {
         self.list(shape.iter(), |writer, dim| writer.integer(*dim));
     }
 
-    /// A list with one element per item.
+    /// Appends a list; `one` writes the element of each item.
     pub fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut one: impl FnMut(&mut Self, T)) {
         self.out.push(b'[');
-        for (place, item) in items.into_iter().enumerate() {
-            if place > 0 {
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
                 self.out.push(b',');
             }
             one(self, item);
@@ -105,17 +113,26 @@ impl Writer {
         self.out.push(b']');
     }
 
-    /// The elements in one list.
+    /// Appends the elements in one flat list.
+    ///
+    /// # Errors
+    /// Returns an error if JSON cannot represent the datatype, or if the text would be too long.
     pub fn flat(&mut self, tensor: &TensorView<'_>) -> Result<()> {
         self.tensor(tensor, Layout::Flat)
     }
 
-    /// The elements in lists as deep as the shape; a scalar stands alone.
+    /// Appends the elements in lists nested as the shape is; a scalar has no brackets.
+    ///
+    /// # Errors
+    /// As for [`Self::flat`].
     pub fn nested(&mut self, tensor: &TensorView<'_>) -> Result<()> {
         self.tensor(tensor, Layout::Nested(tensor.shape))
     }
 
-    /// Any value: sequences as lists, maps as objects, an empty optional as `null`.
+    /// Appends any value: sequences as lists, maps as objects, an empty optional as `null`.
+    ///
+    /// # Errors
+    /// As for [`Self::flat`].
     pub fn value(&mut self, value: ValueView<'_>) -> Result<()> {
         match value {
             ValueView::Tensor(tensor) => self.nested(&tensor),
@@ -137,7 +154,10 @@ impl Writer {
         }
     }
 
-    /// The same, strings as `{"b64": "…"}`, as TensorFlow Serving carries bytes that are no text.
+    /// Appends any value, with strings as `{"b64": "…"}`: TensorFlow Serving's form of bytes that are not text.
+    ///
+    /// # Errors
+    /// As for [`Self::flat`].
     pub fn value_in_base64(&mut self, value: ValueView<'_>) -> Result<()> {
         self.base64 = true;
         let written = self.value(value);
@@ -145,7 +165,7 @@ impl Writer {
         written
     }
 
-    /// A tensor's string.
+    /// Appends a string of a tensor.
     fn element(&mut self, string: &[u8]) {
         if !self.base64 {
             return self.string(string);
@@ -159,11 +179,11 @@ impl Writer {
         let keys = printed(keys)?;
         let values = printed(values)?;
         self.out.push(b'{');
-        for (place, (key, value)) in keys.iter().zip(&values).enumerate() {
-            if place > 0 {
+        for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
+            if index > 0 {
                 self.out.push(b',');
             }
-            // A key is a string in JSON, whatever it was in the model.
+            // JSON's keys are strings, whatever their type in the model.
             if key.starts_with('"') {
                 self.raw(key);
             } else {
@@ -186,7 +206,7 @@ impl Writer {
                 .try_fold(1, |n: i64, &dim| n.checked_mul(dim))
                 .is_none_or(|n| n > MAX_EMPTY_LISTS)
         {
-            let message = format!("an empty output of shape {shape:?} is too many empty lists for JSON");
+            let message = format!("an empty output of shape {shape:?} needs too many empty lists in JSON");
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
         let elements = element_count(tensor.shape).unwrap_or(usize::MAX);
@@ -222,14 +242,14 @@ impl Writer {
             DataType::Fp32 => self.numbers::<f32>(bytes, layout, Self::float),
             DataType::Fp64 => self.numbers::<f64>(bytes, layout, Self::double),
             other => {
-                return Err(Error::invalid(format!("JSON has no form for {other} elements")));
+                return Err(Error::invalid(format!("JSON cannot represent {other} elements")));
             }
         }
         Ok(())
     }
 
     fn numbers<T: Element>(&mut self, bytes: &[u8], layout: Layout<'_>, one: impl Fn(&mut Self, T)) {
-        // An engine aligns its tensors; where it does not, one copy makes it so.
+        // Engines align their tensors; a tensor that is not aligned is copied once.
         let copy;
         let numbers: &[T] = match bytemuck::try_cast_slice(bytes) {
             Ok(numbers) => numbers,
@@ -246,7 +266,7 @@ impl Writer {
         });
     }
 
-    /// Calls `one` per element, with the brackets and commas of the layout around.
+    /// Calls `one` per element, and writes the brackets and commas of the layout around them.
     fn arrange(&mut self, layout: Layout<'_>, count: usize, one: &mut impl FnMut(&mut Self)) {
         match layout {
             Layout::Flat => self.list(0..count, |writer, _| one(writer)),
@@ -287,7 +307,7 @@ impl Writer {
     }
 }
 
-/// Characters the longest element of a tensor takes, comma included; of strings, the average.
+/// Returns the length in bytes of a tensor's longest possible element with its comma; for strings, the average.
 fn widest(tensor: &TensorView<'_>) -> usize {
     match (tensor.data, tensor.datatype) {
         (DataView::Strings(strings), _) => 3 + strings.byte_len() / strings.len().max(1),
@@ -299,7 +319,7 @@ fn widest(tensor: &TensorView<'_>) -> usize {
     }
 }
 
-/// Each element's JSON, for the keys and values of a map.
+/// Prints each element of a map's keys or values on its own.
 fn printed(tensor: &Tensor) -> Result<Vec<String>> {
     let mut one_by_one = Vec::new();
     match tensor.view().data {

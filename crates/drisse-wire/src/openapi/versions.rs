@@ -1,8 +1,8 @@
-//! The same document in the words of other versions of OpenAPI, which older and newer tools read.
+//! Converts the OpenAPI document to other versions of OpenAPI, for older and newer tools.
 
 use serde_json::{Map, Value, json};
 
-/// OpenAPI 3.1: JSON Schema's words.
+/// Converts a document to OpenAPI 3.1, whose schemas are JSON Schema.
 ///
 /// Source: <https://spec.openapis.org/oas/v3.1.0>
 pub fn as_3_1(mut document: Value) -> Value {
@@ -16,7 +16,8 @@ pub fn as_3_1(mut document: Value) -> Value {
     document
 }
 
-/// Swagger 2.0, which knows neither alternatives nor `null`: the form that says most is what is left.
+/// Converts a document to Swagger 2.0. It has neither alternatives nor `null`, so of several alternatives the first is
+/// kept.
 ///
 /// Source: <https://swagger.io/specification/v2/>
 pub fn as_2(document: Value) -> Value {
@@ -75,7 +76,7 @@ fn operation_as_2(operation: &mut Value) {
     }
 }
 
-/// Changes every object of a document.
+/// Calls `one` with every object of a document.
 fn change(value: &mut Value, one: &impl Fn(&mut Map<String, Value>)) {
     match value {
         Value::Object(object) => {

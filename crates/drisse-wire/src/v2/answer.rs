@@ -1,4 +1,4 @@
-//! V2 answers: the JSON, and behind it the bytes of the outputs that were asked for in binary.
+//! V2 responses: the JSON, and after it the outputs that are sent as bytes.
 
 use super::Form;
 use super::classes::classes;
@@ -8,7 +8,7 @@ use drisse_core::{
     Buffer, Data, DataType, Error, Result, Shape, Signature, Sink, Tensor, TensorView, Value, ValueView,
 };
 
-/// What of an answer is the same for every request to a model, escaped once.
+/// The parts of a response that are the same for every request to a model, escaped once.
 #[derive(Debug)]
 pub struct AnswerParts {
     head: String,
@@ -18,7 +18,7 @@ pub struct AnswerParts {
 }
 
 impl AnswerParts {
-    /// For the model `name` at `version`.
+    /// Returns the parts for the model `name` at `version`.
     pub fn new(name: &str, version: &str, signature: &Signature) -> Self {
         let quote = |text: &str| serde_json::Value::from(text).to_string();
         let head = format!("{{\"model_name\":{},\"model_version\":{}", quote(name), quote(version));
@@ -28,18 +28,18 @@ impl AnswerParts {
     }
 }
 
-/// A whole answer: the JSON, and the bytes behind it.
+/// A whole response.
 #[derive(Debug)]
 pub struct Answer {
-    /// JSON and bytes, one behind the other.
+    /// The JSON, followed by the outputs that are sent as bytes.
     pub body: Vec<u8>,
-    /// How long the JSON is, where bytes follow (`Inference-Header-Content-Length`).
+    /// The length of the JSON (`Inference-Header-Content-Length`); `None` if no output is sent as bytes.
     pub json_len: Option<usize>,
-    /// How many NaN and infinities the JSON has as `null`.
+    /// The number of NaN and infinities that the JSON has as `null`.
     pub not_finite: u64,
 }
 
-/// Writes an answer output by output.
+/// Writes a response output by output.
 #[derive(Debug)]
 pub struct AnswerSink<P> {
     parts: P,
@@ -50,7 +50,7 @@ pub struct AnswerSink<P> {
 }
 
 impl<P: AsRef<AnswerParts>> AnswerSink<P> {
-    /// The start of an answer to the request with this `id`, which wants its outputs in these forms.
+    /// Starts the response to the request with this `id`, which requested its outputs in these forms.
     pub fn new(parts: P, id: Option<&str>, forms: Vec<Form>) -> Self {
         let mut out = Writer::new();
         out.raw(&parts.as_ref().head);
@@ -62,7 +62,7 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         Self { parts, out, forms, binary: Vec::new(), written: 0 }
     }
 
-    /// The whole answer.
+    /// Returns the whole response.
     pub fn finish(mut self) -> Answer {
         self.out.raw("]}");
         let not_finite = self.out.not_finite();
@@ -73,18 +73,18 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         Answer { body, json_len, not_finite }
     }
 
-    fn tensor(&mut self, place: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
+    fn tensor(&mut self, index: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
         let form = self.forms.get(self.written).cloned().unwrap_or_default();
         if form.classes > 0 {
             let classes = classes(tensor, form.classes)?;
-            return self.print(place, &classes.view(), None, &form);
+            return self.print(index, &classes.view(), None, &form);
         }
-        self.print(place, tensor, keys, &form)
+        self.print(index, tensor, keys, &form)
     }
 
     fn print(
         &mut self,
-        place: usize,
+        index: usize,
         tensor: &TensorView<'_>,
         keys: Option<&Tensor>,
         form: &Form,
@@ -93,7 +93,7 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
             self.out.raw(",");
         }
         self.written += 1;
-        self.out.raw(&self.parts.as_ref().outputs[place]);
+        self.out.raw(&self.parts.as_ref().outputs[index]);
         self.out.raw(tensor.datatype.name());
         self.out.raw("\",\"shape\":");
         self.out.shape(tensor.shape);
@@ -110,11 +110,11 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         Ok(())
     }
 
-    /// What the answer says of an output beside its data; where that goes into shared memory, puts it there.
+    /// Writes an output's parameters, and its data if that goes to shared memory.
     fn parameters(&mut self, tensor: &TensorView<'_>, keys: Option<&Tensor>, form: &Form) -> Result<()> {
         self.out.raw(",\"parameters\":{");
         if let Some(keys) = keys {
-            // A parameter is a string, a number or a boolean: the list travels as JSON in a string.
+            // A parameter is a string, a number or a boolean, so the list is sent as JSON in a string.
             let mut list = Writer::new();
             list.flat(&keys.view())?;
             self.out.raw("\"keys\":");
@@ -142,17 +142,17 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
 }
 
 impl<P: AsRef<AnswerParts>> Sink for AnswerSink<P> {
-    fn output(&mut self, place: usize, value: ValueView<'_>) -> Result<()> {
+    fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
         if let ValueView::Tensor(tensor) = value {
-            return self.tensor(place, &tensor, None);
+            return self.tensor(index, &tensor, None);
         }
-        let name = self.parts.as_ref().names[place].clone();
-        carried(&name, value, |tensor, keys| self.tensor(place, tensor, keys))
+        let name = self.parts.as_ref().names[index].clone();
+        carried(&name, value, |tensor, keys| self.tensor(index, tensor, keys))
     }
 }
 
-/// Hands on what V2 can carry of a value: a tensor, or a table of maps with equal keys, with these. `name` is the
-/// output's, quoted.
+/// Calls `tensor` with the tensor that represents a value in V2: the value itself, or for maps with equal keys the
+/// table of their values, and those keys. `name` is the output's quoted name, for errors.
 pub(crate) fn carried(
     name: &str,
     value: ValueView<'_>,
@@ -162,20 +162,20 @@ pub(crate) fn carried(
         ValueView::Tensor(view) => tensor(&view, None),
         ValueView::Other(Value::Tensor(owned)) => tensor(&owned.view(), None),
         ValueView::Other(Value::Sequence(none)) if none.is_empty() => Err(Error::invalid(format!(
-            "output {name} has no rows, and this protocol cannot say of what: send one row at least, or name other \
-             outputs in `outputs`"
+            "output {name} is an empty list of maps, which this protocol cannot represent: send at least one row, or \
+             name other outputs in `outputs`"
         ))),
         ValueView::Other(other) => match table(other) {
             Some((keys, rows)) => tensor(&rows.view(), Some(&keys)),
             None => Err(Error::invalid(format!(
-                "output {name} is no tensor, and this protocol carries nothing else: \
-                 name the outputs you want in `outputs`, or send the request to /score"
+                "output {name} is not a tensor, and this protocol carries only tensors: name the outputs you want in \
+                 `outputs`, or send the request to /score"
             ))),
         },
     }
 }
 
-/// Maps of equal keys (a classifier's zipmap) as those keys and one row of values per map.
+/// Converts maps with equal keys (a classifier's zipmap) to those keys and a table with one row of values per map.
 fn table(value: &Value) -> Option<(Tensor, Tensor)> {
     let Value::Sequence(maps) = value else { return None };
     let mut all: Option<(&Tensor, DataType, Buffer)> = None;

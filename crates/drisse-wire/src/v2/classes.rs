@@ -1,4 +1,4 @@
-//! The highest elements of an output, as V2's classification extension has them: `VALUE:INDEX`.
+//! The highest elements of an output in the form of V2's classification extension: `VALUE:INDEX`.
 //!
 //! Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md>
 
@@ -8,11 +8,13 @@ use drisse_core::{
 use half::{bf16, f16};
 use std::cmp::Ordering;
 
-/// The `count` highest elements along the last dimension, highest first; those of equal value in their order. A NaN
-/// is below every number.
+/// Returns the `count` highest elements along the last dimension, highest first; equal elements keep their order. NaN
+/// is lower than every number.
 pub(crate) fn classes(tensor: &TensorView<'_>, count: usize) -> Result<Tensor> {
     let DataView::Raw(bytes) = tensor.data else {
-        return Err(Error::invalid("`classification` is for outputs of numbers, and this one has strings"));
+        return Err(Error::invalid(
+            "`classification` is only for outputs of numbers, and this output has strings",
+        ));
     };
     let buffer = Buffer::copy_from(bytes);
     let (row, rows) = match tensor.shape {
@@ -29,7 +31,7 @@ pub(crate) fn classes(tensor: &TensorView<'_>, count: usize) -> Result<Tensor> {
         DataType::Int16 => highest::<i16>(&buffer, row, count, |v| v.to_string()),
         DataType::Int32 => highest::<i32>(&buffer, row, count, |v| v.to_string()),
         DataType::Int64 => highest::<i64>(&buffer, row, count, |v| v.to_string()),
-        // Six digits, as Triton prints them.
+        // Six decimals, as Triton prints them.
         DataType::Fp16 => highest::<f16>(&buffer, row, count, |v| format!("{:.6}", v.to_f32())),
         DataType::Bf16 => highest::<bf16>(&buffer, row, count, |v| format!("{:.6}", v.to_f32())),
         DataType::Fp32 => highest::<f32>(&buffer, row, count, |v| format!("{v:.6}")),

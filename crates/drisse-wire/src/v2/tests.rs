@@ -1,4 +1,4 @@
-//! What V2 requests are taken, which are refused and in which words, and how answers look.
+//! Tests of V2: which requests are accepted, with which messages others are refused, and the form of responses.
 
 use super::*;
 use crate::shared_memory::{NoRegions, Part};
@@ -56,7 +56,7 @@ fn a_refusal_names_the_field_what_was_given_and_what_is_wanted() {
             x(r#""datatype":"FP64","shape":[1,2],"data":[1,2]"#),
             "input \"X\": datatype FP64 does not match FP32",
         ),
-        (x(r#""datatype":"FP33","shape":[1,2],"data":[1,2]"#), "input \"X\": there is no datatype \"FP33\""),
+        (x(r#""datatype":"FP33","shape":[1,2],"data":[1,2]"#), "input \"X\": unknown datatype \"FP33\""),
         (x(r#""datatype":"FP32","shape":[1,2],"data":[1]"#), "shape [1, 2] holds 2 elements, data has 1"),
         (x(r#""datatype":"FP32","shape":[-1,2],"data":[1,2]"#), "shape [-1, 2] is negative or too large"),
         (x(r#""datatype":"FP32","shape":[9223372036854775807,9],"data":[1]"#), "is negative or too large"),
@@ -65,7 +65,7 @@ fn a_refusal_names_the_field_what_was_given_and_what_is_wanted() {
             x(r#""datatype":"FP32","shape":[2,1],"data":[[1,2]]"#),
             "data is nested as [1, 2], not as shape [2, 1]",
         ),
-        (x(r#""datatype":"FP32","shape":2,"data":[1,2]"#), "`shape` is a list of up to 64 whole numbers"),
+        (x(r#""datatype":"FP32","shape":2,"data":[1,2]"#), "`shape` must be a list of up to 64 integers"),
         (x(r#""datatype":"FP32","shape":[1,2],"data":["a"]"#), "input \"X\": invalid JSON at line 1"),
         (
             refusal(r#"{"inputs":[],"outputs":[{"name":"W"}]}"#),
@@ -73,9 +73,9 @@ fn a_refusal_names_the_field_what_was_given_and_what_is_wanted() {
         ),
         (
             refusal(r#"{"inputs":[],"outputs":[{"name":"Y"},{"name":"Y"}]}"#),
-            "output \"Y\" is asked for twice",
+            "output \"Y\" is requested twice",
         ),
-        (refusal(r#"{"inputs":[]} x"#), "something behind the end"),
+        (refusal(r#"{"inputs":[]} x"#), "unexpected characters after the end"),
     ] {
         assert!(given.contains(wanted), "`{given}` does not say `{wanted}`");
     }
@@ -120,8 +120,8 @@ fn tensors_stand_behind_the_json_in_the_order_of_the_inputs() {
     let forms: Vec<_> = request.forms.iter().map(|form| (form.binary, form.classes)).collect();
     assert_eq!(forms, [(true, 0), (false, 2)]);
     for (cut, why) in [
-        (&binary[..12], "8 bytes are announced, 7 are left"),
-        (&[binary.clone(), vec![0]].concat(), "1 bytes are left behind"),
+        (&binary[..12], "`binary_data_size` is 8, but 7 bytes are left"),
+        (&[binary.clone(), vec![0]].concat(), "1 bytes are left after"),
     ] {
         let error = decode(json, cut, &NoRegions, &signature()).unwrap_err();
         assert!(error.message().contains(why), "{error}");
@@ -217,14 +217,14 @@ fn tensors_in_shared_memory_are_read_there_and_written_there() {
     assert!(text.contains(&format!(r#""shape":[1],"parameters":{parameters}}}]}}"#)), "{text}");
     assert_eq!(memory.0.lock().unwrap()[..8], 7i64.to_le_bytes());
     for (parameters, why) in [
-        (r#"{"shared_memory_region":"r"}"#, "it has `shared_memory_region` and no `shared_memory_byte_size`"),
+        (r#"{"shared_memory_region":"r"}"#, "it has `shared_memory_region` but no `shared_memory_byte_size`"),
         (
             r#"{"shared_memory_byte_size":8}"#,
-            "it has `shared_memory_byte_size` and no `shared_memory_region`",
+            "it has `shared_memory_byte_size` but no `shared_memory_region`",
         ),
         (r#"{"shared_memory_region":"r","shared_memory_byte_size":17}"#, "input \"X\": beyond"),
         (r#"{"shared_memory_region":"r","shared_memory_byte_size":12}"#, "takes 8 bytes, 12 were sent"),
-        (r#"{"shared_memory_region":"r","shared_memory_byte_size":8},"data":[1,2]"#, "has `data`"),
+        (r#"{"shared_memory_region":"r","shared_memory_byte_size":8},"data":[1,2]"#, "must not have `data`"),
         (r#"{"shared_memory_region":1}"#, "expected a string"),
     ] {
         let input = format!(r#"{{"name":"X","shape":[1,2],"datatype":"FP32","parameters":{parameters}}}"#);
