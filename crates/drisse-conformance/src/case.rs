@@ -1,4 +1,4 @@
-//! The cases as they stand in `cases/*.toml`: read, and said once for each of the values they are `over`.
+//! Reads the cases from `cases/*.toml` and expands each one for the values in its `over`.
 
 use crate::exchange::Exchange;
 use crate::expect::cut;
@@ -9,14 +9,14 @@ use std::fmt;
 use std::str::FromStr;
 use toml::{Table, Value};
 
-/// What a case is about; each is a file of cases, in the order they are run.
+/// A protocol; each has a file of cases. Protocols are checked in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Protocol {
     /// The Open Inference Protocol over HTTP, in JSON.
     V2,
-    /// Its binary tensor data extension.
+    /// The binary tensor data extension of V2.
     Binary,
-    /// Its other extensions: classification, statistics, configuration, repository.
+    /// The other extensions of V2: classification, statistics, configuration, repository, shared memory.
     Extensions,
     /// The Open Inference Protocol over gRPC.
     Grpc,
@@ -25,7 +25,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
+    /// All protocols.
     pub const ALL: [Self; 5] = [Self::V2, Self::Binary, Self::Extensions, Self::Grpc, Self::V1];
 
     fn parts(self) -> (&'static str, &'static str) {
@@ -55,25 +55,25 @@ impl FromStr for Protocol {
     }
 }
 
-/// One thing a server is to do.
+/// One requirement that a server is checked against.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What it is about.
+    /// The protocol that the requirement belongs to.
     pub protocol: Protocol,
-    /// The fact, as a sentence.
+    /// The requirement as a sentence.
     pub name: String,
-    /// Where that is written: addresses with their lines.
+    /// The specifications that state the requirement: URLs with a line or section.
     pub cites: Vec<String>,
-    /// Whether the specification only recommends it.
+    /// Whether the requirement is only recommended.
     pub advice: bool,
-    /// The extension that a server has to announce for it to apply.
+    /// The extension that a server must announce for the case to apply.
     pub needs: Option<String>,
-    /// Whether a server need not have it: what is not implemented is skipped.
+    /// Whether the case is skipped if the server answers that the method is not implemented.
     pub(crate) optional: bool,
     pub(crate) exchanges: Vec<Exchange>,
 }
 
-/// What stands in a case beside its first exchange.
+/// The members of a case that do not belong to its first exchange.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {
@@ -84,22 +84,22 @@ struct Head {
     needs: Option<String>,
     #[serde(default)]
     optional: bool,
-    /// Later exchanges.
+    /// The exchanges after the first one.
     #[serde(default)]
     then: Vec<Exchange>,
 }
 
 const HEAD: [&str; 6] = ["name", "cites", "advice", "needs", "optional", "then"];
 
-/// All cases of a protocol.
+/// Returns all cases of a protocol.
 ///
 /// # Panics
-/// Where the data that came with this program cannot be read, which its tests rule out.
+/// Panics if the embedded cases cannot be parsed, which the tests rule out.
 pub fn cases(protocol: Protocol) -> Vec<Case> {
     read(protocol, protocol.parts().1).unwrap_or_else(|why| panic!("cases/{protocol}.toml: {why}"))
 }
 
-/// Where the documents are that `cites` names, and the line goes behind.
+/// Returns the URL prefixes of the documents that `cites` names; a line or section is appended to them.
 fn sources() -> BTreeMap<String, String> {
     toml::from_str(include_str!("../cases/sources.toml")).expect("the sources are a table of addresses")
 }
@@ -110,7 +110,7 @@ fn read(protocol: Protocol, text: &str) -> Result<Vec<Case>, String> {
     let words = file.remove("words").map_or_else(|| Ok(BTreeMap::new()), Value::try_into);
     let words: BTreeMap<String, String> = words.map_err(|error: toml::de::Error| error.to_string())?;
     let Some(Value::Array(written)) = file.remove("case") else {
-        return Err("there is no [[case]]".to_owned());
+        return Err("the file has no [[case]]".to_owned());
     };
     let mut cases = Vec::new();
     for case in written {
@@ -120,8 +120,8 @@ fn read(protocol: Protocol, text: &str) -> Result<Vec<Case>, String> {
         let over: BTreeMap<String, Vec<String>> = over.map_err(|error| format!("{name}: {error}"))?;
         for mut values in combinations(&over) {
             values.extend(words.clone());
-            let said = said(&Value::Table(case.clone()), &values);
-            let Value::Table(mut rest) = said else { continue };
+            let expanded = expanded(&Value::Table(case.clone()), &values);
+            let Value::Table(mut rest) = expanded else { continue };
             let head: Table =
                 HEAD.iter().filter_map(|key| Some(((*key).to_owned(), rest.remove(*key)?))).collect();
             let wrong = |error: toml::de::Error| format!("{name}: {error}");
@@ -133,7 +133,7 @@ fn read(protocol: Protocol, text: &str) -> Result<Vec<Case>, String> {
             }
             let cite = |cite: &String| {
                 let (document, line) = cite.split_once(':').unwrap_or((cite, ""));
-                let address = sources.get(document).ok_or(format!("{name}: no source `{document}`"))?;
+                let address = sources.get(document).ok_or(format!("{name}: unknown source `{document}`"))?;
                 Ok(format!("{address}{line}"))
             };
             cases.push(Case {
@@ -150,7 +150,7 @@ fn read(protocol: Protocol, text: &str) -> Result<Vec<Case>, String> {
     Ok(cases)
 }
 
-/// Every choice of one value each.
+/// Returns every combination of one value of each name.
 fn combinations(over: &BTreeMap<String, Vec<String>>) -> Vec<BTreeMap<String, String>> {
     let mut all = vec![BTreeMap::new()];
     for (name, values) in over {
@@ -170,20 +170,20 @@ fn combinations(over: &BTreeMap<String, Vec<String>>) -> Vec<BTreeMap<String, St
     all
 }
 
-/// The same with every `<word>` replaced, and every `<3 x 1.5>` written out.
-fn said(value: &Value, words: &BTreeMap<String, String>) -> Value {
+/// Replaces every `<word>` in the texts of a value, and repeats every `<3 x 1.5>`.
+fn expanded(value: &Value, words: &BTreeMap<String, String>) -> Value {
     match value {
-        Value::String(text) => Value::String(written_out(text, words)),
-        Value::Array(values) => Value::Array(values.iter().map(|value| said(value, words)).collect()),
+        Value::String(text) => Value::String(expanded_text(text, words)),
+        Value::Array(values) => Value::Array(values.iter().map(|value| expanded(value, words)).collect()),
         Value::Table(table) => {
-            Value::Table(table.iter().map(|(key, value)| (key.clone(), said(value, words))).collect())
+            Value::Table(table.iter().map(|(key, value)| (key.clone(), expanded(value, words))).collect())
         }
         other => other.clone(),
     }
 }
 
-/// Innermost words first, until there is none that is known.
-fn written_out(text: &str, words: &BTreeMap<String, String>) -> String {
+/// Replaces the words of a text, innermost first, until no known word is left.
+fn expanded_text(text: &str, words: &BTreeMap<String, String>) -> String {
     let (mut out, mut from) = (text.to_owned(), 0);
     while let Some(end) = out[from..].find('>').map(|end| from + end) {
         let Some(begin) = out[..end].rfind('<') else { return out };
@@ -191,7 +191,7 @@ fn written_out(text: &str, words: &BTreeMap<String, String>) -> String {
         let repeated =
             word.split_once(" x ").and_then(|(count, what)| Some(repeat(what, count.parse().ok()?)));
         match words.get(word).cloned().or(repeated) {
-            // What came in may have words of its own.
+            // The replacement may contain words too.
             Some(value) => {
                 out.replace_range(begin..=end, &value);
                 from = begin;
@@ -202,7 +202,7 @@ fn written_out(text: &str, words: &BTreeMap<String, String>) -> String {
     out
 }
 
-/// Numbers get commas between them; brackets and letters none.
+/// Repeats a text `count` times: numbers with commas between them, other texts without.
 fn repeat(what: &str, count: usize) -> String {
     let separator = if what.chars().all(|c| c.is_ascii_digit() || c == '.' || c == '-') { "," } else { "" };
     vec![what; count].join(separator)
@@ -244,10 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_case_cannot_mean_is_told() {
+    fn a_malformed_case_is_refused_with_the_reason() {
         for (line, why) in [
             ("status = '200'\nbidy = ''", "unknown field"),
-            ("", "says how it is to be answered"),
+            ("", "needs a `status`"),
             ("status = '2000'", "status"),
             ("status = '200'\nanswer = '{'", "answer"),
         ] {

@@ -1,38 +1,38 @@
-//! Whether an answer is as it is to be.
+//! Compares a response with the JSON that a case expects.
 //!
-//! What a case expects is JSON in the specification's own notation: `"$string"`, `"$number"`, `"$boolean"`,
-//! `"$object"`, `"$array"` are anything of that kind, `"$text"` a string that is not empty, `"$absent"` says that a
-//! member is not there, `"$any"` that it is. An array that ends with `"..."` may have more elements, each like the
-//! one before. Members that are not named are not looked at; elements with names are in any order; tensor data may be
-//! nested or flat (inference_rest.md, "Tensor Data").
+//! Expected JSON uses the specification's notation: `"$string"`, `"$number"`, `"$boolean"`, `"$object"` and `"$array"`
+//! match any value of that type, `"$text"` a string that is not empty, `"$absent"` a missing member, and `"$any"` any
+//! value. An array that ends with `"..."` may have more elements, each like the one before it. Members that are not
+//! listed are ignored; elements with a `name` may be in any order; tensor data may be nested or flat
+//! (inference_rest.md, "Tensor Data").
 
 use serde_json::Value;
 
-/// Why an answer is not as expected, with the place; `None` where it is.
-pub(crate) fn difference(expected: &Value, found: Option<&Value>, place: &str) -> Option<String> {
-    let at = if place.is_empty() { "the answer" } else { place };
+/// Returns the first difference between the expected and the found value, with its path; `None` if they match.
+pub(crate) fn difference(expected: &Value, found: Option<&Value>, path: &str) -> Option<String> {
+    let at = if path.is_empty() { "the response" } else { path };
     if let Value::String(text) = expected
         && text.starts_with('$')
     {
-        return unlike(text, found).then(|| format!("{at} is to be {text}, and is {}", shown(found)));
+        return unlike(text, found).then(|| format!("{at}: expected {text}, found {}", shown(found)));
     }
     let Some(found) = found else { return Some(format!("{at} is missing")) };
     match (expected, found) {
         (Value::Object(expected), Value::Object(members)) => expected.iter().find_map(|(name, value)| {
-            let inner = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+            let inner = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             if name == "data" && value.is_array() {
                 let flat = members.get(name).map(|found| flat(found).into_iter().cloned().collect());
                 return difference(&Value::Array(flat_owned(value)), flat.map(Value::Array).as_ref(), &inner);
             }
             difference(value, members.get(name), &inner)
         }),
-        (Value::Array(expected), Value::Array(elements)) => array(expected, elements, at, place),
+        (Value::Array(expected), Value::Array(elements)) => array(expected, elements, at, path),
         _ if same(expected, found) => None,
-        _ => Some(format!("{at} is to be {}, and is {}", short(expected), short(found))),
+        _ => Some(format!("{at}: expected {}, found {}", short(expected), short(found))),
     }
 }
 
-fn array(expected: &[Value], found: &[Value], at: &str, place: &str) -> Option<String> {
+fn array(expected: &[Value], found: &[Value], at: &str, path: &str) -> Option<String> {
     let (expected, open) = match expected {
         [before @ .., Value::String(dots)] if dots == "..." => (before, true),
         all => (all, false),
@@ -40,7 +40,7 @@ fn array(expected: &[Value], found: &[Value], at: &str, place: &str) -> Option<S
     if found.len() < expected.len().saturating_sub(usize::from(open))
         || !open && found.len() != expected.len()
     {
-        return Some(format!("{at} is to have {} elements, and has {}", expected.len(), found.len()));
+        return Some(format!("{at}: expected {} elements, found {}", expected.len(), found.len()));
     }
     let named = |wanted: &Value| {
         found.iter().find(|one| wanted.get("name").is_some_and(|name| one.get("name") == Some(name)))
@@ -51,11 +51,11 @@ fn array(expected: &[Value], found: &[Value], at: &str, place: &str) -> Option<S
             Some(Value::String(name)) if !name.starts_with('$') => named(wanted),
             _ => found.get(nth),
         };
-        // An open end says of each that there may be none.
+        // With `"..."`, the last expected element may be missing.
         if one.is_none() && open && nth + 1 >= expected.len() {
             return None;
         }
-        difference(wanted, one, &format!("{place}[{nth}]"))
+        difference(wanted, one, &format!("{path}[{nth}]"))
     })
 }
 
@@ -73,7 +73,7 @@ fn unlike(kind: &str, found: Option<&Value>) -> bool {
     }
 }
 
-/// The same value; 1 and 1.0 are the same number.
+/// Whether two values are equal; 1 and 1.0 are the same number.
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
@@ -94,15 +94,15 @@ fn flat_owned(value: &Value) -> Vec<Value> {
 }
 
 fn shown(found: Option<&Value>) -> String {
-    found.map_or_else(|| "not there".to_owned(), short)
+    found.map_or_else(|| "nothing".to_owned(), short)
 }
 
-/// A value in a line.
+/// Returns a value as one line of limited length.
 pub(crate) fn short(value: &Value) -> String {
     cut(&value.to_string())
 }
 
-/// A text in a line.
+/// Returns a text as one line of at most 160 characters.
 pub(crate) fn cut(text: &str) -> String {
     let text: Vec<_> = text.split_whitespace().collect();
     let text = text.join(" ");
@@ -118,7 +118,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_answer_is_as_expected_in_what_the_case_names() {
+    fn an_answer_matches_in_what_the_case_lists() {
         for (expected, found) in [
             (json!({"a": 1}), json!({"a": 1.0, "b": 2})),
             (json!({"a": "$string", "b": "$absent"}), json!({"a": ""})),
@@ -133,16 +133,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_otherwise_is_told_with_its_place() {
+    fn a_difference_is_reported_with_its_path() {
         for (expected, found, why) in [
-            (json!({"a": {"b": 1}}), json!({"a": {"b": 2}}), "a.b is to be 1, and is 2"),
-            (json!({"a": "$string"}), json!({}), "a is to be $string, and is not there"),
-            (json!({"a": "$text"}), json!({"a": " "}), "a is to be $text, and is \" \""),
-            (json!({"a": "$absent"}), json!({"a": 1}), "a is to be $absent, and is 1"),
-            (json!({"a": [1, 2]}), json!({"a": [1]}), "a is to have 2 elements, and has 1"),
-            (json!(["$string", "..."]), json!(["a", 1]), "[1] is to be $string, and is 1"),
+            (json!({"a": {"b": 1}}), json!({"a": {"b": 2}}), "a.b: expected 1, found 2"),
+            (json!({"a": "$string"}), json!({}), "a: expected $string, found nothing"),
+            (json!({"a": "$text"}), json!({"a": " "}), "a: expected $text, found \" \""),
+            (json!({"a": "$absent"}), json!({"a": 1}), "a: expected $absent, found 1"),
+            (json!({"a": [1, 2]}), json!({"a": [1]}), "a: expected 2 elements, found 1"),
+            (json!(["$string", "..."]), json!(["a", 1]), "[1]: expected $string, found 1"),
             (json!([{"name": "a"}]), json!([{"name": "b"}]), "[0] is missing"),
-            (json!({"data": [1, 2]}), json!({"data": [[1], [3]]}), "data[1] is to be 2, and is 3"),
+            (json!({"data": [1, 2]}), json!({"data": [[1], [3]]}), "data[1]: expected 2, found 3"),
         ] {
             assert_eq!(difference(&expected, Some(&found), "").as_deref(), Some(why));
         }

@@ -1,4 +1,4 @@
-//! An exchange over gRPC: messages from protobuf's JSON and back, by what the .proto files say.
+//! An exchange over gRPC: converts messages from and to protobuf's JSON, using the descriptors of the .proto files.
 
 use crate::exchange::Exchange;
 use crate::run::{Answer, Server};
@@ -40,23 +40,27 @@ pub(crate) const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// What the .proto files say, read once.
+/// The descriptors of the .proto files, parsed once.
 static POOL: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("our own .proto files can be read"));
+    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the embedded descriptors are valid"));
 
-/// Answers are small; one over this is somebody else's.
+/// The longest message that is read: 64 MiB. The messages of the cases are much smaller.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Calls a method with what an exchange says, and reads all of its answers.
+/// Calls the method of an exchange and reads all of its responses.
 pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, String> {
     let name = exchange.line();
     let service = POOL.get_service_by_name(INFERENCE).ok_or("the service is not in the .proto files")?;
     let method = service.methods().find(|method| method.name() == name);
-    let method = method.ok_or(format!("no method is called {name}"))?;
+    let method = method.ok_or(format!("unknown method {name}"))?;
     let mut body = BytesMut::new();
     for message in exchange.body.iter().chain(&exchange.more) {
         let message = message_of(method.input(), message)?;
-        body.extend_from_slice(&if exchange.coding.is_some() { packed(&message)? } else { frame(&message) });
+        body.extend_from_slice(&if exchange.coding.is_some() {
+            compressed(&message)?
+        } else {
+            frame(&message)
+        });
     }
     let scheme = if matches!(server.grpc, Address::Https(..)) { "https" } else { "http" };
     let uri = format!("{scheme}://{}/{INFERENCE}/{name}", server.grpc.host());
@@ -73,7 +77,7 @@ pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, 
     }
     let request = request.body(Full::new(body.freeze())).map_err(|error| error.to_string())?;
     let stream = TokioIo::new(server.grpc.connect().await.map_err(|error| error.to_string())?);
-    let broken = |error: hyper::Error| format!("the connection breaks off: {error}");
+    let broken = |error: hyper::Error| format!("the connection broke: {error}");
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.map_err(broken)?;
     tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(broken)?;
@@ -81,11 +85,11 @@ pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, 
     let body = body.collect().await.map_err(broken)?;
     let mut headers = head.headers;
     headers.extend(body.trailers().cloned().unwrap_or_default());
-    let status = code(&headers).ok_or(format!("the answer ({}) has no grpc-status", head.status))?;
+    let status = code(&headers).ok_or(format!("the response ({}) has no grpc-status", head.status))?;
     let mut answers = Vec::new();
     let mut body = BytesMut::from(&*body.to_bytes());
     while let Some(frame) = take_frame(&mut body, MAX_ANSWER).map_err(|error| error.to_string())? {
-        answers.push(json_of(method.output(), unpacked(frame)?));
+        answers.push(json_of(method.output(), decompressed(frame)?));
     }
     let text = headers.get("grpc-message").map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());
     Ok(Answer { status: status.to_owned(), headers, answers, text: text.unwrap_or_default() })
@@ -94,40 +98,40 @@ pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, 
 fn message_of(kind: MessageDescriptor, json: &str) -> Result<DynamicMessage, String> {
     let mut json = serde_json::Deserializer::from_str(json);
     DynamicMessage::deserialize(kind, &mut json)
-        .map_err(|error| format!("the case has no such message: {error}"))
+        .map_err(|error| format!("the message of the case is invalid: {error}"))
 }
 
-fn packed(message: &DynamicMessage) -> Result<Bytes, String> {
+fn compressed(message: &DynamicMessage) -> Result<Bytes, String> {
     let packed = crate::http::packed(message.encode_to_vec(), Some("gzip"));
     packed.map(|packed| packed_frame(&packed)).map_err(|error| error.to_string())
 }
 
-fn unpacked(frame: Frame) -> Result<Bytes, String> {
+fn decompressed(frame: Frame) -> Result<Bytes, String> {
     if !frame.compressed {
         return Ok(frame.message);
     }
     let mut out = Vec::new();
     let read = flate2::read::GzDecoder::new(&*frame.message).read_to_end(&mut out);
-    read.map(|_| out.into()).map_err(|error| format!("the answer cannot be unpacked: {error}"))
+    read.map(|_| out.into()).map_err(|error| format!("cannot decompress the response: {error}"))
 }
 
-/// The name of an answer's code.
+/// Returns the name of a response's status code.
 fn code(headers: &HeaderMap) -> Option<&'static str> {
     let code: usize = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
     CODES.get(code).copied()
 }
 
-/// The message in JSON, with each output's raw or typed contents as `data`.
+/// Converts a message to JSON, with each output's raw or typed contents as `data`.
 fn json_of(kind: MessageDescriptor, message: Bytes) -> Result<Value, String> {
-    let message =
-        DynamicMessage::decode(kind, message).map_err(|error| format!("no such message: {error}"))?;
+    let message = DynamicMessage::decode(kind, message)
+        .map_err(|error| format!("cannot decode the message: {error}"))?;
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
         .stringify_64_bit_integers(false)
         .skip_default_fields(false);
     let json = message.serialize_with_options(serde_json::value::Serializer, &options);
     let mut json = json.map_err(|error| error.to_string())?;
-    // Answers of a stream hold theirs.
+    // The messages of a stream contain the response.
     let response = if json["infer_response"].is_object() { &mut json["infer_response"] } else { &mut json };
     give_data(response)?;
     Ok(json)
@@ -138,7 +142,7 @@ fn give_data(response: &mut Value) -> Result<(), String> {
     let raw = raw.as_array().map_or(&[][..], Vec::as_slice);
     let Some(outputs) = response.get_mut("outputs").and_then(Value::as_array_mut) else { return Ok(()) };
     if !raw.is_empty() && raw.len() != outputs.len() {
-        return Err(format!("{} raw contents are there for {} outputs", raw.len(), outputs.len()));
+        return Err(format!("the response has {} raw contents for {} outputs", raw.len(), outputs.len()));
     }
     for (nth, output) in outputs.iter_mut().enumerate() {
         let typed = output["contents"].as_object().and_then(|contents| {
@@ -149,7 +153,7 @@ fn give_data(response: &mut Value) -> Result<(), String> {
             ))
         });
         output["data"] = match (raw.get(nth), typed) {
-            (Some(_), Some(_)) => return Err("an output has raw and typed contents".to_owned()),
+            (Some(_), Some(_)) => return Err("an output has both raw and typed contents".to_owned()),
             (Some(raw), None) => values(output["datatype"].as_str().unwrap_or_default(), &bytes_of(raw)?)?,
             (None, Some((field, typed))) if field == "bytes_contents" => {
                 let text = |value| Ok(Value::String(String::from_utf8_lossy(&bytes_of(value)?).into_owned()));

@@ -1,5 +1,13 @@
-//! Checks a server, whoever wrote it, against the protocols it speaks: cases are data (`cases/*.toml`), each an exchange
-//! or several, each with the line of the specification it comes from.
+//! Checks any inference server against the protocols it speaks. Cases are data (`cases/*.toml`): each has one or more
+//! exchanges, and cites the line of the specification that it checks.
+//!
+//! ```
+//! use drisse_conformance::{Protocol, cases};
+//!
+//! let protocol: Protocol = "v2".parse()?;
+//! assert!(cases(protocol).iter().any(|case| case.name == "the server is live"));
+//! # Ok::<(), String>(())
+//! ```
 
 mod case;
 mod exchange;

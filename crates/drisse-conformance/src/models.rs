@@ -1,23 +1,28 @@
-//! The models that the cases ask for, as ONNX files of a few hundred bytes: what goes in comes out (one for each
-//! datatype), and the sum and the difference of two tensors.
+//! The models that the cases use, as ONNX files of a few hundred bytes: the identity of each datatype, and the sum and
+//! the difference of two tensors.
 
 use crate::tensors::Datatype;
 use prost::Message;
 use std::sync::LazyLock;
 
-/// Their names: what a server has to call them.
+/// The names of the models, under which a server must serve them.
 pub static MODELS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let identities = Datatype::all().keys().map(|name| format!("identity-{}", name.to_lowercase()));
     identities.chain(["add-sub".to_owned()]).collect()
 });
 
-/// The version of the operators that all of them have had for years.
+/// The version of ONNX's operator set; old enough for every server.
 const OPSET: i64 = 13;
-/// The version of the file format that goes with it.
+/// The version of ONNX's file format that matches [`OPSET`].
 const IR_VERSION: i64 = 8;
 const INT32: i32 = 6;
 
-/// The ONNX file of a model; none of another name.
+/// Returns the ONNX file of one of [`MODELS`]; `None` for any other name.
+///
+/// ```
+/// assert!(drisse_conformance::model("add-sub").is_some());
+/// assert!(drisse_conformance::model("resnet").is_none());
+/// ```
 pub fn model(name: &str) -> Option<Vec<u8>> {
     let graph = if name == "add-sub" {
         let port = |name| Port::new(name, INT32, 4);
@@ -54,7 +59,7 @@ fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
     }
 }
 
-// What ONNX's messages need to say this; the numbers are those of
+// The fields of ONNX's messages that these models need; field numbers as in
 // <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
 
 #[derive(Clone, PartialEq, Message)]
@@ -134,7 +139,7 @@ struct Dimension {
 }
 
 impl Port {
-    /// A tensor of any number of rows.
+    /// Returns an input or output of any number of rows.
     fn new(name: &str, element: i32, columns: i64) -> Self {
         let rows = Dimension { value: None, parameter: Some("rows".to_owned()) };
         let columns = Dimension { value: Some(columns), parameter: None };

@@ -1,4 +1,4 @@
-//! What a run found, for people, machines and CI systems.
+//! The report of a run, for people, programs and CI systems.
 
 use crate::case::{Case, Protocol};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
@@ -6,45 +6,45 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// All that was tried at a server.
+/// The results of all cases with one server.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Where it is.
+    /// The server's URL.
     pub url: String,
-    /// What it calls itself.
+    /// The server's name, as it reports it.
     pub server: String,
-    /// And its version.
+    /// The server's version, as it reports it.
     pub version: String,
-    /// A verdict for each case, in order.
+    /// The verdict on each case, in the order of the cases.
     pub verdicts: Vec<Verdict>,
 }
 
-/// How a case went.
+/// The result of one case.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// The case.
     pub case: Case,
-    /// How it went.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How long it took.
+    /// The time that the case took.
     pub time: Duration,
 }
 
-/// How a case can go.
+/// The outcome of a case; all but `Passed` have a reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// As the specification says.
+    /// The server meets the requirement.
     Passed,
-    /// Not as it recommends, or as is usual.
+    /// The server does not meet a recommendation, or answers with an unusual status.
     Warned(String),
-    /// Not as it says.
+    /// The server does not meet the requirement.
     Failed(String),
-    /// It does not apply to this server.
+    /// The case does not apply to this server, or the server no longer runs.
     Skipped(String),
 }
 
 impl Outcome {
-    /// `passed`, `warned`, `failed` or `skipped`.
+    /// Returns `passed`, `warned`, `failed` or `skipped`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -54,7 +54,7 @@ impl Outcome {
         }
     }
 
-    /// Why it did not pass.
+    /// Returns the reason why the case did not pass.
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Passed => None,
@@ -68,12 +68,12 @@ impl Report {
         Self { url, server: server.to_owned(), version: version.to_owned(), verdicts: vec![] }
     }
 
-    /// How many went how.
+    /// Returns the number of cases with an outcome, given its [`Outcome::word`].
     pub fn count(&self, word: &str) -> usize {
         self.verdicts.iter().filter(|verdict| verdict.outcome.word() == word).count()
     }
 
-    /// The same for each protocol that was tried.
+    /// Returns the number of cases for each protocol and [`Outcome::word`].
     pub fn by_protocol(&self) -> BTreeMap<Protocol, BTreeMap<&'static str, usize>> {
         let mut counts: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for verdict in &self.verdicts {
@@ -82,7 +82,7 @@ impl Report {
         counts
     }
 
-    /// The document that `--output json` prints.
+    /// Returns the report as the JSON document of `--output json`.
     pub fn document(&self) -> Value {
         let counts: BTreeMap<_, _> =
             self.by_protocol().into_iter().map(|(protocol, counts)| (protocol.to_string(), counts)).collect();
@@ -104,7 +104,8 @@ impl Report {
         })
     }
 
-    /// The report as JUnit's XML, a suite for each protocol; warnings are passed there, with a word on them.
+    /// Returns the report as JUnit XML with one suite per protocol. Warnings count as passed; `system-out` has the
+    /// reason.
     pub fn junit(&self) -> String {
         let mut report = quick_junit::Report::new(format!("conformance of {}", self.url));
         let mut suites: BTreeMap<Protocol, TestSuite> = BTreeMap::new();
@@ -133,7 +134,7 @@ impl Report {
             suites.entry(verdict.case.protocol).or_insert_with(new).add_test_case(case);
         }
         report.add_test_suites(suites.into_values());
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         report.to_string().unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! A run: what the server speaks and has is found out first, then every case is tried in its order.
+//! A run: detects the protocols, extensions and models of a server, then tries every case in order.
 
 use crate::case::{Case, Protocol, cases};
 use crate::exchange::Exchange;
@@ -12,21 +12,21 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// The server that is tried.
+/// The server to check.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Where it speaks HTTP.
+    /// The server's address for HTTP.
     pub http: Address,
-    /// Where it speaks gRPC.
+    /// The server's address for gRPC.
     pub grpc: Address,
-    /// Sent as `Authorization: Bearer`.
+    /// The key to send as `Authorization: Bearer`.
     pub key: Option<String>,
-    /// An answer that takes longer is none.
+    /// The longest time to wait for a response.
     pub patience: Duration,
 }
 
 impl Server {
-    /// Whether nobody answers there, whatever is asked.
+    /// Whether the server answers neither over HTTP nor over gRPC.
     async fn is_gone(&self) -> bool {
         let http = Exchange { send: Some("GET /v2/health/live".to_owned()), ..Exchange::default() };
         let body = Some("{}".to_owned());
@@ -35,38 +35,44 @@ impl Server {
     }
 }
 
-/// Why nothing could be tried.
+/// Why a run could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// Nobody is there.
+    /// No server answers.
     #[error("no server answers at {address}: {why}")]
     Silent {
-        /// Where.
+        /// The server's address for HTTP.
         address: String,
-        /// The last failure.
+        /// The error of the first request.
         why: String,
     },
-    /// It does not let us in.
-    #[error("the server at {0} wants a key, or another one")]
+    /// The server requires a key, or refuses the given one.
+    #[error("the server at {0} requires a key, or refuses the given one")]
     Locked(String),
-    /// It has no model that a case is about.
+    /// The server has none of [`MODELS`].
     #[error("the server at {0} has none of the models that the cases ask for")]
     NoModels(String),
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// A status's number, or the name of gRPC's code.
+    /// The HTTP status as a number, or the name of the gRPC code.
     pub(crate) status: String,
     pub(crate) headers: HeaderMap,
-    /// Each message in JSON, or why it is none.
+    /// Each message as JSON, or why it cannot be converted.
     pub(crate) answers: Vec<Result<Value, String>>,
-    /// The text as it came.
+    /// The body as text, or the gRPC error message.
     pub(crate) text: String,
 }
 
-/// Tries every case of these protocols, `wanted` ones alone; `tried` hears of each.
+/// Checks a server with the cases of `protocols` for which `wanted` returns true. After each case, calls `tried` with
+/// the number of all cases and the case's verdict.
+///
+/// Requires a Tokio runtime with time and I/O. Dropping the future ends the run.
+///
+/// # Errors
+/// Returns [`Unusable`] if no case can be tried. A case that fails is not an error: see [`Report`].
 pub async fn run(
     server: &Server,
     protocols: &[Protocol],
@@ -97,7 +103,7 @@ pub async fn run(
     Ok(report)
 }
 
-/// What a server says of itself.
+/// The protocols, extensions and models that a server has.
 struct Found {
     name: String,
     version: String,
@@ -164,7 +170,7 @@ impl Found {
 
     fn reason_to_skip(&self, case: &Case) -> Option<String> {
         if !self.speaks.contains(&case.protocol) {
-            return Some("the server does not speak it".to_owned());
+            return Some("the server does not speak this protocol".to_owned());
         }
         if let Some(needed) = case.needs.as_ref().filter(|needed| !self.extensions.contains(*needed)) {
             return Some(format!("the server does not announce `{needed}`"));
@@ -193,7 +199,7 @@ async fn try_case(server: &Server, case: &Case) -> Outcome {
         let answer = ask(server, exchange).await;
         let wrong = match &answer {
             Ok(answer) if case.optional && answer.status == "UNIMPLEMENTED" => {
-                return Outcome::Skipped("the server does not have it".to_owned());
+                return Outcome::Skipped("the server does not implement this method".to_owned());
             }
             Ok(answer) => judge(exchange, answer),
             Err(why) => Some(Wrong::Fails(why.clone())),
@@ -214,10 +220,11 @@ async fn try_case(server: &Server, case: &Case) -> Outcome {
     warning.map_or(Outcome::Passed, Outcome::Warned)
 }
 
+/// How a response differs from the required one.
 enum Wrong {
-    /// Not as the specification says.
+    /// It contradicts the specification.
     Fails(String),
-    /// As it says, and not as is usual.
+    /// It has an unusual status that the specification allows.
     Unusual(String),
 }
 
@@ -232,7 +239,7 @@ fn judge(exchange: &Exchange, answer: &Answer) -> Option<Wrong> {
         exact => status == exact,
     };
     if !as_wanted {
-        return Some(Wrong::Fails(format!("the status is to be {wanted}, and is {status}")));
+        return Some(Wrong::Fails(format!("expected status {wanted}, got {status}")));
     }
     for (name, value) in &exchange.answer_headers {
         let found = answer.headers.get(name).and_then(|value| value.to_str().ok());
@@ -241,7 +248,7 @@ fn judge(exchange: &Exchange, answer: &Answer) -> Option<Wrong> {
         }
     }
     if let Some(text) = exchange.contains.as_ref().filter(|text| !answer.text.contains(&***text)) {
-        return Some(Wrong::Fails(format!("the answer is to contain {text}")));
+        return Some(Wrong::Fails(format!("the response does not contain {text}")));
     }
     let http_error = json!({ "error": "$text" });
     let written = exchange.answer.iter().chain(&exchange.answers);
@@ -251,7 +258,7 @@ fn judge(exchange: &Exchange, answer: &Answer) -> Option<Wrong> {
     }
     if expected.len() > answer.answers.len() {
         return Some(Wrong::Fails(format!(
-            "{} messages are to come, and {} did",
+            "expected {} messages, got {}",
             expected.len(),
             answer.answers.len()
         )));
@@ -266,7 +273,7 @@ fn judge(exchange: &Exchange, answer: &Answer) -> Option<Wrong> {
         }
     }
     let typical = exchange.typically.as_ref().filter(|typical| *typical != status);
-    typical.map(|typical| Wrong::Unusual(format!("the status typically is {typical}, and is {status}")))
+    typical.map(|typical| Wrong::Unusual(format!("the usual status is {typical}, got {status}")))
 }
 
 fn header_difference(name: &str, expected: &str, found: Option<&str>) -> Option<String> {

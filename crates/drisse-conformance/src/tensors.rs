@@ -1,4 +1,4 @@
-//! The values that tensors of each datatype have in the cases, and reading them from an answer's bytes.
+//! The tensor values that the cases use for each datatype, and decoding of tensors from a response's bytes.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// A datatype of the protocol's, and four values of it, in each of its forms (`cases/datatypes.toml`).
+/// A datatype of the protocol, with four values in each of its forms (`cases/datatypes.toml`).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Datatype {
     /// The values in JSON.
     data: String,
-    /// The same as bytes, in hexadecimal.
+    /// The values as bytes, in hexadecimal.
     hex: String,
-    /// The same as typed contents of a gRPC message; none of what has no field.
+    /// The values as typed contents of a gRPC message; `None` if the datatype has no field there.
     contents: Option<String>,
-    /// JSON that is no value of it.
+    /// JSON with a value of another type.
     wrong: String,
-    /// Its number in ONNX.
+    /// The datatype's number in ONNX.
     pub(crate) onnx: i32,
 }
 
@@ -29,20 +29,20 @@ static ALL: LazyLock<BTreeMap<String, Datatype>> = LazyLock::new(|| {
 });
 
 impl Datatype {
-    /// All of them, by name.
+    /// Returns all datatypes by name.
     pub(crate) fn all() -> &'static BTreeMap<String, Self> {
         &ALL
     }
 
-    /// The one of this name.
+    /// Returns the datatype with this name.
     ///
     /// # Panics
-    /// Where a case names one that there is not, which the tests rule out.
+    /// Panics if a case names an unknown datatype, which the tests rule out.
     pub(crate) fn named(name: &str) -> &'static Self {
-        ALL.get(name).unwrap_or_else(|| panic!("no datatype `{name}`"))
+        ALL.get(name).unwrap_or_else(|| panic!("unknown datatype `{name}`"))
     }
 
-    /// What cases call its parts.
+    /// Returns the words that cases may use for the datatype, such as `<data>`.
     pub(crate) fn words(&'static self) -> Vec<(String, String)> {
         let bytes = hex(&self.hex).unwrap_or_default();
         let name = ALL.iter().find(|(_, other)| std::ptr::eq(*other, self)).map_or("", |(name, _)| name);
@@ -64,13 +64,13 @@ impl Datatype {
     }
 }
 
-/// A row of the four values as two rows of two.
+/// Returns one row of the four values, as two rows of two.
 fn row(data: &str, nth: usize) -> String {
     let data: Vec<Value> = serde_json::from_str(data).unwrap_or_default();
     Value::from(data.chunks(2).nth(nth).unwrap_or_default()).to_string()
 }
 
-/// Bytes from hexadecimal digits; spaces are for the reader.
+/// Parses hexadecimal digits; ignores white space.
 pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .chars()
@@ -80,12 +80,13 @@ pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
     Some(digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
 }
 
-/// A tensor's values from its bytes: little-endian, row after row; `BYTES` each behind its length in four bytes.
+/// Decodes a tensor's values from its bytes: little-endian, row-major; each `BYTES` element follows its length in four
+/// bytes.
 pub(crate) fn values(datatype: &str, bytes: &[u8]) -> Result<Value, String> {
     fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> Value) -> Result<Value, String> {
         let (whole, rest) = bytes.as_chunks::<N>();
         if !rest.is_empty() {
-            return Err(format!("{} bytes are no whole number of elements of {N}", bytes.len()));
+            return Err(format!("{} bytes are not a multiple of the element size {N}", bytes.len()));
         }
         Ok(whole.iter().map(|element| value(*element)).collect())
     }
@@ -104,7 +105,7 @@ pub(crate) fn values(datatype: &str, bytes: &[u8]) -> Result<Value, String> {
         "FP32" => each(bytes, |element| json!(f64::from(f32::from_le_bytes(element)))),
         "FP64" => each(bytes, |element| json!(f64::from_le_bytes(element))),
         "BYTES" => strings(bytes),
-        other => Err(format!("`{other}` is no datatype")),
+        other => Err(format!("`{other}` is not a datatype")),
     }
 }
 
@@ -113,7 +114,7 @@ fn strings(mut bytes: &[u8]) -> Result<Value, String> {
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let length = u32::from_le_bytes(*length) as usize;
         let (value, rest) =
-            rest.split_at_checked(length).ok_or("an element of BYTES is longer than what is left")?;
+            rest.split_at_checked(length).ok_or("an element of BYTES is longer than the rest of the body")?;
         values.push(json!(String::from_utf8_lossy(value)));
         bytes = rest;
     }
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_tensor_are_told() {
+    fn bytes_that_are_not_a_tensor_are_refused() {
         assert!(values("INT32", &[1, 2, 3]).is_err());
         assert!(values("BYTES", &[1, 0, 0]).is_err());
         assert!(values("BYTES", &[9, 0, 0, 0, 1]).is_err());
