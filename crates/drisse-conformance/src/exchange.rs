@@ -25,7 +25,7 @@ pub(crate) struct Exchange {
     pub(crate) binary: Option<String>,
     /// The content coding of the body: `gzip` or `deflate`; others are announced but not applied.
     pub(crate) coding: Option<String>,
-    /// Sends the body in chunks of so many bytes, without `Content-Length`.
+    /// Sends the body in chunks of this many bytes, without `Content-Length`.
     pub(crate) pieces: Option<usize>,
     /// The required status. HTTP: a number, `4xx`, `handled` (not 5xx) or `error` (4xx or 5xx). gRPC: the name of a
     /// code, or `error`.

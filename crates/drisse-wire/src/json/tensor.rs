@@ -46,7 +46,7 @@ impl TensorReader {
         Ok(Self { datatype, data, elements: 0, shape: Shape::new(), leaf: None })
     }
 
-    /// Reserves memory for so many elements, but for no more than the rest of the body can contain.
+    /// Reserves memory for `elements` elements, but for no more than the rest of the body can contain.
     pub fn reserve(&mut self, elements: usize, reader: &Reader<'_>) {
         // An element takes at least two bytes: one for itself, and a comma or bracket after it.
         let elements = elements.min(reader.rest().len() / 2);
