@@ -22,6 +22,7 @@ mod keys;
 mod metrics;
 mod models;
 mod operations;
+mod parts;
 mod progress;
 mod restore;
 mod run;
@@ -29,6 +30,8 @@ mod running;
 mod services;
 mod stop;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod workspace;
 
 pub use api::openapi;

@@ -2,21 +2,16 @@
 
 mod listeners;
 
-use crate::claims::Claims;
 use crate::control::{About, Control};
 use crate::db::Db;
-use crate::desired::DatabaseDesired;
-use crate::error::{ControlError, Result};
+use crate::error::ControlError;
 use crate::gateway::{Gateway, GatewayChange};
-use crate::models::Models;
-use crate::operations::Operations;
-use crate::services::Services;
+use crate::parts::Parts;
 use crate::stop::Stop;
 use crate::targets::{TargetTable, Targets};
 use crate::workspace::{LockError, Workspace};
 use drisse_core::{Replica, ServiceSpec, Target, TargetError, step};
 use drisse_net::Build;
-use drisse_reconcile::{Ports, Reconcilers};
 use drisse_registry::Store;
 use drisse_wire::control::{Failure, Shutdown};
 use serde::{Deserialize, Serialize};
@@ -133,8 +128,16 @@ pub async fn run(
     let targets = targets(&workspace, &store)
         .map_err(|error| ControlError::internal("cannot open the targets").because(&error))?;
     let (tasks, stopped) = (TaskTracker::new(), Stop::default());
+    let parts = Parts {
+        files: workspace.services(),
+        store,
+        targets: TargetTable::open(targets, &db).await?,
+        routes: Arc::new(gateway.clone()),
+        db: db.clone(),
+    };
+    let (services, operations) = parts.assemble(&tasks, &stopped);
     let about = About { workspace, version: config.version, build: config.build, metrics, registry };
-    let control = assemble(about, db, store, targets, gateway, &tasks, stopped).await?;
+    let control = Control { about: Arc::new(about), db, services, operations, gateway, stop: stopped };
     // Ends with the gateway; dropped, and so aborted, if the gateway is to go on.
     let mut supervisor = JoinSet::new();
     supervisor.spawn(supervised);
@@ -163,36 +166,6 @@ pub async fn run(
     control.db.back_up().await;
     control.db.close().await;
     Ok(())
-}
-
-/// Puts the parts together, each with what it depends on.
-async fn assemble(
-    about: About,
-    db: Db,
-    store: Store,
-    targets: Targets,
-    gateway: Gateway,
-    tasks: &TaskTracker,
-    stop: Stop,
-) -> Result<Control> {
-    let models = Models::new(db.clone(), store);
-    let claims = Arc::new(Claims::default());
-    let targets = TargetTable::open(targets, &db).await?;
-    let desired = DatabaseDesired {
-        db: db.clone(),
-        models: Arc::clone(&models),
-        claims: Arc::clone(&claims),
-        services: about.workspace.services(),
-    };
-    let ports = Ports {
-        desired: Arc::new(desired),
-        routes: Arc::new(gateway.clone()),
-        targets: Arc::clone(&targets) as _,
-    };
-    let reconcilers = Reconcilers::new(ports, tasks.clone(), stop.token());
-    let services = Services { db: db.clone(), models, targets, reconcilers, claims };
-    let operations = Operations::new(services.clone(), tasks.clone());
-    Ok(Control { about: Arc::new(about), db, services, operations, gateway, stop })
 }
 
 /// Keeps the index and the backup up to date, and removes what belongs to no service.

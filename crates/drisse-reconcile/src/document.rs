@@ -12,10 +12,11 @@ pub(crate) fn document(
     groups: &[Routed<'_>],
     generation: u64,
 ) -> RouteDocument {
-    let revisions = groups.iter().map(|group| RouteRevision {
-        revision: group.revision,
-        weight: group.weight,
-        replicas: group.replicas.iter().filter_map(|replica| route(replica)).collect(),
+    let revisions = groups.iter().map(|group| {
+        let mut replicas: Vec<_> = group.replicas.iter().filter_map(|replica| route(replica)).collect();
+        // In one order, whichever replica was ready first: the same routes are the same document.
+        replicas.sort_by(|one, other| one.id.cmp(&other.id));
+        RouteRevision { revision: group.revision, weight: group.weight, replicas }
     });
     let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     RouteDocument {
