@@ -38,7 +38,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use inputs::Inputs;
 pub use limits::{Bound, Capacity, Demand, Limits, Restart, cores, size};
 pub use model::{InvalidName, ModelName, ServiceName};
-pub use plan::{Plan, Routed, Step, failure, plan, routes};
+pub use plan::{Plan, Routed, Step, failure, is_complete, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};
 pub use replica_set::{Place, ReplicaSet};
 pub use residency::{ModelPlace, Next, Residence, Residency};
@@ -46,7 +46,7 @@ pub use service_time::ServiceTime;
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
 pub use steps::{step, watch_steps};
 pub use target::{
-    BoxStream, Environment, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec, Serving, Target,
-    TargetError, Trust, Wanted,
+    Applied, BoxStream, Capabilities, Environment, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec,
+    Serving, Target, TargetError, Trust, Wanted,
 };
 pub use tensor::{Data, DataView, Shape, Strings, Tensor, TensorView, Value, ValueView, element_count};

@@ -147,6 +147,14 @@ pub fn routes<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Vec<Routed<'a>> {
     groups
 }
 
+/// Returns whether every wanted revision has at least as many ready replicas as wanted.
+pub fn is_complete(want: &ServiceSpec, have: &[Replica]) -> bool {
+    want.wanted.iter().all(|wanted| {
+        let ready = have.iter().filter(|replica| fits(replica, wanted) && replica.is_ready()).count();
+        ready >= wanted.replicas as usize
+    })
+}
+
 /// Returns the death that shows that a wanted revision cannot become ready, so that waiting for it cannot succeed;
 /// `None` if it still can.
 pub fn failure<'a>(want: &ServiceSpec, have: &'a [Replica]) -> Option<&'a Death> {

@@ -1,8 +1,8 @@
 //! A target that is made of a place: rolling updates, restarts and removal are written once, here.
 
 use crate::{
-    BoxStream, Capacity, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec, ServiceName, ServiceSpec,
-    Step, Target, TargetError, Unavailable, plan,
+    Applied, BoxStream, Capabilities, Capacity, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec,
+    ServiceName, ServiceSpec, Step, Target, TargetError, Unavailable, is_complete, plan,
 };
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -91,22 +91,18 @@ pub struct ReplicaSet<P>(pub P);
 
 #[async_trait]
 impl<P: Place> Target for ReplicaSet<P> {
-    fn kind(&self) -> &'static str {
-        self.0.kind()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none(self.0.kind())
     }
 
     async fn check(&self) -> Result<Capacity, Unavailable> {
         self.0.check().await
     }
 
-    async fn apply(
-        &self,
-        wanted: &ServiceSpec,
-        events: &dyn EventSink,
-    ) -> Result<Option<SystemTime>, TargetError> {
+    async fn apply(&self, wanted: &ServiceSpec, events: &dyn EventSink) -> Result<Applied, TargetError> {
         // One after the other: revisions of a service share its keys file.
-        for wanted in &wanted.wanted {
-            self.0.prepare(&wanted.revision, events).await?;
+        for revision in wanted.wanted.iter().map(|wanted| &wanted.revision) {
+            self.0.prepare(revision, events).await?;
         }
         let have = self.0.list(Some(&wanted.service)).await?;
         let plan = plan(wanted, &have, SystemTime::now());
@@ -116,7 +112,7 @@ impl<P: Place> Target for ReplicaSet<P> {
         });
         // A failed step does not prevent the others.
         join_all(steps).await.into_iter().collect::<Result<(), _>>()?;
-        Ok(plan.again)
+        Ok(Applied { complete: is_complete(wanted, &have), again: plan.again })
     }
 
     async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError> {

@@ -34,8 +34,13 @@ pub type BoxStream<T> = Pin<Box<dyn futures_util::Stream<Item = T> + Send>>;
 /// ```
 #[async_trait]
 pub trait Target: Debug + Send + Sync {
+    /// Returns what the target is and what it does by itself.
+    fn capabilities(&self) -> Capabilities;
+
     /// Returns the kind of target as users write it: `local`, `container`, `kubernetes` …
-    fn kind(&self) -> &'static str;
+    fn kind(&self) -> &'static str {
+        self.capabilities().kind
+    }
 
     /// Returns what the target offers to all services together.
     ///
@@ -44,17 +49,12 @@ pub trait Target: Debug + Send + Sync {
     async fn check(&self) -> Result<Capacity, Unavailable>;
 
     /// Takes the next steps from the current state towards `wanted` and does not wait for replicas to become ready.
-    /// Calling it again is harmless. Returns when to call it again even if nothing changes (a delayed restart), or
-    /// `None`.
+    /// Calling it again is harmless. Returns what was observed and when to call it again.
     ///
     /// # Errors
     /// Returns an error if a step failed. The control plane calls again, with growing pauses; if the error is
     /// [permanent](field@TargetError::permanent), the operation that waits fails at once.
-    async fn apply(
-        &self,
-        wanted: &ServiceSpec,
-        events: &dyn EventSink,
-    ) -> Result<Option<SystemTime>, TargetError>;
+    async fn apply(&self, wanted: &ServiceSpec, events: &dyn EventSink) -> Result<Applied, TargetError>;
 
     /// Returns this workspace's replicas on the target: those of one service, or of all, including services that the
     /// control plane does not know.
@@ -83,6 +83,37 @@ pub trait Target: Debug + Send + Sync {
         service: &ServiceName,
         options: LogOptions,
     ) -> Result<BoxStream<String>, TargetError>;
+}
+
+/// What a target is and does by itself. The reconciler and the conformance suite ask for these facts, never for a
+/// target's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// The kind of target as users write it.
+    pub kind: &'static str,
+    /// Whether the target replaces replicas by its own rolling update, in which a replica that ends answers all requests
+    /// that still reach it. [`ServiceSpec::in_use`] then does not keep a replica.
+    pub drains_itself: bool,
+    /// Whether something on the target changes the number of replicas (an autoscaler of the cluster). Then all ready
+    /// replicas receive requests, and more or fewer than wanted are no failure once the target reports the service as
+    /// complete.
+    pub scales_itself: bool,
+}
+
+impl Capabilities {
+    /// A target that does neither by itself.
+    pub fn none(kind: &'static str) -> Self {
+        Self { kind, drains_itself: false, scales_itself: false }
+    }
+}
+
+/// What [`Target::apply`] observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// Whether every wanted revision has the replicas that the target means it to have, and all of them are ready.
+    pub complete: bool,
+    /// When to call [`Target::apply`] again even if nothing changes (a delayed restart); `None`: only after a change.
+    pub again: Option<SystemTime>,
 }
 
 /// The desired state of one service on a target.

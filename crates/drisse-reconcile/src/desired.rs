@@ -76,13 +76,6 @@ pub struct DesiredService {
     pub status: Status,
 }
 
-impl DesiredService {
-    /// The number of replicas that are to serve requests, of all wanted revisions together.
-    pub fn replicas(&self) -> u32 {
-        if self.active { self.wanted.iter().map(|wanted| wanted.replicas).sum() } else { 0 }
-    }
-}
-
 /// How a service is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deletion {

@@ -57,6 +57,8 @@ pub(crate) struct Reconciler {
     pub(crate) generation: u64,
     /// Replicas that receive no new requests and have not answered all they have.
     pub(crate) draining: BTreeSet<ReplicaId>,
+    /// Whether the target reported what is wanted as complete in the last round.
+    pub(crate) complete: bool,
 }
 
 impl Reconciler {
@@ -112,6 +114,7 @@ impl Reconciler {
             self.observed.send_modify(|observed| observed.removed = true);
             return Ok(None);
         };
+        self.complete &= self.generation == service.generation;
         self.generation = service.generation;
         let target = ports.targets.get(&service.target)?;
         if let Some(deletion) = service.deletion {
@@ -133,7 +136,8 @@ impl Reconciler {
             matches!(replica.state, ReplicaState::Starting { .. }) && spec.in_use.contains(&replica.id)
         };
         if !have.iter().any(found) {
-            self.route(&service, &spec, &have).await?;
+            let serving = self.as_scaled(&*target, &spec, &have);
+            self.route(&service, &serving, &have).await?;
         }
         spec.in_use = self.in_use();
         let routed = spec.in_use.clone();
@@ -143,10 +147,27 @@ impl Reconciler {
         spec.in_use = routed;
         let have = self.list(&*target).await?;
         step("replicas are started and stopped");
-        let confirmed = self.observe(&service, &spec, have).await?;
-        let again = applied?;
+        self.complete = applied.as_ref().is_ok_and(|applied| applied.complete);
+        let serving = self.as_scaled(&*target, &spec, &have);
+        let confirmed = self.observe(&service, &serving, have).await?;
+        let again = applied?.again;
         let soon = (!self.draining.is_empty() || !confirmed).then(|| SystemTime::now() + POLL);
         Ok([again, soon].into_iter().flatten().min())
+    }
+
+    /// What is wanted, with the numbers of replicas that are there, if the target scales services by itself: at least
+    /// as many as wanted until it reports the service as complete.
+    fn as_scaled(&self, target: &dyn Target, spec: &ServiceSpec, have: &[Replica]) -> ServiceSpec {
+        let mut spec = spec.clone();
+        if target.capabilities().scales_itself {
+            for wanted in &mut spec.wanted {
+                let revision = wanted.revision.revision;
+                let ready = have.iter().filter(|replica| replica.revision == revision && replica.is_ready());
+                let ready = u32::try_from(ready.count()).unwrap_or(u32::MAX);
+                wanted.replicas = if self.complete { ready } else { ready.max(wanted.replicas) };
+            }
+        }
+        spec
     }
 
     async fn list(&self, target: &dyn Target) -> Result<Vec<Replica>, ReconcileError> {
@@ -220,8 +241,9 @@ impl Reconciler {
                 .iter()
                 .filter(serving)
                 .all(|replica| matches!(replica.state, ReplicaState::Ready { keys_confirmed: true, .. }));
+        let replicas: u32 = spec.wanted.iter().map(|wanted| wanted.replicas).sum();
         let complete = if service.active {
-            ready == service.replicas() as usize && spec.in_use.len() == ready
+            self.complete && ready == replicas as usize && spec.in_use.len() == ready
         } else {
             spec.in_use.is_empty() && !have.iter().any(Replica::is_up)
         };
@@ -239,7 +261,7 @@ impl Reconciler {
             error: None,
             replicas: have,
             in_use: spec.in_use.clone(),
-            wanted: service.replicas(),
+            wanted: replicas,
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
         });
         Ok(confirmed)

@@ -160,6 +160,7 @@ impl Reconcilers {
             routed: None,
             generation: 0,
             draining: BTreeSet::new(),
+            complete: false,
         };
         self.0.tasks.spawn_on(task.run(), &self.0.runtime);
         handle

@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 use drisse_core::{
-    Environment, Limits, Place, ReplicaSet, Restart, RevisionSpec, ServiceName, Serving, Trust, Wanted,
+    Environment, Limits, Place, ReplicaSet, Restart, RevisionSpec, ServiceName, Serving, Target, Trust,
+    Wanted,
 };
 use drisse_reconcile::memory::{MemoryDesired, MemoryRoutes, MemoryTargets};
 use drisse_reconcile::{
     Deletion, Desired, DesiredService, Handle, Observed, Ports, Reconcilers, Routes, Status,
 };
-use drisse_targets::fake::{Fake, Script};
+use drisse_targets::fake::{Fake, FakeCluster, Script};
 use drisse_wire::control::ServiceState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,11 +70,14 @@ impl World {
     }
 
     fn with(desired: MemoryDesired, routes: MemoryRoutes, place: Fake) -> Self {
-        let target = Arc::new(ReplicaSet(place.clone()));
+        Self::on(desired, routes, Arc::new(ReplicaSet(place.clone())), place)
+    }
+
+    fn on(desired: MemoryDesired, routes: MemoryRoutes, target: Arc<dyn Target>, place: Fake) -> Self {
         let ports = Ports {
             desired: Arc::new(desired.clone()),
             routes: Arc::new(routes.clone()),
-            targets: Arc::new(MemoryTargets(BTreeMap::from([("fake".to_owned(), target as _)]))),
+            targets: Arc::new(MemoryTargets(BTreeMap::from([("fake".to_owned(), target)]))),
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let reconcilers = Reconcilers::new(ports, tasks.clone(), stop.clone());
@@ -258,4 +262,24 @@ async fn two_wanted_revisions_share_the_requests_by_their_weights() {
     let last = world.routes.history().pop().unwrap();
     let shares: Vec<_> = last.revisions.iter().map(|r| (r.revision, r.weight, r.replicas.len())).collect();
     assert_eq!(shares, [(1, 9, 2), (2, 1, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_or_fewer_replicas_than_asked_get_requests_and_are_ready_where_the_target_scales_itself() {
+    let cluster = FakeCluster::new(Script::default());
+    let (desired, routes) = (MemoryDesired::default(), MemoryRoutes::default());
+    let world = World::on(desired, routes, Arc::new(cluster.clone()), Fake::new(Script::default()));
+    let handle = world.want(service(3)).await;
+    until(&handle, |observed| observed.converged).await;
+    for scaled in [5, 1, 2] {
+        cluster.scale(&name(), scaled);
+        let as_many = |observed: &Observed| observed.converged && observed.ready == scaled;
+        let observed = until(&handle, as_many).await;
+        assert_eq!((observed.wanted, observed.in_use.len()), (scaled, scaled as usize));
+        assert_eq!(world.history().last().unwrap(), &[(1, scaled as usize)]);
+        assert_eq!(world.desired.now(&name()).unwrap().status.state, ServiceState::Ready);
+    }
+    // An update of a service that is scaled below what is asked is complete all the same.
+    world.change(|service| service.wanted = vec![wanted(2, 3)]).await;
+    assert_eq!(world.history().last().unwrap(), &[(2, 2)]);
 }

@@ -4,8 +4,8 @@
 use crate::changes::Changes;
 use async_trait::async_trait;
 use drisse_core::{
-    BoxStream, Capacity, Death, EventSink, LogOptions, Place, Replica, ReplicaId, ReplicaState, RevisionSpec,
-    ServiceName, TargetError, Unavailable,
+    Applied, BoxStream, Capabilities, Capacity, Death, EventSink, LogOptions, Place, Replica, ReplicaId,
+    ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, Unavailable,
 };
 use drisse_net::random_id;
 use std::collections::{BTreeMap, HashMap};
@@ -220,5 +220,85 @@ impl Place for Fake {
         lock(&self.0.logs).remove(service);
         self.0.changes.tell(service);
         Ok(())
+    }
+}
+
+/// A cluster with rolling updates and autoscaling of its own, as Kubernetes has them: a target that is not made of a
+/// [`Place`] and owns how many replicas there are and which of them ends. Its replicas are those of a [`Fake`].
+#[derive(Clone, Debug)]
+pub struct FakeCluster {
+    place: Fake,
+    /// What an autoscaler has set, by service.
+    scaled: Arc<Mutex<HashMap<ServiceName, u32>>>,
+}
+
+impl FakeCluster {
+    /// A cluster whose replicas follow `script`.
+    pub fn new(script: Script) -> Self {
+        Self { place: Fake::new(script), scaled: Arc::default() }
+    }
+
+    /// Sets the number of replicas of a service, as an autoscaler does, whatever is asked for.
+    pub fn scale(&self, service: &ServiceName, replicas: u32) {
+        lock(&self.scaled).insert(service.clone(), replicas);
+        self.place.0.changes.tell(service);
+    }
+}
+
+#[async_trait]
+impl Target for FakeCluster {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { kind: "fake-cluster", drains_itself: true, scales_itself: true }
+    }
+
+    async fn check(&self) -> Result<Capacity, Unavailable> {
+        self.place.check().await
+    }
+
+    async fn apply(&self, wanted: &ServiceSpec, events: &dyn EventSink) -> Result<Applied, TargetError> {
+        let scaled = lock(&self.scaled).get(&wanted.service).copied();
+        let have = self.place.list(Some(&wanted.service)).await?;
+        let of = |revision: u64| have.iter().filter(move |replica| replica.revision == revision);
+        let mut complete = true;
+        for wanted in &wanted.wanted {
+            let number = wanted.revision.revision;
+            let replicas = scaled.unwrap_or(wanted.replicas) as usize;
+            let up: Vec<_> = of(number).filter(|replica| replica.is_up()).collect();
+            // Three deaths are a crash loop, which is left alone.
+            let crashes = of(number).filter(|replica| replica.death().is_some()).count();
+            for _ in up.len()..if crashes < 3 { replicas } else { up.len() } {
+                self.place.start(&wanted.revision, events).await?;
+            }
+            for surplus in up.iter().skip(replicas) {
+                self.place.stop(&surplus.id).await?;
+            }
+            complete &= up.iter().filter(|replica| replica.is_ready()).count() == replicas;
+        }
+        let is_wanted = |number| wanted.wanted.iter().any(|wanted| wanted.revision.revision == number);
+        // The cluster's own rolling update: old replicas end once the new ones are ready, whoever still uses them.
+        for old in have.iter().filter(|replica| complete && !is_wanted(replica.revision)) {
+            self.place.stop(&old.id).await?;
+        }
+        Ok(Applied { complete, again: None })
+    }
+
+    async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError> {
+        self.place.list(of).await
+    }
+
+    fn changes(&self) -> BoxStream<ServiceName> {
+        self.place.changes()
+    }
+
+    async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
+        self.place.remove(service).await
+    }
+
+    async fn logs(
+        &self,
+        service: &ServiceName,
+        options: LogOptions,
+    ) -> Result<BoxStream<String>, TargetError> {
+        self.place.logs(service, options).await
     }
 }

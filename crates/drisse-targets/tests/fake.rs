@@ -3,10 +3,10 @@
 
 use drisse_core::conformance::target::{self, Fixture};
 use drisse_core::{
-    Environment, Limits, LogOptions, Place, ReplicaSet, Restart, RevisionSpec, ServiceSpec, Serving, Target,
-    Trust, Wanted, failure,
+    Applied, Environment, Limits, LogOptions, Place, ReplicaSet, Restart, RevisionSpec, ServiceSpec, Serving,
+    Target, Trust, Wanted, failure,
 };
-use drisse_targets::fake::{Fake, Script};
+use drisse_targets::fake::{Fake, FakeCluster, Script};
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -47,8 +47,10 @@ async fn until(set: &ReplicaSet<Fake>, spec: &ServiceSpec, so: impl Fn(&[drisse_
             return;
         }
         let pause = match again {
-            Ok(Some(at)) => at.duration_since(std::time::SystemTime::now()).unwrap_or_default(),
-            Ok(None) => Duration::from_secs(60),
+            Ok(Applied { again: Some(at), .. }) => {
+                at.duration_since(std::time::SystemTime::now()).unwrap_or_default()
+            }
+            Ok(_) => Duration::from_secs(60),
             Err(_) => Duration::ZERO,
         };
         let _ = tokio::time::timeout(pause, changes.next()).await;
@@ -67,6 +69,17 @@ async fn fake_keeps_every_promise() {
     // The one service whose replicas are to die is told apart by its name.
     fake.follow(Script { die_in: Some("broken".to_owned()), permanent: true, ..Script::default() });
     target::all(&ReplicaSet(fake), &fixture).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_drains_and_scales_by_itself_keeps_every_promise() {
+    let script = Script { die_in: Some("broken".to_owned()), permanent: true, ..Script::default() };
+    let fixture = Fixture {
+        good: [revision("good", 1), revision("good", 2)],
+        other: revision("other", 1),
+        broken: (revision("broken", 1), "the last line"),
+    };
+    target::all(&FakeCluster::new(script), &fixture).await;
 }
 
 #[tokio::test]
