@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// One entry per version of the schema; a database is brought up one after the other.
-const SCHEMA: [&str; 7] = [
+const SCHEMA: [&str; 8] = [
     include_str!("db/schema.sql"),
     include_str!("db/schema-2.sql"),
     include_str!("db/schema-3.sql"),
@@ -33,6 +33,7 @@ const SCHEMA: [&str; 7] = [
     include_str!("db/schema-5.sql"),
     include_str!("db/schema-6.sql"),
     include_str!("db/schema-7.sql"),
+    include_str!("db/schema-8.sql"),
 ];
 
 /// Readers beside the one writer.

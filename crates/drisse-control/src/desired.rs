@@ -62,18 +62,22 @@ impl Desired for DatabaseDesired {
     async fn service(&self, name: &ServiceName) -> Result<Option<DesiredService>, ReconcileError> {
         let name = name.as_str();
         let Some(row) = self.db.service(name).await? else { return Ok(None) };
-        let revision = self.db.revision(name, row.revision).await?.ok_or_else(|| {
-            let number = row.revision;
-            ControlError::internal(format!(
-                "revision {number} of service `{name}` is missing from the database"
-            ))
-        })?;
+        let mut wanted = Vec::new();
+        for share in &row.wanted {
+            let revision = self.db.revision(name, share.revision).await?.ok_or_else(|| {
+                let number = share.revision;
+                ControlError::internal(format!(
+                    "revision {number} of service `{name}` is missing from the database"
+                ))
+            })?;
+            let revision = self.spec(&row, &revision).await?;
+            wanted.push(Wanted { revision, replicas: share.replicas(), weight: share.weight });
+        }
         let forced = if self.claims.is_forced(name) { Deletion::Forced } else { Deletion::Orderly };
-        let revision = self.spec(&row, &revision).await?;
         Ok(Some(DesiredService {
             generation: row.generation,
             target: row.target,
-            wanted: vec![Wanted { revision, replicas: row.replicas, weight: 1 }],
+            wanted,
             active: row.active,
             deletion: row.deleting.then_some(forced),
             cors_origins: row.cors_origins,

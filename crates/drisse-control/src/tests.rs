@@ -1,6 +1,7 @@
 //! Operations on services, in process: a real database, routes in memory, and a target whose replicas follow a script.
 
 use crate::db::Db;
+use crate::db::services::Share;
 use crate::operations::{OperationKind, Operations};
 use crate::parts::Parts;
 use crate::services::Services;
@@ -258,4 +259,45 @@ async fn a_deleted_service_leaves_neither_routes_nor_replicas() {
     assert!(names.is_empty());
     // The model stays registered.
     plane.services.db.model("digits", Some(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn two_wanted_revisions_share_the_requests_and_each_has_its_replicas() {
+    let folder = tempfile::tempdir().unwrap();
+    let plane = Plane::new(&folder).await;
+    plane.done(OperationKind::Deploy(deploy())).await;
+    plane.done(update(700)).await;
+    let db = &plane.services.db;
+    let mut row = db.existing_service("digits").await.unwrap();
+    let before = row.generation;
+    row.wanted = vec![
+        Share { weight: 9, replicas: 2, ..Share::whole(1, 2) },
+        Share { scaled: Some(3), ..Share::whole(2, 1) },
+    ];
+    row.generation += 1;
+    db.want(&row, None, before, None).await.unwrap();
+    let plane = plane.restart(&folder).await;
+    let task = plane.services.running_task("digits").unwrap();
+    let mut observed = task.observed();
+    observed.wait_for(|seen| seen.converged && seen.generation == before + 1).await.unwrap();
+    assert_eq!(plane.routed(), [(1, 2), (2, 3)]);
+    let last = plane.routes.history().pop().unwrap();
+    assert_eq!(last.revisions.iter().map(|revision| revision.weight).collect::<Vec<_>>(), [9, 1]);
+    // A command of today gives all requests to one revision again.
+    plane.done(update(800)).await;
+    assert_eq!(plane.routed(), [(3, 3)]);
+}
+
+#[tokio::test]
+async fn a_workspace_of_the_version_before_wants_what_it_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let plane = Plane::new(&folder).await;
+    plane.done(OperationKind::Deploy(DeployRequest { replicas: Some(2), ..deploy() })).await;
+    let older = "ALTER TABLE services ADD COLUMN replicas INTEGER NOT NULL DEFAULT 0; UPDATE services SET \
+                 replicas = (SELECT replicas FROM wanted WHERE service = name); DROP TABLE wanted; \
+                 PRAGMA user_version = 7";
+    sqlx::raw_sql(older).execute(plane.services.db.pool()).await.unwrap();
+    let plane = plane.restart(&folder).await;
+    let row = plane.services.db.existing_service("digits").await.unwrap();
+    assert_eq!((row.revision, row.wanted), (1, vec![Share::whole(1, 2)]));
 }

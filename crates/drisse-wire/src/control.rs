@@ -287,6 +287,15 @@ pub struct Revision {
     pub resources: Resources,
     /// When the revision was created.
     pub created_at: String,
+    /// The revision's share of the requests, relative to the other wanted revisions; absent if it is not wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// The number of replicas that were asked for; absent if the revision is not wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// The number of replicas that an autoscaler has set since; absent if none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaled: Option<u32>,
 }
 
 /// A replica, as its target reports it.

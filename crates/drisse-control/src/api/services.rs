@@ -3,7 +3,7 @@
 use super::models::may_name_files;
 use super::{Asked, Json, Local, Shared, begun, page_limit};
 use crate::db::rfc3339;
-use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow};
+use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow, Share};
 use crate::error::{ControlError, Result};
 use crate::models::{derived_name, open_source, split_version};
 use crate::operations::OperationKind;
@@ -162,8 +162,9 @@ pub(super) async fn show(
     let wanted = revisions.iter().find(|revision| revision.revision == row.revision);
     let wanted =
         wanted.ok_or_else(|| ControlError::internal(format!("service `{name}` has lost its revision")))?;
+    let shares = row.wanted.clone();
     let mut service = document(&control, row, wanted);
-    service.revisions = revisions.iter().map(revision_document).collect();
+    service.revisions = revisions.iter().map(|revision| revision_document(revision, &shares)).collect();
     if let Some(task) = control.services.running_task(&name) {
         let observed = task.observed();
         let observed = observed.borrow();
@@ -285,6 +286,7 @@ pub(super) async fn sample(
 }
 
 fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Service {
+    let replicas = if row.active { row.asked_replicas() } else { 0 };
     let uri = format!("{}/api/v1/service/{}", control.gateway.url(), row.name);
     let (ready, unseen) = control.services.running_task(&row.name).map_or((0, None), |task| {
         let observed = task.observed();
@@ -306,7 +308,7 @@ fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Servic
         scoring_uri: format!("{uri}/score"),
         swagger_uri: format!("{uri}/swagger.json"),
         auth: revision.auth,
-        replicas: if row.active { row.replicas } else { 0 },
+        replicas,
         ready,
         tags: row.tags,
         cors_origins: row.cors_origins,
@@ -319,7 +321,8 @@ fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Servic
     }
 }
 
-fn revision_document(row: &RevisionRow) -> Revision {
+fn revision_document(row: &RevisionRow, wanted: &[Share]) -> Revision {
+    let share = wanted.iter().find(|share| share.revision == row.revision);
     Revision {
         revision: row.revision,
         model: row.model_name(),
@@ -330,6 +333,9 @@ fn revision_document(row: &RevisionRow) -> Revision {
         serving: row.serving,
         resources: row.resources.clone().without_secrets(),
         created_at: rfc3339(row.created),
+        weight: share.map(|share| share.weight),
+        replicas: share.map(|share| share.replicas),
+        scaled: share.and_then(|share| share.scaled),
     }
 }
 

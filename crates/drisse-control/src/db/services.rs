@@ -5,6 +5,7 @@ use super::{Db, json, now, text};
 use crate::error::{ControlError, Result};
 use drisse_core::Demand;
 use drisse_wire::control::{Failure, Page, Resources, ServiceState, ServingOptions};
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
@@ -17,9 +18,11 @@ const KEPT_REVISIONS: u64 = 20;
 pub(crate) struct ServiceRow {
     pub(crate) name: String,
     pub(crate) target: String,
+    /// The wanted revision that commands change and show.
     pub(crate) revision: u64,
     pub(crate) active: bool,
-    pub(crate) replicas: u32,
+    /// All wanted revisions, at least one once the service has a revision.
+    pub(crate) wanted: Vec<Share>,
     pub(crate) state: ServiceState,
     pub(crate) error: Option<Failure>,
     pub(crate) primary_key: String,
@@ -31,6 +34,48 @@ pub(crate) struct ServiceRow {
     pub(crate) deleting: bool,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) access_log: bool,
+}
+
+/// A wanted revision of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Share {
+    pub(crate) revision: u64,
+    /// Its share of the requests, relative to the service's other wanted revisions.
+    pub(crate) weight: u32,
+    /// As asked for.
+    pub(crate) replicas: u32,
+    /// As an autoscaler has set it since.
+    #[serde(default)]
+    pub(crate) scaled: Option<u32>,
+}
+
+impl Share {
+    /// All requests of a service.
+    pub(crate) fn whole(revision: u64, replicas: u32) -> Self {
+        Self { revision, weight: 1, replicas, scaled: None }
+    }
+
+    /// The number of replicas that are to run.
+    pub(crate) fn replicas(&self) -> u32 {
+        self.scaled.unwrap_or(self.replicas)
+    }
+}
+
+impl ServiceRow {
+    /// The number of replicas that were asked for, of all wanted revisions together.
+    pub(crate) fn asked_replicas(&self) -> u32 {
+        self.wanted.iter().map(|share| share.replicas).sum()
+    }
+
+    /// Gives all requests to one revision. If it is the only wanted one already, what an autoscaler has set stays.
+    pub(crate) fn want_only(&mut self, revision: u64, replicas: u32) {
+        self.revision = revision;
+        let share = Share::whole(revision, replicas);
+        let same = |there: &Share| Share { scaled: None, ..*there } == share;
+        if !matches!(&*self.wanted, [only] if same(only)) {
+            self.wanted = vec![share];
+        }
+    }
 }
 
 /// A revision.
@@ -69,7 +114,7 @@ fn service(row: &SqliteRow) -> Result<ServiceRow> {
         target: row.try_get("target")?,
         revision: row.try_get::<i64, _>("revision")? as u64,
         active: row.try_get("active")?,
-        replicas: row.try_get("replicas")?,
+        wanted: json(row, "wanted")?,
         state: state(row)?,
         error: error.and_then(|error| serde_json::from_str(&error).ok()),
         primary_key: row.try_get("primary_key")?,
@@ -122,7 +167,11 @@ impl RevisionRow {
 
 impl Db {
     pub(crate) async fn service(&self, name: &str) -> Result<Option<ServiceRow>> {
-        let query = sqlx::query("SELECT * FROM services WHERE name = ?").bind(name);
+        // One query: what is wanted of the service is of one moment.
+        let query = "SELECT services.*, (SELECT json_group_array(json_object('revision', revision, 'weight', \
+                     weight, 'replicas', replicas, 'scaled', scaled)) FROM (SELECT * FROM wanted WHERE \
+                     service = services.name ORDER BY revision)) AS wanted FROM services WHERE name = ?";
+        let query = sqlx::query(query).bind(name);
         query.fetch_optional(self.pool()).await?.as_ref().map(service).transpose()
     }
 
@@ -179,11 +228,11 @@ impl Db {
     /// What is wanted of a target now: for all services but one, and for that one. Of a thousand services, too, in a
     /// single query.
     pub(crate) async fn demand(&self, target: &str, service: &str) -> Result<(Demand, Demand)> {
-        let query = "SELECT services.name = ?, count(*), \
-                     CAST(total(replicas * (resources ->> '$.cpu_millis')) AS INTEGER), \
-                     CAST(total(replicas * (resources ->> '$.memory_bytes')) AS INTEGER) \
-                     FROM services JOIN revisions \
-                     ON revisions.service = services.name AND revisions.revision = services.revision \
+        let query = "SELECT services.name = ?, count(DISTINCT services.name), \
+                     CAST(total(coalesce(scaled, replicas) * (resources ->> '$.cpu_millis')) AS INTEGER), \
+                     CAST(total(coalesce(scaled, replicas) * (resources ->> '$.memory_bytes')) AS INTEGER) \
+                     FROM services JOIN wanted ON wanted.service = services.name JOIN revisions \
+                     ON revisions.service = services.name AND revisions.revision = wanted.revision \
                      WHERE target = ? AND active AND NOT deleting GROUP BY 1";
         let (mut others, mut its) = (Demand::default(), Demand::default());
         let query = sqlx::query(query).bind(service).bind(target);
@@ -240,11 +289,11 @@ impl Db {
             let message = format!("service `{}` was changed by somebody else at the same time", row.name);
             return Err(ControlError::conflict(message).hint("try again"));
         }
-        let query = "INSERT INTO services (name, target, revision, active, replicas, state, error, primary_key, \
+        let query = "INSERT INTO services (name, target, revision, active, state, error, primary_key, \
              secondary_key, tags, created, updated, generation, deleting, cors_origins, access_log) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (name) DO UPDATE SET target = excluded.target, revision = excluded.revision, \
-             active = excluded.active, replicas = excluded.replicas, state = excluded.state, \
+             active = excluded.active, state = excluded.state, \
              error = excluded.error, primary_key = excluded.primary_key, \
              secondary_key = excluded.secondary_key, tags = excluded.tags, updated = excluded.updated, \
              generation = excluded.generation, deleting = excluded.deleting, \
@@ -254,7 +303,6 @@ impl Db {
             .bind(&row.target)
             .bind(row.revision as i64)
             .bind(row.active)
-            .bind(row.replicas)
             .bind(row.state.to_string())
             .bind(row.error.as_ref().map(text))
             .bind(&row.primary_key)
@@ -268,6 +316,13 @@ impl Db {
             .bind(row.access_log)
             .execute(&mut *write)
             .await?;
+        sqlx::query("DELETE FROM wanted WHERE service = ?").bind(&row.name).execute(&mut *write).await?;
+        for share in &row.wanted {
+            let query =
+                "INSERT INTO wanted (service, revision, weight, replicas, scaled) VALUES (?, ?, ?, ?, ?)";
+            let query = sqlx::query(query).bind(&row.name).bind(share.revision as i64).bind(share.weight);
+            query.bind(share.replicas).bind(share.scaled).execute(&mut *write).await?;
+        }
         if let Some(new) = new {
             sqlx::query("INSERT INTO revisions (service, revision, model, version, digest, package, auth, max_wait_ms, \
                  scoring_timeout_ms, created, serving, resources) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
@@ -287,7 +342,8 @@ impl Db {
                 .await?;
             let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;
             // The one that serves until the new one is ready may be older still.
-            let old = "DELETE FROM revisions WHERE service = ? AND revision <= ? AND revision NOT IN (?, ?)";
+            let old = "DELETE FROM revisions WHERE service = ? AND revision <= ? AND revision NOT IN (?, ?) \
+                       AND revision NOT IN (SELECT revision FROM wanted WHERE wanted.service = revisions.service)";
             sqlx::query(old)
                 .bind(&new.service)
                 .bind(oldest)

@@ -39,7 +39,7 @@ impl Services {
             service: name,
             target: target.map_or(LOCAL, |target| target),
             resources: &resources,
-            replicas: request.replicas.or(there.map(|service| service.replicas)).unwrap_or(1),
+            replicas: request.replicas.or(there.map(ServiceRow::asked_replicas)).unwrap_or(1),
         };
         self.check_capacity(&asked).await
     }

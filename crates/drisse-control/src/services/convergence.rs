@@ -46,10 +46,10 @@ impl Services {
             return Ok(());
         }
         row.generation += 1;
-        match decided.before {
+        match &decided.before {
             Some(before) => {
-                (row.revision, row.replicas, row.state) =
-                    (before.revision, before.replicas, ServiceState::Updating);
+                (row.revision, row.wanted, row.state) =
+                    (before.revision, before.wanted(), ServiceState::Updating);
             }
             None => {
                 let failure = match ended {

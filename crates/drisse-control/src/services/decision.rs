@@ -1,5 +1,6 @@
 //! What an operation decided, kept with it: a control plane that starts again continues from here.
 
+use crate::db::services::{ServiceRow, Share};
 use crate::running::Running;
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +14,28 @@ pub(super) struct Decided {
     pub(super) before: Option<Before>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// What was wanted before.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Before {
     pub(super) revision: u64,
-    pub(super) replicas: u32,
+    replicas: u32,
+    /// Empty in operations of an older Drisse, which wanted one revision only.
+    #[serde(default)]
+    wanted: Vec<Share>,
+}
+
+impl Before {
+    pub(super) fn of(row: &ServiceRow) -> Self {
+        Self { revision: row.revision, replicas: row.asked_replicas(), wanted: row.wanted.clone() }
+    }
+
+    /// What is to be wanted again.
+    pub(super) fn wanted(&self) -> Vec<Share> {
+        match &*self.wanted {
+            [] => vec![Share::whole(self.revision, self.replicas)],
+            wanted => wanted.to_vec(),
+        }
+    }
 }
 
 impl Decided {

@@ -81,7 +81,7 @@ impl Services {
             Some(service) => service,
             None => new_service(name)?,
         };
-        let before = Before { revision: row.revision, replicas: row.replicas };
+        let before = Before::of(&row);
         let (runs, package) = match (&model, &current) {
             (Some(model), _) => (model.full_name(), &model.package),
             (None, Some(current)) => (current.model_name(), &current.package),
@@ -94,10 +94,11 @@ impl Services {
         let next = self.next_revision(&row, current.as_ref(), model.as_ref(), request).await?;
         let old = row.clone();
         apply_options(&mut row, request);
-        let changed = next.is_some() || row != old || !row.active;
+        let replicas = request.replicas.unwrap_or(row.asked_replicas().max(1));
+        row.want_only(next.as_ref().map_or(row.revision, |next| next.revision), replicas);
+        let changed = row != old || !row.active;
         row.active = true;
-        if let Some(next) = &next {
-            row.revision = next.revision;
+        if next.is_some() {
             row.updated = now();
         }
         if changed {

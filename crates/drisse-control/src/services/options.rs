@@ -14,9 +14,6 @@ pub(super) fn apply_options(row: &mut ServiceRow, request: &DeployRequest) {
     if let Some(target) = &request.target {
         row.target.clone_from(target);
     }
-    if let Some(replicas) = request.replicas {
-        row.replicas = replicas;
-    }
     if let Some(tags) = &request.tags {
         row.tags.clone_from(tags);
     }

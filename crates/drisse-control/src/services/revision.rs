@@ -21,7 +21,7 @@ pub(super) fn new_service(name: &str) -> Result<ServiceRow> {
         target: LOCAL.to_owned(),
         revision: 0,
         active: false,
-        replicas: 1,
+        wanted: vec![],
         state: ServiceState::Deploying,
         error: None,
         primary_key: keys::make()?,

@@ -20,10 +20,10 @@ impl Services {
                 let mut row = self.db.existing_service(name).await?;
                 let to = self.earlier(&row, request.revision).await?;
                 let expected = row.generation;
-                let before = row.active.then_some(Before { revision: row.revision, replicas: row.replicas });
+                let before = row.active.then(|| Before::of(&row));
                 let changed = row.revision != to || !row.active;
                 if let Some(earlier) = self.db.revision(name, to).await? {
-                    let (service, target, replicas) = (name, &*row.target, row.replicas);
+                    let (service, target, replicas) = (name, &*row.target, row.asked_replicas());
                     let asked = Demanded { service, target, resources: &earlier.resources, replicas };
                     self.check_capacity(&asked).await?;
                     self.models.check_signed(&earlier.model_name(), &earlier.package).await?;
@@ -31,7 +31,8 @@ impl Services {
                 if changed {
                     row.generation += 1;
                     row.state = if row.active { ServiceState::Updating } else { ServiceState::Deploying };
-                    (row.revision, row.active, row.error, row.updated) = (to, true, None, now());
+                    (row.active, row.error, row.updated) = (true, None, now());
+                    row.want_only(to, row.asked_replicas().max(1));
                 }
                 let decided = Decided { generation: row.generation, revision: to, changed, before };
                 self.db.want(&row, None, expected, Some((op.id(), &json!(decided)))).await?;

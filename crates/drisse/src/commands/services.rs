@@ -72,7 +72,14 @@ fn text(service: &Service) -> String {
     line("created", &service.created_at);
     line("updated", &service.updated_at);
     let revision = |revision: &drisse_wire::control::Revision| {
-        let wanted = if revision.revision == service.revision { "wanted" } else { "" };
+        let shares = service.revisions.iter().filter_map(|revision| revision.weight);
+        let wanted = match (revision.weight, shares.sum::<u32>()) {
+            (Some(weight), all) if weight < all => {
+                format!("wanted, {} % of requests", (100 * weight + all / 2) / all)
+            }
+            (Some(_), _) => "wanted".to_owned(),
+            _ => String::new(),
+        };
         vec![
             revision.revision.to_string(),
             revision.model.clone(),
