@@ -15,17 +15,17 @@ fn service(revisions: &[(u64, u32, u32)]) -> Service {
             id: format!("r{revision}"),
             address: format!("unix:/r{revision}"),
             concurrency,
+            ..RouteReplica::default()
         }],
+        ..RouteRevision::default()
     };
     let document = RouteDocument {
         service: "s".to_owned(),
         generation: 1,
-        keys: vec![],
-        cors_origins: vec![],
-        access_log: None,
         max_wait_ms: 20,
         scoring_timeout_ms: 1000,
         revisions: revisions.iter().map(revision).collect(),
+        ..RouteDocument::default()
     };
     Service::new(document, None, Metrics::default().service("s"), 1).unwrap()
 }

@@ -19,39 +19,39 @@ type Services = HashMap<String, Arc<Service>>;
 pub struct Table {
     folder: PathBuf,
     services: ArcSwap<Services>,
-    /// Counts changes, for who waits for one.
+    /// Counts changes, to wake the requests that wait for one.
     changes: watch::Sender<u64>,
-    /// One lock for each service whose document is being written: a slow disk delays that service alone.
+    /// A lock per service whose document is being written, so that a slow disk delays only that service.
     writing: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     pub(crate) metrics: Metrics,
     cores: usize,
 }
 
-/// Why a document is not in force.
+/// The reason why a document is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// It makes no sense.
+    /// The document cannot be used.
     #[error("the routes of `{service}` cannot be used: {why}")]
     Invalid {
-        /// Whose.
+        /// The service's name.
         service: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// It is older than what is in force.
+    /// The document is older than the one in force.
     #[error("generation {given} of the routes of `{service}` is older than {current}, which is in force")]
     Stale {
-        /// Whose.
+        /// The service's name.
         service: String,
-        /// What was given.
+        /// The generation of the document.
         given: u64,
-        /// What is in force.
+        /// The generation in force.
         current: u64,
     },
-    /// It cannot be kept.
+    /// The document cannot be kept on disk.
     #[error("cannot keep routes in {}", path.display())]
     Io {
-        /// Where.
+        /// The folder or the file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
@@ -59,7 +59,11 @@ pub enum TableError {
 }
 
 impl Table {
-    /// The routes kept in `folder`. One that cannot be read is told and left out.
+    /// Opens the routes kept in `folder`, and creates the folder if it is missing. A document that cannot be used is logged
+    /// and left out. `cores` is the number of cores that will send requests.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be created or read.
     pub fn open(folder: &Path, cores: usize) -> Result<Self, TableError> {
         let io = |source| TableError::Io { path: folder.to_owned(), source };
         let table = Self {
@@ -75,7 +79,7 @@ impl Table {
         for entry in std::fs::read_dir(folder).map_err(io)?.flatten() {
             let path = entry.path();
             if path.extension().is_none_or(|extension| extension != "json") {
-                // What an earlier run left half written.
+                // An earlier run may have left it half written.
                 let _ = std::fs::remove_file(&path);
                 continue;
             }
@@ -94,31 +98,34 @@ impl Table {
         self.services.load().get(name).cloned()
     }
 
-    /// The name of the only service, where there is one.
+    /// The name of the only service; `None` if there is another number of services.
     pub(crate) fn only_service(&self) -> Option<String> {
         let services = self.services.load();
         let mut names = services.keys();
         names.next().filter(|_| names.next().is_none()).cloned()
     }
 
-    /// The document in force.
+    /// The document in force; `None` if the service has no routes.
     pub fn get(&self, name: &str) -> Option<RouteDocument> {
         self.service_named(name).map(|service| service.document.clone())
     }
 
-    /// Every service and its generation.
+    /// The names of all services, and the generations in force.
     pub fn generations(&self) -> Vec<(String, u64)> {
         let services = self.services.load();
         services.iter().map(|(name, service)| (name.clone(), service.document.generation)).collect()
     }
 
-    /// Something to wait on until any route changes.
+    /// Reports every later change of any route.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Puts a document on disk, then in force. The same one again changes nothing. Blocks on the disk, and on
-    /// nothing but an earlier change of the same service.
+    /// Puts a document on disk, then in force. The same document again changes nothing. Blocks on the disk and on an earlier
+    /// change of the same service.
+    ///
+    /// # Errors
+    /// Returns an error if the document cannot be used, is older than the one in force, or cannot be kept.
     pub fn put(&self, document: RouteDocument) -> Result<RouteAcknowledgement, TableError> {
         self.alone(&document.service.clone(), || self.put_alone(document))
     }
@@ -145,9 +152,12 @@ impl Table {
         Ok(RouteAcknowledgement { generation, draining: service.draining() })
     }
 
-    /// Forgets a service. Absent is fine. Blocks as [`Self::put`] does.
+    /// Removes the routes of a service, if there are any. Blocks as [`Self::put`] does.
+    ///
+    /// # Errors
+    /// Returns an error if the name is not a service's, or if the file cannot be removed.
     pub fn remove(&self, name: &str) -> Result<(), TableError> {
-        // It becomes part of a path.
+        // The name becomes part of a path.
         if let Err(error) = name.parse::<drisse_core::ServiceName>() {
             return Err(TableError::Invalid { service: name.to_owned(), why: error.to_string() });
         }
@@ -176,7 +186,7 @@ impl Table {
             let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
             change()
         };
-        // The map and this function have one reference each: then no other change waits.
+        // If only the map and this function refer to the lock, no other change waits for it.
         let mut locks = locks();
         if Arc::strong_count(&lock) == 2 {
             locks.remove(name);
@@ -209,6 +219,11 @@ impl Table {
 
     fn service(&self, document: RouteDocument, before: Option<&Service>) -> Result<Service, String> {
         let name = document.service.parse::<drisse_core::ServiceName>().map_err(|error| error.to_string())?;
+        if let Some(field) = document.unknown_requirement() {
+            return Err(format!(
+                "they require `{field}`, which this gateway does not know: upgrade the gateway (`drisse up`)"
+            ));
+        }
         Service::new(document, before, self.metrics.service(name.as_str()), self.cores)
     }
 
@@ -219,7 +234,7 @@ impl Table {
     fn keep(&self, name: &str, document: &RouteDocument) -> Result<(), TableError> {
         let path = self.path(name);
         let write = || -> std::io::Result<()> {
-            // Always the same name, so that the next change replaces what a crash left half written.
+            // Always the same name: the next change replaces a file that a crash left half written.
             let fresh = self.folder.join(format!("{name}.new"));
             let mut file = std::fs::File::create(&fresh)?;
             file.write_all(&serde_json::to_vec(document)?)?;
@@ -242,12 +257,9 @@ mod tests {
         RouteDocument {
             service: "s".to_owned(),
             generation,
-            keys: vec![],
-            cors_origins: vec![],
-            access_log: None,
             max_wait_ms: 500,
             scoring_timeout_ms: 1000,
-            revisions: vec![],
+            ..RouteDocument::default()
         }
     }
 
@@ -292,5 +304,31 @@ mod tests {
         }
         assert!(table.generations().is_empty());
         table.put(replica("http://127.0.0.1:1")).unwrap();
+    }
+
+    #[test]
+    fn a_document_that_requires_an_unknown_field_is_refused_and_the_one_before_stays_in_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Table::open(folder.path(), 1).unwrap();
+        let other = serde_json::json!({ "shadow": { "share": 0.5 } }).as_object().unwrap().clone();
+        let ignores = RouteDocument { requires: vec!["keys".to_owned()], other, ..document(1) };
+        table.put(ignores.clone()).unwrap();
+        let requires =
+            RouteDocument { requires: vec!["shadow".to_owned()], generation: 2, ..ignores.clone() };
+        let error = table.put(requires.clone()).unwrap_err();
+        assert!(matches!(error, TableError::Invalid { .. }));
+        assert_eq!(
+            error.to_string(),
+            "the routes of `s` cannot be used: they require `shadow`, which this gateway does not know: upgrade the \
+             gateway (`drisse up`)"
+        );
+        assert_eq!(table.get("s"), Some(ignores.clone()));
+        assert_eq!(
+            Table::open(folder.path(), 1).unwrap().get("s"),
+            Some(ignores),
+            "unknown fields are on disk"
+        );
+        std::fs::write(folder.path().join("s.json"), serde_json::to_vec(&requires).unwrap()).unwrap();
+        assert_eq!(Table::open(folder.path(), 1).unwrap().get("s"), None, "a newer gateway wrote it");
     }
 }

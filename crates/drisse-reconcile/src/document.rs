@@ -16,7 +16,7 @@ pub(crate) fn document(
         let mut replicas: Vec<_> = group.replicas.iter().filter_map(|replica| route(replica)).collect();
         // In one order, whichever replica was ready first: the same routes are the same document.
         replicas.sort_by(|one, other| one.id.cmp(&other.id));
-        RouteRevision { revision: group.revision, weight: group.weight, replicas }
+        RouteRevision { revision: group.revision, weight: group.weight, replicas, ..RouteRevision::default() }
     });
     let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     RouteDocument {
@@ -28,6 +28,7 @@ pub(crate) fn document(
         max_wait_ms: ms(serving.max_wait),
         scoring_timeout_ms: ms(serving.scoring_timeout),
         revisions: revisions.collect(),
+        ..RouteDocument::default()
     }
 }
 
@@ -37,6 +38,7 @@ fn route(replica: &Replica) -> Option<RouteReplica> {
             id: replica.id.to_string(),
             address: address.clone(),
             concurrency: *concurrency,
+            ..RouteReplica::default()
         }),
         _ => None,
     }

@@ -64,7 +64,7 @@ impl Running {
 
     pub(crate) fn route(&self, name: &str, concurrency: u32) -> RouteReplica {
         let address = format!("unix:{}", self.socket(name).display());
-        RouteReplica { id: name.to_owned(), address, concurrency }
+        RouteReplica { id: name.to_owned(), address, concurrency, ..RouteReplica::default() }
     }
 
     /// Puts a route of the service `s` in force.
@@ -108,15 +108,14 @@ impl Drop for Running {
 
 /// A route of the service `s` to these replicas of one revision.
 pub(crate) fn document(generation: u64, replicas: Vec<RouteReplica>) -> RouteDocument {
+    let revision = RouteRevision { revision: 1, weight: 1, replicas, ..RouteRevision::default() };
     RouteDocument {
         service: "s".to_owned(),
         generation,
-        keys: vec![],
-        cors_origins: vec![],
-        access_log: None,
         max_wait_ms: 200,
         scoring_timeout_ms: 20_000,
-        revisions: vec![RouteRevision { revision: 1, weight: 1, replicas }],
+        revisions: vec![revision],
+        ..RouteDocument::default()
     }
 }
 

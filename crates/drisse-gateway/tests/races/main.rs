@@ -68,21 +68,24 @@ struct Gateway {
 }
 
 fn service(generation: u64, replicas: &[&str], before: Option<&Service>) -> Arc<Service> {
-    let replica =
-        |id: &&str| RouteReplica { id: (*id).to_owned(), address: format!("unix:/{id}"), concurrency: 1 };
+    let replica = |id: &&str| RouteReplica {
+        id: (*id).to_owned(),
+        address: format!("unix:/{id}"),
+        concurrency: 1,
+        ..RouteReplica::default()
+    };
     let document = RouteDocument {
         service: "s".to_owned(),
         generation,
-        keys: vec![],
-        cors_origins: vec![],
-        access_log: None,
         max_wait_ms: 3_600_000,
         scoring_timeout_ms: 3_600_000,
         revisions: vec![RouteRevision {
             revision: generation,
             weight: 1,
             replicas: replicas.iter().map(replica).collect(),
+            ..RouteRevision::default()
         }],
+        ..RouteDocument::default()
     };
     Arc::new(Service::new(document, before, Metrics::default().service("s"), 1).unwrap())
 }
