@@ -1,6 +1,6 @@
-//! The admin socket: probes, metrics, and the routes, which only who may open the socket can change.
+//! The admin socket: probes, metrics, and the routes.
 
-use crate::proxy::Shared;
+use crate::state::GatewayState;
 use crate::table::TableError;
 use bytes::Bytes;
 use drisse_net::{Door, Handler, blocking};
@@ -12,16 +12,15 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-/// A document is small: 1 MiB names over 5,000 replicas.
+/// The size of a document, in bytes: 1 MiB has over 5,000 replicas.
 const MAX_DOCUMENT: usize = 1 << 20;
 
-/// What the admin socket's requests are answered with.
+/// The handler of requests to the admin socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
-    pub(crate) shared: Arc<Shared>,
-    /// Where this gateway listens, and which build it is.
+    pub(crate) state: Arc<GatewayState>,
+    /// The document at `/identity`.
     pub(crate) identity: Arc<serde_json::Value>,
     pub(crate) door: Door,
 }
@@ -46,8 +45,8 @@ impl Admin {
         let refusal = self.door.refusal(&request);
         let (head, body) = request.into_parts();
         let path = head.uri.path();
-        let table = &self.shared.table;
-        let draining = self.shared.draining.load(Relaxed);
+        let table = &self.state.table;
+        let draining = self.state.is_draining();
         if head.method == Method::GET {
             return match path {
                 "/live" => text("live\n"),
@@ -69,7 +68,7 @@ impl Admin {
                 }
                 _ => match path.strip_prefix("/routes/").and_then(|name| table.get(name)) {
                     Some(document) => (StatusCode::OK, "application/json", json!(document).to_string()),
-                    None => failed(StatusCode::NOT_FOUND, "there is nothing of that name"),
+                    None => failed(StatusCode::NOT_FOUND, "there is nothing at this path"),
                 },
             };
         }
@@ -85,7 +84,10 @@ impl Admin {
                     Err(error) => refused(&error),
                 }
             }
-            _ => failed(StatusCode::NOT_FOUND, "there are /routes/NAME, /live, /ready, /metrics, /identity"),
+            _ => failed(
+                StatusCode::NOT_FOUND,
+                "the paths are /routes/NAME, /live, /ready, /metrics, /identity",
+            ),
         }
     }
 
@@ -95,12 +97,17 @@ impl Admin {
         };
         let document: RouteDocument = match serde_json::from_slice(&body.to_bytes()) {
             Ok(document) => document,
-            Err(error) => return failed(StatusCode::BAD_REQUEST, &format!("no document of routes: {error}")),
+            Err(error) => {
+                return failed(
+                    StatusCode::BAD_REQUEST,
+                    &format!("the body is not a document of routes: {error}"),
+                );
+            }
         };
         if document.service != name {
-            return failed(StatusCode::BAD_REQUEST, "the document is another service's");
+            return failed(StatusCode::BAD_REQUEST, "the document is for another service");
         }
-        let table = Arc::clone(&self.shared.table);
+        let table = Arc::clone(&self.state.table);
         match blocking(move || table.put(document)).await {
             Ok(acknowledged) => (StatusCode::OK, "application/json", json!(acknowledged).to_string()),
             Err(error) => refused(&error),

@@ -1,11 +1,9 @@
-//! Answers: a replica's, or the gateway's own. A replica's is read as fast as the replica gives it, so that
-//! a client that takes its answer slowly holds no place there.
+//! The bodies of answers: a replica's, or the gateway's own. A replica's answer is read as fast as the replica sends
+//! it, so that a client that reads slowly does not hold a permit.
 
-use crate::group::Slot;
-use crate::pool::Upstream;
+use crate::pool::PooledConnection;
+use crate::replica_group::Permit;
 use bytes::Bytes;
-use drisse_core::Error;
-use drisse_wire::ErrorShape;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -15,51 +13,65 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
-/// An answer of at most this many bytes is read before it is handed on: one write instead of several, and one
-/// that breaks off is still an error.
+/// An answer of at most this many bytes is read whole before it is passed on: that is one write instead of several,
+/// and one that breaks off is still an error.
 const SMALL: u64 = 64 << 10;
 
-/// Room for longer answers whose clients have not taken them yet, of all together, in units of 1 KiB: 256 MiB.
-/// Once it is full, answers are read as their clients take them.
-const ROOM: usize = 256 << 10;
+/// Memory for longer answers that their clients have not read yet, for all together, in units of 1 KiB: 256 MiB.
+/// Once it is full, answers are read as their clients read them.
+const BUDGET: usize = 256 << 10;
 
-/// Room for answers on their way.
+/// Bounds the memory of answers on their way.
 #[derive(Clone, Debug)]
-pub(crate) struct Room(Arc<Semaphore>);
+pub(crate) struct AnswerBudget(Arc<Semaphore>);
 
 /// A body on its way to a client.
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
-    /// The gateway's own answer to a call of gRPC's.
-    Call(Option<Bytes>, Option<HeaderMap>),
-    /// A replica's, which holds its place until it has ended.
-    Passed {
+    /// The gateway's own answer to a gRPC call.
+    Message(Option<Bytes>, Option<HeaderMap>),
+    /// A replica's answer to a gRPC call, which holds its permit until it has ended.
+    Streamed {
         body: Incoming,
-        slot: Option<Slot>,
+        permit: Option<Permit>,
         worked: bool,
     },
-    Spooled {
+    /// A replica's answer that `reading` reads ahead.
+    ReadAhead {
         pieces: UnboundedReceiver<Result<Bytes, hyper::Error>>,
         length: SizeHint,
+        #[expect(dead_code, reason = "its drop ends the task")]
+        reading: ReadingTask,
     },
 }
 
-/// A replica's answer under way: the place it holds, and its connection. Read to the end, the connection is
-/// free again; dropped before, it is closed, which tells the replica to stop.
+/// The task that reads an answer. It ends with the answer's body: when the client has it all, or leaves.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct ReadingTask(JoinHandle<()>);
+
+/// A replica's answer under way.
+#[derive(Debug)]
+pub(crate) struct ReplicaAnswer {
     pub(crate) body: Incoming,
-    pub(crate) slot: Slot,
-    pub(crate) upstream: Upstream,
+    pub(crate) lease: Lease,
+}
+
+/// The permit and the connection of an answer. If they are dropped before the answer has ended, the connection is
+/// closed, which makes the replica stop.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) permit: Permit,
+    pub(crate) connection: PooledConnection,
     pub(crate) core: usize,
     /// Whether the request was worked on: a refusal says nothing about how long that takes.
     pub(crate) worked: bool,
 }
 
-/// A piece of an answer, and the room it takes until it is sent.
-struct Piece(Bytes, #[expect(dead_code, reason = "its drop gives the room back")] OwnedSemaphorePermit);
+/// A piece of an answer, and its part of the budget until it is sent.
+struct Piece(Bytes, #[expect(dead_code, reason = "its drop releases the budget")] OwnedSemaphorePermit);
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
@@ -67,67 +79,80 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-impl Default for Room {
+impl Default for AnswerBudget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM)))
+        Self(Arc::new(Semaphore::new(BUDGET)))
     }
 }
 
-impl Source {
-    /// The answer's body: whole where it is small, else as it comes. An error where the replica breaks off
-    /// before anything was handed on.
-    pub(crate) async fn read(mut self, room: &Room) -> Result<AnswerBody, hyper::Error> {
-        let length = self.body.size_hint();
-        if self.body.is_end_stream() {
-            self.finish();
+impl AnswerBudget {
+    /// Waits until the budget has memory for `data`.
+    async fn take(&self, data: Bytes) -> Option<Bytes> {
+        let units = u32::try_from(data.len().div_ceil(1 << 10).min(BUDGET)).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.0).acquire_many_owned(units).await.ok()?;
+        Some(Bytes::from_owner(Piece(data, taken)))
+    }
+}
+
+impl Drop for ReadingTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl ReplicaAnswer {
+    /// Returns the answer's body: whole if it is small, else as it comes. Returns an error if the replica breaks off
+    /// before anything was passed on.
+    pub(crate) async fn read(self, budget: &AnswerBudget) -> Result<AnswerBody, hyper::Error> {
+        let Self { mut body, lease } = self;
+        let length = body.size_hint();
+        if body.is_end_stream() {
+            lease.finish();
             return Ok(AnswerBody::Whole(None));
         }
         if length.exact().is_some_and(|length| length <= SMALL) {
-            let whole = (&mut self.body).collect().await?.to_bytes();
-            self.finish();
+            let whole = (&mut body).collect().await?.to_bytes();
+            lease.finish();
             return Ok(AnswerBody::Whole(Some(whole)));
         }
         let (sender, pieces) = unbounded_channel();
-        tokio::spawn(self.spool(room.clone(), sender));
-        Ok(AnswerBody::Spooled { pieces, length })
-    }
-
-    async fn spool(mut self, room: Room, sender: UnboundedSender<Result<Bytes, hyper::Error>>) {
-        loop {
-            let frame = tokio::select! {
-                frame = self.body.frame() => frame,
-                // The client left.
-                () = sender.closed() => return,
-            };
-            let data = match frame {
-                Some(Ok(frame)) => frame.into_data(),
-                Some(Err(error)) => return drop(sender.send(Err(error))),
-                None => return self.finish(),
-            };
-            let Ok(data) = data else { continue };
-            let units = u32::try_from(data.len().div_ceil(1 << 10).min(ROOM)).unwrap_or(u32::MAX);
-            let taken = tokio::select! {
-                taken = Arc::clone(&room.0).acquire_many_owned(units) => taken,
-                () = sender.closed() => return,
-            };
-            let Ok(taken) = taken else { return };
-            // The client may have left just now.
-            let _ = sender.send(Ok(Bytes::from_owner(Piece(data, taken))));
-        }
-    }
-
-    /// The answer was read to its end.
-    fn finish(self) {
-        self.slot.in_flight.0.pool.put(self.core, self.upstream);
-        if self.worked {
-            self.slot.answered();
-        }
+        let reading = ReadingTask(tokio::spawn(read_ahead(body, lease, budget.clone(), sender)));
+        Ok(AnswerBody::ReadAhead { pieces, length, reading })
     }
 }
 
-impl AnswerBody {
-    pub(crate) fn with_trailers(message: Bytes, trailers: HeaderMap) -> Self {
-        Self::Call(Some(message), Some(trailers))
+async fn read_ahead(
+    mut body: Incoming,
+    lease: Lease,
+    budget: AnswerBudget,
+    pieces: UnboundedSender<Result<Bytes, hyper::Error>>,
+) {
+    let mut lease = Some(lease);
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data(),
+            Err(error) => return drop(pieces.send(Err(error))),
+        };
+        let Ok(data) = data else { continue };
+        // Once the client has the last piece of an answer of known length, this task is aborted.
+        if body.is_end_stream() {
+            lease.take().into_iter().for_each(Lease::finish);
+        }
+        let Some(piece) = budget.take(data).await else { return };
+        if pieces.send(Ok(piece)).is_err() {
+            return;
+        }
+    }
+    lease.into_iter().for_each(Lease::finish);
+}
+
+impl Lease {
+    /// The answer was read to its end: the connection is free again.
+    fn finish(self) {
+        self.permit.replica().pool.put(self.core, self.connection);
+        if self.worked {
+            self.permit.answered();
+        }
     }
 }
 
@@ -141,19 +166,19 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Call(message, trailers) => {
+            Self::Message(message, trailers) => {
                 let message = message.take().map(Frame::data);
                 Poll::Ready(message.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
             }
-            Self::Passed { body, slot, worked } => {
+            Self::Streamed { body, permit, worked } => {
                 let frame = Pin::new(body).poll_frame(context);
                 if matches!(frame, Poll::Ready(None)) {
-                    slot.take().filter(|_| *worked).into_iter().for_each(Slot::answered);
+                    permit.take().filter(|_| *worked).into_iter().for_each(Permit::answered);
                 }
                 frame
             }
-            Self::Spooled { pieces, .. } => {
-                pieces.poll_recv(context).map(|piece| piece.map(|p| p.map(Frame::data)))
+            Self::ReadAhead { pieces, .. } => {
+                pieces.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
         }
     }
@@ -161,22 +186,22 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Call(message, trailers) => message.is_none() && trailers.is_none(),
-            Self::Passed { body, .. } => body.is_end_stream(),
-            Self::Spooled { .. } => false,
+            Self::Message(message, trailers) => message.is_none() && trailers.is_none(),
+            Self::Streamed { body, .. } => body.is_end_stream(),
+            Self::ReadAhead { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Spooled { length, .. } => *length,
-            Self::Call(..) | Self::Passed { .. } => SizeHint::default(),
+            Self::ReadAhead { length, .. } => *length,
+            Self::Message(..) | Self::Streamed { .. } => SizeHint::default(),
         }
     }
 }
 
-/// An answer of the gateway's own.
+/// The gateway's own answer over HTTP.
 pub(crate) fn own(
     status: StatusCode,
     content_type: &'static str,
@@ -188,12 +213,9 @@ pub(crate) fn own(
     response
 }
 
-/// A refusal in the shape of the protocol that was spoken. 502 where the replica broke off, which no
-/// kind of error stands for.
-pub(crate) fn refusal(shape: ErrorShape, error: &Error, broken: bool) -> Response<AnswerBody> {
-    let status = if broken { 502 } else { drisse_wire::http_status(error.kind()) };
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = own(status, "application/json", drisse_wire::error_body(shape, error));
-    drisse_wire::error_headers(error, response.headers_mut());
+/// The gateway's own answer to a gRPC call.
+pub(crate) fn grpc_answer(body: AnswerBody) -> Response<AnswerBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }

@@ -1,42 +1,37 @@
-//! gRPC at the gateway. A call goes to one service: the one its `drisse-service` metadata names, or the model in its
-//! first message. A stream stays a stream; it takes no place, because it may be silent for hours, and its replica looks
-//! after each of its requests.
+//! Calls of gRPC. A call goes to one service: the one that its `drisse-service` metadata names, or the model in its
+//! first message. A stream stays a stream.
+
+mod own;
 
 use crate::answer::AnswerBody;
-use crate::group::Patience;
-use crate::proxy::{Proxy, Trouble, late, request_id, tell_rest, wanted_timeout};
+use crate::error::{ProxyError, unknown_service};
+use crate::exchange::Exchange;
+use crate::forwarding::{prepare, wanted_timeout};
+use crate::protocol::{Arrival, Protocol};
+use crate::send::{Outgoing, RequestKind};
 use crate::service::Service;
-use crate::traced::Traced;
-use crate::upload::Upload;
+use crate::state::Core;
+use crate::upload::{Upload, malformed};
 use bytes::{Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
-use drisse_net::Access;
-use drisse_wire::grpc::{
-    self, HEALTH, INFERENCE, Peeked,
-    health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
-    inference::{ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse},
-};
+use drisse_wire::grpc::{self, HEALTH, INFERENCE, Peeked};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Request, Response, Uri, Version};
+use hyper::{Response, Uri, Version};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// Names the service a call is for.
+/// Names the service of a call.
 const SERVICE: HeaderName = HeaderName::from_static("drisse-service");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// In the head of an answer that is nothing but an error.
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const UNAVAILABLE: &str = "14";
-
-/// How much of a first message is looked at for its model.
+/// How much of a first message is searched for the name of its model, in bytes.
 const PEEK: usize = 4 << 10;
 
-/// By when that much has come.
+/// How long that much may take to arrive.
 const PEEK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call's path.
@@ -44,6 +39,12 @@ const PEEK_TIMEOUT: Duration = Duration::from_secs(10);
 struct Method<'a> {
     service: &'a str,
     name: &'a str,
+}
+
+/// The beginning of a call's body, and the rest if there is more.
+struct CallBody {
+    first: Bytes,
+    rest: Option<Incoming>,
 }
 
 impl<'a> Method<'a> {
@@ -58,235 +59,118 @@ impl<'a> Method<'a> {
         matches!(self.name, "ModelStreamInfer" | "Watch" | "ServerReflectionInfo")
     }
 
-    /// Whether it needs no key, as over HTTP.
+    /// Whether the call needs no key, as over HTTP.
     fn is_open(self) -> bool {
         self.service == HEALTH || self.service == INFERENCE && self.name == "ModelReady"
     }
+
+    /// Whether the gateway answers the call itself if it names no service.
+    fn is_own(self) -> bool {
+        matches!(self.name, "ServerLive" | "ServerReady" | "ServerMetadata" | "Check")
+    }
 }
 
-impl Proxy {
-    /// Answers a call of gRPC's.
-    pub(crate) async fn call(&self, head: Parts, body: Incoming, started: Instant) -> Response<AnswerBody> {
-        match self.answer_call(head, body, started).await {
-            Ok(response) => response,
-            Err(error) => {
-                let mut response = respond(AnswerBody::Whole(None));
-                response.headers_mut().extend(grpc::trailers(&error));
-                response
-            }
-        }
-    }
-
-    async fn answer_call(
+impl Core {
+    /// Answers a call of gRPC.
+    pub(crate) async fn call(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: Incoming,
         started: Instant,
-    ) -> Result<Response<AnswerBody>> {
+    ) -> Response<AnswerBody> {
+        let protocol = Protocol::Grpc;
         let path = head.uri.path().to_owned();
         let method = Method::of(&path);
         let named =
             head.headers.get(SERVICE).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
-        let (name, first, body) = match named {
-            Some(name) => (name, Bytes::new(), Some(body)),
-            None if matches!(method.name, "ServerLive" | "ServerReady" | "ServerMetadata" | "Check") => {
-                return self.own_call(method, body, started).await;
+        let found = match named {
+            Some(name) => Ok((name, CallBody { first: Bytes::new(), rest: Some(body) })),
+            None if method.is_own() => {
+                let answer = self.own_call(method, body, started).await;
+                return answer.unwrap_or_else(|error| protocol.refusal(&error));
             }
-            None => {
-                let (first, body) = first(method, body, started).await?;
-                match grpc::peek(method.name, &first) {
-                    Peeked::Model(name) if !name.is_empty() => (name, first, body),
-                    _ => (self.shared.table.only_service().ok_or_else(unnamed)?, first, body),
-                }
-            }
+            None => self.peek(method, body, started).await,
         };
-        let Some(service) = self.shared.table.service_named(&name) else {
-            self.shared.table.metrics.unknown.inc();
-            let name = &name[..name.floor_char_boundary(64)];
-            let message = format!("there is no service `{name}`: `drisse services` lists those there are");
-            return Err(Error::new(ErrorKind::NotFound, message));
+        let (name, body) = match found {
+            Ok(found) => found,
+            Err(error) => return protocol.refusal(&error),
         };
-        let mut head = head;
-        let traced = Traced::begin(&self.shared, &mut head, started).filter(|_| !method.is_open());
-        let result = self.forward(&service, method, head, (first, body), started).await;
-        let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
-        let took = started.elapsed();
-        service.metrics.finished(status, took.as_secs_f64());
-        if let Some(log) = &service.access_log {
-            let (request_id, name) = (result.as_ref().map_or("", request_id), &service.document.service);
-            log.write(&Access { method: "POST", path: &path, status, took, request_id, name });
-        }
-        if let Some(traced) = traced {
-            traced.end(path.trim_start_matches('/'), &service.document.service, status);
-        }
-        result
+        let Some(service) = self.state.table.service_named(&name) else {
+            self.state.table.metrics.unknown.inc();
+            return protocol.refusal(&unknown_service(&name));
+        };
+        let arrival = Arrival { protocol, started, is_open: method.is_open() };
+        let exchange = Exchange::begin(&self.state, &service, &mut head, arrival);
+        let forwarded = pin!(self.forward_call(service, method, head, body, started));
+        exchange.run(forwarded).await
     }
 
-    /// What the gateway says of itself.
-    async fn own_call(
-        &self,
-        method: Method<'_>,
-        body: Incoming,
-        started: Instant,
-    ) -> Result<Response<AnswerBody>> {
-        let ready = !self.shared.draining.load(Relaxed);
-        let message = match (method.service, method.name) {
-            (INFERENCE, "ServerLive") => grpc::frame(&ServerLiveResponse { live: true }),
-            (INFERENCE, "ServerReady") => grpc::frame(&ServerReadyResponse { ready }),
-            (INFERENCE, "ServerMetadata") => grpc::frame(&ServerMetadataResponse {
-                name: "drisse".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                extensions: drisse_wire::documents::EXTENSIONS.map(str::to_owned).to_vec(),
-            }),
-            (HEALTH, "Check") => {
-                let (first, _) = first(method, body, started).await?;
-                let frame = grpc::only_frame(first, PEEK)?;
-                let HealthCheckRequest { service } = grpc::parse(frame.message)?;
-                let known = matches!(&*service, "" | HEALTH | INFERENCE);
-                let has_replicas =
-                    self.shared.table.service_named(&service).map(|service| service.has_replicas());
-                let status = match (known, has_replicas) {
-                    (true, _) if ready => ServingStatus::Serving,
-                    (_, Some(true)) if ready => ServingStatus::Serving,
-                    (false, None) => {
-                        let service = &service[..service.floor_char_boundary(64)];
-                        return Err(Error::new(
-                            ErrorKind::NotFound,
-                            format!("there is no service `{service}`"),
-                        ));
-                    }
-                    _ => ServingStatus::NotServing,
-                };
-                grpc::frame(&HealthCheckResponse { status: status.into() })
-            }
-            _ => return Err(unnamed()),
+    /// Finds the name of the service in the first message; the only service there is if the message names none.
+    async fn peek(&self, method: Method<'_>, body: Incoming, started: Instant) -> Result<(String, CallBody)> {
+        let body = first(method, body, started).await?;
+        let name = match grpc::peek(method.name, &body.first) {
+            Peeked::Model(name) if !name.is_empty() => name,
+            _ => self.state.table.only_service().ok_or_else(unnamed)?,
         };
-        Ok(respond(AnswerBody::with_trailers(message, grpc::ok())))
+        Ok((name, body))
     }
 
-    /// Sends a call to a replica of its service.
-    async fn forward(
+    /// Sends a call to a replica of `service`.
+    async fn forward_call(
         &self,
-        service: &Arc<Service>,
+        service: Arc<Service>,
         method: Method<'_>,
         mut head: Parts,
-        (first, body): (Bytes, Option<Incoming>),
+        CallBody { first, rest }: CallBody,
         started: Instant,
-    ) -> Result<Response<AnswerBody>> {
+    ) -> Result<Response<AnswerBody>, ProxyError> {
         if !method.is_open() {
             service.authorize(head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
         }
         let wanted = head.headers.get(TIMEOUT).map(grpc::timeout).transpose()?;
         let wanted = wanted.or_else(|| wanted_timeout(&head.headers));
         let longest = Duration::from_millis(service.document.scoring_timeout_ms);
-        let streams = method.streams();
-        // A stream may last; what its client allows is its replica's to keep.
+        // Of a stream this bounds only the wait for a replica, which keeps the client's own limit.
         let deadline = started + wanted.unwrap_or(longest).min(longest);
-        let upload = Upload::of(first);
-        let upload = match body {
-            Some(body) if streams => upload.and(body),
-            Some(body) => upload.read_on(body, &self.shared.holding, deadline).await?,
-            None => upload,
+        let kind = if method.streams() { RequestKind::Stream } else { RequestKind::Call };
+        let body = Upload::of(first);
+        let body = match rest {
+            Some(rest) if kind == RequestKind::Stream => body.and(rest),
+            Some(rest) => body.read_on(rest, &self.state.uploads, deadline).await?,
+            None => body,
         };
         self.prepare_call(&mut head)?;
-        let patience = Patience { until: deadline.min(started + service.max_wait()), deadline };
-        let sent = self.send_call(service, (head, upload), streams, patience, wanted.is_some());
-        let result = match streams {
-            true => sent.await,
-            false => match tokio::time::timeout_at((deadline + crate::proxy::GRACE).into(), sent).await {
-                Ok(result) => result,
-                Err(_) => return Err(late(service)),
-            },
-        };
-        result.map_err(|trouble| match trouble {
-            Trouble::Error(error) | Trouble::Broken(error) => error,
-        })
+        self.send(Outgoing { service, head, body, kind, started, deadline, is_timed: wanted.is_some() }).await
     }
 
-    /// What belongs to the client's connection goes; an id comes.
     fn prepare_call(&self, head: &mut Parts) -> Result<()> {
-        crate::proxy::prepare(head, &self.shared);
+        prepare(head, &self.state);
         head.headers.remove(HOST);
         head.version = Version::HTTP_2;
         let uri = format!("http://drisse{}", head.uri.path());
         head.uri = Uri::try_from(uri).map_err(|_| Error::invalid("the path cannot be understood"))?;
         Ok(())
     }
-
-    async fn send_call(
-        &self,
-        service: &Arc<Service>,
-        (mut head, mut upload): (Parts, Upload),
-        streams: bool,
-        patience: Patience,
-        timed: bool,
-    ) -> Result<Response<AnswerBody>, Trouble> {
-        let mut service = Arc::clone(service);
-        let mut failed = Vec::new();
-        loop {
-            let slot = match streams && service.has_replicas() {
-                true => service.beside(&failed),
-                false => self.slot(&mut service, patience, &failed).await?,
-            };
-            let replica = Arc::clone(&slot.in_flight.0);
-            let mut sender = match replica.pool.http2(self.core, &replica.endpoint).await {
-                Ok(sender) => sender,
-                Err(error) => {
-                    drop(slot);
-                    self.again(&service, patience.until, &mut failed, replica, &error).await?;
-                    continue;
-                }
-            };
-            if !streams {
-                tell_rest(&mut head.headers, patience.deadline, timed);
-            }
-            let request = Request::from_parts(head, upload);
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    let (mut head, body) = response.into_parts();
-                    crate::proxy::hop_by_hop(&mut head.headers);
-                    // A refusal says nothing about how long calls take.
-                    let worked = head.headers.get(STATUS).is_none_or(|status| status != UNAVAILABLE);
-                    let body = AnswerBody::Passed { body, slot: Some(slot), worked };
-                    return Ok(Response::from_parts(head, body));
-                }
-                Err(mut error) => {
-                    drop(slot);
-                    let unsent = error.take_message();
-                    let error = error.into_error();
-                    let Some(request) = unsent else {
-                        tracing::warn!(service = service.document.service, "a replica broke off: {error:?}");
-                        return Err(Trouble::Broken(crate::proxy::broken(&service)));
-                    };
-                    (head, upload) = request.into_parts();
-                    self.again(&service, patience.until, &mut failed, replica, &error).await?;
-                }
-            }
-        }
-    }
 }
 
-/// The beginning of a call's first message, as much as names its model, and what is still to come.
-async fn first(
-    method: Method<'_>,
-    mut body: Incoming,
-    started: Instant,
-) -> Result<(Bytes, Option<Incoming>)> {
+/// Reads the beginning of a call's first message, until it names its model.
+async fn first(method: Method<'_>, mut body: Incoming, started: Instant) -> Result<CallBody> {
     let mut first = BytesMut::new();
+    let whole = |first: BytesMut| Ok(CallBody { first: first.freeze(), rest: None });
     while first.len() < PEEK && (first.is_empty() || grpc::peek(method.name, &first) == Peeked::More) {
         if body.is_end_stream() {
-            return Ok((first.freeze(), None));
+            return whole(first);
         }
         let late = |_| Error::new(ErrorKind::RequestTimeout, "the first message did not arrive in time");
         let frame =
             tokio::time::timeout_at((started + PEEK_TIMEOUT).into(), body.frame()).await.map_err(late)?;
-        let Some(frame) = frame else { return Ok((first.freeze(), None)) };
-        let frame = frame.map_err(|error| crate::upload::malformed(&error))?;
+        let Some(frame) = frame else { return whole(first) };
+        let frame = frame.map_err(|error| malformed(&error))?;
         if let Ok(data) = frame.into_data() {
             first.extend_from_slice(&data);
         }
     }
-    Ok((first.freeze(), Some(body)))
+    Ok(CallBody { first: first.freeze(), rest: Some(body) })
 }
 
 fn unnamed() -> Error {
@@ -294,10 +178,4 @@ fn unnamed() -> Error {
         "the call names no service: give its name as `drisse-service` metadata, or as the model's name at the beginning \
          of the first message",
     )
-}
-
-fn respond(body: AnswerBody) -> Response<AnswerBody> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
 }

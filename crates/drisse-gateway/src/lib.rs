@@ -1,30 +1,38 @@
 //! The gateway: the router in front of replicas. It needs no control plane to start or to run.
 //!
 //! ```text
-//! connection → path → service → key → a free replica, or a bounded wait for one → replica → answer
+//! connection → path → service → key → permit, or a bounded wait for one → replica → answer
 //! ```
 //!
-//! Where requests go is told by one document per service, pushed to the admin socket, kept on disk and
-//! then acknowledged.
+//! One document per service ([`drisse_wire::routes::RouteDocument`]) says where requests go. It is pushed to the admin
+//! socket, kept on disk and then acknowledged.
 #![warn(missing_docs)]
 
 mod admin;
 mod answer;
-mod group;
+mod endpoint;
+mod error;
+mod exchange;
+mod forwarding;
 mod grpc;
 mod metrics;
 mod path;
 mod pool;
+mod protocol;
 mod proxy;
 mod replica;
+mod replica_group;
+mod send;
 mod server;
 mod service;
 #[cfg(test)]
 mod service_tests;
+mod state;
 mod sync;
 mod table;
 mod traced;
 mod upload;
+mod upstream;
 
 pub use server::{Config, Gateway, GatewayError, handler};
 pub use table::{Table, TableError};

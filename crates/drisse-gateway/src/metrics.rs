@@ -1,4 +1,4 @@
-//! What Prometheus reads. Labels are names of services this gateway has routes for, nothing of a client's.
+//! Metrics for Prometheus. Labels are names of services that have routes, never text of a client.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -23,7 +23,7 @@ struct StatusLabels {
     status: &'static str,
 }
 
-/// The registry and the families in it.
+/// The metrics of a gateway.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -35,7 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
 }
 
-/// One service's.
+/// The metrics of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceMetrics {
     /// By the first digit of the status, from 2.
@@ -45,8 +45,8 @@ pub(crate) struct ServiceMetrics {
     pub(crate) retries: Counter,
 }
 
-/// Counts a request as waiting until dropped.
-pub(crate) struct Waiting<'a>(&'a Gauge);
+/// Counts a request as queued until dropped.
+pub(crate) struct QueuedRequest<'a>(&'a Gauge);
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -111,13 +111,13 @@ impl ServiceMetrics {
         self.time.observe(seconds);
     }
 
-    pub(crate) fn waiting(&self) -> Waiting<'_> {
+    pub(crate) fn waiting(&self) -> QueuedRequest<'_> {
         self.waiting.inc();
-        Waiting(&self.waiting)
+        QueuedRequest(&self.waiting)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -1,24 +1,24 @@
-//! From a path to the service it names and to the path its replicas know.
+//! The paths of requests: which service they name, and the path at its replicas.
 
 use drisse_wire::ErrorShape;
 
-/// Where a request's path leads.
+/// What a request's path names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Route<'a> {
-    /// To the gateway itself.
-    Own(Own),
-    /// To a service.
+    /// The gateway itself.
+    Own(OwnPath),
+    /// A service.
     Service {
         name: &'a str,
-        /// What its replicas are asked for, always beginning with `/`.
+        /// The path at its replicas, which begins with `/`.
         path: &'a str,
     },
     Unknown,
 }
 
-/// What the gateway answers itself.
+/// The paths that the gateway answers itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Own {
+pub(crate) enum OwnPath {
     Healthy,
     Live,
     Ready,
@@ -38,22 +38,22 @@ impl<'a> Route<'a> {
         }
         for prefix in ["/v2/models/", "/v1/models/"] {
             if let Some(rest) = path.strip_prefix(prefix) {
-                // `/v1/models/NAME:predict` too.
+                // As in `/v1/models/NAME:predict`.
                 let name = &rest[..rest.find(['/', ':']).unwrap_or(rest.len())];
                 return if name.is_empty() { Self::Unknown } else { Self::Service { name, path } };
             }
         }
         match path {
-            "/" => Self::Own(Own::Healthy),
-            "/ping" | "/health" | "/v2/health/ready" => Self::Own(Own::Ready),
-            "/v2/health/live" => Self::Own(Own::Live),
-            "/v2" | "/v2/" => Self::Own(Own::Metadata),
+            "/" => Self::Own(OwnPath::Healthy),
+            "/ping" | "/health" | "/v2/health/ready" => Self::Own(OwnPath::Ready),
+            "/v2/health/live" => Self::Own(OwnPath::Live),
+            "/v2" | "/v2/" => Self::Own(OwnPath::Metadata),
             _ => Self::Unknown,
         }
     }
 }
 
-/// Whether a replica answers this path without a key: probes have none.
+/// Whether a replica answers this path without a key, for probes.
 pub(crate) fn is_open(path: &str) -> bool {
     match path {
         "/" | "/ping" | "/health" | "/v2/health/live" | "/v2/health/ready" => true,
@@ -67,7 +67,7 @@ pub(crate) fn is_open(path: &str) -> bool {
     }
 }
 
-/// The shape in which errors on this path are told.
+/// The shape of errors on this path.
 pub(crate) fn shape(path: &str) -> ErrorShape {
     let inner = path.strip_prefix(PREFIX).map_or(path, |rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
     ErrorShape::of(inner)
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(Route::of("/api/v1/service/digits"), service("digits", "/"));
         assert_eq!(Route::of("/v2/models/digits/infer"), service("digits", "/v2/models/digits/infer"));
         assert_eq!(Route::of("/v1/models/digits:predict"), service("digits", "/v1/models/digits:predict"));
-        assert_eq!(Route::of("/v2/health/live"), Route::Own(Own::Live));
+        assert_eq!(Route::of("/v2/health/live"), Route::Own(OwnPath::Live));
         for unknown in ["/score", "/api/v1/service/", "/api/v1/service//score", "/v2/models/", "/v3", ""] {
             assert_eq!(Route::of(unknown), Route::Unknown, "{unknown}");
         }

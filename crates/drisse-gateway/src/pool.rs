@@ -1,139 +1,125 @@
 //! Connections to one replica, kept per core: the last one used is the first used again.
 
-use crate::replica::Endpoint;
+use crate::endpoint::{Endpoint, Transport};
 use crate::upload::Upload;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::client::conn::http2;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 /// A replica closes a connection that is idle for 60 s: one of half that age is surely open.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// How much of an answer HTTP/2 lets a replica send before it is taken.
+/// How many bytes of an answer HTTP/2 lets a replica send before they are read.
 const WINDOW: u32 = 1 << 20;
 
-/// A connection to a replica.
+/// How many bytes of an answer's head HTTP/1.1 takes at most, and of its body at once.
+const BUFFER: usize = 256 << 10;
+
+/// A connection of HTTP/1.1 to a replica.
 #[derive(Debug)]
-pub(crate) struct Upstream {
-    pub(crate) sender: SendRequest<Upload>,
+pub(crate) struct PooledConnection {
+    pub(crate) sender: http1::SendRequest<Upload>,
     /// Whether it has carried a request before: then its end may only have gone unnoticed.
     pub(crate) used: bool,
 }
 
 /// Connections to one replica, by core.
 #[derive(Debug)]
-pub(crate) struct Pool(Box<[OfCore]>);
+pub(crate) struct Pool {
+    endpoint: Endpoint,
+    cores: Box<[CorePool]>,
+}
 
-/// One core's.
+/// The connections of one core.
 #[derive(Debug, Default)]
-struct OfCore {
-    /// Those that are free, of HTTP/1.1.
-    free: Mutex<Vec<Free>>,
+struct CorePool {
+    /// The idle ones of HTTP/1.1.
+    idle: Mutex<Vec<IdleConnection>>,
     /// The one of HTTP/2, which all calls of gRPC share.
     http2: Mutex<Option<http2::SendRequest<Upload>>>,
 }
 
-/// A free connection, and since when it is.
 #[derive(Debug)]
-struct Free {
-    upstream: Upstream,
+struct IdleConnection {
+    connection: PooledConnection,
     since: Instant,
 }
 
-/// Opens a stream to an endpoint and evaluates `$then` with it, whichever of the two types the stream has.
-macro_rules! connected {
-    ($endpoint:expr, $io:ident => $then:expr) => {
-        match $endpoint {
-            Endpoint::Unix(socket) => {
-                let $io = TokioIo::new(socket.connect().await?);
-                $then
-            }
-            Endpoint::Tcp(host) => {
-                let stream = TcpStream::connect(host).await?;
-                // A request goes out at once, however small.
-                stream.set_nodelay(true)?;
-                let $io = TokioIo::new(stream);
-                $then
-            }
-        }
-    };
-}
-
-impl Upstream {
-    pub(crate) async fn open(endpoint: &Endpoint) -> std::io::Result<Self> {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(256 << 10);
-        connected!(endpoint, io => {
-            let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
-            // Ends when the sender is dropped or the replica closes.
-            tokio::spawn(connection);
-            Ok(Self { sender, used: false })
-        })
-    }
-}
-
-async fn open_http2(endpoint: &Endpoint) -> std::io::Result<http2::SendRequest<Upload>> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
-    connected!(endpoint, io => {
-        let (sender, connection) = builder.handshake(io).await.map_err(std::io::Error::other)?;
-        // Ends when the last sender is dropped or the replica closes.
-        tokio::spawn(connection);
-        Ok(sender)
-    })
-}
-
 impl Pool {
-    pub(crate) fn new(cores: usize) -> Self {
-        Self((0..cores.max(1)).map(|_| OfCore::default()).collect())
+    /// A pool without connections.
+    pub(crate) fn new(endpoint: Endpoint, cores: usize) -> Self {
+        Self { endpoint, cores: (0..cores.max(1)).map(|_| CorePool::default()).collect() }
     }
 
-    /// The free connection used last, if one is open.
-    pub(crate) async fn take(&self, core: usize) -> Option<Upstream> {
+    /// The idle connection used last, or a new one.
+    pub(crate) async fn http1(&self, core: usize) -> io::Result<PooledConnection> {
+        match self.idle(core).await {
+            Some(connection) => Ok(connection),
+            None => self.open_http1().await,
+        }
+    }
+
+    async fn idle(&self, core: usize) -> Option<PooledConnection> {
         loop {
-            let mut upstream = {
-                let mut free = self.0[core].free.lock().unwrap_or_else(PoisonError::into_inner);
-                let Free { upstream, since } = free.pop()?;
+            let mut connection = {
+                let mut idle = self.cores[core].idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let IdleConnection { connection, since } = idle.pop()?;
                 if since.elapsed() > MAX_IDLE {
-                    // Those below are older still.
-                    free.clear();
+                    // The others are older still.
+                    idle.clear();
                     return None;
                 }
-                upstream
+                connection
             };
-            // It was put back when its answer's last byte was read; its task may still be finishing.
-            if upstream.sender.ready().await.is_ok() {
-                return Some(upstream);
+            // It came back with its answer's last byte; its task may still be finishing.
+            if connection.sender.ready().await.is_ok() {
+                return Some(connection);
             }
         }
+    }
+
+    async fn open_http1(&self) -> io::Result<PooledConnection> {
+        let stream = TokioIo::new(self.endpoint.connect(Transport::Http1).await?);
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(BUFFER);
+        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        // Bounded by `sender`: ends when that is dropped or the replica closes.
+        tokio::spawn(connection);
+        Ok(PooledConnection { sender, used: false })
     }
 
     /// The open connection of HTTP/2, or a new one.
-    pub(crate) async fn http2(
-        &self,
-        core: usize,
-        endpoint: &Endpoint,
-    ) -> std::io::Result<http2::SendRequest<Upload>> {
-        let shared = &self.0[core].http2;
+    pub(crate) async fn http2(&self, core: usize) -> io::Result<http2::SendRequest<Upload>> {
+        let shared = &self.cores[core].http2;
         let open = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(mut open) = open
             && open.ready().await.is_ok()
         {
             return Ok(open);
         }
-        let sender = open_http2(endpoint).await?;
+        let sender = self.open_http2().await?;
         *shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
         Ok(sender)
     }
 
+    async fn open_http2(&self) -> io::Result<http2::SendRequest<Upload>> {
+        let stream = TokioIo::new(self.endpoint.connect(Transport::Http2).await?);
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+        let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        // Bounded by `sender` and its clones: ends when the last is dropped or the replica closes.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
     /// Takes back a connection whose answer was read to its end.
-    pub(crate) fn put(&self, core: usize, upstream: Upstream) {
-        if !upstream.sender.is_closed() {
-            let mut free = self.0[core].free.lock().unwrap_or_else(PoisonError::into_inner);
-            free.push(Free { upstream: Upstream { used: true, ..upstream }, since: Instant::now() });
+    pub(crate) fn put(&self, core: usize, connection: PooledConnection) {
+        if !connection.sender.is_closed() {
+            let mut idle = self.cores[core].idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let connection = PooledConnection { used: true, ..connection };
+            idle.push(IdleConnection { connection, since: Instant::now() });
         }
     }
 }

@@ -1,8 +1,8 @@
-//! One replica as the gateway knows it: where it is, how much it has under way, open connections.
+//! One replica as the gateway knows it: its route, its requests in flight, its open connections.
 
-use crate::pool::{Pool, Upstream};
+use crate::endpoint::Endpoint;
+use crate::pool::Pool;
 use crate::sync::AtomicU32;
-use drisse_net::http::{Address, UnixSocket};
 use drisse_wire::routes::RouteReplica;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,37 +11,23 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) document: RouteReplica,
-    pub(crate) endpoint: Endpoint,
     pub(crate) pool: Pool,
     in_flight: AtomicU32,
 }
 
-/// Where a replica listens.
+/// A request in flight, counted until dropped.
 #[derive(Debug)]
-pub(crate) enum Endpoint {
-    Unix(UnixSocket),
-    /// `HOST:PORT`.
-    Tcp(String),
-}
-
-/// A request under way, counted until dropped.
-#[derive(Debug)]
-pub(crate) struct InFlight(pub(crate) Arc<Replica>);
-
-impl Endpoint {
-    /// Parses `unix:PATH` or `http://HOST:PORT`; `None` if it is neither.
-    pub(crate) fn parse(address: &str) -> Option<Self> {
-        match Address::parse(address)? {
-            Address::Unix(path) => Some(Self::Unix(UnixSocket::new(&path))),
-            Address::Http(host) => Some(Self::Tcp(host)),
-            Address::Https(..) => None,
-        }
-    }
-}
+pub(crate) struct InFlight(Arc<Replica>);
 
 impl Replica {
-    pub(crate) fn new(document: RouteReplica, endpoint: Endpoint, cores: usize) -> Self {
-        Self { document, endpoint, pool: Pool::new(cores), in_flight: AtomicU32::new(0) }
+    /// A replica without connections. Blocks as [`Endpoint::new`] does.
+    ///
+    /// # Errors
+    /// Returns the reason, with the replica's id, if its route cannot be used.
+    pub(crate) fn new(document: &RouteReplica, cores: usize) -> Result<Self, String> {
+        let endpoint = Endpoint::new(document).map_err(|why| format!("replica `{}`: {why}", document.id))?;
+        let in_flight = AtomicU32::new(0);
+        Ok(Self { document: document.clone(), pool: Pool::new(endpoint, cores), in_flight })
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -53,13 +39,11 @@ impl Replica {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(Arc::clone(self))
     }
+}
 
-    /// A connection that is free, or a new one.
-    pub(crate) async fn connect(&self, core: usize) -> std::io::Result<Upstream> {
-        match self.pool.take(core).await {
-            Some(upstream) => Ok(upstream),
-            None => Upstream::open(&self.endpoint).await,
-        }
+impl InFlight {
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
+        &self.0
     }
 }
 

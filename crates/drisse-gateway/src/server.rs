@@ -1,7 +1,7 @@
-//! The gateway's life: read the routes, serve, drain, end.
+//! The life of a gateway: read the routes, serve, drain, end.
 
 use crate::admin::Admin;
-use crate::proxy::{Proxy, Shared};
+use crate::state::{Core, GatewayState};
 use crate::table::{Table, TableError};
 use drisse_net::trace::Traces;
 use drisse_net::{Door, Front, Handler, Limits, Listener, Tls, blocking, serve_few};
@@ -13,30 +13,30 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How often a certificate's files are looked at.
+/// How often the files of the certificate are read.
 const TLS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a gateway that ends waits for each access log.
-const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long a gateway that ends waits for each access log to be written.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a gateway needs to be told.
+/// The configuration of a [`Gateway`].
 #[derive(Debug)]
 pub struct Config {
     /// Bound sockets for requests.
     pub listeners: Vec<Listener>,
     /// The admin socket.
     pub admin: Listener,
-    /// HTTPS, where there is a certificate.
+    /// The certificate for HTTPS; `None` serves plain HTTP.
     pub tls: Option<Tls>,
-    /// Where routes are kept.
+    /// The folder in which routes are kept.
     pub routes: PathBuf,
     /// Threads that serve connections.
     pub threads: usize,
-    /// What traces requests, where anything does.
+    /// Collects spans; `None` traces nothing.
     pub traces: Option<Arc<Traces>>,
-    /// How long requests under way may take once the gateway was told to stop.
+    /// How long requests in flight may take once the gateway stops.
     pub drain_timeout: Duration,
-    /// What `/identity` tells; `nonce` in it names this process (at least 12 characters).
+    /// The document at `/identity`. Its `nonce` names this process in request ids: at least 12 ASCII characters.
     pub identity: serde_json::Value,
 }
 
@@ -47,7 +47,7 @@ pub struct Gateway {
     table: Arc<Table>,
 }
 
-/// Why a gateway cannot run.
+/// The reason why a gateway cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The routes cannot be read.
@@ -59,20 +59,25 @@ pub enum GatewayError {
 }
 
 impl Gateway {
-    /// Reads the routes that are kept.
+    /// Reads the routes that are kept on disk.
+    ///
+    /// # Errors
+    /// Returns an error if the folder cannot be created or read.
     pub fn new(config: Config) -> Result<Self, GatewayError> {
         let table = Arc::new(Table::open(&config.routes, config.threads)?);
         Ok(Self { config, table })
     }
 
-    /// Serves until `stop` completes, then answers what is under way and returns. To be awaited on a
-    /// runtime of its own thread.
+    /// Serves until `stop` completes, then answers the requests in flight and returns. Needs a current-thread runtime of
+    /// its own.
+    ///
+    /// # Errors
+    /// Returns an error if the sockets cannot be served.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), GatewayError> {
         let Self { config, table } = self;
-        let nonce = config.identity["nonce"].as_str().filter(|nonce| nonce.len() >= 12 && nonce.is_ascii());
-        let shared = Shared::new(&table, nonce.unwrap_or("000000000000"), config.traces);
+        let state = GatewayState::new(&table, config.identity["nonce"].as_str(), config.traces);
         let limits = Limits {
-            // An idle one takes about 8 KiB.
+            // An idle connection needs about 8 KiB.
             max_connections: 16_384,
             header_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
@@ -84,15 +89,15 @@ impl Gateway {
         let open = table.metrics.connections.clone();
         let front = Front { listeners: config.listeners, tls: tls.clone(), limits, open };
         let mut cores = 0..;
-        let make = || Proxy { shared: Arc::clone(&shared), core: cores.next().unwrap_or(0) };
+        let make = || Core { state: Arc::clone(&state), index: cores.next().unwrap_or(0) };
         let stop = async {
             stop.await;
-            shared.draining.store(true, Relaxed);
+            state.draining.store(true, Relaxed);
         };
         let mut front = pin!(front.serve(make, stop));
         let (end, ends) = watch::channel(false);
         let door = Door::of(&config.admin);
-        let admin = Admin { shared: Arc::clone(&shared), identity: Arc::new(config.identity), door };
+        let admin = Admin { state: Arc::clone(&state), identity: Arc::new(config.identity), door };
         let admin = serve_few(config.admin, admin, ends)?;
         let beside = async { tokio::join!(admin, renew(tls)) };
         let ended = tokio::select! {
@@ -100,20 +105,20 @@ impl Gateway {
             _ = beside => Ok(()),
         };
         let _ = end.send(true);
-        blocking(move || table.flush_access_logs(LAST_LINES)).await;
+        blocking(move || table.flush_access_logs(LOG_TIMEOUT)).await;
         Ok(ended?)
     }
 }
 
-/// What answers requests along the routes of `table`, and how to ask for the bytes of bodies it holds. For
-/// fuzzing, with [`drisse_net::serve_connection`].
+/// Returns a handler that routes by `table`, and a function that returns the bytes of bodies in memory. For fuzzing, with
+/// [`drisse_net::serve_connection`].
 #[doc(hidden)]
 pub fn handler(table: &Arc<Table>) -> (impl Handler<Body: Unpin> + use<>, impl Fn() -> u64 + use<>) {
-    let shared = Shared::new(table, "000000000000", None);
-    (Proxy { shared: Arc::clone(&shared), core: 0 }, move || shared.holding.bytes())
+    let state = GatewayState::new(table, None, None);
+    (Core { state: Arc::clone(&state), index: 0 }, move || state.uploads.bytes())
 }
 
-/// Takes up a renewed certificate.
+/// Uses a renewed certificate.
 async fn renew(tls: Option<Arc<Tls>>) {
     let Some(tls) = tls else { return std::future::pending().await };
     loop {
@@ -122,7 +127,9 @@ async fn renew(tls: Option<Arc<Tls>>) {
         match blocking(move || files.reload()).await {
             Ok(true) => tracing::info!("the certificate changed"),
             Ok(false) => {}
-            Err(error) => tracing::debug!("the certificate cannot be used, the one before stays: {error}"),
+            Err(error) => tracing::debug!(
+                "the new certificate cannot be used, the gateway keeps the one before: {error}"
+            ),
         }
     }
 }

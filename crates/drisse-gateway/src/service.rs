@@ -1,9 +1,9 @@
 //! One service as the gateway routes it: its keys, its replicas, and the queue for a free one.
 
-use crate::group::{Full, Group, Patience, Slot};
 use crate::metrics::ServiceMetrics;
 use crate::replica::Replica;
-use drisse_core::{Error, ErrorKind, Result, ServiceTime};
+use crate::replica_group::{Patience, Permit, PermitError, ReplicaGroup};
+use drisse_core::{Error, ErrorKind, ServiceTime};
 use drisse_net::{AccessLog, KeyDigests};
 use drisse_wire::routes::RouteDocument;
 use std::path::Path;
@@ -11,90 +11,75 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A service's routes as they were at one generation.
+/// The routes of a service at one generation.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) document: RouteDocument,
     pub(crate) keys: KeyDigests,
     pub(crate) metrics: ServiceMetrics,
-    groups: Vec<Arc<Group>>,
-    /// Groups of earlier routes with requests still under way.
-    retired: Vec<Arc<Group>>,
+    groups: Vec<Arc<ReplicaGroup>>,
+    /// Groups of earlier routes that still have requests in flight.
+    retired: Vec<Arc<ReplicaGroup>>,
+    /// The sum of the groups' weights.
     weights: u64,
+    /// Counts the requests, to spread them over the groups.
     turn: AtomicU64,
-    /// Where its requests are written down.
     pub(crate) access_log: Option<Arc<AccessLog>>,
-    /// How long requests keep their places, whatever the routes.
+    /// How long requests hold their permits, across changes of the routes.
     times: Arc<ServiceTime>,
 }
 
-/// The log at `path`, which the service may have had before. Requests are answered whether or not it can be written.
+/// The log at `path`, which `before` may have open. Requests are answered even if it cannot be written.
 fn access_log(path: &str, before: Option<&Service>) -> Option<Arc<AccessLog>> {
     let path = Path::new(path);
     let known = before.and_then(|service| service.access_log.as_ref()).filter(|log| log.path() == path);
     known.cloned().or_else(|| {
-        let opened = AccessLog::open(path);
-        opened
-            .map(Arc::new)
-            .inspect_err(|error| tracing::warn!("cannot write {}: {error}", path.display()))
-            .ok()
+        let opened = AccessLog::open(path).map(Arc::new);
+        opened.inspect_err(|error| tracing::warn!("cannot write {}: {error}", path.display())).ok()
     })
 }
 
-/// Why there is no place.
-#[derive(Debug)]
-pub(crate) enum NoSlot {
-    /// The routes changed: ask the new ones.
-    Changed,
-    Refused(Error),
-}
-
 impl Service {
-    /// From a document; replicas that `before` knew keep their connections and counts.
+    /// The service that a document describes; replicas that `before` has too keep their connections and counts. Blocks
+    /// on the disk.
+    ///
+    /// # Errors
+    /// Returns the reason if a key or the route of a replica cannot be used.
     pub(crate) fn new(
         document: RouteDocument,
         before: Option<&Self>,
         metrics: ServiceMetrics,
         cores: usize,
-    ) -> std::result::Result<Self, String> {
+    ) -> Result<Self, String> {
         let mut keys = KeyDigests::default();
         for key in &document.keys {
             let digest = key.strip_prefix("sha256:").and(keys.add(key));
-            digest.ok_or("a key is no `sha256:HEX`")?;
+            digest.ok_or("a key is not `sha256:HEX`")?;
         }
         let known = || before.into_iter().flat_map(|service| &service.groups).flat_map(|g| &g.replicas);
-        // The groups of before still give places until this takes theirs.
+        // The groups of `before` grant permits until this service replaces it.
         let earlier = before.into_iter().flat_map(|service| {
             service.groups.iter().chain(service.retired.iter().filter(|group| group.is_busy()))
         });
         let retired = earlier.cloned().collect();
         let times = before.map_or_else(Arc::default, |before| Arc::clone(&before.times));
-        let access_log = document.access_log.as_deref().and_then(|path| access_log(path, before));
         let mut groups = Vec::new();
         for revision in document.revisions.iter().filter(|revision| revision.weight > 0) {
-            groups.push(Arc::new(Group::new(revision, &known, cores, &times)?));
+            groups.push(Arc::new(ReplicaGroup::new(revision, &known, cores, &times)?));
         }
-        groups.retain(|group: &Arc<Group>| !group.replicas.is_empty());
+        groups.retain(|group: &Arc<ReplicaGroup>| !group.replicas.is_empty());
+        let access_log = document.access_log.as_deref().and_then(|path| access_log(path, before));
         let weights = groups.iter().map(|group| group.weight).sum();
-        Ok(Self {
-            document,
-            keys,
-            metrics,
-            groups,
-            retired,
-            weights,
-            turn: AtomicU64::new(0),
-            access_log,
-            times,
-        })
+        let turn = AtomicU64::new(0);
+        Ok(Self { document, keys, metrics, groups, retired, weights, turn, access_log, times })
     }
 
-    /// Tells who waits that there is something newer.
+    /// Makes queued requests look at the newer routes.
     pub(crate) fn retire(&self) {
         self.groups.iter().for_each(|group| group.retire());
     }
 
-    /// Replicas that are in no route any more and have requests under way.
+    /// The ids of replicas that are in no route any more and still have requests in flight.
     pub(crate) fn draining(&self) -> Vec<String> {
         let routed =
             |id: &str| self.groups.iter().flat_map(|group| &group.replicas).any(|r| r.document.id == id);
@@ -118,34 +103,25 @@ impl Service {
         Duration::from_millis(self.document.max_wait_ms)
     }
 
-    /// A place at the replica with the least under way, at once or in time. `avoid` have just failed.
-    pub(crate) async fn slot(
+    /// Returns a permit of the group whose turn it is, as [`ReplicaGroup::permit`] does. The service must have replicas.
+    ///
+    /// # Errors
+    /// As [`ReplicaGroup::permit`].
+    pub(crate) async fn permit(
         &self,
         patience: Patience,
         avoid: &[Arc<Replica>],
-    ) -> std::result::Result<Slot, NoSlot> {
-        match self.group().slot(patience, avoid, &self.metrics).await {
-            Ok(slot) => Ok(slot),
-            Err(Full::Closed) => Err(NoSlot::Changed),
-            Err(Full::TooLong(wait)) => {
-                let why =
-                    format!("a replica would be free in about {} ms, which is too late", wait.as_millis());
-                Err(NoSlot::Refused(self.overloaded(&why, wait)))
-            }
-            Err(Full::Waited(waited)) => {
-                let why = format!("no replica was free within {} ms", waited.as_millis());
-                Err(NoSlot::Refused(self.overloaded(&why, waited)))
-            }
-        }
+    ) -> Result<Permit, PermitError> {
+        self.group().permit(patience, avoid, &self.metrics).await
     }
 
-    /// A replica for a request that needs no key: it waits in no line and keeps nobody waiting.
-    pub(crate) fn beside(&self, avoid: &[Arc<Replica>]) -> Slot {
-        self.group().beside(avoid)
+    /// A permit that does not count against the replicas' concurrency. The service must have replicas.
+    pub(crate) fn bypass_queue(&self, avoid: &[Arc<Replica>]) -> Permit {
+        self.group().bypass_queue(avoid)
     }
 
     /// The group whose turn it is: each gets its share, spread evenly.
-    fn group(&self) -> &Group {
+    fn group(&self) -> &ReplicaGroup {
         if let [only] = &*self.groups {
             return only;
         }
@@ -162,15 +138,20 @@ impl Service {
         &self.groups[0]
     }
 
-    fn overloaded(&self, why: &str, wait: Duration) -> Error {
+    /// The refusal of a request that got no permit.
+    pub(crate) fn overloaded(&self, why: &PermitError) -> Error {
         let name = &self.document.service;
         let message = format!(
             "service `{name}` is overloaded: {why}; send fewer requests at once, allow more time, or add replicas"
         );
+        let wait = match why {
+            PermitError::TooLong(wait) | PermitError::TimedOut(wait) => *wait,
+            PermitError::RoutesChanged => Duration::ZERO,
+        };
         Error::new(ErrorKind::Overloaded, message).retry_after(wait)
     }
 
-    /// Why no request can be served now.
+    /// The refusal of a request while there is no replica to send it to.
     pub(crate) fn unavailable(&self) -> Error {
         let name = &self.document.service;
         let message = format!(
@@ -179,8 +160,11 @@ impl Service {
         Error::new(ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1))
     }
 
-    /// A refusal unless the header carries one of the keys.
-    pub(crate) fn authorize(&self, authorization: Option<&[u8]>) -> Result<()> {
+    /// Checks that the `Authorization` header carries one of the keys.
+    ///
+    /// # Errors
+    /// Returns `Unauthenticated` if it does not.
+    pub(crate) fn authorize(&self, authorization: Option<&[u8]>) -> drisse_core::Result<()> {
         if self.keys.is_empty() || self.keys.accept(authorization) {
             return Ok(());
         }

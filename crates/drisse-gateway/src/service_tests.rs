@@ -1,8 +1,8 @@
-//! One service's routing, tried on tokio's own semaphore; `tests/races.rs` tries its interleavings.
+//! The routing of one service, on tokio's semaphore; `tests/races` tries its interleavings.
 
-use crate::group::Patience;
 use crate::metrics::Metrics;
-use crate::service::{NoSlot, Service};
+use crate::replica_group::{Patience, PermitError};
+use crate::service::Service;
 use drisse_core::ErrorKind;
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ fn service(revisions: &[(u64, u32, u32)]) -> Service {
 #[test]
 fn weights_are_kept_closely() {
     let service = service(&[(1, 90, 1), (2, 10, 1), (3, 0, 1)]);
-    let second = (0..1000).filter(|_| service.beside(&[]).in_flight.0.document.id == "r2").count();
+    let second = (0..1000).filter(|_| service.bypass_queue(&[]).replica().document.id == "r2").count();
     assert!((95..=105).contains(&second), "{second} of 1000");
 }
 
@@ -42,13 +42,13 @@ async fn a_full_service_makes_wait_then_refuses_and_a_change_of_routes_wakes_who
     let service = service(&[(1, 1, 1)]);
     let by = |until| Patience { until, deadline: until };
     let soon = || by(Instant::now() + service.max_wait());
-    let first = service.slot(soon(), &[]).await.unwrap();
-    let Err(NoSlot::Refused(error)) = service.slot(soon(), &[]).await else { panic!("it is full") };
-    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    let first = service.permit(soon(), &[]).await.unwrap();
+    let Err(error) = service.permit(soon(), &[]).await else { panic!("it is full") };
+    assert_eq!(service.overloaded(&error).kind(), ErrorKind::Overloaded);
     let far = by(Instant::now() + Duration::from_secs(60));
-    let (waited, ()) = tokio::join!(service.slot(far, &[]), async { drop(first) });
+    let (waited, ()) = tokio::join!(service.permit(far, &[]), async { drop(first) });
     let second = waited.unwrap();
-    let (waited, ()) = tokio::join!(service.slot(far, &[]), async { service.retire() });
-    assert!(matches!(waited, Err(NoSlot::Changed)));
+    let (waited, ()) = tokio::join!(service.permit(far, &[]), async { service.retire() });
+    assert!(matches!(waited, Err(PermitError::RoutesChanged)));
     drop(second);
 }

@@ -1,5 +1,4 @@
-//! What requests of several cores meet at. `tests/races.rs` puts shuttle's in its place, and so decides who goes
-//! on when.
+//! What requests of several cores synchronize by. `tests/races` replaces it by shuttle's, to try the orders of steps.
 
 pub(crate) use std::sync::atomic::AtomicU32;
 pub(crate) use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};

@@ -298,6 +298,7 @@ mod tests {
             RouteDocument { keys: vec!["secret".to_owned()], ..document(1) },
             replica("unix:relative"),
             replica("ftp://x:1"),
+            replica("https://x"),
         ] {
             let error = table.put(bad).unwrap_err();
             assert!(matches!(error, TableError::Invalid { .. }) && !error.to_string().contains("secret"));

@@ -1,5 +1,5 @@
-//! Requests' bodies. They are read before their request takes a place at a replica, so that a slow client
-//! holds none, and so that they can be sent again.
+//! The bodies of requests. They are read before their request gets a permit, so that a slow client holds none, and so
+//! that they can be sent again.
 
 use bytes::{Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
@@ -12,55 +12,56 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// A body that announces at most this much is read whole; of one that announces nothing, the first of it.
+/// A body that announces at most this many bytes is read whole …
 const WHOLE: u64 = 32 << 20;
+/// … and of one that announces no length, at most this many bytes before it is sent on.
 const UNANNOUNCED: u64 = 1 << 20;
 
-/// Bodies that are read have at most this together; further ones are refused.
-const MAX_HELD: u64 = 256 << 20;
+/// Bytes of all bodies in memory together; further ones are refused.
+const BUDGET: u64 = 256 << 20;
 
-/// A body that announces more than this has its room set aside when it begins, of three quarters of it all; of
-/// smaller ones only what has come counts, so that many that never come take nothing.
+/// The memory of a body that announces more than this is reserved when it begins, from three quarters of the budget.
+/// Of smaller bodies only the bytes that have arrived count, so that many that never arrive reserve nothing.
 const LARGE: u64 = 1 << 20;
 
-/// What has come is counted beyond this: as much as a connection takes anyway.
+/// The bytes of a body that are not counted: a connection needs as much anyway.
 const UNCOUNTED: u64 = 8 << 10;
 
-/// Pieces smaller than this are put together.
+/// Pieces smaller than this are joined.
 const SMALL_PIECE: usize = 4 << 10;
 
-/// A body that is read whole has arrived by then.
+/// How long a body that is read whole may take to arrive.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A body: what was read of it, then what is still to come.
+/// A body: the part that was read, then the rest as it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
     first: Option<Bytes>,
     more: VecDeque<Bytes>,
     rest: Option<Incoming>,
-    held: Option<Arc<Held>>,
+    reserved: Option<Arc<UploadMemory>>,
 }
 
-/// Bytes of bodies that are held, together.
+/// Counts the bytes of bodies in memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Holding(Arc<AtomicU64>);
+pub(crate) struct UploadBudget(Arc<AtomicU64>);
 
-/// Some of them, until dropped.
+/// The bytes of one body, counted until dropped.
 #[derive(Debug)]
-struct Held(Holding, u64);
+struct UploadMemory(UploadBudget, u64);
 
-impl Holding {
-    /// How many there are now.
+impl UploadBudget {
+    /// The bytes in memory now.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-impl Held {
-    /// Counts more, of at most `room`.
-    fn grow(&mut self, bytes: u64, room: u64) -> Result<()> {
+impl UploadMemory {
+    /// Counts more bytes; an error if all bodies together then have more than `limit`.
+    fn grow(&mut self, bytes: u64, limit: u64) -> Result<()> {
         self.1 += bytes;
-        if self.0.0.fetch_add(bytes, Relaxed) + bytes <= room {
+        if self.0.0.fetch_add(bytes, Relaxed) + bytes <= limit {
             return Ok(());
         }
         let message = "the bodies of the requests under way fill the gateway's memory for them";
@@ -68,33 +69,36 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for UploadMemory {
     fn drop(&mut self) {
         self.0.0.fetch_sub(self.1, Relaxed);
     }
 }
 
 impl Upload {
-    /// What has been read of a body.
+    /// A body that begins with these bytes.
     pub(crate) fn of(first: Bytes) -> Self {
         Self { first: Some(first).filter(|first| !first.is_empty()), ..Self::default() }
     }
 
-    /// The same, and then the rest of `body` as it comes.
+    /// The same, followed by `body` as it arrives.
     pub(crate) fn and(self, body: Incoming) -> Self {
         Self { rest: Some(body), ..self }
     }
 
-    /// Reads a body as far as it is to be read, within `deadline`.
-    pub(crate) async fn read(body: Incoming, holding: &Holding, deadline: Instant) -> Result<Self> {
-        Self::default().read_on(body, holding, deadline).await
+    /// Reads a body, whole unless it is long.
+    ///
+    /// # Errors
+    /// Returns an error if the body is malformed, does not arrive in time, or if the bodies in memory are too many.
+    pub(crate) async fn read(body: Incoming, budget: &UploadBudget, deadline: Instant) -> Result<Self> {
+        Self::default().read_on(body, budget, deadline).await
     }
 
-    /// Reads on, where some of it was read.
+    /// Reads the rest of a body of which this is the beginning, as [`Self::read`] does.
     pub(crate) async fn read_on(
         self,
         mut body: Incoming,
-        holding: &Holding,
+        budget: &UploadBudget,
         deadline: Instant,
     ) -> Result<Self> {
         let mut upload = self;
@@ -102,14 +106,14 @@ impl Upload {
             return Ok(upload);
         }
         let announced = body.size_hint().exact();
-        let mut held = Held(holding.clone(), 0);
+        let mut reserved = UploadMemory(budget.clone(), 0);
         if announced.is_some_and(|length| length > WHOLE) {
             upload.rest = Some(body);
             return Ok(upload);
         }
         let set_aside = announced.filter(|&length| length > LARGE);
         if let Some(length) = set_aside {
-            held.grow(length, MAX_HELD / 4 * 3)?;
+            reserved.grow(length, BUDGET / 4 * 3)?;
         }
         let until = deadline.min(Instant::now() + TIMEOUT);
         let (mut read, mut small) = (0, BytesMut::new());
@@ -131,7 +135,7 @@ impl Upload {
                 }
             }
             if set_aside.is_none() && read > UNCOUNTED {
-                held.grow(length, MAX_HELD)?;
+                reserved.grow(length, BUDGET)?;
             }
             if announced.is_none() && read > UNANNOUNCED {
                 upload.rest = Some(body);
@@ -139,7 +143,7 @@ impl Upload {
             }
         }
         upload.push(small);
-        upload.held = (held.1 > 0).then(|| Arc::new(held));
+        upload.reserved = (reserved.1 > 0).then(|| Arc::new(reserved));
         Ok(upload)
     }
 
@@ -149,15 +153,10 @@ impl Upload {
         }
     }
 
-    /// The same once more, where all of it is here.
+    /// A copy that shares the bytes; `None` unless all of them are in memory.
     pub(crate) fn again(&self) -> Option<Self> {
-        let held = self.held.clone();
-        self.rest.is_none().then(|| Self {
-            first: self.first.clone(),
-            more: self.more.clone(),
-            rest: None,
-            held,
-        })
+        let (first, more) = (self.first.clone(), self.more.clone());
+        self.rest.is_none().then(|| Self { first, more, rest: None, reserved: self.reserved.clone() })
     }
 }
 
@@ -188,14 +187,14 @@ impl Body for Upload {
         let here: usize = self.first.iter().chain(&self.more).map(Bytes::len).sum();
         match &self.rest {
             None => SizeHint::with_exact(here as u64),
-            // What is still to come was announced whole, or nothing was.
+            // Of a body that was read in part the length is unknown.
             Some(rest) if here == 0 => rest.size_hint(),
             Some(_) => SizeHint::default(),
         }
     }
 }
 
-/// A body that cannot be read to its end.
+/// The refusal of a body that cannot be read to its end.
 pub(crate) fn malformed(error: &hyper::Error) -> Error {
     Error::invalid(format!("the body ended early or is malformed: {error}"))
 }

@@ -8,8 +8,6 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
-#[path = "../../src/group.rs"]
-mod group;
 #[expect(dead_code, reason = "who reads them is elsewhere")]
 #[path = "../../src/metrics.rs"]
 mod metrics;
@@ -19,39 +17,41 @@ mod proof;
 #[expect(dead_code, reason = "nothing is sent")]
 #[path = "../../src/replica.rs"]
 mod replica;
+#[path = "../../src/replica_group.rs"]
+mod replica_group;
 #[expect(dead_code, reason = "keys are looked at elsewhere")]
 #[path = "../../src/service.rs"]
 mod service;
 mod sync;
 
 /// Nothing connects.
-mod pool {
+mod endpoint {
     #[derive(Debug)]
-    pub(crate) struct Pool;
-    #[derive(Debug)]
-    pub(crate) struct Upstream;
+    pub(crate) struct Endpoint;
 
-    impl Pool {
-        pub(crate) fn new(_cores: usize) -> Self {
-            Self
-        }
-
-        pub(crate) async fn take(&self, _core: usize) -> Option<Upstream> {
-            None
-        }
-    }
-
-    impl Upstream {
-        pub(crate) async fn open(_endpoint: &crate::replica::Endpoint) -> std::io::Result<Self> {
+    impl Endpoint {
+        pub(crate) fn new(_: &drisse_wire::routes::RouteReplica) -> Result<Self, String> {
             Ok(Self)
         }
     }
 }
 
+/// Nothing connects.
+mod pool {
+    #[derive(Debug)]
+    pub(crate) struct Pool;
+
+    impl Pool {
+        pub(crate) fn new(_: crate::endpoint::Endpoint, _cores: usize) -> Self {
+            Self
+        }
+    }
+}
+
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
-use group::Patience;
 use metrics::Metrics;
-use service::{NoSlot, Service};
+use replica_group::{Patience, Permit, PermitError};
+use service::Service;
 use shuttle::future::block_on;
 use shuttle::sync::Mutex;
 use shuttle::thread;
@@ -74,17 +74,18 @@ fn service(generation: u64, replicas: &[&str], before: Option<&Service>) -> Arc<
         concurrency: 1,
         ..RouteReplica::default()
     };
+    let revision = RouteRevision {
+        revision: generation,
+        weight: 1,
+        replicas: replicas.iter().map(replica).collect(),
+        ..RouteRevision::default()
+    };
     let document = RouteDocument {
         service: "s".to_owned(),
         generation,
         max_wait_ms: 3_600_000,
         scoring_timeout_ms: 3_600_000,
-        revisions: vec![RouteRevision {
-            revision: generation,
-            weight: 1,
-            replicas: replicas.iter().map(replica).collect(),
-            ..RouteRevision::default()
-        }],
+        revisions: vec![revision],
         ..RouteDocument::default()
     };
     Arc::new(Service::new(document, before, Metrics::default().service("s"), 1).unwrap())
@@ -117,28 +118,28 @@ impl Gateway {
         REPLICAS.iter().zip(&self.stopped).any(|(other, stopped)| *other == id && stopped.load(SeqCst))
     }
 
-    /// What the proxy does; none where the time was over.
-    async fn slot(&self) -> Option<group::Slot> {
+    /// What the proxy does; `None` if the time is over.
+    async fn permit(&self) -> Option<Permit> {
         let mut service = self.current();
         let far = Instant::now() + Duration::from_secs(3600);
         loop {
-            match service.slot(Patience { until: far, deadline: far }, &[]).await {
-                Ok(slot) => return Some(slot),
-                Err(NoSlot::Changed) => service = self.current(),
-                Err(NoSlot::Refused(_)) => return None,
+            match service.permit(Patience { until: far, deadline: far }, &[]).await {
+                Ok(permit) => return Some(permit),
+                Err(PermitError::RoutesChanged) => service = self.current(),
+                Err(_) => return None,
             }
         }
     }
 
     fn request(&self) {
-        let Some(slot) = block_on(self.slot()) else { return };
-        let id = slot.in_flight.0.document.id.clone();
+        let Some(permit) = block_on(self.permit()) else { return };
+        let id = permit.replica().document.id.clone();
         for _ in 0..3 {
             assert!(!self.is_stopped(&id), "{id} was stopped and has a request");
             thread::yield_now();
         }
         assert!(!self.is_stopped(&id), "{id} was stopped and still has a request");
-        slot.answered();
+        permit.answered();
     }
 }
 

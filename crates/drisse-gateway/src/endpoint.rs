@@ -1,0 +1,117 @@
+//! Where a replica listens, and how a connection to it is opened.
+
+mod stream;
+mod trust;
+
+use drisse_net::http::{Address, UnixSocket};
+use drisse_wire::routes::RouteReplica;
+use rustls::pki_types::ServerName;
+use std::io;
+use std::sync::Arc;
+pub(crate) use stream::ReplicaStream;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Where a replica listens.
+#[derive(Debug)]
+pub(crate) enum Endpoint {
+    Unix(UnixSocket),
+    /// `HOST:PORT`.
+    Tcp(String),
+    Tls(Box<TlsEndpoint>),
+}
+
+/// `HOST:PORT` and how its certificate is checked: built once per replica, not per connection.
+#[derive(Debug)]
+pub(crate) struct TlsEndpoint {
+    host: String,
+    name: ServerName<'static>,
+    http1: Arc<rustls::ClientConfig>,
+    http2: Arc<rustls::ClientConfig>,
+}
+
+/// The protocol that a connection is for. TLS agrees on it by ALPN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transport {
+    Http1,
+    Http2,
+}
+
+impl Endpoint {
+    /// The endpoint of a replica. Blocks: it may read the system's CA certificates.
+    ///
+    /// # Errors
+    /// Returns the reason if the address is not `unix:PATH` or `http(s)://HOST:PORT`, or if the certificate cannot be
+    /// trusted.
+    pub(crate) fn new(replica: &RouteReplica) -> Result<Self, String> {
+        let RouteReplica { address, certificate, .. } = replica;
+        let malformed = || format!("`{address}` is not an address of a replica");
+        if let Some(host) = address.strip_prefix("https://") {
+            return TlsEndpoint::new(host, certificate.as_deref()).map(|tls| Self::Tls(Box::new(tls)));
+        }
+        match Address::parse(address).ok_or_else(malformed)? {
+            Address::Unix(path) => Ok(Self::Unix(UnixSocket::new(&path))),
+            Address::Http(host) => Ok(Self::Tcp(host)),
+            Address::Https(..) => Err(malformed()),
+        }
+    }
+
+    /// Opens a connection. No time limit of its own.
+    ///
+    /// # Errors
+    /// Returns the system's error, or the reason why the replica's certificate is not trusted.
+    pub(crate) async fn connect(&self, transport: Transport) -> io::Result<ReplicaStream> {
+        match self {
+            Self::Unix(socket) => socket.connect().await.map(ReplicaStream::Unix),
+            Self::Tcp(host) => tcp(host).await.map(ReplicaStream::Tcp),
+            Self::Tls(tls) => {
+                let connected = tls.connect(transport).await;
+                let failed = |error: io::Error| {
+                    io::Error::new(error.kind(), format!("cannot connect to https://{}: {error}", tls.host))
+                };
+                connected.map_err(failed)
+            }
+        }
+    }
+}
+
+impl TlsEndpoint {
+    fn new(host: &str, certificate: Option<&str>) -> Result<Self, String> {
+        let malformed = || format!("`https://{host}` is not an address of a replica");
+        let (name, port) = host.rsplit_once(':').ok_or_else(malformed)?;
+        port.parse::<u16>().map_err(|_| malformed())?;
+        let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(name).map_err(|_| malformed())?;
+        let config = match certificate {
+            Some(pem) => trust::certificates(pem.as_bytes())?,
+            None => trust::system()?,
+        };
+        let offering = |protocol: &[u8]| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            Arc::new(config)
+        };
+        let (http1, http2) = (offering(b"http/1.1"), offering(b"h2"));
+        Ok(Self { host: host.to_owned(), name, http1, http2 })
+    }
+
+    async fn connect(&self, transport: Transport) -> io::Result<ReplicaStream> {
+        let config = match transport {
+            Transport::Http1 => &self.http1,
+            Transport::Http2 => &self.http2,
+        };
+        let connector = TlsConnector::from(Arc::clone(config));
+        let stream = connector.connect(self.name.clone(), tcp(&self.host).await?).await?;
+        if transport == Transport::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other("the server does not speak HTTP/2, which gRPC needs"));
+        }
+        Ok(ReplicaStream::Tls(Box::new(stream)))
+    }
+}
+
+async fn tcp(host: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(host).await?;
+    // A request goes out at once, however small.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

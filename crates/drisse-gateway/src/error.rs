@@ -1,0 +1,43 @@
+//! Why a request gets no answer from a replica.
+
+use drisse_core::{Error, ErrorKind};
+
+/// The reason why a request gets no answer from a replica.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    /// The request is refused. No replica has read all of it.
+    #[error(transparent)]
+    Refused(#[from] Error),
+    /// The replica broke off after it may have begun to score the request.
+    #[error(transparent)]
+    Broken(Error),
+}
+
+/// The routes name no service `name`.
+pub(crate) fn unknown_service(name: &str) -> Error {
+    let name = &name[..name.floor_char_boundary(64)];
+    let message = format!("there is no service `{name}`: `drisse services` lists those there are");
+    Error::new(ErrorKind::NotFound, message)
+}
+
+/// The routes of the service were removed while the request waited.
+pub(crate) fn deleted(service: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("service `{service}` was deleted"))
+}
+
+/// The deadline passed.
+pub(crate) fn late(service: &str) -> Error {
+    let message = format!(
+        "the deadline passed before a replica of service `{service}` had answered: allow more with \
+         x-request-timeout-ms, or `drisse update {service} --scoring-timeout`"
+    );
+    Error::new(ErrorKind::DeadlineExceeded, message)
+}
+
+/// The replica broke off.
+pub(crate) fn broken(service: &str) -> ProxyError {
+    ProxyError::Broken(Error::internal(format!(
+        "a replica of service `{service}` ended while it had this request: `drisse services show {service}` says \
+         why; it may have been scored, so it was not sent again"
+    )))
+}

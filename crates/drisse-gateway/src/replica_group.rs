@@ -1,0 +1,202 @@
+//! The replicas of one revision, and the queue in front of them.
+
+use crate::metrics::ServiceMetrics;
+use crate::replica::{InFlight, Replica};
+use crate::sync::{AtomicU32, OwnedSemaphorePermit, Semaphore, TryAcquireError, timeout_at};
+use drisse_core::ServiceTime;
+use drisse_wire::routes::RouteRevision;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// The replicas of one revision. They share as many permits as they take requests at once, and so one queue.
+#[derive(Debug)]
+pub(crate) struct ReplicaGroup {
+    pub(crate) weight: u64,
+    pub(crate) replicas: Vec<Arc<Replica>>,
+    free: Arc<Semaphore>,
+    /// The permits in `free` when no request is in flight.
+    permits: usize,
+    queued: AtomicU32,
+    /// How long requests hold their permits.
+    times: Arc<ServiceTime>,
+}
+
+/// The right to send one request to a replica, until dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    in_flight: InFlight,
+    /// `None` for requests that bypass the queue.
+    queue: Option<QueuePermit>,
+}
+
+#[derive(Debug)]
+struct QueuePermit {
+    requested: Instant,
+    granted: Instant,
+    /// The estimate of the time between the two.
+    wait: Duration,
+    times: Arc<ServiceTime>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why there is no permit.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PermitError {
+    /// The newer routes have to be used.
+    #[error("the routes changed")]
+    RoutesChanged,
+    /// The estimated wait, in which a replica would be free, is too long.
+    #[error("a replica would be free in about {} ms, which is too late", .0.as_millis())]
+    TooLong(Duration),
+    /// The time that the request waited.
+    #[error("no replica was free within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+}
+
+/// By when a permit is needed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// The end of the wait for a permit.
+    pub(crate) until: Instant,
+    /// When the answer must be there.
+    pub(crate) deadline: Instant,
+}
+
+/// Counts a request as queued until dropped.
+struct InQueue<'a>(&'a AtomicU32);
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl ReplicaGroup {
+    /// The group of a revision. Replicas among `known` keep their connections and counts. Blocks as [`Replica::new`]
+    /// does.
+    ///
+    /// # Errors
+    /// Returns the reason if the route of a replica cannot be used.
+    pub(crate) fn new<'a, I: Iterator<Item = &'a Arc<Replica>>>(
+        revision: &RouteRevision,
+        known: &impl Fn() -> I,
+        cores: usize,
+        times: &Arc<ServiceTime>,
+    ) -> Result<Self, String> {
+        let mut replicas = Vec::new();
+        let mut permits = 0;
+        for document in &revision.replicas {
+            permits += document.concurrency.clamp(1, 1 << 16) as usize;
+            replicas.push(match known().find(|replica| replica.document == *document) {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(Replica::new(document, cores)?),
+            });
+        }
+        let permits = permits.min(Semaphore::MAX_PERMITS);
+        let free = Arc::new(Semaphore::new(permits));
+        let (weight, times) = (u64::from(revision.weight), Arc::clone(times));
+        Ok(Self { weight, replicas, free, permits, queued: AtomicU32::new(0), times })
+    }
+
+    /// Returns a permit for the replica with the least in flight: at once, or when one is free. A request whose
+    /// estimated wait is too long is refused at once, but not if nothing else is in flight: then it is sent whatever the
+    /// estimate, which recovers that way. Replicas in `avoid` have just failed.
+    ///
+    /// # Errors
+    /// Returns an error if the routes change, or if the wait is or would be too long.
+    pub(crate) async fn permit(
+        &self,
+        patience: Patience,
+        avoid: &[Arc<Replica>],
+        metrics: &ServiceMetrics,
+    ) -> Result<Permit, PermitError> {
+        let requested = Instant::now();
+        let (permit, wait) = match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(_)
+                if self.is_shared() && requested + self.times.needed(Duration::ZERO) > patience.deadline =>
+            {
+                return Err(PermitError::TooLong(Duration::ZERO));
+            }
+            Ok(permit) => (permit, Duration::ZERO),
+            Err(TryAcquireError::Closed) => return Err(PermitError::RoutesChanged),
+            Err(TryAcquireError::NoPermits) => self.queue(patience, metrics).await?,
+        };
+        let times = Arc::clone(&self.times);
+        let queue = QueuePermit { requested, granted: Instant::now(), wait, times, _permit: permit };
+        Ok(Permit { in_flight: self.least(avoid).begin(), queue: Some(queue) })
+    }
+
+    async fn queue(
+        &self,
+        patience: Patience,
+        metrics: &ServiceMetrics,
+    ) -> Result<(OwnedSemaphorePermit, Duration), PermitError> {
+        let ahead = self.queued.fetch_add(1, Relaxed);
+        let _in_queue = InQueue(&self.queued);
+        // Each permit is released once in `mean`; in the worst case all of them at the same time.
+        let mean = self.times.mean();
+        let rounds = ahead as usize / self.permits.max(1) + 1;
+        let wait = mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
+        let now = Instant::now();
+        if now + wait > patience.until || now + self.times.needed(wait) > patience.deadline {
+            return Err(PermitError::TooLong(wait));
+        }
+        let _waiting = metrics.waiting();
+        // A request that gets its permit later than that has no time left to be answered.
+        let until = patience.until.min(patience.deadline.checked_sub(mean).unwrap_or(patience.deadline));
+        match timeout_at(until.into(), Arc::clone(&self.free).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok((permit, wait)),
+            Ok(Err(_)) => Err(PermitError::RoutesChanged),
+            Err(_) => {
+                // It would have taken another `mean` to answer.
+                self.times.learn_surplus(wait + mean, now.elapsed() + mean);
+                Err(PermitError::TimedOut(now.elapsed()))
+            }
+        }
+    }
+
+    /// Whether more than one request holds a permit.
+    fn is_shared(&self) -> bool {
+        self.free.available_permits() + 1 < self.permits
+    }
+
+    /// A permit for a request that does not count against the replicas' concurrency.
+    pub(crate) fn bypass_queue(&self, avoid: &[Arc<Replica>]) -> Permit {
+        Permit { in_flight: self.least(avoid).begin(), queue: None }
+    }
+
+    /// Makes queued requests look at the newer routes.
+    pub(crate) fn retire(&self) {
+        self.free.close();
+    }
+
+    /// Whether a request holds a permit: from the moment it was granted, before the request is sent.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.free.available_permits() < self.permits
+    }
+
+    /// The replica with the least in flight, relative to its concurrency.
+    fn least(&self, avoid: &[Arc<Replica>]) -> &Arc<Replica> {
+        let good = |replica: &&Arc<Replica>| avoid.iter().all(|avoid| !Arc::ptr_eq(replica, avoid));
+        let load = |replica: &&Arc<Replica>| {
+            u64::from(replica.in_flight()) * 1000 / u64::from(replica.document.concurrency.max(1))
+        };
+        let least = self.replicas.iter().filter(good).min_by_key(load);
+        least.unwrap_or(&self.replicas[0])
+    }
+}
+
+impl Permit {
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
+        self.in_flight.replica()
+    }
+
+    /// Releases the permit after an answer: how long it was held improves the estimate of later waits.
+    pub(crate) fn answered(self) {
+        if let Some(QueuePermit { requested, granted, wait, times, .. }) = &self.queue {
+            times.learn_surplus(*wait + times.mean(), requested.elapsed());
+            times.learn(granted.elapsed());
+        }
+    }
+}
