@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 mod proxy;
+mod routes;
 mod slow;
 mod support;
+mod tls;
