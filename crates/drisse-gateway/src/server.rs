@@ -41,6 +41,26 @@ pub struct Config {
 }
 
 /// A gateway ready to run.
+///
+/// ```
+/// use drisse_gateway::{Config, Gateway};
+/// use drisse_net::{Listener, bind_tcp, bind_unix};
+///
+/// let folder = tempfile::tempdir()?;
+/// let gateway = Gateway::new(Config {
+///     listeners: vec![Listener::Tcp(bind_tcp("127.0.0.1:0".parse()?)?)],
+///     admin: Listener::Unix(bind_unix(&folder.path().join("admin"))?),
+///     routes: folder.path().join("routes"),
+///     threads: 1,
+///     drain_timeout: std::time::Duration::from_secs(25),
+///     identity: serde_json::json!({ "nonce": "0123456789ab" }),
+///     tls: None,
+///     traces: None,
+/// })?;
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// runtime.block_on(gateway.run(async { /* completes when the gateway must stop */ }))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Gateway {
     config: Config,

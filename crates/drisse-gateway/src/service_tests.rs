@@ -38,7 +38,7 @@ fn weights_are_kept_closely() {
 }
 
 #[tokio::test]
-async fn a_full_service_makes_wait_then_refuses_and_a_change_of_routes_wakes_who_waits() {
+async fn a_full_service_queues_then_refuses_and_a_change_of_routes_wakes_the_queue() {
     let service = service(&[(1, 1, 1)]);
     let by = |until| Patience { until, deadline: until };
     let soon = || by(Instant::now() + service.max_wait());

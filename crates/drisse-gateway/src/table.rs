@@ -15,6 +15,18 @@ use tokio::sync::watch;
 type Services = HashMap<String, Arc<Service>>;
 
 /// The routes in force, and the folder they are kept in.
+///
+/// ```
+/// use drisse_gateway::Table;
+/// use drisse_wire::routes::RouteDocument;
+///
+/// let folder = tempfile::tempdir()?;
+/// let table = Table::open(folder.path(), 1)?;
+/// let document = RouteDocument { service: "digits".to_owned(), generation: 1, ..RouteDocument::default() };
+/// assert_eq!(table.put(document)?.generation, 1);
+/// assert_eq!(Table::open(folder.path(), 1)?.generations(), [("digits".to_owned(), 1)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Table {
     folder: PathBuf,

@@ -1,4 +1,4 @@
-//! A gateway in process, before replicas that do exactly what a test says.
+//! A gateway in process, in front of replicas that do exactly what a test says.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 mod proxy;

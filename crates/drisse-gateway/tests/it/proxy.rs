@@ -1,4 +1,4 @@
-//! What clients and replicas see of each other.
+//! Requests and answers as clients and replicas see them.
 
 use crate::support::{Peer, Running, document, header};
 use drisse_wire::routes::RouteDocument;
@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 const SCORE: &str = "/api/v1/service/s/score";
 
-/// A replica that answers every request with what it was asked.
+/// A replica that answers every request with its path and body.
 fn echo(mut peer: Peer) {
     loop {
         let (head, body) = peer.read();
@@ -21,11 +21,11 @@ fn echo(mut peer: Peer) {
 #[test]
 fn a_request_reaches_the_replica_under_its_own_path_and_without_what_is_between_two_ends() {
     let gateway = Running::start();
-    let (tell, told) = mpsc::channel();
-    let tell = std::sync::Mutex::new(tell);
+    let (sender, received) = mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
     let replica = gateway.replica("r", move |mut peer| {
         let (head, _) = peer.read();
-        tell.lock().unwrap().send(head).unwrap();
+        sender.lock().unwrap().send(head).unwrap();
         peer.answer(
             "200 OK",
             "connection: x-secret\r\nx-secret: 1\r\nkeep-alive: timeout=5\r\nx-kept: 1\r\n",
@@ -35,7 +35,7 @@ fn a_request_reaches_the_replica_under_its_own_path_and_without_what_is_between_
     gateway.put(&document(1, vec![replica]));
     let headers = "connection: x-hop, keep-alive\r\nx-hop: 1\r\nte: trailers\r\nupgrade: h2c\r\nx-end: 1\r\n";
     let (answer, _) = gateway.post("/api/v1/service/s/v2/models/s?a=b", headers, "{}");
-    let head = told.recv().unwrap();
+    let head = received.recv().unwrap();
     assert!(head.starts_with("POST /v2/models/s?a=b HTTP/1.1\r\n"), "{head}");
     assert_eq!((header(&head, "host"), header(&head, "x-end")), (Some("h"), Some("1")));
     for gone in ["x-hop", "te", "upgrade", "keep-alive", "connection"] {
@@ -45,7 +45,7 @@ fn a_request_reaches_the_replica_under_its_own_path_and_without_what_is_between_
     assert!(header(&answer, "x-kept").is_some() && header(&answer, "x-secret").is_none(), "{answer}");
 }
 
-/// More than the gateway reads before it takes a place, of a body that announces no length.
+/// More bytes than the gateway reads, of a body that announces no length, before it sends the request on.
 const LONG: usize = (1 << 20) + 1;
 
 #[test]
@@ -53,7 +53,7 @@ fn long_bodies_stream_through_both_ways_as_they_come() {
     let gateway = Running::start();
     let replica = gateway.replica("r", |mut peer| {
         peer.head();
-        // The first part of the answer goes out before the last part of the body has come.
+        // The first part of the answer goes out before the last part of the body has arrived.
         let mut read = 0;
         while read < LONG {
             read += usize::from_str_radix(peer.line().trim(), 16).unwrap();
@@ -108,7 +108,7 @@ fn a_busy_replica_is_waited_for_and_then_503_says_when_to_come_again() {
         first.join().unwrap()
     });
     assert!(first.0.starts_with("HTTP/1.1 200"), "{first:?}");
-    // What is free again is used again.
+    // The permit is granted again.
     std::thread::scope(|scope| {
         let next = scope.spawn(|| gateway.post(SCORE, "", "{}"));
         busy.recv().unwrap();
@@ -122,21 +122,21 @@ fn a_busy_replica_is_waited_for_and_then_503_says_when_to_come_again() {
 #[test]
 fn a_deadline_is_passed_on_and_past_it_the_answer_is_504() {
     let gateway = Running::start();
-    let (tell, told) = mpsc::channel();
-    let tell = std::sync::Mutex::new(tell);
+    let (sender, received) = mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
     let replica = gateway.replica("r", move |mut peer| {
-        tell.lock().unwrap().send(peer.read().0).unwrap();
-        // Says nothing, and sees that the gateway has given up.
+        sender.lock().unwrap().send(peer.read().0).unwrap();
+        // It sends nothing, and sees that the gateway gives up.
         assert!(peer.is_closed());
-        tell.lock().unwrap().send(String::new()).unwrap();
+        sender.lock().unwrap().send(String::new()).unwrap();
     });
     gateway.put(&document(1, vec![replica]));
     let (answer, body) = gateway.post(SCORE, "x-request-timeout-ms: 60\r\n", "{}");
     assert!(answer.starts_with("HTTP/1.1 504") && body.contains("the deadline passed"), "{answer}{body}");
-    let head = told.recv().unwrap();
+    let head = received.recv().unwrap();
     let left: u64 = header(&head, "x-request-timeout-ms").unwrap().parse().unwrap();
     assert!((1..=60).contains(&left), "{left}");
-    assert_eq!(told.recv().unwrap(), "", "its connection was closed");
+    assert_eq!(received.recv().unwrap(), "", "its connection was closed");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_request_the_replica_read_is_not_sent_again_and_one_it_did_not_read_is() {
         answer.starts_with("HTTP/1.1 502") && body.contains("ended while it had this request"),
         "{answer}{body}"
     );
-    // Nobody listens at the first, the second closes without reading, the third answers.
+    // The first does not listen, the second closes without reading, the third answers.
     let gone = gateway.route("gone", 100);
     let closes = gateway.replica("closes", drop);
     let good = gateway.replica("good", echo);
@@ -180,29 +180,29 @@ fn a_connection_the_replica_closed_meanwhile_costs_no_request() {
 #[test]
 fn a_client_that_leaves_frees_its_place() {
     let gateway = Running::start();
-    let (tell, told) = mpsc::channel();
-    let tell = std::sync::Mutex::new(tell);
+    let (sender, received) = mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
     let mut replica = gateway.replica("r", move |mut peer| {
         let (head, _) = peer.read();
-        tell.lock().unwrap().send(()).unwrap();
+        sender.lock().unwrap().send(()).unwrap();
         if head.contains("x-last") {
             peer.answer("200 OK", "", "{}");
         } else {
-            assert!(peer.is_closed(), "the client left, so the replica is told");
+            assert!(peer.is_closed(), "the client left, so its connection is closed");
         }
     });
     replica.concurrency = 1;
     gateway.put(&RouteDocument { max_wait_ms: 20_000, ..document(1, vec![replica]) });
     let mut client = gateway.connect();
     client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
-    told.recv().unwrap();
+    received.recv().unwrap();
     drop(client);
     let (answer, _) = gateway.post(SCORE, "x-last: 1\r\n", "{}");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]
-fn what_a_replica_still_has_is_told_until_it_is_answered() {
+fn a_replica_is_reported_as_draining_until_its_last_answer() {
     let gateway = Running::start();
     let (release, gate) = mpsc::channel::<()>();
     let (started, busy) = mpsc::channel();

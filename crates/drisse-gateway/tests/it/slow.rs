@@ -1,11 +1,12 @@
-//! Clients that are slow, or leave, hold no place at a replica.
+//! Clients that are slow or leave do not hold a permit of a replica.
 
 use crate::support::{Running, document};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 
 const SCORE: &str = "/api/v1/service/s/score";
 
-/// More than the sockets between take.
+/// More bytes than the sockets in between buffer.
 const LONG: usize = 32 << 20;
 
 #[test]
@@ -63,7 +64,7 @@ fn a_client_that_leaves_the_line_is_never_sent_on() {
     let gateway = Running::start();
     let (begun, begins) = mpsc::channel();
     let (go, gate) = mpsc::channel::<()>();
-    let shared = std::sync::Mutex::new((begun, gate));
+    let shared = Mutex::new((begun, gate));
     let mut replica = gateway.replica("r", move |mut peer| {
         loop {
             let (head, body) = peer.read();
@@ -102,4 +103,43 @@ fn a_client_that_leaves_the_line_is_never_sent_on() {
             assert!(answered.join().unwrap().0.starts_with("HTTP/1.1 200"));
         }
     });
+}
+
+#[test]
+fn the_connection_of_a_long_answer_is_used_again() {
+    let gateway = Running::start();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let replica = gateway.replica("r", move |mut peer| {
+        counted.fetch_add(1, SeqCst);
+        while !peer.read().0.is_empty() {
+            peer.answer("200 OK", "", &"x".repeat(1 << 20));
+        }
+    });
+    gateway.put(&document(1, vec![replica]));
+    let mut client = gateway.connect();
+    for _ in 0..20 {
+        client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
+        assert_eq!(client.read().1.len(), 1 << 20);
+    }
+    assert_eq!(connections.load(SeqCst), 1);
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_its_answer_closes_the_connection_of_the_replica() {
+    let gateway = Running::start();
+    let (sender, received) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let replica = gateway.replica("r", move |mut peer| {
+        peer.read();
+        // An answer that never ends.
+        peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        sender.lock().unwrap().send(peer.is_closed()).unwrap();
+    });
+    gateway.put(&document(1, vec![replica]));
+    let mut client = gateway.connect();
+    client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
+    assert!(client.head().starts_with("HTTP/1.1 200"));
+    drop(client);
+    assert!(received.recv().unwrap(), "the gateway closed it");
 }

@@ -1,4 +1,4 @@
-//! A gateway on a free port, replicas made of threads on Unix sockets, and a client that sends any bytes.
+//! A gateway on a free port, replicas that are threads on Unix sockets, and a client that sends any bytes.
 
 use drisse_gateway::{Config, Gateway};
 use drisse_net::{Listener, bind_tcp, bind_unix};
@@ -49,7 +49,7 @@ impl Running {
         self.folder.path().join(name)
     }
 
-    /// A replica that gives each connection to `serve`, and its route.
+    /// Starts a replica that calls `serve` with each connection, and returns its route.
     pub(crate) fn replica(&self, name: &str, serve: impl Fn(Peer) + Send + Sync + 'static) -> RouteReplica {
         let listener = UnixListener::bind(self.socket(name)).unwrap();
         std::thread::spawn(move || {
@@ -67,7 +67,7 @@ impl Running {
         RouteReplica { id: name.to_owned(), address, concurrency, ..RouteReplica::default() }
     }
 
-    /// Puts a route of the service `s` in force.
+    /// Puts the routes of the service `s` in force.
     pub(crate) fn put(&self, document: &RouteDocument) -> RouteAcknowledgement {
         let body = serde_json::to_string(document).unwrap();
         let (status, answer) = self.admin("PUT", "/routes/s", &body);
@@ -87,7 +87,7 @@ impl Running {
         Peer::new(TcpStream::connect(self.address).unwrap())
     }
 
-    /// One request on a connection of its own: the answer's head and body.
+    /// Sends a request on a connection of its own; returns the head and the body of the answer.
     pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> (String, String) {
         let mut peer = self.connect();
         let length = body.len();
@@ -106,7 +106,7 @@ impl Drop for Running {
     }
 }
 
-/// A route of the service `s` to these replicas of one revision.
+/// The routes of the service `s` to these replicas of one revision.
 pub(crate) fn document(generation: u64, replicas: Vec<RouteReplica>) -> RouteDocument {
     let revision = RouteRevision { revision: 1, weight: 1, replicas, ..RouteRevision::default() };
     RouteDocument {
@@ -148,7 +148,7 @@ impl<S: Stream> Peer<S> {
         self.0.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
-    /// A message's head; empty when the other side closed.
+    /// The head of a message; empty if the other side closed the connection.
     pub(crate) fn head(&mut self) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -174,12 +174,12 @@ impl<S: Stream> Peer<S> {
         line
     }
 
-    /// Fills `bytes` with what comes.
+    /// Fills `bytes` with the next ones of the connection.
     pub(crate) fn take(&mut self, bytes: &mut [u8]) {
         self.0.read_exact(bytes).unwrap();
     }
 
-    /// Whether the other side has closed: waits until it has, or says something.
+    /// Waits until the other side closes the connection or sends something; returns whether it closed.
     pub(crate) fn is_closed(&mut self) -> bool {
         self.0.fill_buf().is_ok_and(<[u8]>::is_empty)
     }

@@ -1,14 +1,13 @@
-//! The interleavings of requests and changes of their routes: a replica that the gateway does not name as
-//! draining, and that is in no route, gets no request any more.
+//! The interleavings of requests and changes of their routes: a replica that is in no route, and that the gateway does
+//! not list as draining, gets no more requests.
 //!
-//! Shuttle decides who goes on at each step. Its semaphore stands in for tokio's, which promises the same: one
-//! line, and who has a permit keeps it when the semaphore closes. The table is its order of steps (`put` in
-//! table.rs) without the disk. Steps are reordered, memory is not; probes, which take no place, are not counted
-//! as requests here or there.
+//! Shuttle decides which thread runs next. Its semaphore stands in for tokio's, which promises the same: one queue, and
+//! permits that stay valid when the semaphore closes. The order of steps is that of `put` in table.rs, without the disk.
+//! Steps are reordered, memory accesses are not. Probes take no permit and do not count as requests.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
-#[expect(dead_code, reason = "who reads them is elsewhere")]
+#[expect(dead_code, reason = "the admin socket reads them")]
 #[path = "../../src/metrics.rs"]
 mod metrics;
 #[expect(dead_code, reason = "shared with the tests that measure")]
@@ -19,7 +18,7 @@ mod proof;
 mod replica;
 #[path = "../../src/replica_group.rs"]
 mod replica_group;
-#[expect(dead_code, reason = "keys are looked at elsewhere")]
+#[expect(dead_code, reason = "keys are checked by the proxy")]
 #[path = "../../src/service.rs"]
 mod service;
 mod sync;
@@ -96,7 +95,7 @@ impl Gateway {
         Arc::clone(&self.service.lock().unwrap())
     }
 
-    /// What `Table::put` does, and then what the control plane does with the answer.
+    /// Does what `Table::put` does, and then what the control plane does with the acknowledgement.
     fn put(&self, generation: u64, replicas: &[&str]) {
         let before = self.current();
         let next = service(generation, replicas, Some(&before));
@@ -107,7 +106,7 @@ impl Gateway {
 
     fn stop(&self, routed: &[&str], draining: &[String]) {
         for (id, stopped) in REPLICAS.iter().zip(&self.stopped) {
-            // `d` is not there before the last change.
+            // `d` does not exist before the last change.
             if !routed.contains(id) && !draining.iter().any(|other| other == id) && *id != "d" {
                 stopped.store(true, SeqCst);
             }
@@ -151,7 +150,7 @@ fn model() {
         thread::spawn(move || (0..2).for_each(|_| gateway.request()))
     });
     gateway.put(2, &["c", "b"]);
-    // Back to what was before, where it still runs.
+    // Back to the replica of before, if it still runs.
     let back: &[&str] = if gateway.is_stopped("a") { &["c"] } else { &["a", "c"] };
     gateway.put(3, back);
     // The control plane asks again while something drains.
@@ -163,7 +162,7 @@ fn model() {
     let last = gateway.current();
     assert!(last.draining().is_empty(), "every request was answered");
     gateway.stop(&["d"], &[]);
-    // No place was lost on the way.
+    // No permit was lost.
     gateway.request();
 }
 

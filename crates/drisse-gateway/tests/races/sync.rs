@@ -1,4 +1,4 @@
-//! Tokio's semaphore and clock as far as groups use them, in shuttle's hands.
+//! Tokio's semaphore and clock as far as groups use them, controlled by shuttle.
 
 pub(crate) use shuttle::future::batch_semaphore::TryAcquireError;
 use shuttle::future::batch_semaphore::{AcquireError, BatchSemaphore, Fairness};
@@ -44,7 +44,7 @@ impl Drop for OwnedSemaphorePermit {
     }
 }
 
-/// Now and then the time is over at once, else never.
+/// In one of five cases the time is over at once, else never.
 pub(crate) async fn timeout_at<T>(_: tokio::time::Instant, future: impl Future<Output = T>) -> Result<T, ()> {
     if !shuttle::rand::thread_rng().gen_bool(0.2) {
         return Ok(future.await);
