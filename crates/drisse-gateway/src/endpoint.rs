@@ -1,6 +1,5 @@
 //! Where a replica listens, and how a connection to it is opened.
 
-mod stream;
 mod trust;
 
 use drisse_net::http::{Address, UnixSocket};
@@ -8,9 +7,13 @@ use drisse_wire::routes::RouteReplica;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
-pub(crate) use stream::ReplicaStream;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+/// The bytes of a connection. One type, so that HTTP over it is compiled once, without dynamic dispatch.
+pub(crate) type ReplicaStream = Either<UnixStream, Either<TcpStream, Box<TlsStream<TcpStream>>>>;
 
 /// Where a replica listens.
 #[derive(Debug)]
@@ -62,14 +65,14 @@ impl Endpoint {
     /// Returns the system's error, or the reason why the replica's certificate is not trusted.
     pub(crate) async fn connect(&self, transport: Transport) -> io::Result<ReplicaStream> {
         match self {
-            Self::Unix(socket) => socket.connect().await.map(ReplicaStream::Unix),
-            Self::Tcp(host) => tcp(host).await.map(ReplicaStream::Tcp),
+            Self::Unix(socket) => socket.connect().await.map(Either::Left),
+            Self::Tcp(host) => tcp(host).await.map(|stream| Either::Right(Either::Left(stream))),
             Self::Tls(tls) => {
                 let connected = tls.connect(transport).await;
                 let failed = |error: io::Error| {
                     io::Error::new(error.kind(), format!("cannot connect to https://{}: {error}", tls.host))
                 };
-                connected.map_err(failed)
+                connected.map(|stream| Either::Right(Either::Right(stream))).map_err(failed)
             }
         }
     }
@@ -95,7 +98,7 @@ impl TlsEndpoint {
         Ok(Self { host: host.to_owned(), name, http1, http2 })
     }
 
-    async fn connect(&self, transport: Transport) -> io::Result<ReplicaStream> {
+    async fn connect(&self, transport: Transport) -> io::Result<Box<TlsStream<TcpStream>>> {
         let config = match transport {
             Transport::Http1 => &self.http1,
             Transport::Http2 => &self.http2,
@@ -105,7 +108,7 @@ impl TlsEndpoint {
         if transport == Transport::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other("the server does not speak HTTP/2, which gRPC needs"));
         }
-        Ok(ReplicaStream::Tls(Box::new(stream)))
+        Ok(Box::new(stream))
     }
 }
 

@@ -1,5 +1,5 @@
-//! An exchange: one request to a service, from the moment its service is known to the status of its answer. Metrics,
-//! the access log and traces get each exchange once, whichever protocol the client speaks.
+//! An exchange: one request to a service, from the moment its service is known to the status of its answer. Its key is
+//! checked, and metrics, the access log and traces get it once, whichever protocol the client speaks.
 
 use crate::answer::AnswerBody;
 use crate::error::ProxyError;
@@ -8,7 +8,9 @@ use crate::protocol::Arrival;
 use crate::service::Service;
 use crate::state::GatewayState;
 use crate::traced::Traced;
+use drisse_core::Error;
 use drisse_net::Access;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, Uri};
 use std::future::Future;
@@ -24,10 +26,12 @@ pub(crate) struct Exchange {
     /// Method and target for the access log; `None` if the service has none.
     target: Option<(Method, Uri)>,
     traced: Option<Traced>,
+    /// Whether the request may be sent on.
+    authorized: Result<(), Error>,
 }
 
 impl Exchange {
-    /// Begins the exchange of the request with this `head`, which carries its span on to the replica.
+    /// Begins the exchange of the request with this `head`, which carries its span on to the replica; checks its key.
     pub(crate) fn begin(
         state: &GatewayState,
         service: &Arc<Service>,
@@ -38,16 +42,24 @@ impl Exchange {
         let traces = state.traces.as_ref();
         let traced =
             traces.and_then(|traces| Traced::begin(traces, head, arrival)).filter(|_| !arrival.is_open);
-        Self { service: Arc::clone(service), arrival, target, traced }
+        let authorized = match arrival.is_open {
+            true => Ok(()),
+            false => service.authorize(head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes)),
+        };
+        Self { service: Arc::clone(service), arrival, target, traced, authorized }
     }
 
-    /// Waits for the answer and ends the exchange with its status. If the client leaves before, both are dropped, and
-    /// the exchange is not counted: it has no status.
+    /// Waits for the answer, unless the key is wrong, and ends the exchange with its status. If the client leaves before,
+    /// both are dropped, and the exchange is not counted: it has no status.
     pub(crate) async fn run(
-        self,
+        mut self,
         answer: Pin<&mut impl Future<Output = Result<Response<AnswerBody>, ProxyError>>>,
     ) -> Response<AnswerBody> {
-        let (status, response) = match answer.await {
+        let result = match std::mem::replace(&mut self.authorized, Ok(())) {
+            Ok(()) => answer.await,
+            Err(error) => Err(error.into()),
+        };
+        let (status, response) = match result {
             Ok(response) => (response.status().as_u16(), response),
             Err(error) => self.arrival.protocol.failure(&error),
         };

@@ -4,7 +4,7 @@
 mod own;
 
 use crate::answer::AnswerBody;
-use crate::error::{ProxyError, unknown_service};
+use crate::error::ProxyError;
 use crate::exchange::Exchange;
 use crate::forwarding::{prepare, wanted_timeout};
 use crate::protocol::{Arrival, Protocol};
@@ -17,7 +17,7 @@ use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::grpc::{self, HEALTH, INFERENCE, Peeked};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use hyper::header::{HOST, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Response, Uri, Version};
 use std::pin::pin;
@@ -91,13 +91,10 @@ impl Core {
             }
             None => self.peek(method, body, started).await,
         };
-        let (name, body) = match found {
+        let found = found.and_then(|(name, body)| Ok((self.state.table.find(&name)?, body)));
+        let (service, body) = match found {
             Ok(found) => found,
             Err(error) => return protocol.refusal(&error),
-        };
-        let Some(service) = self.state.table.service_named(&name) else {
-            self.state.table.metrics.unknown.inc();
-            return protocol.refusal(&unknown_service(&name));
         };
         let arrival = Arrival { protocol, started, is_open: method.is_open() };
         let exchange = Exchange::begin(&self.state, &service, &mut head, arrival);
@@ -124,14 +121,10 @@ impl Core {
         CallBody { first, rest }: CallBody,
         started: Instant,
     ) -> Result<Response<AnswerBody>, ProxyError> {
-        if !method.is_open() {
-            service.authorize(head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
-        }
         let wanted = head.headers.get(TIMEOUT).map(grpc::timeout).transpose()?;
         let wanted = wanted.or_else(|| wanted_timeout(&head.headers));
-        let longest = Duration::from_millis(service.document.scoring_timeout_ms);
         // Of a stream this bounds only the wait for a replica, which keeps the client's own limit.
-        let deadline = started + wanted.unwrap_or(longest).min(longest);
+        let deadline = started + service.timeout(wanted);
         let kind = if method.streams() { RequestKind::Stream } else { RequestKind::Call };
         let body = Upload::of(first);
         let body = match rest {

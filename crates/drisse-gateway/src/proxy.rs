@@ -2,7 +2,7 @@
 //! to [`crate::grpc`].
 
 use crate::answer::{AnswerBody, own};
-use crate::error::{ProxyError, unknown_service};
+use crate::error::ProxyError;
 use crate::exchange::Exchange;
 use crate::forwarding::{inner_uri, prepare, wanted_timeout};
 use crate::path::{self, OwnPath, Route};
@@ -15,12 +15,12 @@ use drisse_core::{Error, ErrorKind};
 use drisse_net::{Handler, cors};
 use drisse_wire::documents;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 impl Handler for Core {
     type Body = AnswerBody;
@@ -49,9 +49,9 @@ impl Core {
             Route::Unknown => return protocol.refusal(&unknown_path(head.uri.path())),
             Route::Service { name, path } => (name, path),
         };
-        let Some(service) = self.state.table.service_named(name) else {
-            self.state.table.metrics.unknown.inc();
-            return protocol.refusal(&unknown_service(name));
+        let service = match self.state.table.find(name) {
+            Ok(service) => service,
+            Err(error) => return protocol.refusal(&error),
         };
         let origin = cors::origin(&service.document.cors_origins, &head.headers);
         if let (Some(origin), Some(headers)) = (&origin, cors::preflight(&head.method, &head.headers)) {
@@ -80,12 +80,8 @@ impl Core {
         Arrival { started, is_open, .. }: Arrival,
     ) -> Result<Response<AnswerBody>, ProxyError> {
         head.uri = inner.ok_or_else(|| Error::invalid("the path cannot be understood"))?;
-        if !is_open {
-            service.authorize(head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))?;
-        }
         let wanted = wanted_timeout(&head.headers);
-        let longest = Duration::from_millis(service.document.scoring_timeout_ms);
-        let deadline = started + wanted.unwrap_or(longest).min(longest);
+        let deadline = started + service.timeout(wanted);
         let body = Upload::read(body, &self.state.uploads, deadline).await?;
         prepare(&mut head, &self.state);
         let kind = if is_open { RequestKind::Probe } else { RequestKind::Http };

@@ -103,6 +103,12 @@ impl Service {
         Duration::from_millis(self.document.max_wait_ms)
     }
 
+    /// How long a request may take whose client allows `wanted`.
+    pub(crate) fn timeout(&self, wanted: Option<Duration>) -> Duration {
+        let longest = Duration::from_millis(self.document.scoring_timeout_ms);
+        wanted.map_or(longest, |wanted| wanted.min(longest))
+    }
+
     /// Returns a permit of the group whose turn it is, as [`ReplicaGroup::permit`] does. The service must have replicas.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! All routes: one file per service, read at the start, replaced one by one.
 
+use crate::error::unknown_service;
 use crate::metrics::Metrics;
 use crate::service::Service;
 use arc_swap::ArcSwap;
-use drisse_core::step;
+use drisse_core::{Error, step};
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
 use std::collections::HashMap;
 use std::io::Write;
@@ -108,6 +109,17 @@ impl Table {
 
     pub(crate) fn service_named(&self, name: &str) -> Option<Arc<Service>> {
         self.services.load().get(name).cloned()
+    }
+
+    /// The service that a request names.
+    ///
+    /// # Errors
+    /// Returns `NotFound` if it has no routes, and counts the request.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Service>, Error> {
+        self.service_named(name).ok_or_else(|| {
+            self.metrics.unknown.inc();
+            unknown_service(name)
+        })
     }
 
     /// The name of the only service; `None` if there is another number of services.
