@@ -133,7 +133,8 @@ impl Core {
             None => body,
         };
         self.prepare_call(&mut head)?;
-        self.send(Outgoing { service, head, body, kind, started, deadline, is_timed: wanted.is_some() }).await
+        let is_timed = wanted.is_some();
+        pin!(self.send(Outgoing { service, head, body, kind, started, deadline, is_timed })).await
     }
 
     fn prepare_call(&self, head: &mut Parts) -> Result<()> {

@@ -30,10 +30,10 @@ impl Handler for Core {
         let is_call = drisse_wire::grpc::is_call(&request);
         let (head, body) = request.into_parts();
         if is_call {
-            return self.call(head, body, started).await;
+            return pin!(self.call(head, body, started)).await;
         }
         let http1 = head.version < Version::HTTP_2;
-        let mut response = self.answer(head, body, started).await;
+        let mut response = pin!(self.answer(head, body, started)).await;
         if http1 && self.state.is_draining() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -85,7 +85,8 @@ impl Core {
         let body = Upload::read(body, &self.state.uploads, deadline).await?;
         prepare(&mut head, &self.state);
         let kind = if is_open { RequestKind::Probe } else { RequestKind::Http };
-        self.send(Outgoing { service, head, body, kind, started, deadline, is_timed: wanted.is_some() }).await
+        let is_timed = wanted.is_some();
+        pin!(self.send(Outgoing { service, head, body, kind, started, deadline, is_timed })).await
     }
 
     /// Answers a request to the gateway itself.

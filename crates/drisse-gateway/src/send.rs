@@ -16,6 +16,7 @@ use drisse_core::Error;
 use hyper::http::request::Parts;
 use hyper::{Request, Response};
 use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,11 +80,12 @@ impl RequestKind {
 impl Core {
     /// Sends a request to a replica of its service and returns the answer as it begins.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Response<AnswerBody>, ProxyError> {
-        if outgoing.kind == RequestKind::Stream {
-            return self.try_replicas(outgoing).await;
+        let (service, kind, deadline) = (Arc::clone(&outgoing.service), outgoing.kind, outgoing.deadline);
+        // Pinned where it is: moving so large a future costs a percent of a request.
+        let answer = pin!(self.try_replicas(outgoing));
+        if kind == RequestKind::Stream {
+            return answer.await;
         }
-        let (service, deadline) = (Arc::clone(&outgoing.service), outgoing.deadline);
-        let answer = self.try_replicas(outgoing);
         match tokio::time::timeout_at((deadline + GRACE).into(), answer).await {
             Ok(result) => result,
             Err(_) => Err(late(&service.document.service).into()),

@@ -12,6 +12,7 @@ use hyper::client::conn::{TrySendError, http2};
 use hyper::header::HeaderName;
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
+use tokio_util::either::Either;
 
 /// In the head of a gRPC answer that is only an error.
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -52,13 +53,13 @@ impl Upstream {
         Some(copy)
     }
 
-    pub(crate) async fn try_send(
+    pub(crate) fn try_send(
         &mut self,
         request: Request<Upload>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>> + use<> {
         match self {
-            Self::Http1(connection) => connection.sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+            Self::Http1(connection) => Either::Left(connection.sender.try_send_request(request)),
+            Self::Http2(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 
