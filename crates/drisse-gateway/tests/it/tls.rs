@@ -1,138 +1,12 @@
 //! Replicas at `https://` addresses: real scoring servers with certificates of their own.
 
+use crate::scoring::{ScoringServer, infer};
 use crate::support::{Running, document, header};
-use bytes::Bytes;
-use drisse_core::{
-    DataType, Dim, Engine, EngineOptions, LoadedPackage, ModelName, Port, Signature, TensorType, ValueType,
-};
-use drisse_engines::fake::{FakeEngine, Script};
-use drisse_net::{Listener, Tls, bind_tcp};
-use drisse_scoring::{App, Config, Listeners, ModelSpec, Server};
-use drisse_wire::grpc::{
-    frame,
-    inference::{ModelInferRequest, ModelInferResponse, model_infer_request::InferInputTensor},
-    only_frame, parse,
-};
-use drisse_wire::routes::RouteReplica;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2;
-use hyper::{HeaderMap, Request};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use drisse_wire::grpc::{inference::ModelInferResponse, only_frame, parse};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::{Mutex, Once};
-use std::thread::JoinHandle;
-use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 const SCORE: &str = "/api/v1/service/s/score";
-
-/// A scoring server with TLS whose model `s` returns its input `X`, FP32 [batch, 2].
-struct ScoringServer {
-    address: SocketAddr,
-    /// Its self-signed certificate, in PEM.
-    certificate: String,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-fn signature() -> Signature {
-    let shape = Some(vec![Dim::Free(Some("batch".to_owned())), Dim::Fixed(2)]);
-    let kind = ValueType::Tensor(TensorType { datatype: DataType::Fp32, shape });
-    let x = Port { name: "X".to_owned(), kind, optional: false };
-    Signature { inputs: vec![x.clone()], outputs: vec![x] }
-}
-
-impl ScoringServer {
-    fn start() -> Self {
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let certificate = made.cert.pem();
-        let folder = tempfile::tempdir().unwrap();
-        let [cert, key] = ["cert", "key"].map(|name| folder.path().join(name));
-        std::fs::write(&cert, &certificate).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let tls = Tls::open(&cert, &key).unwrap();
-        let app = App::new(Config::default(), None).unwrap();
-        let package = LoadedPackage {
-            path: "s".into(),
-            signature: signature(),
-            data_dependent: false,
-            rows_meet: None,
-            wants_elements: None,
-        };
-        let engine = FakeEngine::default().with("s", Script::default());
-        let model = ModelSpec {
-            name: ModelName::served("s").unwrap(),
-            version: "1".to_owned(),
-            digest: "sha256:0".to_owned(),
-            signature: signature(),
-            platform: "fake",
-            sample: None,
-            workers: None,
-            scorer: engine.load(&package, &EngineOptions::default()).unwrap(),
-        };
-        app.add(model, None);
-        app.set_ready();
-        let tcp = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = tcp.local_addr().unwrap();
-        let listeners = Listeners { scoring: vec![Listener::Tcp(tcp)], admin: None };
-        let server = Server::new(app, listeners, Some(tls));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(server.run(async { drop(stopped.await) })).unwrap();
-        });
-        Self { address, certificate, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn route(&self, certificate: &str) -> RouteReplica {
-        RouteReplica {
-            id: "r".to_owned(),
-            address: format!("https://{}", self.address),
-            certificate: Some(certificate.to_owned()),
-            concurrency: 4,
-            ..RouteReplica::default()
-        }
-    }
-}
-
-impl Drop for ScoringServer {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || std::thread::panicking());
-    }
-}
-
-/// Calls `ModelInfer` of the model `s` through a gateway: the answer's head, its trailers, its body.
-fn infer(gateway: SocketAddr) -> (HeaderMap, HeaderMap, Bytes) {
-    let tensor = InferInputTensor {
-        name: "X".to_owned(),
-        datatype: "FP32".to_owned(),
-        shape: vec![1, 2],
-        ..InferInputTensor::default()
-    };
-    let values = [1_f32, 2.0].into_iter().flat_map(f32::to_le_bytes).collect();
-    let message = ModelInferRequest {
-        model_name: "s".to_owned(),
-        inputs: vec![tensor],
-        raw_input_contents: vec![values],
-        ..ModelInferRequest::default()
-    };
-    let request = Request::post("http://gateway/inference.GRPCInferenceService/ModelInfer")
-        .header("content-type", "application/grpc")
-        .body(Full::new(frame(&message)))
-        .unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let stream = TokioIo::new(TcpStream::connect(gateway).await.unwrap());
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-        tokio::spawn(connection);
-        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
-        let body = body.collect().await.unwrap();
-        (head.headers, body.trailers().cloned().unwrap_or_default(), body.to_bytes())
-    })
-}
 
 /// The log of this process.
 #[derive(Clone)]
@@ -164,7 +38,7 @@ fn a_replica_with_tls_is_scored_over_http_and_grpc() {
     for _ in 0..2 {
         let (answer, body) = gateway.post(SCORE, "", "{\"data\":[[1,2]]}");
         assert!(answer.starts_with("HTTP/1.1 200") && body == "{\"X\":[[1.0,2.0]]}", "{answer}{body}");
-        let (_, trailers, body) = infer(gateway.address);
+        let (_, trailers, body) = infer(gateway.address, "");
         assert_eq!(trailers["grpc-status"], "0");
         let body: ModelInferResponse = parse(only_frame(body, 1 << 20).unwrap().message).unwrap();
         assert_eq!((&*body.outputs[0].name, &*body.outputs[0].shape), ("X", &[1, 2][..]));
@@ -181,7 +55,7 @@ fn a_replica_whose_certificate_is_not_trusted_gets_no_request_and_the_log_says_w
     gateway.put(&document(1, vec![server.route(&other.certificate)]));
     let (answer, body) = gateway.post(SCORE, "", "{\"data\":[[1,2]]}");
     assert!(answer.starts_with("HTTP/1.1 503") && header(&answer, "retry-after").is_some(), "{answer}{body}");
-    let (head, _, _) = infer(gateway.address);
+    let (head, _, _) = infer(gateway.address, "");
     assert_eq!(head["grpc-status"], "14", "{head:?}");
     let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
     let why = format!("cannot connect to https://{}: invalid peer certificate", server.address);
