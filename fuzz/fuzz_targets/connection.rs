@@ -1,5 +1,4 @@
 //! A client that sends given bytes on an in-memory connection to a whole server, and checks the responses.
-#![allow(dead_code, reason = "each target uses its part")]
 
 use drisse_net::{Handler, Limits, serve_connection};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};

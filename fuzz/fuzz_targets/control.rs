@@ -1,13 +1,11 @@
 //! Request and response bodies of the control API: parsing never panics, and what is parsed survives being written and
 //! read again, because operations are stored.
-#![no_main]
 
 use drisse_core::{ModelName, ServiceName};
 use drisse_wire::control::{
     DeployRequest, FailureBody, KeyRequest, Keys, Model, ModelChange, Operation, Page, Progress,
     RegisterRequest, RollbackRequest, Service, Shutdown, Status, TargetInfo,
 };
-use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -21,7 +19,7 @@ fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) {
     }
 }
 
-fuzz_target!(|body: &[u8]| {
+pub fn fuzz(body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     let stem = text.split('\n').next().unwrap_or_default();
     for name in [stem.parse::<ServiceName>().ok(), ServiceName::slug(stem)].into_iter().flatten() {
@@ -45,4 +43,4 @@ fuzz_target!(|body: &[u8]| {
         kept::<FailureBody>,
     ];
     all.iter().for_each(|kept| kept(body));
-});
+}

@@ -1,16 +1,11 @@
 //! Bytes of a client, sent to the gateway with a scoring server behind it: no panic, no 5xx for a bug of ours;
 //! responses are HTTP and belong to their requests; the replica gets no request that the gateway has not seen; nothing
 //! is left behind, and the next client is served.
-#![no_main]
 
-mod connection;
-mod scratch;
-mod server;
-
-use connection::{Counts, Watched, settle, talk};
+use crate::connection::{Counts, Watched, settle, talk};
+use crate::{connection, scratch, server};
 use drisse_gateway::Table;
 use drisse_scoring::App;
-use libfuzzer_sys::fuzz_target;
 use std::cell::LazyCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -59,7 +54,7 @@ fn start() -> Both {
     Both { runtime, app, table: Arc::new(table) }
 }
 
-fuzz_target!(|said: &[u8]| {
+pub fn fuzz(said: &[u8]) {
     BOTH.with(|both| {
         let (handler, held) = drisse_gateway::handler(&both.table);
         let gateway = Watched { handler, counts: &GATEWAY };
@@ -83,4 +78,4 @@ fuzz_target!(|said: &[u8]| {
             }
         });
     });
-});
+}

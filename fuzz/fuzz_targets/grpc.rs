@@ -1,17 +1,14 @@
 //! gRPC frames with requests of the Open Inference Protocol or TensorFlow Serving: decoding never panics, and decoded
 //! requests are consistent.
-#![no_main]
 
-mod signature;
-
+use crate::signature;
 use bytes::BytesMut;
 use drisse_wire::grpc::inference::ModelInferRequest;
 use drisse_wire::grpc::tensorflow::serving::PredictRequest;
 use drisse_wire::grpc::{decode, parse, parse_predict, peek, predict, take_frame};
 use drisse_wire::shared_memory::NoRegions;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|body: &[u8]| {
+pub fn fuzz(body: &[u8]) {
     let _ = (peek("ModelInfer", body), peek("Predict", body));
     let signature = signature::every_datatype();
     let mut frames = BytesMut::from(body);
@@ -32,4 +29,4 @@ fuzz_target!(|body: &[u8]| {
         assert!(request.forms.len() == request.outputs.len());
         assert!(request.outputs.iter().all(|&index| index < signature.outputs.len()));
     }
-});
+}

@@ -1,17 +1,14 @@
 //! Model files: inspecting any bytes never panics and uses bounded memory; a found signature survives being written and
 //! read again.
-#![no_main]
 
-mod scratch;
-
+use crate::scratch;
 use drisse_registry::{signature_document, signature_of};
-use libfuzzer_sys::fuzz_target;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| scratch::scratch("model"));
 
-fuzz_target!(|content: &[u8]| {
+pub fn fuzz(content: &[u8]) {
     // The inspector reads files.
     std::fs::write(&*FILE, content).expect("/dev/shm is writable");
     if let Ok(found) = drisse_registry::inspect(&FILE) {
@@ -19,4 +16,4 @@ fuzz_target!(|content: &[u8]| {
         let read = signature_of(&written).expect("a written signature can be read");
         assert_eq!(signature_document(&read), written);
     }
-});
+}

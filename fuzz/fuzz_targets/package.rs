@@ -1,11 +1,8 @@
 //! Packages: manifests, the folders made from them, and their signatures. Any bytes: no panic, and no file outside a
 //! package's folder.
-#![no_main]
 
-mod scratch;
-
+use crate::scratch;
 use drisse_registry::{Store, signature_document, signature_of};
-use libfuzzer_sys::fuzz_target;
 use std::path::{Component, Path};
 use std::sync::LazyLock;
 
@@ -19,7 +16,7 @@ static STORE: LazyLock<Store> = LazyLock::new(|| {
 /// The digest of the model whose views are made.
 const MODEL: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-fuzz_target!(|content: &[u8]| {
+pub fn fuzz(content: &[u8]) {
     // Skips bytes that are not JSON, which cannot be a manifest: storing them would only take time.
     let Ok(document) = serde_json::from_slice::<serde_json::Value>(content) else { return };
     if let Some(signature) = signature_of(&document) {
@@ -39,4 +36,4 @@ fuzz_target!(|content: &[u8]| {
     }
     let path = STORE.path(&blob.digest).expect("a digest");
     std::fs::remove_file(path).expect("the blob exists");
-});
+}

@@ -1,5 +1,4 @@
 //! A scoring server with models that return their inputs.
-#![allow(dead_code, reason = "each target uses its part")]
 
 use crate::connection::{Counts, Watched};
 use drisse_core::{
@@ -42,7 +41,13 @@ pub fn start() -> Arc<App> {
         drisse_wire::score::decode(format!("{{\"data\":{{\"X\":[{rows}]}}}}").as_bytes(), &signature());
     let warm = warm.expect("a body");
     for name in ["echo", "queued"] {
-        let package = LoadedPackage { path: name.into(), signature: signature(), data_dependent: false, rows_meet: None, wants_elements: None };
+        let package = LoadedPackage {
+            path: name.into(),
+            signature: signature(),
+            data_dependent: false,
+            rows_meet: None,
+            wants_elements: None,
+        };
         let spec = ModelSpec {
             name: ModelName::served(name).expect("a name"),
             version: "1".to_owned(),

@@ -1,5 +1,4 @@
 //! Signatures for the decoders, and the check that every decoded request must pass.
-#![allow(dead_code, reason = "each target uses its part")]
 
 use drisse_core::{Data, DataType, Inputs, Port, Signature, TensorType, ValueType, element_count};
 

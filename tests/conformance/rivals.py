@@ -121,7 +121,7 @@ def markdown(servers):
     lines = [
         "# Conformance", "",
         "The results of `drisse conformance` for Drisse and for other servers with the same models, each set up as its",
-        "documentation says. Written by `tests/conformance/rivals.py`, which `cargo xtask test` runs.", "",
+        "documentation says. Written by `tests/conformance/rivals.py`, which `cargo xtask prove rivals` runs.", "",
         "A case fails if the response contradicts the specification, or if the server answers an error of the client with a",
         "5xx. It is a warning if the response differs only from a recommendation, or has an unusual status. A case is skipped",
         "if the server does not announce the extension, has no model for it, or was ended by an earlier case. MLServer and",

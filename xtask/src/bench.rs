@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: builds the programs, installs missing load generators and runs the measurements.
 
+use crate::setup::{apt_install, exists};
 use crate::{python, release_folder, root, target_folder};
-use anyhow::{Context, Result, ensure};
-use std::process::{Command, Stdio};
+use anyhow::{Result, ensure};
+use std::process::Command;
 
 /// The load generators, and the proxy that the gateway is compared with: command and Debian package.
 const TOOLS: [(&str, &str); 3] = [("wrk", "wrk"), ("h2load", "nghttp2-client"), ("haproxy", "haproxy")];
@@ -21,16 +22,10 @@ const SCRIPTS: [&str; 8] = [
 
 pub(crate) fn run() -> Result<()> {
     for (tool, package) in TOOLS {
-        let mut version = Command::new(tool);
-        version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-        if version.status().is_err() {
-            let installed = Command::new("apt-get").args(["install", "-y", "-q", package]).status();
-            let installed = installed.with_context(|| format!("cannot install {tool}"))?;
-            ensure!(
-                installed.success(),
-                "cannot install {tool}: `apt-get update && apt-get install {package}`"
-            );
-        }
+        ensure!(
+            exists(tool) || apt_install(&[package]),
+            "cannot install {tool}: `apt-get update && apt-get install {package}`"
+        );
     }
     let beside_others = ["--manifest-path", "bench/json/Cargo.toml"];
     for packages in [["-p", "drisse", "-p", "bench"].as_slice(), &beside_others] {

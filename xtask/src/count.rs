@@ -1,13 +1,15 @@
 //! `cargo xtask count`: counts with valgrind the instructions that a request costs besides its model, and compares them
 //! with the budget in `bench/instructions.toml`. Unlike times, the counts do not depend on how busy the machine is.
 
-use crate::steps::Steps;
+use crate::setup::installed;
+use crate::stages::{Output, Stages};
 use crate::{release_folder, root, target_folder};
 use anyhow::{Context, Result, ensure};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const STEP: &str = "instructions of a request";
+const STAGE: &str = "instructions of a request";
 
 /// The protocols that are counted, by their names in the budget and in `bench/src/instructions.rs`.
 const PROTOCOLS: [&str; 4] = ["v2_json", "score", "v2_binary", "grpc"];
@@ -45,23 +47,24 @@ pub(crate) fn alone() -> Result<()> {
         std::fs::write(file(), format!("{HEAD}\n{counts}"))?;
         return Ok(());
     }
-    ensure!(compare()?.unwrap_or(true), "a request costs more than its budget");
+    build()?;
+    ensure!(!can_count()? || compare(&mut Output::live())?, "a request costs more than its budget");
     Ok(())
 }
 
-/// Runs the comparison as a step of `cargo xtask test`.
-pub(crate) fn run(steps: &mut Steps) -> Result<()> {
-    if let Some(held) = compare()? {
-        steps.note(STEP, held);
+/// Runs the comparison as a stage of `cargo xtask test`. The program must be built.
+pub(crate) fn run(stages: &Stages) -> Result<()> {
+    if stages.need("valgrind", can_count)? {
+        stages.stage(STAGE, compare)?;
     }
     Ok(())
 }
 
-/// Returns whether every budget holds, or `None` if this machine cannot count.
-fn compare() -> Result<Option<bool>> {
+/// Returns whether this machine can count; says why if it cannot.
+fn can_count() -> Result<bool> {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        println!("\n=== {STEP}: not counted, the budget applies to x86-64 Linux only");
-        return Ok(None);
+        println!("\n=== {STAGE}: not counted, the budget applies to x86-64 Linux only");
+        return Ok(false);
     }
     if !is_there() {
         ensure!(
@@ -69,33 +72,37 @@ fn compare() -> Result<Option<bool>> {
             "CI requires valgrind, which cannot be installed: run as root"
         );
         println!(
-            "\n=== {STEP}: not counted, valgrind is not installed: `apt-get install valgrind`, or run as root"
+            "\n=== {STAGE}: not counted, valgrind is not installed: `apt-get install valgrind`, or run as root"
         );
-        return Ok(None);
+        return Ok(false);
     }
-    build()?;
+    Ok(true)
+}
+
+/// Returns whether every budget holds.
+fn compare(output: &mut Output) -> Result<bool> {
     let budgets =
         std::fs::read_to_string(file()).with_context(|| format!("cannot read {}", file().display()))?;
     let budgets: toml::Table = budgets.parse()?;
-    println!();
     let mut held = true;
     for protocol in PROTOCOLS {
         let budget = budgets.get(protocol).and_then(toml::Value::as_integer);
         let budget = budget.with_context(|| format!("{} has no budget for {protocol}", file().display()))?;
         let counted = count(protocol)?;
         let verdict = Verdict::of(counted, u64::try_from(budget)?);
-        println!("{protocol}: {counted} instructions per request, {}", verdict.text(budget));
+        writeln!(output, "{protocol}: {counted} instructions per request, {}", verdict.text(budget))?;
         if matches!(verdict, Verdict::Over(_)) {
             held = false;
             let profile = profile(protocol);
-            println!(
+            writeln!(
+                output,
                 "    to see where they are spent: callgrind_annotate --inclusive=yes {} | head -80",
                 profile.display()
-            );
-            println!("    if the change is worth them: WRITE_DOCS=1 cargo xtask count");
+            )?;
+            writeln!(output, "    if the change is worth them: WRITE_DOCS=1 cargo xtask count")?;
         }
     }
-    Ok(Some(held))
+    Ok(held)
 }
 
 /// The result of comparing a count with its budget, with the difference in percent.
@@ -142,22 +149,19 @@ fn profile(protocol: &str) -> PathBuf {
 
 /// Returns whether valgrind works; installs its Debian package first if it does not.
 fn is_there() -> bool {
-    let quiet = |words: &[&str]| {
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let version = ["valgrind", "--version"];
-    let install = ["apt-get", "install", "-y", "-q", "valgrind"];
-    let installed = || quiet(&install) || quiet(&["apt-get", "update"]) && quiet(&install);
-    quiet(&version) || installed() && quiet(&version)
+    installed("valgrind", &["valgrind", "--version"])
 }
 
-/// Builds the counted program together with `drisse`: with the same features, so that their libraries are built once.
-fn build() -> Result<()> {
+/// Builds `drisse` and the counted program together: with the same features, so that their libraries are built once.
+pub(crate) fn build_command() -> Command {
     let mut build = Command::new("cargo");
-    build.args(["build", "-q", "--release", "-p", "drisse", "-p", "bench", "--bin", "instructions"]);
-    ensure!(build.current_dir(root()).status()?.success(), "the build failed");
+    build.args(["build", "-q", "--release", "-p", "drisse", "-p", "bench"]);
+    build.args(["--bin", "drisse", "--bin", "instructions"]);
+    build
+}
+
+fn build() -> Result<()> {
+    ensure!(build_command().current_dir(root()).status()?.success(), "the build failed");
     Ok(())
 }
 

@@ -2,19 +2,17 @@
 //! in `fuzz/artifacts`; it then becomes a test beside the code.
 
 use crate::proof::Row;
-use crate::steps::Steps;
-use crate::{cache_folder, python, release_folder, root};
+use crate::stages::{Outcome, Stages};
+use crate::{cache_folder, python, release_folder, root, setup, target_folder};
 use anyhow::{Context, Result, ensure};
+use std::fmt::Write;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The chapter of docs/proof.md.
 const PART: &str = "6. Fuzzing";
-
-/// The version of cargo-fuzz that the flags below belong to.
-const CARGO_FUZZ: &str = "0.13.1";
 
 /// The longest input, in bytes: longer ones are slower and reach hardly any other code.
 const MAX_INPUT: usize = 4 << 10;
@@ -49,27 +47,23 @@ pub(crate) enum Length {
     Executions(u64),
 }
 
-/// Runs every target and returns one row of docs/proof.md for each.
-pub(crate) fn run(steps: &mut Steps, length: Length) -> Result<Vec<Row>> {
-    prepare(steps)?;
-    let fuzzed = TARGETS.iter().map(|(target, words)| fuzz(steps, length, target, words));
-    fuzzed.collect()
-}
-
-/// Builds the targets.
-pub(crate) fn prepare(steps: &mut Steps) -> Result<()> {
-    install()?;
-    steps.run("fuzz targets", cargo("build").args(BUILD))?;
+/// Builds the one program that contains all targets.
+pub(crate) fn prepare(stages: &Stages) -> Result<()> {
+    stages.need("cargo-fuzz", setup::cargo_fuzz)?;
+    stages.run("fuzz targets", &mut build())?;
     Ok(())
 }
 
+/// Runs every target and returns one row of docs/proof.md for each.
+pub(crate) fn run(stages: &Stages, length: Length) -> Result<Vec<Row>> {
+    TARGETS.iter().map(|(target, words)| fuzz(stages, length, target, words)).collect()
+}
+
 /// Runs schemathesis against both OpenAPI documents, with this many `cases` for each operation.
-pub(crate) fn schemas(steps: &mut Steps, cases: &str) -> Result<Row> {
-    let (passed, failed) = (steps.passed, steps.failed);
-    let mut command = Command::new(python::environment()?);
+pub(crate) fn schemas(stages: &Stages, cases: &str) -> Result<Row> {
+    let mut command = Command::new(stages.need("Python packages", python::environment)?);
     command.arg("tests/conformance/schemas.py").arg(release_folder().join("drisse")).arg(cases);
-    steps.run("conformance: schemas", &mut command)?;
-    let (passed, failed) = (steps.passed - passed, steps.failed - failed);
+    let Outcome { passed, failed, .. } = stages.run("conformance: schemas", &mut command)?;
     Ok(Row {
         part: PART.to_owned(),
         claim: "both OpenAPI documents: no response is a 5xx, and every response is as documented".to_owned(),
@@ -81,65 +75,87 @@ pub(crate) fn schemas(steps: &mut Steps, cases: &str) -> Result<Row> {
 }
 
 /// Runs one target with this dictionary.
-pub(crate) fn fuzz(steps: &mut Steps, length: Length, target: &str, words: &str) -> Result<Row> {
-    let corpus = cache_folder().join("fuzz").join(target);
-    std::fs::create_dir_all(&corpus)?;
-    let log = cache_folder().join("fuzz").join(format!("{target}.log"));
-    let mut command = cargo("run");
-    command.args(BUILD).arg(target).arg(&corpus).arg(Path::new("fuzz/seeds").join(target));
-    command.args(["--", "-print_final_stats=1", "-timeout=20", "-rss_limit_mb=1024"]);
-    command.arg(format!("-max_len={MAX_INPUT}"));
-    command.arg(match length {
+pub(crate) fn fuzz(stages: &Stages, length: Length, target: &str, words: &str) -> Result<Row> {
+    let mut command = command(target, words)?;
+    command.arg("-print_final_stats=1").arg(match length {
         Length::For(time) => format!("-max_total_time={}", time.as_secs()),
         Length::Executions(count) => format!("-runs={count}"),
     });
-    if !words.is_empty() {
-        command.arg(format!("-dict=fuzz/{words}"));
-    }
-    let started = Instant::now();
-    steps.run(&format!("fuzz {target}"), command.stderr(File::create(&log)?))?;
-    let seconds = started.elapsed().as_secs();
-    let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
-    let count = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
-    let count: u64 = count.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
-    // libFuzzer ends with this line if it found nothing. Otherwise its last lines describe the failure and its input.
-    let clean = text.lines().any(|line| line.starts_with("Done "));
-    if !clean {
-        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        println!("{}\nthe whole log: {}", lines[lines.len().saturating_sub(60)..].join("\n"), log.display());
-    }
+    let log = cache_folder().join("fuzz").join(format!("{target}.log"));
     let wanted = if let Length::Executions(wanted) = length { wanted } else { 1 };
-    let findings = if clean { "0 findings" } else { "**a finding**" };
+    let (mut count, mut seconds) = (0, 0);
+    let held = stages.stage(&format!("fuzz {target}"), |output| {
+        let began = Instant::now();
+        let status = command.stdout(Stdio::null()).stderr(File::create(&log)?).status();
+        let succeeded = status.with_context(|| format!("cannot run {command:?}"))?.success();
+        seconds = began.elapsed().as_secs();
+        let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+        let executed = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+        count = executed.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
+        // libFuzzer ends with this line if it found nothing. Otherwise its last lines describe the failure and its input.
+        let clean = succeeded && text.lines().any(|line| line.starts_with("Done "));
+        if !clean {
+            let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+            writeln!(output, "{}", lines[lines.len().saturating_sub(60)..].join("\n"))?;
+            writeln!(output, "the whole log: {}", log.display())?;
+        }
+        Ok(clean && count >= wanted)
+    })?;
+    let findings = if held { "0 findings" } else { "**a finding**" };
     Ok(Row {
         part: PART.to_owned(),
         claim: format!("the fuzz target `{target}` never panics, hangs or violates one of its assertions"),
         figure: format!("{} executions, {seconds} s, {findings}", grouped(count)),
         limit: "0 findings".to_owned(),
-        held: clean && count >= wanted,
+        held,
         commit: String::new(),
     })
 }
 
-/// Builds a `cargo fuzz` command. It uses flags of the nightly toolchain, which `RUSTC_BOOTSTRAP` allows on stable.
-fn cargo(verb: &str) -> Command {
+/// `cargo xtask fuzz TARGET [FLAG]…`: builds the targets and runs one with these flags of libFuzzer, until it finds
+/// something or is interrupted.
+pub(crate) fn by_hand(target: &str, flags: &[&str]) -> Result<()> {
+    let known = TARGETS.iter().find(|(name, _)| *name == target);
+    let names = TARGETS.map(|(name, _)| name).join(", ");
+    let (_, words) =
+        known.with_context(|| format!("unknown fuzz target `{target}`, the targets are {names}"))?;
+    setup::cargo_fuzz()?;
+    ensure!(build().current_dir(root()).status()?.success(), "the build failed");
+    ensure!(command(target, words)?.args(flags).status()?.success(), "the fuzz target `{target}` failed");
+    Ok(())
+}
+
+/// Returns the target folder of the fuzz targets. `RUSTC_BOOTSTRAP` changes what some build scripts do: in the folder of
+/// the other builds it would cause libraries to be compiled again, there and here, in every run.
+fn folder() -> PathBuf {
+    target_folder().join("fuzz")
+}
+
+/// The command that builds all targets. It uses flags of the nightly toolchain, which `RUSTC_BOOTSTRAP` allows on stable.
+fn build() -> Command {
     let mut command = Command::new("cargo");
-    command.env("RUSTC_BOOTSTRAP", "1").args(["fuzz", verb]);
+    command.env("RUSTC_BOOTSTRAP", "1").args(["fuzz", "build"]).args(BUILD);
+    command.arg("--target-dir").arg(folder()).arg("all");
     command
 }
 
-fn install() -> Result<()> {
-    let mut version = cargo("--version");
-    if version.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        return Ok(());
+/// The command that runs a target, without a limit. What it finds is saved in `fuzz/artifacts`.
+fn command(target: &str, words: &str) -> Result<Command> {
+    let (corpus, found) =
+        (cache_folder().join("fuzz").join(target), Path::new("fuzz/artifacts").join(target));
+    for folder in [&corpus, &root().join(&found)] {
+        std::fs::create_dir_all(folder)?;
     }
-    println!("\ninstalling cargo-fuzz {CARGO_FUZZ} (once)");
-    let mut install = Command::new("cargo");
-    install.args(["install", "-q", "--locked", "cargo-fuzz", "--version", CARGO_FUZZ]);
-    // Outside the workspace, so that its target folder and its toolchain file do not apply.
-    let folder = root().parent().unwrap_or(Path::new("/"));
-    let installed = install.current_dir(folder).status().context("cannot run cargo")?;
-    ensure!(installed.success(), "cannot install cargo-fuzz");
-    Ok(())
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut command = Command::new(root().join(folder()).join(triple).join("release/all"));
+    command.current_dir(root()).stdin(Stdio::null()).env("DRISSE_FUZZ", target);
+    command.args(["-timeout=20", "-rss_limit_mb=1024"]).arg(format!("-max_len={MAX_INPUT}"));
+    command.arg(format!("-artifact_prefix={}/", found.display()));
+    if !words.is_empty() {
+        command.arg(format!("-dict=fuzz/{words}"));
+    }
+    command.arg(corpus).arg(Path::new("fuzz/seeds").join(target));
+    Ok(command)
 }
 
 /// Formats a count with thousands separators: `10,000,000`.

@@ -12,7 +12,8 @@ mod prove;
 mod python;
 mod sanitize;
 mod sbom;
-mod steps;
+mod setup;
+mod stages;
 mod test;
 #[cfg(test)]
 mod tidy;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ["count"] => count::alone(),
         ["bench"] => bench::run(),
         ["prove", ref named @ ..] => prove::run(named),
+        ["fuzz", target, ref flags @ ..] => fuzz::by_hand(target, flags),
         ["dist"] => dist::run(),
         _ => {
             eprintln!("cargo xtask test           sets up what the tests need and runs all of them");
@@ -37,6 +39,11 @@ fn main() -> ExitCode {
             eprintln!("cargo xtask bench          measures start, memory, throughput and CPU against limits");
             eprintln!(
                 "cargo xtask prove [PART]…  tests Drisse's promises at length and writes docs/proof.md"
+            );
+            eprintln!(
+                "cargo xtask fuzz TARGET    runs one fuzz target until it finds something or is interrupted"
+            );
+            eprintln!(
             );
             eprintln!(
                 "cargo xtask dist           builds the release files: program, digests, bill of materials"

@@ -2,7 +2,7 @@
 //! tests in a shorter form.
 
 use crate::proof::{self, Row};
-use crate::steps::Steps;
+use crate::stages::Stages;
 use crate::{dist, fuzz, python, release_folder, root, sanitize};
 use anyhow::{Context, Result, bail, ensure};
 use std::process::Command;
@@ -12,11 +12,11 @@ const MAGIKA: &str = "import importlib.util, pathlib; \
     print(pathlib.Path(importlib.util.find_spec('magika').origin).parent / 'models/standard_v3_3/model.onnx')";
 
 /// One part of the proof, which can run alone.
-type Proof = fn(&mut Steps) -> Result<Vec<Row>>;
+type Proof = fn(&Stages) -> Result<Vec<Row>>;
 
 /// All parts except fuzzing, where each target is a part of its own.
-const PROOFS: [(&str, Proof); 3] =
-    [("programs", programs), ("schemas", schemas), ("supply-chain", supply_chain)];
+const PROOFS: [(&str, Proof); 4] =
+    [("programs", programs), ("schemas", schemas), ("rivals", rivals), ("supply-chain", supply_chain)];
 
 /// The name for all fuzz targets together.
 const FUZZ: &str = "fuzz";
@@ -30,25 +30,25 @@ pub(crate) fn run(named: &[&str]) -> Result<()> {
     if let Some(unknown) = named.iter().find(|name| !known.contains(name)) {
         bail!("unknown part `{unknown}`, the parts are {}", known.join(", "));
     }
-    let mut steps = Steps::default();
-    steps.run("release build", Command::new("cargo").args(["build", "-q", "--release", "-p", "drisse"]))?;
+    let stages = Stages::default();
+    stages.run("release build", Command::new("cargo").args(["build", "-q", "--release", "-p", "drisse"]))?;
     let is_wanted = |name: &&str| named.is_empty() || named.contains(name);
     for (name, prove) in PROOFS.iter().filter(|(name, _)| is_wanted(name)) {
-        let rows = prove(&mut steps)?;
+        let rows = prove(&stages)?;
         keep(name, &rows)?;
     }
     let targets = fuzz::TARGETS.iter().filter(|(target, _)| is_wanted(target) || named.contains(&FUZZ));
     for (nth, (target, words)) in targets.enumerate() {
         if nth == 0 {
-            fuzz::prepare(&mut steps)?;
+            fuzz::prepare(&stages)?;
         }
-        let row = fuzz::fuzz(&mut steps, fuzz::Length::Executions(EXECUTIONS), target, words)?;
+        let row = fuzz::fuzz(&stages, fuzz::Length::Executions(EXECUTIONS), target, words)?;
         keep(target, &[row])?;
     }
     let path = root().join("docs/proof.md");
     std::fs::write(&path, document()?).with_context(|| format!("cannot write {}", path.display()))?;
     println!("wrote {}", path.display());
-    steps.finish()
+    stages.finish()
 }
 
 /// The names of all parts; the rows of each are stored separately.
@@ -61,24 +61,38 @@ fn keep(name: &str, rows: &[Row]) -> Result<()> {
     proof::keep(name, rows, &output("git", &["describe", "--always", "--dirty"])?)
 }
 
-fn schemas(steps: &mut Steps) -> Result<Vec<Row>> {
-    Ok(vec![fuzz::schemas(steps, "100")?])
+fn schemas(stages: &Stages) -> Result<Vec<Row>> {
+    Ok(vec![fuzz::schemas(stages, "100")?])
 }
 
-fn programs(steps: &mut Steps) -> Result<Vec<Row>> {
+fn programs(stages: &Stages) -> Result<Vec<Row>> {
     let mut tests = Command::new("cargo");
     // One test at a time, so that each has the machine for itself.
     tests.args(["test", "-q", "-p", "drisse", "--test", "prove", "--", "--test-threads=1"]);
-    steps.run("proofs on the real programs", set_up(&mut tests)?.env("DRISSE_PROVE", "whole"))?;
+    stages.run("proofs on the real programs", set_up(stages, &mut tests)?.env("DRISSE_PROVE", "whole"))?;
     proof::written()
 }
 
-fn supply_chain(steps: &mut Steps) -> Result<Vec<Row>> {
+/// Runs `drisse conformance` against Drisse and against other servers, which disagree where a case is wrong. It has no
+/// row in docs/proof.md: docs/conformance.md has the results.
+fn rivals(stages: &Stages) -> Result<Vec<Row>> {
+    let mut rivals = Command::new(stages.need("Python packages", python::environment)?);
+    rivals.arg("tests/conformance/rivals.py").arg(release_folder().join("drisse"));
+    for name in ["kserve", "mlserver", "pytriton"] {
+        let list = format!("requirements-{name}.txt");
+        let python = stages.need(&format!("Python packages of {name}"), || python::environment_of(&list))?;
+        rivals.arg(format!("{name}={}", python.display()));
+    }
+    stages.run("conformance: rivals", &mut rivals)?;
+    Ok(Vec::new())
+}
+
+fn supply_chain(stages: &Stages) -> Result<Vec<Row>> {
     let mut tests = Command::new("cargo");
     tests.args(["test", "-q", "-p", "drisse-scoring", "-p", "drisse-gateway", "--test", "races"]);
-    steps.run("thread schedules", set_up(&mut tests)?.env("DRISSE_PROVE", "whole"))?;
+    stages.run("thread schedules", set_up(stages, &mut tests)?.env("DRISSE_PROVE", "whole"))?;
     let mut rows = proof::written()?;
-    let clean = sanitize::run(steps)?;
+    let clean = sanitize::run(stages)?;
     rows.push(Row::supply(
         "the code that calls ONNX Runtime accesses only its own memory and leaks none (AddressSanitizer)",
         if clean { "nothing found" } else { "found something" },
@@ -86,19 +100,20 @@ fn supply_chain(steps: &mut Steps) -> Result<Vec<Row>> {
         clean,
     ));
     let built = dist::proof()?;
-    steps.note("two builds", built.iter().all(|row| row.held));
+    stages.stage("two builds", |_| Ok(built.iter().all(|row| row.held)))?;
     rows.extend(built);
     Ok(rows)
 }
 
 /// Sets the environment in which tests run the release program and write their rows.
-pub(crate) fn set_up(tests: &mut Command) -> Result<&mut Command> {
+pub(crate) fn set_up<'a>(stages: &Stages, tests: &'a mut Command) -> Result<&'a mut Command> {
     let file = proof::file();
     std::fs::create_dir_all(file.parent().context("a file has a folder")?)?;
     let _ = std::fs::remove_file(&file);
     tests.env("DRISSE_BIN", release_folder().join("drisse")).env("DRISSE_PROOF", &file);
     // magika is installed with the Python packages of the tests.
-    let found = Command::new(python::environment()?).args(["-c", MAGIKA]).output()?;
+    let python = stages.need("Python packages", python::environment)?;
+    let found = Command::new(python).args(["-c", MAGIKA]).output()?;
     ensure!(found.status.success(), "magika is not in the tests' Python environment");
     Ok(tests.env("DRISSE_MAGIKA", String::from_utf8(found.stdout)?.trim()))
 }

@@ -1,9 +1,14 @@
 //! Python virtual environments for tests and benchmarks, one per list of requirements, created once.
 
+use crate::setup::{apt_install, once};
 use anyhow::{Context, Result, ensure};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The lists of requirements of the clients' tests, in `tests/conformance`.
+pub(crate) const CLIENTS: [&str; 3] =
+    ["requirements-triton.txt", "requirements-kserve.txt", "requirements-tfs.txt"];
 
 /// Returns the interpreter of the environment with everything in `tests/conformance/requirements.txt`.
 pub(crate) fn environment() -> Result<PathBuf> {
@@ -17,6 +22,10 @@ pub(crate) fn environment_of(list: &str) -> Result<PathBuf> {
 
 /// The same for any list in the repository.
 pub(crate) fn environment_at(list: &str) -> Result<PathBuf> {
+    once(list, || create(list))
+}
+
+fn create(list: &str) -> Result<PathBuf> {
     let text = std::fs::read_to_string(crate::root().join(list))?;
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
@@ -34,8 +43,7 @@ pub(crate) fn environment_at(list: &str) -> Result<PathBuf> {
     let create = || Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&folder).status();
     if !create().context("python3 is needed")?.success() {
         // On Debian, venv is a separate package.
-        let installed = Command::new("apt-get").args(["install", "-y", "-q", "python3-venv"]).status()?;
-        ensure!(installed.success() && create()?.success(), "cannot create a Python environment");
+        ensure!(apt_install(&["python3-venv"]) && create()?.success(), "cannot create a Python environment");
     }
     // These packages have many dependencies that no test uses.
     let (alone, others): (Vec<&str>, Vec<&str>) = text

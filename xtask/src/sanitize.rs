@@ -4,13 +4,13 @@
 //! ONNX Runtime and the standard library are not instrumented: only their allocations, and accesses of our code to
 //! them, are checked. Accesses beyond a tensor that lies inside ONNX Runtime's arena are not detected.
 
-use crate::steps::Steps;
+use crate::stages::Stages;
 use crate::target_folder;
 use anyhow::Result;
 use std::process::Command;
 
 /// Builds the tests into a separate folder, runs them, and returns whether they found nothing.
-pub(crate) fn run(steps: &mut Steps) -> Result<bool> {
+pub(crate) fn run(stages: &Stages) -> Result<bool> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut tests = Command::new("cargo");
     // With an explicit target, macros and build scripts are built without the sanitizer.
@@ -21,5 +21,5 @@ pub(crate) fn run(steps: &mut Steps) -> Result<bool> {
     // So that a report contains line numbers.
     tests.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     tests.env("ASAN_OPTIONS", "detect_leaks=1:detect_stack_use_after_return=1");
-    steps.run("calls of ONNX Runtime under AddressSanitizer", &mut tests)
+    Ok(stages.run("calls of ONNX Runtime under AddressSanitizer", &mut tests)?.succeeded)
 }

@@ -1,93 +1,107 @@
 //! `cargo xtask test`: sets up what the tests need and runs them all, nothing skipped.
+//!
+//! Compilers run beside each other, and so do the tests that do not measure. The Rust tests, some of which measure, run
+//! alone.
 
-use crate::steps::Steps;
-use crate::{count, fuzz, proof, prove, python, release_folder, root, sanitize, target_folder, tools};
-use anyhow::{Result, ensure};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use crate::proof::{self, Row};
+use crate::setup::{self, works};
+use crate::stages::Stages;
+use crate::{count, fuzz, prove, python, release_folder, sanitize, target_folder, tools};
+use anyhow::Result;
+use std::process::Command;
 use std::time::Duration;
-
-/// The version whose answers are known to be the same everywhere.
-const CARGO_DENY: &str = "0.20.2";
 
 /// How long each fuzz target runs here; `cargo xtask prove` is thorough.
 const FUZZ: Duration = Duration::from_secs(6);
 
+/// The Python tests, each with its list of requirements. None of them measures.
+const CONFORMANCE: [(&str, &str); 6] = [
+    ("models", "requirements.txt"),
+    ("onnx_cases", "requirements.txt"),
+    ("clients", python::CLIENTS[0]),
+    ("clients_grpc", python::CLIENTS[0]),
+    ("clients_kserve", python::CLIENTS[1]),
+    ("clients_tfs", python::CLIENTS[2]),
+];
+
 pub(crate) fn run() -> Result<()> {
-    let mut steps = Steps::default();
-    let cargo = |arguments: &[&str]| {
-        let mut command = Command::new("cargo");
-        command.args(arguments);
-        command
-    };
-    steps.run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
-    steps.run(
-        "lints",
-        &mut cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-    )?;
-    let mut beside_others = cargo(&["check", "-q", "--manifest-path", "bench/json/Cargo.toml"]);
-    steps.run("benchmark of JSON", beside_others.env("CARGO_TARGET_DIR", target_folder()))?;
-    deny(&mut steps)?;
-    // The binary first: the tests of the command line run it.
-    steps.run("release build", &mut cargo(&["build", "-q", "--release", "-p", "drisse"]))?;
-    count::run(&mut steps)?;
-    let python = python::environment()?;
-    let mut tests = cargo(&["test", "-q", "--workspace"]);
-    steps.run("Rust tests", tools::name(prove::set_up(&mut tests)?)?)?;
-    sanitize::run(&mut steps)?;
-    let drisse = release_folder().join("drisse");
-    let triton = python::environment_of("requirements-triton.txt")?;
-    let kserve = python::environment_of("requirements-kserve.txt")?;
-    let tensorflow = python::environment_of("requirements-tfs.txt")?;
-    for (name, python) in [
-        ("models", &python),
-        ("onnx_cases", &python),
-        ("clients", &triton),
-        ("clients_grpc", &triton),
-        ("clients_kserve", &kserve),
-        ("clients_tfs", &tensorflow),
-    ] {
-        let script = format!("tests/conformance/{name}.py");
-        let mut command = Command::new(python);
-        command.args(["-W", "ignore"]).arg(script).arg(&drisse);
-        steps.run(&format!("conformance: {name}"), &mut command)?;
-    }
-    let mut rivals = Command::new(&python);
-    rivals.arg("tests/conformance/rivals.py").arg(&drisse).arg(format!("kserve={}", kserve.display()));
-    for name in ["mlserver", "pytriton"] {
-        let python = python::environment_of(&format!("requirements-{name}.txt"))?;
-        rivals.arg(format!("{name}={}", python.display()));
-    }
-    steps.run("conformance: rivals", &mut rivals)?;
+    let stages = Stages::default();
+    let setting_up = setup::begin();
+    stages.run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    let mut linted = false;
+    stages.beside(vec![
+        Box::new(|stages| {
+            linted =
+                stages.run("lints and test programs", &mut linting(&["build", "--all-targets"]))?.succeeded;
+            let mut beside_others = cargo(&["check", "-q", "--manifest-path", "bench/json/Cargo.toml"]);
+            stages.run("benchmark of JSON", beside_others.env("CARGO_TARGET_DIR", target_folder()))?;
+            sanitize::run(stages)?;
+            Ok(())
+        }),
+        Box::new(|stages| {
+            stages.run("release build", &mut count::build_command())?;
+            count::run(stages)?;
+            fuzz::prepare(stages)
+        }),
+        Box::new(deny),
+    ])?;
+    // Clippy has compiled the tests, unless a lint failed: then the plain compiler must.
+    let mut tests = if linted { linting(&["test"]) } else { cargo(&["test", "-q", "--workspace"]) };
+    stages.run("Rust tests", tools::name(&stages, prove::set_up(&stages, &mut tests)?)?)?;
     let mut rows = proof::written()?;
-    rows.extend(fuzz::run(&mut steps, fuzz::Length::For(FUZZ))?);
-    rows.push(fuzz::schemas(&mut steps, "10")?);
+    rows.extend(conformance_and_fuzzing(&stages)?);
     println!("\n{}", proof::tables(&rows));
-    steps.finish()
+    setting_up.join();
+    stages.finish()
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments);
+    command
+}
+
+/// A command of cargo for the whole workspace in which Clippy is the compiler, and a lint is an error. `cargo clippy`
+/// would only check, and everything would be compiled a second time for the tests.
+fn linting(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    command.args(["-q", "--workspace"]).env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver");
+    // The separator that Clippy expects between its arguments.
+    command.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    command
+}
+
+/// Runs the Python tests beside the fuzz targets, and returns the rows of docs/proof.md.
+fn conformance_and_fuzzing(stages: &Stages) -> Result<Vec<Row>> {
+    let (mut fuzzed, mut schemas) = (Vec::new(), None);
+    stages.beside(vec![
+        Box::new(|stages| {
+            for (name, list) in CONFORMANCE {
+                let python =
+                    stages.need(&format!("Python packages of {name}"), || python::environment_of(list))?;
+                let mut command = Command::new(python);
+                command.args(["-W", "ignore"]).arg(format!("tests/conformance/{name}.py"));
+                stages.run(&format!("conformance: {name}"), command.arg(release_folder().join("drisse")))?;
+            }
+            schemas = Some(fuzz::schemas(stages, "10")?);
+            Ok(())
+        }),
+        Box::new(|stages| {
+            fuzzed = fuzz::run(stages, fuzz::Length::For(FUZZ))?;
+            Ok(())
+        }),
+    ])?;
+    fuzzed.extend(schemas);
+    Ok(fuzzed)
 }
 
 /// Bans, licences and sources always; advisories where their database can be had.
-fn deny(steps: &mut Steps) -> Result<()> {
-    let works = |arguments: &[&str]| {
-        let quiet =
-            Command::new("cargo").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        quiet.is_ok_and(|status| status.success())
-    };
-    if !works(&["deny", "--version"]) {
-        println!("\ninstalling cargo-deny {CARGO_DENY} (once)");
-        let mut install = Command::new("cargo");
-        // Outside of the workspace its target folder and toolchain file do not apply.
-        install.args(["install", "-q", "--locked", "cargo-deny", "--version", CARGO_DENY]);
-        let installed = install.current_dir(root().parent().unwrap_or(Path::new("/"))).status()?;
-        ensure!(installed.success(), "cannot install cargo-deny");
-    }
-    steps.run(
-        "bans, licences, sources",
-        Command::new("cargo").args(["deny", "-L", "error", "check", "bans", "licenses", "sources"]),
-    )?;
-    if works(&["deny", "fetch", "db"]) {
-        steps
-            .run("advisories", Command::new("cargo").args(["deny", "-L", "error", "check", "advisories"]))?;
+fn deny(stages: &Stages) -> Result<()> {
+    stages.need("cargo-deny", setup::cargo_deny)?;
+    let check = |what: &[&str]| cargo(&[&["deny", "-L", "error", "check"], what].concat());
+    stages.run("bans, licences, sources", &mut check(&["bans", "licenses", "sources"]))?;
+    if works(&["cargo", "deny", "fetch", "db"]) {
+        stages.run("advisories", &mut check(&["advisories"]))?;
     } else {
         println!("\n=== advisories: not checked, the advisory database cannot be reached from here");
     }

@@ -1,10 +1,12 @@
 //! External programs for end-to-end tests, built or unpacked once: OpenTelemetry's receiver, Prometheus, a registry,
 //! OCI's conformance tests, podman and Docker.
 
+use crate::setup::{apt, apt_install, exists, once, works};
+use crate::stages::Stages;
 use anyhow::{Context, Result, ensure};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// OCI's conformance tests of registries, a Go program, and the version whose results are known.
 const OCI_CONFORMANCE_MODULE: &str = "github.com/opencontainers/distribution-spec/conformance";
@@ -13,21 +15,24 @@ const OCI_CONFORMANCE: &str = "v0.0.0-20260831232431-97274622c111";
 /// The sources of the OpenTelemetry receiver, a Go program.
 const RECEIVER: &str = "tests/otlp";
 
+/// Makes a program unless it is there, and returns its path.
+type Tool = fn() -> Result<PathBuf>;
+
+/// The programs, each with the environment variable that names its path to the tests.
+pub(crate) const TOOLS: [(&str, Tool); 6] = [
+    ("DRISSE_OTLP_RECEIVER", otlp_receiver),
+    ("DRISSE_PROMETHEUS", prometheus),
+    ("DRISSE_REGISTRY", registry),
+    ("DRISSE_OCI_CONFORMANCE", oci_conformance),
+    ("DRISSE_PODMAN", podman),
+    ("DRISSE_DOCKER", docker),
+];
+
 /// Passes the paths of the programs to tests, in environment variables. A test whose program is missing says so and
 /// passes; in CI only Docker may be missing.
-pub(crate) fn name(tests: &mut Command) -> Result<&mut Command> {
-    for (variable, tool) in [
-        ("DRISSE_OTLP_RECEIVER", otlp_receiver as fn() -> _),
-        ("DRISSE_PROMETHEUS", prometheus),
-        ("DRISSE_REGISTRY", registry),
-        ("DRISSE_OCI_CONFORMANCE", oci_conformance),
-        ("DRISSE_PODMAN", podman),
-        ("DRISSE_DOCKER", docker),
-    ] {
-        if std::env::var_os(variable).is_some() {
-            continue;
-        }
-        match tool() {
+pub(crate) fn name<'a>(stages: &Stages, tests: &'a mut Command) -> Result<&'a mut Command> {
+    for (variable, tool) in TOOLS.into_iter().filter(|(variable, _)| std::env::var_os(variable).is_none()) {
+        match stages.need(variable, tool) {
             Ok(path) => drop(tests.env(variable, path)),
             // Docker is optional even in CI: not every machine allows its daemon to start.
             Err(error) if std::env::var_os("CI").is_some() && variable != "DRISSE_DOCKER" => {
@@ -49,54 +54,55 @@ fn otlp_receiver() -> Result<PathBuf> {
     for source in &sources {
         (source.file_name(), std::fs::read(source)?).hash(&mut hasher);
     }
-    let program = crate::cache_folder().join(format!("otlp-receiver-{:016x}", hasher.finish()));
-    if program.exists() {
-        return Ok(program);
-    }
-    println!("\nbuilding {} (once)", program.display());
-    // The program gets its name when it is complete, so that an interrupted build is repeated.
-    let part = part_of(&program)?;
-    let mut build = Command::new("go");
-    build.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-o"]).arg(&part).arg(".");
-    let built = build.current_dir(folder).env("CGO_ENABLED", "0").status();
-    ensure!(built.context("cannot run Go: see https://go.dev/dl")?.success(), "cannot build {RECEIVER}");
-    std::fs::rename(part, &program)?;
-    Ok(program)
+    made(&format!("otlp-receiver-{:016x}", hasher.finish()), |part| {
+        let mut build = Command::new("go");
+        build
+            .args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-o"])
+            .arg(part.join("receiver"));
+        let built = build.arg(".").current_dir(folder).env("CGO_ENABLED", "0").status();
+        ensure!(built.context("cannot run Go: see https://go.dev/dl")?.success(), "cannot build {RECEIVER}");
+        Ok("receiver".into())
+    })
+}
+
+/// Returns the file or folder of this name in the cache. If it is missing, `make` makes it inside the given folder and
+/// returns its path there. It gets its name when it is complete, so that an interrupted attempt is repeated.
+fn made(name: &str, make: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<PathBuf> {
+    once(name, || {
+        let path = crate::cache_folder().join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        println!("\nmaking {} (once)", path.display());
+        let part = path.with_extension("part");
+        let _ = std::fs::remove_dir_all(&part);
+        std::fs::create_dir_all(&part)?;
+        let complete = part.join(make(&part)?);
+        std::fs::rename(complete, &path)?;
+        // Already renamed if it is the whole folder.
+        let _ = std::fs::remove_dir_all(part);
+        Ok(path)
+    })
 }
 
 /// Returns the installed program, or the one in the Debian package of this name. The package is only unpacked: that
 /// starts no service and does not need root.
 fn unpacked(name: &str) -> Result<PathBuf> {
-    let mut version = Command::new(name);
-    if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+    if exists(name) {
         return Ok(name.into());
     }
-    let program = crate::cache_folder().join(format!("{name}-debian"));
-    if program.exists() {
-        return Ok(program);
-    }
-    println!("\nunpacking {} (once)", program.display());
-    let part = part_of(&program)?;
-    std::fs::create_dir_all(&part)?;
-    unpack(name, &part)?;
-    std::fs::rename(part.join("usr/bin").join(name), &program)?;
-    std::fs::remove_dir_all(part)?;
-    Ok(program)
+    made(&format!("{name}-debian"), |part| {
+        unpack(name, part)?;
+        Ok(Path::new("usr/bin").join(name))
+    })
 }
 
 /// Unpacks a Debian package into a folder without installing it.
 fn unpack(name: &str, folder: &Path) -> Result<()> {
-    let apt = |arguments: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(folder);
-        Ok::<_, anyhow::Error>(
-            apt.status().context("cannot run apt-get, and the program is not in PATH")?.success(),
-        )
-    };
     let download = ["download", name];
     ensure!(
-        apt(&download)? || apt(&["update"])? && apt(&download)?,
-        "cannot download the Debian package {name}"
+        apt(&download, folder) || apt(&["update"], folder) && apt(&download, folder),
+        "cannot download the Debian package {name}, and the program is not in PATH"
     );
     let files = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     let package = files.iter().find(|file| file.extension().is_some_and(|end| end == "deb"));
@@ -118,38 +124,26 @@ fn docker() -> Result<PathBuf> {
     if installed.join("dockerd").exists() {
         return Ok(installed.into());
     }
-    let folder = crate::cache_folder().join("docker-debian");
-    if !folder.exists() {
-        println!("\nunpacking {} (once)", folder.display());
-        let part = part_of(&folder)?;
-        std::fs::create_dir_all(&part)?;
-        for package in ["docker.io", "containerd"] {
-            unpack(package, &part)?;
-        }
-        std::fs::rename(part, &folder)?;
-    }
+    let folder = made("docker-debian", |part| {
+        ["docker.io", "containerd"].into_iter().try_for_each(|package| unpack(package, part))?;
+        Ok(PathBuf::new())
+    })?;
     let programs = ["usr/bin", "usr/sbin"].map(|programs| folder.join(programs));
     Ok(std::env::join_paths(programs)?.into())
 }
 
 /// Builds OCI's conformance tests of registries, once.
 fn oci_conformance() -> Result<PathBuf> {
-    let program = crate::cache_folder().join(format!("oci-conformance-{OCI_CONFORMANCE}"));
-    if program.exists() {
-        return Ok(program);
-    }
-    println!("\nbuilding {} (once)", program.display());
-    let part = part_of(&program)?;
-    let mut install = Command::new("go");
-    install.arg("install").arg(format!("{OCI_CONFORMANCE_MODULE}@{OCI_CONFORMANCE}")).env("GOBIN", &part);
-    let built = install.env("CGO_ENABLED", "0").status();
-    ensure!(
-        built.context("cannot run Go: see https://go.dev/dl")?.success(),
-        "cannot build {OCI_CONFORMANCE_MODULE}"
-    );
-    std::fs::rename(part.join("conformance"), &program)?;
-    std::fs::remove_dir_all(part)?;
-    Ok(program)
+    made(&format!("oci-conformance-{OCI_CONFORMANCE}"), |part| {
+        let mut install = Command::new("go");
+        install.arg("install").arg(format!("{OCI_CONFORMANCE_MODULE}@{OCI_CONFORMANCE}")).env("GOBIN", part);
+        let built = install.env("CGO_ENABLED", "0").status();
+        ensure!(
+            built.context("cannot run Go: see https://go.dev/dl")?.success(),
+            "cannot build {OCI_CONFORMANCE_MODULE}"
+        );
+        Ok("conformance".into())
+    })
 }
 
 fn registry() -> Result<PathBuf> {
@@ -159,30 +153,12 @@ fn registry() -> Result<PathBuf> {
 /// Returns podman, and installs Debian's packages of podman, runc and skopeo if one of them is missing. `runc`, because
 /// `crun` refuses to run on machines with both versions of control groups.
 pub(crate) fn podman() -> Result<PathBuf> {
-    let works = |tool: &str| {
-        let version =
-            Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        version.is_ok_and(|status| status.success())
-    };
     let tools = ["podman", "runc", "skopeo"];
-    if !tools.into_iter().all(works) {
-        println!("\ninstalling {} (once)", tools.join(", "));
-        let apt = |arguments: &[&str]| {
-            let mut apt = Command::new("apt-get");
-            apt.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-            apt.status().is_ok_and(|status| status.success())
-        };
-        let install = [&["install", "--no-install-recommends"], &tools[..]].concat();
-        ensure!(apt(&install) || apt(&["update"]) && apt(&install), "cannot install {}", tools.join(", "));
-    }
-    Ok("podman".into())
-}
-
-/// Returns the temporary path for a program that is being made, in the same folder; removes what an earlier attempt
-/// left.
-fn part_of(program: &Path) -> Result<PathBuf> {
-    let part = program.with_extension("part");
-    std::fs::create_dir_all(program.parent().context("a program has a folder")?)?;
-    let _ = std::fs::remove_dir_all(&part);
-    Ok(part)
+    once("podman", || {
+        if !tools.into_iter().all(|tool| works(&[tool, "--version"])) {
+            println!("\ninstalling {} (once)", tools.join(", "));
+            ensure!(apt_install(&tools), "cannot install {}", tools.join(", "));
+        }
+        Ok("podman".into())
+    })
 }
