@@ -7,12 +7,14 @@ mod bench;
 mod count;
 mod dist;
 mod fuzz;
+mod lines;
 mod proof;
 mod prove;
 mod python;
 mod sanitize;
 mod sbom;
 mod setup;
+mod source;
 mod stages;
 mod test;
 #[cfg(test)]
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         ["bench"] => bench::run(),
         ["prove", ref named @ ..] => prove::run(named),
         ["fuzz", target, ref flags @ ..] => fuzz::by_hand(target, flags),
+        ["lines"] => lines::run(None),
+        ["lines", revision] => lines::run(Some(revision)),
         ["dist"] => dist::run(),
         _ => {
             eprintln!("cargo xtask test           sets up what the tests need and runs all of them");
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
                 "cargo xtask fuzz TARGET    runs one fuzz target until it finds something or is interrupted"
             );
             eprintln!(
+                "cargo xtask lines [REV]    counts lines of Rust per crate, compared with a git revision"
             );
             eprintln!(
                 "cargo xtask dist           builds the release files: program, digests, bill of materials"

@@ -6,7 +6,6 @@
 //!                          ▲                                                      └─► gateway (routes)
 //!                          └──────────────── what is seen ◄───────────────────────────┘
 //! ```
-#![warn(missing_docs)]
 
 mod api;
 mod blocking;

@@ -3,7 +3,6 @@
 //! The seams are traits: an [`Engine`] loads models, a [`Scorer`] runs one, a [`Target`] runs services and a
 //! [`Place`] runs single replicas. The crate has no I/O, no async runtime and no HTTP, so that a unit test can call
 //! everything in it.
-#![warn(missing_docs)]
 
 mod batch;
 mod batch_size;

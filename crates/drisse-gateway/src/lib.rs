@@ -6,7 +6,6 @@
 //!
 //! One document per service ([`drisse_wire::routes::RouteDocument`]) says where requests go. It is pushed to the admin
 //! socket, kept on disk and then acknowledged.
-#![warn(missing_docs)]
 
 mod admin;
 mod answer;

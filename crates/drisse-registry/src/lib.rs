@@ -15,7 +15,6 @@
 //! assert_eq!(store.manifest(&manifest_digest)?.model_digest(), source.digest()?);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![warn(missing_docs)]
 
 mod blobs;
 mod digest;

@@ -5,7 +5,6 @@
 //! connection → router → keys → body → decode (drisse-wire) → score ─┬─ inline, a tiny model
 //!                                                                  └─ queue → worker → engine
 //! ```
-#![warn(missing_docs)]
 
 mod app;
 mod batching;

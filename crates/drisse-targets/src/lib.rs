@@ -1,6 +1,5 @@
 //! Where services can run. Each place starts, finds, stops and removes single replicas;
 //! `drisse_core::ReplicaSet` makes a target of it.
-#![warn(missing_docs)]
 
 mod cgroup;
 mod changes;

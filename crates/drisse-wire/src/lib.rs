@@ -1,9 +1,7 @@
 //! Everything that crosses the network: scoring requests and responses, documents about models, the control API, and
 //! the one table that maps an error to a status.
 //!
-//! Encoders and decoders are pure functions between bytes and values; the servers own the sockets. The exceptions are
-//! [`http`], a small HTTP client, and [`client`], the client of the control API on top of it.
-#![warn(missing_docs)]
+//! Encoders and decoders are pure functions between bytes and values; the servers own the sockets.
 
 pub mod control;
 pub mod documents;
