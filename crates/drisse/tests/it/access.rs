@@ -1,11 +1,10 @@
 //! Access logs of a standalone server, and of a service at the gateway.
 
-use crate::load::Request;
 use crate::support::{Serving, root};
-use crate::workspace::{PATIENCE, Workspace};
+use crate::workspace::Workspace;
+use drisse_testkit::{Request, found};
 use serde_json::Value;
 use std::path::Path;
-use std::time::Instant;
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
@@ -15,16 +14,15 @@ fn sample() -> String {
 
 /// Waits until the log has `count` lines, and returns them.
 fn lines(path: &Path, count: usize) -> Vec<Value> {
-    let began = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        if lines.len() >= count {
-            return lines;
-        }
-        assert!(began.elapsed() < PATIENCE, "{count} lines in {}:\n{text}", path.display());
-        std::thread::yield_now();
-    }
+    let text = || std::fs::read_to_string(path).unwrap_or_default();
+    found(
+        || format!("{count} lines in {}:\n{}", path.display(), text()),
+        || {
+            let text = text();
+            let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            (lines.len() >= count).then_some(lines)
+        },
+    )
 }
 
 #[test]

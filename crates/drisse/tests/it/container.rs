@@ -5,12 +5,13 @@ use crate::limits::large_model;
 use crate::local::fixture;
 use crate::signing::keys;
 use crate::support::library;
-use crate::workspace::{Disk, PATIENCE, Workspace, is_zombie, kill};
+use crate::workspace::{Disk, Workspace, is_zombie, kill};
 use drisse_core::conformance::target;
 use drisse_core::{ReplicaSet, Target};
 use drisse_net::{Build, runtime_folder};
 use drisse_registry::Store;
 use drisse_targets::{Container, ContainerConfig};
+use drisse_testkit::{PATIENCE, wait};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
@@ -121,7 +122,7 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
         // One container is killed from outside: the other one serves, and the killed one is replaced.
         engine.lines(&["kill", &before[0]]);
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
-        containers.workspace.wait("the container is replaced", || {
+        wait("the container is replaced", || {
             let now = engine.containers();
             now.len() == 2 && !now.contains(&before[0])
         });
@@ -136,17 +137,17 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
             };
             shown["state"] == "Ready" && engine.containers().iter().all(ready)
         };
-        containers.workspace.wait("both are ready", is_ready);
+        wait("both are ready", is_ready);
         let before = engine.containers();
         let control = u32::try_from(containers.workspace.pid("control").unwrap()).unwrap();
         kill(control, "-9");
-        containers.workspace.wait("it has ended", || is_zombie(control));
+        wait("it has ended", || is_zombie(control));
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
-        containers.workspace.wait("both are known", is_ready);
+        wait("both are known", is_ready);
         assert_eq!(engine.containers(), before);
         // A new revision leaves no container of the old one.
         containers.run(&["update", "digits", "--replicas", "1", "--max-wait", "1s"]);
-        containers.workspace.wait("one is left", || engine.containers().len() == 1);
+        wait("one is left", || engine.containers().len() == 1);
         assert!(containers.run(&["logs", "digits"]).contains("ready"), "its log is there");
         // Only the images of the last two revisions stay.
         for wait in ["2s", "3s"] {
@@ -166,13 +167,11 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
     // `down` also stops the containers that a killed control plane has left.
     let control = u32::try_from(containers.workspace.pid("control").unwrap()).unwrap();
     kill(control, "-9");
-    containers.workspace.wait("it has ended", || is_zombie(control));
+    wait("it has ended", || is_zombie(control));
     containers.run(&["down"]);
     assert_eq!(engine.containers(), [""; 0]);
     containers.run(&["up"]);
-    containers
-        .workspace
-        .wait("it is back", || containers.json(&["services", "show", "digits"])["ready"] == 1);
+    wait("it is back", || containers.json(&["services", "show", "digits"])["ready"] == 1);
     containers.run(&["delete", "digits"]);
     assert_eq!(engine.containers(), [""; 0]);
     assert_eq!(engine.lines(&["images", "--quiet"]), [""; 0]);
@@ -350,7 +349,7 @@ fn twenty_services_in_containers_are_back_after_half_of_them_were_killed_from_ou
     let kill: Vec<_> =
         ["kill", "--signal", "KILL"].into_iter().chain(killed.iter().map(|name| &**name)).collect();
     engine.lines(&kill);
-    containers.workspace.wait("the killed containers are replaced", || {
+    wait("the killed containers are replaced", || {
         let now = engine.containers();
         now.len() == 20
             && spared.iter().all(|name| now.contains(name))
@@ -408,7 +407,7 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     // The next control plane knows the attached target too.
     workspace.ok(&["down"]);
     workspace.ok(&["up"]);
-    workspace.wait("it is back", || workspace.json(&["services", "show", "digits"])["state"] == "Ready");
+    wait("it is back", || workspace.json(&["services", "show", "digits"])["state"] == "Ready");
     // `delete` reports that the engine does not answer, and completes once it does.
     engine.stop_serving();
     let mut delete = workspace.command(&["delete", "digits"]).stderr(Stdio::piped()).spawn().unwrap();
@@ -423,15 +422,14 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     engine.stop_serving();
     let operation = workspace.json(&["delete", "digits", "--no-wait"])["operation"].to_string();
     workspace.ok(&["operations", "cancel", &operation]);
-    workspace
-        .wait("it has ended", || workspace.json(&["operations", "show", &operation])["state"] == "Canceled");
+    wait("it has ended", || workspace.json(&["operations", "show", &operation])["state"] == "Canceled");
     workspace.ok(&["delete", "digits", "--force"]);
     assert!(!workspace.root.join("services/digits").exists());
     assert!(engine.serve(), "the engine's API comes up again");
     assert_eq!(engine.containers().len(), 1);
     workspace.ok(&["down"]);
     workspace.ok(&["up"]);
-    workspace.wait("it is gone", || engine.containers().is_empty());
+    wait("it is gone", || engine.containers().is_empty());
     workspace.ok(&["targets", "detach", "box"]);
     assert_eq!(engine.containers(), [""; 0]);
     workspace.ok(&["down"]);

@@ -1,10 +1,9 @@
 //! From a model file to a stable endpoint, which updates without a failed request.
 
-use crate::load::{Load, Request};
 use crate::support::root;
 use crate::workspace::{Workspace, exists};
+use drisse_testkit::{Connection, Load, Request, wait};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
@@ -87,7 +86,7 @@ fn the_same_again_changes_nothing_and_other_files_make_the_next_version() {
     load.more(200);
     let seen = load.end();
     assert!(seen.failures.is_empty(), "{:?}", &seen.failures[..seen.failures.len().min(3)]);
-    workspace.wait("the old replica ends", || workspace.replicas("digits").len() == 1);
+    wait("the old replica ends", || workspace.replicas("digits").len() == 1);
     assert_ne!(workspace.replicas("digits"), pids);
 }
 
@@ -152,8 +151,7 @@ fn a_broken_model_leaves_the_old_version_serving_and_the_error_says_why() {
     assert_eq!(request(&deployed).send().unwrap().0, 200);
     let service = workspace.json(&["services", "show", "digits"]);
     assert_eq!((&service["revision"], &service["model"]), (&1.into(), &"digits:1".into()));
-    workspace
-        .wait("it is ready again", || workspace.json(&["services", "show", "digits"])["state"] == "Ready");
+    wait("it is ready again", || workspace.json(&["services", "show", "digits"])["state"] == "Ready");
 }
 
 #[test]
@@ -280,12 +278,8 @@ fn web_pages_of_the_origins_that_are_named_may_score_and_others_may_not() {
             "access-control-request-method: POST\r\naccess-control-request-headers: authorization, x-a\r\n";
         let head =
             format!("{method} /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\norigin: {origin}\r\n");
-        let mut stream = std::net::TcpStream::connect(host).unwrap();
         let request = format!("{head}{asks}{key}content-length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.to_lowercase()
+        Connection::tcp(host).unwrap().exchange(request).unwrap().to_lowercase()
     };
     let key = deployed["primary_key"].as_str();
     // The browser's preflight request carries no key.

@@ -1,6 +1,6 @@
 //! Container engines for tests, apart from the machine's own: podman, and Docker's daemon if it starts here.
 
-use crate::workspace::PATIENCE;
+use drisse_testkit::wait;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -162,16 +162,13 @@ impl Engine {
         };
         let log = std::fs::File::create(self.path("log")).unwrap();
         let mut service = service.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let began = std::time::Instant::now();
-        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
-            if service.try_wait().unwrap().is_some() {
-                return false;
-            }
-            assert!(began.elapsed() < PATIENCE, "the engine's API does not come up");
-            std::thread::yield_now();
-        }
-        self.service = Some(service);
-        true
+        let mut ended = false;
+        wait("an answer of the engine's API", || {
+            ended = service.try_wait().unwrap().is_some();
+            ended || std::os::unix::net::UnixStream::connect(self.socket()).is_ok()
+        });
+        self.service = (!ended).then_some(service);
+        !ended
     }
 
     /// Stops the engine's API and leaves its containers running.

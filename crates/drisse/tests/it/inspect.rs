@@ -1,6 +1,7 @@
 //! `drisse inspect`, as a user sees it.
 
 use crate::support::{drisse, output};
+use drisse_testkit::onnx::varint;
 use std::io::{Seek, Write};
 
 #[test]
@@ -48,15 +49,6 @@ fn an_error_for_machines_is_one_document_too() {
 /// ModelProto { ir_version: 8, graph: { output, initializer: { dims: [2^30], raw_data: 4 GiB of nothing } } }
 fn sparse_4_gib_model(file: &mut std::fs::File) {
     const RAW: u64 = 4 << 30;
-    let varint = |mut value: u64| {
-        let mut out = Vec::new();
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
-        out
-    };
     let output = b"\x62\x03\x0a\x01y";
     let tensor_head = [&[0x08][..], &varint(RAW / 4), &[0x4a], &varint(RAW)].concat();
     let tensor = tensor_head.len() as u64 + RAW;

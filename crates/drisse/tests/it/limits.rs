@@ -1,40 +1,18 @@
 //! Limits and environment variables of replicas, and the capacity of targets.
 
 use crate::workspace::{Workspace, kill};
+use drisse_testkit::onnx::{Dim, bytes, number, port};
+use drisse_testkit::wait;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const DIGITS: &str = "examples/digits/digits.onnx";
 
-fn varint(mut number: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-    out
-}
-
-/// A number in a protobuf message.
-fn number(field: u8, value: usize) -> Vec<u8> {
-    [vec![field << 3], varint(value)].concat()
-}
-
-/// Bytes in a protobuf message: text, or a message.
-fn bytes(field: u8, value: &[u8]) -> Vec<u8> {
-    [vec![field << 3 | 2], varint(value.len()), value.to_vec()].concat()
-}
-
 /// Writes a model of one matrix multiplication with `mib` MiB of weights: ModelProto of onnx.proto.
 pub(crate) fn large_model(folder: &Path, mib: usize) -> PathBuf {
-    let (rows, columns) = (1024, mib * 256);
-    let port = |name: &[u8], size: usize| {
-        let shape = [bytes(1, &bytes(2, b"n")), bytes(1, &number(1, size))].concat();
-        let tensor = [number(1, 1), bytes(2, &shape)].concat();
-        [bytes(1, name), bytes(2, &bytes(1, &tensor))].concat()
-    };
+    let (rows, columns) = (1024, mib as u64 * 256);
+    let dims = |size| [Dim::Free("n"), Dim::Fixed(size)];
     let weights =
         [number(1, rows), number(1, columns), number(2, 1), bytes(8, b"w"), bytes(9, &vec![0; mib << 20])];
     let node = [bytes(1, b"x"), bytes(1, b"w"), bytes(2, b"y"), bytes(4, b"MatMul")];
@@ -42,8 +20,8 @@ pub(crate) fn large_model(folder: &Path, mib: usize) -> PathBuf {
         bytes(1, &node.concat()),
         bytes(2, b"g"),
         bytes(5, &weights.concat()),
-        bytes(11, &port(b"x", rows)),
-        bytes(12, &port(b"y", columns)),
+        port(11, "x", &dims(rows)),
+        port(12, "y", &dims(columns)),
     ];
     let model = [number(1, 8), bytes(7, &graph.concat()), bytes(8, &number(2, 13))];
     let path = folder.join("large.onnx");
@@ -88,7 +66,7 @@ fn a_process_is_kept_to_its_limits_and_one_that_needs_more_memory_says_so() {
     let promised = workspace.json(&["targets", "show", "local"]);
     assert_eq!(promised["cpu_millis"]["promised"], 500);
     workspace.ok(&["update", "large", "--cpu", "none", "--memory", "none"]);
-    workspace.wait("the old one ends", || workspace.replicas("large").len() == 1);
+    wait("the old one ends", || workspace.replicas("large").len() == 1);
     let process = workspace.replicas("large")[0];
     assert!(!fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap().contains("/drisse."));
 }
@@ -149,7 +127,7 @@ fn the_environment_reaches_the_server_and_its_secrets_appear_nowhere_else() {
     assert!(![shown, lines, logs].iter().any(|text| text.contains("a secret")));
     assert_eq!(workspace.json(&deploy)["revision"], 1, "the same again changes nothing");
     workspace.ok(&["update", "digits", "--no-env"]);
-    workspace.wait("the old one ends", || workspace.replicas("digits").len() == 1);
+    wait("the old one ends", || workspace.replicas("digits").len() == 1);
     assert!(variables().iter().any(|variable| variable == "TOKEN=a secret="));
     assert!(!variables().iter().any(|variable| variable == "A=1"));
     let wrong = folder.path().join("wrong");
@@ -168,12 +146,11 @@ fn a_replica_that_is_not_to_be_restarted_stays_dead_until_it_is_deployed_again()
     workspace.ok(&["deploy", DIGITS, "--restart", "never", "--replicas", "2"]);
     let before = workspace.replicas("digits");
     kill(before[0], "-9");
-    workspace
-        .wait("it is Degraded", || workspace.json(&["services", "show", "digits"])["state"] == "Degraded");
+    wait("it is Degraded", || workspace.json(&["services", "show", "digits"])["state"] == "Degraded");
     assert_eq!(workspace.replicas("digits"), before[1..]);
     let again = workspace.json(&["deploy", DIGITS]);
     assert_eq!((&again["revision"], &again["state"]), (&2.into(), &"Ready".into()), "{again}");
     kill(workspace.replicas("digits")[0], "-9");
     workspace.ok(&["update", "digits", "--restart", "always"]);
-    workspace.wait("both are ready", || workspace.json(&["services", "show", "digits"])["ready"] == 2);
+    wait("both are ready", || workspace.json(&["services", "show", "digits"])["ready"] == 2);
 }

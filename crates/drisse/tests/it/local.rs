@@ -6,6 +6,7 @@ use drisse_core::{Environment, Limits, ReplicaSet, Restart, RevisionSpec, Servin
 use drisse_net::{Build, Process, runtime_folder};
 use drisse_registry::{ModelSource, Store};
 use drisse_targets::{Local, LocalConfig};
+use drisse_testkit::PATIENCE;
 use std::time::Duration;
 
 /// Kills the replicas that a failed test leaves running.
@@ -69,7 +70,7 @@ async fn local_keeps_every_promise() {
         let local = ReplicaSet(Local::open(config).unwrap());
         target::all(&local, &fixture).await;
     };
-    tokio::time::timeout(crate::workspace::PATIENCE, all).await.expect("it ends in time");
+    tokio::time::timeout(PATIENCE, all).await.expect("it ends in time");
     assert_eq!(std::fs::read_dir(&sockets).unwrap().count(), 0, "no socket is left");
     std::fs::remove_dir(sockets).unwrap();
 }

@@ -13,7 +13,6 @@ mod inspect;
 mod liar;
 mod lies;
 mod limits;
-mod load;
 mod local;
 mod manage;
 mod many;

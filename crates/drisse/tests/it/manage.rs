@@ -2,6 +2,7 @@
 
 use crate::deploy::request;
 use crate::workspace::{Workspace, own_address};
+use drisse_testkit::wait;
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +61,7 @@ fn a_service_says_how_its_model_is_run_until_it_is_left_to_find_out_again() {
     );
     assert_eq!(workspace.json(&["update", "digits", "--threads", "2"])["revision"], 1, "as it was");
     assert_eq!(workspace.json(&["update", "digits", "--threads", "auto", "--workers", "1"])["revision"], 2);
-    workspace.wait("the old one ends", || workspace.replicas("digits").len() == 1);
+    wait("the old one ends", || workspace.replicas("digits").len() == 1);
     assert!(!line().contains("--threads") && line().contains("--workers 1 --max-batch 1 "), "{}", line());
     let shown = workspace.json(&["services", "show", "digits"]);
     let serving = json!({ "workers": 1, "max_batch": 1, "triton_metrics": true });

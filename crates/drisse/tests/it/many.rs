@@ -1,7 +1,7 @@
 //! More models than fit in memory: loaded at the first request, unloaded to free memory for others.
 
-use crate::load::Request;
 use crate::support::{Serving, root};
+use drisse_testkit::Request;
 use serde_json::Value;
 use std::path::Path;
 

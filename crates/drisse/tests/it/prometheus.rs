@@ -4,9 +4,9 @@ mod dashboard;
 mod real;
 
 use crate::deploy::request;
-use crate::load::Request;
 use crate::support::{Serving, root};
 use crate::workspace::{Workspace, kill, own_address};
+use drisse_testkit::Request;
 use real::{Prometheus, get};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -2,7 +2,8 @@
 
 use crate::engine::CACHE;
 use crate::limits::large_model;
-use crate::workspace::{Disk, PATIENCE, Ran, Workspace, ran};
+use crate::workspace::{Disk, Ran, Workspace, ran};
+use drisse_testkit::wait;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +12,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Instant;
 use tempfile::TempDir;
 
 const DIGITS: &str = "examples/digits/digits.onnx";
@@ -60,11 +60,7 @@ impl Registry {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = command.spawn().unwrap();
-        let began = Instant::now();
-        while TcpStream::connect(&address).is_err() {
-            assert!(began.elapsed() < PATIENCE, "the registry does not come up");
-            std::thread::yield_now();
-        }
+        wait("an answer of the registry", || TcpStream::connect(&address).is_ok());
         Some(Self { child, address, folder })
     }
 
@@ -323,7 +319,7 @@ fn a_pull_that_is_cut_or_killed_goes_on_where_it_was() {
             pulls.filter_map(|pull| fs::read_dir(pull.path().join("partial")).ok()).flatten().flatten();
         parts.filter_map(|part| Some(part.metadata().ok()?.len())).max().unwrap_or(0)
     };
-    third.workspace.wait("7 MiB came", || part() > 6 << 20);
+    wait("7 MiB came", || part() > 6 << 20);
     child.kill().unwrap();
     child.wait().unwrap();
     let rest = Between::start(&registry.address, u64::MAX, false);

@@ -1,6 +1,7 @@
 //! `drisse serve`, as a user sees it.
 
 use crate::support::{Serving, drisse, output, root};
+use drisse_testkit::wait;
 use std::io::Read;
 use std::process::Stdio;
 
@@ -176,11 +177,7 @@ fn a_log_file_makes_room_for_a_new_one_when_it_is_large() {
     std::fs::File::create(&log).unwrap().set_len(11 << 20).unwrap();
     let arguments = ["examples/digits", "--listen", "127.0.0.1:0", "--log-file", log.to_str().unwrap()];
     let mut serving = Serving::start(&arguments);
-    let began = std::time::Instant::now();
-    while !older.exists() {
-        assert!(began.elapsed() < crate::workspace::PATIENCE, "it is not rotated");
-        std::thread::yield_now();
-    }
+    wait("the rotation", || older.exists());
     serving.signal("-TERM");
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
     assert!(std::fs::metadata(&older).unwrap().len() >= 11 << 20);

@@ -1,7 +1,8 @@
 //! Helpers that run the binary and send requests to its servers.
 
 use drisse_engines::onnx;
-use std::io::{BufRead, BufReader, Read, Write};
+use drisse_testkit::{Connection, post};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -75,19 +76,13 @@ impl Serving {
     /// Sends a raw request, and returns status and body.
     pub(crate) fn ask(&self, request: &str) -> (u16, String) {
         let address = self.url().trim_start_matches("http://").to_owned();
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let answer = Connection::tcp(address).unwrap().exchange(request).unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
     pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> (u16, String) {
-        let length = body.len();
-        self.ask(&format!(
-            "POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
-        ))
+        self.ask(&post(path, &format!("connection: close\r\n{headers}"), body))
     }
 
     pub(crate) fn signal(&self, signal: &str) {

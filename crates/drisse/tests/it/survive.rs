@@ -1,8 +1,8 @@
 //! Processes are killed, and no acknowledged change is lost.
 
 use crate::deploy::request;
-use crate::load::Load;
 use crate::workspace::{Disk, Workspace, kill, own_address, ran};
+use drisse_testkit::{Load, wait};
 use std::process::Command;
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ fn a_killed_control_plane_fails_no_request_and_the_next_command_takes_over_what_
     assert!(seen.failures.is_empty(), "{:?}", seen.failures);
     // The new control plane also restarts the replicas that it adopted.
     kill(replicas[0], "-9");
-    workspace.wait("the replica is replaced", || {
+    wait("the replica is replaced", || {
         let now = workspace.replicas("digits");
         now.len() == 1 && now != replicas
     });
-    workspace.wait("it serves", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
+    wait("it serves", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_killed_replica_fails_only_what_it_had_under_way_and_is_replaced() {
     let replicas = workspace.replicas("digits");
     kill(replicas[0], "-9");
     load.more(500);
-    workspace.wait("the replica is replaced", || {
+    wait("the replica is replaced", || {
         let now = workspace.replicas("digits");
         now.len() == 2 && !now.contains(&replicas[0])
     });
@@ -101,7 +101,7 @@ fn when_everything_was_killed_up_brings_back_what_was_wanted() {
         kill(pid, "-9");
     }
     workspace.ok(&["up"]);
-    workspace.wait("it serves again", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
+    wait("it serves again", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
     assert_eq!(workspace.replicas("digits").len(), 1);
 }
 
@@ -118,7 +118,7 @@ fn down_stops_everything_and_up_starts_it_at_the_same_address() {
     workspace.ok(&["down"]);
     let up = workspace.json(&["up"]);
     assert_eq!(up["gateway"]["address"], address);
-    workspace.wait("it serves again", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
+    wait("it serves again", || request(&deployed).send().is_ok_and(|answer| answer.0 == 200));
 }
 
 #[test]
@@ -159,10 +159,8 @@ fn a_newer_binary_takes_over_from_older_daemons_without_a_failed_request() {
     let notes = workspace.ok(&["services"]).stderr;
     assert!(notes.contains("replacing the running control plane, which is older"), "{notes}");
     assert_ne!(workspace.pid("control"), before.0);
-    workspace.wait("the gateway is replaced", || {
-        workspace.pid("gateway").is_some_and(|pid| Some(pid) != before.1)
-    });
-    workspace.wait("the replica is replaced", || {
+    wait("the gateway is replaced", || workspace.pid("gateway").is_some_and(|pid| Some(pid) != before.1));
+    wait("the replica is replaced", || {
         let now = workspace.replicas("digits");
         now.len() == 1 && now != before.2
     });

@@ -1,8 +1,8 @@
 //! Traces, received by OpenTelemetry's own receiver (`tests/otlp`).
 
-use crate::load::Request;
 use crate::support::root;
-use crate::workspace::{PATIENCE, Workspace};
+use crate::workspace::Workspace;
+use drisse_testkit::{PATIENCE, Request};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -5,10 +5,6 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
-
-/// Longer than any step takes on a busy machine, so that a hang fails the test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
@@ -119,16 +115,6 @@ impl Workspace {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("digits.onnx"), bytes).unwrap();
         folder.join("digits.onnx")
-    }
-
-    /// Waits until the condition holds, and returns how long it took.
-    pub(crate) fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-        let began = Instant::now();
-        while !condition() {
-            assert!(began.elapsed() < PATIENCE, "{what} does not happen");
-            std::thread::yield_now();
-        }
-        began.elapsed()
     }
 
     /// Replaces the paths in a text that differ from run to run.

@@ -12,9 +12,9 @@ mod stranger;
 mod timing;
 
 use crate::workspace::Workspace;
+use drisse_testkit::Stream;
 use serde_json::Value;
 use std::fmt::Debug;
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -74,18 +74,15 @@ fn host(url: &str) -> String {
 
 /// Sends these bytes and returns what arrives until the other side closes the connection.
 fn over_tcp(host: &str, bytes: &[u8]) -> String {
-    let stream = TcpStream::connect(host).unwrap();
-    stream.set_read_timeout(Some(SILENCE)).unwrap();
-    exchange(stream, bytes)
+    exchange(TcpStream::connect(host).unwrap(), bytes)
 }
 
 fn over_unix(path: &Path, bytes: &[u8]) -> String {
-    let stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(SILENCE)).unwrap();
-    exchange(stream, bytes)
+    exchange(UnixStream::connect(path).unwrap(), bytes)
 }
 
-fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> String {
+fn exchange(mut stream: impl Stream, bytes: &[u8]) -> String {
+    stream.set_patience(SILENCE).unwrap();
     // A server that refuses the request may close before everything is written; its response can still be read.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();

@@ -2,10 +2,10 @@
 //! floods of frames. The server's memory stays bounded, and other clients are served.
 
 use crate::h2;
-use crate::load::Request;
 use crate::proof;
 use crate::support::{Serving, root};
 use crate::workspace::Workspace;
+use drisse_testkit::{Request, pause_until};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -113,7 +113,7 @@ impl Door {
                 }
                 slowest = slowest.max(began.elapsed());
                 grown = grown.max(self.resident() - before);
-                std::thread::park_timeout(Duration::from_millis(2));
+                pause_until(Instant::now() + Duration::from_millis(2));
             }
             drop(attacking.join().unwrap());
         });

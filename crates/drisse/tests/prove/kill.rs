@@ -2,8 +2,9 @@
 //! is left, and the desired state is reached soon.
 
 use crate::scenario::{Passed, Scenario, all};
-use crate::workspace::{PATIENCE, kill};
+use crate::workspace::kill;
 use crate::{engine, proof};
+use drisse_testkit::{PATIENCE, pause_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -186,14 +187,14 @@ fn after_a_stop_at_any_crash_point_everything_goes_on() {
             if run.has_changed(&changing) {
                 until = until.min(Instant::now() + SOON);
             }
-            std::thread::park_timeout(Duration::from_millis(5));
+            pause_until(Instant::now() + Duration::from_millis(5));
         };
         let Some(stopped) = stopped else {
             run.end_change(changing);
             return Ok(None);
         };
         let hold = if whole { STOPPED } else { Duration::from_secs(3) };
-        std::thread::park_timeout(hold);
+        pause_until(Instant::now() + hold);
         kill(stopped, "-CONT");
         run.end_change(changing);
         run.settled().map(Some)

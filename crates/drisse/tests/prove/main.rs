@@ -23,9 +23,6 @@ mod engine;
 #[path = "../it/liar.rs"]
 mod liar;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
-#[path = "../it/load.rs"]
-mod load;
-#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "../it/support.rs"]
 mod support;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]

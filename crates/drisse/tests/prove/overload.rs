@@ -1,10 +1,10 @@
 //! Ten times as many requests as can be served: admitted requests are answered in time, the others are refused at once.
 
-use crate::load::Request;
 use crate::proof;
 use crate::support::Serving;
 use crate::surge::{Answered, surge};
 use crate::workspace::Workspace;
+use drisse_testkit::Request;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

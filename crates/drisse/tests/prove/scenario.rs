@@ -4,7 +4,8 @@
 use crate::engine::{CACHE, Engine, podman};
 use crate::liar::liar;
 use crate::support::{library, root};
-use crate::workspace::{PATIENCE, Ran, Workspace, ran};
+use crate::workspace::{Ran, Workspace, ran};
+use drisse_testkit::{PATIENCE, found};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -276,8 +277,9 @@ impl Run {
     fn answers(&self, service: &Value) -> bool {
         let uri = service["scoring_uri"].as_str().unwrap();
         let body = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
-        let status =
-            |key: &str| crate::load::Request::new(uri, Some(key), &body).send().map_or(0, |answer| answer.0);
+        let status = |key: &str| {
+            drisse_testkit::Request::new(uri, Some(key), &body).send().map_or(0, |answer| answer.0)
+        };
         let Some(key) = self.workspace_key() else { return false };
         let old = self.key.as_ref().filter(|old| **old != key);
         status(&key) == 200 && status("wrong") == 401 && old.is_none_or(|old| status(old) == 401)
@@ -291,14 +293,10 @@ impl Run {
         if ran.code != 0 {
             return Err(format!("the next command fails: {ran:?}"));
         }
-        let mut wrong = self.wrong();
-        while let Some(why) = wrong {
-            if began.elapsed() > PATIENCE / 4 {
-                return Err(why);
-            }
-            std::thread::yield_now();
-            wrong = self.wrong();
-        }
+        found(String::new, || match self.wrong() {
+            None => Some(Ok(())),
+            Some(why) => (began.elapsed() > PATIENCE / 4).then_some(Err(why)),
+        })?;
         let took = began.elapsed();
         // Crash points passed from here on do not belong to the change: they kill no process and are not counted.
         for name in names(&self.steps) {

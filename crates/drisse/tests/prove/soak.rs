@@ -1,8 +1,8 @@
 //! A long day in minutes: load, and all the while updates, new keys, models, scaling, and kills.
 
-use crate::load::{Failure, Load, Request};
 use crate::proof;
 use crate::workspace::{Workspace, kill};
+use drisse_testkit::{Failure, Load, Request, wait};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ fn change(workspace: &Workspace, nth: usize, other: &Path) {
 /// Kills one after the other, each once everything is well again.
 fn kill_all(workspace: &Workspace, score: &Request, killed: &mut Vec<Killed>) {
     let well = || {
-        workspace.wait("both replicas are up and it serves", || {
+        wait("both replicas are up and it serves", || {
             workspace.replicas("digits").len() == 2 && score.send().is_ok_and(|answer| answer.0 == 200)
         });
     };
@@ -74,7 +74,7 @@ fn kill_all(workspace: &Workspace, score: &Request, killed: &mut Vec<Killed>) {
     let gateway = workspace.pid("gateway").unwrap();
     killed.push(Killed { gateway: true, at: Instant::now() });
     kill(u32::try_from(gateway).unwrap(), "-9");
-    workspace.wait("the gateway is replaced", || workspace.pid("gateway").is_some_and(|pid| pid != gateway));
+    wait("the gateway is replaced", || workspace.pid("gateway").is_some_and(|pid| pid != gateway));
     well();
 }
 

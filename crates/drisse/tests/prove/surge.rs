@@ -1,6 +1,6 @@
 //! An open-loop load generator: sends requests when they are due, whether or not earlier ones have been answered.
 
-use crate::load::{Connection, Request};
+use drisse_testkit::{Connection, Request, pause_until};
 use std::time::{Duration, Instant};
 
 /// The response to one request.
@@ -32,16 +32,16 @@ fn one(request: &Request, mut due: Instant, interval: Duration, end: Instant) ->
     let mut answers = Vec::new();
     let mut open: Option<Connection> = None;
     while due < end {
-        std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
-        // Parking may end spuriously.
-        if Instant::now() < due {
-            continue;
-        }
+        pause_until(due);
         let began = Instant::now();
-        let mut connection = open.take().unwrap_or_else(|| Connection::open(&request.host).unwrap());
-        let status = connection.send(&request.bytes).map_or(0, |answer| answer.0);
-        answers.push(Answered { status, retry_after: connection.retry_after, took: began.elapsed() });
-        open = Some(connection).filter(|open| status != 0 && !open.closing);
+        let mut connection = open.take().unwrap_or_else(|| request.connect().unwrap());
+        let answer = request.send_on(&mut connection).ok();
+        let header = |name: &str| answer.as_ref().and_then(|answer| answer.header(name));
+        let retry_after = header("retry-after").is_some();
+        let closes = header("connection") == Some("close");
+        let status = answer.as_ref().map_or(0, |answer| answer.status);
+        answers.push(Answered { status, retry_after, took: began.elapsed() });
+        open = Some(connection).filter(|_| status != 0 && !closes);
         // A connection that is late continues from now: requests it could not send in time are skipped.
         due = (due + interval).max(Instant::now());
     }

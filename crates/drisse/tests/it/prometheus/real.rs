@@ -1,13 +1,12 @@
 //! A real Prometheus that scrapes one address; killed when dropped.
 
-use crate::workspace::{PATIENCE, own_address};
+use crate::workspace::own_address;
+use drisse_testkit::{Connection, found};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::fmt::Debug;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 pub(crate) struct Prometheus {
     child: Child,
@@ -64,11 +63,12 @@ impl Prometheus {
 
     /// Repeats `ask` until it succeeds. The error shows in the failure message what was seen instead.
     pub(crate) fn until<T: Debug>(&self, what: &str, mut ask: impl FnMut() -> Result<(), T>) {
-        let began = Instant::now();
-        while let Err(seen) = ask() {
-            assert!(began.elapsed() < PATIENCE, "{what}: not yet, {seen:?}\n{}", self.log());
-            std::thread::yield_now();
-        }
+        let seen = RefCell::new(None);
+        let failure = || format!("{what}: not yet, {:?}\n{}", seen.borrow(), self.log());
+        found(failure, || {
+            *seen.borrow_mut() = ask().err();
+            seen.borrow().is_none().then_some(())
+        });
     }
 
     /// Returns the data of an answer, or `None` if Prometheus does not answer yet. Panics if it refuses the request.
@@ -96,12 +96,9 @@ impl Drop for Prometheus {
 
 /// Returns the body of a server's answer, or `None` if it does not answer.
 pub(crate) fn get(address: &str, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // HTTP/1.0, so that the body is not chunked.
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+    let answer = Connection::tcp(address).ok()?.exchange(request).ok()?;
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
 }
 

@@ -1,29 +1,6 @@
 //! Builds ONNX files that no exporter would write. Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3.
 
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-    out
-}
-
-pub(super) fn number(field: u64, value: u64) -> Vec<u8> {
-    [varint(field << 3), varint(value)].concat()
-}
-
-pub(super) fn bytes(field: u64, payload: &[u8]) -> Vec<u8> {
-    [varint(field << 3 | 2), varint(payload.len() as u64), payload.to_vec()].concat()
-}
-
-/// An input or output (`field`) that is an FP32 tensor with these dimensions.
-fn port(field: u64, name: &str, dims: &[u64]) -> Vec<u8> {
-    let dims: Vec<_> = dims.iter().flat_map(|&dim| bytes(1, &number(1, dim))).collect();
-    let kind = bytes(1, &[number(1, 1), bytes(2, &dims)].concat());
-    bytes(field, &[bytes(1, name.as_bytes()), bytes(2, &kind)].concat())
-}
+use drisse_testkit::onnx::{Dim, bytes, number, port, varint};
 
 /// A model `y = Identity(x)` with these dimensions, and `more` fields in its graph.
 pub(super) fn model(dims: &[u64], more: &[Vec<u8>]) -> Vec<u8> {
@@ -32,7 +9,8 @@ pub(super) fn model(dims: &[u64], more: &[Vec<u8>]) -> Vec<u8> {
 
 fn graph(dims: &[u64], node: &[Vec<u8>], more: &[u8]) -> Vec<u8> {
     let node = bytes(1, &node.concat());
-    let graph = [&*node, &bytes(2, b"g"), more, &port(11, "x", dims), &port(12, "y", dims)].concat();
+    let dims: Vec<_> = dims.iter().map(|&dim| Dim::Fixed(dim)).collect();
+    let graph = [&*node, &bytes(2, b"g"), more, &port(11, "x", &dims), &port(12, "y", &dims)].concat();
     [number(1, 8), bytes(8, &number(2, 17)), bytes(7, &graph)].concat()
 }
 

@@ -3,13 +3,13 @@
 use super::{every, over_tcp, request, statuses};
 use crate::proof::among_others;
 use crate::support::{drisse, library, root};
-use crate::workspace::{PATIENCE, Workspace, kill};
+use crate::workspace::{Workspace, kill};
+use drisse_testkit::wait;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 /// Starts a command with unlimited core dumps and aborts it once it is up. Returns whether it dumped core: to a file in
 /// `folder`, or to the handler of the system.
@@ -18,12 +18,10 @@ fn dumps(command: &Command, stdin: Stdio, folder: &Path, mut up: impl FnMut(u32)
     shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(command.get_program());
     shell.args(command.get_args()).current_dir(folder).env("DRISSE_ONNXRUNTIME", library());
     let mut child = shell.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let began = Instant::now();
-    while !up(child.id()) {
+    wait(format!("the start of {command:?}"), || {
         assert_eq!(child.try_wait().unwrap(), None, "{command:?} ended");
-        assert!(began.elapsed() < PATIENCE, "{command:?} does not start");
-        std::thread::yield_now();
-    }
+        up(child.id())
+    });
     kill(child.id(), "-ABRT");
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(6), "{command:?}");

@@ -4,6 +4,7 @@ use super::{DIGITS, STRANGER, argument, as_root, below, deployed, every, replica
 use crate::proof::among_others;
 use crate::support::{library, root};
 use crate::workspace::{Ran, kill, ran};
+use drisse_testkit::wait;
 use serde_json::Value;
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -99,13 +100,11 @@ fn another_users_process_is_never_taken_for_one_of_ours() {
         .map(|(flag, value)| [Path::new("/bin/sh"), &*su].map(|shell| Impostor::new(shell, flag, &value)));
     for impostor in impostors.as_flattened() {
         let line = format!("/proc/{}/cmdline", impostor.0.id());
-        workspace.wait("the impostor runs", || {
-            std::fs::read_to_string(&line).is_ok_and(|line| line.contains("sleep"))
-        });
+        wait("the impostor runs", || std::fs::read_to_string(&line).is_ok_and(|line| line.contains("sleep")));
     }
     kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
     let mut seen = 0;
-    workspace.wait("the service's replica is found", || {
+    wait("the service's replica is found", || {
         let shown = workspace.json(&["services", "show", "digits"]);
         seen = shown["instances"].as_array().map_or(0, Vec::len);
         seen > 0

@@ -3,6 +3,7 @@
 use super::{PART, tools};
 use crate::proof;
 use crate::workspace::{Workspace, kill};
+use drisse_testkit::wait;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ impl Clock {
         // Adds the target `fake`; its replicas take 10 minutes to start.
         control.env("DRISSE_FAKE", "10m").stdout(Stdio::null()).stderr(Stdio::null());
         let control = control.spawn().unwrap();
-        workspace.wait("the control plane starts", || workspace.pid("control").is_some());
+        wait("the control plane starts", || workspace.pid("control").is_some());
         Self { control, file }
     }
 
@@ -77,7 +78,7 @@ fn a_clock_set_back_a_day_delays_nothing() {
     workspace.ok(&["update", "digits", "--max-wait", "2s"]);
     workspace.ok(&["keys", "digits", "--regenerate", "primary"]);
     workspace.ok(&["models", "register", "examples/iris"]);
-    workspace.wait("the operation's time is over", || {
+    wait("the operation's time is over", || {
         workspace.json(&["operations"])["items"].as_array().unwrap().iter().all(|o| o["state"] != "Running")
     });
     let ended = workspace.json(&["operations", "show", &begun["operation"].to_string()]);
@@ -94,7 +95,7 @@ fn a_clock_set_back_a_day_delays_nothing() {
 fn one_dies(workspace: &Workspace) {
     let before = workspace.replicas("digits");
     kill(before[0], "-9");
-    workspace.wait("the killed replica is replaced", || {
+    wait("the killed replica is replaced", || {
         workspace.replicas("digits").iter().any(|pid| !before.contains(pid))
             && workspace.run(&["score", "digits"]).code == 0
     });

@@ -4,6 +4,7 @@ use super::PART;
 use super::known::Known;
 use crate::proof;
 use crate::workspace::{Workspace, is_zombie, kill};
+use drisse_testkit::wait;
 use std::path::Path;
 
 const PAGE: usize = 4096;
@@ -81,10 +82,10 @@ fn the_backup_follows_each_change_within_seconds_and_is_never_taken_unasked() {
     workspace.ok(&["models", "register", "examples/digits"]);
     let backup = workspace.root.join("drisse.db.backup");
     let written = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
-    workspace.wait("the first change is in the backup", || written(&backup).is_some());
+    wait("the first change is in the backup", || written(&backup).is_some());
     let first = written(&backup);
     workspace.ok(&["models", "register", "examples/wine"]);
-    workspace.wait("the second change is in the backup", || written(&backup) != first);
+    wait("the second change is in the backup", || written(&backup) != first);
     assert_eq!(
         std::os::unix::fs::PermissionsExt::mode(&backup.metadata().unwrap().permissions()) & 0o777,
         0o600
@@ -96,7 +97,7 @@ fn the_backup_follows_each_change_within_seconds_and_is_never_taken_unasked() {
     );
     let control = u32::try_from(workspace.pid("control").unwrap()).unwrap();
     kill(control, "-9");
-    workspace.wait("the control plane has ended", || is_zombie(control));
+    wait("the control plane has ended", || is_zombie(control));
     let log = workspace.root.join("drisse.db-wal");
     workspace.ok(&["up", "--restore"]);
     assert!(workspace.ok(&["models"]).stdout.contains("wine:1"));

@@ -5,6 +5,7 @@ use super::known::Known;
 use super::strace::{self, Faults};
 use crate::proof;
 use crate::workspace::Workspace;
+use drisse_testkit::wait;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -89,9 +90,7 @@ fn one(workspace: &Workspace, fault: &str, words: &[String], seen: &mut Seen) ->
     let began = Instant::now();
     // strace counts calls per thread: where each retry uses a new thread, every retry fails, and the command waits and
     // prints what it waits for.
-    while running.try_wait().unwrap().is_none() && began.elapsed() < WAITING {
-        std::thread::yield_now();
-    }
+    wait("the end of the command", || running.try_wait().unwrap().is_some() || began.elapsed() >= WAITING);
     let calls = faults.end();
     let output = running.wait_with_output().unwrap();
     let (code, stderr) = (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap());

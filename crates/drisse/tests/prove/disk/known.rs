@@ -1,6 +1,7 @@
 //! The acknowledged state of a workspace, and the check that all of it is there.
 
 use crate::workspace::Workspace;
+use drisse_testkit::wait;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ impl Known {
             return Some(format!("the workspace does not start: {}", ran.stderr));
         }
         // Operations that were running continue, and succeed or fail.
-        workspace.wait("running operations end", || {
+        wait("running operations end", || {
             let operations = workspace.json(&["operations"]);
             operations["items"].as_array().unwrap().iter().all(|operation| operation["state"] != "Running")
         });

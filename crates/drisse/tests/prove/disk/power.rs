@@ -7,6 +7,7 @@ use super::strace::{self, Call};
 use super::{PART, models};
 use crate::proof;
 use crate::workspace::Workspace;
+use drisse_testkit::wait;
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
@@ -78,7 +79,7 @@ fn tried(moments: &Moments, make: impl FnOnce(&SyncSender<State>)) -> (usize, Ve
 fn record(workspace: &Workspace) -> (PathBuf, Moments) {
     let trace = workspace.folder.path().join("trace");
     let mut up = strace::recorded(&workspace.command(&["up"]), &trace).spawn().unwrap();
-    workspace.wait("the control plane starts", || workspace.pid("control").is_some());
+    wait("the control plane starts", || workspace.pid("control").is_some());
     let mut moments = vec![(0, Known::default())];
     for command in life(workspace) {
         let words: Vec<_> = command.iter().map(String::as_str).collect();

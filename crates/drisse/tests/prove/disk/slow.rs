@@ -2,9 +2,9 @@
 
 use super::PART;
 use super::strace::{self, Faults};
-use crate::load::{Connection, Request};
 use crate::proof;
 use crate::workspace::Workspace;
+use drisse_testkit::Request;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl Sent {
     fn once(&mut self) {
         for request in &self.requests {
             let began = Instant::now();
-            match Connection::open(&request.host).and_then(|mut open| open.send(&request.bytes)) {
+            match request.send() {
                 Ok((200, _)) => {}
                 Ok((status, body)) => self.failed.push(format!("{status} {body}")),
                 Err(error) => self.failed.push(error),
