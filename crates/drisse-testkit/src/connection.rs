@@ -113,13 +113,35 @@ impl<S: Stream> Connection<S> {
         self
     }
 
+    /// Announces that no more bytes will be sent.
+    pub fn shut(&self) {
+        let _ = self.0.get_ref().shut();
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Takes over any stream, whose reads may take as long as they want.
+    pub fn over(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
     /// Sends a request and reads the response.
     ///
     /// # Errors
-    /// As [`Self::read`], and those of writing.
+    /// As [`Self::read`]. Errors of writing are ignored: a server may refuse a request before it has read everything.
     pub fn send(&mut self, request: impl AsRef<[u8]>) -> io::Result<Answer> {
-        self.0.get_mut().write_all(request.as_ref())?;
+        self.push(request);
         self.read()
+    }
+
+    /// Sends a POST request with a JSON body, and returns the response.
+    pub fn post(&mut self, path: &str, body: &str) -> Answer {
+        self.post_with(path, "content-type: application/json\r\n", body)
+    }
+
+    /// Sends a POST request with these headers, each of which ends with `\r\n`, and returns the response.
+    pub fn post_with(&mut self, path: &str, headers: &str, body: &str) -> Answer {
+        self.send(post(path, headers, body)).expect("an answer")
     }
 
     /// Sends bytes and returns everything that arrives until the other side closes the connection.
@@ -155,30 +177,33 @@ impl<S: Stream> Connection<S> {
     /// `UnexpectedEof` if the other side closed the connection, `InvalidData` if the response has no status, and those
     /// of reading.
     pub fn read(&mut self) -> io::Result<Answer> {
-        let (head, body) = self.message()?;
+        let (head, body) = self.try_message()?;
         let headers = head.to_ascii_lowercase();
         let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "no status"))?;
         Ok(Answer { status, headers, body })
     }
 
-    /// Reads a request or response with a content length: head and body.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` if the other side closed the connection, and those of reading.
-    pub fn message(&mut self) -> io::Result<(String, String)> {
-        let head = self.head()?;
+    /// Reads a request or response with a content length: head and body. Both are empty if the other side closed the
+    /// connection.
+    pub fn message(&mut self) -> (String, String) {
+        self.try_message().unwrap_or_default()
+    }
+
+    /// Reads the head of a message. It is empty if the other side closed the connection.
+    pub fn head(&mut self) -> String {
+        self.try_head().unwrap_or_default()
+    }
+
+    fn try_message(&mut self) -> io::Result<(String, String)> {
+        let head = self.try_head()?;
         let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         self.0.read_exact(&mut body)?;
-        Ok((head, String::from_utf8_lossy(&body).into_owned()))
+        Ok((head, String::from_utf8(body).expect("a body in UTF-8")))
     }
 
-    /// Reads the head of a message.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` if the other side closed the connection, and those of reading.
-    pub fn head(&mut self) -> io::Result<String> {
+    fn try_head(&mut self) -> io::Result<String> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.0.read_line(&mut head)? == 0 {
@@ -205,9 +230,12 @@ impl<S: Stream> Connection<S> {
         let _ = self.0.read_to_end(into);
     }
 
-    /// Announces that no more bytes will be sent.
-    pub fn shut(&self) {
-        let _ = self.0.get_ref().shut();
+    /// Waits until the other side sends bytes or closes the connection, and returns whether it closed it without sending
+    /// anything. A reset counts as closing.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        let read = self.0.read_to_end(&mut rest);
+        read.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| rest.is_empty())
     }
 
     /// Returns the bytes that have arrived; waits for the first of them. Empty if the other side has closed the connection.
@@ -228,7 +256,7 @@ mod tests {
         let (client, server) = UnixStream::pair().unwrap();
         let (mut client, mut server) = (Connection::new(client), Connection::new(server));
         client.write(post("/score", "x-a: B\r\n", "body"));
-        let (head, body) = server.message().unwrap();
+        let (head, body) = server.message();
         assert_eq!((header(&head, "X-A"), &*body), (Some("B"), "body"));
         server.answer("503 Service Unavailable", "Retry-After: 1\r\n", "full");
         let answer = client.read().unwrap();

@@ -1,6 +1,7 @@
 //! Requests and answers as clients and replicas see them.
 
-use crate::support::{Peer, Running, document, header};
+use crate::support::{Peer, Running, document};
+use drisse_testkit::{header, wait};
 use drisse_wire::routes::RouteDocument;
 use std::sync::mpsc;
 
@@ -9,7 +10,7 @@ const SCORE: &str = "/api/v1/service/s/score";
 /// A replica that answers every request with its path and body.
 fn echo(mut peer: Peer) {
     loop {
-        let (head, body) = peer.read();
+        let (head, body) = peer.message();
         if head.is_empty() {
             return;
         }
@@ -24,7 +25,7 @@ fn a_request_reaches_the_replica_under_its_own_path_and_without_what_is_between_
     let (sender, received) = mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
     let replica = gateway.replica("r", move |mut peer| {
-        let (head, _) = peer.read();
+        let (head, _) = peer.message();
         sender.lock().unwrap().send(head).unwrap();
         peer.answer(
             "200 OK",
@@ -66,7 +67,7 @@ fn long_bodies_stream_through_both_ways_as_they_come() {
     });
     gateway.put(&document(1, vec![replica]));
     let mut client = gateway.connect();
-    client.write(&format!(
+    client.write(format!(
         "POST {SCORE} HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n{LONG:x}\r\n{}\r\n",
         "1".repeat(LONG)
     ));
@@ -83,7 +84,7 @@ fn a_busy_replica_is_waited_for_and_then_503_says_when_to_come_again() {
     let (started, busy) = mpsc::channel();
     let shared = std::sync::Mutex::new((started, gate));
     let mut replica = gateway.replica("r", move |mut peer| {
-        while !peer.read().0.is_empty() {
+        while !peer.message().0.is_empty() {
             let shared = shared.lock().unwrap();
             shared.0.send(()).unwrap();
             shared.1.recv().unwrap();
@@ -125,9 +126,9 @@ fn a_deadline_is_passed_on_and_past_it_the_answer_is_504() {
     let (sender, received) = mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
     let replica = gateway.replica("r", move |mut peer| {
-        sender.lock().unwrap().send(peer.read().0).unwrap();
+        sender.lock().unwrap().send(peer.message().0).unwrap();
         // It sends nothing, and sees that the gateway gives up.
-        assert!(peer.is_closed());
+        assert!(peer.arrived().is_ok_and(<[u8]>::is_empty));
         sender.lock().unwrap().send(String::new()).unwrap();
     });
     gateway.put(&document(1, vec![replica]));
@@ -142,7 +143,7 @@ fn a_deadline_is_passed_on_and_past_it_the_answer_is_504() {
 #[test]
 fn a_request_the_replica_read_is_not_sent_again_and_one_it_did_not_read_is() {
     let gateway = Running::start();
-    let broken = gateway.replica("broken", |mut peer| drop(peer.read()));
+    let broken = gateway.replica("broken", |mut peer| drop(peer.message()));
     gateway.put(&document(1, vec![broken]));
     let (answer, body) = gateway.post(SCORE, "", "{}");
     assert!(
@@ -165,14 +166,14 @@ fn a_connection_the_replica_closed_meanwhile_costs_no_request() {
     let gateway = Running::start();
     // Every connection answers one request and closes without saying so.
     let replica = gateway.replica("r", |mut peer| {
-        peer.read();
+        peer.message();
         peer.answer("200 OK", "", "{}");
     });
     gateway.put(&document(1, vec![replica]));
     let mut client = gateway.connect();
     for _ in 0..20 {
-        client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
-        let (answer, body) = client.read();
+        client.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
+        let (answer, body) = client.message();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}{body}");
     }
 }
@@ -183,18 +184,18 @@ fn a_client_that_leaves_frees_its_place() {
     let (sender, received) = mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
     let mut replica = gateway.replica("r", move |mut peer| {
-        let (head, _) = peer.read();
+        let (head, _) = peer.message();
         sender.lock().unwrap().send(()).unwrap();
         if head.contains("x-last") {
             peer.answer("200 OK", "", "{}");
         } else {
-            assert!(peer.is_closed(), "the client left, so its connection is closed");
+            assert!(peer.arrived().is_ok_and(<[u8]>::is_empty), "the client left, so its connection is closed");
         }
     });
     replica.concurrency = 1;
     gateway.put(&RouteDocument { max_wait_ms: 20_000, ..document(1, vec![replica]) });
     let mut client = gateway.connect();
-    client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
+    client.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
     received.recv().unwrap();
     drop(client);
     let (answer, _) = gateway.post(SCORE, "x-last: 1\r\n", "{}");
@@ -208,7 +209,7 @@ fn a_replica_is_reported_as_draining_until_its_last_answer() {
     let (started, busy) = mpsc::channel();
     let shared = std::sync::Mutex::new((started, gate));
     let old = gateway.replica("old", move |mut peer| {
-        peer.read();
+        peer.message();
         let shared = shared.lock().unwrap();
         shared.0.send(()).unwrap();
         shared.1.recv().unwrap();
@@ -225,9 +226,7 @@ fn a_replica_is_reported_as_draining_until_its_last_answer() {
         assert_eq!(gateway.post(SCORE, "", "{}").1, "/score {}", "new requests go to the new one");
         release.send(()).unwrap();
         assert_eq!(first.join().unwrap().1, "old");
-        while !gateway.put(&next).draining.is_empty() {
-            std::thread::yield_now();
-        }
+        wait("the end of draining", || gateway.put(&next).draining.is_empty());
     });
 }
 
@@ -278,7 +277,7 @@ fn ambiguous_requests_are_refused_and_never_reach_a_replica() {
         "x y: 1\r\ncontent-length: 2\r\n\r\n{}",
     ] {
         let mut client = gateway.connect();
-        client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\n{bad}"));
+        client.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\n{bad}"));
         let head = client.head();
         assert!(head.is_empty() || head.starts_with("HTTP/1.1 4"), "{bad:?}: {head}");
     }

@@ -13,22 +13,22 @@ const LONG: usize = 32 << 20;
 fn a_client_that_sends_its_body_slowly_holds_no_place() {
     let gateway = Running::start();
     let mut replica = gateway.replica("r", |mut peer| {
-        while !peer.read().0.is_empty() {
+        while !peer.message().0.is_empty() {
             peer.answer("200 OK", "", "{}");
         }
     });
     replica.concurrency = 1;
     gateway.put(&document(1, vec![replica]));
     let mut announced = gateway.connect();
-    announced.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n{{"));
+    announced.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n{{"));
     let mut chunked = gateway.connect();
     chunked
-        .write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"));
+        .write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"));
     for _ in 0..3 {
         assert!(gateway.post(SCORE, "", "{}").0.starts_with("HTTP/1.1 200"));
     }
     chunked.write("1\r\n}\r\n0\r\n\r\n");
-    assert!(chunked.read().0.starts_with("HTTP/1.1 200"));
+    assert!(chunked.message().0.starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_client_that_takes_its_answer_slowly_holds_no_place() {
     let long = "x".repeat(LONG);
     let mut replica = gateway.replica("r", move |mut peer| {
         loop {
-            let (head, body) = peer.read();
+            let (head, body) = peer.message();
             match &*body {
                 _ if head.is_empty() => return,
                 "long" => peer.answer("200 OK", "", &long),
@@ -48,7 +48,7 @@ fn a_client_that_takes_its_answer_slowly_holds_no_place() {
     replica.concurrency = 1;
     gateway.put(&document(1, vec![replica]));
     let mut slow = gateway.connect();
-    slow.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nlong"));
+    slow.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nlong"));
     let head = slow.head();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     for _ in 0..3 {
@@ -67,7 +67,7 @@ fn a_client_that_leaves_the_line_is_never_sent_on() {
     let shared = Mutex::new((begun, gate));
     let mut replica = gateway.replica("r", move |mut peer| {
         loop {
-            let (head, body) = peer.read();
+            let (head, body) = peer.message();
             if head.is_empty() {
                 return;
             }
@@ -85,12 +85,10 @@ fn a_client_that_leaves_the_line_is_never_sent_on() {
         let first = scope.spawn(|| gateway.post(SCORE, "", "first"));
         assert_eq!(begins.recv().unwrap(), "first");
         let mut leaves = gateway.connect();
-        leaves.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\ngone"));
+        leaves.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\ngone"));
         let waiting = |count| {
             let wanted = format!("drisse_gateway_waiting{{service=\"s\"}} {count}");
-            while !gateway.admin("GET", "/metrics", "").1.contains(&wanted) {
-                std::thread::yield_now();
-            }
+            wait(&wanted, || gateway.admin("GET", "/metrics", "").1.contains(&wanted));
         };
         waiting(1);
         drop(leaves);

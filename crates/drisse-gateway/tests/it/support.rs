@@ -2,23 +2,21 @@
 
 use drisse_gateway::{Config, Gateway};
 use drisse_net::{Listener, bind_tcp, bind_unix};
+use drisse_testkit::{Connection, ServerThread, post};
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument, RouteReplica, RouteRevision};
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
-/// Longer than any answer takes on a busy machine; a hang fails the test instead of stopping it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// One end of a connection.
+pub(crate) type Peer<S = UnixStream> = Connection<S>;
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    // Before the folder, so that the server ends first.
+    _server: ServerThread,
     folder: tempfile::TempDir,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -37,12 +35,8 @@ impl Running {
             identity: serde_json::json!({ "nonce": "0123456789ab" }),
         };
         let gateway = Gateway::new(config).unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(gateway.run(async { drop(stopped.await) })).unwrap();
-        });
-        Self { address, folder, stop: Some(stop), thread: Some(thread) }
+        let _server = ServerThread::start(|stopped| gateway.run(stopped));
+        Self { address, _server, folder }
     }
 
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
@@ -76,33 +70,22 @@ impl Running {
     }
 
     pub(crate) fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut peer = Peer::new(UnixStream::connect(self.socket("admin")).unwrap());
         let length = body.len();
-        peer.write(&format!("{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n{body}"));
-        let (head, body) = peer.read();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n{body}");
+        let answer = Peer::unix(&self.socket("admin")).unwrap().send(request).unwrap();
+        (answer.status, answer.body)
     }
 
     pub(crate) fn connect(&self) -> Peer<TcpStream> {
-        Peer::new(TcpStream::connect(self.address).unwrap())
+        Peer::tcp(self.address).unwrap()
     }
 
     /// Sends a request on a connection of its own; returns the head and the body of the answer.
     pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> (String, String) {
         let mut peer = self.connect();
-        let length = body.len();
-        peer.write(&format!(
-            "POST {path} HTTP/1.1\r\nhost: h\r\n{headers}content-length: {length}\r\n\r\n{body}"
-        ));
-        peer.read()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || std::thread::panicking());
+        peer.write(post(path, headers, body));
+        peer.message()
     }
 }
 
@@ -117,83 +100,4 @@ pub(crate) fn document(generation: u64, replicas: Vec<RouteReplica>) -> RouteDoc
         revisions: vec![revision],
         ..RouteDocument::default()
     }
-}
-
-/// One end of a connection.
-pub(crate) struct Peer<S = UnixStream>(BufReader<S>);
-
-pub(crate) trait Stream: Read + Write {
-    fn patience(&self);
-}
-
-impl Stream for UnixStream {
-    fn patience(&self) {
-        self.set_read_timeout(Some(PATIENCE)).unwrap();
-    }
-}
-
-impl Stream for TcpStream {
-    fn patience(&self) {
-        self.set_read_timeout(Some(PATIENCE)).unwrap();
-    }
-}
-
-impl<S: Stream> Peer<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        stream.patience();
-        Self(BufReader::new(stream))
-    }
-
-    pub(crate) fn write(&mut self, text: &str) {
-        self.0.get_mut().write_all(text.as_bytes()).unwrap();
-    }
-
-    /// The head of a message; empty if the other side closed the connection.
-    pub(crate) fn head(&mut self) -> String {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if self.0.read_line(&mut head).unwrap_or(0) == 0 {
-                return String::new();
-            }
-        }
-        head
-    }
-
-    /// A whole message with a content length.
-    pub(crate) fn read(&mut self) -> (String, String) {
-        let head = self.head();
-        let length = header(&head, "content-length").map_or(0, |value| value.parse().unwrap());
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        (head, String::from_utf8(body).unwrap())
-    }
-
-    pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line
-    }
-
-    /// Fills `bytes` with the next ones of the connection.
-    pub(crate) fn take(&mut self, bytes: &mut [u8]) {
-        self.0.read_exact(bytes).unwrap();
-    }
-
-    /// Waits until the other side closes the connection or sends something; returns whether it closed.
-    pub(crate) fn is_closed(&mut self) -> bool {
-        self.0.fill_buf().is_ok_and(<[u8]>::is_empty)
-    }
-
-    pub(crate) fn answer(&mut self, status: &str, headers: &str, body: &str) {
-        let length = body.len();
-        self.write(&format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}"));
-    }
-}
-
-/// A header's value.
-pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
 }

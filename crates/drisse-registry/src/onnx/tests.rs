@@ -2,32 +2,13 @@
 
 use super::*;
 use drisse_core::DataType;
+use drisse_testkit::onnx::{self, Dim, bytes, number, varint};
 use proptest::prelude::*;
 use std::io::Write;
 
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-    out
-}
-
-fn number(field: u64, value: u64) -> Vec<u8> {
-    [varint(field << 3), varint(value)].concat()
-}
-
-fn bytes(field: u64, payload: &[u8]) -> Vec<u8> {
-    [varint(field << 3 | 2), varint(payload.len() as u64), payload.to_vec()].concat()
-}
-
 /// A port of datatype FP32 and shape [batch, 64].
 fn port(field: u64, name: &str) -> Vec<u8> {
-    let dims = [bytes(1, &bytes(2, b"batch")), bytes(1, &number(1, 64))].concat();
-    let kind = bytes(1, &[number(1, 1), bytes(2, &dims)].concat());
-    bytes(field, &[bytes(1, name.as_bytes()), bytes(2, &kind)].concat())
+    onnx::port(field, name, &[Dim::Free("batch"), Dim::Fixed(64)])
 }
 
 fn model(graph: &[Vec<u8>]) -> Vec<u8> {
