@@ -172,7 +172,7 @@ fn broken_http_is_refused_and_the_server_lives() {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense that is no frame at all",
     ] {
         let mut client = server.connect();
-        client.write(bytes);
+        client.push(bytes);
         let mut ends = Vec::new();
         client.shut();
         client.read_rest(&mut ends);
@@ -186,7 +186,7 @@ fn broken_http_is_refused_and_the_server_lives() {
 fn a_body_cut_short_is_dropped_and_the_server_lives() {
     let server = start();
     let mut client = server.connect();
-    client.write("POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{\"data\":");
+    client.push("POST /score HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{\"data\":");
     client.shut();
     client.read_rest(&mut Vec::new());
     lives(&server);

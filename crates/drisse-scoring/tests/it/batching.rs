@@ -1,9 +1,10 @@
 //! Requests that share runs: faster, and nobody can tell.
 
-use crate::support::{Client, Running, Setup, post};
+use crate::support::{Running, Setup};
 use drisse_core::ScorerLimits;
 use drisse_engines::fake::Script;
 use drisse_scoring::Config;
+use drisse_testkit::{Connection, post};
 use std::time::Duration;
 
 const WAITING: &str = "drisse_waiting_requests{model=\"device\"} ";
@@ -22,14 +23,18 @@ fn device(script: Script, config: Config) -> Running {
 /// Sends one request per body while the device is busy with another, and gives the answers to these.
 fn meanwhile(server: &Running, bodies: &[String]) -> Vec<(u16, String)> {
     let mut first = server.connect();
-    first.write(post("/score", "", "{\"data\":[[0,0]]}"));
+    first.push(post("/score", "", "{\"data\":[[0,0]]}"));
     server.wait_for(WAITING, 1.0);
-    let mut clients: Vec<Client> = bodies.iter().map(|_| server.connect()).collect();
+    let mut clients: Vec<Connection> = bodies.iter().map(|_| server.connect()).collect();
     for (client, body) in clients.iter_mut().zip(bodies) {
-        client.write(post("/score", "", body));
+        client.push(post("/score", "", body));
     }
-    assert_eq!(first.read().status, 200);
-    clients.iter_mut().map(Client::read).map(|answer| (answer.status, answer.body)).collect()
+    assert_eq!(first.read().unwrap().status, 200);
+    clients
+        .iter_mut()
+        .map(|client| client.read().unwrap())
+        .map(|answer| (answer.status, answer.body))
+        .collect()
 }
 
 fn body(number: usize, rows: usize) -> String {

@@ -1,11 +1,12 @@
 //! From loading to the last answer: readiness, keys, certificates, ids, several models, stopping.
 
-use crate::support::{Setup, post, read_answer, start};
+use crate::support::{Setup, start};
 use drisse_core::ScorerLimits;
 use drisse_engines::fake::Script;
 use drisse_net::Tls;
 use drisse_scoring::Keys;
-use std::io::{BufReader, Write};
+use drisse_testkit::{Connection, post};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ fn ids_are_echoed_or_made() {
     let answer = server.connect().post_with("/score", headers, BODY);
     assert!(answer.headers.contains("x-request-id: mine-7\r\n"), "{}", answer.headers);
     assert!(answer.headers.contains("x-ms-client-request-id: theirs-8\r\n"), "{}", answer.headers);
-    let id = |answer: crate::support::Answer| {
+    let id = |answer: drisse_testkit::Answer| {
         answer
             .headers
             .lines()
@@ -132,14 +133,14 @@ fn stopping_answers_what_is_under_way_and_then_ends() {
     let mut idle = server.connect();
     assert_eq!(idle.post("/score", BODY).status, 200);
     let mut busy = server.connect();
-    busy.write(post("/score", "", BODY));
+    busy.push(post("/score", "", BODY));
     server.wait_for("drisse_waiting_requests{model=\"slow\"} ", 1.0);
-    server.begin_stop();
+    server.thread.begin_stop();
     assert!(idle.is_closed(), "a connection without a request is closed");
     assert_eq!(server.admin("GET", "/ready", "").status, 503, "the admin answers until the end");
-    let answer = busy.read();
+    let answer = busy.read().unwrap();
     assert_eq!((answer.status, &*answer.body), (200, "{\"X\":[[1.0,2.0]]}"));
-    server.join();
+    server.thread.join();
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn https_serves_with_the_certificate_that_is_there_now() {
         let mut stream =
             rustls::StreamOwned::new(client, std::net::TcpStream::connect(server.address).unwrap());
         stream.write_all(post("/score", "", BODY).as_bytes()).ok()?;
-        Some(read_answer(&mut BufReader::new(stream))?.status)
+        Some(Connection::over(stream).read().ok()?.status)
     };
     assert_eq!(ask(&first), Some(200));
     let second = issue();
@@ -177,7 +178,7 @@ fn https_serves_with_the_certificate_that_is_there_now() {
     }
     assert_eq!(ask(&first), None, "the old certificate is gone");
     let mut plain = server.connect();
-    plain.write("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+    plain.push("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
     let mut rest = Vec::new();
     plain.read_rest(&mut rest);
     assert!(!rest.starts_with(b"HTTP"), "plain HTTP is not answered");

@@ -1,9 +1,10 @@
 //! Too much, too late, or for nobody: refused at once, ended, dropped.
 
-use crate::support::{Setup, post, start};
+use crate::support::{Setup, start};
 use drisse_core::ScorerLimits;
 use drisse_engines::fake::Script;
 use drisse_scoring::Config;
+use drisse_testkit::post;
 use std::time::{Duration, Instant};
 
 const BODY: &str = "{\"data\":[[1,2]]}";
@@ -25,7 +26,7 @@ fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
     assert_eq!(server.post("/score", BODY).status, 200, "the first shows how long a run takes");
     let mut clients = [server.connect(), server.connect(), server.connect()];
     for (nth, client) in clients.iter_mut().enumerate() {
-        client.write(post("/score", "", BODY));
+        client.push(post("/score", "", BODY));
         server.wait_for(WAITING, (nth + 1) as f64);
     }
     let began = Instant::now();
@@ -40,7 +41,11 @@ fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
     assert!(waiting.iter().any(|message| refused.body.contains(message)), "{}", refused.body);
     assert_eq!(server.metric("drisse_rejected_requests_total{model=\"slow\"} "), 1.0);
     let [running, waiting, _] = &mut clients;
-    assert_eq!((running.read().status, waiting.read().status), (200, 200), "what was admitted is answered");
+    assert_eq!(
+        (running.read().unwrap().status, waiting.read().unwrap().status),
+        (200, 200),
+        "what was admitted is answered"
+    );
 }
 
 #[test]
@@ -48,7 +53,7 @@ fn what_waits_longer_than_was_estimated_is_refused_when_its_patience_ends() {
     let config = Config { max_wait: Duration::from_millis(50), ..Config::default() };
     let server = slow(Duration::from_secs(3600), config).start();
     let mut running = server.connect();
-    running.write(post("/score", "", BODY));
+    running.push(post("/score", "", BODY));
     server.wait_for(WAITING, 1.0);
     // Nothing has run yet, so nothing is known of how long a run takes.
     let refused = server.post("/score", BODY);
@@ -61,7 +66,7 @@ fn a_full_queue_refuses_whatever_the_estimate() {
     let server = slow(Duration::from_secs(60), Config { max_queue: 1, ..Config::default() }).start();
     let mut clients = [server.connect(), server.connect()];
     for (nth, client) in clients.iter_mut().enumerate() {
-        client.write(post("/score", "", BODY));
+        client.push(post("/score", "", BODY));
         server.wait_for(WAITING, (nth + 1) as f64);
     }
     assert_eq!(server.post("/score", BODY).status, 503);
@@ -103,7 +108,7 @@ fn work_whose_client_left_is_dropped_queued_or_running() {
     let server = slow(Duration::from_secs(3600), Config::default()).start();
     let mut clients = [server.connect(), server.connect()];
     for (nth, client) in clients.iter_mut().enumerate() {
-        client.write(post("/score", "", BODY));
+        client.push(post("/score", "", BODY));
         server.wait_for(WAITING, (nth + 1) as f64);
     }
     let [running, queued] = clients;
