@@ -82,9 +82,7 @@ mod tests {
     async fn a_process_that_waits_for_a_disk_is_excused_and_one_that_sleeps_or_is_stopped_is_not() {
         let script = "syscall(58) == 0 and sleep 600";
         let mut waits = Command::new("perl").args(["-e", script]).stdin(Stdio::null()).spawn().unwrap();
-        while wait_of(waits.id()).is_none() {
-            sleep(LOOK).await;
-        }
+        drisse_testkit::wait("the parent waits", || wait_of(waits.id()).is_some());
         assert_eq!(excuse(waits.id()).await, Some("waits for a disk"));
         // Its child has its program in the same memory, and ends with it by the same signal.
         let children = format!("/proc/{0}/task/{0}/children", waits.id());
@@ -96,9 +94,8 @@ mod tests {
         let mut sleeps = Command::new("sleep").arg("600").spawn().unwrap();
         assert_eq!(excuse(sleeps.id()).await, None);
         Command::new("kill").args(["-STOP", &sleeps.id().to_string()]).status().unwrap();
-        while !fs::read_to_string(format!("/proc/{}/stat", sleeps.id())).unwrap().contains(") T ") {
-            sleep(LOOK).await;
-        }
+        let stopped = || fs::read_to_string(format!("/proc/{}/stat", sleeps.id())).unwrap().contains(") T ");
+        drisse_testkit::wait("the process is stopped", stopped);
         assert_eq!(excuse(sleeps.id()).await, None);
         sleeps.kill().unwrap();
         sleeps.wait().unwrap();

@@ -44,7 +44,7 @@ fn route(replica: &Replica) -> Option<RouteReplica> {
     }
 }
 
-/// What people who wait are told of new routes; `None` if requests go nowhere.
+/// Describes new routes for people who wait; `None` if requests go nowhere.
 pub(crate) fn summary(document: &RouteDocument) -> Option<String> {
     let count: usize = document.revisions.iter().map(|revision| revision.replicas.len()).sum();
     let numbers: Vec<_> = document.revisions.iter().map(|revision| revision.revision.to_string()).collect();

@@ -60,7 +60,7 @@ pub(crate) struct Shared {
     pub(crate) rounds: Semaphore,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
-    /// Where tasks run, whoever starts them: servers have runtimes of their own.
+    /// Where tasks run, on whichever thread they are started: servers have runtimes of their own.
     runtime: Runtime,
     handles: Mutex<HashMap<ServiceName, Handle>>,
 }

@@ -189,7 +189,10 @@ fn a_client_that_leaves_frees_its_place() {
         if head.contains("x-last") {
             peer.answer("200 OK", "", "{}");
         } else {
-            assert!(peer.arrived().is_ok_and(<[u8]>::is_empty), "the client left, so its connection is closed");
+            assert!(
+                peer.arrived().is_ok_and(<[u8]>::is_empty),
+                "the client left, so its connection is closed"
+            );
         }
     });
     replica.concurrency = 1;

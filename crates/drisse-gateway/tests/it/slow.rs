@@ -1,6 +1,7 @@
 //! Clients that are slow or leave do not hold a permit of a replica.
 
 use crate::support::{Running, document};
+use drisse_testkit::wait;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -110,7 +111,7 @@ fn the_connection_of_a_long_answer_is_used_again() {
     let counted = Arc::clone(&connections);
     let replica = gateway.replica("r", move |mut peer| {
         counted.fetch_add(1, SeqCst);
-        while !peer.read().0.is_empty() {
+        while !peer.message().0.is_empty() {
             peer.answer("200 OK", "", &"x".repeat(1 << 20));
         }
     });
@@ -118,7 +119,7 @@ fn the_connection_of_a_long_answer_is_used_again() {
     let mut client = gateway.connect();
     for _ in 0..20 {
         client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
-        assert_eq!(client.read().1.len(), 1 << 20);
+        assert_eq!(client.message().1.len(), 1 << 20);
     }
     assert_eq!(connections.load(SeqCst), 1);
 }
@@ -129,7 +130,7 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_closes_the_connection_of_the
     let (sender, received) = mpsc::channel();
     let sender = Mutex::new(sender);
     let replica = gateway.replica("r", move |mut peer| {
-        peer.read();
+        peer.message();
         // An answer that never ends.
         peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
         sender.lock().unwrap().send(peer.is_closed()).unwrap();

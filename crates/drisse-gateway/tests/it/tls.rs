@@ -1,7 +1,8 @@
 //! Replicas at `https://` addresses: real scoring servers with certificates of their own.
 
 use crate::scoring::{ScoringServer, infer};
-use crate::support::{Running, document, header};
+use crate::support::{Running, document};
+use drisse_testkit::header;
 use drisse_wire::grpc::{inference::ModelInferResponse, only_frame, parse};
 use std::io::Write;
 use std::sync::{Mutex, Once};
