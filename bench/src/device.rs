@@ -7,7 +7,7 @@ use drisse_core::{
 };
 use drisse_engines::fake::{FakeEngine, Script};
 use drisse_net::{Listener, bind_tcp};
-use drisse_scoring::{App, Config, Listeners, ModelSpec, Server};
+use drisse_scoring::{App, Config, Listeners, LoadedModel, ModelSpec, Server};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn main() {
     let numbers: Vec<_> = (0..WIDTH).map(|number| number.to_string()).collect();
     let sample = format!("{{\"data\":[[{}]]}}", numbers.join(","));
     let sample = drisse_wire::score::decode(sample.as_bytes(), &signature()).expect("a sample");
-    app.add(model(), Some(&sample));
+    app.add(LoadedModel { spec: model(), warm_up: Some(sample) });
     app.set_ready();
     let bound = |port: &str| {
         let address = format!("127.0.0.1:{port}").parse().expect("a port");

@@ -14,7 +14,7 @@ use drisse_core::{
     Sink, Tensor, TensorType, ValueType, ValueView, Work,
 };
 use drisse_net::serve_connection;
-use drisse_scoring::{App, Config, Keys, ModelSpec};
+use drisse_scoring::{App, Config, Keys, LoadedModel, ModelSpec};
 use requests::Protocol;
 use std::io::Write;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ fn app() -> Arc<App> {
         workers: None,
         scorer: Box::new(Digits::new()),
     };
-    app.add(spec, Some(&warm_up.expect("a body")));
+    app.add(LoadedModel { spec, warm_up: Some(warm_up.expect("a body")) });
     app.set_ready();
     app
 }

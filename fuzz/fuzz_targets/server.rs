@@ -7,7 +7,7 @@ use drisse_core::{
 };
 use drisse_engines::fake::{FakeEngine, Script};
 use drisse_net::Handler;
-use drisse_scoring::{App, Config, ModelSpec};
+use drisse_scoring::{App, Config, LoadedModel, ModelSpec};
 use std::sync::Arc;
 
 /// Inputs: `X` FP32 [batch, 2] and `s` BYTES [batch], which is optional. The outputs are the same.
@@ -58,7 +58,7 @@ pub fn start() -> Arc<App> {
             workers: None,
             scorer: engine.load(&package, &EngineOptions::default()).expect("a model"),
         };
-        app.add(spec, Some(&warm));
+        app.add(LoadedModel { spec, warm_up: Some(warm.clone()) });
     }
     app.set_ready();
     app

@@ -166,8 +166,8 @@ def test_binary_that_lies_is_refused(client, url):
         (infer(x(2**70), b""), "a non-negative integer"),
         (infer(x(2**62, (2**60,)), b""), "but 0 bytes are left"),
         (infer(x(8, data=[1, 2]), b"12345678"), "both `data` and `binary_data_size`"),
-        (infer(x(8), b"12345678", 10**9), "no length within the body"),
-        (infer(x(8), b"12345678", -1), "no length within the body"),
+        (infer(x(8), b"12345678", 10**9), "not a length within the body"),
+        (infer(x(8), b"12345678", -1), "not a length within the body"),
         (infer(x(8), b"12345678", 3), "invalid JSON"),
     ]:
         assert case[0] == 400 and why in case[1], (case, why)
@@ -330,7 +330,7 @@ def share_memory(client, module):
             refused(lambda change=change: ask(**change), why)
         # A client that shortens its shared memory makes its request fail, but does not crash the server.
         os.truncate("/dev/shm" + own + "-given", 16)
-        refused(ask, "not as it was")
+        refused(ask, "has changed since")
         register = client.register_system_shared_memory
         refused(lambda: register("given", own + "-taken", 8), "unregister it first")
         refused(lambda: register("more", own + "-taken", 5000), "has 4096 bytes")

@@ -159,7 +159,7 @@ def test_models_are_unloaded_and_loaded_again(client, _):
     client.load_model("echo")
     assert client.is_model_ready("echo")
     refused(lambda: client.load_model("nothing"), "NOT_FOUND", "started without a model `nothing`")
-    refused(lambda: client.load_model("echo", config="{}"), "INVALID_ARGUMENT", "`config` is not taken")
+    refused(lambda: client.load_model("echo", config="{}"), "INVALID_ARGUMENT", "`config` is not accepted")
 
 
 def test_what_lies_is_refused_with_its_reason(client, stub):

@@ -46,7 +46,7 @@ impl Inputs {
     }
 
     /// Iterates over the tensors that are set, with their indices, and allows changing them.
-    pub(crate) fn given_mut(&mut self) -> impl Iterator<Item = (usize, &mut Tensor)> {
+    pub fn given_mut(&mut self) -> impl Iterator<Item = (usize, &mut Tensor)> {
         self.0.iter_mut().enumerate().filter_map(|(index, tensor)| Some((index, tensor.as_mut()?)))
     }
 

@@ -5,10 +5,8 @@
 //! everything in it.
 
 mod batch;
-mod batch_size;
 mod buffer;
 mod cancel;
-mod close;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod datatype;
@@ -20,15 +18,12 @@ mod model;
 mod plan;
 mod replica;
 mod replica_set;
-mod residency;
 mod service_time;
 mod signature;
 mod steps;
 mod target;
 mod tensor;
-mod vary;
 
-pub use batch_size::BatchSize;
 pub use buffer::{Buffer, Element};
 pub use cancel::{Cancel, OnCancel};
 pub use datatype::DataType;
@@ -40,7 +35,6 @@ pub use model::{InvalidName, ModelName, ServiceName};
 pub use plan::{Plan, Routed, Step, failure, is_complete, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};
 pub use replica_set::{Place, ReplicaSet};
-pub use residency::{ModelPlace, Next, Residence, Residency};
 pub use service_time::ServiceTime;
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
 pub use steps::{step, watch_steps};

@@ -33,7 +33,7 @@ impl ServiceTime {
     }
 
     /// Records the error of an estimate: an answer took `took`, and `estimate` was the estimate of wait and work.
-    pub fn learn_surplus(&self, estimate: Duration, took: Duration) {
+    pub fn learn_estimate_error(&self, estimate: Duration, took: Duration) {
         let late = nanos(took.saturating_sub(estimate));
         let least = self.mean.load(Relaxed) / 4;
         self.often.learn(late, least);
@@ -100,7 +100,7 @@ mod tests {
         let late = |wait: Duration| {
             let learned = |nth: &u32| {
                 let late = wait + took(*nth) > time.needed(wait);
-                time.learn_surplus(8 * MS, took(*nth));
+                time.learn_estimate_error(8 * MS, took(*nth));
                 late
             };
             (0..5000).filter(learned).count()
@@ -111,7 +111,7 @@ mod tests {
         assert!((100..=600).contains(&free), "{free} of 5000 were later than estimated: {time:?}");
         // A single extreme error hardly changes the estimate.
         let before = time.needed(MS);
-        time.learn_surplus(8 * MS, 60_000 * MS);
+        time.learn_estimate_error(8 * MS, 60_000 * MS);
         assert!(time.needed(MS) < before + 8 * MS, "{time:?}");
     }
 }

@@ -150,7 +150,7 @@ impl ReplicaGroup {
             Ok(Err(_)) => Err(PermitError::RoutesChanged),
             Err(_) => {
                 // It would have taken another `mean` to answer.
-                self.times.learn_surplus(wait + mean, now.elapsed() + mean);
+                self.times.learn_estimate_error(wait + mean, now.elapsed() + mean);
                 Err(PermitError::TimedOut(now.elapsed()))
             }
         }
@@ -195,7 +195,7 @@ impl Permit {
     /// Releases the permit after an answer: how long it was held improves the estimate of later waits.
     pub(crate) fn answered(self) {
         if let Some(QueuePermit { requested, granted, wait, times, .. }) = &self.queue {
-            times.learn_surplus(*wait + times.mean(), requested.elapsed());
+            times.learn_estimate_error(*wait + times.mean(), requested.elapsed());
             times.learn(granted.elapsed());
         }
     }

@@ -1,62 +1,69 @@
-//! Every limit of a server, in one place.
+//! The settings and limits of a server.
 
 use drisse_net::trace::Traces;
 use drisse_net::{AccessLog, Limits};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a server allows. The defaults suit a machine of any size.
+/// The settings of a server. The defaults suit a machine of any size.
+///
+/// ```
+/// use drisse_scoring::Config;
+/// use std::time::Duration;
+///
+/// let config = Config { scoring_timeout: Duration::from_secs(5), max_body: 1 << 20, ..Config::default() };
+/// assert_eq!(config.max_queue, 1000);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A request that would wait longer than this before it runs is refused at once.
+    /// A request whose estimated wait is longer is refused at once.
     pub max_wait: Duration,
-    /// The longest a request may take, waiting and running; clients may ask for less.
+    /// The longest time of a request, waiting and running; clients may ask for less.
     pub scoring_timeout: Duration,
-    /// The longest body, in bytes, that is read.
+    /// The longest body of a request, in bytes.
     pub max_body: usize,
-    /// Bytes of bodies held at a time, of all requests together.
+    /// The largest sum of all bodies in memory, in bytes.
     pub max_held: usize,
-    /// Requests of one model that may wait, whatever their estimated time.
+    /// The largest number of waiting requests of one model.
     pub max_queue: usize,
-    /// Rows of requests that run at once, where a model gains from it; 1 for each request by itself.
+    /// The largest number of rows of a shared run; 1: each request runs by itself.
     pub max_batch: usize,
-    /// Open connections; further ones are closed at once.
+    /// The largest number of open connections; further ones are closed at once.
     pub max_connections: usize,
-    /// A connection that has sent no whole request head by then is closed; also how long a
-    /// kept-alive connection may be idle.
+    /// The time to send a request's head, also the longest idle time of a kept-alive connection.
     pub header_timeout: Duration,
-    /// A body must have arrived by then.
+    /// The time to send a request's body.
     pub body_timeout: Duration,
-    /// A client that takes nothing of its answer for this long is cut off.
+    /// A client that receives nothing of its response for this time is disconnected.
     pub write_timeout: Duration,
-    /// Bytes of a request's head.
+    /// The longest head of a request, in bytes.
     pub max_head: usize,
-    /// How long requests under way may take after the server was told to stop.
+    /// The time for current requests after the server has begun to stop.
     pub drain_timeout: Duration,
-    /// Whether whoever may score may load and unload models too.
+    /// Whether clients that may score may also load and unload models.
     pub model_control: bool,
-    /// Names of POSIX's shared memory that clients may pass tensors by; with a `*` at the end, how names begin.
+    /// Names of POSIX shared memory that clients may use; with a `*` at the end, beginnings of names.
     pub shared_memory: Vec<String>,
-    /// Origins whose web pages may score from browsers; `*` for every one.
+    /// Origins whose web pages may score from browsers; `*`: all.
     pub cors_origins: Vec<String>,
     /// Threads that serve connections.
     pub threads: usize,
     /// Threads that run models.
     pub workers: usize,
-    /// Who this server is to the place that started it, told by `/identity`.
+    /// The id that the place that started this server gave it, returned by `/identity`.
     pub replica: Option<String>,
-    /// Whether `/metrics` has Triton's names beside ours.
+    /// Whether `/metrics` also has Triton's names.
     pub triton_metrics: bool,
-    /// Where requests are written down, where they are.
+    /// The log of requests, if there is one.
     pub access_log: Option<Arc<AccessLog>>,
-    /// What traces requests, where anything does.
+    /// What traces requests, if they are traced.
     pub traces: Option<Arc<Traces>>,
-    /// The build of the binary, told by `/identity`.
+    /// The build of the binary, returned by `/identity`.
     pub build: String,
 }
 
 impl Config {
-    /// What of it is a connection's.
+    /// Returns the limits of connections.
     pub fn limits(&self) -> Limits {
         Limits {
             max_connections: self.max_connections,
@@ -71,7 +78,7 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        // The machine's, or what its cgroup lets it have.
+        // The machine's, or the cgroup's limit.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             max_wait: Duration::from_millis(500),
@@ -79,14 +86,14 @@ impl Default for Config {
             max_body: 100 << 20,
             max_held: 512 << 20,
             max_queue: 1000,
-            max_batch: drisse_core::BatchSize::MOST,
-            // An idle one takes about 8 KiB.
+            max_batch: 256,
+            // An idle connection takes about 8 KiB.
             max_connections: 16_384,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             max_head: 32 << 10,
-            // Kubernetes kills after 30 s.
+            // Kubernetes kills a pod after 30 s.
             drain_timeout: Duration::from_secs(25),
             model_control: false,
             shared_memory: Vec::new(),

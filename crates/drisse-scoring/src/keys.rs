@@ -1,4 +1,4 @@
-//! Who may score: keys from a file that may change, held only as digests.
+//! The keys of clients: read from a file that may change, kept only as digests.
 
 use arc_swap::ArcSwap;
 use drisse_net::{KeyDigests, hex};
@@ -6,15 +6,15 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A keys file is small: 64 KiB is over a thousand keys.
+/// The largest keys file, in bytes: over a thousand keys.
 const MAX_FILE: u64 = 64 << 10;
 
-/// The keys in force. A changed file replaces them; a file that cannot be read leaves them.
+/// The valid keys. A changed file replaces them; an unreadable or invalid file does not.
 #[derive(Debug)]
 pub struct Keys {
     path: PathBuf,
     set: ArcSwap<KeySet>,
-    /// Held while the file is read again, so that an older content never replaces a newer one.
+    /// Held while the file is read again, so that old content never replaces newer content.
     reading: Mutex<()>,
 }
 
@@ -22,33 +22,36 @@ pub struct Keys {
 struct KeySet {
     keys: KeyDigests,
     generation: u64,
-    /// Of the file, so that who writes it can see it confirmed.
+    /// The digest of the file, so that its writer can see that it is in use.
     file: [u8; 32],
 }
 
 /// Why a keys file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read keys file {}", path.display())]
     Io {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// It has no key, or a line that is none.
+    /// The file has no key, or an invalid line.
     #[error("keys file {}: {why}", path.display())]
     Invalid {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong, never the line itself.
+        /// What is wrong. The line itself is never shown.
         why: String,
     },
 }
 
 impl Keys {
-    /// Reads the keys at `path`: one a line, or `sha256:HEX`; `#` starts a comment.
+    /// Reads the keys at `path`: one per line, plain or as `sha256:HEX`; `#` starts a comment.
+    ///
+    /// # Errors
+    /// [`KeysError`] if the file cannot be read, has no key or has an invalid line.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
         let set = read(path, 1)?;
         Ok(Self { path: path.to_owned(), set: ArcSwap::from_pointee(set), reading: Mutex::default() })
@@ -66,12 +69,12 @@ impl Keys {
         Ok(changed)
     }
 
-    /// Whether an `authorization` header carries one of the keys.
+    /// Returns whether an `authorization` header has one of the keys.
     pub(crate) fn accept(&self, authorization: Option<&[u8]>) -> bool {
         self.set.load().keys.accept(authorization)
     }
 
-    /// How often the keys have changed, and the digest of the file they come from.
+    /// Returns the generation of the keys, from 1, and the digest of their file.
     pub(crate) fn generation(&self) -> (u64, String) {
         let set = self.set.load();
         (set.generation, hex(&set.file))
@@ -91,7 +94,7 @@ fn read(path: &Path, generation: u64) -> Result<KeySet, KeysError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        keys.add(line).ok_or_else(|| invalid(format!("line {number} is no SHA-256 in hex")))?;
+        keys.add(line).ok_or_else(|| invalid(format!("line {number} is not a SHA-256 digest in hex")))?;
     }
     if keys.is_empty() {
         return Err(invalid("it has no key".to_owned()));

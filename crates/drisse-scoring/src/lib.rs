@@ -1,44 +1,36 @@
-//! The scoring server, complete by itself: HTTP/1.1 and HTTP/2 on one port, keys, TLS, admission,
-//! queue, engine, metrics, and an admin listener of its own.
+//! The scoring server, complete by itself: HTTP/1.1, HTTP/2 and gRPC on one port, keys, TLS, admission, queues, the
+//! engine seam, metrics, and an admin listener of its own.
 //!
 //! ```text
-//! connection → router → keys → body → decode (drisse-wire) → score ─┬─ inline, a tiny model
+//! connection → Exchange ─┬─ http ─┐
+//!                        └─ grpc ─┴→ decode (drisse-wire) → score ─┬─ inline, a tiny model
 //!                                                                  └─ queue → worker → engine
 //! ```
+//!
+//! [`App`] is the state, [`Server`] serves it. Dependencies of the modules point one way: `server` → `admin` → `http`,
+//! `grpc` → `exchange`, `score` → `app` → `models` → `schedule`.
 
+mod admin;
 mod app;
-mod batching;
+mod body;
 mod config;
+mod exchange;
 mod grpc;
 mod http;
 mod keys;
 mod memory;
 mod metrics;
-mod model;
-mod profile;
-mod repository;
-mod residents;
-mod run;
+mod models;
+mod schedule;
 mod score;
 mod server;
 mod shared_memory;
 mod sync;
-mod traced;
-mod trial;
-mod tune;
-mod warm;
 mod watch;
-mod workers;
-#[cfg(test)]
-mod workers_tests;
 
 pub use app::App;
 pub use config::Config;
 pub use keys::{Keys, KeysError};
-pub use model::ModelSpec;
-pub use profile::{Point, Profile, profile};
-pub use repository::Repository;
-pub use residents::Resident;
+pub use models::{LoadedModel, ModelSpec, Repository, Resident};
+pub use schedule::{Point, Profile, Trial, Tuner, Tuning, profile};
 pub use server::{Listeners, Server, ServerError};
-pub use trial::Trial;
-pub use tune::{Tuner, Tuning};

@@ -1,10 +1,5 @@
-//! What Prometheus reads. Labels come from the server's own tables, never from a client.
+//! The metrics that Prometheus reads. Label values come from the server's own tables, never from a client.
 
-mod triton;
-
-pub(crate) use triton::with_triton;
-
-use crate::run::How;
 use drisse_wire::documents::{self, Statistics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -14,15 +9,15 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-/// Bounds of every latency histogram, in seconds: from under a tiny model's run to over any patience.
+/// Bounds of every latency histogram, in seconds: from less than a tiny model's run to more than the default timeout.
 const SECONDS: [f64; 18] = [
     25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5,
     10.0, 60.0,
 ];
 
-/// Bounds of the numbers of requests that shared a run.
+/// Bounds of the histogram of requests per run.
 const REQUESTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -49,17 +44,17 @@ pub(crate) struct Metrics {
     waiting: Family<ModelLabel, Gauge>,
     rejected: Family<ModelLabel, Counter>,
     not_finite: Family<ModelLabel, Counter>,
-    /// Connections open now.
+    /// Open connections.
     pub(crate) connections: Gauge,
-    /// Bytes of bodies held now.
+    /// Bytes of bodies in memory.
     pub(crate) held_bytes: Gauge,
-    /// Requests whose key was missing or wrong.
+    /// Requests with a missing or wrong key.
     pub(crate) refused_keys: Counter,
-    /// Times a changed keys or certificate file could not be used.
+    /// Changed keys or certificate files that could not be used.
     pub(crate) reload_failures: Counter,
 }
 
-/// One model's series, looked up once.
+/// The series of one model, looked up once.
 #[derive(Debug)]
 pub(crate) struct ModelMetrics {
     name: String,
@@ -76,7 +71,7 @@ pub(crate) struct ModelMetrics {
     pub(crate) not_finite: Counter,
 }
 
-/// What V2's statistics tell, which the histograms cannot be asked for.
+/// The sums for V2's statistics, because histograms cannot be read.
 #[derive(Default, Debug)]
 struct Sums {
     last_inference: AtomicU64,
@@ -88,7 +83,7 @@ struct Sums {
     runs: AtomicU64,
 }
 
-/// How many, and how many nanoseconds together.
+/// A number of times, and their sum in nanoseconds.
 #[derive(Default, Debug)]
 struct Sum(AtomicU64, AtomicU64);
 
@@ -104,15 +99,15 @@ impl Sum {
 }
 
 /// Counts a request as waiting or running until dropped.
-pub(crate) struct Waiting<'a>(&'a Gauge);
+pub(crate) struct PendingGuard<'a>(&'a Gauge);
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingGuard<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 pub(crate) fn now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
@@ -189,17 +184,17 @@ impl Metrics {
         }
     }
 
-    /// Everything, in OpenMetrics' text form.
+    /// Returns all metrics, in OpenMetrics' text form.
     pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing to a string fails only when a metric's own encoder does.
+        // Writing to a string fails only if a metric's own encoder fails.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
 }
 
 impl ModelMetrics {
-    /// A request was answered.
+    /// Records a request that ended.
     pub(crate) fn finished(&self, status: u16, took: Duration) {
         if status == 200 {
             self.succeeded.inc();
@@ -212,27 +207,18 @@ impl ModelMetrics {
         self.request_time.observe(took.as_secs_f64());
     }
 
-    /// A call of gRPC's was answered: counted by the status it would have over HTTP.
-    pub(crate) fn ended<T>(&self, result: &drisse_core::Result<T>, started: Instant) {
-        let status = result.as_ref().map_or_else(|error| drisse_wire::http_status(error.kind()), |_| 200);
-        self.finished(status, started.elapsed());
-    }
-
-    /// A request's turn came.
+    /// Records a request's wait in the queue.
     pub(crate) fn queued(&self, waited: Duration) {
         self.queue_time.observe(waited.as_secs_f64());
         self.sums.queue.add(waited);
     }
 
-    /// A run ended, for each request that shared it.
-    pub(crate) fn ran(&self, computing: Duration, encoding: Duration, how: How) {
-        let requests = match how {
-            How::Inline => 1,
-            How::Queued(requests) => {
-                self.batch_requests.observe(requests as f64);
-                requests
-            }
-        };
+    /// Records a run. `queued`: the number of requests that shared it on a worker; `None` for an inline run.
+    pub(crate) fn ran(&self, computing: Duration, encoding: Duration, queued: Option<usize>) {
+        if let Some(requests) = queued {
+            self.batch_requests.observe(requests as f64);
+        }
+        let requests = queued.unwrap_or(1);
         let encoding = encoding / u32::try_from(requests).unwrap_or(u32::MAX).max(1);
         for _ in 0..requests {
             self.compute_time.observe(computing.as_secs_f64());
@@ -243,7 +229,7 @@ impl ModelMetrics {
         self.sums.runs.fetch_add(1, Relaxed);
     }
 
-    /// All of it since the model was loaded.
+    /// Returns V2's statistics since the model was loaded.
     pub(crate) fn statistics(&self) -> Statistics {
         let Sums { last_inference, success, fail, queue, compute, encode, runs } = &self.sums;
         Statistics {
@@ -257,23 +243,24 @@ impl ModelMetrics {
         }
     }
 
-    /// When its last request was answered, in milliseconds since 1970; 0 before the first.
+    /// Returns when the last request was answered, in milliseconds since 1970; 0 before the first.
     pub(crate) fn last_used(&self) -> u64 {
         self.sums.last_inference.load(Relaxed)
     }
 
-    /// Requests that wait or run now.
+    /// Returns the number of requests that wait or run.
     pub(crate) fn pending(&self) -> u64 {
         u64::try_from(self.waiting.get()).unwrap_or(0)
     }
 
-    pub(crate) fn waiting(&self) -> Waiting<'_> {
+    /// Counts a request as waiting or running.
+    pub(crate) fn begin_pending(&self) -> PendingGuard<'_> {
         self.waiting.inc();
-        Waiting(&self.waiting)
+        PendingGuard(&self.waiting)
     }
 }
 
-/// The process itself, read from /proc when asked.
+/// The process itself, read from /proc for each scrape.
 #[derive(Debug)]
 struct Process;
 
@@ -307,10 +294,10 @@ impl Collector for Process {
     }
 }
 
-/// User and system time, from /proc/self/stat (fields 14 and 15, in ticks of 10 ms).
+/// Returns the user and system time, from /proc/self/stat (fields 14 and 15, in ticks of 10 ms).
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is the program's name in parentheses, which may hold spaces.
+    // The second field is the program's name in parentheses, which may contain spaces.
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let ticks: u64 =
         after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();

@@ -1,26 +1,42 @@
-//! The server's life: serve on one runtime per core beside the admin listener, drain, end.
+//! The life of a server: serve on one runtime per core, beside the admin listener; drain; end.
 
+use crate::admin::{Admin, Reach};
 use crate::app::App;
-use crate::http::Scoring;
-use crate::http::admin::{Admin, Reach};
+use crate::body::{Response, ResponseBody};
+use crate::exchange::Exchange;
 use crate::watch::watch;
-use drisse_net::{Door, Front, Listener, Tls, serve_few};
+use crate::{grpc, http};
+use drisse_net::{Door, Front, Handler, Listener, Tls, serve_few};
+use hyper::Request;
+use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::watch as signal;
 
-/// Where a server listens.
+/// The listeners of a server.
 #[derive(Debug, Default)]
 pub struct Listeners {
     /// For scoring.
     pub scoring: Vec<Listener>,
-    /// For operators, probes and Prometheus. What changes something is served only where it cannot be
-    /// reached from afar.
+    /// For operators, probes and Prometheus. Requests that change something are answered only on a Unix socket or on
+    /// loopback.
     pub admin: Option<Listener>,
 }
 
-/// A server ready to run.
+/// A server that is ready to run.
+///
+/// ```no_run
+/// use drisse_net::{Listener, bind_tcp};
+/// use drisse_scoring::{App, Config, Listeners, Server};
+///
+/// let app = App::new(Config::default(), None)?;
+/// let scoring = vec![Listener::Tcp(bind_tcp("127.0.0.1:8000".parse()?)?)];
+/// let server = Server::new(app, Listeners { scoring, admin: None }, None);
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// runtime.block_on(server.run(std::future::pending()))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Server {
     app: Arc<App>,
@@ -36,14 +52,43 @@ pub struct ServerError {
     source: std::io::Error,
 }
 
+/// Answers the requests of every connection, on all protocols.
+#[derive(Clone)]
+struct ScoringHandler(Arc<App>);
+
+impl Handler for ScoringHandler {
+    type Body = ResponseBody;
+
+    async fn handle(self, request: Request<Incoming>) -> Response {
+        let is_call = drisse_wire::grpc::is_call(&request);
+        let (head, body) = request.into_parts();
+        let exchange = Exchange::begin(&self.0, &head);
+        match is_call {
+            true => grpc::handle(exchange, &head, body).await,
+            false => http::handle(exchange, &head, body).await,
+        }
+    }
+}
+
+impl App {
+    /// Returns what answers requests, for [`drisse_net::serve_connection`].
+    #[doc(hidden)]
+    pub fn handler(self: &Arc<Self>) -> impl Handler<Body: Unpin> + use<> {
+        ScoringHandler(Arc::clone(self))
+    }
+}
+
 impl Server {
-    /// Serves `app` on `listeners`, scoring over TLS where there is a certificate.
+    /// Creates a server for `app`. With `tls`, scoring is served over TLS; the admin listener never is.
     pub fn new(app: Arc<App>, listeners: Listeners, tls: Option<Tls>) -> Self {
         Self { app, listeners, tls: tls.map(Arc::new) }
     }
 
-    /// Serves until `stop` completes, then answers what is under way and returns. To be awaited on a
-    /// runtime of its own thread: scoring happens on others.
+    /// Serves until `stop` completes, then answers the current requests and returns. Must be awaited on a runtime of
+    /// its own thread; requests are served on other threads. Dropping the future stops the server at once.
+    ///
+    /// # Errors
+    /// Returns an error if a listener cannot be used or a thread cannot be started.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { app, listeners, tls } = self;
         let failed = |what| move |source| ServerError { what, source };
@@ -54,9 +99,9 @@ impl Server {
             stop.await;
             app.drain();
         };
-        let mut front = pin!(front.serve(|| Scoring(Arc::clone(&app)), stop));
+        let mut front = pin!(front.serve(|| ScoringHandler(Arc::clone(&app)), stop));
 
-        // The admin answers until the end.
+        // The admin listener answers until the last request has ended.
         let (end_admin, admin_ends) = signal::channel(false);
         let admin = listeners.admin.map(|listener| {
             let door = Door::of(&listener);

@@ -1,9 +1,9 @@
-//! Memory that clients share with the server: POSIX's named objects, of the names the operator allowed. They are read
-//! and written as files, not mapped: whoever shortens one under a mapping would end the process.
+//! Memory that clients share with the server: POSIX shared memory objects, if the operator allowed their names. They are
+//! read and written as files, not mapped: a client that shortened a mapped object would kill the process.
 //!
 //! Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_shared_memory.md>
 
-use crate::app::{App, Held};
+use crate::memory::{BodyMemory, HeldBytes};
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::shared_memory::{Part, Regions};
 use std::collections::BTreeMap;
@@ -12,29 +12,29 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where the system has them (shm_overview(7)).
-const PLACE: &str = "/dev/shm";
+/// The folder of the objects (shm_overview(7)).
+const FOLDER: &str = "/dev/shm";
 
-/// Each is an open file.
+/// The largest number of regions; each is an open file.
 const MAX_REGIONS: usize = 256;
 const MAX_NAME: usize = 256;
 
-/// The regions of a server.
+/// The registered regions of a server.
 #[derive(Debug, Default)]
 pub(crate) struct SharedMemory {
-    /// Names of objects, or with a `*` at the end how they begin.
+    /// Allowed names of objects; with a `*` at the end, allowed beginnings.
     allowed: Vec<String>,
     regions: Mutex<BTreeMap<String, Region>>,
 }
 
-/// A region as it was registered.
+/// A registered region of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Region {
     /// The object's name.
     pub(crate) key: String,
-    /// Where it begins there, in bytes.
+    /// The region's offset in the object, in bytes.
     pub(crate) offset: u64,
-    /// How long it is, in bytes.
+    /// The region's length, in bytes.
     pub(crate) byte_size: u64,
     file: Arc<File>,
 }
@@ -45,7 +45,7 @@ impl SharedMemory {
         Self { allowed: allowed.iter().map(bare).collect(), regions: Mutex::default() }
     }
 
-    /// Whether clients may use any.
+    /// Returns whether the operator allowed any object.
     pub(crate) fn is_on(&self) -> bool {
         !self.allowed.is_empty()
     }
@@ -58,7 +58,7 @@ impl SharedMemory {
         Err(Error::new(ErrorKind::Forbidden, message))
     }
 
-    /// Takes a region in; refuses a name that is taken, an object that is not allowed or not that long.
+    /// Registers a region. Refuses a name in use, and an object that is not allowed or too short.
     pub(crate) fn register(&self, name: &str, key: &str, offset: u64, byte_size: u64) -> Result<()> {
         self.check_on()?;
         let shown = &name[..name.floor_char_boundary(80)];
@@ -75,7 +75,7 @@ impl SharedMemory {
         let file = open(bare).map_err(|error| refused(format!("{key}: {error}")))?;
         let about = file.metadata().map_err(|error| refused(format!("{key}: {error}")))?;
         if !about.is_file() {
-            return Err(refused(format!("{key} is no shared memory")));
+            return Err(refused(format!("{key} is not shared memory")));
         }
         let there = about.len();
         if offset.checked_add(byte_size).is_none_or(|end| end > there) {
@@ -93,7 +93,7 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// The region of this name, or all of them.
+    /// Returns the region of this name, or all regions.
     pub(crate) fn status(&self, name: Option<&str>) -> Result<Vec<(String, Region)>> {
         self.check_on()?;
         let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +106,7 @@ impl SharedMemory {
         }
     }
 
-    /// Forgets the region of this name, or all of them; one that is not there is forgotten already.
+    /// Removes the region of this name, or all regions. A missing region is not an error.
     pub(crate) fn unregister(&self, name: Option<&str>) -> Result<()> {
         self.check_on()?;
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,11 +127,11 @@ impl SharedMemory {
     }
 }
 
-/// A link leads elsewhere, a pipe would wait for its other end: neither is opened.
+/// Opens an object. A symbolic link is refused, and a pipe does not block.
 fn open(key: &str) -> std::io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    OpenOptions::new().read(true).write(true).custom_flags(flags).open(Path::new(PLACE).join(key))
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(Path::new(FOLDER).join(key))
 }
 
 fn unknown(name: &str) -> Error {
@@ -139,21 +139,24 @@ fn unknown(name: &str) -> Error {
     Error::invalid(format!("no shared memory region `{name}` is registered"))
 }
 
-/// The regions as one request uses them: what it reads counts against the memory set aside for bodies.
-pub(crate) struct Used<'a> {
-    app: &'a App,
-    held: Mutex<Vec<Held>>,
+/// The regions as one request uses them: what it reads counts against the memory for bodies.
+pub(crate) struct RequestRegions<'a> {
+    regions: &'a SharedMemory,
+    memory: &'a BodyMemory,
+    max_bytes: usize,
+    held: Mutex<Vec<HeldBytes>>,
 }
 
-impl<'a> Used<'a> {
-    pub(crate) fn by_request(app: &'a App) -> Self {
-        Self { app, held: Mutex::default() }
+impl<'a> RequestRegions<'a> {
+    /// `max_bytes`: the largest part that the request may use.
+    pub(crate) fn new(regions: &'a SharedMemory, memory: &'a BodyMemory, max_bytes: usize) -> Self {
+        Self { regions, memory, max_bytes, held: Mutex::default() }
     }
 }
 
-impl Regions for Used<'_> {
+impl Regions for RequestRegions<'_> {
     fn part(&self, name: &str, offset: usize, len: usize) -> Result<Arc<dyn Part>> {
-        let regions = self.app.shared_memory.status(Some(name))?;
+        let regions = self.regions.status(Some(name))?;
         let (_, region) = regions.first().ok_or_else(|| unknown(name))?;
         let (offset, wanted) = (offset as u64, len as u64);
         if offset.checked_add(wanted).is_none_or(|end| end > region.byte_size) {
@@ -161,24 +164,25 @@ impl Regions for Used<'_> {
             let message = format!("the region `{name}` has {there} bytes, not {len} from {offset} on");
             return Err(Error::invalid(message));
         }
-        let limit = self.app.config.max_body;
+        let limit = self.max_bytes;
         if len > limit {
             let message = format!("{len} bytes of shared memory are over the limit of {limit} bytes");
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
-        let held = self.app.hold(len)?;
+        let held = self.memory.hold(len)?;
         self.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
-        Ok(Arc::new(InFile { file: Arc::clone(&region.file), offset: region.offset + offset }))
+        Ok(Arc::new(FilePart { file: Arc::clone(&region.file), offset: region.offset + offset }))
     }
 }
 
+/// A part of an object.
 #[derive(Debug)]
-struct InFile {
+struct FilePart {
     file: Arc<File>,
     offset: u64,
 }
 
-impl Part for InFile {
+impl Part for FilePart {
     fn read(&self, into: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(into, self.offset).map_err(|error| changed(&error))
     }
@@ -188,9 +192,9 @@ impl Part for InFile {
     }
 }
 
-/// It was long enough when it was registered.
+/// The error if an object is shorter than when it was registered.
 fn changed(error: &std::io::Error) -> Error {
-    Error::invalid(format!("the shared memory is not as it was when it was registered: {error}"))
+    Error::invalid(format!("the shared memory has changed since it was registered: {error}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What threads meet at. `tests/races.rs` puts shuttle's in its place, and so decides who runs when.
+//! Locks and threads. `tests/races.rs` replaces them by shuttle's, which chooses the order of the threads' steps.
 
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 pub(crate) use std::thread::{Builder, JoinHandle};

@@ -1,17 +1,18 @@
-//! Files that may change while the server runs: keys and certificates.
+//! Reloads the files that can change while the server runs: keys and certificates.
 
 use crate::app::App;
 use drisse_net::{Tls, blocking};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How soon a change is seen. The files are small and read whole: renames, mounted folders and
-/// swapped links are all just other content.
+/// The time between two reads. The files are small and read completely, so renames, mounted folders and swapped links
+/// are nothing special.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Looks at the files for ever. What cannot be used is told once per change and leaves what was.
+/// Reads the files again and again, until it is dropped. A file that cannot be used changes nothing; its error is logged
+/// once per change.
 pub(crate) async fn watch(app: Arc<App>, tls: Option<Arc<Tls>>) {
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
         let (files, certificate) = (Arc::clone(&app), tls.clone());
@@ -26,11 +27,13 @@ pub(crate) async fn watch(app: Arc<App>, tls: Option<Arc<Tls>>) {
         if certificate == Ok(true) {
             tracing::info!("the certificate changed");
         }
-        let trouble = [keys.err(), certificate.err()].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        if !trouble.is_empty() && trouble != told {
+        let errors = [keys.err(), certificate.err()].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        if !errors.is_empty() && errors != logged {
             app.metrics.reload_failures.inc();
-            tracing::error!("a changed file cannot be used, what was in force stays: {trouble}");
+            tracing::error!(
+                "a changed file cannot be used, the previous keys and certificate stay valid: {errors}"
+            );
         }
-        told = trouble;
+        logged = errors;
     }
 }

@@ -14,7 +14,7 @@ mod sync {
     pub(crate) use shuttle::thread::{Builder, JoinHandle};
 }
 #[expect(dead_code, reason = "how long it takes until a job begins is asked elsewhere")]
-#[path = "../src/workers.rs"]
+#[path = "../src/schedule/workers.rs"]
 mod workers;
 
 use drisse_core::Cancel;
@@ -23,7 +23,7 @@ use shuttle::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use workers::{Job, LaneHandle, Ticket};
+use workers::{Job, QueueHandle, Ticket};
 
 /// Tries a model in random orders, and in those that a few untimely switches make (PCT).
 fn holds_in_all_orders(claim: &str, model: fn()) {
@@ -69,11 +69,11 @@ impl Drop for Dropped {
 }
 
 impl Fate {
-    /// Puts work in a lane that does `then` once it has begun.
+    /// Puts work in a queue that does `then` once it has begun.
     fn push(
         &self,
         workers: &Workers,
-        lane: &LaneHandle<Step>,
+        queue: &QueueHandle<Step>,
         cancel: &Cancel,
         then: impl FnOnce() + Send + 'static,
     ) -> Ticket<Step> {
@@ -86,7 +86,7 @@ impl Fate {
             drop(dropped);
         };
         let deadline = Instant::now() + Duration::from_secs(3600);
-        workers.push(lane, 100, deadline, cancel, Step(self.shares, Box::new(work))).unwrap()
+        workers.push(queue, 100, deadline, cancel, Step(self.shares, Box::new(work))).unwrap()
     }
 
     fn begun(&self) -> usize {
@@ -98,12 +98,12 @@ impl Fate {
     }
 }
 
-/// That a lane still runs as much at once as it may: what a lost place would leave waiting for ever.
-fn is_free(workers: &Workers, lane: &LaneHandle<Step>, concurrency: usize) {
+/// That a queue still runs as much at once as it may: what a lost place would leave waiting for ever.
+fn is_free(workers: &Workers, queue: &QueueHandle<Step>, concurrency: usize) {
     let together = Arc::new(Barrier::new(concurrency + 1));
     let meet = |_| {
         let together = Arc::clone(&together);
-        Fate::default().push(workers, lane, &Cancel::never(), move || _ = together.wait())
+        Fate::default().push(workers, queue, &Cancel::never(), move || _ = together.wait())
     };
     let tickets: Vec<_> = (0..concurrency).map(meet).collect();
     together.wait();
@@ -114,16 +114,16 @@ fn is_free(workers: &Workers, lane: &LaneHandle<Step>, concurrency: usize) {
 fn every_job_runs_once_and_no_wake_up_is_lost() {
     holds_in_all_orders("queues of models: every job runs once, and none waits forever", || {
         let workers = Arc::new(Workers::start(2).unwrap());
-        let lanes = [workers.add_lane(1), workers.add_lane(2)].map(Arc::new);
+        let queues = [workers.add_queue(1), workers.add_queue(2)].map(Arc::new);
         let fates: [Fate; 5] = Default::default();
         let (done, told) = mpsc::channel();
         let push = |mine: &[(usize, usize)]| {
-            let (workers, lanes) = (Arc::clone(&workers), lanes.clone());
+            let (workers, queues) = (Arc::clone(&workers), queues.clone());
             let (fates, done, mine) = (fates.clone(), done.clone(), mine.to_vec());
             thread::spawn(move || {
-                let one = |(job, lane): (usize, usize)| {
+                let one = |(job, queue): (usize, usize)| {
                     let done = done.clone();
-                    fates[job].push(&workers, &lanes[lane], &Cancel::new(), move || done.send(()).unwrap())
+                    fates[job].push(&workers, &queues[queue], &Cancel::new(), move || done.send(()).unwrap())
                 };
                 mine.into_iter().map(one).collect::<Vec<_>>()
             })
@@ -132,9 +132,9 @@ fn every_job_runs_once_and_no_wake_up_is_lost() {
         let tickets = pushing.map(|thread| thread.join().unwrap());
         fates.iter().for_each(|_| told.recv().unwrap());
         assert!(fates.iter().all(|fate| fate.begun() == 1));
-        is_free(&workers, &lanes[0], 1);
-        is_free(&workers, &lanes[1], 2);
-        assert!(lanes.iter().all(|lane| workers.waiting(lane) == 0));
+        is_free(&workers, &queues[0], 1);
+        is_free(&workers, &queues[1], 2);
+        assert!(queues.iter().all(|queue| workers.waiting(queue) == 0));
         drop((tickets, workers));
         assert!(fates.iter().all(|fate| fate.dropped() == 1));
     });
@@ -146,16 +146,16 @@ fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
         "queues of models: the work of a client that goes away is dropped or canceled",
         || {
             let workers = Arc::new(Workers::start(2).unwrap());
-            let lane = Arc::new(workers.add_lane(1));
+            let queue = Arc::new(workers.add_queue(1));
             let goes = |fate: Fate| {
-                let (workers, lane) = (Arc::clone(&workers), Arc::clone(&lane));
+                let (workers, queue) = (Arc::clone(&workers), Arc::clone(&queue));
                 thread::spawn(move || {
                     let (cancel, gone) = (Cancel::new(), Arc::new(AtomicUsize::new(0)));
                     let look = {
                         let (cancel, gone) = (cancel.clone(), Arc::clone(&gone));
                         move || assert!(gone.load(SeqCst) == 0 || cancel.is_cancelled())
                     };
-                    let ticket = fate.push(&workers, &lane, &cancel, look);
+                    let ticket = fate.push(&workers, &queue, &cancel, look);
                     thread::yield_now();
                     drop(ticket);
                     gone.store(1, SeqCst);
@@ -165,7 +165,7 @@ fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
             for thread in fates.each_ref().map(|fate| goes(fate.clone())) {
                 thread.join().unwrap();
             }
-            is_free(&workers, &lane, 1);
+            is_free(&workers, &queue, 1);
             drop(workers);
             assert!(fates.iter().all(|fate| fate.begun() <= 1 && fate.dropped() == 1));
         },
@@ -178,19 +178,19 @@ fn work_that_waits_when_its_ticket_goes_never_begins() {
         "queues of models: work that is still queued when its client goes away never begins",
         || {
             let workers = Workers::start(2).unwrap();
-            let lane = workers.add_lane(1);
+            let queue = workers.add_queue(1);
             let (open, gate) = mpsc::channel();
             let blocking =
-                Fate::default().push(&workers, &lane, &Cancel::never(), move || gate.recv().unwrap());
+                Fate::default().push(&workers, &queue, &Cancel::never(), move || gate.recv().unwrap());
             let (waits, stays) = (Fate::default(), Fate::default());
             let (done, told) = mpsc::channel();
-            let ticket = waits.push(&workers, &lane, &Cancel::never(), || ());
-            let other = stays.push(&workers, &lane, &Cancel::never(), move || done.send(()).unwrap());
+            let ticket = waits.push(&workers, &queue, &Cancel::never(), || ());
+            let other = stays.push(&workers, &queue, &Cancel::never(), move || done.send(()).unwrap());
             drop(ticket);
             assert_eq!(waits.dropped(), 1);
             open.send(()).unwrap();
             told.recv().unwrap();
-            is_free(&workers, &lane, 1);
+            is_free(&workers, &queue, 1);
             assert_eq!((waits.begun(), stays.begun()), (0, 1));
             drop((blocking, other, workers));
         },
@@ -201,10 +201,10 @@ fn work_that_waits_when_its_ticket_goes_never_begins() {
 fn workers_that_stop_leave_no_job_and_no_thread_behind() {
     holds_in_all_orders("queues of models: a server that stops leaves no jobs and no threads behind", || {
         let workers = Workers::start(2).unwrap();
-        let lanes = [workers.add_lane(2), workers.add_lane(1)];
+        let queues = [workers.add_queue(2), workers.add_queue(1)];
         let fates: [Fate; 4] = Default::default();
         let push =
-            |(nth, fate): (usize, &Fate)| fate.push(&workers, &lanes[nth % 2], &Cancel::never(), || ());
+            |(nth, fate): (usize, &Fate)| fate.push(&workers, &queues[nth % 2], &Cancel::never(), || ());
         let tickets: Vec<_> = fates.iter().enumerate().map(push).collect();
         drop(workers);
         assert!(fates.iter().all(|fate| fate.begun() <= 1 && fate.dropped() == 1));
@@ -216,17 +216,17 @@ fn workers_that_stop_leave_no_job_and_no_thread_behind() {
 fn jobs_that_share_a_run_are_each_done_once() {
     holds_in_all_orders("queues of models: requests that share a run are each answered once", || {
         let workers = Arc::new(Workers::start(2).unwrap());
-        let lane = Arc::new(workers.add_lane(2));
+        let queue = Arc::new(workers.add_queue(2));
         let fates: [Fate; 5] = std::array::from_fn(|nth| Fate { shares: nth != 2, ..Fate::default() });
         let (done, told) = mpsc::channel();
         let push = |mine: &[usize]| {
-            let (workers, lane) = (Arc::clone(&workers), Arc::clone(&lane));
+            let (workers, queue) = (Arc::clone(&workers), Arc::clone(&queue));
             let (mine, done): (Vec<Fate>, _) =
                 (mine.iter().map(|&nth| fates[nth].clone()).collect(), done.clone());
             thread::spawn(move || {
                 let one = |fate: Fate| {
                     let done = done.clone();
-                    fate.push(&workers, &lane, &Cancel::new(), move || done.send(()).unwrap())
+                    fate.push(&workers, &queue, &Cancel::new(), move || done.send(()).unwrap())
                 };
                 mine.into_iter().map(one).collect::<Vec<_>>()
             })
@@ -235,7 +235,7 @@ fn jobs_that_share_a_run_are_each_done_once() {
         let tickets = pushing.map(|thread| thread.join().unwrap());
         fates.iter().for_each(|_| told.recv().unwrap());
         assert!(fates.iter().all(|fate| fate.begun() == 1));
-        is_free(&workers, &lane, 2);
+        is_free(&workers, &queue, 2);
         drop((tickets, workers));
         assert!(fates.iter().all(|fate| fate.dropped() == 1));
     });

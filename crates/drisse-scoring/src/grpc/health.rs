@@ -1,8 +1,8 @@
-//! `grpc.health.v1.Health`: of the server, of its services, of its models. Open without a key.
+//! `grpc.health.v1.Health`: the health of the server, its services and its models, without a key.
 
 use super::{Answer, Call, end, inference, reflection, unknown};
 use crate::app::App;
-use crate::http::answer_body::AnswerBody;
+use crate::body::ResponseBody;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::grpc::health::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 pub(super) const SERVICE: &str = drisse_wire::grpc::HEALTH;
 
-/// Who watches is told of a change within this time.
-const LOOK: Duration = Duration::from_millis(500);
+/// The longest time until a change is sent to watching clients.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
     let read = call.message(body).await?;
@@ -35,21 +35,21 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
 
 fn status(app: &App, service: &str) -> ServingStatus {
     let known = matches!(service, "" | SERVICE | inference::SERVICE | reflection::SERVICE);
-    match (known || app.check_served(service, None).is_ok(), app.is_ready()) {
+    match (known || app.models.check_served(service, None).is_ok(), app.is_ready()) {
         (true, true) => ServingStatus::Serving,
         (true, false) => ServingStatus::NotServing,
         (false, _) => ServingStatus::ServiceUnknown,
     }
 }
 
-fn watch(call: Call, service: String) -> AnswerBody {
-    let statuses = unfold(Some(None), move |told: Option<Option<ServingStatus>>| {
+fn watch(call: Call, service: String) -> ResponseBody {
+    let statuses = unfold(Some(None), move |sent: Option<Option<ServingStatus>>| {
         let (app, service) = (call.app.clone(), service.clone());
         async move {
-            let told = told?;
+            let sent = sent?;
             loop {
                 let now = status(&app, &service);
-                if told != Some(now) {
+                if sent != Some(now) {
                     return Some((
                         Frame::data(frame(&HealthCheckResponse { status: now.into() })),
                         Some(Some(now)),
@@ -58,9 +58,9 @@ fn watch(call: Call, service: String) -> AnswerBody {
                 if app.is_draining() {
                     return Some((end(Ok(())), None));
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(INTERVAL).await;
             }
         }
     });
-    AnswerBody::stream(statuses)
+    ResponseBody::stream(statuses)
 }

@@ -3,13 +3,13 @@
 use super::messages::Messages;
 use super::{Answer, Call, end, repository, unknown};
 use crate::app::App;
-use crate::http::answer_body::AnswerBody;
-use crate::model::Model;
-use crate::repository::check_control;
-use crate::score::{Request, admit, score, sooner};
-use crate::shared_memory::{Region, Used};
+use crate::body::ResponseBody;
+use crate::exchange::{Counted, Scoring};
+use crate::models::Model;
+use crate::score::sooner;
+use crate::shared_memory::Region;
+use bytes::Bytes;
 use drisse_core::Result;
-use drisse_net::trace::Stages;
 use drisse_wire::grpc::inference::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
     ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
@@ -26,7 +26,7 @@ use std::time::Instant;
 
 pub(super) const SERVICE: &str = drisse_wire::grpc::INFERENCE;
 
-pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
+pub(super) async fn answer(counted: &mut Counted<'_>, call: Call, body: Incoming) -> Result<Answer> {
     if call.method == "ModelStreamInfer" {
         let messages = call.messages(body);
         return Ok(Answer::Stream(stream(call.app, messages)));
@@ -56,14 +56,9 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
             })
         }
         "ModelStatistics" => frame(&model_statistics(app, parse(message)?, call.deadline).await?),
-        "ModelInfer" => {
-            let request: ModelInferRequest = parse(message)?;
-            let call =
-                Counted { started: call.started, deadline: call.deadline, stages: call.stages.clone() };
-            frame(&counted(app, request, call).await?)
-        }
+        "ModelInfer" => frame(&infer(counted, parse(message)?, call.deadline).await?),
         method @ ("RepositoryIndex" | "RepositoryModelLoad" | "RepositoryModelUnload") => {
-            check_control(app)?;
+            app.check_model_control()?;
             repository::answer(app, method, message).await?
         }
         "SystemSharedMemoryStatus" => {
@@ -82,26 +77,26 @@ pub(super) async fn answer(call: Call, body: Incoming) -> Result<Answer> {
         }
         other => return Err(unknown(&format!("{SERVICE}/{other}"))),
     };
-    Ok(Answer::One(app.hold_answer(answer)?))
+    Ok(Answer::One(app.memory.hold_response(answer)?))
 }
 
-async fn find(app: &Arc<App>, name: &str, version: &str, deadline: Instant) -> Result<Arc<Model>> {
-    app.wanted(name, deadline).await?.checked(Some(version).filter(|version| !version.is_empty()))
+async fn find(app: &App, name: &str, version: &str, deadline: Instant) -> Result<Arc<Model>> {
+    app.models.find(name, deadline).await?.checked(Some(version).filter(|version| !version.is_empty()))
 }
 
 fn is_served(app: &App, name: &str, version: &str) -> bool {
-    app.check_served(name, Some(version).filter(|version| !version.is_empty())).is_ok()
+    app.models.check_served(name, Some(version).filter(|version| !version.is_empty())).is_ok()
 }
 
 async fn model_statistics(
-    app: &Arc<App>,
-    asked: ModelStatisticsRequest,
+    app: &App,
+    request: ModelStatisticsRequest,
     deadline: Instant,
 ) -> Result<ModelStatisticsResponse> {
-    let one = |model: &Arc<Model>| statistics(model.described(), model.metrics.statistics());
-    let model_stats = match &*asked.name {
-        "" => app.models().iter().map(one).collect(),
-        name => vec![one(&find(app, name, &asked.version, deadline).await?)],
+    let one = |model: &Arc<Model>| statistics(model.described(), model.runner.metrics.statistics());
+    let model_stats = match &*request.name {
+        "" => app.models.loaded().iter().map(one).collect(),
+        name => vec![one(&find(app, name, &request.version, deadline).await?)],
     };
     Ok(ModelStatisticsResponse { model_stats })
 }
@@ -115,72 +110,63 @@ fn shared_memory_status(app: &App, name: &str) -> Result<SystemSharedMemoryStatu
     Ok(SystemSharedMemoryStatusResponse { regions: regions.into_iter().map(one).collect() })
 }
 
-/// When a request came, until when it is worth an answer, and where its parts are noted.
-struct Counted {
-    started: Instant,
-    deadline: Instant,
-    stages: Option<Arc<Stages>>,
-}
-
-/// Scores a request, and counts it.
-async fn counted(app: &Arc<App>, request: ModelInferRequest, call: Counted) -> Result<ModelInferResponse> {
-    let Counted { started, deadline, stages } = call;
-    let model = find(app, &request.model_name, &request.model_version, deadline).await?;
-    let result = infer(app, &model, request, deadline, stages).await;
-    model.metrics.ended(&result, started);
-    result
-}
-
+/// Scores a request for the model that it names.
 async fn infer(
-    app: &App,
-    model: &Arc<Model>,
+    counted: &mut Counted<'_>,
     request: ModelInferRequest,
     deadline: Instant,
-    stages: Option<Arc<Stages>>,
 ) -> Result<ModelInferResponse> {
-    admit(app, model, deadline)?;
-    let used = Used::by_request(app);
-    let request = decode(request, &used, &model.signature)?;
-    let deadline = sooner(deadline, request.timeout);
-    let (name, version) = (model.name.as_str(), &*model.version);
-    let sink = AnswerSink::new(Arc::clone(&model.signature), name, version, request.id, request.forms);
-    let request = Request { inputs: request.inputs, outputs: request.outputs, deadline, stages, sink };
-    Ok(score(app, model, request).await?.finish())
+    let model = find(counted.app, &request.model_name, &request.model_version, deadline).await?;
+    score(counted.scoring(model, deadline), request).await
 }
 
-/// The answers to a stream's requests, in their order. A request that fails is told in its answer; the stream goes on.
-fn stream(app: Arc<App>, messages: Messages) -> AnswerBody {
+async fn score(mut scoring: Scoring<'_>, request: ModelInferRequest) -> Result<ModelInferResponse> {
+    scoring.admit()?;
+    let (model, regions) = (Arc::clone(&scoring.model), scoring.app.regions());
+    let signature = &model.runner.signature;
+    let request = decode(request, &regions, signature)?;
+    scoring.deadline = sooner(scoring.deadline, request.timeout);
+    let sink =
+        AnswerSink::new(Arc::clone(signature), model.name(), &model.version, request.id, request.forms);
+    Ok(scoring.score(request.inputs, request.outputs, sink).await?.finish())
+}
+
+/// Answers the requests of a stream, in their order. The response to a request that fails has an error message, and the
+/// stream continues.
+fn stream(app: Arc<App>, messages: Messages) -> ResponseBody {
     let answers = unfold(Some((app, messages)), |state| async move {
         let (app, mut messages) = state?;
         match messages.next().await {
             Ok(Some(read)) => {
-                let started = Instant::now();
-                let deadline = started + app.config.scoring_timeout;
-                // Its call is traced, when it ends.
-                let call = Counted { started, deadline, stages: None };
-                let answer = match parse::<ModelInferRequest>(read.bytes.clone()) {
-                    Ok(request) => {
-                        let id = request.id.clone();
-                        (counted(&app, request, call).await, id)
-                    }
-                    Err(error) => (Err(error), String::new()),
-                };
-                let answer = match answer {
-                    (Ok(answer), _) => ModelStreamInferResponse {
-                        error_message: String::new(),
-                        infer_response: Some(answer),
-                    },
-                    // The id says which request it was.
-                    (Err(error), id) => ModelStreamInferResponse {
-                        error_message: error.message().to_owned(),
-                        infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
-                    },
-                };
+                let answer = message(&app, read.bytes.clone()).await;
                 Some((Frame::data(frame(&answer)), Some((app, messages))))
             }
             Ok(None) => Some((end(Ok(())), None)),
             Err(error) => Some((end(Err(error)), None)),
         }
     });
-    AnswerBody::stream(answers)
+    ResponseBody::stream(answers)
+}
+
+/// Answers one request of a stream; the span is that of the whole stream.
+async fn message(app: &Arc<App>, message: Bytes) -> ModelStreamInferResponse {
+    let mut counted = Counted::begin(app);
+    let (result, id) = match parse::<ModelInferRequest>(message) {
+        Ok(request) => {
+            let (id, deadline) = (request.id.clone(), counted.latest());
+            (infer(&mut counted, request, deadline).await, id)
+        }
+        Err(error) => (Err(error), String::new()),
+    };
+    counted.end(&result);
+    match result {
+        Ok(response) => {
+            ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+        }
+        // The id identifies the request.
+        Err(error) => ModelStreamInferResponse {
+            error_message: error.message().to_owned(),
+            infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
+        },
+    }
 }

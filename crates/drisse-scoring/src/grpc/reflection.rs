@@ -1,8 +1,8 @@
-//! `grpc.reflection.v1.ServerReflection`: which services there are, for clients that come without .proto files.
+//! `grpc.reflection.v1.ServerReflection`: lists the services for clients without .proto files.
 
 use super::messages::Messages;
 use super::{Answer, Call, end};
-use crate::http::answer_body::AnswerBody;
+use crate::body::ResponseBody;
 use drisse_core::Result;
 use drisse_wire::grpc::reflection::{
     ErrorResponse, FileDescriptorResponse, ListServiceResponse, ServerReflectionRequest,
@@ -23,7 +23,7 @@ pub(super) fn answer(call: Call, body: Incoming) -> Result<Answer> {
     Ok(Answer::Stream(stream(call.messages(body))))
 }
 
-fn stream(messages: Messages) -> AnswerBody {
+fn stream(messages: Messages) -> ResponseBody {
     let answers = unfold(Some((messages, Files::of_all())), |state| async move {
         let (mut messages, files) = state?;
         let request = match messages.next().await {
@@ -36,7 +36,7 @@ fn stream(messages: Messages) -> AnswerBody {
             Err(error) => Some((end(Err(error)), None)),
         }
     });
-    AnswerBody::stream(answers)
+    ResponseBody::stream(answers)
 }
 
 fn reply(files: &Files, request: ServerReflectionRequest) -> ServerReflectionResponse {

@@ -2,10 +2,9 @@
 
 use super::{Answer, Call, unknown};
 use crate::app::App;
-use crate::model::Model;
-use crate::score::{Request, admit, score};
+use crate::exchange::{Counted, Scoring};
+use crate::models::Model;
 use drisse_core::Result;
-use drisse_net::trace::Stages;
 use drisse_wire::grpc::predict::{AnswerSink, decode, metadata, model, status};
 use drisse_wire::grpc::tensorflow::serving::{
     GetModelMetadataRequest, GetModelStatusRequest, ModelSpec, PredictRequest, PredictResponse,
@@ -15,16 +14,19 @@ use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(super) async fn answer(service: &str, call: Call, body: Incoming) -> Result<Answer> {
+pub(super) async fn answer(
+    counted: &mut Counted<'_>,
+    service: &str,
+    call: Call,
+    body: Incoming,
+) -> Result<Answer> {
     let read = call.message(body).await?;
     let (app, message) = (&call.app, read.bytes.clone());
     let answer = match (service, &*call.method) {
         (PREDICTION, "Predict") => {
             let request: PredictRequest = parse_predict(message)?;
             let model = find(app, request.model_spec.as_ref(), call.deadline).await?;
-            let result = predict(app, &model, request, (call.deadline, call.stages.clone())).await;
-            model.metrics.ended(&result, call.started);
-            frame(&result?)
+            frame(&predict(counted.scoring(model, call.deadline), request).await?)
         }
         (PREDICTION, "GetModelMetadata") => {
             let request: GetModelMetadataRequest = parse_predict(message)?;
@@ -36,22 +38,19 @@ pub(super) async fn answer(service: &str, call: Call, body: Incoming) -> Result<
         }
         (_, method) => return Err(unknown(&format!("{service}/{method}"))),
     };
-    Ok(Answer::One(app.hold_answer(answer)?))
+    Ok(Answer::One(app.memory.hold_response(answer)?))
 }
 
-async fn find(app: &Arc<App>, spec: Option<&ModelSpec>, deadline: Instant) -> Result<Arc<Model>> {
+async fn find(app: &App, spec: Option<&ModelSpec>, deadline: Instant) -> Result<Arc<Model>> {
     let (name, version) = model(spec)?;
-    app.wanted(name, deadline).await?.checked(version.as_deref())
+    app.models.find(name, deadline).await?.checked(version.as_deref())
 }
 
-async fn predict(
-    app: &App,
-    model: &Arc<Model>,
-    request: PredictRequest,
-    (deadline, stages): (Instant, Option<Arc<Stages>>),
-) -> Result<PredictResponse> {
-    admit(app, model, deadline)?;
-    let (inputs, outputs) = decode(request, &model.signature)?;
-    let sink = AnswerSink::new(Arc::clone(&model.signature), model.name.as_str(), &model.version);
-    Ok(score(app, model, Request { inputs, outputs, deadline, stages, sink }).await?.finish())
+async fn predict(scoring: Scoring<'_>, request: PredictRequest) -> Result<PredictResponse> {
+    scoring.admit()?;
+    let model = Arc::clone(&scoring.model);
+    let signature = &model.runner.signature;
+    let (inputs, outputs) = decode(request, signature)?;
+    let sink = AnswerSink::new(Arc::clone(signature), model.name(), &model.version);
+    Ok(scoring.score(inputs, outputs, sink).await?.finish())
 }

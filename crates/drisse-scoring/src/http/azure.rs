@@ -4,7 +4,6 @@
 
 use super::Call;
 use super::reply::Reply;
-use crate::score::{Request, score as run};
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::score::{AnswerSink, decode};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -15,21 +14,21 @@ const CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 const RUN_MS: HeaderName = HeaderName::from_static("x-ms-run-fn-exec-ms");
 const RUN_FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed");
 
-/// Characters of a client's id.
+/// The longest client id, in characters.
 const MAX_CLIENT_ID: usize = 100;
 
 pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
-    let Call { app, model, head, body, deadline, stages } = call;
+    let Call { scoring, head, body } = call;
     check_client_id(&head.headers)?;
-    let inputs = decode(&body.bytes, &model.signature)?;
-    let outputs = (0..model.signature.outputs.len()).collect();
-    let sink = AnswerSink::new(Arc::clone(&model.signature));
+    let runner = Arc::clone(&scoring.model.runner);
+    let inputs = decode(&body.bytes, &runner.signature)?;
+    let outputs = (0..runner.signature.outputs.len()).collect();
+    let sink = AnswerSink::new(Arc::clone(&runner.signature));
     let began = Instant::now();
-    let request = Request { inputs, outputs, deadline, stages, sink };
-    let (answer, not_finite) = run(app, model, request).await?.finish();
+    let (answer, not_finite) = scoring.score(inputs, outputs, sink).await?.finish();
     let took = began.elapsed().as_micros();
     let took = format!("{}.{:03}", took / 1000, took % 1000);
-    model.metrics.not_finite.inc_by(not_finite);
+    runner.metrics.not_finite.inc_by(not_finite);
     let reply = Reply::json(answer).header(RUN_FAILED, HeaderValue::from_static("false"));
     Ok(match HeaderValue::try_from(took) {
         Ok(took) => reply.header(RUN_MS, took),
@@ -42,18 +41,18 @@ fn check_client_id(headers: &HeaderMap) -> Result<()> {
         None => Ok(()),
         Some(id) => {
             let message =
-                format!("{CLIENT_ID} has {} characters, at most {MAX_CLIENT_ID} are taken", id.len());
+                format!("{CLIENT_ID} has {} characters, at most {MAX_CLIENT_ID} are accepted", id.len());
             Err(Error::new(ErrorKind::HeadersTooLarge, message))
         }
     }
 }
 
-/// Adds what Azure ML's server says of every answer on this path.
+/// Adds the headers that Azure ML's server adds to every response on this path.
 pub(super) fn label(headers: &mut HeaderMap, failed: Option<ErrorKind>) {
     const SERVER: HeaderName = HeaderName::from_static("x-ms-server-version");
     const VERSION: HeaderValue = HeaderValue::from_static(concat!("drisse/", env!("CARGO_PKG_VERSION")));
     headers.insert(SERVER, VERSION);
-    // The model ran, and did not like what it was given.
+    // The model ran and failed.
     if matches!(failed, Some(ErrorKind::Rejected | ErrorKind::Internal)) {
         headers.insert(RUN_FAILED, HeaderValue::from_static("true"));
     }

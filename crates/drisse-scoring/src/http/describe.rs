@@ -1,8 +1,8 @@
-//! What a server says of itself and of its models.
+//! Documents about the server and its models.
 
 use super::reply::Reply;
 use crate::app::App;
-use crate::model::Model;
+use crate::models::Model;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::{documents, openapi};
 use std::sync::Arc;
@@ -26,12 +26,12 @@ pub(super) fn config(model: &Model) -> Reply {
 }
 
 pub(super) fn statistics(models: &[Arc<Model>]) -> Reply {
-    let all = models.iter().map(|model| (model.described(), model.metrics.statistics()));
+    let all = models.iter().map(|model| (model.described(), model.runner.metrics.statistics()));
     Reply::json(documents::statistics(all).to_string())
 }
 
 pub(super) fn v1_models(app: &App) -> Reply {
-    Reply::json(documents::v1_models(app.served_names().iter().map(String::as_str)).to_string())
+    Reply::json(documents::v1_models(app.models.served_names().iter().map(String::as_str)).to_string())
 }
 
 pub(super) fn v1_status(model: &Model) -> Reply {
@@ -45,20 +45,20 @@ pub(super) fn v1_metadata(model: &Model) -> Reply {
 pub(super) fn sample(model: &Model) -> Result<Reply> {
     let sample = model.sample.clone().ok_or_else(|| {
         let message =
-            format!("model `{}` has no sample: its inputs have no JSON form, or are too large", model.name);
+            format!("model `{}` has no sample: its inputs have no JSON form, or are too large", model.name());
         Error::new(ErrorKind::NotFound, message)
     })?;
     Ok(Reply::json(sample))
 }
 
-/// The OpenAPI document, in the version that `?version=` names: 2, 3 (without it) or 3.1.
+/// Returns the OpenAPI document, in the version that `?version=` names: 2, 3 (the default) or 3.1.
 pub(super) fn swagger(app: &App, query: Option<&str>) -> Result<Reply> {
-    let models = app.models();
+    let models = app.models.loaded();
     let described: Vec<_> = models
         .iter()
         .map(|model| openapi::Described {
-            name: model.name.as_str(),
-            signature: &model.signature,
+            name: model.name(),
+            signature: &model.runner.signature,
             sample: model.sample.as_deref(),
         })
         .collect();

@@ -9,6 +9,6 @@ use hyper::header::CONTENT_TYPE;
 
 pub(super) async fn invoke(call: Call<'_>) -> Result<Reply> {
     let content_type = call.head.headers.get(CONTENT_TYPE).and_then(|given| given.to_str().ok());
-    let inputs = decode(&call.body.bytes, Format::of(content_type)?, &call.model.signature)?;
-    v1::answer(call, inputs, Layout::Rows).await
+    let inputs = decode(&call.body.bytes, Format::of(content_type)?, &call.scoring.model.runner.signature)?;
+    v1::answer(call.scoring, inputs, Layout::Rows).await
 }

@@ -1,11 +1,11 @@
-//! From a method and a path to what is asked.
+//! From a method and a path to a route.
 
 use drisse_core::{Error, ErrorKind, Result};
 use hyper::Method;
 
-/// What a path asks for.
+/// What a request asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Route<'a> {
+pub(crate) enum Route<'a> {
     Healthy,
     Live,
     Ready,
@@ -20,14 +20,14 @@ pub(super) enum Route<'a> {
     V1Models,
     V1Status(Target<'a>),
     V1Metadata(Target<'a>),
-    Repository(Repository<'a>),
-    Shared(Shared<'a>),
+    Repository(RepositoryAction<'a>),
+    SharedMemory(SharedMemoryAction<'a>),
     Run(Protocol, Target<'a>),
 }
 
-/// How a request and its answer are written.
+/// The protocol of a request that scores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     /// `/score`.
     Azure,
     /// `/v2/models/NAME/infer`.
@@ -39,7 +39,7 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    /// Its path, as traces name it.
+    /// Returns the protocol's path, as spans name it.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Azure => "/score",
@@ -50,38 +50,38 @@ impl Protocol {
     }
 }
 
-/// What is asked of the models that can be loaded.
+/// What to do with the models that can be loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Repository<'a> {
+pub(crate) enum RepositoryAction<'a> {
     Index,
     Load(&'a str),
     Unload(&'a str),
 }
 
-/// What is asked of the memory that clients share, of one region or of all.
+/// What to do with one region of the memory that clients share, or with all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Shared<'a> {
+pub(crate) enum SharedMemoryAction<'a> {
     Status(Option<&'a str>),
     Register(&'a str),
     Unregister(Option<&'a str>),
 }
 
-/// The model a path names, if it does, and its version.
+/// The model and the version that a path names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) version: Option<&'a str>,
 }
 
 impl<'a> Route<'a> {
-    pub(super) fn of(method: &Method, path: &'a str) -> Result<Self> {
+    pub(crate) fn of(method: &Method, path: &'a str) -> Result<Self> {
         let only = Target { name: None, version: None };
         let named = |name| Target { name: Some(name), version: None };
         let versioned = |name, version| Target { name: Some(name), version: Some(version) };
         let (mut parts, mut count) = ([""; 8], 0);
         let mut rest = path.strip_prefix('/').unwrap_or(path);
         loop {
-            // Parts are short: a search that begins quickly.
+            // The parts are short: a plain loop is faster than a search with a setup.
             let end = rest.bytes().position(|byte| byte == b'/');
             *parts.get_mut(count).ok_or_else(|| unknown(path))? = &rest[..end.unwrap_or(rest.len())];
             count += 1;
@@ -103,10 +103,12 @@ impl<'a> Route<'a> {
             ["v2", "models", name, "versions", version, what] => {
                 v2(what, versioned(name, version)).ok_or_else(|| unknown(path))?
             }
-            ["v2", "repository", "index"] => (Self::Repository(Repository::Index), true),
-            ["v2", "repository", "models", name, "load"] => (Self::Repository(Repository::Load(name)), true),
+            ["v2", "repository", "index"] => (Self::Repository(RepositoryAction::Index), true),
+            ["v2", "repository", "models", name, "load"] => {
+                (Self::Repository(RepositoryAction::Load(name)), true)
+            }
             ["v2", "repository", "models", name, "unload"] => {
-                (Self::Repository(Repository::Unload(name)), true)
+                (Self::Repository(RepositoryAction::Unload(name)), true)
             }
             ["v2", "systemsharedmemory", rest @ ..] => shared(rest).ok_or_else(|| unknown(path))?,
             [""] => (Self::Healthy, false),
@@ -129,18 +131,18 @@ impl<'a> Route<'a> {
         Err(Error::new(ErrorKind::MethodNotAllowed, format!("this path takes {wanted}, not {method}")))
     }
 
-    /// The methods a path takes, as `Allow` lists them.
+    /// Returns the methods that a path accepts, for `Allow`.
     pub(super) fn methods(path: &'a str) -> &'static str {
         if Self::of(&Method::POST, path).is_ok() { "POST" } else { "GET, HEAD" }
     }
 
-    /// Whether it is answered without a key: probes have none.
+    /// Returns whether the route is answered without a key, because probes have none.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Self::Healthy | Self::Live | Self::Ready | Self::ModelReady(_))
     }
 }
 
-/// Behind `/v2/models/NAME/` and `/v2/models/NAME/versions/VERSION/`; whether it takes POST.
+/// Routes below `/v2/models/NAME/` and `/v2/models/NAME/versions/VERSION/`, and whether they require POST.
 fn v2<'a>(what: &str, target: Target<'a>) -> Option<(Route<'a>, bool)> {
     Some(match what {
         "infer" => (Route::Run(Protocol::V2, target), true),
@@ -151,7 +153,7 @@ fn v2<'a>(what: &str, target: Target<'a>) -> Option<(Route<'a>, bool)> {
     })
 }
 
-/// Behind `/v2/systemsharedmemory/`; whether it takes POST.
+/// Routes below `/v2/systemsharedmemory/`, and whether they require POST.
 fn shared<'a>(parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
     let (name, what) = match parts {
         ["region", name, what] => (Some(*name), *what),
@@ -159,14 +161,14 @@ fn shared<'a>(parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
         _ => return None,
     };
     match (what, name) {
-        ("status", name) => Some((Route::Shared(Shared::Status(name)), false)),
-        ("register", Some(name)) => Some((Route::Shared(Shared::Register(name)), true)),
-        ("unregister", name) => Some((Route::Shared(Shared::Unregister(name)), true)),
+        ("status", name) => Some((Route::SharedMemory(SharedMemoryAction::Status(name)), false)),
+        ("register", Some(name)) => Some((Route::SharedMemory(SharedMemoryAction::Register(name)), true)),
+        ("unregister", name) => Some((Route::SharedMemory(SharedMemoryAction::Unregister(name)), true)),
         _ => None,
     }
 }
 
-/// Behind `/v1/models/`: the verb stands behind a colon of the last part.
+/// Routes below `/v1/models/`, and whether they require POST. A verb follows a colon in the last part.
 fn v1<'a>(parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
     let (last, before) = parts.split_last()?;
     let (last, predict) = match last.split_once(':') {

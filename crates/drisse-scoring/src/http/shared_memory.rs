@@ -1,27 +1,28 @@
-//! `/v2/systemsharedmemory`: which memory clients share, and taking it in.
+//! `/v2/systemsharedmemory`: lists, registers and unregisters the memory that clients share.
 //!
 //! Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_shared_memory.md>
 
 use super::reply::Reply;
-use super::route::Shared;
+use super::route::SharedMemoryAction;
 use crate::app::App;
+use crate::shared_memory::Region;
 use drisse_core::{Error, Result};
 use serde_json::{Value, json};
 
-/// Answers what `body` asks for.
-pub(super) fn answer(app: &App, asked: Shared<'_>, body: &[u8]) -> Result<Reply> {
-    match asked {
-        Shared::Status(name) => {
+/// Answers a request with this `body`.
+pub(super) fn answer(app: &App, action: SharedMemoryAction<'_>, body: &[u8]) -> Result<Reply> {
+    match action {
+        SharedMemoryAction::Status(name) => {
             let regions = app.shared_memory.status(name)?;
-            let document = |(name, region): (String, crate::shared_memory::Region)| {
+            let document = |(name, region): (String, Region)| {
                 let (key, offset, byte_size) = (region.key, region.offset, region.byte_size);
                 json!({ "name": name, "key": key, "offset": offset, "byte_size": byte_size })
             };
             Ok(Reply::json(regions.into_iter().map(document).collect::<Value>().to_string()))
         }
-        Shared::Register(name) => {
+        SharedMemoryAction::Register(name) => {
             let body: Value = serde_json::from_slice(body)
-                .map_err(|error| Error::invalid(format!("the body is no JSON: {error}")))?;
+                .map_err(|error| Error::invalid(format!("the body is not JSON: {error}")))?;
             let missing = |what: &str| Error::invalid(format!("the body has no `{what}`"));
             let key = body["key"].as_str().ok_or_else(|| missing("key"))?;
             let byte_size = body["byte_size"].as_u64().ok_or_else(|| missing("byte_size"))?;
@@ -31,6 +32,8 @@ pub(super) fn answer(app: &App, asked: Shared<'_>, body: &[u8]) -> Result<Reply>
             };
             app.shared_memory.register(name, key, offset, byte_size).map(|()| Reply::empty(200))
         }
-        Shared::Unregister(name) => app.shared_memory.unregister(name).map(|()| Reply::empty(200)),
+        SharedMemoryAction::Unregister(name) => {
+            app.shared_memory.unregister(name).map(|()| Reply::empty(200))
+        }
     }
 }

@@ -82,8 +82,8 @@ fn table() -> Vec<Row> {
         rows.push(("/invocations", headers, body.to_owned(), status, why));
     }
     for (headers, why) in [
-        ("inference-header-content-length: 17\r\n", "no length within the body's 16 bytes"),
-        ("inference-header-content-length: x\r\n", "no length within"),
+        ("inference-header-content-length: 17\r\n", "not a length within the body's 16 bytes"),
+        ("inference-header-content-length: x\r\n", "not a length within"),
         ("inference-header-content-length: 4\r\n", "invalid JSON"),
         ("content-encoding: gzip\r\n", "cannot be unpacked"),
     ] {

@@ -6,7 +6,7 @@ use drisse_core::{
 };
 use drisse_engines::fake::{FakeEngine, Script};
 use drisse_net::{Listener, Tls, bind_tcp};
-use drisse_scoring::{App, Config, Keys, Listeners, ModelSpec, Server};
+use drisse_scoring::{App, Config, Keys, Listeners, LoadedModel, ModelSpec, Server};
 use drisse_testkit::{Answer, Connection, ServerThread, wait};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Setup {
             };
             let decode = |sample: &str| drisse_wire::score::decode(sample.as_bytes(), &signature()).unwrap();
             let warm: Option<Inputs> = self.sample.map(decode);
-            app.add(spec, warm.as_ref());
+            app.add(LoadedModel { spec, warm_up: warm });
         }
         if !self.loading {
             app.set_ready();

@@ -5,13 +5,12 @@ use crate::failure::Failure;
 use anyhow::Context;
 use drisse_core::{Engine, Error, ErrorKind, Inputs, ModelName, Signature};
 use drisse_registry::{Evidence, ModelSource, PublicKey, SignatureError, Signed, verify_files};
-use drisse_scoring::{App, ModelSpec, Repository, Resident, Tuner};
+use drisse_scoring::{App, LoadedModel, ModelSpec, Repository, Resident, Tuner};
 use drisse_wire::score;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// A sample that is made up is no larger than this: a picture of 1024 × 1024 × 3 floats in JSON.
 const MAX_MADE_SAMPLE: usize = 16 << 20;
@@ -114,8 +113,6 @@ pub(super) struct Loader {
     tuner: Tuner,
     /// Names and versions, in the order of the arguments.
     models: Vec<(String, String)>,
-    /// One at a time: memory is what loading is short of.
-    loading: Mutex<()>,
 }
 
 /// Starts the engine, loads and warms up each model, then says that the server is ready. `None` when the
@@ -131,8 +128,7 @@ pub(super) fn all(
         return Ok(None);
     }
     let models = sources.iter().map(|source| (source.name.to_string(), source.version.clone())).collect();
-    let loader =
-        Loader { arguments: arguments.clone(), engine: engine()?, tuner, models, loading: Mutex::default() };
+    let loader = Loader { arguments: arguments.clone(), engine: engine()?, tuner, models };
     if let Some(bound) = arguments.model_memory {
         let served =
             sources.iter().map(|source| Served::unloaded(source, arguments)).collect::<Result<_, _>>()?;
@@ -151,7 +147,9 @@ pub(super) fn all(
         if app.is_draining() {
             return Ok(None);
         }
-        served.push(loader.add(app, source)?);
+        let (model, shown) = loader.load_source(source)?;
+        app.add(model);
+        served.push(shown);
     }
     app.set_repository(Box::new(loader));
     app.set_ready();
@@ -172,8 +170,7 @@ impl Repository for Loader {
         self.models.clone()
     }
 
-    fn load(&self, app: &App, name: &str) -> drisse_core::Result<()> {
-        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+    fn load(&self, name: &str) -> drisse_core::Result<LoadedModel> {
         let place = self.models.iter().position(|(known, _)| known == name);
         let argument = place.and_then(|place| self.arguments.models.get(place)).ok_or_else(|| {
             let known: Vec<_> = self.models.iter().map(|(name, _)| format!("`{name}`")).collect();
@@ -181,15 +178,17 @@ impl Repository for Loader {
                 format!("this server was started without a model `{name}`: it has {}", known.join(", "));
             Error::new(ErrorKind::NotFound, message)
         })?;
-        let loaded = one(argument, &self.arguments).and_then(|source| self.add(app, source));
+        let loaded = one(argument, &self.arguments).and_then(|source| self.load_source(source));
         // What is wrong with the file is its operator's to mend.
-        loaded.map(drop).map_err(|failure| Error::new(ErrorKind::Unavailable, format!("{:#}", failure.error)))
+        loaded
+            .map(|(model, _)| model)
+            .map_err(|failure| Error::new(ErrorKind::Unavailable, format!("{:#}", failure.error)))
     }
 }
 
 impl Loader {
-    /// Loads a model and serves it.
-    fn add(&self, app: &App, source: Source) -> Result<Served, Failure> {
+    /// Loads a model.
+    fn load_source(&self, source: Source) -> Result<(LoadedModel, Served), Failure> {
         let Source { name, version, model } = source;
         let signature = model.inspection.signature.clone();
         let package = model.inspection.package();
@@ -228,8 +227,8 @@ impl Loader {
             workers: Some(tuning.workers),
             scorer,
         };
-        app.add(spec, inputs.as_ref());
-        Ok(Served { name, version, digest: Some(digest), signature, sample })
+        let served = Served { name, version, digest: Some(digest), signature, sample };
+        Ok((LoadedModel { spec, warm_up: inputs }, served))
     }
 }
 

@@ -1,41 +1,45 @@
-//! Runs of a model by itself, timed: how fast one is, and how many there are a second.
+//! Timed runs of a model alone: their latency and their rate.
 
 use drisse_core::{Cancel, Inputs, Result, Scorer, Sink, ValueView, Work};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
-/// A trial ends after so many runs of each worker, whatever its time.
+/// The largest number of runs of each worker in a trial.
 const MOST_RUNS: usize = 100_000;
 
-/// What a trial showed.
+/// The results of a trial.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Trial {
-    /// Runs a second, of all workers together.
+    /// Runs per second, of all workers together.
     pub rate: f64,
-    /// How long half of the runs took at most.
+    /// The median time of a run.
     pub p50: Duration,
-    /// How long 99 of 100 runs took at most.
+    /// The time of a run that 1 run in 100 exceeds.
     pub p99: Duration,
-    /// Processor time a run.
+    /// The processor time of a run.
     pub cpu: Duration,
 }
 
-struct Nowhere;
+/// Discards outputs.
+struct Discard;
 
-impl Sink for Nowhere {
+impl Sink for Discard {
     fn output(&mut self, _: usize, _: ValueView<'_>) -> Result<()> {
         Ok(())
     }
 }
 
-/// A run whose outputs go nowhere, of a scorer that has so many.
+/// Runs a scorer once and discards all its outputs. `outputs`: their number.
 pub(crate) fn run_once(scorer: &dyn Scorer, inputs: &Inputs, outputs: usize, cancel: &Cancel) -> Result<()> {
     let outputs: Vec<_> = (0..outputs).collect();
-    scorer.score(Work { inputs, outputs: &outputs }, cancel, &mut Nowhere)
+    scorer.score(Work { inputs, outputs: &outputs }, cancel, &mut Discard)
 }
 
 impl Trial {
-    /// Runs `scorer`, which has so many `outputs`, on `workers` threads at once for `time`, each at least three times.
+    /// Runs `scorer`, which has this number of `outputs`, on `workers` threads for `time`, at least three times on each.
+    ///
+    /// # Errors
+    /// Returns the error of the first run that fails, and an internal error if the model panics.
     pub fn of(
         scorer: &dyn Scorer,
         inputs: &Inputs,
@@ -61,7 +65,7 @@ impl Trial {
         let mut times = times?.concat();
         let (took, cpu) = (began.elapsed(), cpu_time().saturating_sub(cpu));
         times.sort();
-        let quantile = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+        let quantile = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
         let runs = times.len();
         Ok(Self {
             rate: runs as f64 / took.as_secs_f64(),
@@ -72,7 +76,7 @@ impl Trial {
     }
 }
 
-/// Processor time of this process.
+/// Returns the processor time of this process.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))

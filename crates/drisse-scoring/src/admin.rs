@@ -1,11 +1,13 @@
-//! The admin listener: probes, Prometheus, and what an operator may change.
+//! The admin listener: probes, Prometheus, and the changes that an operator may make.
 
-use super::answer_body::AnswerBody;
-use super::body;
-use super::reply::{self, Reply};
-use super::route::{Repository, Route};
+mod triton;
+
 use crate::app::App;
-use crate::metrics::with_triton;
+use crate::body::{self, Response, ResponseBody};
+use crate::exchange::Exchange;
+use crate::http::reply::{self, Reply};
+use crate::http::route::{RepositoryAction, Route};
+use crate::{grpc, http};
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::{Door, Handler, blocking};
 use drisse_wire::ErrorShape;
@@ -15,14 +17,16 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// From where the listener can be reached.
+/// Who can connect to the listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
+    /// Only clients on this machine.
     ThisMachine(Door),
+    /// Other machines too.
     Beyond,
 }
 
-/// What the admin listener's requests are answered with.
+/// Answers the requests of the admin listener.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) app: Arc<App>,
@@ -30,24 +34,24 @@ pub(crate) struct Admin {
 }
 
 impl Handler for Admin {
-    type Body = AnswerBody;
+    type Body = ResponseBody;
 
-    async fn handle(self, request: Request<Incoming>) -> reply::Response {
+    async fn handle(self, request: Request<Incoming>) -> Response {
         handle(&self.app, request, self.reach).await
     }
 }
 
-async fn handle(app: &Arc<App>, request: Request<Incoming>, reach: Reach) -> reply::Response {
+async fn handle(app: &Arc<App>, request: Request<Incoming>, reach: Reach) -> Response {
     if drisse_wire::grpc::is_call(&request) {
         let allowed = may_change(&request, reach);
         let (head, body) = request.into_parts();
-        return crate::grpc::handle_operator(app, &head, body, allowed).await;
+        return grpc::handle_operator(Exchange::begin(app, &head), &head, body, allowed).await;
     }
     let path = request.uri().path().to_owned();
     let in_repository = path.starts_with("/v2/repository/");
     let changes = in_repository || matches!(&*path, "/drain" | "/reload");
     let result = match Route::of(request.method(), &path) {
-        Ok(Route::Repository(asked)) => repository(app, asked, request, reach).await,
+        Ok(Route::Repository(action)) => repository(app, action, request, reach).await,
         Err(error) if in_repository => Err(error),
         _ => answer(app, &request, reach).await,
     };
@@ -55,17 +59,17 @@ async fn handle(app: &Arc<App>, request: Request<Incoming>, reach: Reach) -> rep
     reply::allow(response, if changes { "POST" } else { "GET, HEAD" })
 }
 
-/// Models are loaded and unloaded here as on the scoring port with `--model-control`.
+/// Loads and unloads models, as the scoring port does with `--model-control`.
 async fn repository(
     app: &Arc<App>,
-    asked: Repository<'_>,
+    action: RepositoryAction<'_>,
     request: Request<Incoming>,
     reach: Reach,
 ) -> Result<Reply> {
     may_change(&request, reach)?;
     let deadline = Instant::now() + app.config.body_timeout;
     let body = body::read(app, request.into_body(), deadline).await?;
-    super::repository::answer(app, asked, &body.bytes).await
+    http::repository::answer(app, action, &body.bytes).await
 }
 
 async fn answer(app: &Arc<App>, request: &Request<Incoming>, reach: Reach) -> Result<Reply> {
@@ -79,9 +83,9 @@ async fn answer(app: &Arc<App>, request: &Request<Incoming>, reach: Reach) -> Re
         }
         "/metrics" if get => {
             let from = Arc::clone(app);
-            // It counts this process's open files, and has thousands of lines with a thousand models.
+            // Counting open files blocks, and a thousand models have thousands of lines.
             let metrics = blocking(move || match (from.metrics.encode(), from.config.triton_metrics) {
-                (metrics, true) => with_triton(&metrics, &from.models()),
+                (metrics, true) => triton::append(&metrics, &from.models.loaded()),
                 (metrics, false) => metrics,
             });
             let metrics = Reply::text(metrics.await);
@@ -111,7 +115,7 @@ async fn answer(app: &Arc<App>, request: &Request<Incoming>, reach: Reach) -> Re
     }
 }
 
-/// Changes come from this machine and from no web page.
+/// Refuses changes from other machines and from web pages.
 fn may_change(request: &Request<Incoming>, reach: Reach) -> Result<()> {
     let refused = |why: &str| Err(Error::new(ErrorKind::NotFound, why));
     let Reach::ThisMachine(door) = reach else {
@@ -122,14 +126,15 @@ fn may_change(request: &Request<Incoming>, reach: Reach) -> Result<()> {
 
 fn identity(app: &App) -> serde_json::Value {
     let models: Vec<_> = app
-        .models()
+        .models
+        .loaded()
         .iter()
         .map(|model| {
             json!({
-                "name": model.name.as_str(),
+                "name": model.name(),
                 "version": model.version,
                 "digest": model.digest,
-                "concurrency": model.useful_concurrency(),
+                "concurrency": model.runner.useful_concurrency(),
             })
         })
         .collect();

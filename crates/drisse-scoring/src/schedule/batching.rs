@@ -1,21 +1,23 @@
-//! Whether requests may share a run of a model, and how many: shown on its sample before it is served, then learned.
+//! Whether requests may share a run of a model, and how many: tested on the model's sample before it is served, then
+//! learned from its runs.
 
-use crate::config::Config;
-use crate::model::Model;
-use crate::trial::run_once;
-use drisse_core::{
-    BatchSize, Cancel, Error, Inputs, Result, Scorer, Signature, Sink, Value, ValueView, Work,
-};
+use super::approx_eq::approx_eq;
+use super::batch_size::BatchSize;
+use super::perturb::perturbed;
+use super::runner::Runner;
+use super::trial::run_once;
+use drisse_core::{Cancel, Error, Inputs, Result, Scorer, Signature, Sink, Value, ValueView, Work};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Inputs of one run together, at most. Outputs and what the engine keeps meanwhile are about as much again.
+/// The largest inputs of one shared run, in bytes. Outputs and intermediate values take about as much again.
 const MAX_BYTES: usize = 64 << 20;
 
-/// The sizes are timed for so long, before the model is served.
+/// The time to measure batch sizes before the model is served.
 const TRIAL: Duration = Duration::from_millis(200);
 
-/// How far floats of made-up rows reach, beside the sample's: what is clipped or compared with a bound shows only beyond.
+/// How far random floats are from zero, relative to the sample's: models that clip values or compare them with a bound
+/// show it only for larger values.
 const REACHES: [f64; 3] = [1.0, 10.0, 100.0];
 
 /// How requests share a model's runs.
@@ -23,60 +25,60 @@ const REACHES: [f64; 3] = [1.0, 10.0, 100.0];
 pub(crate) struct Batching {
     on: AtomicBool,
     size: BatchSize,
-    /// Bytes of a request's inputs, on average.
+    /// The mean size of a request's inputs, in bytes.
     request_bytes: AtomicUsize,
     max_rows: usize,
-    /// A run makes those wait that come meanwhile.
+    /// The longest shared run: requests that arrive during a run wait for its end.
     max_run: Duration,
 }
 
-/// What a request that may share a run brings.
+/// A request's part of a shared run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Share {
+pub(crate) struct BatchShare {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
-    /// Rows of the run that begins with this request, at most.
+    /// The largest number of rows of a run that begins with this request.
     pub(crate) most: usize,
 }
 
 impl Batching {
-    /// Off, until [`prove`] has shown that nobody can tell.
-    pub(crate) fn new(config: &Config) -> Self {
+    /// Creates the state of a model whose requests share no runs until [`prove`] succeeds.
+    pub(crate) fn new(max_rows: usize, max_run: Duration) -> Self {
         Self {
             on: AtomicBool::new(false),
             size: BatchSize::default(),
             request_bytes: AtomicUsize::new(0),
-            max_rows: config.max_batch,
-            max_run: config.max_wait,
+            max_rows,
+            max_run,
         }
     }
 
-    /// How a request with `inputs` of `bytes` may share a run.
-    pub(crate) fn of(&self, inputs: &Inputs, bytes: usize) -> Option<Share> {
+    /// Returns how a request with `inputs` of `bytes` may share a run; `None` if it may not.
+    pub(crate) fn of(&self, inputs: &Inputs, bytes: usize) -> Option<BatchShare> {
         if !self.on.load(Relaxed) {
             return None;
         }
-        Some(Share { rows: inputs.rows()?, bytes, most: self.size.rows().min(self.max_rows) })
+        Some(BatchShare { rows: inputs.rows()?, bytes, most: self.size.rows().min(self.max_rows) })
     }
 
-    /// Whether a run of so much is within the bounds, and answered in time.
+    /// Returns whether a run of this size is within the bounds and, if it starts now, ends before `soonest`.
     pub(crate) fn allows(&self, rows: usize, bytes: usize, soonest: Instant) -> bool {
         let time = self.size.time(rows, bytes).unwrap_or_default();
         bytes <= MAX_BYTES && time <= self.max_run && Instant::now() + time <= soonest
     }
 
-    /// How many requests are best run at once.
+    /// Returns the number of rows per run with the highest throughput; 1 if requests share no runs.
     pub(crate) fn best(&self) -> usize {
         if self.on.load(Relaxed) { self.size.best().min(self.max_rows) } else { 1 }
     }
 
-    /// What a request takes of the engine's time where many wait; `None` where each runs by itself.
-    pub(crate) fn share(&self) -> Option<Duration> {
+    /// Returns the engine time per request of a full run; `None` if requests share no runs.
+    pub(crate) fn amortized(&self) -> Option<Duration> {
         let bytes = self.request_bytes.load(Relaxed);
         self.on.load(Relaxed).then(|| self.size.time(self.size.best(), bytes)).flatten()
     }
 
-    /// Learns from a run for so many requests that took so long.
+    /// Learns from a run for this many requests.
     pub(crate) fn learn(&self, inputs: &Inputs, requests: usize, took: Duration) {
         if let Some(rows) = inputs.rows().filter(|_| self.on.load(Relaxed)) {
             let bytes = inputs.byte_len();
@@ -86,15 +88,17 @@ impl Batching {
         }
     }
 
-    /// Requests run by themselves from now on.
+    /// Ends shared runs: each request runs by itself from now on.
     pub(crate) fn stop(&self) {
         self.on.store(false, Relaxed);
     }
 }
 
-/// Lets requests share runs of `model` where the sample shows that nobody can tell, and times how many at once. Says
-/// why not. Blocks.
-pub(crate) fn prove(model: &Model, sample: &Inputs, cancel: &Cancel) -> Result<(), &'static str> {
+/// Lets requests share runs of `model` if that changes no outputs of its sample, and measures batch sizes. Blocks.
+///
+/// # Errors
+/// Returns the reason if requests do not share runs.
+pub(crate) fn prove(model: &Runner, sample: &Inputs, cancel: &Cancel) -> Result<(), &'static str> {
     let batching = &model.batching;
     if batching.max_rows < 2 {
         return Err("it is switched off");
@@ -109,8 +113,11 @@ pub(crate) fn prove(model: &Model, sample: &Inputs, cancel: &Cancel) -> Result<(
     Ok(())
 }
 
-/// Whether a model gives rows the same outputs together as by themselves, as far as its operators say and its sample
-/// shows; or why not.
+/// Checks that rows have the same outputs together as by themselves, as far as the model's operators and its sample
+/// show.
+///
+/// # Errors
+/// Returns the reason if the rows are not independent.
 pub(crate) fn rows_are_independent(
     scorer: &dyn Scorer,
     signature: &Signature,
@@ -128,14 +135,14 @@ pub(crate) fn rows_are_independent(
     let outputs = |inputs: &Inputs| Kept::of(scorer, inputs, all, cancel);
     let mut parts = vec![(sample.clone(), outputs(sample).map_err(|_| "the sample does not score")?)];
     for (seed, reach) in (1..).zip(REACHES) {
-        // What it looks things up by cannot be any number: where it takes no others, those stay.
+        // Indices into a table cannot be arbitrary: if the model fails on random integers, the sample's stay.
         let made = [true, false].into_iter().find_map(|all| {
-            let other = sample.varied(seed, reach, all);
+            let other = perturbed(sample, seed, reach, all);
             outputs(&other).ok().map(|alone| (other, alone))
         });
         parts.extend(made);
     }
-    // Others between, so that rows that change places show; the sample twice, so that rows that are counted do.
+    // Other rows in between show a change of order; the sample twice shows a count of equal rows.
     let parts: Vec<_> = parts.iter().chain(parts.first()).collect();
     let joined = Inputs::joined(&parts.iter().map(|(inputs, _)| inputs).collect::<Vec<_>>());
     let together = outputs(&joined).map_err(|_| "the model does not take several rows")?;
@@ -143,7 +150,7 @@ pub(crate) fn rows_are_independent(
         let part = || nth * rows..(nth + 1) * rows;
         together.0.len() == alone.0.len()
             && together.0.iter().zip(&alone.0).all(|(together, alone)| {
-                let close = |part: ValueView<'_>| part.is_close_to(alone.view());
+                let close = |part: ValueView<'_>| approx_eq(part, alone.view());
                 together.view().with_rows(part(), parts.len() * rows, close) == Some(true)
             })
     };
@@ -153,8 +160,8 @@ pub(crate) fn rows_are_independent(
     Ok(())
 }
 
-/// Times runs of the sample's rows, as often as it takes to see where more at once cost no less.
-fn time_sizes(model: &Model, sample: &Inputs, cancel: &Cancel) {
+/// Measures runs of more and more copies of the sample, until a row gets no cheaper.
+fn time_sizes(model: &Runner, sample: &Inputs, cancel: &Cancel) {
     let batching = &model.batching;
     let (began, bytes) = (Instant::now(), sample.byte_len());
     let mut copies = 1;
@@ -203,9 +210,9 @@ impl Sink for Kept {
     }
 }
 
-/// What an answer says of rows that came back from a run otherwise than its sample's did.
+/// The error of a request if the outputs of a shared run have another number of rows than its inputs.
 pub(crate) fn other_rows() -> Error {
-    Error::internal("an output of requests that shared a run has other rows than their inputs")
+    Error::internal("an output of a shared run has another number of rows than the inputs")
 }
 
 #[cfg(test)]

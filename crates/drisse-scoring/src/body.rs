@@ -1,6 +1,12 @@
-//! Reading a body: whole, bounded in bytes and in time, counted against the server's memory.
+//! Bodies: a request's is read completely, bounded in bytes and in time, and counted against the server's memory.
 
-use crate::app::{App, Held};
+pub(crate) mod coding;
+mod response;
+
+pub(crate) use response::{Response, ResponseBody};
+
+use crate::app::App;
+use crate::memory::HeldBytes;
 use bytes::{Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
 use http_body_util::BodyExt;
@@ -8,25 +14,29 @@ use hyper::body::{Body, Incoming};
 use std::time::Instant;
 use tokio::time::timeout_at;
 
-/// A body that announces more than this has its memory set aside when it begins.
+/// A body that announces more bytes than this has its memory reserved when it begins.
 const LARGE: usize = 1 << 20;
 
-/// A whole body, and its place in the server's memory.
-pub(crate) struct Read {
+/// A complete body, and its part of the server's memory.
+pub(crate) struct HeldBody {
     pub(crate) bytes: Bytes,
-    pub(crate) held: Held,
+    pub(crate) held: HeldBytes,
 }
 
 /// Reads `body` within `deadline` and the server's own limits.
-pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Result<Read> {
+///
+/// # Errors
+/// [`TooLarge`](ErrorKind::TooLarge), [`Overloaded`](ErrorKind::Overloaded) if the server's memory is in use,
+/// [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) or [`RequestTimeout`](ErrorKind::RequestTimeout) if the body is late.
+pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Result<HeldBody> {
     let limit = app.config.max_body;
     let announced = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(too_large(limit));
     }
-    // What a large body announces is held from the start, so that no later frame is refused half way; of small
-    // ones only what has come: many that never come hold nothing.
-    let mut held = app.hold(0)?;
+    // The memory of a large body is reserved at its begin, so that no later frame is refused. Of a small body only the
+    // bytes that have arrived count, so that many idle requests use nothing.
+    let mut held = app.memory.hold(0)?;
     let held_before = if announced > LARGE { announced } else { 0 };
     held.reserve(held_before)?;
     let until = deadline.min(Instant::now() + app.config.body_timeout);
@@ -51,7 +61,7 @@ pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Re
             None => first = Some(data),
             Some(head) => {
                 if rest.is_empty() {
-                    // Memory follows what has arrived, not what was promised.
+                    // The buffer grows with the bytes that have arrived, not with the announced length.
                     rest.reserve(announced.min(so_far * 2).max(so_far));
                     rest.extend_from_slice(head);
                     first = Some(Bytes::new());
@@ -64,7 +74,7 @@ pub(crate) async fn read(app: &App, mut body: Incoming, deadline: Instant) -> Re
         }
     }
     let bytes = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
-    Ok(Read { bytes, held })
+    Ok(HeldBody { bytes, held })
 }
 
 fn too_large(limit: usize) -> Error {

@@ -8,11 +8,11 @@
 //! ```
 
 /// The index of a model in the list of [`Residency::new`].
-pub type ModelPlace = usize;
+pub(crate) type ModelIndex = usize;
 
 /// The state of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Residence {
+pub(crate) enum Residence {
     /// The model is not in memory.
     Unloaded,
     /// The model is being loaded; its memory counts.
@@ -25,31 +25,20 @@ pub enum Residence {
 
 /// What to do for a requested model.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// Serve the request: the model is ready.
     Serve,
     /// Load the model, which is `Loading` now.
     Load,
     /// Unload these models, which are `Draining` now, then call [`Residency::next`] again.
-    Unload(Vec<ModelPlace>),
+    Unload(Vec<ModelIndex>),
     /// Call [`Residency::next`] again after the next change.
     Wait,
 }
 
 /// The states of all models, and the memory that they may use together.
-///
-/// ```
-/// use drisse_core::{Next, Residency};
-///
-/// let mut models = Residency::new(10, [6, 7]);
-/// assert_eq!(models.next(0, |_| 0), Next::Load);
-/// models.loaded(0, 6, |_| 0);
-/// assert_eq!(models.next(1, |_| 0), Next::Unload(vec![0]));
-/// models.unloaded(0);
-/// assert_eq!(models.next(1, |_| 0), Next::Load);
-/// ```
 #[derive(Clone, Debug)]
-pub struct Residency {
+pub(crate) struct Residency {
     bound: u64,
     models: Vec<Model>,
 }
@@ -63,24 +52,24 @@ struct Model {
 
 impl Residency {
     /// Creates the states of unloaded models. `bytes`: the estimated memory use of each; `bound`: the largest sum.
-    pub fn new(bound: u64, bytes: impl IntoIterator<Item = u64>) -> Self {
+    pub(crate) fn new(bound: u64, bytes: impl IntoIterator<Item = u64>) -> Self {
         let model = |bytes| Model { residence: Residence::Unloaded, bytes };
         Self { bound, models: bytes.into_iter().map(model).collect() }
     }
 
     /// Returns the state of a model.
-    pub fn of(&self, index: ModelPlace) -> Residence {
+    pub(crate) fn of(&self, index: ModelIndex) -> Residence {
         self.models[index].residence
     }
 
     /// Returns the memory use of all models that are not unloaded, in bytes.
-    pub fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.resident(|_| true)
     }
 
     /// Returns what to do for the requested model at `index`, and changes the states accordingly. Models with the
     /// lowest `last_used` are unloaded first.
-    pub fn next(&mut self, index: ModelPlace, last_used: impl Fn(ModelPlace) -> u64) -> Next {
+    pub(crate) fn next(&mut self, index: ModelIndex, last_used: impl Fn(ModelIndex) -> u64) -> Next {
         match self.of(index) {
             Residence::Ready => return Next::Serve,
             Residence::Loading | Residence::Draining => return Next::Wait,
@@ -101,25 +90,25 @@ impl Residency {
 
     /// Records that the model is loaded and uses so many bytes. Returns the models to unload because it is larger than
     /// estimated: they are `Draining` now.
-    pub fn loaded(
+    pub(crate) fn loaded(
         &mut self,
-        index: ModelPlace,
+        index: ModelIndex,
         bytes: u64,
-        last_used: impl Fn(ModelPlace) -> u64,
-    ) -> Vec<ModelPlace> {
+        last_used: impl Fn(ModelIndex) -> u64,
+    ) -> Vec<ModelIndex> {
         self.models[index] = Model { residence: Residence::Ready, bytes };
         self.drain_for(0, Some(index), last_used)
     }
 
     /// Records that the model, if it is ready, accepts no more requests.
-    pub fn draining(&mut self, index: ModelPlace) {
+    pub(crate) fn draining(&mut self, index: ModelIndex) {
         if self.of(index) == Residence::Ready {
             self.models[index].residence = Residence::Draining;
         }
     }
 
     /// Records that the model is not in memory: it could not be loaded, or it has answered its last request.
-    pub fn unloaded(&mut self, index: ModelPlace) {
+    pub(crate) fn unloaded(&mut self, index: ModelIndex) {
         self.models[index].residence = Residence::Unloaded;
     }
 
@@ -127,11 +116,11 @@ impl Residency {
     fn drain_for(
         &mut self,
         bytes: u64,
-        kept: Option<ModelPlace>,
-        last_used: impl Fn(ModelPlace) -> u64,
-    ) -> Vec<ModelPlace> {
+        kept: Option<ModelIndex>,
+        last_used: impl Fn(ModelIndex) -> u64,
+    ) -> Vec<ModelIndex> {
         let mut staying = self.resident(|residence| residence != Residence::Draining);
-        let mut ready: Vec<ModelPlace> = (0..self.models.len())
+        let mut ready: Vec<ModelIndex> = (0..self.models.len())
             .filter(|&index| self.of(index) == Residence::Ready && Some(index) != kept)
             .collect();
         ready.sort_by_key(|&index| last_used(index));
@@ -159,15 +148,15 @@ mod tests {
     use proptest::prelude::*;
 
     /// The models were used in the order of their indices.
-    fn in_order(index: ModelPlace) -> u64 {
+    fn in_order(index: ModelIndex) -> u64 {
         index as u64
     }
 
-    fn with_ready(bound: u64, bytes: &[u64], ready: &[ModelPlace]) -> Residency {
+    fn with_ready(bound: u64, bytes: &[u64], ready: &[ModelIndex]) -> Residency {
         let mut models = Residency::new(bound, bytes.iter().copied());
         for &index in ready {
             assert_eq!(models.next(index, in_order), Next::Load);
-            assert_eq!(models.loaded(index, bytes[index], in_order), []);
+            assert!(models.loaded(index, bytes[index], in_order).is_empty());
         }
         models
     }
@@ -219,7 +208,7 @@ mod tests {
             let mut models = Residency::new(bound, bytes.iter().copied());
             for (index, salt) in requests {
                 let index = index % bytes.len();
-                let last_used = |other: ModelPlace| (other as u64 * 7 + salt) % 5;
+                let last_used = |other: ModelIndex| (other as u64 * 7 + salt) % 5;
                 let mut steps = 0;
                 loop {
                     steps += 1;

@@ -16,7 +16,7 @@ const TRIED_EVERY: u64 = 64;
 /// The cost of one model's runs, by the number of their rows. Costs are per byte of input, so that requests of
 /// different shapes are comparable. Any thread may call any method; a race loses at most one measurement.
 #[derive(Debug, Default)]
-pub struct BatchSize {
+pub(crate) struct BatchSize {
     /// Seconds per byte of input for each size class, as the bits of an `f32`; 0: not measured.
     cost: [AtomicU32; SIZES],
     /// The index of the best size class.
@@ -26,10 +26,10 @@ pub struct BatchSize {
 
 impl BatchSize {
     /// The largest number of rows per run.
-    pub const MOST: usize = 1 << (SIZES - 1);
+    pub(crate) const MOST: usize = 1 << (SIZES - 1);
 
     /// Records a run of `rows` rows with `bytes` of input.
-    pub fn learn(&self, rows: usize, bytes: usize, took: Duration) {
+    pub(crate) fn learn(&self, rows: usize, bytes: usize, took: Duration) {
         let cost = &self.cost[size_class(rows)];
         let (before, now) = (f32::from_bits(cost.load(Relaxed)), took.as_secs_f32() / bytes.max(1) as f32);
         let mean = if before == 0.0 { now } else { before + (now - before) / 8.0 };
@@ -38,7 +38,7 @@ impl BatchSize {
     }
 
     /// Returns the largest number of rows for the next run: the best size, or sometimes the next larger one as a trial.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         let best = self.best.load(Relaxed) as usize;
         let larger = (best + 1).min(SIZES - 1);
         let unknown = self.cost[larger].load(Relaxed) == 0;
@@ -47,12 +47,12 @@ impl BatchSize {
     }
 
     /// Returns the number of rows at which a row costs least.
-    pub fn best(&self) -> usize {
+    pub(crate) fn best(&self) -> usize {
         1 << self.best.load(Relaxed)
     }
 
     /// Estimates the time of a run of `rows` rows with `bytes` of input; `None` before the first measurement.
-    pub fn time(&self, rows: usize, bytes: usize) -> Option<Duration> {
+    pub(crate) fn time(&self, rows: usize, bytes: usize) -> Option<Duration> {
         let known = |class: &usize| f32::from_bits(self.cost[*class].load(Relaxed)) > 0.0;
         let wanted = size_class(rows);
         let class = (0..=wanted).rev().find(known).or_else(|| (wanted..SIZES).find(known))?;

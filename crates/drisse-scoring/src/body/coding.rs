@@ -1,7 +1,6 @@
-//! Compressed bodies, both ways: `gzip` and `deflate` as RFC 9110, section 8.4.1, means them.
+//! Compressed bodies of requests and responses: `gzip` and `deflate` as RFC 9110, section 8.4.1, defines them.
 
-use super::body::Read as Body;
-use crate::app::App;
+use super::HeldBody;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
 use flate2::Compression;
@@ -10,39 +9,40 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use std::io::{Read, Write};
 
-/// Bodies up to this many bytes are packed and unpacked on the connection's thread: about half a millisecond.
+/// Bodies up to this size, in bytes, are compressed and decompressed on the connection's thread, in about half a
+/// millisecond.
 const SMALL: usize = 32 << 10;
 
-/// Shorter answers are not worth it.
-pub(super) const WORTH_IT: usize = 1 << 10;
+/// Shorter responses are not compressed.
+pub(crate) const WORTH_IT: usize = 1 << 10;
 
-/// How much is unpacked at a time.
+/// The size of one decompression step, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// gRPC's headers for the same, of messages.
+/// gRPC's headers for the compression of messages.
 pub(crate) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub(crate) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
-/// A way to compress.
+/// A compression.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Coding {
     Gzip,
-    /// With zlib's frame.
+    /// In zlib's format.
     Deflate,
 }
 
 impl Coding {
-    /// A body's, if it has one.
+    /// Returns the coding of a request's body, if it is compressed.
     pub(crate) fn of_body(headers: &HeaderMap) -> Result<Option<Self>> {
         Self::named(headers.get(CONTENT_ENCODING))
     }
 
-    /// The one of a gRPC call's messages, if they have one.
+    /// Returns the coding of a gRPC call's messages, if they may be compressed.
     pub(crate) fn of_grpc(headers: &HeaderMap) -> Result<Option<Self>> {
         Self::named(headers.get(GRPC_ENCODING))
     }
 
-    /// Whether a gRPC client reads answers in it.
+    /// Returns whether a gRPC client accepts responses in this coding.
     pub(crate) fn is_read_by(self, headers: &HeaderMap) -> bool {
         let list = headers.get(GRPC_ACCEPT_ENCODING).and_then(|list| list.to_str().ok()).unwrap_or_default();
         list.split(',').any(|name| name.trim().as_bytes() == self.name().as_bytes())
@@ -55,13 +55,13 @@ impl Coding {
             "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
             "deflate" => Ok(Some(Self::Deflate)),
             other => {
-                let message = format!("content encoding `{other}` is not read here: gzip and deflate are");
+                let message = format!("content encoding `{other}` is not supported: send gzip or deflate");
                 Err(Error::new(ErrorKind::UnsupportedMediaType, message))
             }
         }
     }
 
-    /// The one a client takes its answer in, if it takes one.
+    /// Returns the coding that a client prefers for its response, if it accepts any.
     pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
         let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
         let mut best: Option<(f32, Self)> = None;
@@ -80,7 +80,7 @@ impl Coding {
         best.map(|(_, coding)| coding)
     }
 
-    /// Its name in headers.
+    /// Returns the coding's name in headers.
     pub(crate) fn name(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Gzip => "gzip",
@@ -89,13 +89,16 @@ impl Coding {
     }
 }
 
-/// Unpacks a body: at most as many bytes as any body may have, counted as held as they come.
-pub(crate) async fn unpack(app: &App, coding: Coding, body: Body) -> Result<Body> {
-    let limit = app.config.max_body;
+/// Decompresses a body, up to `limit` bytes, and counts its memory.
+///
+/// # Errors
+/// [`TooLarge`](ErrorKind::TooLarge) if the decompressed body is larger than `limit`,
+/// [`InvalidInput`](ErrorKind::InvalidInput) if it is malformed.
+pub(crate) async fn unpack(limit: usize, coding: Coding, body: HeldBody) -> Result<HeldBody> {
     aside(body.bytes.len(), move || unpacked(coding, body, limit)).await?
 }
 
-fn unpacked(coding: Coding, mut body: Body, limit: usize) -> Result<Body> {
+fn unpacked(coding: Coding, mut body: HeldBody, limit: usize) -> Result<HeldBody> {
     let packed = std::mem::take(&mut body.bytes);
     let mut source: Box<dyn Read> = match coding {
         Coding::Gzip => Box::new(MultiGzDecoder::new(&*packed)),
@@ -120,7 +123,7 @@ fn unpacked(coding: Coding, mut body: Body, limit: usize) -> Result<Body> {
     Ok(body)
 }
 
-/// Packs an answer, where that is worth it.
+/// Compresses a response; `None` if it is too short.
 pub(crate) async fn pack(coding: Coding, answer: Bytes) -> Result<Option<Bytes>> {
     if answer.len() < WORTH_IT {
         return Ok(None);
@@ -143,7 +146,7 @@ fn packed(coding: Coding, answer: &[u8]) -> Bytes {
     packed.unwrap_or_default().into()
 }
 
-/// Runs what takes long where no connection waits for it.
+/// Runs long work on a thread that serves no connections.
 async fn aside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     if bytes <= SMALL {
         return Ok(work());

@@ -1,8 +1,8 @@
-//! How a model runs best on this machine: many runs at once on a thread each, or fewer on several. Tried when the model
-//! is loaded for the first time, and remembered for those that are like it.
+//! How a model runs best on this machine: many concurrent runs with one thread each, or fewer with several threads. The
+//! choices are tried when a model is loaded for the first time; the result is stored for all models alike.
 
+use super::trial::Trial;
 use crate::memory::resident;
-use crate::trial::Trial;
 use drisse_core::{Engine, EngineOptions, Inputs, LoadedPackage, Result, Scorer};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -10,56 +10,56 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A choice is tried for so long, before its model is served.
+/// The time to try one choice, before the model is served.
 const TRIAL: Duration = Duration::from_millis(150);
 
-/// Models whose runs are longer are not tried: that would take seconds, and what is in them is large enough for
-/// threads to share.
+/// Models with longer runs are not tried: that would take seconds, and their operators are large enough for several
+/// threads.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// Another process that tries the same model is waited for this long.
+/// The longest wait for another process that tries the same model.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs this short gain nothing from a second thread.
+/// Shorter runs gain nothing from a second thread.
 const TINY: Duration = Duration::from_micros(300);
 
-/// Of choices whose rate is this close to the best, the one with the shortest runs is taken.
+/// Of all choices whose rate is this close to the best, the one with the shortest runs is chosen.
 const CLOSE: f64 = 0.95;
 
-/// And of those whose runs take this close to the least of the processor's time, which is told apart more exactly.
+/// The same for the processor time of a run, which is measured more exactly.
 const CLOSE_CPU: f64 = 0.97;
 
-/// Runs that take at most this part of the others' time are worth [`WORTH`] of the rate: a request that comes alone waits
-/// that much less.
+/// Runs that take at most this fraction of the others' time are worth a lower rate ([`WORTH`]): a single request is
+/// answered that much sooner.
 const SHORT: f64 = 0.7;
 
-/// What of the rate, and of the processor's time, is given for them.
+/// The fraction of the rate, and of the processor time, at which much shorter runs are chosen.
 const WORTH: f64 = 0.9;
 
-/// Threads of a run, and runs at once.
+/// Threads per run, and concurrent runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tuning {
-    /// Threads that work on the parts of one run.
+    /// Threads that one run uses.
     pub threads: usize,
-    /// Runs at once.
+    /// Concurrent runs.
     pub workers: usize,
 }
 
-/// What a tuning is for, and who may say otherwise.
+/// Finds the best tuning for the threads of this machine.
 #[derive(Clone, Debug)]
 pub struct Tuner {
-    /// Threads there are: the machine's, or what its cgroup lets it have.
+    /// The number of threads: the machine's, or the cgroup's limit.
     pub cores: usize,
-    /// What the operator says of [`Tuning::threads`].
+    /// [`Tuning::threads`], if the operator has set it.
     pub threads: Option<usize>,
-    /// What the operator says of [`Tuning::workers`].
+    /// [`Tuning::workers`], if the operator has set it.
     pub workers: Option<usize>,
-    /// The folder where tunings are remembered.
+    /// The folder where tunings are stored; `None`: nowhere.
     pub folder: Option<PathBuf>,
 }
 
 impl Tuner {
-    /// The choices: as many threads for a run as the powers of two, and as many runs as use the cores.
+    /// Returns the choices: each power of two as the threads per run, with as many concurrent runs as use all cores.
     pub fn choices(&self) -> Vec<Tuning> {
         let powers = std::iter::successors(Some(1), |threads| Some(threads * 2));
         let mut threads: Vec<usize> = powers.take_while(|&threads| threads < self.cores).collect();
@@ -71,8 +71,8 @@ impl Tuner {
         Tuning { threads, workers: self.workers.unwrap_or(self.cores.div_ceil(threads)).max(1) }
     }
 
-    /// What the operator says, where anything is said.
-    fn told(&self) -> Option<Tuning> {
+    /// Returns the operator's choice; `None` if there is a choice to make.
+    fn fixed(&self) -> Option<Tuning> {
         match (self.threads, self.workers) {
             (None, None) => (self.cores <= 1).then(|| self.with_threads(1)),
             (Some(threads), _) => Some(self.with_threads(threads.max(1))),
@@ -80,12 +80,15 @@ impl Tuner {
         }
     }
 
-    /// Whether models of this `likeness` are loaded without a trial.
+    /// Returns whether models of this `likeness` are loaded without a trial.
     pub fn knows(&self, likeness: &str) -> bool {
-        self.told().is_some() || self.file(likeness).is_some_and(|file| self.remembered(&file).is_some())
+        self.fixed().is_some() || self.file(likeness).is_some_and(|file| self.stored(&file).is_some())
     }
 
-    /// Loads the model as it runs best on inputs like `sample`; those that run alike have the same `likeness`.
+    /// Loads the model with the best tuning for inputs like `sample`. Models that run alike have the same `likeness`.
+    ///
+    /// # Errors
+    /// Returns the engine's error if the model cannot be loaded.
     pub fn load(
         &self,
         engine: &dyn Engine,
@@ -97,20 +100,20 @@ impl Tuner {
             let options = EngineOptions { threads: Some(tuning.threads) };
             engine.load(model, &options).map(|scorer| (scorer, tuning))
         };
-        if let Some(tuning) = self.told() {
+        if let Some(tuning) = self.fixed() {
             return load(tuning);
         }
         let Some(sample) = sample else { return load(self.with_threads(self.cores)) };
         let file = self.file(likeness);
-        // Replicas that start together try one after the other, or rather the first of them.
+        // Of replicas that start together, only the first tries the choices.
         let _one = file.as_deref().and_then(locked);
-        if let Some(tuning) = file.as_deref().and_then(|file| self.remembered(file)) {
+        if let Some(tuning) = file.as_deref().and_then(|file| self.stored(file)) {
             return load(tuning);
         }
         let outputs = model.signature.outputs.len();
         let before = resident();
         let mut loaded = load(self.with_threads(1))?;
-        // A second one beside it takes as much, and more while it is loaded.
+        // A second copy of the model takes as much memory, and more while it is loaded.
         let one = resident().saturating_sub(before);
         let has_room = resident() + 3 * one <= engine.memory() as u64;
         let Ok(alone) = first_runs(&*loaded.0, sample, outputs) else { return Ok(loaded) };
@@ -125,13 +128,13 @@ impl Tuner {
                 let mut all: Vec<_> = tried(&loaded).into_iter().collect();
                 let first = loaded.1;
                 for other in self.choices().into_iter().filter(|other| *other != first) {
-                    // What fails is not chosen, and is no reason to serve nothing.
+                    // A choice that fails is not chosen; the model is served with another one.
                     let Ok(other) = load(other) else { continue };
                     if first_runs(&*other.0, sample, outputs).is_err() {
                         continue;
                     }
                     all.extend(tried(&other));
-                    // The best so far stays loaded.
+                    // The best choice so far stays loaded.
                     if best(&all) == Some(other.1) {
                         loaded = other;
                     }
@@ -140,7 +143,7 @@ impl Tuner {
             }
         };
         if let Some(file) = file {
-            self.remember(&file, chosen);
+            self.store(&file, chosen);
         }
         if chosen == loaded.1 {
             return Ok(loaded);
@@ -149,11 +152,11 @@ impl Tuner {
         load(chosen)
     }
 
-    /// The tuning to use from now on for models of this `likeness`.
+    /// Stores the tuning for models of this `likeness`.
     pub fn keep(&self, likeness: &str, tuning: Tuning) {
         if let Some(file) = self.file(likeness) {
             let _one = locked(&file);
-            self.remember(&file, tuning);
+            self.store(&file, tuning);
         }
     }
 
@@ -161,7 +164,7 @@ impl Tuner {
         self.folder.as_ref().map(|folder| folder.join(format!("{likeness}.json")))
     }
 
-    fn remembered(&self, file: &Path) -> Option<Tuning> {
+    fn stored(&self, file: &Path) -> Option<Tuning> {
         let found: Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
         let fits = |number: &usize| (1..=self.cores).contains(number);
         let number = |field: &str| usize::try_from(found[field].as_u64()?).ok().filter(fits);
@@ -169,8 +172,8 @@ impl Tuner {
         (found["machine"] == self.machine()).then_some(tuning)
     }
 
-    /// Forgetting costs another trial, not more: a failure is no reason to serve nothing.
-    fn remember(&self, file: &Path, tuning: Tuning) {
+    /// Stores a tuning. A failure is only logged: it costs another trial the next time.
+    fn store(&self, file: &Path, tuning: Tuning) {
         let written = || -> std::io::Result<()> {
             let Tuning { threads, workers } = tuning;
             let found = json!({ "threads": threads, "workers": workers, "machine": self.machine() });
@@ -179,11 +182,11 @@ impl Tuner {
             std::fs::rename(new, file)
         };
         if let Err(error) = written() {
-            tracing::debug!("cannot remember the tuning in {}: {error}", file.display());
+            tracing::debug!("cannot store the tuning in {}: {error}", file.display());
         }
     }
 
-    /// What a tuning is good for: the processor, and how much of it.
+    /// Describes the processor and the number of cores that a tuning is valid for.
     fn machine(&self) -> String {
         let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let name = text.lines().find_map(|line| line.strip_prefix("model name"));
@@ -192,8 +195,8 @@ impl Tuner {
     }
 }
 
-/// The lock of a tuning's file, waited for as long as another's trials take; given up when dropped. Without it two may
-/// try at once, which costs time and nothing else.
+/// Locks a tuning's file against other processes until the result is dropped. `None` if the lock cannot be taken within
+/// [`PATIENCE`]: two processes may then try at the same time, which only costs time.
 fn locked(file: &Path) -> Option<File> {
     std::fs::create_dir_all(file.parent()?).ok()?;
     let lock = File::create(file.with_extension("lock")).ok()?;
@@ -207,7 +210,7 @@ fn locked(file: &Path) -> Option<File> {
     Some(lock)
 }
 
-/// How long a run takes once memory is allocated.
+/// Returns the time of a run once memory is allocated.
 fn first_runs(scorer: &dyn Scorer, sample: &Inputs, outputs: usize) -> Result<Duration> {
     let began = Instant::now();
     let mut fastest = Duration::MAX;
@@ -220,8 +223,8 @@ fn first_runs(scorer: &dyn Scorer, sample: &Inputs, outputs: usize) -> Result<Du
     Ok(fastest)
 }
 
-/// The shortest runs of those that are about as many a second as can be. What a run takes of the processor says how many
-/// there can be, too, and says so on a busy machine.
+/// Returns the choice with the shortest runs among those with about the highest rate. The processor time of a run limits
+/// the rate as well, and is exact even on a busy machine.
 fn best(tried: &[(Tuning, Trial)]) -> Option<Tuning> {
     let most = tried.iter().map(|(_, trial)| trial.rate).fold(0.0, f64::max);
     let least = tried.iter().map(|(_, trial)| trial.cpu.as_secs_f64()).fold(f64::INFINITY, f64::min);
@@ -263,10 +266,10 @@ mod tests {
 
     #[test]
     fn the_operator_has_the_last_word() {
-        assert_eq!(Tuner { threads: Some(2), ..tuner(8) }.told(), Some(tuning(2, 4)));
-        assert_eq!(Tuner { workers: Some(2), ..tuner(8) }.told(), Some(tuning(4, 2)));
-        assert_eq!(Tuner { workers: Some(3), threads: Some(1), ..tuner(8) }.told(), Some(tuning(1, 3)));
-        assert_eq!((tuner(8).told(), tuner(1).told()), (None, Some(tuning(1, 1))));
+        assert_eq!(Tuner { threads: Some(2), ..tuner(8) }.fixed(), Some(tuning(2, 4)));
+        assert_eq!(Tuner { workers: Some(2), ..tuner(8) }.fixed(), Some(tuning(4, 2)));
+        assert_eq!(Tuner { workers: Some(3), threads: Some(1), ..tuner(8) }.fixed(), Some(tuning(1, 3)));
+        assert_eq!((tuner(8).fixed(), tuner(1).fixed()), (None, Some(tuning(1, 1))));
     }
 
     #[test]
@@ -284,14 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tuning_is_remembered_for_its_machine() {
+    fn a_tuning_is_stored_for_its_machine() {
         let folder = tempfile::tempdir().unwrap();
         let here = Tuner { folder: Some(folder.path().join("tuning")), ..tuner(2) };
         let file = folder.path().join("tuning/abc.json");
         here.keep("abc", tuning(2, 1));
-        assert_eq!(here.remembered(&file), Some(tuning(2, 1)));
-        assert_eq!(Tuner { cores: 4, ..here.clone() }.remembered(&file), None);
+        assert_eq!(here.stored(&file), Some(tuning(2, 1)));
+        assert_eq!(Tuner { cores: 4, ..here.clone() }.stored(&file), None);
         std::fs::write(&file, "{").unwrap();
-        assert_eq!(here.remembered(&file), None);
+        assert_eq!(here.stored(&file), None);
     }
 }

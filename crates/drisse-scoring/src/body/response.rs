@@ -1,4 +1,4 @@
-//! The bodies of answers: whole, with gRPC's trailers behind, or as they come.
+//! The bodies of responses: complete, with gRPC's trailers, or as a stream.
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -8,16 +8,19 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A body of an answer.
-pub(crate) enum AnswerBody {
-    /// All of it is here.
+/// A response with a body of this crate.
+pub(crate) type Response = hyper::Response<ResponseBody>;
+
+/// The body of a response.
+pub(crate) enum ResponseBody {
+    /// A complete body.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
-    /// What is asked for next is made next; dropped, it is made no more.
+    /// A stream, which is polled only as fast as the client reads.
     Stream(Pin<Box<dyn Stream<Item = Frame<Bytes>> + Send>>),
 }
 
-impl AnswerBody {
-    /// Bytes and nothing behind them.
+impl ResponseBody {
+    /// Creates a complete body without trailers.
     pub(crate) fn whole(data: Bytes) -> Self {
         Self::Whole { data, trailers: None }
     }
@@ -31,7 +34,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -1,6 +1,6 @@
 //! Approximate equality of outputs: equal except for rounding.
 
-use crate::{DataType, DataView, TensorView, Value, ValueView};
+use drisse_core::{DataType, DataView, TensorView, Value, ValueView};
 use half::{bf16, f16};
 
 /// How much floats may differ, relative to the tensor's largest: enough for sums in another order, not for other sums.
@@ -10,53 +10,46 @@ const TOLERANCE: f64 = 1e-4;
 /// The tolerance for FP16 and BF16, which have 11 and 8 significant bits.
 const HALF_TOLERANCE: f64 = 2e-2;
 
-impl ValueView<'_> {
-    /// Returns whether both values are equal except for rounding: of FP32 and FP64 by up to 1e-4, of FP16 and BF16 by
-    /// up to 2e-2 of the tensor's largest element. NaN equals NaN.
-    pub fn is_close_to(&self, other: ValueView<'_>) -> bool {
-        match (self, other) {
-            (Self::Tensor(one), ValueView::Tensor(other)) => one.is_close_to(other),
-            (Self::Other(one), ValueView::Other(other)) => others_are_close(one, other),
-            _ => false,
-        }
+/// Returns whether both values are equal except for rounding: of FP32 and FP64 by up to 1e-4, of FP16 and BF16 by up to
+/// 2e-2 of the tensor's largest element. NaN equals NaN.
+pub(super) fn approx_eq(one: ValueView<'_>, other: ValueView<'_>) -> bool {
+    match (one, other) {
+        (ValueView::Tensor(one), ValueView::Tensor(other)) => tensors(one, other),
+        (ValueView::Other(one), ValueView::Other(other)) => others(one, other),
+        _ => false,
     }
 }
 
-fn others_are_close(one: &Value, other: &Value) -> bool {
+fn others(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Sequence(one), Value::Sequence(other)) => {
             one.len() == other.len()
-                && one.iter().zip(other).all(|(one, other)| one.view().is_close_to(other.view()))
+                && one.iter().zip(other).all(|(one, other)| approx_eq(one.view(), other.view()))
         }
         (Value::Map { keys, values }, Value::Map { keys: other_keys, values: other_values }) => {
-            keys == other_keys && values.view().is_close_to(other_values.view())
+            keys == other_keys && tensors(values.view(), other_values.view())
         }
         (one, other) => one == other,
     }
 }
 
-impl TensorView<'_> {
-    fn is_close_to(&self, other: TensorView<'_>) -> bool {
-        if self.datatype != other.datatype || self.shape != other.shape {
-            return false;
-        }
-        match (self.data, other.data) {
-            (DataView::Raw(one), DataView::Raw(other)) => match self.datatype {
-                DataType::Fp32 => {
-                    floats(one, other, TOLERANCE, |[a, b, c, d]| f32::from_le_bytes([a, b, c, d]).into())
-                }
-                DataType::Fp64 => floats(one, other, TOLERANCE, f64::from_le_bytes),
-                DataType::Fp16 => {
-                    floats(one, other, HALF_TOLERANCE, |bytes| f16::from_le_bytes(bytes).into())
-                }
-                DataType::Bf16 => {
-                    floats(one, other, HALF_TOLERANCE, |bytes| bf16::from_le_bytes(bytes).into())
-                }
-                _ => one == other,
-            },
-            (DataView::Strings(one), DataView::Strings(other)) => one == other,
-            _ => false,
-        }
+fn tensors(one: TensorView<'_>, other: TensorView<'_>) -> bool {
+    if one.datatype != other.datatype || one.shape != other.shape {
+        return false;
+    }
+    let datatype = one.datatype;
+    match (one.data, other.data) {
+        (DataView::Raw(one), DataView::Raw(other)) => match datatype {
+            DataType::Fp32 => {
+                floats(one, other, TOLERANCE, |[a, b, c, d]| f32::from_le_bytes([a, b, c, d]).into())
+            }
+            DataType::Fp64 => floats(one, other, TOLERANCE, f64::from_le_bytes),
+            DataType::Fp16 => floats(one, other, HALF_TOLERANCE, |bytes| f16::from_le_bytes(bytes).into()),
+            DataType::Bf16 => floats(one, other, HALF_TOLERANCE, |bytes| bf16::from_le_bytes(bytes).into()),
+            _ => one == other,
+        },
+        (DataView::Strings(one), DataView::Strings(other)) => one == other,
+        _ => false,
     }
 }
 
@@ -78,7 +71,7 @@ fn floats<const N: usize>(one: &[u8], other: &[u8], tolerance: f64, read: impl F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Buffer, Data, Tensor};
+    use drisse_core::{Buffer, Data, Tensor};
 
     fn tensor(numbers: &[f32]) -> Value {
         let mut buffer = Buffer::new();
@@ -89,7 +82,7 @@ mod tests {
 
     #[test]
     fn rounding_is_close_and_anything_else_is_not() {
-        let close = |one: &[f32], other: &[f32]| tensor(one).view().is_close_to(tensor(other).view());
+        let close = |one: &[f32], other: &[f32]| approx_eq(tensor(one).view(), tensor(other).view());
         assert!(close(&[1.0, 1e-9, f32::NAN], &[1.000_001, 2e-9, f32::NAN]));
         assert!(close(&[f32::INFINITY], &[f32::INFINITY]));
         assert!(!close(&[1.0, 0.5], &[1.0, 0.501]));

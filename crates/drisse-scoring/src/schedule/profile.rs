@@ -1,36 +1,37 @@
-//! Latency against throughput, over the ways a model can be run on this machine.
+//! Latency against throughput, over the ways to run a model on this machine.
 
-use crate::batching::rows_are_independent;
+use super::batch_size::BatchSize;
+use super::batching::rows_are_independent;
+use super::trial::Trial;
+use super::tune::{Tuner, Tuning};
 use crate::memory::resident;
-use crate::trial::Trial;
-use crate::tune::{Tuner, Tuning};
-use drisse_core::{BatchSize, Cancel, Engine, EngineOptions, Inputs, LoadedPackage, Result};
+use drisse_core::{Cancel, Engine, EngineOptions, Inputs, LoadedPackage, Result};
 use std::time::Duration;
 
-/// Inputs of one run, at most.
+/// The largest inputs of one run, in bytes.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Larger batches are not tried once their rows have been no cheaper so often.
+/// Larger batches are not tried after this many sizes in a row did not increase the rate.
 const NO_BETTER: usize = 2;
 
-/// What nobody notices beside the network's own time.
-const UNNOTICED: Duration = Duration::from_millis(1);
+/// A latency that does not matter beside the network's.
+const NEGLIGIBLE: Duration = Duration::from_millis(1);
 
-/// One way to run a model, and what it showed.
+/// One way to run a model, and its measurements.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Point {
-    /// Threads and runs at once.
+    /// Threads per run, and concurrent runs.
     pub tuning: Tuning,
-    /// Rows of a run.
+    /// Rows per run.
     pub batch: usize,
-    /// What runs showed.
+    /// The measurements of the runs.
     pub trial: Trial,
-    /// Resident memory of the process afterwards, in bytes.
+    /// The resident memory of the process after the trial, in bytes.
     pub memory: u64,
 }
 
 impl Point {
-    /// Rows a second.
+    /// Returns the number of rows per second.
     pub fn rate(&self) -> f64 {
         self.trial.rate * self.batch as f64
     }
@@ -41,29 +42,32 @@ impl Point {
 pub struct Profile {
     /// In the order tried.
     pub points: Vec<Point>,
-    /// Why rows do not share runs, where they do not.
+    /// Why requests do not share runs; `None` if they do.
     pub no_batches: Option<&'static str>,
 }
 
 impl Profile {
-    /// The way with most rows a second of those whose 99 of 100 runs take `goal` at most; without a goal, twice as long
-    /// as the fastest, or a millisecond. `None` where none is so fast.
+    /// Returns the way with the most rows per second whose [`Trial::p99`] is at most `goal`. Without a goal the limit is
+    /// twice the smallest, but at least a millisecond. `None` if no way is that fast.
     pub fn recommended(&self, goal: Option<Duration>) -> Option<&Point> {
         let fastest = self.points.iter().map(|point| point.trial.p99).min()?;
-        let goal = goal.unwrap_or(UNNOTICED.max(2 * fastest));
+        let goal = goal.unwrap_or(NEGLIGIBLE.max(2 * fastest));
         let within = self.points.iter().filter(|point| point.trial.p99 <= goal);
         within.max_by(|one, other| one.rate().total_cmp(&other.rate()))
     }
 }
 
-/// Tries the ways to run a model on inputs like `sample`, each for `time`, and tells each as it is known.
+/// Tries the ways to run a model on `sample`, each for `time`, and passes each result to `report` as soon as it is known.
+///
+/// # Errors
+/// Returns the engine's error if the model cannot be loaded or fails on the sample.
 pub fn profile(
     engine: &dyn Engine,
     model: &LoadedPackage,
     sample: &Inputs,
     tuner: &Tuner,
     time: Duration,
-    tell: &mut dyn FnMut(&Point),
+    report: &mut dyn FnMut(&Point),
 ) -> Result<Profile> {
     let mut profile = Profile { points: Vec::new(), no_batches: None };
     for choice in tuner.choices() {
@@ -79,7 +83,7 @@ pub fn profile(
                 let trial = Trial::of(&*scorer, &joined, outputs, tuning.workers, time)?;
                 let batch = joined.rows().unwrap_or(1);
                 let point = Point { tuning, batch, trial, memory: resident() };
-                tell(&point);
+                report(&point);
                 profile.points.push(point);
                 no_better = if point.rate() > 1.02 * best { 0 } else { no_better + 1 };
                 best = point.rate().max(best);

@@ -1,21 +1,24 @@
-//! The first runs of a model, before it is called ready.
+//! The first runs of a model, before it is ready.
 
-use crate::batching::prove;
-use crate::model::Model;
-use crate::run::How;
-use crate::trial::run_once;
+use super::batching::prove;
+use super::run::Mode;
+use super::runner::Runner;
+use super::trial::run_once;
 use drisse_core::{Cancel, Inputs, Result};
 use std::time::{Duration, Instant};
 
-/// A model that needs longer than this for its sample is warm enough.
+/// A run of the sample that takes longer is canceled.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Runs at most, to see the time of a warm one.
+/// The largest number of runs: enough to measure a warm one.
 const RUNS: u32 = 5;
 
-/// Scores `inputs` until it is fast or enough, so that memory is allocated and code is paged in, and
-/// the server knows how long a run takes. Blocks; not for a thread that serves.
-pub(crate) fn warm_up(model: &Model, inputs: &Inputs) -> Result<()> {
+/// Scores `inputs` several times, so that memory is allocated, code is paged in and the time of a run is known. Then
+/// tests whether requests may share runs. Blocks, so it must not be called on a thread that serves connections.
+///
+/// # Errors
+/// Returns the error of the run that failed.
+pub(crate) fn warm_up(model: &Runner, inputs: &Inputs) -> Result<()> {
     inputs.check(&model.signature)?;
     let cancel = Cancel::new();
     let (done, wait) = std::sync::mpsc::channel::<()>();
@@ -31,7 +34,7 @@ pub(crate) fn warm_up(model: &Model, inputs: &Inputs) -> Result<()> {
         for _ in 0..RUNS {
             let run = Instant::now();
             run_once(&*model.scorer, inputs, model.signature.outputs.len(), &cancel)?;
-            model.learn(run.elapsed(), inputs, How::Queued(1));
+            model.learn(run.elapsed(), inputs, Mode::Queued(1));
             if started.elapsed() > Duration::from_millis(100) {
                 break;
             }

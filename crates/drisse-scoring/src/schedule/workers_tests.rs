@@ -1,6 +1,6 @@
 //! The threads that run models, tried on real threads; `tests/races.rs` tries their interleavings.
 
-use crate::workers::*;
+use super::workers::*;
 use drisse_core::Cancel;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -30,14 +30,14 @@ fn soon() -> Instant {
 }
 
 #[test]
-fn lanes_take_turns() {
+fn queues_take_turns() {
     let workers = Workers::start(1).unwrap();
-    let (busy, other) = (workers.add_lane(1), workers.add_lane(1));
+    let (busy, other) = (workers.add_queue(1), workers.add_queue(1));
     let (go, gate) = mpsc::channel::<()>();
     let (tell, order) = mpsc::channel();
-    let push = |lane: &LaneHandle<Step>, name: &'static str| {
+    let push = |queue: &QueueHandle<Step>, name: &'static str| {
         let tell = tell.clone();
-        workers.push(lane, 10, soon(), &Cancel::new(), alone(move || tell.send(name).unwrap())).unwrap()
+        workers.push(queue, 10, soon(), &Cancel::new(), alone(move || tell.send(name).unwrap())).unwrap()
     };
     let first = workers.push(&busy, 10, soon(), &Cancel::new(), alone(move || gate.recv().unwrap())).unwrap();
     let _tickets = [push(&busy, "b1"), push(&busy, "b2"), push(&other, "o")];
@@ -47,27 +47,27 @@ fn lanes_take_turns() {
 }
 
 #[test]
-fn a_full_lane_refuses_and_a_ticket_that_goes_frees_its_place() {
+fn a_full_queue_refuses_and_a_ticket_that_goes_frees_its_place() {
     let workers = Workers::start(1).unwrap();
-    let lane = workers.add_lane(1);
+    let queue = workers.add_queue(1);
     let (go, gate) = mpsc::channel::<()>();
     let (started, running) = mpsc::channel();
     let block = move || {
         started.send(()).unwrap();
         gate.recv().unwrap();
     };
-    let blocking = workers.push(&lane, 1, soon(), &Cancel::new(), alone(block)).unwrap();
+    let blocking = workers.push(&queue, 1, soon(), &Cancel::new(), alone(block)).unwrap();
     running.recv().unwrap();
-    let waiting = workers.push(&lane, 1, soon(), &Cancel::new(), alone(|| panic!("nobody waits for it")));
+    let waiting = workers.push(&queue, 1, soon(), &Cancel::new(), alone(|| panic!("nobody waits for it")));
     assert!(waiting.is_some());
-    assert!(workers.push(&lane, 1, soon(), &Cancel::new(), alone(|| ())).is_none());
-    assert_eq!(workers.waiting(&lane), 1);
+    assert!(workers.push(&queue, 1, soon(), &Cancel::new(), alone(|| ())).is_none());
+    assert_eq!(workers.waiting(&queue), 1);
     let hour = Duration::from_secs(3600);
     // What is left of the one that runs, and the one that waits.
-    assert!(workers.wait(&lane, hour, hour).is_some_and(|wait| wait > hour && wait < 2 * hour));
+    assert!(workers.wait(&queue, hour, hour).is_some_and(|wait| wait > hour && wait < 2 * hour));
     drop(waiting);
-    assert_eq!(workers.waiting(&lane), 0);
-    assert!(workers.wait(&lane, hour, hour).is_some_and(|wait| wait < hour));
+    assert_eq!(workers.waiting(&queue), 0);
+    assert!(workers.wait(&queue, hour, hour).is_some_and(|wait| wait < hour));
     go.send(()).unwrap();
     drop(workers);
     drop(blocking);
@@ -76,37 +76,37 @@ fn a_full_lane_refuses_and_a_ticket_that_goes_frees_its_place() {
 #[test]
 fn work_past_its_deadline_is_dropped() {
     let workers = Workers::start(1).unwrap();
-    let lane = workers.add_lane(1);
+    let queue = workers.add_queue(1);
     let (tell, told) = mpsc::channel::<()>();
     let late = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
     let work = alone(move || tell.send(()).unwrap());
-    let _ticket = workers.push(&lane, 1, late, &Cancel::new(), work).unwrap();
+    let _ticket = workers.push(&queue, 1, late, &Cancel::new(), work).unwrap();
     assert!(told.recv().is_err(), "its sender went without sending");
 }
 
 /// One thread that is busy until `go` is told, and what it then did, a word for each job.
-fn busy() -> (Workers<Step>, LaneHandle<Step>, mpsc::Sender<()>, Ticket<Step>) {
+fn busy() -> (Workers<Step>, QueueHandle<Step>, mpsc::Sender<()>, Ticket<Step>) {
     let workers = Workers::start(1).unwrap();
-    let lane = workers.add_lane(1);
+    let queue = workers.add_queue(1);
     let (go, gate) = mpsc::channel::<()>();
     let (started, running) = mpsc::channel();
     let block = alone(move || {
         started.send(()).unwrap();
         gate.recv().unwrap();
     });
-    let ticket = workers.push(&lane, 1, soon(), &Cancel::new(), block).unwrap();
+    let ticket = workers.push(&queue, 1, soon(), &Cancel::new(), block).unwrap();
     running.recv().unwrap();
-    (workers, lane, go, ticket)
+    (workers, queue, go, ticket)
 }
 
 #[test]
 fn what_waits_shares_a_run_with_its_like_and_overtakes_no_other_run() {
-    let (workers, lane, go, _blocking) = busy();
+    let (workers, queue, go, _blocking) = busy();
     let (tell, order) = mpsc::channel();
     let push = |like, name: &'static str| {
         let tell = tell.clone();
         let step = Step { like, run: Box::new(move || tell.send(name).unwrap()) };
-        workers.push(&lane, 10, soon(), &Cancel::new(), step).unwrap()
+        workers.push(&queue, 10, soon(), &Cancel::new(), step).unwrap()
     };
     let _tickets = [
         push(Some('a'), "a1"),
@@ -123,11 +123,11 @@ fn what_waits_shares_a_run_with_its_like_and_overtakes_no_other_run() {
 }
 
 #[test]
-fn busy_lanes_share_the_threads_by_time() {
-    let (workers, _lane, go, _blocking) = busy();
-    let (long, short) = (workers.add_lane(1), workers.add_lane(1));
+fn busy_queues_share_the_threads_by_time() {
+    let (workers, _queue, go, _blocking) = busy();
+    let (long, short) = (workers.add_queue(1), workers.add_queue(1));
     let (tell, order) = mpsc::channel();
-    let push = |lane, name: &'static str, time| {
+    let push = |queue, name: &'static str, time| {
         let tell = tell.clone();
         let run = move || {
             let began = Instant::now();
@@ -136,7 +136,7 @@ fn busy_lanes_share_the_threads_by_time() {
             }
             tell.send(name).unwrap();
         };
-        workers.push(lane, 100, soon(), &Cancel::new(), alone(run)).unwrap()
+        workers.push(queue, 100, soon(), &Cancel::new(), alone(run)).unwrap()
     };
     let ms = Duration::from_millis;
     let mut tickets: Vec<_> = (0..3).map(|_| push(&long, "long", ms(40))).collect();

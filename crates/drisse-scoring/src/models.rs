@@ -1,0 +1,192 @@
+//! The models of a server: the table of those in memory, and what loads and unloads them.
+
+mod model;
+mod repository;
+mod residency;
+mod residents;
+
+pub(crate) use model::Model;
+pub use model::{LoadedModel, ModelSpec};
+pub use repository::Repository;
+pub(crate) use repository::{RepositoryEntry, check_parameters};
+pub use residents::Resident;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::schedule::{Batching, Loaded, QueuedRequest, Runner, Workers, warm_up};
+use arc_swap::ArcSwap;
+use drisse_core::{Error, ErrorKind, Result};
+use model::Shown;
+use residents::Residents;
+use std::any::Any;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// All models of a server, and the threads that run them.
+pub(crate) struct Models {
+    pub(crate) workers: Workers<QueuedRequest>,
+    table: ArcSwap<Table>,
+    metrics: Arc<Metrics>,
+    max_batch: usize,
+    max_wait: Duration,
+    /// The longest wait for a model that is loaded on demand.
+    patience: Duration,
+    repository: OnceLock<Box<dyn Repository>>,
+    /// The models that are loaded on demand.
+    residents: OnceLock<Arc<Residents>>,
+    /// Held while a model is loaded, one at a time: a loaded model's memory use is measured as the growth of the
+    /// process, and loading takes more memory than the model.
+    loading: Mutex<()>,
+    /// Whether all models that the server starts with are loaded.
+    ready: AtomicBool,
+}
+
+/// The models in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    in_order: Vec<Arc<Model>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Table {
+    fn new(in_order: Vec<Arc<Model>>) -> Self {
+        let entry = |(index, model): (usize, &Arc<Model>)| (model.name().to_owned(), index);
+        Self { by_name: in_order.iter().enumerate().map(entry).collect(), in_order }
+    }
+}
+
+impl Deref for Table {
+    type Target = [Arc<Model>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.in_order
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Models {
+    /// Creates an empty table, and starts the threads that run models.
+    pub(crate) fn new(config: &Config, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        Ok(Self {
+            workers: Workers::start(config.workers)?,
+            table: ArcSwap::default(),
+            metrics,
+            max_batch: config.max_batch,
+            max_wait: config.max_wait,
+            patience: config.scoring_timeout,
+            repository: OnceLock::new(),
+            residents: OnceLock::new(),
+            loading: Mutex::default(),
+            ready: AtomicBool::new(false),
+        })
+    }
+
+    /// Warms a loaded model up, then serves it instead of the model of the same name. A sample that fails is only
+    /// logged: zeros, for example, are not valid inputs of every model.
+    pub(crate) fn add(&self, loaded: LoadedModel) -> Arc<Model> {
+        let LoadedModel { spec, warm_up: inputs } = loaded;
+        let limits = spec.limits();
+        let residents = self.residents.get();
+        let memory = residents.and_then(|residents| residents.in_memory(spec.name.as_str()));
+        let runner = Runner::new(Loaded {
+            queue: self.workers.add_queue(limits.concurrency),
+            batching: Batching::new(self.max_batch, self.max_wait),
+            metrics: self.metrics.model(spec.name.as_str()),
+            memory: memory.map(|memory| Box::new(memory) as Box<dyn Any + Send + Sync>),
+            name: spec.name,
+            signature: Arc::new(spec.signature),
+            scorer: spec.scorer,
+            limits,
+        });
+        if let Some(inputs) = &inputs
+            && let Err(error) = warm_up(&runner, inputs)
+        {
+            tracing::warn!(model = %runner.name, "the sample cannot be scored: {error}");
+        }
+        let (version, digest, platform, sample) = (spec.version, spec.digest, spec.platform, spec.sample);
+        let model = Arc::new(Model::new(runner, Shown { version, digest, platform, sample }));
+        self.change(|models| {
+            models.retain(|other| other.name() != model.name());
+            models.push(Arc::clone(&model));
+        });
+        model
+    }
+
+    /// Sets what loads models while the server runs; the first call counts.
+    pub(crate) fn set_repository(&self, repository: Box<dyn Repository>) {
+        let _ = self.repository.set(repository);
+    }
+
+    /// Makes these models load on demand, within `bound` bytes of memory; the first call counts.
+    pub(crate) fn load_on_demand(&self, models: Vec<Resident>, bound: u64) {
+        let _ = self.residents.set(Residents::new(models, bound));
+    }
+
+    fn change(&self, change: impl Fn(&mut Vec<Arc<Model>>)) {
+        self.table.rcu(|table| {
+            let mut in_order = table.in_order.clone();
+            change(&mut in_order);
+            Table::new(in_order)
+        });
+    }
+
+    /// Returns the models in memory, in the order in which they were added.
+    pub(crate) fn loaded(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Returns the model of this name, if it is in memory.
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Model>> {
+        let models = self.loaded();
+        if let Some(&index) = models.by_name.get(name) {
+            return Ok(Arc::clone(&models[index]));
+        }
+        Err(self.unknown(format!("there is no model `{}`", &name[..name.floor_char_boundary(64)])))
+    }
+
+    /// Returns the only model's name if it is loaded on demand.
+    pub(crate) fn only_on_demand(&self) -> Option<&str> {
+        self.residents.get()?.only()
+    }
+
+    /// Returns the model if there is exactly one.
+    pub(crate) fn only(&self) -> Result<Arc<Model>> {
+        match &***self.loaded() {
+            [only] if self.residents.get().is_none() => Ok(Arc::clone(only)),
+            _ => Err(self.unknown("the path names no model: use /score/NAME".to_owned())),
+        }
+    }
+
+    fn unknown(&self, what: String) -> Error {
+        if !self.is_ready() {
+            return still_loading();
+        }
+        let names = self.served_names();
+        let served: Vec<_> = names.iter().take(12).map(|name| format!("`{name}`")).collect();
+        let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
+        Error::new(ErrorKind::NotFound, format!("{what}; this server has {}{more}", served.join(", ")))
+    }
+
+    /// Records that all models that the server starts with are loaded.
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+}
+
+fn still_loading() -> Error {
+    Error::new(ErrorKind::Unavailable, "the server is still loading its models")
+}
+
+fn load_panicked() -> Error {
+    Error::internal("loading a model panicked; the server's log says where")
+}

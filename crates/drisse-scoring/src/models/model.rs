@@ -1,0 +1,108 @@
+//! One served model: what clients see of it, and what runs it.
+
+use crate::metrics::now;
+use crate::schedule::Runner;
+use drisse_core::{Error, ErrorKind, Inputs, ModelName, Result, Scorer, ScorerLimits, Signature};
+use drisse_wire::documents;
+use drisse_wire::v2::AnswerParts;
+use std::sync::Arc;
+
+/// A model that an engine has loaded, for [`App::add`](crate::App::add).
+pub struct ModelSpec {
+    /// The name in paths and responses.
+    pub name: ModelName,
+    /// The version, as V2 prints it.
+    pub version: String,
+    /// The digest of the model's files.
+    pub digest: String,
+    /// The model's inputs and outputs.
+    pub signature: Signature,
+    /// V2's `platform`: the engine and the format.
+    pub platform: &'static str,
+    /// A `/score` body for this model, shown to users.
+    pub sample: Option<String>,
+    /// Concurrent runs; `None`: [`ScorerLimits::concurrency`].
+    pub workers: Option<usize>,
+    /// The loaded model.
+    pub scorer: Box<dyn Scorer>,
+}
+
+impl ModelSpec {
+    /// Returns the scorer's limits, with the operator's number of concurrent runs.
+    pub(super) fn limits(&self) -> ScorerLimits {
+        let limits = self.scorer.limits();
+        ScorerLimits { concurrency: self.workers.unwrap_or(limits.concurrency), ..limits }
+    }
+}
+
+/// A model that a [`Repository`](crate::Repository) has loaded.
+pub struct LoadedModel {
+    /// The model.
+    pub spec: ModelSpec,
+    /// The inputs of its first runs, before it is served; `None`: there are no such runs.
+    pub warm_up: Option<Inputs>,
+}
+
+/// A served model.
+pub(crate) struct Model {
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) version: String,
+    pub(crate) digest: String,
+    pub(crate) platform: &'static str,
+    pub(crate) parts: Arc<AnswerParts>,
+    pub(crate) sample: Option<String>,
+    /// In milliseconds since 1970.
+    loaded_at: u64,
+}
+
+impl Model {
+    pub(super) fn new(runner: Runner, shown: Shown) -> Self {
+        let Shown { version, digest, platform, sample } = shown;
+        let parts = Arc::new(AnswerParts::new(runner.name.as_str(), &version, &runner.signature));
+        let (runner, loaded_at) = (Arc::new(runner), now());
+        Self { runner, version, digest, platform, parts, sample, loaded_at }
+    }
+
+    /// Returns the model's name.
+    pub(crate) fn name(&self) -> &str {
+        self.runner.name.as_str()
+    }
+
+    /// Returns what documents show of the model.
+    pub(crate) fn described(&self) -> documents::Model<'_> {
+        let (name, version, signature) = (self.name(), &*self.version, &*self.runner.signature);
+        documents::Model { name, version, platform: self.platform, signature }
+    }
+
+    /// Returns this model, or an error if the client asks for another version.
+    pub(crate) fn checked(self: Arc<Self>, version: Option<&str>) -> Result<Arc<Self>> {
+        match version {
+            Some(version) if version != self.version => {
+                let (name, serves) = (self.name(), &self.version);
+                let message =
+                    format!("model `{name}` has no version `{version}`; the one served is `{serves}`");
+                Err(Error::new(ErrorKind::NotFound, message))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Returns when the model was used last, or loaded, in milliseconds since 1970.
+    pub(super) fn last_used(&self) -> u64 {
+        self.runner.metrics.last_used().max(self.loaded_at)
+    }
+}
+
+/// What clients see of a model beside its name and signature.
+pub(super) struct Shown {
+    pub(super) version: String,
+    pub(super) digest: String,
+    pub(super) platform: &'static str,
+    pub(super) sample: Option<String>,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}:{})", self.name(), self.version)
+    }
+}
