@@ -25,16 +25,10 @@ fn model() -> ModelSpec {
     let script = Script {
         latency: Duration::from_millis(5),
         row: Duration::from_micros(50),
-        limits: ScorerLimits { concurrency: 1, steady: true, rows_meet: None },
+        limits: ScorerLimits { concurrency: 1, steady: true, rows_independent: Ok(()) },
         ..Script::default()
     };
-    let package = LoadedPackage {
-        path: NAME.into(),
-        signature: signature(),
-        data_dependent: false,
-        rows_meet: None,
-        wants_elements: None,
-    };
+    let package = LoadedPackage::new(NAME, signature());
     let engine = FakeEngine::default().with(NAME, script);
     ModelSpec {
         name: ModelName::served(NAME).expect("a name"),

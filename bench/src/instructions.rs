@@ -106,7 +106,7 @@ impl Digits {
 
 impl Scorer for Digits {
     fn limits(&self) -> ScorerLimits {
-        ScorerLimits { concurrency: 1, steady: true, rows_meet: Some("batching is not measured here") }
+        ScorerLimits { concurrency: 1, steady: true, rows_independent: Err("batching is not measured here") }
     }
 
     fn score(&self, work: Work<'_>, _: &Cancel, out: &mut dyn Sink) -> Result<()> {

@@ -32,7 +32,7 @@ fn signature() -> Signature {
 pub fn start() -> Arc<App> {
     let config = Config { threads: 1, max_body: 1 << 20, max_held: 4 << 20, ..Config::default() };
     let app = App::new(config, None).expect("threads");
-    let limits = ScorerLimits { concurrency: 1, steady: false, rows_meet: None };
+    let limits = ScorerLimits { concurrency: 1, steady: false, rows_independent: Ok(()) };
     let queued = Script { limits, fail_every: Some(3), ..Script::default() };
     let engine = FakeEngine::default().with("queued", queued);
     // With this large sample, every smaller request to `echo` runs inline from the start.
@@ -41,13 +41,7 @@ pub fn start() -> Arc<App> {
         drisse_wire::score::decode(format!("{{\"data\":{{\"X\":[{rows}]}}}}").as_bytes(), &signature());
     let warm = warm.expect("a body");
     for name in ["echo", "queued"] {
-        let package = LoadedPackage {
-            path: name.into(),
-            signature: signature(),
-            data_dependent: false,
-            rows_meet: None,
-            wants_elements: None,
-        };
+        let package = LoadedPackage::new(name, signature());
         let spec = ModelSpec {
             name: ModelName::served(name).expect("a name"),
             version: "1".to_owned(),

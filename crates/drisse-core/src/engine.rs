@@ -2,7 +2,8 @@
 //!
 //! The traits are synchronous on purpose: the scoring server decides on which thread a run happens.
 
-use crate::{Cancel, Inputs, Result, Signature, ValueView};
+use crate::{Cancel, Error, Inputs, Result, Signature, ValueView};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -24,6 +25,11 @@ pub trait Engine: Debug + Send + Sync {
     /// Returns the name that users and metrics see, such as `onnx`.
     fn name(&self) -> &'static str;
 
+    /// Returns the engine and the format of its models, as V2 metadata shows them.
+    fn platform(&self) -> &'static str {
+        self.name()
+    }
+
     /// Checks whether this machine can run the engine.
     ///
     /// # Errors
@@ -38,7 +44,8 @@ pub trait Engine: Debug + Send + Sync {
     /// Loads a model.
     ///
     /// # Errors
-    /// Returns an error of one line that names the node or operator if the model cannot be loaded.
+    /// Returns an error of one line that names the node or operator if the model cannot be loaded. An option or a device
+    /// that the engine does not know is an error that names those that it knows ([`EngineOptions::check`]).
     fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>>;
 }
 
@@ -54,7 +61,7 @@ pub trait Engine: Debug + Send + Sync {
 ///
 /// impl Scorer for Echo {
 ///     fn limits(&self) -> ScorerLimits {
-///         ScorerLimits { concurrency: 1, steady: true, rows_meet: None }
+///         ScorerLimits { concurrency: 1, steady: true, rows_independent: Ok(()) }
 ///     }
 ///     fn score(&self, work: Work<'_>, _: &Cancel, out: &mut dyn Sink) -> Result<()> {
 ///         let input = ValueView::Tensor(work.inputs.get(0).expect("the inputs were checked").view());
@@ -118,20 +125,75 @@ pub struct LoadedPackage {
     pub path: PathBuf,
     /// The model's inputs and outputs.
     pub signature: Signature,
+    /// Facts about the model's runs.
+    pub traits: ModelTraits,
+}
+
+impl LoadedPackage {
+    /// Creates the package of a model without special traits.
+    pub fn new(path: impl Into<PathBuf>, signature: Signature) -> Self {
+        Self { path: path.into(), signature, traits: ModelTraits::default() }
+    }
+}
+
+/// Facts about a model's runs that its files show. Engines and the scheduler rely on them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ModelTraits {
     /// Whether the run time depends on input values and not only on shapes (loops, sizes as inputs).
     pub data_dependent: bool,
-    /// Why the rows of a batch may influence each other's outputs; `None` if no operator does that.
-    pub rows_meet: Option<&'static str>,
-    /// An operator that crashes the process if an input has no elements (ONNX Runtime's recurrent operators).
-    pub wants_elements: Option<&'static str>,
+    /// Whether each row of a batch has the same outputs as if it ran alone, as far as the operators show; the error is
+    /// the reason why not.
+    pub rows_independent: Result<(), &'static str>,
+    /// An operator that fails, or crashes the process, if an input has no elements (recurrent operators in ONNX Runtime).
+    pub requires_elements: Option<&'static str>,
+}
+
+impl Default for ModelTraits {
+    fn default() -> Self {
+        Self { data_dependent: false, rows_independent: Ok(()), requires_elements: None }
+    }
 }
 
 /// How an engine runs one model.
+///
+/// ```
+/// use drisse_core::EngineOptions;
+///
+/// let options = EngineOptions { device: Some("gpu:0".to_owned()), ..EngineOptions::default() };
+/// let error = options.check("onnx", &["cpu"], &[]).unwrap_err();
+/// assert_eq!(error.message(), "the engine `onnx` has no device `gpu:0`: it has `cpu`");
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
     /// Threads that one run uses, at least 1; `None`: all threads of the engine. The useful concurrency is the number
     /// of the engine's threads divided by this.
     pub threads: Option<usize>,
+    /// The device that runs the model, in the engine's own words; `None`: the engine chooses.
+    pub device: Option<String>,
+    /// The engine's own options, by name.
+    pub options: BTreeMap<String, String>,
+}
+
+impl EngineOptions {
+    /// Checks the device and the options against those that the engine knows.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), naming those that the engine knows, if there is another one.
+    pub fn check(&self, engine: &str, devices: &[&str], options: &[&str]) -> Result<()> {
+        let given = [("device", devices, self.device.iter().collect::<Vec<_>>())];
+        for (what, known, given) in
+            given.into_iter().chain([("option", options, self.options.keys().collect())])
+        {
+            let Some(unknown) = given.into_iter().find(|name| !known.contains(&name.as_str())) else {
+                continue;
+            };
+            let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let message = format!("the engine `{engine}` has no {what} `{unknown}`: it has {known}");
+            return Err(Error::invalid(message));
+        }
+        Ok(())
+    }
 }
 
 /// What the scheduler must know about a loaded model.
@@ -141,9 +203,9 @@ pub struct ScorerLimits {
     pub concurrency: usize,
     /// Whether inputs of equal shapes take about equal time. If not, no run happens on a thread that has other work.
     pub steady: bool,
-    /// Why rows along the first dimension may influence each other's outputs; `None` if the model's operators show
-    /// no reason.
-    pub rows_meet: Option<&'static str>,
+    /// Whether each row along the first dimension has the same outputs as if it ran alone, as far as the operators show;
+    /// the error is the reason why not.
+    pub rows_independent: Result<(), &'static str>,
 }
 
 /// Why this machine cannot do something, and how to change that.

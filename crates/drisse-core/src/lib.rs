@@ -27,7 +27,9 @@ mod tensor;
 pub use buffer::{Buffer, Element};
 pub use cancel::{Cancel, OnCancel};
 pub use datatype::DataType;
-pub use engine::{Engine, EngineOptions, LoadedPackage, Scorer, ScorerLimits, Sink, Unavailable, Work};
+pub use engine::{
+    Engine, EngineOptions, LoadedPackage, ModelTraits, Scorer, ScorerLimits, Sink, Unavailable, Work,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use inputs::Inputs;
 pub use limits::{Bound, Capacity, Demand, Limits, Restart, cores, size};

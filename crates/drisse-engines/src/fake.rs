@@ -44,7 +44,7 @@ impl Default for Script {
             fail_every: None,
             panic_every: None,
             load_error: None,
-            limits: ScorerLimits { concurrency: 2, steady: true, rows_meet: None },
+            limits: ScorerLimits { concurrency: 2, steady: true, rows_independent: Ok(()) },
         }
     }
 }
@@ -57,8 +57,7 @@ impl Default for Script {
 ///
 /// let script = Script { load_error: Some("no such operator".to_owned()), ..Script::default() };
 /// let engine = FakeEngine::default().with("broken.onnx", script);
-/// let (path, signature) = ("broken.onnx".into(), Signature::default());
-/// let model = LoadedPackage { path, signature, data_dependent: false, rows_meet: None, wants_elements: None };
+/// let model = LoadedPackage::new("broken.onnx", Signature::default());
 /// assert!(engine.load(&model, &EngineOptions::default()).is_err());
 /// ```
 #[derive(Debug, Default)]
@@ -90,7 +89,8 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    fn load(&self, model: &LoadedPackage, _: &EngineOptions) -> Result<Box<dyn Scorer>> {
+    fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>> {
+        options.check(self.name(), &[], &[])?;
         let script = self.scripts.get(&model.path).cloned().unwrap_or_default();
         match &script.load_error {
             Some(why) => Err(Error::new(ErrorKind::InvalidInput, why.clone())),

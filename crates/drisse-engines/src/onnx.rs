@@ -84,6 +84,10 @@ impl Engine for OnnxEngine {
         "onnx"
     }
 
+    fn platform(&self) -> &'static str {
+        "onnxruntime_onnx"
+    }
+
     fn check(&self) -> Result<(), Unavailable> {
         Ok(())
     }
@@ -93,6 +97,7 @@ impl Engine for OnnxEngine {
     }
 
     fn load(&self, model: &LoadedPackage, options: &EngineOptions) -> Result<Box<dyn Scorer>> {
+        options.check(self.name(), &["cpu"], &[])?;
         let threads = Threads { all: self.threads, of_a_run: options.threads.unwrap_or(self.threads).max(1) };
         let session = session::Session::load(&self.environment, model, threads)
             .map_err(|error| Error::invalid(message::load_failure(error.message())))?;

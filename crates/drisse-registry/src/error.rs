@@ -61,6 +61,14 @@ pub enum InspectError {
         /// Why the path is refused.
         why: String,
     },
+    /// The description of the package is not valid.
+    #[error("{} does not describe a model: {why}", path.display())]
+    Description {
+        /// The path of the description.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
     /// A folder holds no model, or several.
     #[error("folder {} {what}", path.display())]
     Folder {
@@ -89,6 +97,7 @@ impl InspectError {
                     .to_owned(),
             ),
             Self::Folder { .. } => Some("name the model file itself, or call it `model.onnx`".to_owned()),
+            Self::Description { .. } => Some("remove the file, or register the model again".to_owned()),
             Self::Io { .. } => None,
         }
     }

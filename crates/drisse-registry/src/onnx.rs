@@ -10,7 +10,7 @@ mod rows;
 pub use external::ExternalFile;
 
 use crate::{InspectError, sniff};
-use drisse_core::{LoadedPackage, Signature};
+use drisse_core::{LoadedPackage, ModelTraits, Signature};
 use protobuf::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,26 +52,22 @@ pub struct Inspection {
     pub external_data: Vec<ExternalFile>,
     /// The author's metadata, each value at most 4 KiB.
     pub metadata: BTreeMap<String, String>,
-    /// Whether input values, not only shapes, decide how long a run takes: loops, branches, sizes as inputs.
-    pub data_dependent: bool,
-    /// Why the rows of a batch may influence each other; `None` if no operator lets them.
-    pub rows_meet: Option<&'static str>,
+    /// Facts about the model's runs.
+    pub traits: ModelTraits,
 }
 
-/// Operators that crash the process if an input has no elements, in ONNX Runtime 1.17 to 1.32: they divide the batch
-/// among their threads.
-const WANT_ELEMENTS: [&str; 3] = ["LSTM", "GRU", "com.microsoft.DynamicQuantizeLSTM"];
+/// The format of the model files, as ModelPack names it.
+pub(crate) const FORMAT: &str = "onnx";
+
+/// Operators that crash the process if they get no elements, in ONNX Runtime 1.17 to 1.32: it divides the batch among its
+/// threads.
+const REQUIRE_ELEMENTS: [&str; 3] = ["LSTM", "GRU", "com.microsoft.DynamicQuantizeLSTM"];
 
 impl Inspection {
-    /// Returns the description of the model that an engine needs to load it.
+    /// Returns what an engine loads.
     pub fn package(&self) -> LoadedPackage {
-        LoadedPackage {
-            path: self.path.clone(),
-            signature: self.signature.clone(),
-            data_dependent: self.data_dependent,
-            rows_meet: self.rows_meet,
-            wants_elements: WANT_ELEMENTS.into_iter().find(|operator| self.operators.contains_key(*operator)),
-        }
+        let (path, signature, traits) = (self.path.clone(), self.signature.clone(), self.traits);
+        LoadedPackage { path, signature, traits }
     }
 }
 
@@ -118,6 +114,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
         let what = "its graph has no outputs".to_owned();
         return Err(InspectError::Corrupt { path: path.to_owned(), at: size, what });
     }
+    inspection.traits.requires_elements =
+        REQUIRE_ELEMENTS.into_iter().find(|operator| inspection.operators.contains_key(*operator));
     inspection.framework = framework(&inspection.producer);
     inspection.external_data = external::check(path, locations)?;
     Ok(inspection)

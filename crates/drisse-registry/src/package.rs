@@ -4,10 +4,13 @@
 //! manifest depend only on the model, so the same model has the same manifest digest everywhere. That is why the
 //! crate `oci-spec` is not used: it keeps annotations in a hash map, whose order changes from run to run.
 
+mod derived;
+
+pub(crate) use derived::{DEFAULT_ENGINE, DERIVED, engine_in};
+
 use crate::blobs::{hex, is_digest};
-use crate::{Blob, Inspection, ModelSource, Store, StoreError, signature_document};
+use crate::{Blob, Inspection, ModelSource, Store, StoreError};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -25,10 +28,7 @@ const FILEPATH: &str = "org.cncf.model.filepath";
 const TITLE: &str = "org.opencontainers.image.title";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The file with what Drisse derives from a model. It is not part of the model's digest.
-const DERIVED: &str = "drisse.json";
-
-/// File name of the sample in a package and in a view.
+/// The name a sample has in a package and in a view.
 const SAMPLE: &str = "sample.json";
 
 /// A model whose files have been copied into the store.
@@ -36,7 +36,9 @@ const SAMPLE: &str = "sample.json";
 pub struct Ingested {
     /// The digest that identifies the model: `sha256:HEX`.
     pub digest: String,
-    /// The contents of the model file.
+    /// The name of the engine that runs the model.
+    pub engine: String,
+    /// What the model file holds.
     pub inspection: Inspection,
     /// The files, each with its path in the model's folder; the model file is first.
     pub files: Vec<(PathBuf, Blob)>,
@@ -165,7 +167,8 @@ impl Store {
             files.push((relative.clone(), self.put_file(&folder.join(&relative), progress)?));
         }
         let digest = digest_of(files.iter().map(|(path, blob)| (&**path, &*blob.digest)));
-        Ok(Ingested { digest, inspection: source.inspection.clone(), files })
+        let (engine, inspection) = (source.engine.clone(), source.inspection.clone());
+        Ok(Ingested { digest, engine, inspection, files })
     }
 
     /// Writes the package of an ingested model and returns the digest of its manifest. `sample` is a `/score` body.
@@ -182,7 +185,7 @@ impl Store {
         sample: Option<&[u8]>,
     ) -> Result<String, StoreError> {
         let mut layers: Vec<_> = model.files.iter().map(|(path, blob)| layer(WEIGHT, path, blob)).collect();
-        let derived = self.put_bytes(format!("{:#}\n", derived(model)).as_bytes())?;
+        let derived = self.put_bytes(format!("{:#}\n", derived::document(model)).as_bytes())?;
         layers.push(layer(WEIGHT_CONFIG, Path::new(DERIVED), &derived));
         if let Some(sample) = sample {
             layers.push(layer(DATASET, Path::new(SAMPLE), &self.put_bytes(sample)?));
@@ -194,7 +197,7 @@ impl Store {
                 description: model.inspection.description.clone(),
             },
             config: ModelConfig {
-                format: "onnx".to_owned(),
+                format: crate::onnx::FORMAT.to_owned(),
                 param_size: model.inspection.parameters.to_string(),
             },
             modelfs: ModelFs {
@@ -263,8 +266,9 @@ impl Store {
     ///
     /// Returns an error if a blob is missing or the view cannot be written.
     pub fn view_of(&self, model_digest: &str, manifest: &Manifest) -> Result<PathBuf, StoreError> {
-        let files: Vec<_> =
+        let mut files: Vec<_> =
             manifest.files([WEIGHT, DATASET]).map(|(path, digest)| (path, digest.to_owned())).collect();
+        files.extend(self.derived_for_view(manifest));
         self.view(model_digest, &files)
     }
 
@@ -393,22 +397,6 @@ fn layer(media_type: &str, path: &Path, blob: &Blob) -> Descriptor {
         size: blob.size,
         annotations: BTreeMap::from([(FILEPATH.to_owned(), path.clone()), (TITLE.to_owned(), path)]),
     }
-}
-
-fn derived(model: &Ingested) -> serde_json::Value {
-    let found = &model.inspection;
-    json!({
-        "schema": 1,
-        "digest": model.digest,
-        "engine": "onnx",
-        "framework": found.framework,
-        "producer": found.producer,
-        "producer_version": found.producer_version,
-        "opsets": found.opsets,
-        "parameters": found.parameters,
-        "data_dependent": found.data_dependent,
-        "signature": signature_document(&found.signature),
-    })
 }
 
 #[cfg(test)]

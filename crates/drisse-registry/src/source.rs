@@ -1,8 +1,11 @@
 //! Finding the files of a model from the path of a file or folder.
 
 use crate::blobs::hex;
+use crate::package::{DEFAULT_ENGINE, DERIVED, engine_in};
 use crate::{InspectError, Inspection, digest, inspect};
 use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A model on disk: its file, its external data, its sample and its name.
@@ -14,7 +17,14 @@ pub struct ModelSource {
     pub name: String,
     /// The `sample.json` beside the model, a `/score` body; `None` if it does not exist.
     pub sample: Option<PathBuf>,
+    /// The name of the engine that runs the model, from [`description`](Self::description).
+    pub engine: String,
+    /// `drisse.json` beside the model, if it is there: what its package says about it.
+    pub description: Option<PathBuf>,
 }
+
+/// The longest `drisse.json`: the signature of a model with thousands of inputs.
+const MAX_DESCRIPTION: u64 = 16 << 20;
 
 /// A protobuf message is smaller than 2 GiB: <https://protobuf.dev/programming-guides/proto-limits/>.
 const MAX_MODEL: u64 = i32::MAX as u64;
@@ -37,7 +47,9 @@ impl ModelSource {
         let file = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
         let inspection = inspect(&file)?;
         let sample = Some(file.with_file_name("sample.json")).filter(|sample| sample.is_file());
-        Ok(Self { name: name(&file), inspection, sample })
+        let description = Some(file.with_file_name(DERIVED)).filter(|path| path.is_file());
+        let engine = description.as_deref().map_or_else(|| Ok(DEFAULT_ENGINE.to_owned()), engine)?;
+        Ok(Self { name: name(&file), inspection, sample, engine, description })
     }
 
     /// Does the same as [`Self::open`], and refuses a model file that is too large for any engine to load.
@@ -77,6 +89,14 @@ impl ModelSource {
         let files: Vec<_> = path.file_name().map(PathBuf::from).into_iter().chain(external).collect();
         digest(path.parent().unwrap_or(Path::new("")), &files)
     }
+}
+
+/// Reads the engine that a package's description names.
+fn engine(path: &Path) -> Result<String, InspectError> {
+    let io = |source| InspectError::Io { path: path.to_owned(), source };
+    let mut text = Vec::new();
+    File::open(path).map_err(io)?.take(MAX_DESCRIPTION).read_to_end(&mut text).map_err(io)?;
+    engine_in(&text).map_err(|why| InspectError::Description { path: path.to_owned(), why })
 }
 
 fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
@@ -140,6 +160,24 @@ mod tests {
     fn a_generic_stem_takes_the_folders_name() {
         assert_eq!(name(Path::new("/models/digits/model.onnx")), "digits");
         assert_eq!(name(Path::new("/models/digits/mlp.v2.onnx")), "mlp.v2");
+    }
+
+    #[test]
+    fn the_description_beside_a_model_names_its_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/wine/wine.onnx");
+        let (model, description) = (folder.path().join("wine.onnx"), folder.path().join(DERIVED));
+        std::fs::copy(example, &model).unwrap();
+        assert_eq!(ModelSource::open(&model).unwrap().engine, "onnx");
+        for (text, engine) in [("{}", "onnx"), ("{\"engine\":\"npu\",\"schema\":1}", "npu")] {
+            std::fs::write(&description, text).unwrap();
+            assert_eq!(ModelSource::open(&model).unwrap().engine, engine);
+        }
+        for broken in ["", "{\"engine\":1}"] {
+            std::fs::write(&description, broken).unwrap();
+            let error = ModelSource::open(&model).unwrap_err();
+            assert!(matches!(error, InspectError::Description { .. }), "{error}");
+        }
     }
 
     #[test]

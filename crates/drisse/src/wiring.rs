@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_control::{Targets, Workspace};
-use drisse_core::{Engine, ReplicaSet, Target};
+use drisse_core::{Engine, EngineOptions, ReplicaSet, Target};
 use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
@@ -57,7 +57,13 @@ pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engi
 /// Creates the tuner, which measures the best threads and workers for a model; a given number is not measured.
 pub(crate) fn tuner(threads: Option<usize>, workers: Option<usize>) -> Tuner {
     let cores = Config::default().workers;
-    Tuner { cores, threads, workers, folder: Some(onnx::cache_folder().join("tuning")) }
+    Tuner {
+        cores,
+        threads,
+        workers,
+        folder: Some(onnx::cache_folder().join("tuning")),
+        options: EngineOptions::default(),
+    }
 }
 
 /// Creates the targets of a workspace.

@@ -122,6 +122,17 @@ pub fn a_broken_model_says_why(engine: &dyn Engine, fixture: &Fixture) {
     assert!(!error.message().contains('\n'), "more than one line: {error}");
 }
 
+/// An option or a device that the engine does not know is refused by its name.
+pub fn unknown_options_are_refused(engine: &dyn Engine, fixture: &Fixture) {
+    let device = EngineOptions { device: Some("no-such-device".to_owned()), ..EngineOptions::default() };
+    let option = ("no-such-option".to_owned(), "1".to_owned());
+    let option = EngineOptions { options: [option].into(), ..EngineOptions::default() };
+    for (options, name) in [(device, "no-such-device"), (option, "no-such-option")] {
+        let Err(error) = engine.load(&fixture.echo, &options) else { panic!("`{name}` was accepted") };
+        assert!(error.message().contains(name), "`{error}` does not name `{name}`");
+    }
+}
+
 /// Checks every promise, in order.
 pub fn all(engine: &dyn Engine, fixture: &Fixture) {
     the_engine_is_available(engine);
@@ -130,4 +141,5 @@ pub fn all(engine: &dyn Engine, fixture: &Fixture) {
     runs_at_once_do_not_mix(engine, fixture);
     a_cancelled_run_ends(engine, fixture);
     a_broken_model_says_why(engine, fixture);
+    unknown_options_are_refused(engine, fixture);
 }

@@ -29,7 +29,7 @@ pub(super) struct Session {
     inputs: Vec<CString>,
     outputs: Vec<CString>,
     limits: ScorerLimits,
-    wants_elements: Option<&'static str>,
+    requires_elements: Option<&'static str>,
     /// The mean size of a run's inputs and outputs, in bytes.
     usual: AtomicUsize,
     // Dropped after the session, which refers to it.
@@ -99,10 +99,10 @@ impl Session {
             outputs: names(&model.signature.outputs)?,
             limits: ScorerLimits {
                 concurrency: threads.all.div_ceil(threads.of_a_run).max(1),
-                steady: !model.data_dependent,
-                rows_meet: model.rows_meet,
+                steady: !model.traits.data_dependent,
+                rows_independent: model.traits.rows_independent,
             },
-            wants_elements: model.wants_elements,
+            requires_elements: model.traits.requires_elements,
             usual: AtomicUsize::new(0),
             environment: environment.clone(),
         })
@@ -119,7 +119,7 @@ impl Session {
 
     /// Refuses inputs that would crash the process, not only fail the run.
     fn check(&self, inputs: &Inputs) -> Result<()> {
-        let Some(operator) = self.wants_elements else { return Ok(()) };
+        let Some(operator) = self.requires_elements else { return Ok(()) };
         match inputs.given().find(|(_, tensor)| tensor.shape.contains(&0)) {
             None => Ok(()),
             Some((_, tensor)) => Err(Error::new(

@@ -26,13 +26,7 @@ fn fake_keeps_every_promise() {
         let kind = ValueType::Tensor(TensorType { datatype, shape: Some(vec![Dim::Free(None)]) });
         let port = Port { name: "x".to_owned(), kind, optional: false };
         let signature = Signature { inputs: vec![port.clone()], outputs: vec![port] };
-        LoadedPackage {
-            path: path.into(),
-            signature,
-            data_dependent: false,
-            rows_meet: None,
-            wants_elements: None,
-        }
+        LoadedPackage::new(path, signature)
     };
     let fixture =
         Fixture { echo: package("echo"), slow: package("slow"), broken: (package("broken"), "scripted") };

@@ -73,7 +73,7 @@ pub(super) fn read<R: Read + Seek>(input: R, size: u64, found: &mut Inspection) 
         found.signature.inputs.retain(|input| !input.optional);
     }
     let inputs = found.signature.inputs.iter().map(|input| hash(&input.name));
-    found.rows_meet = nodes.rows_meet(inputs).or(found.rows_meet);
+    found.traits.rows_independent = nodes.rows_independent(inputs).and(found.traits.rows_independent);
     Ok(locations)
 }
 
@@ -167,7 +167,8 @@ impl Walk<'_> {
             }
         }
         let mut nodes = std::mem::replace(&mut self.nodes, outer);
-        self.found.rows_meet = self.found.rows_meet.or_else(|| nodes.rows_meet(inputs));
+        let rows = &mut self.found.traits.rows_independent;
+        *rows = rows.and_then(|()| nodes.rows_independent(inputs));
         Ok(())
     }
 
@@ -199,7 +200,7 @@ impl Walk<'_> {
         let inputs = inputs.iter().map(|name| hash(name)).collect();
         self.nodes.push(Node { does, inputs, outputs, numbers, flagged });
         let own = domain.is_empty() || domain == "ai.onnx";
-        self.found.data_dependent |= own && DATA_DEPENDENT.contains(&&*operator);
+        self.found.traits.data_dependent |= own && DATA_DEPENDENT.contains(&&*operator);
         let name = if own { operator } else { format!("{domain}.{operator}") };
         *self.found.operators.entry(name).or_default() += 1;
         bounded(proto, self.found.operators.len(), "kinds of operators")

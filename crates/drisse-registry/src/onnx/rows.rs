@@ -121,11 +121,14 @@ impl Nodes {
         }
     }
 
-    /// Returns why rows of `inputs` may influence each other; `None` if no known operator lets them. The analysis is not
-    /// complete: the server also compares batched with single runs of the model's sample.
-    pub(super) fn rows_meet(&mut self, inputs: impl IntoIterator<Item = u64>) -> Option<&'static str> {
+    /// Checks that no operator lets rows of `inputs` influence each other; the error is the reason. This is a first test:
+    /// the scoring server also compares outputs of the model's sample.
+    pub(super) fn rows_independent(
+        &mut self,
+        inputs: impl IntoIterator<Item = u64>,
+    ) -> Result<(), &'static str> {
         if self.too_many {
-            return Some(UNKNOWN);
+            return Err(UNKNOWN);
         }
         let mut rows: HashMap<u64, Rows> = inputs.into_iter().map(|name| (name, Rows::First)).collect();
         for node in std::mem::take(&mut self.list) {
@@ -137,22 +140,22 @@ impl Nodes {
             let names_first = axes.is_some_and(|axes| axes.contains(&0));
             let names_none = axes.map_or(node.inputs.len() < 2, <[i64]>::is_empty);
             match node.does {
-                Does::Controls => return Some(CONTROLLED),
-                Does::Scales if any != Rows::Nowhere => return Some(SCALED),
+                Does::Controls => return Err(CONTROLLED),
+                Does::Scales if any != Rows::Nowhere => return Err(SCALED),
                 Does::Reduces if names_none && !node.flagged && first != Rows::Nowhere => {
-                    return Some(REDUCED);
+                    return Err(REDUCED);
                 }
-                Does::Reduces if names_first && first == Rows::First => return Some(REDUCED),
+                Does::Reduces if names_first && first == Rows::First => return Err(REDUCED),
                 Does::Across(axis)
                     if first == Rows::First
                         && named.and_then(|axes| axes.first()).copied().unwrap_or(axis) == 0 =>
                 {
-                    return Some(REDUCED);
+                    return Err(REDUCED);
                 }
                 Does::Normalizes if first == Rows::First && named.is_none_or(|axes| axes.contains(&0)) => {
-                    return Some(TRAINED);
+                    return Err(TRAINED);
                 }
-                Does::Trains if node.flagged && first != Rows::Nowhere => return Some(TRAINED),
+                Does::Trains if node.flagged && first != Rows::Nowhere => return Err(TRAINED),
                 _ => {}
             }
             let out = match node.does {
@@ -171,6 +174,6 @@ impl Nodes {
                 self.know(name, numbers);
             }
         }
-        None
+        Ok(())
     }
 }

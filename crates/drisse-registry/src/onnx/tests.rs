@@ -50,7 +50,7 @@ fn reads_ports_opsets_operators_and_who_wrote_it() {
     assert_eq!(found.signature.inputs[0].kind.to_string(), "FP32 [batch, 64]");
     assert_eq!(found.signature.outputs[0].name, "Y");
     assert_eq!((found.ir_version, found.opsets["ai.onnx"]), (8, 17));
-    assert_eq!((found.operators["Gemm"], found.data_dependent), (1, true));
+    assert_eq!((found.operators["Gemm"], found.traits.data_dependent), (1, true));
     assert_eq!((found.parameters, found.weight_bytes), (15, 60));
     assert_eq!(found.framework, Some("scikit-learn"));
 }
@@ -231,7 +231,7 @@ fn operators_that_let_rows_reach_each_other_are_found() {
         ),
     ];
     for (what, graph) in meet {
-        assert!(Folder::new().inspect(&model(&graph)).unwrap().rows_meet.is_some(), "{what}");
+        assert!(Folder::new().inspect(&model(&graph)).unwrap().traits.rows_independent.is_err(), "{what}");
     }
     let apart: [(&str, Vec<Vec<u8>>); 9] = [
         ("another axis", vec![applied("ReduceMax", &["X"], "Y", &[integers("axes", &[1, -1])])]),
@@ -251,13 +251,15 @@ fn operators_that_let_rows_reach_each_other_are_found() {
         ("axes that are computed", vec![applied("ReduceMax", &["X", "W"], "Y", &[])]),
     ];
     for (what, graph) in apart {
-        assert_eq!(Folder::new().inspect(&model(&graph)).unwrap().rows_meet, None, "{what}");
+        assert_eq!(Folder::new().inspect(&model(&graph)).unwrap().traits.rows_independent, Ok(()), "{what}");
     }
     let body = |node: &[u8]| {
         bytes(25, &[bytes(4, b"X"), [varint(7 << 3 | 2), node[1..].to_vec()].concat()].concat())
     };
     let function = body(&applied("ReduceMax", &["X"], "Y", &[]));
-    assert!(Folder::new().inspect(&[model(&[]), function].concat()).unwrap().rows_meet.is_some());
+    assert!(
+        Folder::new().inspect(&[model(&[]), function].concat()).unwrap().traits.rows_independent.is_err()
+    );
 }
 
 proptest! {

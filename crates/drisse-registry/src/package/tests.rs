@@ -1,6 +1,7 @@
 //! Packages: identical bytes everywhere, as OCI tools and ModelPack expect them, and no unsafe paths.
 
 use super::*;
+use serde_json::json;
 
 fn example(name: &str) -> ModelSource {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
@@ -24,6 +25,17 @@ fn the_same_model_has_the_same_package_everywhere_and_its_digest_is_the_inspecto
     let view = store.view_of(&example("digits").digest().unwrap(), &manifest).unwrap();
     assert!(view.join("digits.onnx").is_file() && view.join("sample.json").is_file());
     assert!(!view.join(DERIVED).exists());
+}
+
+#[test]
+fn a_view_names_the_engine_if_it_is_not_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let source = ModelSource { engine: "npu".to_owned(), ..example("wine") };
+    let model = store.ingest(&source, &|_| ()).unwrap();
+    let manifest = store.manifest(&store.pack(&model, "wine", 1, None).unwrap()).unwrap();
+    let view = store.view_of(&model.digest, &manifest).unwrap();
+    assert_eq!(ModelSource::open(&view).unwrap().engine, "npu");
 }
 
 #[test]

@@ -69,15 +69,15 @@ pub fn verify_files(model: &Path, evidence: &Evidence, keys: &[PublicKey]) -> Re
     let manifest = Manifest::read(&package, &evidence.manifest)
         .map_err(|error| SignatureError::Bundle { why: error.to_string() })?;
     let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
-    let files: BTreeMap<_, _> = manifest.content().map(|(path, blob)| (folder.join(path), blob)).collect();
-    for (path, blob) in &files {
+    let files = manifest.content().map(|(path, blob)| (folder.join(path), blob.digest));
+    // The derived file is in a folder only if it names another engine than the default.
+    let derived = manifest.derived().into_iter().map(|(path, digest)| (folder.join(path), digest.to_owned()));
+    let files: BTreeMap<_, _> = files.chain(derived.filter(|(path, _)| path.exists())).collect();
+    for (path, signed) in &files {
         let altered = |why: String| SignatureError::Altered { path: path.clone(), why };
         let digest = crate::digest::file_digest(path).map_err(|error| altered(error.to_string()))?;
-        if !blob.digest.ends_with(&digest) {
-            return Err(altered(format!(
-                "its digest is sha256:{digest}, and the signed one is {}",
-                blob.digest
-            )));
+        if !signed.ends_with(&digest) {
+            return Err(altered(format!("its digest is sha256:{digest}, and {signed} was signed")));
         }
     }
     let signed = Signed { by, files: files.into_keys().collect() };

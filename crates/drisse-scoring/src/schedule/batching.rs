@@ -124,9 +124,7 @@ pub(crate) fn rows_are_independent(
     sample: &Inputs,
     cancel: &Cancel,
 ) -> Result<(), &'static str> {
-    if let Some(why) = scorer.limits().rows_meet {
-        return Err(why);
-    }
+    scorer.limits().rows_independent?;
     if !signature.has_free_rows() {
         return Err("not every input has a first dimension of any length");
     }
@@ -229,7 +227,7 @@ mod tests {
 
     impl Scorer for Rows {
         fn limits(&self) -> ScorerLimits {
-            ScorerLimits { concurrency: 1, steady: true, rows_meet: None }
+            ScorerLimits { concurrency: 1, steady: true, rows_independent: Ok(()) }
         }
 
         fn score(&self, work: Work<'_>, _: &Cancel, sink: &mut dyn Sink) -> Result<()> {

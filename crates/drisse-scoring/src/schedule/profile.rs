@@ -71,7 +71,8 @@ pub fn profile(
 ) -> Result<Profile> {
     let mut profile = Profile { points: Vec::new(), no_batches: None };
     for choice in tuner.choices() {
-        let scorer = engine.load(model, &EngineOptions { threads: Some(choice.threads) })?;
+        let scorer =
+            engine.load(model, &EngineOptions { threads: Some(choice.threads), ..tuner.options.clone() })?;
         let independent = rows_are_independent(&*scorer, &model.signature, sample, &Cancel::never());
         profile.no_batches = independent.err();
         let alone = (choice.workers > 1).then_some(Tuning { workers: 1, ..choice });

@@ -56,6 +56,8 @@ pub struct Tuner {
     pub workers: Option<usize>,
     /// The folder where tunings are stored; `None`: nowhere.
     pub folder: Option<PathBuf>,
+    /// The device and the engine's own options; the number of threads is the tuning's.
+    pub options: EngineOptions,
 }
 
 impl Tuner {
@@ -97,7 +99,7 @@ impl Tuner {
         sample: Option<&Inputs>,
     ) -> Result<(Box<dyn Scorer>, Tuning)> {
         let load = |tuning: Tuning| {
-            let options = EngineOptions { threads: Some(tuning.threads) };
+            let options = EngineOptions { threads: Some(tuning.threads), ..self.options.clone() };
             engine.load(model, &options).map(|scorer| (scorer, tuning))
         };
         if let Some(tuning) = self.fixed() {
@@ -245,7 +247,7 @@ mod tests {
     use super::*;
 
     fn tuner(cores: usize) -> Tuner {
-        Tuner { cores, threads: None, workers: None, folder: None }
+        Tuner { cores, threads: None, workers: None, folder: None, options: EngineOptions::default() }
     }
 
     fn tuning(threads: usize, workers: usize) -> Tuning {

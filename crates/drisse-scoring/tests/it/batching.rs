@@ -13,7 +13,7 @@ const REQUESTS: &str = "drisse_batch_requests_sum{model=\"device\"} ";
 
 /// A model on something like a GPU: one run at a time, which takes what it takes.
 fn device(script: Script, config: Config) -> Running {
-    let limits = ScorerLimits { concurrency: 1, steady: true, rows_meet: None };
+    let limits = ScorerLimits { concurrency: 1, steady: true, rows_independent: Ok(()) };
     let latency = Duration::from_millis(20);
     let script = Script { latency, limits, ..script };
     let sample = Some("{\"data\":[[1,2],[3,4]]}");
@@ -108,7 +108,7 @@ fn it_is_switched_off_by_the_operator_and_by_a_model_that_gains_nothing() {
     // Long rows: that a busy machine wakes a sleeper late, once for each run, is next to nothing of them.
     let gains_nothing =
         Script { latency: Duration::ZERO, row: Duration::from_millis(20), ..Script::default() };
-    let limits = ScorerLimits { concurrency: 1, steady: true, rows_meet: None };
+    let limits = ScorerLimits { concurrency: 1, steady: true, rows_independent: Ok(()) };
     let sample = Some("{\"data\":[[1,2]]}");
     let models = vec![("device", Script { limits, ..gains_nothing })];
     let alone = Setup { models, sample, ..Setup::default() }.start();

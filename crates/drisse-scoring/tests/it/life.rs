@@ -127,7 +127,7 @@ fn the_admin_listener_tells_and_changes_nothing_for_a_web_page() {
 
 #[test]
 fn stopping_answers_what_is_under_way_and_then_ends() {
-    let limits = ScorerLimits { concurrency: 1, steady: false, rows_meet: None };
+    let limits = ScorerLimits { concurrency: 1, steady: false, rows_independent: Ok(()) };
     let script = Script { latency: Duration::from_millis(300), limits, ..Script::default() };
     let mut server = Setup { models: vec![("slow", script)], ..Setup::default() }.start();
     let mut idle = server.connect();

@@ -11,7 +11,7 @@ const BODY: &str = "{\"data\":[[1,2]]}";
 const WAITING: &str = "drisse_waiting_requests{model=\"slow\"} ";
 
 fn slow(latency: Duration, config: Config) -> Setup {
-    let limits = ScorerLimits { concurrency: 1, steady: false, rows_meet: None };
+    let limits = ScorerLimits { concurrency: 1, steady: false, rows_independent: Ok(()) };
     Setup {
         config,
         models: vec![("slow", Script { latency, limits, ..Script::default() })],

@@ -55,13 +55,7 @@ impl Setup {
             engine = engine.with(*name, script.clone());
         }
         for (name, _) in &self.models {
-            let package = LoadedPackage {
-                path: name.into(),
-                signature: signature(),
-                data_dependent: false,
-                rows_meet: None,
-                wants_elements: None,
-            };
+            let package = LoadedPackage::new(*name, signature());
             let spec = ModelSpec {
                 name: ModelName::served(name).unwrap(),
                 version: "1".to_owned(),

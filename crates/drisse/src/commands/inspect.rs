@@ -46,7 +46,7 @@ fn document(source: &ModelSource, digest: &str) -> Value {
         "outputs": signature["outputs"],
         "operators": found.operators,
         "parameters": found.parameters,
-        "data_dependent": found.data_dependent,
+        "data_dependent": found.traits.data_dependent,
         "external_data": external,
         "metadata": found.metadata,
         "sample": source.sample,
