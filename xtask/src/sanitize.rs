@@ -14,7 +14,7 @@ pub(crate) fn run(stages: &Stages) -> Result<bool> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut tests = Command::new("cargo");
     // With an explicit target, macros and build scripts are built without the sanitizer.
-    tests.args(["test", "-q", "-p", "drisse-engines", "--target", &triple]);
+    tests.args(["test", "-q", "-p", "drisse-engines", "--lib", "--tests", "--target", &triple]);
     tests.env("DRISSE_SANITIZED", "1").env("CARGO_TARGET_DIR", target_folder().join("asan"));
     // The stable compiler contains the sanitizer's runtime, but allows the flag only with RUSTC_BOOTSTRAP.
     tests.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");

@@ -7,7 +7,7 @@ mod service;
 
 pub(crate) use image::{Destination, Image, ImageBuild, ImageCommand, ImagePush};
 pub(crate) use manage::*;
-pub(crate) use serve::{Endpoint, ModelArgument, Serve};
+pub(crate) use serve::Serve;
 pub(crate) use service::{Deploy, ServiceOptions, Update, WhenRestarted};
 
 use crate::failure::Failure;

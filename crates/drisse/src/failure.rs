@@ -3,6 +3,7 @@
 use drisse_client::ClientError;
 use drisse_net::http::HttpError;
 use drisse_registry::{ImageError, InspectError};
+use drisse_serve::{EngineError, ServeError};
 use drisse_wire::control;
 use std::fmt;
 
@@ -36,6 +37,19 @@ impl From<anyhow::Error> for Failure {
             inspect.or_else(|| cause.downcast_ref::<ImageError>().and_then(ImageError::hint))
         });
         Self { error, hint, code: 1 }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        let (hint, code) = (error.hint(), if error.is_internal() { 2 } else { 1 });
+        Self { error: error.into(), hint, code }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        ServeError::from(error).into()
     }
 }
 

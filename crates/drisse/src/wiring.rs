@@ -5,11 +5,13 @@ use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_control::{Targets, Workspace};
-use drisse_core::{Engine, EngineOptions, ReplicaSet, Target};
+use drisse_core::{EngineOptions, ReplicaSet, Target};
+use drisse_engines::fake::FakeEngine;
 use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
 use drisse_scoring::{Config, Tuner};
+use drisse_serve::{EngineError, EngineTable, StartEngine};
 pub(crate) use drisse_targets::container_engine;
 use drisse_targets::{Container, ContainerConfig, Local, LocalConfig, fake};
 use drisse_wire::control::TargetSpec;
@@ -46,12 +48,42 @@ pub(crate) fn cache_folder() -> PathBuf {
     onnx::cache_folder()
 }
 
-/// Creates the engine for ONNX models.
-pub(crate) fn onnx_engine(library: &Path, threads: usize) -> Result<Box<dyn Engine>, Failure> {
-    match OnnxEngine::new(library, threads).context("cannot start ONNX Runtime") {
+/// The settings of the engines.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineSettings {
+    /// The threads of an engine.
+    pub(crate) threads: usize,
+    /// The library of ONNX Runtime that the user named.
+    pub(crate) onnxruntime: Option<PathBuf>,
+}
+
+type PrepareEngine = fn(&EngineSettings) -> Result<StartEngine, EngineError>;
+
+/// The engines, by the names that packages choose.
+const ENGINES: [(&str, PrepareEngine); 2] = [("onnx", onnx_engine), ("fake", fake_engine)];
+
+/// Returns the table of engines. `fake` is for tests: it is there only if `DRISSE_FAKE` is set.
+pub(crate) fn engines(settings: &EngineSettings) -> EngineTable {
+    let shown = |name: &str| name != "fake" || std::env::var_os("DRISSE_FAKE").is_some();
+    let with = |table: EngineTable, (name, prepare): (&'static str, PrepareEngine)| {
+        let settings = settings.clone();
+        table.with(name, move || prepare(&settings))
+    };
+    ENGINES.into_iter().filter(|(name, _)| shown(name)).fold(EngineTable::default(), with)
+}
+
+fn onnx_engine(settings: &EngineSettings) -> Result<StartEngine, EngineError> {
+    let failed = |failure: Failure| EngineError::new(failure.error, failure.hint);
+    let library = onnx_library(settings.onnxruntime.as_deref()).map_err(failed)?;
+    let threads = settings.threads;
+    Ok(Box::new(move || match OnnxEngine::new(&library, threads).context("cannot start ONNX Runtime") {
         Ok(engine) => Ok(Box::new(engine)),
-        Err(error) => Err(Failure::from(error).hint(NAME_ONE)),
-    }
+        Err(error) => Err(EngineError::new(error, Some(NAME_ONE.to_owned()))),
+    }))
+}
+
+fn fake_engine(_: &EngineSettings) -> Result<StartEngine, EngineError> {
+    Ok(Box::new(|| Ok(Box::new(FakeEngine::default()))))
 }
 
 /// Creates the tuner, which measures the best threads and workers for a model; a given number is not measured.

@@ -6,7 +6,7 @@ use drisse_core::{
 };
 use drisse_engines::fake::{FakeEngine, Script};
 use drisse_net::{Listener, Tls, bind_tcp};
-use drisse_scoring::{App, Config, Listeners, ModelSpec, Server};
+use drisse_scoring::{App, Config, Listeners, LoadedModel, ModelSpec, Server};
 use drisse_wire::grpc::{
     frame,
     inference::{ModelInferRequest, model_infer_request::InferInputTensor},
@@ -47,15 +47,9 @@ impl ScoringServer {
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         let tls = Tls::open(&cert, &key).unwrap();
         let app = App::new(Config::default(), None).unwrap();
-        let package = LoadedPackage {
-            path: "s".into(),
-            signature: signature(),
-            data_dependent: false,
-            rows_meet: None,
-            wants_elements: None,
-        };
+        let package = LoadedPackage::new("s", signature());
         let engine = FakeEngine::default().with("s", Script::default());
-        let model = ModelSpec {
+        let spec = ModelSpec {
             name: ModelName::served("s").unwrap(),
             version: "1".to_owned(),
             digest: "sha256:0".to_owned(),
@@ -65,7 +59,7 @@ impl ScoringServer {
             workers: None,
             scorer: engine.load(&package, &EngineOptions::default()).unwrap(),
         };
-        app.add(model, None);
+        app.add(LoadedModel { spec, warm_up: None });
         app.set_ready();
         let tcp = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = tcp.local_addr().unwrap();

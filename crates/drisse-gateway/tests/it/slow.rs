@@ -118,7 +118,7 @@ fn the_connection_of_a_long_answer_is_used_again() {
     gateway.put(&document(1, vec![replica]));
     let mut client = gateway.connect();
     for _ in 0..20 {
-        client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
+        client.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
         assert_eq!(client.message().1.len(), 1 << 20);
     }
     assert_eq!(connections.load(SeqCst), 1);
@@ -137,7 +137,7 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_closes_the_connection_of_the
     });
     gateway.put(&document(1, vec![replica]));
     let mut client = gateway.connect();
-    client.write(&format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
+    client.write(format!("POST {SCORE} HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{{}}"));
     assert!(client.head().starts_with("HTTP/1.1 200"));
     drop(client);
     assert!(received.recv().unwrap(), "the gateway closed it");

@@ -3,16 +3,16 @@
 use crate::units::{bytes, duration};
 use clap::Args;
 use drisse_core::Serving;
+use drisse_serve::{Endpoint, ModelPath};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Serve {
     /// Model files or folders; NAME= sets the name to serve a model under [default: the file's name]
-    #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL")]
-    pub(crate) models: Vec<ModelArgument>,
+    #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL", value_parser = model)]
+    pub(crate) models: Vec<ModelPath>,
     /// Address to serve on [default: 127.0.0.1:8000, unless --unix is given]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
@@ -20,7 +20,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PATH")]
     pub(crate) unix: Option<PathBuf>,
     /// Address for health checks, metrics and administration
-    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", value_parser = endpoint)]
     pub(crate) admin: Option<Endpoint>,
     /// File with the accepted keys, one per line, plain or as sha256:HEX
     #[arg(long, value_name = "FILE")]
@@ -102,50 +102,29 @@ pub(crate) struct Serve {
     pub(crate) replica: Option<String>,
 }
 
-/// `[NAME[:VERSION]=]MODEL`.
-#[derive(Clone, Debug)]
-pub(crate) struct ModelArgument {
-    pub(crate) name: Option<String>,
-    pub(crate) version: Option<String>,
-    pub(crate) path: PathBuf,
-}
-
-impl FromStr for ModelArgument {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let plain = Self { name: None, version: None, path: text.into() };
-        // The name of an existing file may contain `=`.
-        let Some((label, path)) = text.split_once('=').filter(|_| !plain.path.exists()) else {
-            return Ok(plain);
-        };
-        if label.contains('/') {
-            return Ok(plain);
-        }
-        let (name, version) = match label.split_once(':') {
-            Some((name, version)) if !version.is_empty() => (name, Some(version.to_owned())),
-            Some(_) => return Err(format!("`{label}` has a colon but no version after it")),
-            None => (label, None),
-        };
-        Ok(Self { name: Some(name.to_owned()), version, path: path.into() })
+/// Parses `[NAME[:VERSION]=]MODEL`.
+fn model(text: &str) -> Result<ModelPath, String> {
+    let plain = ModelPath::new(text);
+    // The name of an existing file may contain `=`.
+    let Some((label, path)) = text.split_once('=').filter(|_| !plain.path.exists()) else {
+        return Ok(plain);
+    };
+    if label.contains('/') {
+        return Ok(plain);
     }
+    let (name, version) = match label.split_once(':') {
+        Some((name, version)) if !version.is_empty() => (name, Some(version.to_owned())),
+        Some(_) => return Err(format!("`{label}` has a colon but no version after it")),
+        None => (label, None),
+    };
+    Ok(ModelPath { name: Some(name.to_owned()), version, path: path.into() })
 }
 
-/// A TCP address or a Unix socket.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Endpoint {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl FromStr for Endpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix:") {
-            Some(path) => Ok(Self::Unix(path.into())),
-            None => address(text).map(Self::Tcp).map_err(|why| format!("{why}, or unix:PATH")),
-        }
+/// Parses an address, or `unix:` and the path of a socket.
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) => Ok(Endpoint::Unix(path.into())),
+        None => address(text).map(Endpoint::Tcp).map_err(|why| format!("{why}, or unix:PATH")),
     }
 }
 
@@ -186,13 +165,12 @@ mod tests {
         assert!(
             address("localhost").is_err() && address(":80").is_err() && address("example.com:80").is_err()
         );
-        assert_eq!("unix:/s".parse(), Ok(Endpoint::Unix("/s".into())));
+        assert_eq!(endpoint("unix:/s"), Ok(Endpoint::Unix("/s".into())));
     }
 
     #[test]
     fn a_model_may_carry_a_name_and_a_version() {
-        let parse =
-            |text: &str| text.parse::<ModelArgument>().map(|model| (model.name, model.version, model.path));
+        let parse = |text: &str| model(text).map(|model| (model.name, model.version, model.path));
         assert_eq!(parse("a/b.onnx"), Ok((None, None, "a/b.onnx".into())));
         assert_eq!(parse("m=b.onnx"), Ok((Some("m".into()), None, "b.onnx".into())));
         assert_eq!(parse("m:7=b.onnx"), Ok((Some("m".into()), Some("7".into()), "b.onnx".into())));

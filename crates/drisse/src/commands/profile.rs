@@ -5,13 +5,14 @@ mod html;
 
 use super::named::Named;
 use crate::cli::{Output, Profile as Arguments};
-use crate::commands::serve;
 use crate::connect::Place;
 use crate::failure::Failure;
 use crate::units::shown;
+use crate::wiring::EngineSettings;
 use crate::{printer, wiring};
 use anyhow::Context;
 use drisse_scoring::{Point, Profile, profile};
+use drisse_serve::sample;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,14 +36,13 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
     let source = Named::find(place, path).await?.source().with_context(failed)?;
-    let (inputs, ..) = serve::sample(&source, arguments.sample.as_deref())?;
-    let inputs = inputs.ok_or_else(|| {
+    let inputs = sample(&source, arguments.sample.as_deref())?.inputs.ok_or_else(|| {
         let hint = "give a sample request (a /score body) with --sample FILE";
         Failure::new(format!("cannot profile {path}: cannot generate inputs for this model")).hint(hint)
     })?;
     let tuner = wiring::tuner(None, None);
-    let library = wiring::onnx_library(arguments.onnxruntime.as_deref())?;
-    let engine = wiring::onnx_engine(&library, tuner.cores)?;
+    let settings = EngineSettings { threads: tuner.cores, onnxruntime: arguments.onnxruntime.clone() };
+    let engine = wiring::engines(&settings).start(&source.engine)?;
     let package = source.inspection.package();
     printer::note(&format!("{path}: {} cores, {:?} for each setting", tuner.cores, arguments.time));
     let mut on_point = |point: &Point| printer::note(&line(point));

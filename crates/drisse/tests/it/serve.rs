@@ -19,6 +19,29 @@ fn serves_the_example_and_ends_with_0_on_sigterm() {
 }
 
 #[test]
+fn a_package_is_served_by_the_engine_that_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(root().join("examples/digits/digits.onnx"), folder.path().join("digits.onnx")).unwrap();
+    let names = |engine: &str| {
+        std::fs::write(folder.path().join("drisse.json"), format!("{{\"engine\":\"{engine}\"}}")).unwrap();
+    };
+    let arguments = ["serve", "--output", "json", "--listen", "127.0.0.1:0", folder.path().to_str().unwrap()];
+    names("fake");
+    let serving = Serving::running(drisse(&arguments).env("DRISSE_FAKE", "0s").stderr(Stdio::null()));
+    let body = format!("{{\"data\":[[{}]]}}", vec!["7"; 64].join(","));
+    let (status, answer) = serving.post("/score", "", &body);
+    assert!(status == 200 && answer.contains("[7.0,7.0,"), "the fake engine echoes: {answer}");
+    let (_, model) = serving.ask("GET /v2/models/digits HTTP/1.0\r\n\r\n");
+    assert!(model.contains("\"platform\":\"fake\""), "{model}");
+    for (engine, known) in [("npu", "`npu`: there is `onnx`"), ("fake", "`fake`: there is `onnx`")] {
+        names(engine);
+        let (code, _, stderr) = output(&["serve", folder.path().to_str().unwrap()]);
+        assert_eq!(code, 1);
+        assert!(stderr.contains(&format!("there is no engine {known}")), "{stderr}");
+    }
+}
+
+#[test]
 fn a_log_that_cannot_be_written_does_not_stop_requests() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut serving = Serving::logging_to(&["examples/digits/digits.onnx", "--listen", "127.0.0.1:0"], full);

@@ -56,11 +56,16 @@ impl Serving {
     /// Starts a server with this stderr.
     pub(crate) fn logging_to(arguments: &[&str], stderr: impl Into<Stdio>) -> Self {
         let all = [&["serve", "--output", "json"], arguments].concat();
-        let mut child = drisse(&all).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        Self::running(drisse(&all).stderr(stderr))
+    }
+
+    /// The server that a command starts.
+    pub(crate) fn running(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut text = String::new();
         let document = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("{arguments:?} ended: {text}")).unwrap();
+            let line = lines.next().unwrap_or_else(|| panic!("{command:?} ended: {text}")).unwrap();
             text += &line;
             if let Ok(document) = serde_json::from_str(&text) {
                 break document;

@@ -1,38 +1,30 @@
 //! What a server prints when it is ready: its endpoints, its models and a curl line to paste.
 
-use super::load::{Sample, Served};
 use crate::cli::{Output, Serve};
 use crate::printer;
 use drisse_registry::signature_document;
+use drisse_serve::{Endpoints, SampleOrigin, ServedModel};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Bytes. A generated sample up to this length is written into the curl line.
+/// The longest generated sample that the command itself contains.
 const MAX_INLINE: usize = 240;
 
-/// Maximum number of models, and of ports of a model, to describe; the rest is only counted.
+/// The largest number of models that are described.
 const MAX_SHOWN: usize = 8;
 
-/// The addresses that the server has bound.
-#[derive(Debug, Default)]
-pub(super) struct Endpoints {
-    pub(super) tcp: Option<SocketAddr>,
-    pub(super) unix: Option<PathBuf>,
-    pub(super) admin: Option<String>,
-}
-
-pub(super) fn print(arguments: &Serve, endpoints: &Endpoints, models: &[Served], output: Output) {
+pub(super) fn print(arguments: &Serve, endpoints: &Endpoints, models: &[ServedModel], output: Output) {
     match output {
         Output::Json => printer::result(output, || document(arguments, endpoints, models), String::new),
         Output::Text => printer::note(text(arguments, endpoints, models).trim_end()),
     }
 }
 
-fn document(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> Value {
+fn document(arguments: &Serve, endpoints: &Endpoints, models: &[ServedModel]) -> Value {
     let url = url(arguments, endpoints);
-    let model = |model: &Served| {
+    let model = |model: &ServedModel| {
         let mut document = signature_document(&model.signature);
         document["name"] = json!(model.name.as_str());
         document["version"] = json!(model.version);
@@ -51,7 +43,7 @@ fn document(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> Valu
     })
 }
 
-fn text(arguments: &Serve, endpoints: &Endpoints, models: &[Served]) -> String {
+fn text(arguments: &Serve, endpoints: &Endpoints, models: &[ServedModel]) -> String {
     let url = url(arguments, endpoints);
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -104,12 +96,12 @@ fn url(arguments: &Serve, endpoints: &Endpoints) -> String {
     }
 }
 
-fn path(model: &Served, models: &[Served]) -> String {
+fn path(model: &ServedModel, models: &[ServedModel]) -> String {
     if models.len() == 1 { "/score".to_owned() } else { format!("/score/{}", model.name) }
 }
 
 /// Returns a curl line to paste into bash. It contains no key: other users can see command lines.
-fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Served]) -> String {
+fn curl(arguments: &Serve, endpoints: &Endpoints, model: &ServedModel, models: &[ServedModel]) -> String {
     let mut curl = "curl".to_owned();
     match (&endpoints.tcp, &endpoints.unix) {
         (None, Some(path)) => {
@@ -132,15 +124,17 @@ fn curl(arguments: &Serve, endpoints: &Endpoints, model: &Served, models: &[Serv
     let url = url(arguments, endpoints);
     let target = format!("{url}{}", path(model, models));
     match &model.sample {
-        Sample::File(path) => format!("{curl} -d @{} {target}", printer::quoted(&path.display().to_string())),
-        Sample::Made(sample) if sample.len() <= MAX_INLINE && !sample.contains('\'') => {
+        SampleOrigin::File(path) => {
+            format!("{curl} -d @{} {target}", printer::quoted(&path.display().to_string()))
+        }
+        SampleOrigin::Generated(sample) if sample.len() <= MAX_INLINE && !sample.contains('\'') => {
             format!("{curl} -d '{sample}' {target}")
         }
-        Sample::Made(_) => {
+        SampleOrigin::Generated(_) => {
             let at = target.replacen("/score", "/sample", 1);
             format!("{curl} -s {at} | {curl} -s -d @- {target}")
         }
-        Sample::None => format!("{curl} {url}/v2/models/{}", model.name),
+        SampleOrigin::None => format!("{curl} {url}/v2/models/{}", model.name),
     }
 }
 

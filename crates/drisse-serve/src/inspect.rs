@@ -1,0 +1,78 @@
+//! Inspects the models before anything starts: their names, their engines, their signatures.
+
+use crate::config::{Config, ModelPath, TrustFiles};
+use crate::engines::EngineTable;
+use crate::error::ServeError;
+use drisse_core::ModelName;
+use drisse_registry::{Evidence, ModelSource, PublicKey, SignatureError, Signed, verify_files};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// An inspected model, and the name under which it is served.
+pub(crate) struct InspectedModel {
+    pub(crate) name: ModelName,
+    pub(crate) version: String,
+    pub(crate) source: ModelSource,
+}
+
+/// Inspects all models, and checks that their names differ and that there are their engines.
+pub(crate) fn inspect_all(config: &Config, engines: &EngineTable) -> Result<Vec<InspectedModel>, ServeError> {
+    if config.sample.is_some() && config.models.len() > 1 {
+        return Err(ServeError::SampleForSeveral);
+    }
+    let mut names = HashSet::new();
+    let mut models = Vec::new();
+    for model in &config.models {
+        let model = inspect(model, config, engines)?;
+        if !names.insert(model.name.clone()) {
+            return Err(ServeError::SameName { name: model.name.to_string() });
+        }
+        models.push(model);
+    }
+    Ok(models)
+}
+
+/// Inspects one model.
+pub(crate) fn inspect(
+    model: &ModelPath,
+    config: &Config,
+    engines: &EngineTable,
+) -> Result<InspectedModel, ServeError> {
+    let path = || model.path.clone();
+    let unsigned = |source| ServeError::Signature { path: path(), source };
+    let signed = config.trust.as_ref().map(|trust| signed(&model.path, trust)).transpose()?;
+    let mut source = ModelSource::open_to_run(&model.path)
+        .map_err(|source| ServeError::Inspect { path: path(), source })?;
+    if let Some(signed) = signed {
+        let file = &source.inspection.path;
+        let external = source.inspection.external_data.iter().map(|data| file.with_file_name(&data.location));
+        // The description chooses the engine.
+        for file in std::iter::once(file.clone()).chain(external).chain(source.description.clone()) {
+            signed.covers(&file).map_err(unsigned)?;
+        }
+        // A sample that is not signed is not used.
+        source.sample = source.sample.filter(|sample| signed.covers(sample).is_ok());
+    }
+    engines.check(&source.engine).map_err(|source| ServeError::UnknownEngine { path: path(), source })?;
+    let name = model.name.as_ref().unwrap_or(&source.name);
+    let name = ModelName::served(name).map_err(|why| ServeError::Name { path: path(), why })?;
+    let version = model.version.clone().unwrap_or_else(|| "1".to_owned());
+    match ModelName::served(&version) {
+        Ok(_) => Ok(InspectedModel { name, version, source }),
+        Err(_) => Err(ServeError::Version { version }),
+    }
+}
+
+/// Verifies the signature of a model before any of its files is parsed.
+fn signed(model: &Path, trust: &TrustFiles) -> Result<Signed, ServeError> {
+    let text = std::fs::read_to_string(&trust.keys)
+        .map_err(|source| ServeError::TrustedKeys { path: trust.keys.clone(), source })?;
+    let verify = || -> Result<Signed, SignatureError> {
+        let keys = PublicKey::all_in(&text)?;
+        let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
+        let beside = folder.join(".drisse");
+        let evidence = Evidence::read(trust.evidence.as_deref().unwrap_or(&beside))?;
+        verify_files(model, &evidence, &keys)
+    };
+    verify().map_err(|source| ServeError::Signature { path: model.to_owned(), source })
+}

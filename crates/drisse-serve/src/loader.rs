@@ -1,0 +1,182 @@
+//! Loads models: all of them at the start, and single ones when an operator or a request asks for them.
+
+use crate::config::Config;
+use crate::engines::{EngineError, EngineTable};
+use crate::error::ServeError;
+use crate::inspect::{InspectedModel, inspect};
+use crate::sample::{SampleOrigin, sample};
+use drisse_core::{Engine, Error, ErrorKind, ModelName, Signature};
+use drisse_scoring::{App, LoadedModel, ModelSpec, Repository, Resident};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A model that a server serves.
+#[derive(Clone, Debug)]
+pub struct ServedModel {
+    /// The model's name.
+    pub name: ModelName,
+    /// The model's version.
+    pub version: String,
+    /// The digest of its files; `None` if the model is loaded on demand.
+    pub digest: Option<String>,
+    /// Its inputs and outputs.
+    pub signature: Signature,
+    /// Where its sample comes from.
+    pub sample: SampleOrigin,
+}
+
+/// Loads the models of one server.
+pub(crate) struct Loader {
+    config: Config,
+    engines: EngineTable,
+    /// The engines that are started.
+    started: Mutex<BTreeMap<String, Arc<dyn Engine>>>,
+    /// Names and versions, in the order of the config.
+    names: Vec<(String, String)>,
+    /// Raised while the first models are loaded, once an engine runs.
+    in_engine: Arc<AtomicBool>,
+}
+
+/// Loads and serves all models, then makes the server ready; with a memory bound they are loaded on demand. `None` if
+/// the server is stopped meanwhile.
+pub(crate) fn load_all(
+    app: &App,
+    models: Vec<InspectedModel>,
+    loader: Loader,
+) -> Result<Option<Vec<ServedModel>>, ServeError> {
+    if app.is_draining() {
+        return Ok(None);
+    }
+    for model in &models {
+        loader.engine(&model.source.engine)?;
+    }
+    let mut served = Vec::new();
+    if let Some(bound) = loader.config.model_memory {
+        let mut residents = Vec::new();
+        for model in models {
+            residents.push(resident(&model));
+            served.push(loader.on_demand(model)?);
+        }
+        app.load_on_demand(residents, bound);
+    } else {
+        for model in models {
+            if app.is_draining() {
+                return Ok(None);
+            }
+            let (model, shown) = loader.load_model(model)?;
+            app.add(model);
+            served.push(shown);
+        }
+    }
+    app.set_repository(Box::new(loader));
+    app.set_ready();
+    Ok(Some(served))
+}
+
+fn resident(model: &InspectedModel) -> Resident {
+    let found = &model.source.inspection;
+    let bytes = found.size + found.external_data.iter().map(|file| file.size).sum::<u64>();
+    Resident { name: model.name.to_string(), bytes }
+}
+
+impl Loader {
+    pub(crate) fn new(
+        config: Config,
+        engines: EngineTable,
+        models: &[InspectedModel],
+        in_engine: Arc<AtomicBool>,
+    ) -> Self {
+        let names = models.iter().map(|model| (model.name.to_string(), model.version.clone())).collect();
+        Self { config, engines, started: Mutex::default(), names, in_engine }
+    }
+
+    /// Returns the engine of this name, and starts it first if that is necessary.
+    fn engine(&self, name: &str) -> Result<Arc<dyn Engine>, EngineError> {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = started.get(name) {
+            return Ok(Arc::clone(engine));
+        }
+        let start = self.engines.prepare(name)?;
+        self.in_engine.store(true, SeqCst);
+        let engine: Arc<dyn Engine> = start()?.into();
+        started.insert(name.to_owned(), Arc::clone(&engine));
+        Ok(engine)
+    }
+
+    /// Describes a model that is loaded on demand.
+    fn on_demand(&self, model: InspectedModel) -> Result<ServedModel, ServeError> {
+        let InspectedModel { name, version, source } = model;
+        let sample = sample(&source, self.config.sample.as_deref())?.origin;
+        Ok(ServedModel { name, version, digest: None, signature: source.inspection.signature, sample })
+    }
+
+    /// Loads a model with the best tuning for its sample.
+    fn load_model(&self, model: InspectedModel) -> Result<(LoadedModel, ServedModel), ServeError> {
+        let InspectedModel { name, version, source } = model;
+        let engine = self.engine(&source.engine)?;
+        let package = source.inspection.package();
+        let failed = |source| ServeError::Load { name: name.to_string(), path: package.path.clone(), source };
+        let found = sample(&source, self.config.sample.as_deref())?;
+        let (likeness, tuner) = (source.likeness(), &self.config.tuner);
+        let load = || tuner.load(&*engine, &package, &likeness, found.inputs.as_ref());
+        // The digest is computed while the model is loaded, but not while choices are tried, which it would disturb.
+        let (loaded, digest) = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| source.digest());
+            match tuner.knows(&likeness) {
+                true => (load(), hashing.join()),
+                false => {
+                    let digest = hashing.join();
+                    (load(), digest)
+                }
+            }
+        });
+        let (scorer, tuning) = loaded.map_err(|error| failed(error.into()))?;
+        let digest = digest.map_err(|_| failed("computing the digest panicked".into()))?;
+        let digest = digest.map_err(|error| failed(error.into()))?;
+        if let Some(expected) = self.config.digest.clone().filter(|expected| *expected != digest) {
+            return Err(ServeError::Damaged { name: name.to_string(), digest, expected });
+        }
+        let signature = source.inspection.signature;
+        let spec = ModelSpec {
+            name: name.clone(),
+            version: version.clone(),
+            digest: digest.clone(),
+            signature: signature.clone(),
+            platform: engine.platform(),
+            sample: found.text,
+            workers: Some(tuning.workers),
+            scorer,
+        };
+        let served = ServedModel { name, version, digest: Some(digest), signature, sample: found.origin };
+        Ok((LoadedModel { spec, warm_up: found.inputs }, served))
+    }
+}
+
+impl Repository for Loader {
+    fn models(&self) -> Vec<(String, String)> {
+        self.names.clone()
+    }
+
+    fn load(&self, name: &str) -> drisse_core::Result<LoadedModel> {
+        let index = self.names.iter().position(|(known, _)| known == name);
+        let model = index.and_then(|index| self.config.models.get(index)).ok_or_else(|| {
+            let known: Vec<_> = self.names.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let message =
+                format!("this server was started without a model `{name}`: it has {}", known.join(", "));
+            Error::new(ErrorKind::NotFound, message)
+        })?;
+        let loaded = inspect(model, &self.config, &self.engines).and_then(|model| self.load_model(model));
+        // Operators can repair the file, clients cannot.
+        loaded
+            .map(|(model, _)| model)
+            .map_err(|error| Error::new(ErrorKind::Unavailable, with_causes(&error)))
+    }
+}
+
+/// Returns an error's message and those of its causes.
+fn with_causes(error: &ServeError) -> String {
+    let first: &dyn std::error::Error = error;
+    let causes = std::iter::successors(Some(first), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
