@@ -33,9 +33,9 @@ pub(crate) struct TlsEndpoint {
     http2: Arc<rustls::ClientConfig>,
 }
 
-/// The protocol that a connection is for. TLS agrees on it by ALPN.
+/// The version of HTTP that a connection is for. TLS agrees on it by ALPN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Transport {
+pub(crate) enum HttpVersion {
     Http1,
     Http2,
 }
@@ -63,12 +63,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// Returns the system's error, or the reason why the replica's certificate is not trusted.
-    pub(crate) async fn connect(&self, transport: Transport) -> io::Result<ReplicaStream> {
+    pub(crate) async fn connect(&self, version: HttpVersion) -> io::Result<ReplicaStream> {
         match self {
             Self::Unix(socket) => socket.connect().await.map(Either::Left),
             Self::Tcp(host) => tcp(host).await.map(|stream| Either::Right(Either::Left(stream))),
             Self::Tls(tls) => {
-                let connected = tls.connect(transport).await;
+                let connected = tls.connect(version).await;
                 let failed = |error: io::Error| {
                     io::Error::new(error.kind(), format!("cannot connect to https://{}: {error}", tls.host))
                 };
@@ -98,14 +98,14 @@ impl TlsEndpoint {
         Ok(Self { host: host.to_owned(), name, http1, http2 })
     }
 
-    async fn connect(&self, transport: Transport) -> io::Result<Box<TlsStream<TcpStream>>> {
-        let config = match transport {
-            Transport::Http1 => &self.http1,
-            Transport::Http2 => &self.http2,
+    async fn connect(&self, version: HttpVersion) -> io::Result<Box<TlsStream<TcpStream>>> {
+        let config = match version {
+            HttpVersion::Http1 => &self.http1,
+            HttpVersion::Http2 => &self.http2,
         };
         let connector = TlsConnector::from(Arc::clone(config));
         let stream = connector.connect(self.name.clone(), tcp(&self.host).await?).await?;
-        if transport == Transport::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        if version == HttpVersion::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other("the server does not speak HTTP/2, which gRPC needs"));
         }
         Ok(Box::new(stream))

@@ -49,8 +49,8 @@ impl Exchange {
         Self { service: Arc::clone(service), arrival, target, traced, authorized }
     }
 
-    /// Waits for the answer, unless the key is wrong, and ends the exchange with its status. If the client leaves before,
-    /// both are dropped, and the exchange is not counted: it has no status.
+    /// Waits for the answer, unless the key is wrong, and ends the exchange with its status. If the client leaves
+    /// before, both are dropped, and the exchange is not counted: it has no status.
     pub(crate) async fn run(
         mut self,
         answer: Pin<&mut impl Future<Output = Result<Response<AnswerBody>, ProxyError>>>,

@@ -1,6 +1,6 @@
 //! Connections to one replica, kept per core: the last one used is the first used again.
 
-use crate::endpoint::{Endpoint, Transport};
+use crate::endpoint::{Endpoint, HttpVersion};
 use crate::upload::Upload;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -81,7 +81,7 @@ impl Pool {
     }
 
     async fn open_http1(&self) -> io::Result<PooledConnection> {
-        let stream = TokioIo::new(self.endpoint.connect(Transport::Http1).await?);
+        let stream = TokioIo::new(self.endpoint.connect(HttpVersion::Http1).await?);
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
@@ -105,11 +105,12 @@ impl Pool {
     }
 
     async fn open_http2(&self) -> io::Result<http2::SendRequest<Upload>> {
-        let stream = TokioIo::new(self.endpoint.connect(Transport::Http2).await?);
+        let stream = TokioIo::new(self.endpoint.connect(HttpVersion::Http2).await?);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
-        // Bounded by `sender` and its clones: ends when the last is dropped or the replica closes.
+        // Bounded by `sender` and its clones, as are the tasks that `TokioExecutor` spawns for it: ends when the last
+        // is dropped or the replica closes.
         tokio::spawn(connection);
         Ok(sender)
     }

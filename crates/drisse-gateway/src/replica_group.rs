@@ -100,8 +100,8 @@ impl ReplicaGroup {
     }
 
     /// Returns a permit for the replica with the least in flight: at once, or when one is free. A request whose
-    /// estimated wait is too long is refused at once, but not if nothing else is in flight: then it is sent whatever the
-    /// estimate, which recovers that way. Replicas in `avoid` have just failed.
+    /// estimated wait is too long is refused at once, but not if nothing else is in flight: then it is sent whatever
+    /// the estimate, which recovers that way. Replicas in `avoid` have just failed.
     ///
     /// # Errors
     /// Returns an error if the routes change, or if the wait is or would be too long.

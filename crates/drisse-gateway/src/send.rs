@@ -2,7 +2,7 @@
 //! protocols: a request is sent again if it was never sent, or if its connection was reset while some of it was unread.
 
 use crate::answer::AnswerBody;
-use crate::endpoint::Transport;
+use crate::endpoint::HttpVersion;
 use crate::error::{ProxyError, broken, deleted, late};
 use crate::forwarding::set_time_left;
 use crate::replica::Replica;
@@ -69,10 +69,10 @@ impl RequestKind {
         matches!(self, Self::Http | Self::Call)
     }
 
-    fn transport(self) -> Transport {
+    fn http_version(self) -> HttpVersion {
         match self {
-            Self::Http | Self::Probe => Transport::Http1,
-            Self::Call | Self::Stream => Transport::Http2,
+            Self::Http | Self::Probe => HttpVersion::Http1,
+            Self::Call | Self::Stream => HttpVersion::Http2,
         }
     }
 }
@@ -103,7 +103,7 @@ impl Core {
             };
             traced::waited(&head, started);
             let replica = Arc::clone(permit.replica());
-            let mut upstream = match Upstream::connect(&replica, kind.transport(), self.index).await {
+            let mut upstream = match Upstream::connect(&replica, kind.http_version(), self.index).await {
                 Ok(upstream) => upstream,
                 Err(error) => {
                     drop(permit);

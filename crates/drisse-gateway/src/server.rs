@@ -88,8 +88,8 @@ impl Gateway {
         Ok(Self { config, table })
     }
 
-    /// Serves until `stop` completes, then answers the requests in flight and returns. Needs a current-thread runtime of
-    /// its own.
+    /// Serves until `stop` completes, then answers the requests in flight and returns. Needs a current-thread runtime
+    /// of its own.
     ///
     /// # Errors
     /// Returns an error if the sockets cannot be served.
@@ -130,8 +130,8 @@ impl Gateway {
     }
 }
 
-/// Returns a handler that routes by `table`, and a function that returns the bytes of bodies in memory. For fuzzing, with
-/// [`drisse_net::serve_connection`].
+/// Returns a handler that routes by `table`, and a function that returns the bytes of bodies in memory. For fuzzing,
+/// with [`drisse_net::serve_connection`].
 #[doc(hidden)]
 pub fn handler(table: &Arc<Table>) -> (impl Handler<Body: Unpin> + use<>, impl Fn() -> u64 + use<>) {
     let state = GatewayState::new(table, None, None);

@@ -109,7 +109,8 @@ impl Service {
         wanted.map_or(longest, |wanted| wanted.min(longest))
     }
 
-    /// Returns a permit of the group whose turn it is, as [`ReplicaGroup::permit`] does. The service must have replicas.
+    /// Returns a permit of the group whose turn it is, as [`ReplicaGroup::permit`] does. The service must have
+    /// replicas.
     ///
     /// # Errors
     /// As [`ReplicaGroup::permit`].

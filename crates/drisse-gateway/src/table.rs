@@ -72,8 +72,8 @@ pub enum TableError {
 }
 
 impl Table {
-    /// Opens the routes kept in `folder`, and creates the folder if it is missing. A document that cannot be used is logged
-    /// and left out. `cores` is the number of cores that will send requests.
+    /// Opens the routes kept in `folder`, and creates the folder if it is missing. A document that cannot be used is
+    /// logged and left out. `cores` is the number of cores that will send requests.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be created or read.
@@ -145,8 +145,8 @@ impl Table {
         self.changes.subscribe()
     }
 
-    /// Puts a document on disk, then in force. The same document again changes nothing. Blocks on the disk and on an earlier
-    /// change of the same service.
+    /// Puts a document on disk, then in force. The same document again changes nothing. Blocks on the disk and on an
+    /// earlier change of the same service.
     ///
     /// # Errors
     /// Returns an error if the document cannot be used, is older than the one in force, or cannot be kept.

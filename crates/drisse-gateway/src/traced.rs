@@ -16,8 +16,8 @@ pub(crate) struct Traced {
 }
 
 impl Traced {
-    /// Begins the span of the request with this `head`, and passes it on to the replica in `traceparent`. Returns `None`
-    /// if the request is not sampled; `traceparent` says so too, so that one decision holds for the whole way.
+    /// Begins the span of the request with this `head`, and passes it on to the replica in `traceparent`. Returns
+    /// `None` if the request is not sampled; `traceparent` says so too, so that one decision holds for the whole way.
     pub(crate) fn begin(traces: &Arc<Traces>, head: &mut Parts, arrival: Arrival) -> Option<Self> {
         let span = traces.begin(&head.headers, arrival.started);
         head.headers.insert(TRACEPARENT, span.traceparent());

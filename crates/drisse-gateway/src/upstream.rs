@@ -1,7 +1,7 @@
 //! The two kinds of connection that a request is sent over.
 
 use crate::answer::{AnswerBody, AnswerBudget, Lease, ReplicaAnswer};
-use crate::endpoint::Transport;
+use crate::endpoint::HttpVersion;
 use crate::forwarding::hop_by_hop;
 use crate::pool::PooledConnection;
 use crate::replica::Replica;
@@ -31,12 +31,12 @@ impl Upstream {
     /// An open connection of this core, or a new one.
     pub(crate) async fn connect(
         replica: &Replica,
-        transport: Transport,
+        version: HttpVersion,
         core: usize,
     ) -> std::io::Result<Self> {
-        match transport {
-            Transport::Http1 => replica.pool.http1(core).await.map(Self::Http1),
-            Transport::Http2 => replica.pool.http2(core).await.map(Self::Http2),
+        match version {
+            HttpVersion::Http1 => replica.pool.http1(core).await.map(Self::Http1),
+            HttpVersion::Http2 => replica.pool.http2(core).await.map(Self::Http2),
         }
     }
 
@@ -63,7 +63,8 @@ impl Upstream {
         }
     }
 
-    /// Whether the connection has been idle: then its end may have gone unnoticed, which says nothing about the replica.
+    /// Whether the connection has been idle: then its end may have gone unnoticed, which says nothing about the
+    /// replica.
     pub(crate) fn was_idle(&self) -> bool {
         matches!(self, Self::Http1(PooledConnection { used: true, .. }))
     }
