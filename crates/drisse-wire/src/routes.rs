@@ -76,8 +76,8 @@ pub struct RouteReplica {
     pub id: String,
     /// The replica's address: `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT`.
     pub address: String,
-    /// For `https://`: the certificate to trust, in PEM, either of a CA or self-signed. `None` trusts the CA certificates
-    /// of the gateway's system.
+    /// For `https://`: the certificates to trust, in PEM: of CAs, or a self-signed one that is not marked as a CA's.
+    /// `None` trusts the CA certificates of the gateway's system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
     /// Useful concurrency: more requests than this at once do not increase the throughput.
