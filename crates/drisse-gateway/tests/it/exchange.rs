@@ -1,6 +1,6 @@
 //! What is recorded of a request, whichever protocol its client speaks.
 
-use crate::scoring::{ScoringServer, infer};
+use crate::scoring::{ScoringServer, infer, stream_infer};
 use crate::support::{Running, document};
 use drisse_wire::routes::RouteDocument;
 use serde_json::Value;
@@ -40,4 +40,16 @@ fn every_exchange_is_counted_and_logged_once_over_http_and_grpc() {
     let infer = "/inference.GRPCInferenceService/ModelInfer";
     assert_eq!(logged, [(SCORE, Some(200)), (SCORE, Some(401)), (infer, Some(200)), (infer, Some(401))]);
     assert!(lines.iter().all(|line| line["name"] == "s" && line["method"] == "POST"), "{text}");
+}
+
+#[test]
+fn a_stream_that_lasts_holds_no_permit() {
+    let server = ScoringServer::start();
+    let gateway = Running::start();
+    let mut replica = server.route(&server.certificate);
+    replica.concurrency = 1;
+    gateway.put(&document(1, vec![replica]));
+    let address = gateway.address;
+    let trailers = stream_infer(address, move || assert_eq!(infer(address, "").1["grpc-status"], "0"));
+    assert_eq!(trailers["grpc-status"], "0");
 }

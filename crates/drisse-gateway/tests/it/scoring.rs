@@ -13,12 +13,17 @@ use drisse_wire::grpc::{
 };
 use drisse_wire::routes::RouteReplica;
 use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2;
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
 /// A scoring server with TLS whose model `s` returns its input `X`, FP32 [batch, 2].
@@ -93,8 +98,8 @@ impl Drop for ScoringServer {
     }
 }
 
-/// Calls `ModelInfer` of the model `s` through a gateway: the answer's head, its trailers, its body.
-pub(crate) fn infer(gateway: SocketAddr, key: &str) -> (HeaderMap, HeaderMap, Bytes) {
+/// A request to the model `s`, as a gRPC message in its frame.
+fn message() -> Bytes {
     let tensor = InferInputTensor {
         name: "X".to_owned(),
         datatype: "FP32".to_owned(),
@@ -102,24 +107,71 @@ pub(crate) fn infer(gateway: SocketAddr, key: &str) -> (HeaderMap, HeaderMap, By
         ..InferInputTensor::default()
     };
     let values = [1_f32, 2.0].into_iter().flat_map(f32::to_le_bytes).collect();
-    let message = ModelInferRequest {
+    frame(&ModelInferRequest {
         model_name: "s".to_owned(),
         inputs: vec![tensor],
         raw_input_contents: vec![values],
         ..ModelInferRequest::default()
-    };
-    let request = Request::post("http://gateway/inference.GRPCInferenceService/ModelInfer")
+    })
+}
+
+/// The messages of a stream, as they are sent.
+struct Messages(UnboundedReceiver<Bytes>);
+
+impl Body for Messages {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|message| message.map(|message| Ok(Frame::data(message))))
+    }
+}
+
+/// Sends a call of the Open Inference Protocol to a gateway.
+async fn call<B>(gateway: SocketAddr, method: &str, key: &str, body: B) -> Response<Incoming>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let stream = TokioIo::new(TcpStream::connect(gateway).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://gateway/inference.GRPCInferenceService/{method}"))
         .header("content-type", "application/grpc")
         .header("authorization", format!("Bearer {key}"))
-        .body(Full::new(frame(&message)))
+        .body(body)
         .unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let stream = TokioIo::new(TcpStream::connect(gateway).await.unwrap());
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-        tokio::spawn(connection);
-        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    sender.send_request(request).await.unwrap()
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Calls `ModelInfer` of the model `s` through a gateway: the answer's head, its trailers, its body.
+pub(crate) fn infer(gateway: SocketAddr, key: &str) -> (HeaderMap, HeaderMap, Bytes) {
+    run(async {
+        let answer = call(gateway, "ModelInfer", key, Full::new(message())).await;
+        let (head, body) = answer.into_parts();
         let body = body.collect().await.unwrap();
         (head.headers, body.trailers().cloned().unwrap_or_default(), body.to_bytes())
+    })
+}
+
+/// Calls `ModelStreamInfer` through a gateway: sends a message, calls `between` after its answer, sends another one.
+/// Returns the trailers.
+pub(crate) fn stream_infer(gateway: SocketAddr, between: impl FnOnce() + Send + 'static) -> HeaderMap {
+    run(async {
+        let (messages, receiver) = unbounded_channel();
+        messages.send(message()).unwrap();
+        let mut answer = call(gateway, "ModelStreamInfer", "", Messages(receiver)).await.into_body();
+        assert!(answer.frame().await.unwrap().unwrap().is_data());
+        tokio::task::spawn_blocking(between).await.unwrap();
+        messages.send(message()).unwrap();
+        assert!(answer.frame().await.unwrap().unwrap().is_data());
+        drop(messages);
+        answer.collect().await.unwrap().trailers().unwrap().clone()
     })
 }
