@@ -32,5 +32,5 @@ pub use app::App;
 pub use config::Config;
 pub use keys::{Keys, KeysError};
 pub use models::{LoadedModel, ModelSpec, Repository, Resident};
-pub use schedule::{Point, Profile, Trial, Tuner, Tuning, profile};
+pub use schedule::{Point, Profile, Profiling, Trial, Tuner, Tuning, profile};
 pub use server::{Listeners, Server, ServerError};

@@ -21,7 +21,7 @@ mod workers;
 mod workers_tests;
 
 pub(crate) use batching::Batching;
-pub use profile::{Point, Profile, profile};
+pub use profile::{Point, Profile, Profiling, profile};
 pub(crate) use run::{Mode, QueuedRequest, ResponseSink, Run};
 pub(crate) use runner::{Loaded, Runner};
 pub use trial::Trial;

@@ -1,8 +1,8 @@
-//! The interleavings of the threads that run models: shuttle takes the place of std's locks and threads,
-//! decides at each of their steps who goes on, and finds whoever waits for ever.
+//! The interleavings of the threads that run models: shuttle replaces std's locks and threads, chooses at each step the
+//! thread that continues, and finds threads that wait for ever.
 //!
-//! It reorders steps, not memory: what is shared here lies behind one lock. A schedule that breaks something
-//! is printed, and `shuttle::replay` runs it again.
+//! It reorders steps, not memory accesses: all shared state is behind one lock. A schedule that breaks something is
+//! printed, and `shuttle::replay` runs it again.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
@@ -13,7 +13,7 @@ mod sync {
     pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
     pub(crate) use shuttle::thread::{Builder, JoinHandle};
 }
-#[expect(dead_code, reason = "how long it takes until a job begins is asked elsewhere")]
+#[expect(dead_code, reason = "the estimates of waiting times are tested elsewhere")]
 #[path = "../src/schedule/workers.rs"]
 mod workers;
 
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use workers::{Job, QueueHandle, Ticket};
 
-/// Tries a model in random orders, and in those that a few untimely switches make (PCT).
+/// Tests a model in random orders, and in orders with a few untimely switches (PCT).
 fn holds_in_all_orders(claim: &str, model: fn()) {
     let rounds = if proof::whole() { 100_000 } else { 2_000 };
     let held = std::panic::catch_unwind(|| {
@@ -36,7 +36,7 @@ fn holds_in_all_orders(claim: &str, model: fn()) {
     proof::holds("7. Supply chain", claim, figure, format!("{rounds} thread schedules"), held.is_ok());
 }
 
-/// Work that shares a run with its like.
+/// Work that may share a run.
 struct Step(bool, Box<dyn FnOnce() + Send>);
 
 impl Job for Step {
@@ -69,7 +69,7 @@ impl Drop for Dropped {
 }
 
 impl Fate {
-    /// Puts work in a queue that does `then` once it has begun.
+    /// Pushes work that calls `then` once it has begun.
     fn push(
         &self,
         workers: &Workers,
@@ -79,7 +79,7 @@ impl Fate {
     ) -> Ticket<Step> {
         let (fate, dropped) = (self.clone(), Dropped(Arc::clone(&self.dropped)));
         let work = move || {
-            // Between the last look at the flag and this, others may have done anything.
+            // Other threads may run between the last check of the flag and this.
             thread::yield_now();
             fate.begun.fetch_add(1, SeqCst);
             then();
@@ -98,7 +98,7 @@ impl Fate {
     }
 }
 
-/// That a queue still runs as much at once as it may: what a lost place would leave waiting for ever.
+/// Checks that a queue still runs as many jobs at once as it may: a lost turn would let a job wait for ever.
 fn is_free(workers: &Workers, queue: &QueueHandle<Step>, concurrency: usize) {
     let together = Arc::new(Barrier::new(concurrency + 1));
     let meet = |_| {
@@ -116,7 +116,7 @@ fn every_job_runs_once_and_no_wake_up_is_lost() {
         let workers = Arc::new(Workers::start(2).unwrap());
         let queues = [workers.add_queue(1), workers.add_queue(2)].map(Arc::new);
         let fates: [Fate; 5] = Default::default();
-        let (done, told) = mpsc::channel();
+        let (done, ended) = mpsc::channel();
         let push = |mine: &[(usize, usize)]| {
             let (workers, queues) = (Arc::clone(&workers), queues.clone());
             let (fates, done, mine) = (fates.clone(), done.clone(), mine.to_vec());
@@ -130,7 +130,7 @@ fn every_job_runs_once_and_no_wake_up_is_lost() {
         };
         let pushing = [push(&[(0, 0), (1, 1), (2, 0)]), push(&[(3, 1), (4, 0)])];
         let tickets = pushing.map(|thread| thread.join().unwrap());
-        fates.iter().for_each(|_| told.recv().unwrap());
+        fates.iter().for_each(|_| ended.recv().unwrap());
         assert!(fates.iter().all(|fate| fate.begun() == 1));
         is_free(&workers, &queues[0], 1);
         is_free(&workers, &queues[1], 2);
@@ -141,7 +141,7 @@ fn every_job_runs_once_and_no_wake_up_is_lost() {
 }
 
 #[test]
-fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
+fn work_whose_ticket_is_gone_is_forgotten_or_canceled() {
     holds_in_all_orders(
         "queues of models: the work of a client that goes away is dropped or canceled",
         || {
@@ -174,27 +174,23 @@ fn work_whose_ticket_is_gone_is_forgotten_or_told_to_end() {
 
 #[test]
 fn work_that_waits_when_its_ticket_goes_never_begins() {
-    holds_in_all_orders(
-        "queues of models: work that is still queued when its client goes away never begins",
-        || {
-            let workers = Workers::start(2).unwrap();
-            let queue = workers.add_queue(1);
-            let (open, gate) = mpsc::channel();
-            let blocking =
-                Fate::default().push(&workers, &queue, &Cancel::never(), move || gate.recv().unwrap());
-            let (waits, stays) = (Fate::default(), Fate::default());
-            let (done, told) = mpsc::channel();
-            let ticket = waits.push(&workers, &queue, &Cancel::never(), || ());
-            let other = stays.push(&workers, &queue, &Cancel::never(), move || done.send(()).unwrap());
-            drop(ticket);
-            assert_eq!(waits.dropped(), 1);
-            open.send(()).unwrap();
-            told.recv().unwrap();
-            is_free(&workers, &queue, 1);
-            assert_eq!((waits.begun(), stays.begun()), (0, 1));
-            drop((blocking, other, workers));
-        },
-    );
+    holds_in_all_orders("queues of models: work that is still queued when its client goes away never begins", || {
+        let workers = Workers::start(2).unwrap();
+        let queue = workers.add_queue(1);
+        let (open, gate) = mpsc::channel();
+        let blocking = Fate::default().push(&workers, &queue, &Cancel::never(), move || gate.recv().unwrap());
+        let (waits, stays) = (Fate::default(), Fate::default());
+        let (done, ended) = mpsc::channel();
+        let ticket = waits.push(&workers, &queue, &Cancel::never(), || ());
+        let other = stays.push(&workers, &queue, &Cancel::never(), move || done.send(()).unwrap());
+        drop(ticket);
+        assert_eq!(waits.dropped(), 1);
+        open.send(()).unwrap();
+        ended.recv().unwrap();
+        is_free(&workers, &queue, 1);
+        assert_eq!((waits.begun(), stays.begun()), (0, 1));
+        drop((blocking, other, workers));
+    });
 }
 
 #[test]
@@ -218,7 +214,7 @@ fn jobs_that_share_a_run_are_each_done_once() {
         let workers = Arc::new(Workers::start(2).unwrap());
         let queue = Arc::new(workers.add_queue(2));
         let fates: [Fate; 5] = std::array::from_fn(|nth| Fate { shares: nth != 2, ..Fate::default() });
-        let (done, told) = mpsc::channel();
+        let (done, ended) = mpsc::channel();
         let push = |mine: &[usize]| {
             let (workers, queue) = (Arc::clone(&workers), Arc::clone(&queue));
             let (mine, done): (Vec<Fate>, _) =
@@ -233,7 +229,7 @@ fn jobs_that_share_a_run_are_each_done_once() {
         };
         let pushing = [push(&[0, 1, 2]), push(&[3, 4])];
         let tickets = pushing.map(|thread| thread.join().unwrap());
-        fates.iter().for_each(|_| told.recv().unwrap());
+        fates.iter().for_each(|_| ended.recv().unwrap());
         assert!(fates.iter().all(|fate| fate.begun() == 1));
         is_free(&workers, &queue, 2);
         drop((tickets, workers));

@@ -88,7 +88,7 @@ impl Residency {
         Next::Load
     }
 
-    /// Records that the model is loaded and uses so many bytes. Returns the models to unload because it is larger than
+    /// Records that the model is loaded and uses this many bytes. Returns the models to unload because it is larger than
     /// estimated: they are `Draining` now.
     pub(crate) fn loaded(
         &mut self,

@@ -57,18 +57,27 @@ impl Profile {
     }
 }
 
-/// Tries the ways to run a model on `sample`, each for `time`, and passes each result to `report` as soon as it is known.
+/// What to profile, and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Profiling<'a> {
+    /// The engine of the model.
+    pub engine: &'a dyn Engine,
+    /// The model.
+    pub model: &'a LoadedPackage,
+    /// The inputs of the runs.
+    pub sample: &'a Inputs,
+    /// The choices to try.
+    pub tuner: &'a Tuner,
+    /// The time for each trial.
+    pub time: Duration,
+}
+
+/// Tries the ways to run a model, and passes each result to `report` as soon as it is known.
 ///
 /// # Errors
 /// Returns the engine's error if the model cannot be loaded or fails on the sample.
-pub fn profile(
-    engine: &dyn Engine,
-    model: &LoadedPackage,
-    sample: &Inputs,
-    tuner: &Tuner,
-    time: Duration,
-    report: &mut dyn FnMut(&Point),
-) -> Result<Profile> {
+pub fn profile(what: Profiling<'_>, report: &mut dyn FnMut(&Point)) -> Result<Profile> {
+    let Profiling { engine, model, sample, tuner, time } = what;
     let mut profile = Profile { points: Vec::new(), no_batches: None };
     for choice in tuner.choices() {
         let scorer =

@@ -1,11 +1,11 @@
-//! The threads that run models, tried on real threads; `tests/races.rs` tries their interleavings.
+//! Tests of the threads that run models on real threads; `tests/races.rs` tests their interleavings.
 
 use super::workers::*;
 use drisse_core::Cancel;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// Work that shares a run with its like.
+/// Work that shares a run with work of the same `like`.
 struct Step {
     like: Option<char>,
     run: Box<dyn FnOnce() + Send>,
@@ -58,12 +58,12 @@ fn a_full_queue_refuses_and_a_ticket_that_goes_frees_its_place() {
     };
     let blocking = workers.push(&queue, 1, soon(), &Cancel::new(), alone(block)).unwrap();
     running.recv().unwrap();
-    let waiting = workers.push(&queue, 1, soon(), &Cancel::new(), alone(|| panic!("nobody waits for it")));
+    let waiting = workers.push(&queue, 1, soon(), &Cancel::new(), alone(|| panic!("its ticket was dropped")));
     assert!(waiting.is_some());
     assert!(workers.push(&queue, 1, soon(), &Cancel::new(), alone(|| ())).is_none());
     assert_eq!(workers.waiting(&queue), 1);
     let hour = Duration::from_secs(3600);
-    // What is left of the one that runs, and the one that waits.
+    // The rest of the current run, and the run of the waiting job.
     assert!(workers.wait(&queue, hour, hour).is_some_and(|wait| wait > hour && wait < 2 * hour));
     drop(waiting);
     assert_eq!(workers.waiting(&queue), 0);
@@ -77,14 +77,14 @@ fn a_full_queue_refuses_and_a_ticket_that_goes_frees_its_place() {
 fn work_past_its_deadline_is_dropped() {
     let workers = Workers::start(1).unwrap();
     let queue = workers.add_queue(1);
-    let (tell, told) = mpsc::channel::<()>();
+    let (sender, receiver) = mpsc::channel::<()>();
     let late = Instant::now().checked_sub(Duration::from_millis(1)).unwrap();
-    let work = alone(move || tell.send(()).unwrap());
+    let work = alone(move || sender.send(()).unwrap());
     let _ticket = workers.push(&queue, 1, late, &Cancel::new(), work).unwrap();
-    assert!(told.recv().is_err(), "its sender went without sending");
+    assert!(receiver.recv().is_err(), "its sender went without sending");
 }
 
-/// One thread that is busy until `go` is told, and what it then did, a word for each job.
+/// Starts one thread that is busy until `go` is sent.
 fn busy() -> (Workers<Step>, QueueHandle<Step>, mpsc::Sender<()>, Ticket<Step>) {
     let workers = Workers::start(1).unwrap();
     let queue = workers.add_queue(1);

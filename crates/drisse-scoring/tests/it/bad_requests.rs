@@ -169,7 +169,7 @@ fn broken_http_is_refused_and_the_server_lives() {
         b"POST /score HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nZZZ\r\n",
         b"POST /score HTTP/1.1\r\nhost: h\r\na b: c\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense that is no frame at all",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense that is not a frame",
     ] {
         let mut client = server.connect();
         client.push(bytes);

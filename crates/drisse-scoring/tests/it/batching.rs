@@ -1,4 +1,4 @@
-//! Requests that share runs: faster, and nobody can tell.
+//! Requests that share runs: faster, with the same outputs.
 
 use crate::support::{Running, Setup};
 use drisse_core::ScorerLimits;
@@ -61,7 +61,7 @@ fn what_waits_while_the_engine_is_busy_shares_runs_and_each_gets_its_own_rows() 
 }
 
 #[test]
-fn a_request_alone_waits_for_nobody() {
+fn a_request_alone_waits_for_no_other() {
     let server = device(Script::default(), Config::default());
     for nth in 0..5 {
         assert_eq!(server.post("/score", &body(nth, 1)).body, echoed(nth, 1));

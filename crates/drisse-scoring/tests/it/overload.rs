@@ -1,4 +1,4 @@
-//! Too much, too late, or for nobody: refused at once, ended, dropped.
+//! Requests that are too many, too late or canceled: refused at once, ended, dropped.
 
 use crate::support::{Setup, start};
 use drisse_core::ScorerLimits;

@@ -11,7 +11,7 @@ use crate::units::shown;
 use crate::wiring::EngineSettings;
 use crate::{printer, wiring};
 use anyhow::Context;
-use drisse_scoring::{Point, Profile, profile};
+use drisse_scoring::{Point, Profile, Profiling, profile};
 use drisse_serve::sample;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -45,9 +45,10 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
     let engine = wiring::engines(&settings).start(&source.engine)?;
     let package = source.inspection.package();
     printer::note(&format!("{path}: {} cores, {:?} for each setting", tuner.cores, arguments.time));
-    let mut on_point = |point: &Point| printer::note(&line(point));
-    let profile =
-        profile(&*engine, &package, &inputs, &tuner, arguments.time, &mut on_point).with_context(failed)?;
+    let mut print = |point: &Point| printer::note(&line(point));
+    let what =
+        Profiling { engine: &*engine, model: &package, sample: &inputs, tuner: &tuner, time: arguments.time };
+    let profile = profile(what, &mut print).with_context(failed)?;
     let report =
         Report { model: path, cores: tuner.cores, time: arguments.time, goal: arguments.latency, profile };
     if let Some(file) = &arguments.html {
