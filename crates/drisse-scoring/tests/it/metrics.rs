@@ -1,8 +1,12 @@
 //! What Prometheus reads of a server.
 
-use crate::support::{Setup, start};
+use crate::support::{Running, Setup, start};
 use drisse_engines::fake::Script;
 use drisse_scoring::Config;
+use drisse_wire::grpc::inference::ModelInferRequest;
+use drisse_wire::grpc::inference::model_infer_request::InferInputTensor;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 const BODY: &str = "{\"data\":[[1,2]]}";
 
@@ -20,6 +24,44 @@ fn the_parts_of_a_requests_time_are_told_apart() {
         assert!(part(name, "sum") > 0.0, "{name}");
     }
     assert!(part("compute", "sum") + part("encode", "sum") <= part("request", "sum"));
+}
+
+/// Asks for inference over gRPC with these inputs, whose elements are zeros of 8 bytes.
+fn infer(server: &Running, inputs: Vec<InferInputTensor>) {
+    let model_name = "echo".to_owned();
+    let raw_input_contents = inputs.iter().map(|_| vec![0; 8].into()).collect();
+    let message =
+        ModelInferRequest { model_name, inputs, raw_input_contents, ..ModelInferRequest::default() };
+    let body = Full::new(drisse_wire::grpc::frame(&message));
+    let address = server.address;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.unwrap();
+        let call = async {
+            let path = "http://h/inference.GRPCInferenceService/ModelInfer";
+            let request = hyper::Request::post(path).header("content-type", "application/grpc");
+            let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        };
+        tokio::select! {
+            () = call => {}
+            _ = connection => panic!("the connection ended before the call"),
+        }
+    });
+}
+
+#[test]
+fn a_grpc_call_is_counted_for_its_model_as_a_request_over_http_is() {
+    let server = start();
+    let (name, datatype, shape) = ("X".to_owned(), "FP32".to_owned(), vec![1, 2]);
+    infer(&server, vec![InferInputTensor { name, datatype, shape, ..InferInputTensor::default() }]);
+    infer(&server, Vec::new());
+    let count =
+        |status: u16| server.metric(&format!("drisse_requests_total{{model=\"echo\",status=\"{status}\"}} "));
+    assert_eq!((count(200), count(400)), (1.0, 1.0));
+    assert_eq!(server.metric("drisse_request_duration_seconds_count{model=\"echo\"} "), 2.0);
 }
 
 #[test]
