@@ -31,8 +31,8 @@ pub(crate) fn run() -> Result<()> {
     let mut linted = false;
     stages.beside(vec![
         Box::new(|stages| {
-            linted =
-                stages.run("lints and test programs", &mut linting(&["build", "--all-targets"]))?.succeeded;
+            let mut build = linting(&["build", "--all-targets", "--keep-going"]);
+            linted = stages.run("lints and test programs", &mut build)?.succeeded;
             let mut beside_others = cargo(&["check", "-q", "--manifest-path", "bench/json/Cargo.toml"]);
             stages.run("benchmark of JSON", beside_others.env("CARGO_TARGET_DIR", target_folder()))?;
             sanitize::run(stages)?;
