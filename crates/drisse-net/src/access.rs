@@ -1,4 +1,4 @@
-//! Access logs: a JSON line for each request, written where no request waits for the disk.
+//! Access logs: a JSON line for each request, written by a separate thread, so that no request waits for the disk.
 
 use crate::background::{Background, Entry};
 use std::fmt::Write as _;
@@ -9,28 +9,28 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, SystemTime};
 
-/// A file of this size makes room for a new one; one older is kept beside it.
+/// The log is rotated at this size, in bytes. One older file is kept, as `*.1`.
 const LARGEST: u64 = 64 << 20;
 
-/// A request, as its line tells it.
+/// What the log says of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Access<'a> {
     /// The method.
     pub method: &'a str,
-    /// The path, without what is behind `?`.
+    /// The path, without the query.
     pub path: &'a str,
-    /// The status of its answer.
+    /// The status of the response.
     pub status: u16,
-    /// From its head to its answer's.
+    /// The time from the request's head to the response's head.
     pub took: Duration,
-    /// Its id.
+    /// The id of the request.
     pub request_id: &'a str,
-    /// The model or the service, where the path names one there is.
+    /// The model or service that the path names; empty if there is none.
     pub name: &'a str,
 }
 
-/// A file that requests are written to, by a thread of its own. Dropping the log never waits; the thread ends
-/// once it has written every line.
+/// An access log file, written by a thread of its own. Dropping the log never waits; the thread ends once it has
+/// written every line.
 #[derive(Debug)]
 pub struct AccessLog {
     path: PathBuf,
@@ -100,7 +100,7 @@ fn write(path: &Path, file: File, lines: &Receiver<Entry<Line>>) {
         let next = match lines.try_recv() {
             Ok(line) => Ok(line),
             Err(TryRecvError::Empty) => {
-                // Whoever follows the file sees what there is.
+                // A reader that follows the file sees all lines so far.
                 let flushed = file.flush();
                 if flushed.is_err() && !failed {
                     tracing::warn!("cannot write the access log {}", path.display());
@@ -119,13 +119,13 @@ fn write(path: &Path, file: File, lines: &Receiver<Entry<Line>>) {
             Err(()) => return drop(file.flush()),
         };
         let time = jiff::Timestamp::try_from(at).unwrap_or_default();
-        // What a full disk refuses is told when it is flushed.
+        // A full disk is reported when the buffer is flushed.
         let _ = write!(file, "{{\"time\":\"{time:.3}\"{rest}");
         size += rest.len() as u64 + 34;
         if size > LARGEST {
             let mut older = path.as_os_str().to_owned();
             older.push(".1");
-            // On a disk that takes no new file the old one goes on.
+            // If no new file can be made, the old one is continued.
             if file.flush().is_ok()
                 && std::fs::rename(path, &older).is_ok()
                 && let Ok(new) = open(path)
@@ -137,7 +137,7 @@ fn write(path: &Path, file: File, lines: &Receiver<Entry<Line>>) {
     }
 }
 
-/// Text as JSON has it.
+/// Appends text as a JSON string.
 fn quote(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {

@@ -1,5 +1,5 @@
-//! Answers on their way over HTTP/2. A client may keep an answer waiting by giving it no window: the
-//! connection is not stuck then, so no limit on reading or writing sees it. Here it is seen.
+//! Finds HTTP/2 responses that the client does not take. A client can hold up a response by granting no flow-control
+//! window. The connection still works then, so the time limits of reading and writing do not apply.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -8,29 +8,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The slowest client that is waited for, in bytes a second: 512 kbit/s.
+/// The lowest rate at which a client may read a response, in bytes per second (512 kbit/s).
 const SLOWEST: u64 = 64 << 10;
 
-/// The answers of one connection that its client has not taken whole.
+/// The unfinished responses of one connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answers(Arc<Mutex<Under>>);
+pub(crate) struct Answers(Arc<Mutex<Unfinished>>);
 
 #[derive(Debug, Default)]
-struct Under {
-    /// By when each must have been taken.
-    until: Vec<(u64, Instant)>,
+struct Unfinished {
+    /// The number of each unfinished response, and the deadline by which the client must have read it.
+    deadlines: Vec<(u64, Instant)>,
     next: u64,
 }
 
-/// A body whose bytes are watched until the last of them is gone.
+/// A body that counts as unfinished until the connection has sent its last byte.
 #[derive(Debug)]
 pub(crate) struct Watched<B> {
     body: B,
     taken: Option<Arc<Taking>>,
 }
 
-/// Bytes under way; dropped once the connection has let go of them.
-struct Piece(Bytes, #[expect(dead_code, reason = "its drop says that the bytes are gone")] Arc<Taking>);
+/// Bytes that are being sent. The connection drops them once they are sent.
+struct Piece(Bytes, #[expect(dead_code, reason = "dropping it ends the response")] Arc<Taking>);
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
@@ -38,7 +38,7 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-/// An answer under way, until dropped.
+/// Keeps a response unfinished until dropped.
 #[derive(Debug)]
 struct Taking {
     answers: Answers,
@@ -46,27 +46,27 @@ struct Taking {
 }
 
 impl Answers {
-    /// Whether an answer should have been taken by now.
+    /// Returns whether the deadline of a response has passed.
     pub(crate) fn are_late(&self) -> bool {
-        let under = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unfinished = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        under.until.iter().any(|&(_, until)| until < now)
+        unfinished.deadlines.iter().any(|&(_, deadline)| deadline < now)
     }
 
-    /// Watches an answer, which is to be taken within `patience` and the time its bytes need.
+    /// Watches a response. Its deadline is `patience` from now, plus the time its bytes need at the lowest rate.
     pub(crate) fn watch<B: Body>(&self, body: B, patience: Duration) -> Watched<B> {
         let bytes = body.size_hint().upper().unwrap_or(0);
-        let until = Instant::now() + patience + Duration::from_secs(bytes / SLOWEST);
-        let mut under = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        under.next += 1;
-        let number = under.next;
-        under.until.push((number, until));
+        let deadline = Instant::now() + patience + Duration::from_secs(bytes / SLOWEST);
+        let mut unfinished = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        unfinished.next += 1;
+        let number = unfinished.next;
+        unfinished.deadlines.push((number, deadline));
         Watched { body, taken: Some(Arc::new(Taking { answers: self.clone(), number })) }
     }
 }
 
 impl<B> Watched<B> {
-    /// The same body, of an answer that needs no watching.
+    /// Wraps a body without watching it.
     pub(crate) fn unwatched(body: B) -> Self {
         Self { body, taken: None }
     }
@@ -74,8 +74,8 @@ impl<B> Watched<B> {
 
 impl Drop for Taking {
     fn drop(&mut self) {
-        let mut under = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        under.until.retain(|&(number, _)| number != self.number);
+        let mut unfinished = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        unfinished.deadlines.retain(|&(number, _)| number != self.number);
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use std::task::Waker;
 
-    /// A body of one piece.
+    /// A body of one frame.
     struct One(Option<Bytes>);
 
     impl Body for One {
@@ -129,7 +129,7 @@ mod tests {
         let Poll::Ready(Some(Ok(frame))) =
             Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
         else {
-            panic!("it is there at once")
+            panic!("the frame is ready at once")
         };
         drop(body);
         assert!(answers.are_late(), "its bytes are still here");

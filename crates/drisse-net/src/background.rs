@@ -1,4 +1,4 @@
-//! A bounded queue in front of a thread that writes, for logs: the threads that log never wait for a disk.
+//! A bounded queue in front of a writing thread, for logs: threads that log never wait for a disk.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

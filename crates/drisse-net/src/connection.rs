@@ -1,4 +1,4 @@
-//! One connection from its first byte to its last: TLS, HTTP/1.1 or HTTP/2, time limits, drain.
+//! Serves one connection from start to end: TLS, HTTP/1.1 or HTTP/2, time limits, drain.
 
 use crate::answers::{Answers, Watched};
 use crate::request::ambiguous;
@@ -25,13 +25,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_io_timeout::TimeoutWriter;
 
-/// Requests one HTTP/2 connection may have under way.
+/// The number of concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
-/// Where three quarters of the connections are taken, one that has said nothing for this long makes room.
+/// When three quarters of the connections are in use, a new connection without a request is closed after this time.
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of a body HTTP/2 lets a client send before it is read.
+/// The HTTP/2 flow-control window of a stream, in bytes: what a client may send before the server reads it.
 const WINDOW: u32 = 1 << 20;
 
 /// An accepted stream on its way to the runtime that serves it.
@@ -41,34 +41,33 @@ pub(crate) enum Stream {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// What answers requests. One per core; a clone per request.
+/// Answers requests. There is one handler per core, which is cloned for each request.
 pub trait Handler: Clone + Send + 'static {
-    /// The body of its answers.
+    /// The body of the responses.
     type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + Unpin + 'static;
 
-    /// Answers one request. Dropped when its client leaves.
+    /// Answers one request. The future is dropped if the client closes its connection, so it must be cancel-safe.
     fn handle(self, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
-/// What a connection may do.
+/// The limits of a server's connections.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections; further ones are closed at once.
+    /// The number of open connections; further ones are closed at once.
     pub max_connections: usize,
-    /// A connection that has sent no whole request head by then is closed; also how long a
-    /// kept-alive connection may be idle.
+    /// How long a client may take to send a whole request head, and how long a kept-alive connection may be idle.
     pub header_timeout: Duration,
-    /// A client that takes nothing of its answer for this long is cut off.
+    /// How long a client may read nothing of its response. Then its connection is closed.
     pub write_timeout: Duration,
-    /// Bytes of a request's head.
+    /// The size of a request's head in bytes.
     pub max_head: usize,
-    /// How long requests under way may take after the server was told to stop.
+    /// How long unfinished requests may take after the server begins to stop. Then they are dropped.
     pub drain_timeout: Duration,
-    /// Threads that serve connections.
+    /// The number of threads that serve connections.
     pub threads: usize,
 }
 
-/// What every connection needs.
+/// The settings and the state that all connections of a server share.
 #[derive(Clone)]
 pub(crate) struct Connections {
     pub(crate) limits: Limits,
@@ -78,8 +77,7 @@ pub(crate) struct Connections {
     stop: watch::Receiver<bool>,
 }
 
-/// Serves one connection that is open already, whatever carries it, until it ends. For fuzzing: no socket
-/// and no runtime of its own.
+/// Serves one open connection over any byte stream until it ends. For fuzzing: opens no socket and starts no runtime.
 #[doc(hidden)]
 pub async fn serve_connection<H, S>(stream: S, handler: H, limits: Limits)
 where
@@ -110,7 +108,7 @@ impl Connections {
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
-            // At most 100 headers, which is hyper's own: to say so has it fill arrays of them for each request.
+            // `max_headers` stays unset: its default is 100, and setting it makes hyper allocate for each request.
             .max_buf_size(limits.max_head.max(8 << 10));
         http.http2()
             .timer(TokioTimer::new())
@@ -142,12 +140,12 @@ impl Connections {
         }
         let finished = async { while open.join_next().await.is_some() {} };
         if tokio::time::timeout(self.limits.drain_timeout, finished).await.is_err() {
-            tracing::warn!("requests were still under way when the drain time ended; they are dropped");
+            tracing::warn!("requests were unfinished when the drain timeout ended; they are dropped");
         }
         open.shutdown().await;
     }
 
-    /// One more connection; none where there are as many as may be.
+    /// Counts a new connection as open; `None` if the limit is reached.
     pub(crate) fn admit(&self) -> Option<Open> {
         let before = self.open.inc();
         let counted = Open(self.open.clone());
@@ -161,7 +159,7 @@ impl Connections {
                 self.http(stream, handler).await;
             }
             Stream::Tcp(stream) => {
-                // An answer goes out at once, however small.
+                // Small responses are sent at once.
                 let _ = stream.set_nodelay(true);
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
                 let Some(tls) = &self.tls else { return self.http(stream, handler).await };
@@ -203,7 +201,8 @@ impl Connections {
         stream.set_timeout(Some(patience));
         let stream = TokioIo::new(Box::pin(stream));
         let mut connection = pin!(self.http.serve_connection(stream, service));
-        // Looked at when one of its limits is due, not whenever the connection gets on.
+        // In a `FuturesUnordered`, the guard is polled when one of its timers fires, not on every progress of the
+        // connection.
         let guard = guard(&self.limits, &self.open, self.stop.clone(), &spoke, &answers);
         let mut guard: FuturesUnordered<_> = std::iter::once(guard).collect();
         tokio::select! {
@@ -221,15 +220,15 @@ impl Connections {
     }
 }
 
-/// Why a connection does not go on.
+/// Why a connection must end.
 enum End {
-    /// Its client takes too long.
+    /// The client takes too long.
     Cut,
     /// The server stops.
     Drain,
 }
 
-/// Waits until a connection has to end.
+/// Waits until a connection must end, and returns why.
 async fn guard(
     limits: &Limits,
     open: &Gauge,
@@ -237,8 +236,8 @@ async fn guard(
     spoke: &AtomicBool,
     answers: &Answers,
 ) -> End {
-    // hyper times a request's head only once it knows the HTTP version: a client that never says enough
-    // for that is closed here.
+    // hyper limits the time of a request head only once it knows the HTTP version. A client that sends too little for
+    // that is closed here.
     let silence = async {
         let whole = Instant::now() + limits.header_timeout;
         let crowded = limits.max_connections as i64 / 4 * 3;
@@ -256,7 +255,7 @@ async fn guard(
         loop {
             sleep(limits.write_timeout).await;
             if answers.are_late() {
-                tracing::debug!("a client took its answer too slowly");
+                tracing::debug!("a client read its response too slowly");
                 return;
             }
         }
@@ -268,13 +267,14 @@ async fn guard(
     }
 }
 
-/// The handler's answer; a refusal, as hyper's own are, of what it must not see.
+/// Returns the handler's response, or refuses an ambiguous request, which the handler must not see. Like hyper's own
+/// refusals, the response has no body.
 async fn answer<H: Handler>(
     handler: H,
     request: Request<Incoming>,
 ) -> Response<Either<H::Body, Empty<Bytes>>> {
     let Some(status) = ambiguous(&request) else { return handler.handle(request).await.map(Either::Left) };
-    tracing::debug!("a request was refused: its head can be understood in several ways");
+    tracing::debug!("a request was refused: its head is ambiguous");
     let mut refusal = Response::new(Either::Right(Empty::new()));
     *refusal.status_mut() = status;
     refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,4 +1,4 @@
-//! Web pages of the origins an operator named may score from browsers (CORS).
+//! Cross-origin requests (CORS): web pages of the origins that an operator allows may score from browsers.
 //!
 //! Source: <https://fetch.spec.whatwg.org/#http-cors-protocol>
 
@@ -9,7 +9,16 @@ use hyper::header::{
     ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 
-/// The origin a request comes from, where it is one of `allowed`; `*` there allows every one.
+/// Returns the origin of a request if it is one of `allowed`, in which `*` allows every origin.
+///
+/// ```
+/// use hyper::header::{HeaderMap, HeaderValue, ORIGIN};
+///
+/// let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("https://app.example"))]);
+/// let allowed = ["https://app.example".to_owned()];
+/// assert!(drisse_net::cors::origin(&allowed, &headers).is_some());
+/// assert!(drisse_net::cors::origin(&[], &headers).is_none());
+/// ```
 pub fn origin(allowed: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
     if allowed.is_empty() {
         return None;
@@ -19,8 +28,8 @@ pub fn origin(allowed: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
     allowed.iter().any(may).then(|| origin.clone())
 }
 
-/// The headers of the answer, a 204, to a browser that asks before it sends; it sends no key with that. `None` where
-/// this is no such question.
+/// Returns the headers of the response (status 204) to a CORS preflight request, which carries no key. `None` if the
+/// request is not a preflight request.
 pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<HeaderMap> {
     if *method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return None;
@@ -34,7 +43,7 @@ pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<HeaderMap> {
     Some(answer)
 }
 
-/// Lets the page read an answer.
+/// Adds the headers to a response that let a page of `origin` read it.
 pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     const EXPOSED: HeaderValue = HeaderValue::from_static(
         "inference-header-content-length, retry-after, x-request-id, x-ms-client-request-id, \

@@ -1,4 +1,4 @@
-//! A listener with few clients (probes, Prometheus, operators): on the caller's runtime.
+//! A server for few clients (probes, Prometheus, operators), on the caller's runtime.
 
 use crate::connection::{Connections, Handler, Limits};
 use crate::front::ACCEPT_AGAIN;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Probes and scrapers are few. One that has not sent its request by then is gone; who ends this looks after those
-/// that are still answered.
+/// A client that has not sent its request within the header timeout is gone. There is no drain timeout: the caller
+/// bounds the time of the requests that are still answered.
 const LIMITS: Limits = Limits {
     max_connections: 256,
     header_timeout: Duration::from_secs(10),
@@ -20,7 +20,11 @@ const LIMITS: Limits = Limits {
     threads: 1,
 };
 
-/// Serves `listener`, until dropped; connections end once `end` says so and their request is answered.
+/// Returns a future that serves `listener` until it is dropped. Once `end` is true, each connection closes after its
+/// current request is answered. Must be called on a tokio runtime.
+///
+/// # Errors
+/// Returns the system's error if the listener cannot be registered with the runtime.
 pub fn serve_few<H: Handler>(
     listener: Listener,
     handler: H,

@@ -1,4 +1,4 @@
-//! The front of a server: accept on one thread, serve on one runtime per core, drain, end.
+//! A server's listeners and connections: accepts on one thread, serves on one runtime per core, and drains at the end.
 
 use crate::connection::{Connections, Handler, Limits, Stream};
 use crate::listen::{Listener, Listening};
@@ -11,38 +11,41 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-/// Accepting failed for want of descriptors, most likely: trying again at once would spin.
+/// The pause after a failed accept. The process most likely has no free descriptors: without a pause, it would spin.
 pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Files kept for what is no connection: models, logs, probes, connections to replicas.
+/// Descriptors that are reserved for models, logs, probes and connections to replicas.
 const RESERVED_FILES: usize = 256;
 
 /// How long a server that stops waits for its clients to close their connections themselves.
 const LAME_DUCK: Duration = Duration::from_millis(250);
 
-/// Where and how a server is reached.
+/// A server's listeners and how to serve them.
 #[derive(Debug)]
 pub struct Front {
-    /// Bound sockets.
+    /// The bound sockets.
     pub listeners: Vec<Listener>,
-    /// HTTPS on the TCP ones, where there is a certificate.
+    /// The certificate with which TCP listeners serve HTTPS; `None` serves HTTP.
     pub tls: Option<Arc<Tls>>,
-    /// What a connection may do.
+    /// The limits of each connection and of the server.
     pub limits: Limits,
-    /// Counts the connections that are open.
+    /// The metric that counts open connections.
     pub open: Gauge,
 }
 
-/// The runtimes connections are dealt to in turn. `SO_REUSEPORT` would deal by chance: with 16
-/// connections to two cores, 10 to 6 or worse half of the time.
+/// The runtimes, which get connections round robin. `SO_REUSEPORT` would distribute connections at random: 16
+/// connections on two cores would be split 10 to 6 or worse half of the time.
 struct Reactors {
     senders: Vec<mpsc::UnboundedSender<Stream>>,
     next: usize,
 }
 
 impl Front {
-    /// Serves until `stop` completes, then answers what is under way, for at most the drain time, and
-    /// returns. `make` gives each core its handler. To be awaited on a runtime of its own thread.
+    /// Serves until `stop` completes, then lets unfinished requests end for at most the drain timeout, and returns.
+    /// `make` returns the handler of each core. Must be awaited on a runtime that runs on a thread of its own.
+    ///
+    /// # Errors
+    /// Returns the system's error if a listener cannot be registered or a thread cannot be started.
     pub async fn serve<H: Handler>(
         self,
         make: impl FnMut() -> H,
@@ -52,7 +55,7 @@ impl Front {
         let listeners = self.listeners.into_iter().map(Listening::new).collect::<Result<Vec<_>, _>>()?;
         let open = self.open.clone();
         let mut limits = self.limits;
-        // Connections beyond what may be open are closed, not left waiting: others need files too.
+        // Connections beyond the limit are closed instead of left waiting. Models and replicas need descriptors too.
         limits.max_connections =
             limits.max_connections.min(open_files().saturating_sub(RESERVED_FILES).max(1));
         let connections = Connections::new(limits, self.tls, self.open, stopped);
@@ -68,8 +71,8 @@ impl Front {
             });
         }
         stop.await;
-        // No new connections. Those there are told to close with their next answer; only one that says
-        // nothing for a while is closed from here, so that no request crosses with that.
+        // Accept no new connections, and first give clients time to close theirs: a connection that the server closes
+        // could cross with a request that the client is sending.
         acceptors.shutdown().await;
         drop(dealt);
         let began = Instant::now();
@@ -78,14 +81,14 @@ impl Front {
         }
         let _ = stopping.send(true);
         for reactor in ended {
-            // An error says that its thread ended too.
+            // An error also means that the thread has ended.
             let _ = reactor.await;
         }
         Ok(())
     }
 }
 
-/// One thread with one runtime per core, and for each a word when it has ended.
+/// Starts a thread with a runtime per core. Each returned receiver completes when its thread has finished serving.
 fn start_reactors<H: Handler>(
     connections: &Connections,
     mut make: impl FnMut() -> H,
@@ -95,14 +98,14 @@ fn start_reactors<H: Handler>(
     for nth in 0..connections.limits.threads.max(1) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, streams) = mpsc::unbounded_channel();
-        let (tell, told) = oneshot::channel();
+        let (done, finished) = oneshot::channel();
         let (connections, handler) = (connections.clone(), make());
         std::thread::Builder::new().name(format!("reactor-{nth}")).spawn(move || {
             runtime.block_on(connections.serve_all(streams, handler));
-            let _ = tell.send(());
+            let _ = done.send(());
         })?;
         reactors.senders.push(sender);
-        ended.push(told);
+        ended.push(finished);
     }
     Ok((reactors, ended))
 }

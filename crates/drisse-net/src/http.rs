@@ -157,7 +157,7 @@ impl Address {
     /// Parses `unix:PATH` with an absolute path, or `http://HOST:PORT`; returns `None` for anything else.
     ///
     /// ```
-    /// use drisse_wire::http::Address;
+    /// use drisse_net::http::Address;
     ///
     /// let address = Address::parse("http://127.0.0.1:8000").expect("an address");
     /// assert_eq!(address.host(), "127.0.0.1:8000");
@@ -264,8 +264,8 @@ impl Address {
     }
 }
 
-/// Connects to a Unix socket, never to where a symbolic link at its path leads: the process that serves may be able to
-/// write to the socket's folder, and must not choose whom we talk to.
+/// Connects to a Unix socket. Does not follow a symbolic link at `path`: the serving process may be able to write to
+/// the socket's folder, and must not redirect clients to another socket.
 ///
 /// # Errors
 /// Returns an error if there is no socket at `path`, or no process listens on it.
@@ -273,8 +273,8 @@ pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     UnixSocket::new(path).connect().await
 }
 
-/// A Unix socket that many connections are opened to. Its path is looked up once, off the runtime's threads: later
-/// connections are made by descriptor, and wait for no disk.
+/// A Unix socket for many connections. Its path is looked up once, on a blocking thread. Later connections use the
+/// descriptor and do not wait for a disk.
 #[derive(Debug)]
 pub struct UnixSocket {
     path: PathBuf,
@@ -282,15 +282,15 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// The socket at `path`, which need not exist yet.
+    /// Returns a handle for the socket at `path`, which need not exist yet.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), found: Mutex::default() }
     }
 
-    /// Opens a connection, as [`connect_unix`] does. Needs a tokio runtime.
+    /// Opens a connection, as [`connect_unix`] does. Requires a tokio runtime.
     ///
     /// # Errors
-    /// As [`connect_unix`].
+    /// Returns the errors of [`connect_unix`].
     pub async fn connect(&self) -> io::Result<UnixStream> {
         let known = self.found().clone();
         let found = match known {
@@ -301,10 +301,10 @@ impl UnixSocket {
                 Arc::clone(self.found().insert(Arc::new(found.map_err(io::Error::other)??)))
             }
         };
-        // The socket that was found, even if another file has taken its path since.
+        // By descriptor: this is the socket that was checked, even if another file has replaced it at the path.
         let connected = UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await;
         if connected.is_err() {
-            // A server that starts again at this path makes another socket.
+            // A server that restarts creates a new socket at this path.
             *self.found() = None;
         }
         connected

@@ -1,15 +1,22 @@
-//! Keys as their digests, compared in constant time.
+//! Access keys, held as digests and compared in constant time.
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// The SHA-256 of each key that opens something.
+/// The SHA-256 digests of a set of access keys.
+///
+/// ```
+/// let mut keys = drisse_net::KeyDigests::default();
+/// keys.add("secret").expect("a key");
+/// assert!(keys.accept(Some(b"Bearer secret")));
+/// assert!(!keys.accept(Some(b"Bearer other")) && !keys.accept(None));
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct KeyDigests(Vec<[u8; 32]>);
 
 impl KeyDigests {
-    /// Adds one as a file or a document spells it: the key itself, or `sha256:HEX`. `None`, and nothing
-    /// added, when what follows `sha256:` is no digest.
+    /// Adds a key as a file or a document spells it: the key itself, or `sha256:HEX`. Returns `None` and adds
+    /// nothing if the text after `sha256:` is not a digest.
     pub fn add(&mut self, spelled: &str) -> Option<()> {
         let digest = match spelled.strip_prefix("sha256:") {
             Some(hex) => from_hex(hex)?,
@@ -19,12 +26,12 @@ impl KeyDigests {
         Some(())
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether an `authorization` header (RFC 6750: `Bearer KEY`) carries one of the keys.
+    /// Returns whether an `authorization` header (RFC 6750: `Bearer KEY`) carries one of the keys.
     pub fn accept(&self, authorization: Option<&[u8]>) -> bool {
         let Some(header) = authorization else { return false };
         let Some((scheme, key)) = header.split_at_checked(7) else { return false };
@@ -32,13 +39,13 @@ impl KeyDigests {
             return false;
         }
         let given: [u8; 32] = Sha256::digest(key.trim_ascii()).into();
-        // Every key is compared, so that the time tells nothing of which one was close.
+        // Every key is compared, so that the time does not depend on which one matches.
         let found = self.0.iter().fold(subtle::Choice::from(0), |found, key| found | key.ct_eq(&given));
         found.into()
     }
 }
 
-/// Bytes as lowercase hexadecimal digits.
+/// Returns bytes as lowercase hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,5 +1,5 @@
-//! What every server of Drisse is made of: sockets bound before anything starts, one runtime per
-//! core, connections with limits, TLS that reloads, keys held as digests, processes that outlive who started them.
+//! The parts that all servers of Drisse share: sockets that are bound before anything starts, one runtime per core,
+//! connections with limits, TLS that reloads, keys held as digests, processes that outlive their parent.
 
 mod access;
 mod answers;

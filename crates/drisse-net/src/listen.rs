@@ -1,4 +1,4 @@
-//! Sockets, bound before anything is loaded, so that a taken port is told at once.
+//! Listening sockets. They are bound before anything is loaded, so that a port in use is reported at once.
 
 use crate::connection::Stream;
 use drisse_core::step;
@@ -8,20 +8,20 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Connections the system holds until they are accepted.
+/// Connections that the system queues until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// A bound socket.
+/// A bound, listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// An address.
+    /// A TCP socket.
     Tcp(std::net::TcpListener),
-    /// A path.
+    /// A Unix socket.
     Unix(std::os::unix::net::UnixListener),
 }
 
 impl Listener {
-    /// Whether only this machine can reach it.
+    /// Returns whether only processes of this machine can connect.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
@@ -30,7 +30,7 @@ impl Listener {
     }
 }
 
-/// The same, registered with the runtime that accepts.
+/// A [`Listener`] that is registered with the current runtime.
 pub(crate) enum Listening {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
@@ -55,25 +55,34 @@ impl Listening {
 /// Why a socket cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// An address.
+    /// A TCP socket cannot be bound.
     #[error("cannot listen on {address}")]
     Tcp {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// The system's reason.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A path.
+    /// A Unix socket cannot be bound.
     #[error("cannot listen on unix:{}", path.display())]
     Unix {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// Binds an address.
+/// Binds a TCP socket and starts to listen. Port 0 lets the system choose a port.
+///
+/// # Errors
+/// Returns [`BindError::Tcp`] if the address is in use or does not belong to this machine.
+///
+/// ```
+/// let listener = drisse_net::bind_tcp("127.0.0.1:0".parse().unwrap())?;
+/// assert_ne!(listener.local_addr().unwrap().port(), 0);
+/// # Ok::<(), drisse_net::BindError>(())
+/// ```
 pub fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -86,33 +95,36 @@ pub fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, BindError>
     bind().map_err(|source| BindError::Tcp { address, source })
 }
 
-/// Removes what a process that is gone left in a folder of sockets: those named `name`, or `name` and more
-/// after a full stop.
+/// Removes the sockets that an ended process left in `folder`: those named `name` or `name.*`.
 pub fn remove_sockets(folder: &Path, name: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name();
         let rest = file.to_str().and_then(|file| file.strip_prefix(name));
         if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
-            // Gone already is what was wanted.
+            // The socket may be gone already.
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
-/// Binds a path, readable by this user alone; takes the place of a socket nobody serves any more.
+/// Binds a Unix socket that only this user can connect to. Replaces a socket that no process listens on.
+///
+/// # Errors
+/// Returns [`BindError::Unix`] if a process listens at `path`, if another kind of file is there, or if the socket
+/// cannot be made.
 pub fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
     let bind = || {
-        // Only a socket that nobody serves any more is replaced: never a file, a link or a live socket.
+        // Only a socket without a listening process is replaced: never a file, a link or a live socket.
         match std::fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => {
-                return Err(std::io::Error::other("something that is no socket is there already"));
+                return Err(std::io::Error::other("a file that is not a socket is there already"));
             }
             Ok(_) if UnixStream::connect(path).is_ok() => {
                 return Err(std::io::Error::from(std::io::ErrorKind::AddrInUse));
             }
             _ => {}
         }
-        // Made elsewhere, closed to others, then put in place: there is no moment at which it is open.
+        // Made under another name, closed to other users, then renamed: the path is never open to others.
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(format!(".{}", std::process::id()));
         let fresh = PathBuf::from(fresh);

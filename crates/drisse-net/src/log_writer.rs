@@ -1,4 +1,4 @@
-//! A server's own log on stderr, written by a thread of its own.
+//! A server's log on stderr, written by a separate thread.
 
 use crate::background::{Background, Entry};
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ impl LogWriter {
 }
 
 impl Write for LogWriter {
-    /// Queues `line`, which is to be a whole line.
+    /// Queues `line`, which must be a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.send(|lost| {
             let mut text = Vec::with_capacity(line.len());

@@ -1,15 +1,18 @@
-//! A process's memory holds keys and data: none of it may be left in a core dump.
+//! Protects the memory of a process, which holds keys and data, from core dumps and from other processes.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// No core file is that small; to the kernel it says too that no core handler is to be started, which 0
-/// does not (`coredump_pipe` in fs/coredump.c).
+/// The size limit of a core file, in bytes. No core file is this small. The kernel also starts no core handler if the
+/// limit is 1, which it does if the limit is 0 (`coredump_pipe` in fs/coredump.c).
 const NO_CORE: u64 = 1;
 
-/// Keeps this process's memory out of core dumps, and out of reach of other processes of its user.
+/// Keeps the memory of this process out of core dumps and unreadable for other processes of its user.
 ///
-/// Where `/proc` is mounted with `hidepid`, users see only processes that they could trace, and so none that
-/// cannot be dumped, not even their own: replicas would not be found again. There the limit alone stands.
+/// If `/proc` is mounted with `hidepid`, users see only processes that they may trace. They would not see their own
+/// processes that cannot be dumped, and replicas could not be found again. Then only the size limit is set.
+///
+/// # Errors
+/// Returns the system's error if the limit or the dumpable flag cannot be set.
 pub fn keep_memory_private() -> std::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(NO_CORE), maximum: Some(NO_CORE) })?;
     if !hides_processes(&std::fs::read_to_string("/proc/self/mounts").unwrap_or_default()) {
@@ -18,7 +21,7 @@ pub fn keep_memory_private() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether `/proc` shows users only processes that they may look into: proc(5), `hidepid`.
+/// Returns whether `/proc` shows users only the processes that they may trace (proc(5), `hidepid`).
 fn hides_processes(mounts: &str) -> bool {
     let proc = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some("/proc"));
     let options = proc.and_then(|line| line.split(' ').nth(3)).unwrap_or_default();
@@ -32,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proc_that_hides_processes_is_told_by_its_mount() {
+    fn a_proc_that_hides_processes_is_recognized_by_its_mount() {
         for (mounts, hides) in [
             ("proc /proc proc rw,relatime 0 0\n", false),
             ("proc /proc proc rw,hidepid=0 0 0\n", false),

@@ -1,5 +1,5 @@
-//! Passing a listening socket to whoever may open a Unix socket, so that it outlives every process that
-//! had it.
+//! Passes a listening socket between processes over a Unix socket, so that the listening socket stays open while
+//! processes end and start.
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -12,10 +12,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// A process that does not hand over its socket by then does not answer.
+/// How long to wait for a process to pass its socket.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Gives a copy of `descriptor` to everybody who connects. Returns only when accepting fails.
+/// Sends a copy of `descriptor` to each process that connects to `listener`. Blocks the thread; returns only on error.
+///
+/// # Errors
+/// Returns the system's error if accepting a connection fails.
 pub fn pass_descriptor(listener: &UnixListener, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     listener.set_nonblocking(false)?;
     loop {
@@ -24,12 +27,16 @@ pub fn pass_descriptor(listener: &UnixListener, descriptor: BorrowedFd<'_>) -> i
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = [descriptor];
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        // Who went away needs nothing.
+        // The process may have closed its connection already.
         let _ = sendmsg(&stream, &[IoSlice::new(b"L")], &mut ancillary, SendFlags::empty());
     }
 }
 
-/// The descriptor that the process listening at `path` passes.
+/// Receives the descriptor that the process listening at `path` passes. Blocks the thread for at most 2 s.
+///
+/// # Errors
+/// Returns the system's error if no process listens at `path` or none answers in time, or an error if the process
+/// passes no descriptor.
 pub fn take_descriptor(path: &Path) -> io::Result<OwnedFd> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -1,4 +1,4 @@
-//! Processes of this machine that outlive who started them: started detached, found again, watched.
+//! Processes that outlive their parent: they are started detached, found again by their arguments, and watched.
 
 use crate::hex;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::UNIX_EPOCH;
 use tokio::io::unix::AsyncFd;
 
-/// What of the environment a process of ours may see: nothing that holds secrets.
+/// The environment variables that a started process inherits. None of them holds secrets.
 const ENVIRONMENT: [&str; 23] = [
     "PATH",
     "HOME",
@@ -22,7 +22,7 @@ const ENVIRONMENT: [&str; 23] = [
     "TZ",
     "TMPDIR",
     "XDG_CACHE_HOME",
-    // Where container engines are.
+    // The addresses of container engines.
     "XDG_RUNTIME_DIR",
     "DOCKER_HOST",
     "DRISSE_LOG",
@@ -31,7 +31,7 @@ const ENVIRONMENT: [&str; 23] = [
     "RUST_BACKTRACE",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
-    // Where traces go, and which. Headers with a collector's token are secrets, and do not.
+    // Where to export traces, and which ones. Not `OTEL_EXPORTER_OTLP_HEADERS`, which may hold a collector's token.
     "OTEL_BSP_SCHEDULE_DELAY",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -47,17 +47,17 @@ const ENVIRONMENT: [&str; 23] = [
 pub struct Launch<'a> {
     /// The program.
     pub program: &'a Path,
-    /// Its arguments. No secrets: everybody can read them.
+    /// The arguments. They must not hold secrets: every user of the machine can read them.
     pub arguments: Vec<OsString>,
-    /// What its environment has beside the user's own.
+    /// Environment variables besides the inherited ones.
     pub settings: &'a [(&'a str, &'a str)],
-    /// Where its output goes, appended; made for this user alone.
+    /// The file that stdout and stderr are appended to. If it is created, only this user can read it.
     pub log: &'a Path,
-    /// What it finds as its standard input: a listening socket, or nothing.
+    /// The standard input, such as a listening socket; `None` is `/dev/null`.
     pub stdin: Option<OwnedFd>,
 }
 
-/// A process, by a descriptor that never means another one.
+/// A process, held by a descriptor (pidfd) that never refers to another process, even if the pid is used again.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -68,16 +68,19 @@ pub struct Process {
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// By itself.
+    /// The process exited with this code.
     Code(i32),
-    /// By a signal.
+    /// This signal ended the process.
     Signal(i32),
-    /// It was not our child, so nobody told us.
+    /// The process was not a child of this one: its exit status cannot be read.
     Unknown,
 }
 
 impl Process {
-    /// Starts a program that is no part of the caller's terminal. Needs a tokio runtime.
+    /// Starts a program in a process group of its own. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// Returns the system's error if the log cannot be opened or the program cannot be started.
     pub fn start(launch: Launch<'_>) -> io::Result<Self> {
         let open = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(launch.log);
         let log = open.map_err(|error| {
@@ -90,7 +93,7 @@ impl Process {
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .envs(launch.settings.iter().copied())
             .current_dir("/")
-            // A Ctrl-C in the terminal is not for it.
+            // A Ctrl-C in the terminal must not end this process.
             .process_group(0)
             .stdin(launch.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(log.try_clone()?)
@@ -100,14 +103,18 @@ impl Process {
         Self::watch(child.id(), Some(child))
     }
 
-    /// Processes of this user with `flag` among their arguments, followed by a value that starts with
-    /// `prefix`; with that value.
+    /// Finds this user's processes that have `flag` among their arguments, followed by a value that starts with
+    /// `prefix`. Returns each with that value. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// Returns the system's error if `/proc` cannot be read. Processes that end meanwhile are left out.
     pub fn find(flag: &str, prefix: &str) -> io::Result<Vec<(Self, String)>> {
         let me = rustix::process::getuid().as_raw();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // Opened before it is looked at: what is read is then of the process the descriptor means.
+            // The descriptor is opened before `/proc/PID` is read: if the process is still alive at the end, all
+            // that was read belongs to it, not to a later process with the same pid.
             let Ok(process) = Self::watch(pid, None) else { continue };
             let ours = belongs_to(&entry.path(), me);
             let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
@@ -121,12 +128,15 @@ impl Process {
         Ok(found)
     }
 
-    /// A process that is not our child.
+    /// Returns the process with the id `pid`, which need not be a child of this one. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// Returns the system's error if there is no such process.
     pub fn of(pid: u32) -> io::Result<Self> {
         Self::watch(pid, None)
     }
 
-    #[expect(deprecated, reason = "its replacement asks for a promise that an OwnedFd keeps by itself")]
+    #[expect(deprecated, reason = "its replacement requires a guarantee that `OwnedFd` gives anyway")]
     fn watch(pid: u32, child: Option<Child>) -> io::Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -134,25 +144,24 @@ impl Process {
         Ok(Self { pid, fd: AsyncFd::new(fd)?, child })
     }
 
-    /// Its number.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Asks it to end.
+    /// Sends `SIGTERM`, which asks the process to end. Has no effect if it has ended.
     pub fn terminate(&self) {
-        // Gone already is what was wanted.
         let _ = pidfd_send_signal(self.fd.get_ref(), Signal::TERM);
     }
 
-    /// Ends it.
+    /// Sends `SIGKILL`, which ends the process at once. Has no effect if it has ended.
     pub fn kill(&self) {
         let _ = pidfd_send_signal(self.fd.get_ref(), Signal::KILL);
     }
 
-    /// Completes when it has ended; may be called again and dropped half way.
+    /// Waits until the process has ended. May be called again. Cancel-safe.
     pub async fn ended(&mut self) -> Exit {
-        // A descriptor of a process can be read from once the process has ended.
+        // A pidfd becomes readable when the process ends.
         let _ = self.fd.readable().await;
         let status = self.child.as_mut().and_then(|child| child.wait().ok());
         match status.map(|status| (status.code(), status.signal())) {
@@ -180,8 +189,8 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// Whether a process is a user's, by all its user ids. Not by who owns its folder: that is root for a program
-/// such as `su`, whoever runs it.
+/// Returns whether all user ids of a process are `user`. The owner of its folder in `/proc` does not show this: it is
+/// root for a set-user-ID program such as `su`, no matter which user runs it.
 fn belongs_to(folder: &Path, user: u32) -> bool {
     let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
@@ -189,7 +198,7 @@ fn belongs_to(folder: &Path, user: u32) -> bool {
     ids.peek().is_some() && ids.all(|id| id.parse() == Ok(user))
 }
 
-/// Which build of Drisse a process is: newer ones replace older ones.
+/// The build of Drisse that a process runs. A newer build compares greater and replaces an older one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Build {
     version: Vec<u64>,
@@ -198,7 +207,7 @@ pub struct Build {
 }
 
 impl Build {
-    /// This process's.
+    /// Returns the build of this process, whose version is `version`.
     pub fn current(version: &str) -> Self {
         let written = fs::metadata("/proc/self/exe").and_then(|metadata| metadata.modified());
         let written = written.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -208,7 +217,15 @@ impl Build {
         }
     }
 
-    /// From what [`ToString`] gave.
+    /// Parses the text that [`ToString`] returns; `None` if it is malformed.
+    ///
+    /// ```
+    /// use drisse_net::Build;
+    ///
+    /// let (old, new) = (Build::parse("0.9.1@1700000000000"), Build::parse("0.10.0@1600000000000"));
+    /// assert!(old < new);
+    /// assert!(Build::parse("0.9.1").is_none());
+    /// ```
     pub fn parse(text: &str) -> Option<Self> {
         let (version, written) = text.split_once('@')?;
         let version = version.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
@@ -223,27 +240,27 @@ impl std::fmt::Display for Build {
     }
 }
 
-/// Lets this process open as many files as it ever may; how many that is.
+/// Raises the limit of open files of this process to its maximum, and returns the limit.
 pub fn open_files() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // What may not be raised stays as it is.
+    // If raising fails, the current limit remains.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile)
         .current
         .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
-/// Twelve random lowercase hexadecimal digits.
+/// Returns twelve random lowercase hexadecimal digits.
 pub fn random_id() -> String {
     let mut bytes = [0; 6];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     hex(&bytes)
 }
 
-/// The folder for a workspace's sockets: short, because a socket's path has at most 107 bytes, and closed
-/// to others. It depends on the user alone, so that a login, a boot unit and cron find the same one, and
-/// does not go when the user logs out, as XDG_RUNTIME_DIR does.
+/// Returns the path of the folder for a workspace's sockets. It is short, because the path of a socket has at most
+/// 107 bytes. It depends on the user only, so that a login, a boot unit and cron find the same folder, and it is not
+/// in `XDG_RUNTIME_DIR`, which is removed when the user logs out.
 pub fn runtime_path(workspace: &str) -> PathBuf {
     let me = rustix::process::getuid().as_raw();
     let base =
@@ -251,17 +268,20 @@ pub fn runtime_path(workspace: &str) -> PathBuf {
     base.join(workspace)
 }
 
-/// The same, made where it is not there; refused where it is somebody else's.
+/// Creates the folder of [`runtime_path`] if it does not exist, accessible to this user only, and returns its path.
+///
+/// # Errors
+/// Returns the system's error if the folder cannot be created, and `PermissionDenied` if it belongs to another user.
 pub fn runtime_folder(workspace: &str) -> io::Result<PathBuf> {
     let me = rustix::process::getuid().as_raw();
     let folder = runtime_path(workspace);
     let base = folder.parent().unwrap_or(Path::new("/")).to_owned();
     for path in [&base, &folder] {
-        // Nothing is made below a folder before it is known whose it is.
+        // The owner of a folder is checked before anything is created in it.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let metadata = fs::symlink_metadata(path)?;
         if !metadata.is_dir() || metadata.uid() != me {
-            let message = format!("{} belongs to somebody else", path.display());
+            let message = format!("{} belongs to another user", path.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         if metadata.mode() & 0o077 != 0 {
@@ -292,11 +312,11 @@ mod tests {
         assert_eq!(fs::read_to_string(&log).unwrap(), "started\n");
         assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
 
-        // One that stays: its input is a pipe nobody writes to.
+        // This process keeps running: nothing is ever written to its input.
         let (_writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
         let stays = Launch { stdin: Some(reader.into()), ..launch(&format!("{marker}/1")) };
         let mut child = Process::start(stays).unwrap();
-        // A program that is just being loaded has no arguments yet.
+        // A program that is still being loaded has no arguments yet.
         let mut looks = std::iter::repeat_with(|| Process::find("--mark", &marker).unwrap().pop());
         let (mut same, value) = looks.find_map(|found| found).unwrap();
         assert_eq!((same.pid(), value), (child.pid(), format!("{marker}/1")));

@@ -1,5 +1,5 @@
-//! Requests that are refused before anybody looks at what they ask for: those that two readers could
-//! understand differently, and those that a web page has sent.
+//! Requests that are refused before they are routed: ambiguous ones (request smuggling), and those that a web page in
+//! a browser sent.
 
 use crate::listen::Listener;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
@@ -7,19 +7,19 @@ use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Version};
 use std::net::IpAddr;
 
-/// How a listener is reached, and so what tells a web page's requests.
+/// The kind of a listener. It determines how requests from web pages are recognized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Door {
-    /// A file, which no web page can open.
+    /// A Unix socket, which a web page cannot connect to.
     Unix,
-    /// An address.
+    /// TCP without TLS.
     Tcp,
-    /// An address, whose certificate a browser checks against the name it was given.
+    /// TCP with TLS. A browser checks the certificate against the host name of the page.
     Tls,
 }
 
 impl Door {
-    /// A listener's, without TLS.
+    /// Returns the kind of a listener that does not use TLS.
     pub fn of(listener: &Listener) -> Self {
         match listener {
             Listener::Unix(_) => Self::Unix,
@@ -27,38 +27,39 @@ impl Door {
         }
     }
 
-    /// Why a request is not let in, where a web page may have sent it. Pages that the browser takes for
-    /// others' say so by `Origin`. One whose own name was made to lead here (DNS rebinding) is of the same
-    /// origin to the browser, but the name stands in `Host`: an address or `localhost` cannot be a
-    /// stranger's.
+    /// Returns why a request must be refused because a web page may have sent it; `None` if it is accepted.
+    ///
+    /// Browsers send `Origin` with the requests of pages of other origins. A page whose host name was made to resolve to
+    /// this server (DNS rebinding) is of the same origin for the browser, but then `Host` is that name: it must be an IP
+    /// address or `localhost`, which no foreign page can have.
     pub fn refusal<B>(self, request: &Request<B>) -> Option<&'static str> {
         if request.headers().contains_key(ORIGIN) {
-            return Some("requests of web pages are not answered here");
+            return Some("requests from web pages are not accepted");
         }
-        if self == Self::Tcp && !asked(request).is_none_or(|host| is_no_strangers(&host)) {
-            return Some("this is answered under an IP address or `localhost`, and under no other name");
+        if self == Self::Tcp && !host_of(request).is_none_or(|host| is_address_or_localhost(&host)) {
+            return Some("the host of the request must be an IP address or `localhost`");
         }
         None
     }
 }
 
-/// The host a request is for, without its port: none where HTTP/1.0 names none.
-fn asked<B>(request: &Request<B>) -> Option<String> {
+/// Returns the host that a request names, without its port; `None` if an HTTP/1.0 request names none.
+fn host_of<B>(request: &Request<B>) -> Option<String> {
     if let Some(host) = request.uri().host() {
         return Some(host.to_owned());
     }
     let given = request.headers().get(HOST)?;
-    // What cannot be read is no address.
+    // A malformed host becomes empty, which is not an address.
     let host = Authority::try_from(given.as_bytes()).map(|authority| authority.host().to_owned());
     Some(host.unwrap_or_default())
 }
 
-fn is_no_strangers(host: &str) -> bool {
+fn is_address_or_localhost(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
-/// The status of a refusal of what RFC 9112 tells servers to refuse, and hyper lets through: heads in which
-/// two readers could see two different messages. The connection ends with it.
+/// Returns the status to refuse a request with whose head two parsers could read as different messages; `None` if it
+/// is accepted. RFC 9112 requires servers to refuse such heads, but hyper accepts them. The connection is then closed.
 pub(crate) fn ambiguous<B>(request: &Request<B>) -> Option<StatusCode> {
     let headers = request.headers();
     if request.version() > Version::HTTP_11 {
@@ -73,19 +74,19 @@ pub(crate) fn ambiguous<B>(request: &Request<B>) -> Option<StatusCode> {
     if headers.contains_key(CONTENT_LENGTH) {
         return Some(StatusCode::BAD_REQUEST);
     }
-    // Section 6.1: a coding that is not understood is answered with 501.
+    // Section 6.1: an unknown transfer coding is answered with 501.
     let plain = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     (!plain).then_some(StatusCode::NOT_IMPLEMENTED)
 }
 
-/// Section 3.2: exactly one `Host` in HTTP/1.1, at most one before, and one that can be read.
+/// Returns whether the `Host` header is valid (section 3.2): one in HTTP/1.1, at most one in HTTP/1.0, well-formed.
 fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let Some(host) = hosts.next() else { return version < Version::HTTP_11 };
     is_host(host.as_bytes()) && hosts.next().is_none()
 }
 
-/// Which bytes a host's name may have.
+/// Which bytes a host name may contain.
 const OF_A_NAME: [bool; 256] = {
     let (mut table, marks) = ([false; 256], b"-._~!$&'()*+,;=%");
     let mut byte = 0;
@@ -101,8 +102,7 @@ const OF_A_NAME: [bool; 256] = {
     table
 };
 
-/// `uri-host [ ":" port ]` (RFC 9110, section 7.2): a name or an address in the characters RFC 3986 has for
-/// them.
+/// Returns whether text is `uri-host [ ":" port ]` (RFC 9110, section 7.2), with the characters that RFC 3986 allows.
 fn is_host(text: &[u8]) -> bool {
     let bracketed = text.starts_with(b"[");
     let end = match bracketed {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_web_page_is_told_by_its_origin_or_by_the_name_that_led_it_here() {
+    fn a_web_page_is_recognized_by_its_origin_or_by_its_host() {
         for (host, let_in) in [
             ("127.0.0.1:4791", true),
             ("localhost:4791", true),

@@ -1,4 +1,4 @@
-//! TLS: one certificate and key, read again when the files change.
+//! TLS with one certificate and key, which can be reloaded when the files change.
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A certificate chain and its key, in PEM files.
+/// A certificate chain and its private key, from PEM files.
 #[derive(Debug)]
 pub struct Tls {
     certificate: PathBuf,
@@ -21,39 +21,45 @@ struct Loaded {
     chain: Vec<CertificateDer<'static>>,
 }
 
-/// Why the files cannot be used.
+/// Why a certificate and key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// One of them cannot be read as PEM.
+    /// A file cannot be read, or is not PEM.
     #[error("cannot read {what} {}: {why}", path.display())]
     Pem {
         /// `certificate` or `key`.
         what: &'static str,
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// They do not belong together, or rustls does not take them.
-    #[error("certificate {} with key {}: {why}", certificate.display(), key.display())]
+    /// The key does not belong to the certificate, or rustls does not support one of them.
+    #[error("cannot use certificate {} with key {}: {why}", certificate.display(), key.display())]
     Pair {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
 impl Tls {
     /// Reads the PEM files at `certificate` and `key`.
+    ///
+    /// # Errors
+    /// Returns a [`TlsError`] if a file cannot be read, or if the two do not belong together.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let current = ArcSwap::from_pointee(load(certificate, key)?);
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current })
     }
 
-    /// Reads the files again; whether the certificate changed. Connections keep the one they began with.
+    /// Reads the files again, and returns whether the certificate changed. Open connections keep the old one.
+    ///
+    /// # Errors
+    /// Returns a [`TlsError`] as [`Tls::open`] does; the old certificate then stays in use.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let loaded = load(&self.certificate, &self.key)?;
         let changed = loaded.chain != self.current.load().chain;
@@ -74,7 +80,7 @@ fn load(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| pem("certificate", certificate, error.to_string()))?;
     if chain.is_empty() {
-        return Err(pem("certificate", certificate, "it holds no certificate".to_owned()));
+        return Err(pem("certificate", certificate, "the file contains no certificate".to_owned()));
     }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| pem("key", key, error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

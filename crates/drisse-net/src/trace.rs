@@ -1,5 +1,5 @@
-//! Traces: which requests are traced, under which ids (W3C Trace Context), and what is known of each, until whoever
-//! exports it takes it.
+//! Request tracing: decides which requests are sampled, propagates W3C Trace Context, and buffers the finished spans
+//! until they are exported.
 //!
 //! Sources: <https://www.w3.org/TR/trace-context/>, <https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampling>.
 
@@ -13,28 +13,28 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
-/// The context a request comes with, and goes on with.
+/// The header that carries the trace context of a request.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What others on the way keep in it; passed on as it is.
+/// The header that carries the state of other tracing systems. It is kept unchanged.
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A longer one is not kept (W3C asks for 512 characters at least).
+/// The longest `tracestate` that is kept, in bytes (W3C requires at least 512 characters).
 const MAX_STATE: usize = 512;
 
-/// Spans that wait to be exported, at most; more are dropped and counted. About 5,000 spans.
+/// The size of the span buffer in bytes: about 5,000 spans. Further spans are dropped and counted.
 const MAX_WAITING: usize = 1 << 20;
 
-/// Who decides whether a request is traced.
+/// How to decide whether a request is traced.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Sampling {
-    /// Whether a decision that a request comes with holds.
+    /// Whether to follow the decision of the caller if the request has a `traceparent` header.
     pub parent_based: bool,
-    /// The share of the other requests that is traced, 0 to 1.
+    /// The fraction of the other requests that is traced, 0 to 1.
     pub ratio: f64,
 }
 
-/// One request's place in its trace. Costs little where it is not sampled.
+/// The span of one request. Costs little if it is not sampled.
 #[derive(Clone, Debug)]
 pub struct Span {
     trace: u128,
@@ -45,26 +45,35 @@ pub struct Span {
     started: Instant,
 }
 
-/// A part of a request's time.
+/// A stage of handling a request, such as waiting in a queue. It becomes a child span.
 #[derive(Clone, Copy, Debug)]
 pub struct Stage {
-    /// What happened.
+    /// The name of the child span.
     pub name: &'static str,
-    /// When it began.
+    /// When the stage began.
     pub from: Instant,
-    /// When it ended.
+    /// When the stage ended.
     pub to: Instant,
 }
 
-/// The parts of one request's time, noted wherever they happen.
+/// Collects the stages of one request. Can be shared between threads.
 #[derive(Debug, Default)]
 pub struct Stages(Mutex<Vec<Stage>>);
 
-/// What traces requests, and keeps what is known of them.
+/// Samples requests, and buffers their spans until they are exported.
+///
+/// ```
+/// use drisse_net::trace::{Sampling, Traces};
+///
+/// let traces = Traces::new(Sampling { parent_based: true, ratio: 1.0 });
+/// let span = traces.begin(&Default::default(), std::time::Instant::now());
+/// traces.end(&span, "score", &[], None, None);
+/// assert!(!traces.take().is_empty());
+/// ```
 #[derive(Debug)]
 pub struct Traces {
     parent_based: bool,
-    /// Of 2⁶⁴, how many trace ids are sampled.
+    /// The largest low half of a trace id that is sampled; 0 samples none.
     bound: u64,
     spans: Mutex<Vec<u8>>,
     half_full: Notify,
@@ -72,7 +81,7 @@ pub struct Traces {
 }
 
 impl Stages {
-    /// Notes one.
+    /// Adds a stage.
     pub fn note(&self, name: &'static str, from: Instant, to: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Stage { name, from, to });
     }
@@ -83,7 +92,7 @@ impl Stages {
 }
 
 impl Traces {
-    /// Traces what `sampling` says.
+    /// Returns an empty buffer that samples requests as `sampling` says.
     pub fn new(sampling: Sampling) -> Self {
         let ratio = sampling.ratio.clamp(0.0, 1.0);
         Self {
@@ -95,25 +104,26 @@ impl Traces {
         }
     }
 
-    /// The span of a request with these headers, which began at `started`.
+    /// Starts the span of a request with these headers, which arrived at `started`.
     pub fn begin(&self, headers: &HeaderMap, started: Instant) -> Span {
         let given = headers.get(TRACEPARENT).and_then(|value| parse(value.as_bytes()));
         let id = fastrand::u64(1..);
-        let takes = |trace: u128| trace as u64 <= self.bound && self.bound > 0;
+        let sample = |trace: u128| trace as u64 <= self.bound && self.bound > 0;
         let (trace, parent, sampled) = match given {
             Some((trace, parent, sampled)) => {
-                (trace, Some(parent), if self.parent_based { sampled } else { takes(trace) })
+                (trace, Some(parent), if self.parent_based { sampled } else { sample(trace) })
             }
             None => {
                 let trace = fastrand::u128(1..);
-                (trace, None, takes(trace))
+                (trace, None, sample(trace))
             }
         };
         let state = given.and_then(|_| headers.get(TRACESTATE)).filter(|state| state.len() <= MAX_STATE);
         Span { trace, id, parent, sampled, state: state.cloned(), started }
     }
 
-    /// The request is answered: keeps its span, of this name, and one for each stage.
+    /// Ends the span of an answered request, and buffers it under `name` with a child span for each stage. `failed` is
+    /// the error message, if the request failed.
     pub fn end(
         &self,
         span: &Span,
@@ -126,7 +136,7 @@ impl Traces {
             return;
         }
         let (now, wall) = (Instant::now(), SystemTime::now());
-        // Clocks are set; what is measured is not.
+        // Durations come from the monotonic clock: the wall clock may be set while a request is handled.
         let at = |instant: Instant| {
             let then = wall.checked_sub(now.saturating_duration_since(instant)).unwrap_or(wall);
             let since = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -173,38 +183,40 @@ impl Traces {
         }
     }
 
-    /// The spans that wait, once `delay` is over or many do: `repeated Span` of OTLP's `ScopeSpans`.
+    /// Waits for `delay`, or until the buffer is half full, and takes the spans like [`take`](Self::take).
+    /// Cancel-safe.
     pub async fn next(&self, delay: Duration) -> Vec<u8> {
-        // Both are the same to it.
+        // The spans are taken in both cases.
         let _ = tokio::time::timeout(delay, self.half_full.notified()).await;
         self.take()
     }
 
-    /// The spans that wait now.
+    /// Empties the buffer and returns its spans, encoded as `repeated Span` of OTLP's `ScopeSpans`.
     pub fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.spans.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many requests' spans were dropped since this was asked last: they came faster than they were taken.
+    /// Returns the number of requests whose spans were dropped, because the buffer was full, since the last call.
     pub fn dropped(&self) -> u64 {
         self.dropped.swap(0, Relaxed)
     }
 }
 
 impl Span {
-    /// Where the parts of its time are noted; nowhere where nobody will ask.
+    /// Returns a collector of the request's stages; `None` if the request is not sampled.
     pub fn stages(&self) -> Option<Stages> {
         self.sampled.then(Stages::default)
     }
 
-    /// The header to go on with.
+    /// Returns the `traceparent` header for requests that are sent on behalf of this one.
     pub fn traceparent(&self) -> HeaderValue {
         let text = format!("00-{:032x}-{:016x}-{:02x}", self.trace, self.id, u8::from(self.sampled));
         HeaderValue::try_from(text).expect("hexadecimal digits")
     }
 }
 
-/// Trace, parent, and whether it is sampled; none where it is no `traceparent`, which is then as if it were not there.
+/// Parses a `traceparent` header into trace id, parent id and sampled flag; `None` if it is malformed, in which case
+/// the header is ignored.
 fn parse(value: &[u8]) -> Option<(u128, u64, bool)> {
     fn hex(digits: &[u8]) -> Option<u128> {
         let digit = |number, &digit: &u8| match digit {
@@ -215,9 +227,9 @@ fn parse(value: &[u8]) -> Option<(u128, u64, bool)> {
         digits.iter().try_fold(0, digit)
     }
     let (known, more) = value.split_at_checked(55)?;
-    let dashes = [2, 35, 52].iter().all(|&place| known[place] == b'-');
+    let dashes = [2, 35, 52].iter().all(|&index| known[index] == b'-');
     let version = hex(&known[..2])?;
-    // Later versions may have more behind another dash; 255 is none.
+    // Later versions may append fields after another dash; version 255 is invalid.
     let ends = more.is_empty() || version > 0 && more[0] == b'-';
     let (trace, parent) = (hex(&known[3..35])?, hex(&known[36..52])? as u64);
     let sampled = hex(&known[53..])? & 1 == 1;
@@ -277,12 +289,12 @@ mod tests {
             sampled.count() as f64 / 20_000.0
         };
         assert_eq!((share(0.0), share(1.0)), (0.0, 1.0));
-        // Five times the standard deviation of so many.
+        // Five standard deviations of 20,000 samples.
         assert!((share(0.1) - 0.1).abs() < 0.011);
     }
 
     #[test]
-    fn what_nobody_takes_is_bounded_and_counted() {
+    fn spans_that_are_not_exported_are_bounded_and_counted() {
         let traces = Traces::new(Sampling { parent_based: false, ratio: 1.0 });
         let span = traces.begin(&HeaderMap::new(), Instant::now());
         (0..50_000).for_each(|_| traces.end(&span, "score", &[], None, None));

@@ -1,4 +1,4 @@
-//! Watching a server from outside: a server that hangs is told apart from one that waits for a disk.
+//! Watches a server from outside, and distinguishes a server that hangs from one that waits for a disk.
 
 use crate::blocking::blocking;
 use crate::http::{Address, Ask};
@@ -6,25 +6,25 @@ use std::fs;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// How often a server is asked whether it is alive.
+/// How often a server is probed.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// A server that has not answered for this long is silent. Its admin listener has a thread that waits for no disk:
-/// only a machine that stands still should keep it silent.
+/// A server that has not answered for this long is silent. Its admin listener has a thread that never waits for a
+/// disk, so that only a machine that makes no progress should keep it silent.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
-/// Between two looks at a silent server's main thread, which has to be in the same state at each.
+/// The pause between two looks at a silent server's main thread, which must be waiting at each look.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: usize = 5;
 
 /// Completes once the server behind `admin` hangs: it has not answered `GET /live` for [`SILENCE`], and killing it is
 /// the only remedy left. `pid` is its process, if known.
 ///
-/// A silent server whose main thread waits for a disk, or is held by a debugger, does not hang: it goes on when the
-/// disk does, still serves the connections it has, and a kill would take those too. This is logged, and watching goes
-/// on. Any answer counts as alive, and so does a refused connection: the end of a process is seen elsewhere.
+/// A silent server whose main thread waits for a disk, or is held by a debugger, does not hang: it continues when the
+/// disk does, still serves its open connections, and killing it would end them. This is logged, and watching
+/// continues. Any answer counts as alive. So does a refused connection, because the caller sees the end of a process.
 ///
-/// Cancel-safe: nothing is lost when the future is dropped.
+/// Cancel-safe: the future may be dropped at any time.
 pub async fn hang(admin: &Address, pid: Option<u32>) {
     let mut delayed = false;
     loop {
@@ -58,12 +58,12 @@ pub async fn excuse(pid: u32) -> Option<&'static str> {
     excuse
 }
 
-/// What the main thread of a process waits for; `None` if it runs, sleeps, or was stopped by a signal.
+/// Returns what the main thread of a process waits for; `None` if it runs, sleeps, or was stopped by a signal.
 ///
 /// Source: the states in `/proc/PID/stat`, <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>.
 fn wait_of(pid: u32) -> Option<&'static str> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, parentheses too.
+    // The program's name in parentheses may contain any character, including parentheses.
     match stat.rsplit_once(") ")?.1.chars().next()? {
         'D' => Some("waits for a disk"),
         't' => Some("is held by a debugger"),
@@ -87,7 +87,7 @@ mod tests {
         // Not only the state: while perl is loaded, it waits for a real disk now and then.
         drisse_testkit::wait("the parent waits", || !children().is_empty() && wait_of(waits.id()).is_some());
         assert_eq!(excuse(waits.id()).await, Some("waits for a disk"));
-        // Its child has its program in the same memory, and ends with it by the same signal.
+        // The child of the `vfork` shares the parent's memory, and must be killed too.
         let children = children();
         Command::new("kill").arg("-9").args(children.split_whitespace()).status().unwrap();
         waits.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Spans as OTLP has them (protobuf), written one behind the other as they end: nothing is kept but bytes.
+//! Encodes spans in OTLP (protobuf). Each span is appended to a buffer when it ends, so that only bytes are kept.
 //!
 //! Source: <https://github.com/open-telemetry/opentelemetry-proto/blob/v1.7.0/opentelemetry/proto/trace/v1/trace.proto>
 
@@ -13,16 +13,16 @@ const FLAGS: u32 = 0x101;
 /// `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`.
 const REMOTE: u32 = 0x200;
 
-/// What an attribute says.
+/// The value of an attribute.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'a> {
     /// Text.
     Text(&'a str),
-    /// A whole number.
+    /// An integer.
     Number(i64),
 }
 
-/// A span, ids as numbers, times in nanoseconds since 1970.
+/// A span. Times are in nanoseconds since 1970.
 pub(super) struct Span<'a> {
     pub(super) trace: u128,
     pub(super) id: u64,
@@ -38,7 +38,7 @@ pub(super) struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// Appends it, as one of `ScopeSpans.spans`.
+    /// Appends the span as an element of `ScopeSpans.spans`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         message(out, 2, |out| {
             bytes(out, 1, &self.trace.to_be_bytes());
@@ -67,7 +67,7 @@ impl Span<'_> {
     }
 }
 
-/// A `Resource`: whose spans they are.
+/// Encodes a `Resource`, which says which program the spans come from.
 pub fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in attributes {
@@ -76,7 +76,8 @@ pub fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
     out
 }
 
-/// An `ExportTraceServiceRequest` of a [`resource`] and spans, made by this program's `version`.
+/// Encodes an `ExportTraceServiceRequest` from an encoded [`resource`], the `version` of this program, and encoded
+/// spans ([`Traces::take`](super::Traces::take)).
 pub fn request(resource: &[u8], version: &str, spans: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(resource.len() + spans.len() + 64);
     message(&mut out, 1, |out| {
@@ -96,7 +97,7 @@ fn attribute(out: &mut Vec<u8>, tag: u32, name: &str, value: Value<'_>) {
     message(out, tag, |out| {
         bytes(out, 1, name.as_bytes());
         message(out, 2, |out| match value {
-            // One of a choice is written whatever it is.
+            // A field of a `oneof` is written even if it is empty or 0.
             Value::Text(text) => message(out, 1, |out| out.extend_from_slice(text.as_bytes())),
             Value::Number(value) => number(out, 3, value.cast_unsigned()),
         });
@@ -111,7 +112,7 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// A field's number and how it is written.
+/// Writes the tag of a field: its number and wire type.
 fn key(out: &mut Vec<u8>, tag: u32, wire: u32) {
     varint(out, u64::from(tag << 3 | wire));
 }
@@ -132,18 +133,18 @@ fn fixed64(out: &mut Vec<u8>, tag: u32, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// What `body` writes, behind its length.
+/// Writes a field with the length and the bytes that `body` writes.
 fn message(out: &mut Vec<u8>, tag: u32, body: impl FnOnce(&mut Vec<u8>)) {
     key(out, tag, 2);
-    let place = out.len();
+    let start = out.len();
     out.push(0);
     body(out);
-    let length = out.len() - place - 1;
+    let length = out.len() - start - 1;
     if let Some(short) = u8::try_from(length).ok().filter(|&short| short < 0x80) {
-        out[place] = short;
+        out[start] = short;
         return;
     }
-    let mut written = Vec::new();
-    varint(&mut written, length as u64);
-    out.splice(place..=place, written);
+    let mut encoded = Vec::new();
+    varint(&mut encoded, length as u64);
+    out.splice(start..=start, encoded);
 }

@@ -164,7 +164,7 @@ fn a_file_in_a_sockets_place_is_not_touched() {
         let (code, _, stderr) =
             output(&["serve", "examples/digits", "--listen", "127.0.0.1:0", flag, &endpoint]);
         assert_eq!(code, 1);
-        assert!(stderr.contains("something that is no socket is there already"), "{stderr}");
+        assert!(stderr.contains("a file that is not a socket is there already"), "{stderr}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
     }
 }
