@@ -29,9 +29,9 @@ impl Door {
 
     /// Returns why a request must be refused because a web page may have sent it; `None` if it is accepted.
     ///
-    /// Browsers send `Origin` with the requests of pages of other origins. A page whose host name was made to resolve to
-    /// this server (DNS rebinding) is of the same origin for the browser, but then `Host` is that name: it must be an IP
-    /// address or `localhost`, which no foreign page can have.
+    /// Browsers send `Origin` with the requests of pages of other origins. A page whose host name was made to resolve
+    /// to this server (DNS rebinding) is of the same origin for the browser, but `Host` is then that name. So `Host`
+    /// must be an IP address or `localhost`, which no foreign page can have.
     pub fn refusal<B>(self, request: &Request<B>) -> Option<&'static str> {
         if request.headers().contains_key(ORIGIN) {
             return Some("requests from web pages are not accepted");

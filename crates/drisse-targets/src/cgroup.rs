@@ -1,5 +1,4 @@
-//! Control groups, which keep a process from using more cpu and memory than it may: version 1, version 2, and
-//! machines that have both.
+//! Control groups, which limit the CPU time and memory of processes: version 1, version 2, and machines with both.
 //!
 //! Sources: <https://docs.kernel.org/admin-guide/cgroup-v2.html>,
 //! <https://docs.kernel.org/admin-guide/cgroup-v1/memory.html>,
@@ -12,10 +11,10 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// What a share of the cpu is given of, in microseconds: the kernel's own default.
+/// The period of a CPU quota in microseconds: the kernel's default.
 const PERIOD: u64 = 100_000;
 
-/// Where this process may make groups, for each of what can be limited; or why it may not.
+/// For each controller, the group in which this process may make groups, or why it may not.
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     pub(crate) cpu: Result<Parent, String>,
@@ -35,46 +34,44 @@ enum Version {
     Two,
 }
 
-/// The groups of one process: one, or one for each of what is limited.
+/// The groups of one process: one for all controllers (version 2), or one per controller (version 1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Group {
     folders: Vec<PathBuf>,
 }
 
 impl Cgroups {
-    /// Looks where this process is.
+    /// Finds the groups in which this process may make groups.
     pub(crate) fn find() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        Self::in_words(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+        Self::from_text(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
     }
 
-    fn in_words(mounts: &str, own: &str) -> Self {
-        // A process is in one group of version 2: the same limits both.
+    fn from_text(mounts: &str, own: &str) -> Self {
+        // A process is in only one group of version 2, which must then limit both.
         let both = version_2(mounts, own, &["cpu", "memory"]);
         let parent = |controller: &str| {
             let two = || both.clone().or_else(|| version_2(mounts, own, &[controller]));
             let parent = version_1(mounts, own, controller).or_else(two);
             let parent = parent.ok_or_else(|| {
-                format!(
-                    "the kernel has no control group here that limits {controller} and can have groups in it"
-                )
+                format!("no control group above this process limits {controller} and can contain groups")
             })?;
             if access(&parent.folder, Access::WRITE_OK).is_err() {
                 let folder = parent.folder.display();
-                return Err(format!("{folder} is not this user's to make control groups in"));
+                return Err(format!("this user may not make control groups in {folder}"));
             }
             Ok(parent)
         };
         let cpu = parent("cpu").and_then(|parent| match parent.version {
             Version::One if !parent.folder.join("cpu.cfs_quota_us").exists() && !is_root(&parent.folder) => {
-                Err("the kernel was built without shares of the cpu (CONFIG_CFS_BANDWIDTH)".to_owned())
+                Err("the kernel was built without CPU quotas (CONFIG_CFS_BANDWIDTH)".to_owned())
             }
             _ => Ok(parent),
         });
         Self { cpu, memory: parent("memory") }
     }
 
-    /// Makes the groups of a process that is to be limited; none where it is not.
+    /// Makes the groups of a process with these limits; `None` if there are no limits.
     pub(crate) fn make(&self, name: &str, limits: Limits) -> Result<Option<Group>, String> {
         let mut group = Group { folders: Vec::new() };
         if let Err(why) = self.fill(&mut group, name, limits) {
@@ -101,7 +98,7 @@ impl Cgroups {
             let memory = memory.to_string();
             let parent = self.memory.as_ref().map_err(Clone::clone)?;
             let folder = group.add(parent, name)?;
-            // Nothing is swapped out instead, which would be slow; not every kernel counts swap.
+            // Swap is limited too, because a server that swaps is slow. Not every kernel supports this.
             match parent.version {
                 Version::One => {
                     set(&folder, "memory.limit_in_bytes", &memory)?;
@@ -116,12 +113,12 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes groups of processes that are gone.
+    /// Removes the groups without processes whose names start with `prefix`.
     pub(crate) fn sweep(&self, prefix: &str) {
         for parent in [&self.cpu, &self.memory].into_iter().flatten() {
             for entry in fs::read_dir(&parent.folder).into_iter().flatten().flatten() {
                 if entry.file_name().to_string_lossy().starts_with(prefix) {
-                    // One that has processes stays.
+                    // A group that has processes cannot be removed.
                     let _ = fs::remove_dir(entry.path());
                 }
             }
@@ -130,23 +127,23 @@ impl Cgroups {
 }
 
 impl Group {
-    /// The groups that a process is in whose paths have `name` in them.
+    /// Returns the groups of a process whose paths contain `name`; `None` if it is in none.
     pub(crate) fn of(pid: u32, name: &str) -> Option<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (mounts, own) = (read("/proc/self/mountinfo"), read(&format!("/proc/{pid}/cgroup")));
         let one = ["cpu", "memory"].map(|controller| version_1(&mounts, &own, controller));
         let mut folders: Vec<_> = one.into_iter().flatten().map(|parent| parent.folder).collect();
-        folders.extend(place_2(&mounts, &own).map(|(_, folder)| folder));
+        folders.extend(own_group_2(&mounts, &own).map(|(_, folder)| folder));
         folders.retain(|folder| folder.to_str().is_some_and(|folder| folder.contains(name)));
         (!folders.is_empty()).then_some(Self { folders })
     }
 
-    /// The folders, into whose `cgroup.procs` a process that joins writes itself.
+    /// Returns the folders of the groups. A process joins by writing its id to `cgroup.procs` in each.
     pub(crate) fn folders(&self) -> &[PathBuf] {
         &self.folders
     }
 
-    /// Whether a process was killed because it used more memory than it may.
+    /// Returns whether the kernel killed a process of the groups because of the memory limit.
     pub(crate) fn ran_out_of_memory(&self) -> bool {
         let killed = |events: String| {
             let mut counts = events.lines().filter_map(|line| line.split_once(' '));
@@ -155,21 +152,21 @@ impl Group {
         self.read(["memory.events", "memory.oom_control"]).any(killed)
     }
 
-    /// The memory that the group may use, in bytes.
+    /// Returns the memory limit in bytes; `None` if there is none.
     pub(crate) fn memory(&self) -> Option<u64> {
         self.read(["memory.max", "memory.limit_in_bytes"]).find_map(|limit| limit.trim().parse().ok())
     }
 
-    /// What stands in files of the groups, by their names of version 2 and 1.
+    /// Reads a file of the groups, by its names in version 2 and in version 1.
     fn read(&self, files: [&'static str; 2]) -> impl Iterator<Item = String> {
         let paths = self.folders.iter().flat_map(move |folder| files.map(|file| folder.join(file)));
         paths.filter_map(|path| fs::read_to_string(path).ok())
     }
 
-    /// Removes the groups, whose processes are gone.
+    /// Removes the groups, whose processes have ended.
     pub(crate) fn remove(&self) {
         for folder in &self.folders {
-            // What stays, because something is left in it, goes with the next sweep.
+            // A group that still has processes is removed by the next sweep.
             let _ = fs::remove_dir(folder);
         }
     }
@@ -185,13 +182,13 @@ impl Group {
     }
 }
 
-/// Whether the kernel's log has that a process was killed for memory in a group whose path has `name` in it. Only
-/// who may read that log is told.
+/// Returns whether the kernel's log says that a process was killed for lack of memory in a group whose path contains
+/// `name`. Returns `false` if this user may not read the log.
 pub(crate) fn killed_for_memory(name: &str) -> bool {
     let mut options = fs::OpenOptions::new();
     let log = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open("/dev/kmsg");
     let Ok(mut log) = log else { return false };
-    // A read gives one record (Documentation/ABI/testing/dev-kmsg), and none is longer.
+    // A read returns one record, of at most 8 KiB (Documentation/ABI/testing/dev-kmsg).
     let mut record = [0; 8192];
     loop {
         match log.read(&mut record) {
@@ -202,14 +199,14 @@ pub(crate) fn killed_for_memory(name: &str) -> bool {
                     return true;
                 }
             }
-            // Records that were overwritten are passed over.
+            // Records were overwritten: the next read continues after them.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(_) => return false,
         }
     }
 }
 
-/// The group of a controller of version 1, if it is mounted as one.
+/// Returns this process's group of a controller of version 1; `None` if the controller is not mounted as version 1.
 fn version_1(mounts: &str, own: &str, controller: &str) -> Option<Parent> {
     let has = |list: &str| list.split(',').any(|word| word == controller);
     let (_, mount) = mounted(mounts).find(|(kind, mount)| *kind == "cgroup" && has(mount.options))?;
@@ -220,21 +217,21 @@ fn version_1(mounts: &str, own: &str, controller: &str) -> Option<Parent> {
     Some(Parent { folder: mount.folder(path), version: Version::One })
 }
 
-/// The nearest group of version 2, from the process's own upwards, whose groups have these controllers. One that has
-/// processes itself gives none to others, unless it is the root.
+/// Returns the nearest group of version 2, from the process's own group upwards, that enables these controllers for its
+/// child groups. Except for the root, a group that contains processes cannot do that.
 fn version_2(mounts: &str, own: &str, controllers: &[&str]) -> Option<Parent> {
-    let (root, place) = place_2(mounts, own)?;
-    let gives = |folder: &&Path| {
-        let given = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
-        controllers.iter().all(|wanted| given.split_whitespace().any(|word| word == *wanted))
+    let (root, group) = own_group_2(mounts, own)?;
+    let enables = |folder: &&Path| {
+        let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
+        controllers.iter().all(|wanted| enabled.split_whitespace().any(|word| word == *wanted))
     };
-    let mut places = place.ancestors().take_while(|folder| folder.starts_with(&root));
-    let folder = places.find(gives)?.to_owned();
+    let mut groups = group.ancestors().take_while(|folder| folder.starts_with(&root));
+    let folder = groups.find(enables)?.to_owned();
     Some(Parent { folder, version: Version::Two })
 }
 
-/// Where version 2 is mounted, and a process's own group in it.
-fn place_2(mounts: &str, own: &str) -> Option<(PathBuf, PathBuf)> {
+/// Returns the mount point of version 2, and the folder of a process's own group in it.
+fn own_group_2(mounts: &str, own: &str) -> Option<(PathBuf, PathBuf)> {
     let (_, mount) = mounted(mounts).find(|(kind, _)| *kind == "cgroup2")?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     Some((mount.point.into(), mount.folder(path)))
@@ -248,7 +245,7 @@ struct Mount<'a> {
 }
 
 impl Mount<'_> {
-    /// Where a group is, that a process calls by its path from the hierarchy's root.
+    /// Returns the folder of the group with this path in its hierarchy.
     fn folder(&self, path: &str) -> PathBuf {
         let below = Path::new(path).strip_prefix(self.root).unwrap_or(Path::new(""));
         if below.as_os_str().is_empty() { self.point.into() } else { Path::new(self.point).join(below) }
@@ -257,15 +254,15 @@ impl Mount<'_> {
 
 fn mounted(mounts: &str) -> impl Iterator<Item = (&str, Mount<'_>)> {
     mounts.lines().filter_map(|line| {
-        let (place, kind) = line.split_once(" - ")?;
-        let mut place = place.split(' ').skip(3);
+        let (paths, kind) = line.split_once(" - ")?;
+        let mut paths = paths.split(' ').skip(3);
         let mut kind = kind.split(' ');
-        let (root, point) = (place.next()?, place.next()?);
+        let (root, point) = (paths.next()?, paths.next()?);
         Some((kind.next()?, Mount { root, point, options: kind.nth(1)? }))
     })
 }
 
-/// Whether a folder is the root of its hierarchy, which cannot be limited itself.
+/// Returns whether a folder is the root of its hierarchy, which cannot be limited.
 fn is_root(folder: &Path) -> bool {
     folder.join("release_agent").exists()
 }
@@ -275,10 +272,10 @@ fn set(folder: &Path, file: &str, value: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot write {value} to {}: {error}", folder.join(file).display()))
 }
 
-/// Bytes of memory this machine has.
+/// Returns the memory of this machine in bytes.
 pub(crate) fn memory_of_machine() -> Option<u64> {
-    let told = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = told.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
@@ -309,7 +306,7 @@ mod tests {
         fs::write(slice.join("cgroup.subtree_control"), "memory pids\n").unwrap();
         fs::write(slice.join("session.scope/cgroup.subtree_control"), "\n").unwrap();
         let mounts = format!("30 23 0:27 / {point} rw - cgroup2 cgroup rw\n");
-        let groups = Cgroups::in_words(&mounts, "0::/user.slice/session.scope\n");
+        let groups = Cgroups::from_text(&mounts, "0::/user.slice/session.scope\n");
         assert_eq!(groups.memory.as_ref().unwrap().folder, root.path(), "a process is in one group");
         let memory = version_2(&mounts, "0::/user.slice/session.scope\n", &["memory"]);
         assert_eq!(memory.unwrap().folder, slice);
@@ -332,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn where_no_group_can_be_made_the_reason_is_told() {
-        let groups = Cgroups::in_words("", "");
+    fn where_no_group_can_be_made_the_error_says_why() {
+        let groups = Cgroups::from_text("", "");
         let refused = groups.make("x", Limits { cpu: None, memory: Some(1) }).unwrap_err();
         assert!(refused.contains("limits memory"), "{refused}");
     }

@@ -1,14 +1,14 @@
-//! Telling everybody who listens that a service's replicas changed.
+//! Broadcasts that the replicas of a service have changed.
 
 use drisse_core::{BoxStream, ServiceName};
 use futures_util::StreamExt;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-/// A listener this far behind looks at everything again anyway.
+/// The number of queued changes. A slow listener misses older ones, which is harmless: it checks all services regularly.
 const BEHIND: usize = 4096;
 
-/// Where changes are told.
+/// Sends the names of changed services to all listeners.
 #[derive(Clone, Debug)]
 pub(crate) struct Changes(broadcast::Sender<ServiceName>);
 
@@ -18,7 +18,7 @@ impl Changes {
     }
 
     pub(crate) fn tell(&self, service: &ServiceName) {
-        // Nobody listening is fine.
+        // There may be no listener.
         let _ = self.0.send(service.clone());
     }
 

@@ -1,8 +1,8 @@
-//! The container place: replicas are containers of podman's or Docker's on this machine.
+//! The container place: replicas are containers of podman or Docker on this machine.
 //!
-//! A container has no network, no capability and nothing to write to but its sockets and its log, which lie in folders
-//! that are mounted; requests reach it as they reach a process, by Unix sockets. Nothing about containers is written
-//! down: who one is stands in its labels.
+//! A container has no network and no capabilities, and can write only to its mounted folders for sockets, logs and the
+//! cache. Requests reach it over Unix sockets, like a process. No record of containers is kept: their labels identify
+//! them.
 
 mod engine;
 mod engines;
@@ -30,74 +30,74 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 use vessel::Container as Vessel;
 
-/// Labels of a container: whose it is, of which build, and who.
+/// The labels of a container: its workspace, its build, and its identity (a [`Tag`]).
 const WORKSPACE: &str = "drisse.workspace";
 const BUILD: &str = "drisse.build";
 const REPLICA: &str = "drisse.replica";
 
-/// What helps where an engine's disk is full.
+/// The hint if the engine's disk is full.
 const ROOM: &str = "free some room where the engine keeps its images (`podman info` and `docker info` name the folder; \
-                    `podman image prune` and `docker image prune` remove what nobody uses), then try again";
+                    `podman image prune` and `docker image prune` remove unused images), then try again";
 
-/// Where a container finds what is mounted.
+/// The paths in a container at which the folders are mounted.
 const SOCKETS: &str = "/run/drisse";
 const LOGS: &str = "/var/log/drisse";
 const CACHE: &str = "/var/cache/drisse";
 const CACHE_HOME: &str = "XDG_CACHE_HOME=/var/cache";
 
-/// Threads of a container, at most; a scoring server has a few for each core.
+/// The maximum number of threads of a container. A scoring server has a few for each core.
 const MAX_THREADS: u64 = 4096;
 
-/// Threads of all containers of one user, at most: what Linux has room for where nobody has changed that.
+/// The maximum number of threads of all containers of one user: Linux's default limit of process ids.
 const MAX_PROCESSES: u64 = 32_768;
 
-/// Files that a container may have open, where the host allows it.
+/// The maximum number of open files of a container, if the host allows it.
 const MAX_FILES: u64 = 1 << 20;
 
-/// What the container place needs to know.
+/// The configuration of the container place.
 #[derive(Clone, Debug)]
 pub struct ContainerConfig {
-    /// Names the workspace in labels and images.
+    /// The name of the workspace, for labels and names of images.
     pub workspace: String,
-    /// The binary that goes into images, and its version.
+    /// The path of the binary to put into images.
     pub program: PathBuf,
-    /// See `program`.
+    /// The version of `program`.
     pub version: String,
-    /// Which build this is; replicas of older ones are replaced.
+    /// The build of this binary. Replicas of older builds are replaced.
     pub build: Build,
-    /// ONNX Runtime's library that goes into images.
+    /// The path of ONNX Runtime's library to put into images.
     pub onnxruntime: PathBuf,
-    /// Finds out which version it is; not asked before an image is built.
+    /// Returns the version of the library at a path. Called when an image is built.
     pub onnxruntime_version: fn(&Path) -> String,
-    /// Short, private, for sockets.
+    /// The folder of the sockets. Its path must be short; only this user can access it.
     pub sockets: PathBuf,
-    /// Where keys and logs of services are kept.
+    /// The folder of the services' keys and logs.
     pub services: PathBuf,
-    /// Where a podman that we start writes its log.
+    /// The log file of a podman API service that the place starts.
     pub log: PathBuf,
-    /// Where models are.
+    /// The store of the models.
     pub store: Store,
-    /// Where runtime layers are.
+    /// The folder of runtime layers.
     pub cache: PathBuf,
-    /// The engine's socket; without, the engine is looked for.
+    /// The engine's socket; `None` looks for an engine.
     pub socket: Option<PathBuf>,
-    /// Services at most: Azure Container Instances had 20 in a region.
+    /// The maximum number of services. Azure Container Instances allowed 20 per region.
     pub groups: u32,
 }
 
-/// Containers of this machine.
+/// The place that runs replicas as containers of this machine.
 #[derive(Debug)]
 pub struct Container {
     config: Arc<ContainerConfig>,
     engines: Arc<Engines>,
     images: Images,
     servers: Servers,
-    /// Once what ran before us is taken over.
+    /// Set once the containers that already ran are adopted.
     adopted: OnceCell<()>,
 }
 
 impl Container {
-    /// The place; nothing is asked of an engine until somebody needs one.
+    /// Returns the place. An engine is looked for only when one is needed.
     pub fn new(config: ContainerConfig) -> Self {
         let engines = Engines::new(config.socket.clone(), &config.sockets, config.log.clone());
         let servers = Servers::of_others(config.services.clone());
@@ -106,7 +106,7 @@ impl Container {
         Self { config, engines: Arc::new(engines), images, servers, adopted: OnceCell::new() }
     }
 
-    /// The engine, after all that runs there is known.
+    /// Returns the engine, after its containers have been adopted.
     async fn engine(&self) -> Result<Engine, TargetError> {
         let unavailable = |why: Unavailable| TargetError::new(why.reason).hint(why.hint);
         let engine = self.engines.get().await.map_err(unavailable)?;
@@ -114,15 +114,15 @@ impl Container {
         Ok(engine)
     }
 
-    /// Takes over what runs, and removes what was made and never started.
+    /// Adopts the workspace's containers, and removes those that were never started.
     async fn adopt(&self, engine: &Engine) -> Result<(), TargetError> {
         let filters = json!({"label": [format!("{WORKSPACE}={}", self.config.workspace)]});
         let path = format!("/containers/json?all=true&filters={}", escaped(&filters.to_string()));
-        let there = self.told(engine, "list containers", engine.get(&path).await).await?;
+        let there = self.checked(engine, "list containers", engine.get(&path).await).await?;
         for container in there.as_array().into_iter().flatten() {
             let id = container["Id"].as_str().unwrap_or_default();
             let tag = container["Labels"][REPLICA].as_str().and_then(Tag::parse);
-            // One whose folder somebody has removed cannot be reached any more.
+            // A container whose folder was removed from outside cannot be reached.
             let folder = tag.as_ref().map(|tag| self.folder(tag));
             let is_there = blocking(move || folder.is_some_and(|folder| folder.is_dir())).await;
             match (tag.filter(|_| is_there), container["State"].as_str()) {
@@ -136,10 +136,10 @@ impl Container {
                     tracing::info!(
                         container = id,
                         state,
-                        "removed: it was never started, or cannot be reached"
+                        "removed the container: it was never started, or cannot be reached"
                     );
                     let removed = engine.kill_container(id).await;
-                    self.told(engine, "remove a container", removed).await?;
+                    self.checked(engine, "remove a container", removed).await?;
                 }
             }
         }
@@ -153,7 +153,7 @@ impl Container {
         self.servers.watch(vessel, tag.clone(), self.files(tag), since);
     }
 
-    /// The image of a revision, in the engine.
+    /// Returns the id of a revision's image, which is brought into the engine if it is not there.
     async fn image(
         &self,
         engine: &Engine,
@@ -161,15 +161,15 @@ impl Container {
         events: &dyn EventSink,
     ) -> Result<String, TargetError> {
         let brought = self.images.bring(engine, revision, events).await;
-        // It may be one of ours that has ended, and is started again.
+        // The engine may be a podman that the place started and that has ended: it is started again.
         if brought.as_ref().is_err_and(|error| !error.permanent) {
             self.engines.lost().await;
         }
         brought
     }
 
-    /// An engine's answer; one that does not come has us look for the engine again.
-    async fn told<T>(
+    /// Converts the result of an engine call. If the engine did not answer, the next call looks for it again.
+    async fn checked<T>(
         &self,
         engine: &Engine,
         what: &str,
@@ -181,7 +181,7 @@ impl Container {
         answer.map_err(|error| refused(&format!("{what} with {}", engine.name), &error))
     }
 
-    /// The folder of a replica's sockets.
+    /// Returns the folder of a replica's sockets.
     fn folder(&self, tag: &Tag) -> PathBuf {
         self.config.sockets.join(format!("{}.d", tag.id))
     }
@@ -191,7 +191,7 @@ impl Container {
         Files::in_folder(self.folder(tag), log)
     }
 
-    /// What the engine is told to make.
+    /// Returns the body of the engine call that creates a container.
     fn document(
         &self,
         engine: &Engine,
@@ -225,7 +225,7 @@ impl Container {
             "Cmd": command,
             "User": user(engine),
             "Env": [CACHE_HOME],
-            // Who stops it by hand has it answer what it got, as we do.
+            // `podman stop` and `docker stop` too let the server answer the requests that it has.
             "StopTimeout": GRACE.as_secs(),
             "Labels": {
                 WORKSPACE: self.config.workspace,
@@ -233,10 +233,10 @@ impl Container {
                 BUILD: self.config.build.to_string(),
             },
             "HostConfig": {
-                // Nothing is no limit.
+                // 0 means no limit.
                 "NanoCpus": u64::from(revision.limits.cpu.unwrap_or(0)) * 1_000_000,
                 "Memory": memory,
-                // Together with swap: memory that is slow helps nobody.
+                // Memory and swap together, so that nothing is swapped: a server that swaps is too slow.
                 "MemorySwap": memory,
                 "NetworkMode": "none",
                 "ReadonlyRootfs": true,
@@ -246,7 +246,7 @@ impl Container {
                 "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=16m"},
                 "Binds": mounts,
                 "RestartPolicy": {"Name": "no"},
-                // No higher than the host's own: an engine without the right to raise them starts nothing.
+                // Not higher than the host's limits: an engine that may not raise them would start no container.
                 "Ulimits": [
                     limit("nofile", Resource::Nofile, MAX_FILES),
                     limit("nproc", Resource::Nproc, MAX_PROCESSES),
@@ -255,7 +255,7 @@ impl Container {
         })
     }
 
-    /// Makes a container and starts it.
+    /// Creates a container and starts it.
     async fn launch(
         &self,
         engine: &Engine,
@@ -275,19 +275,19 @@ impl Container {
         let (name, document) = (name(tag), self.document(engine, revision, tag, image, &model));
         let made = engine.post(&format!("/containers/create?name={name}"), Some(&document)).await;
         if let Err(EngineError::Refused(404, why)) = &made {
-            // Somebody removed the image: the next try brings it in again.
+            // The image was removed from outside: the next attempt brings it into the engine again.
             self.images.forget(revision);
-            return Err(TargetError::new(format!("cannot make a container with {}: {why}", engine.name)));
+            return Err(TargetError::new(format!("cannot create a container with {}: {why}", engine.name)));
         }
-        self.told(engine, "make a container", made).await?;
+        self.checked(engine, "create a container", made).await?;
         step("a container is made");
         let started = engine.post(&format!("/containers/{name}/start"), None).await;
-        self.told(engine, "start a container", started).await?;
+        self.checked(engine, "start a container", started).await?;
         step("a container is started");
         Ok(())
     }
 
-    /// Whether any service has ever been prepared here.
+    /// Returns whether a service has ever been prepared at this place.
     async fn is_used(&self) -> bool {
         let services = self.config.services.clone();
         blocking(move || {
@@ -324,7 +324,7 @@ impl Place for Container {
         let image = self.image(&engine, revision, events).await?;
         let id = ReplicaId::new(&random_id()).expect("hexadecimal digits");
         let tag = Tag {
-            // Not the workspace's name alone: the local place would take it for one of its processes.
+            // With a suffix: the local place would adopt a process with the plain name of the workspace.
             workspace: format!("{}@container", self.config.workspace),
             service: revision.service.clone(),
             revision: revision.revision,
@@ -333,13 +333,13 @@ impl Place for Container {
         let name = name(&tag);
         match self.launch(&engine, revision, &tag, &image).await {
             Ok(()) => {}
-            // It may have been made, and run: that is found out once the engine answers again.
+            // The container may exist and run: the watching task finds out once the engine answers again.
             Err(error) if !error.permanent => {
                 self.watch(&tag, Since::Start);
                 return Err(error);
             }
             Err(error) => {
-                // Nobody watches it; one that was never made need not be removed.
+                // The container is not watched. It may not exist.
                 let _ = engine.kill_container(&name).await;
                 let folder = self.folder(&tag);
                 let _ = blocking(move || std::fs::remove_dir_all(folder)).await;
@@ -359,7 +359,7 @@ impl Place for Container {
     }
 
     async fn list(&self, of: Option<&ServiceName>) -> Result<Vec<Replica>, TargetError> {
-        // Where nothing was ever started, no engine is needed to know that nothing runs.
+        // If no service was ever prepared, there are no replicas, and no engine is needed.
         if self.adopted.initialized() || of.is_none() && !self.is_used().await {
             return Ok(self.servers.list(of));
         }
@@ -383,7 +383,7 @@ impl Place for Container {
         let engine = self.engine().await?;
         self.servers.remove_replicas(service).await;
         let removed = self.images.remove(&engine, service).await;
-        self.told(&engine, "remove images", removed).await?;
+        self.checked(&engine, "remove images", removed).await?;
         self.servers.remove(service).await
     }
 }
@@ -399,11 +399,11 @@ fn sweep(sockets: &Path, servers: &Servers) {
     }
 }
 
-/// Whom a container runs as: whoever can use the mounted folders, and is not root on the host.
+/// Returns the user that a container runs as: one that can use the mounted folders and is not root on the host.
 fn user(engine: &Engine) -> String {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match (engine.rootless, user) {
-        // Root inside is this user outside.
+        // Root in the container is this user on the host.
         (true, _) => "0:0".to_owned(),
         (false, 0) => format!("{USER}:{USER}"),
         (false, _) => format!("{user}:{group}"),

@@ -1,5 +1,5 @@
-//! Where services can run. Each place starts, finds, stops and removes single replicas;
-//! `drisse_core::ReplicaSet` makes a target of it.
+//! The places where services can run: processes and containers of this machine, and a fake for tests. Each place
+//! starts, finds, stops and removes single replicas; [`drisse_core::ReplicaSet`] makes a target of a place.
 
 mod cgroup;
 mod changes;

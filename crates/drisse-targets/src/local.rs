@@ -1,8 +1,7 @@
-//! The local place: replicas are processes of this binary on Unix sockets.
+//! The local place: replicas are processes of this binary that listen on Unix sockets.
 //!
-//! Nothing about them is written down. A process carries who it is in its arguments (`--replica
-//! WORKSPACE/SERVICE/REVISION/ID`), so a control plane that starts again finds exactly those that run, and
-//! there is no record that could disagree with them.
+//! No record of the processes is kept. Each process is identified by its arguments (`--replica
+//! WORKSPACE/SERVICE/REVISION/ID`), so that a restarted control plane finds exactly those that run.
 
 use crate::cgroup::{self, Cgroups, Group};
 use crate::servers::{Ended, Files, Servers, Since, Tag, Vessel, arguments, failed, out_of_memory};
@@ -17,26 +16,26 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What the local place needs to know.
+/// The configuration of the local place.
 #[derive(Clone, Debug)]
 pub struct LocalConfig {
-    /// Names the workspace in arguments of processes.
+    /// The name of the workspace, for the arguments of processes.
     pub workspace: String,
-    /// The binary that serves.
+    /// The path of this binary, which the replicas run.
     pub program: PathBuf,
-    /// Which build this is; replicas of older ones are replaced.
+    /// The build of this binary. Replicas of older builds are replaced.
     pub build: Build,
-    /// ONNX Runtime's library.
+    /// The path of ONNX Runtime's library.
     pub onnxruntime: Option<PathBuf>,
-    /// Short, private, for sockets.
+    /// The folder of the sockets. Its path must be short; only this user can access it.
     pub sockets: PathBuf,
-    /// Where keys and logs of services are kept.
+    /// The folder of the services' keys and logs.
     pub services: PathBuf,
-    /// Where models are.
+    /// The store of the models.
     pub store: Store,
 }
 
-/// Processes of this machine.
+/// The place that runs replicas as processes of this machine.
 #[derive(Clone, Debug)]
 pub struct Local {
     config: Arc<LocalConfig>,
@@ -44,7 +43,10 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens the place and takes over what already runs here. Needs a tokio runtime.
+    /// Opens the place and adopts the replicas that already run. Requires a tokio runtime.
+    ///
+    /// # Errors
+    /// Returns the system's error if the processes of this machine cannot be listed.
     pub fn open(config: LocalConfig) -> std::io::Result<Self> {
         let servers = Servers::ours(config.build.clone(), config.services.clone());
         let local = Self { config: Arc::new(config), servers };
@@ -60,12 +62,12 @@ impl Local {
         Ok(local)
     }
 
-    /// What a replica's control groups are called.
+    /// Returns the name of a replica's control groups.
     fn group(&self, tag: &Tag) -> String {
         format!("drisse.{}.{}", self.config.workspace, tag.id)
     }
 
-    /// Removes sockets and control groups of processes that are gone.
+    /// Removes the sockets and control groups of processes that have ended.
     fn sweep(&self) {
         for entry in std::fs::read_dir(&self.config.sockets).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -76,7 +78,7 @@ impl Local {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
-        // One that still has processes cannot be removed.
+        // A control group that still has processes cannot be removed.
         Cgroups::find().sweep(&format!("drisse.{}.", self.config.workspace));
     }
 
@@ -85,7 +87,7 @@ impl Local {
         Files::new(&self.config.sockets.join(tag.id.as_str()), log)
     }
 
-    /// The model's file, where an engine opens it.
+    /// Returns the path of the model file, for an engine to open.
     fn model(&self, revision: &RevisionSpec) -> Result<PathBuf, TargetError> {
         let store = &self.config.store;
         let view = store.manifest(&revision.package).and_then(|manifest| {
@@ -93,18 +95,18 @@ impl Local {
             Ok(manifest.model_file().map(|file| view.join(file)))
         });
         let view = view.map_err(|error| {
-            let message = format!("cannot lay out the model of `{}`: {error}", revision.service);
+            let message = format!("cannot prepare the model of `{}`: {error}", revision.service);
             TargetError { hint: error.hint(), ..TargetError::permanent(message) }
         })?;
         view.ok_or_else(|| TargetError::permanent("the package has no model file"))
     }
 
-    /// What this machine has, or why no process can serve here. Blocks on the disk.
+    /// Returns the capacity of this machine, or why no replica can run. Blocks on the disk.
     fn capacity(&self) -> Result<Capacity, Unavailable> {
         match &self.config.onnxruntime {
             Some(library) if !library.is_file() => Err(Unavailable {
                 reason: format!("ONNX Runtime is no longer at {}", library.display()),
-                hint: "`drisse down`, then `drisse up`, finds or fetches it again".to_owned(),
+                hint: "run `drisse down`, then `drisse up`, which finds or downloads it again".to_owned(),
             }),
             _ => {
                 let groups = Cgroups::find();
@@ -143,7 +145,7 @@ impl Local {
         let launch =
             Launch { program: &self.config.program, arguments, settings: &[], log: &files.log, stdin: None };
         let process = Process::start(launch).map_err(|error| {
-            // What was made for it is nobody's.
+            // No process uses what was made for the replica.
             group.iter().for_each(Group::remove);
             files.remove();
             failed("start", &self.config.program, &error)
@@ -167,7 +169,7 @@ impl Vessel for Limited {
         let exit = self.process.ended().await;
         let exhausted = self.group.as_ref().filter(|group| group.ran_out_of_memory());
         let reason = exhausted.map_or_else(|| exit.to_string(), |group| out_of_memory(group.memory()));
-        // `drisse serve` exits with 1 for what its user can mend.
+        // `drisse serve` exits with 1 for errors that the user can fix.
         let mendable = exit == Exit::Code(1) || exhausted.is_some();
         self.group.iter().for_each(Group::remove);
         Ended { reason, mendable, clean: exit == Exit::Code(0), output: String::new() }

@@ -1,5 +1,5 @@
-//! The scoring servers of a place, whatever they run in: watched from their start, or from when they were found,
-//! told what has changed, stopped and removed.
+//! The scoring servers of a place, in processes or containers: watches them from their start or their adoption, has
+//! them reload keys, stops and removes them.
 
 mod files;
 mod life;
@@ -20,24 +20,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The keys that count, in a folder of evidence.
+/// The file with the trusted public keys, in a folder of evidence.
 const TRUSTED: &str = "trusted.pem";
 
-/// The scoring servers of one place. Clones share what is known of them.
+/// The scoring servers of one place. Clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
-    /// Which build this is, where replicas say theirs; those of older ones are replaced.
+    /// The build of this binary, with which the build that a replica reports is compared; `None` if it is not.
     build: Option<Build>,
-    /// Where keys and logs of services are kept.
+    /// The folder of the services' keys and logs.
     services: PathBuf,
-    /// Where in a service's folder its keys are.
+    /// The path of a service's keys in its folder.
     keys: &'static str,
-    /// Whether those who serve may be other users: what they need is open to them, inside of folders that are not.
+    /// Whether replicas may run as other users. Their files are then readable by all users, but lie in folders that
+    /// only this user can enter.
     others: bool,
     shared: Arc<Shared>,
 }
 
-/// What the tasks that watch processes share with the place.
+/// The state that the watching tasks share with the place.
 #[derive(Debug)]
 struct Shared {
     replicas: Mutex<HashMap<ReplicaId, Entry>>,
@@ -56,7 +57,7 @@ impl Shared {
     }
 }
 
-/// What a scoring server is told wherever it runs: its model, and its own files, as it sees them.
+/// Returns the arguments of a scoring server: its model, its files and its settings. Paths are as the server sees them.
 pub(crate) fn arguments(
     revision: &RevisionSpec,
     tag: &Tag,
@@ -99,20 +100,20 @@ pub(crate) fn arguments(
     arguments
 }
 
-/// Where what shows whose a revision's model is lies: beside the keys.
+/// Returns the folder of the evidence that a revision's model is signed, beside the keys.
 fn evidence_beside(keys: &Path, revision: &RevisionSpec) -> PathBuf {
     let package = revision.package.trim_start_matches("sha256:");
     keys.with_file_name(format!("evidence-{}", package.get(..12).unwrap_or(package)))
 }
 
 impl Servers {
-    /// Those of processes of this user.
+    /// Returns an empty set of servers that run as this user.
     pub(crate) fn ours(build: Build, services: PathBuf) -> Self {
         Self::new(Some(build), services, "keys", false)
     }
 
-    /// Those of others, who find a service's keys in a folder of its own, which can be mounted. Their files say
-    /// nothing of when they were built.
+    /// Returns an empty set of servers that may run as other users. The keys of a service are in a separate folder,
+    /// which can be mounted. Builds are not compared: in an image, the time of the binary is not when it was built.
     pub(crate) fn of_others(services: PathBuf) -> Self {
         Self::new(None, services, "secrets/drisse-keys", true)
     }
@@ -126,33 +127,33 @@ impl Servers {
         self.services.join(service.as_str())
     }
 
-    /// Where a service's replicas write their logs.
+    /// Returns the folder to which a service's replicas write their logs.
     pub(crate) fn logs_of(&self, service: &ServiceName) -> PathBuf {
         self.folder(service).join("logs")
     }
 
-    /// Where a service's replicas remember how their models run best, where they have no place of their own for that.
+    /// Returns the folder for tuning results of a service's replicas, for replicas without a cache folder of their own.
     pub(crate) fn cache_of(&self, service: &ServiceName) -> PathBuf {
         self.folder(service).join("cache")
     }
 
-    /// Where a service's keys are.
+    /// Returns the path of a service's keys.
     pub(crate) fn keys_of(&self, service: &ServiceName) -> PathBuf {
         self.folder(service).join(self.keys)
     }
 
-    /// Whether a replica is known.
+    /// Returns whether a replica is known.
     pub(crate) fn knows(&self, id: &ReplicaId) -> bool {
         self.shared.lock().contains_key(id)
     }
 
-    /// Takes a replica in and watches it to its end.
+    /// Adds a replica and watches it until it ends.
     pub(crate) fn watch(&self, vessel: impl Vessel + 'static, tag: Tag, files: Files, since: Since) {
         let (build, shared) = (self.build.clone(), Arc::clone(&self.shared));
         Running { tag, files, build, shared, since }.watch(Box::new(vessel));
     }
 
-    /// Makes a service's folders and keys file, and has its replicas confirm the keys.
+    /// Makes a service's folders and keys file, and has its replicas reload and confirm the keys.
     pub(crate) async fn prepare(&self, revision: &RevisionSpec, store: &Store) -> Result<(), TargetError> {
         let service = &revision.service;
         let (servers, of, store) = (self.clone(), revision.clone(), store.clone());
@@ -167,7 +168,7 @@ impl Servers {
         let digest = blocking(write).await?;
         self.shared.keys().insert(service.clone(), digest.clone());
         let Some(digest) = digest else { return Ok(()) };
-        // Those that have other keys are told to read them again, and confirm.
+        // Replicas with other keys reload them and confirm.
         let behind: Vec<_> = {
             let replicas = self.shared.lock();
             let behind = replicas.values().filter(|entry| {
@@ -184,14 +185,14 @@ impl Servers {
                         entry.keys = identity.keys;
                     }
                 }
-                // It may have ended; if it has not, this is called again.
+                // The replica may have ended. If it has not, the next round calls `prepare` again.
                 Err(error) => tracing::warn!(%service, replica = %id, "the keys are not confirmed: {error}"),
             }
         }
         Ok(())
     }
 
-    /// Removes logs of replicas that are gone, but for the newest. Blocks on the disk.
+    /// Removes old logs of ended replicas. Blocks on the disk.
     pub(crate) fn prune_logs(&self, service: &ServiceName) {
         let written: Vec<_> = self.shared.lock().values().map(|entry| entry.files.log.clone()).collect();
         logs::prune(&self.logs_of(service), &written);
@@ -227,13 +228,13 @@ impl Servers {
         logs::stream(self.logs_of(service), options)
     }
 
-    /// Ends a service's replicas at once.
+    /// Ends a service's replicas and waits until they are gone.
     pub(crate) async fn remove_replicas(&self, service: &ServiceName) {
         life::remove_all(&self.shared, service).await;
         step("replicas are gone");
     }
 
-    /// Ends a service's replicas at once, and removes what they left.
+    /// Ends a service's replicas, waits until they are gone, and removes the service's folder.
     pub(crate) async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
         self.remove_replicas(service).await;
         self.shared.keys().remove(service);

@@ -1,4 +1,4 @@
-//! The fake keeps every promise of a target, and fails as it is told to.
+//! The fake keeps every promise of a target, and fails as its script says.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 use drisse_core::conformance::target::{self, Fixture};
@@ -38,12 +38,12 @@ fn want(revision: &RevisionSpec) -> ServiceSpec {
     }
 }
 
-/// Applies after every change, and when told to come again, until it is so.
-async fn until(set: &ReplicaSet<Fake>, spec: &ServiceSpec, so: impl Fn(&[drisse_core::Replica]) -> bool) {
+/// Applies the spec after every change, and at the time that `apply` returns, until the replicas satisfy `done`.
+async fn until(set: &ReplicaSet<Fake>, spec: &ServiceSpec, done: impl Fn(&[drisse_core::Replica]) -> bool) {
     let mut changes = set.changes();
     loop {
         let again = set.apply(spec, &()).await;
-        if so(&set.list(Some(&spec.service)).await.unwrap()) {
+        if done(&set.list(Some(&spec.service)).await.unwrap()) {
             return;
         }
         let pause = match again {
@@ -66,7 +66,7 @@ async fn fake_keeps_every_promise() {
         other: revision("other", 1),
         broken: (broken, "the last line"),
     };
-    // The one service whose replicas are to die is told apart by its name.
+    // Replicas of the service with this name die.
     fake.follow(Script { die_in: Some("broken".to_owned()), permanent: true, ..Script::default() });
     target::all(&ReplicaSet(fake), &fixture).await;
 }

@@ -1,7 +1,7 @@
-//! A container engine by its socket: podman and Docker, which both speak Docker's API.
+//! The client of a container engine: podman or Docker, which both speak Docker's API over a Unix socket.
 //!
-//! The API: <https://docs.docker.com/reference/api/engine/>. Paths name no version: each engine takes its own, and
-//! what is asked here is as it has been for a decade.
+//! The API: <https://docs.docker.com/reference/api/engine/>. Paths contain no version, so that each engine uses its
+//! own: the calls here have not changed for a decade.
 
 use drisse_core::{Bound, Capacity, Unavailable};
 use drisse_net::http::{Address, Ask, HttpError};
@@ -12,21 +12,21 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// An engine answers its questions about what is there in less, unless it hangs.
+/// How long an engine may take for a call. A longer call means that it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An engine that says nothing to a greeting for this long is not there.
+/// How long an engine may take for the first call, or a ping.
 const GREETING: Duration = Duration::from_secs(5);
 
 const START: &str = "start it with `systemctl start podman.socket` or `systemctl start docker`";
 
-/// What podman is to wait for.
+/// The states of a container that podman waits for.
 const ENDED: &str = "condition=stopped&condition=exited";
 
-/// How often podman looks whether a container has ended, for who waits for that.
+/// How often podman checks whether a container has ended.
 const LOOK_AGAIN: &str = "250ms";
 
-/// Where an engine is told how to log in to a registry.
+/// The header with the credentials for a registry.
 const REGISTRY_AUTH: HeaderName = HeaderName::from_static("x-registry-auth");
 
 /// An engine that answers.
@@ -35,42 +35,42 @@ pub(super) struct Engine {
     address: Address,
     /// `podman 4.3.1`.
     pub(super) name: String,
-    /// Where podman's own API is: by the version that it is, which it always takes.
+    /// The path prefix of podman's own API, with podman's version, which podman always accepts. `None` for Docker.
     libpod: Option<String>,
-    /// As OCI names it.
+    /// The architecture of the machine, as OCI names it.
     pub(super) architecture: String,
-    /// Run by a user, whom containers' root is.
+    /// Whether the engine runs as a user who is not root: root in its containers is that user.
     pub(super) rootless: bool,
-    /// What its machine has, and which limits its kernel keeps.
+    /// The capacity of the engine's machine, and which limits its kernel can enforce.
     pub(super) capacity: Capacity,
 }
 
-/// Why an engine did not do what it was asked to.
+/// Why a call to an engine failed.
 #[derive(Debug)]
 pub(super) enum EngineError {
-    /// It did not answer.
+    /// The engine did not answer.
     Gone(String),
-    /// It said no: the status, and its reason.
+    /// The engine refused the call, with this status and reason.
     Refused(u16, String),
 }
 
-/// What engines say of a disk that is full, as Go's library does.
+/// How engines report a full disk: the text of Go's standard library.
 const FULL: &str = "no space left on device";
 
 impl EngineError {
-    /// Whether its disk is full.
+    /// Returns whether the engine's disk is full.
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Refused(_, why) if why.contains(FULL))
     }
 
-    /// Whether another way to the same would fail as well.
+    /// Returns whether another way to do the same would fail too.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Gone(_)) || self.is_full()
     }
 }
 
 impl Engine {
-    /// The engine at a socket.
+    /// Connects to the engine at a socket.
     pub(super) async fn at(socket: &Path) -> Result<Self, Unavailable> {
         // Docker's socket may be a link to podman's.
         let address = Address::unix(&socket.canonicalize().unwrap_or_else(|_| socket.to_owned()));
@@ -86,17 +86,17 @@ impl Engine {
             rootless: false,
             capacity: Capacity::default(),
         };
-        let told = tokio::time::timeout(GREETING, async {
+        let answers = tokio::time::timeout(GREETING, async {
             Ok::<_, EngineError>((engine.get("/version").await?, engine.get("/info").await?))
         });
-        let (version, info) = match told.await {
-            Ok(Ok(told)) => told,
+        let (version, info) = match answers.await {
+            Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed(format!("it says nothing for {} s", GREETING.as_secs()))),
+            Err(_) => return Err(failed(format!("no response within {} s", GREETING.as_secs()))),
         };
         let (Some(number), Some(architecture)) = (version["Version"].as_str(), version["Arch"].as_str())
         else {
-            return Err(failed("what answers is no container engine".to_owned()));
+            return Err(failed("the server is not a container engine".to_owned()));
         };
         let component = version["Components"][0]["Name"].as_str();
         let is_podman = component.is_some_and(|name| name.contains("Podman"));
@@ -104,7 +104,7 @@ impl Engine {
         engine.name = format!("{} {number}", if is_podman { "podman" } else { "Docker" });
         engine.architecture = architecture.to_owned();
         let options = info["SecurityOptions"].as_array().into_iter().flatten();
-        // Docker says it among its options, podman by itself.
+        // Docker reports this in its security options, podman in a field.
         engine.rootless = info["Rootless"] == true
             || options.filter_map(Value::as_str).any(|option| option.contains("rootless"));
         engine.capacity = capacity(&info, &engine.name);
@@ -112,7 +112,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// A user's podman takes every limit, and keeps those whose control groups are that user's to make.
+    /// Marks limits as unenforceable that a rootless podman would accept and ignore: it enforces only those whose
+    /// control group controllers are delegated to the user.
     async fn keep_what_is_delegated(&mut self) {
         let Some(libpod) = self.libpod.as_ref().filter(|_| self.rootless) else { return };
         let Ok(info) = self.get(&format!("{libpod}/info")).await else { return };
@@ -127,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// Whether it is still there.
+    /// Returns whether the engine still answers.
     pub(super) async fn answers(&self) -> bool {
         let asked = tokio::time::timeout(GREETING, self.get("/_ping")).await;
         asked.is_ok_and(|answer| answer.is_ok())
@@ -142,7 +143,7 @@ impl Engine {
         self.ask(Ask::send(Method::POST, path, body)).await
     }
 
-    /// Removes something; absent is fine.
+    /// Sends a `DELETE` request. Succeeds if the object does not exist.
     pub(super) async fn delete(&self, path: &str) -> Result<(), EngineError> {
         match self.ask(Ask { method: Method::DELETE, ..Ask::get(path) }).await {
             Ok(_) | Err(EngineError::Refused(404, _)) => Ok(()),
@@ -150,14 +151,14 @@ impl Engine {
         }
     }
 
-    /// Ends a container at once, whatever state it is in, and removes it.
+    /// Ends a container at once in any state, and removes it.
     pub(super) async fn kill_container(&self, name: &str) -> Result<(), EngineError> {
-        // To be removed, podman would ask it to end, and wait. One that does not run is no error.
+        // Without this, podman asks the container to end and waits. The call fails if the container does not run.
         let _ = self.post(&format!("/containers/{name}/kill?signal=SIGKILL"), None).await;
         self.remove_container(name).await
     }
 
-    /// Removes a container with what is its own; one that runs is asked to end first.
+    /// Removes a container and its anonymous volumes. A running container is asked to end first.
     pub(super) async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
         self.delete(&format!("/containers/{name}?force=true&v=true")).await
     }
@@ -165,32 +166,32 @@ impl Engine {
     async fn ask(&self, ask: Ask<'_>) -> Result<Value, EngineError> {
         let asked = tokio::time::timeout(PATIENCE, self.address.ask(ask)).await;
         let answer =
-            asked.map_err(|_| EngineError::Gone(format!("it says nothing for {} s", PATIENCE.as_secs())))?;
+            asked.map_err(|_| EngineError::Gone(format!("no response within {} s", PATIENCE.as_secs())))?;
         read(answer)
     }
 
-    /// Waits for a container to end, for as long as that takes.
+    /// Waits until a container ends, without a time limit.
     pub(super) async fn wait(&self, id: &str) -> Result<Value, EngineError> {
         let path = match &self.libpod {
-            // By Docker's call it looks again without a pause, and takes a core of the machine for that.
+            // In Docker's API, podman would poll without a pause and use a whole core.
             Some(libpod) => format!("{libpod}/containers/{id}/wait?{ENDED}&interval={LOOK_AGAIN}"),
             None => format!("/containers/{id}/wait"),
         };
         read(self.address.ask(Ask::send(Method::POST, &path, "")).await)
     }
 
-    /// What a container wrote to its standard streams, at most its last lines.
+    /// Returns the last `lines` lines that a container wrote to stdout and stderr.
     pub(super) async fn output(&self, id: &str, lines: usize) -> Result<String, EngineError> {
         let path = format!("/containers/{id}/logs?stdout=true&stderr=true&tail={lines}");
         let asked = tokio::time::timeout(PATIENCE, self.address.ask(Ask::get(&path))).await;
         match asked {
             Ok(Ok((200, frames))) => Ok(unframed(&frames)),
             Ok(answer) => read(answer).map(|_| String::new()),
-            Err(_) => Err(EngineError::Gone("its logs do not come".to_owned())),
+            Err(_) => Err(EngineError::Gone(format!("no container logs within {} s", PATIENCE.as_secs()))),
         }
     }
 
-    /// An image of `names`, each of which would be its: what the engine calls it, where it is there.
+    /// Returns the first of `names` under which the engine has an image; `None` if it has none.
     pub(super) async fn image(&self, names: &[&str]) -> Result<Option<String>, EngineError> {
         for name in names {
             match self.get(&format!("/images/{name}/json")).await {
@@ -202,19 +203,19 @@ impl Engine {
         Ok(None)
     }
 
-    /// Has the engine pull an image from a registry on loopback, over plain HTTP.
+    /// Has the engine pull an image from a registry on loopback over plain HTTP.
     pub(super) async fn pull(&self, reference: &str, login: &str) -> Result<(), EngineError> {
-        // Docker takes plain HTTP from loopback; podman's own API has to be asked for it.
+        // Docker accepts plain HTTP from loopback; podman does so only with an option of its own API.
         let path = match &self.libpod {
             Some(libpod) => format!("{libpod}/images/pull?quiet=true&tlsVerify=false&reference={reference}"),
             None => format!("/images/create?fromImage={reference}"),
         };
-        let login = login.parse().expect("base64 is plain");
+        let login = login.parse().expect("base64 is a valid header value");
         let ask = Ask::send(Method::POST, &path, "").with(HeaderMap::from_iter([(REGISTRY_AUTH, login)]));
         let answer = self.address.ask(ask).await;
-        // A document for each step; one that failed says so in the last.
-        let told = answer.as_ref().map_or(&[][..], |(_, told)| told);
-        let failed = told.split(|byte| *byte == b'\n').find_map(|line| {
+        // The body has one JSON document per line, and the last one reports a failure.
+        let documents = answer.as_ref().map_or(&[][..], |(_, documents)| documents);
+        let failed = documents.split(|byte| *byte == b'\n').find_map(|line| {
             let line = serde_json::from_slice::<Value>(line).ok()?;
             line["error"].as_str().map(str::to_owned)
         });
@@ -224,13 +225,13 @@ impl Engine {
         }
     }
 
-    /// Brings an image in, as an archive that is written as it is sent.
+    /// Loads an image into the engine from an archive that `write` produces while it is sent.
     pub(super) async fn load<E: Send + 'static>(
         &self,
         write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), E> + Send + 'static,
     ) -> Result<Result<Value, EngineError>, E> {
         match self.address.upload("/images/load?quiet=true", "application/x-tar", write).await {
-            // An engine that said no read no further.
+            // The engine refused the archive and stopped reading, which made `write` fail.
             (Ok((status, body)), Some(_)) if status >= 400 => Ok(read(Ok((status, body)))),
             (_, Some(error)) => Err(error),
             (answer, None) => Ok(read(answer)),
@@ -238,11 +239,11 @@ impl Engine {
     }
 }
 
-/// What an engine says of its machine.
+/// Reads the capacity of the engine's machine from its `/info`.
 fn capacity(info: &Value, engine: &str) -> Capacity {
     let bound = |most: Option<u64>, keeps: &str| {
         let broken = info[keeps] == false;
-        Bound { most, unenforceable: broken.then(|| format!("{engine} says that its kernel cannot")) }
+        Bound { most, unenforceable: broken.then(|| format!("{engine} reports no kernel support")) }
     };
     let cores = info["NCPU"].as_u64().map(|cores| cores * 1000);
     Capacity {
@@ -262,7 +263,7 @@ fn read(answer: Result<(u16, bytes::Bytes), HttpError>) -> Result<Value, EngineE
     Err(EngineError::Refused(status, document["message"].as_str().map_or_else(text, str::to_owned)))
 }
 
-/// An error, and what it comes from.
+/// Returns the text of an error and its source.
 pub(super) fn with_source(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
@@ -270,7 +271,8 @@ pub(super) fn with_source(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// The text of a stream in frames of eight bytes' head: which stream, and how many bytes, big-endian.
+/// Returns the text of a stream of frames. A frame has a head of eight bytes: the stream (1 byte), 3 zero bytes, and
+/// the length of the data (4 bytes, big-endian).
 fn unframed(mut frames: &[u8]) -> String {
     let mut text = Vec::new();
     while let [0..=2, 0, 0, 0, a, b, c, d, rest @ ..] = frames {
@@ -289,7 +291,7 @@ impl fmt::Display for EngineError {
     }
 }
 
-/// Sockets where engines are looked for, the likeliest first; the one that the user names is the only one.
+/// Returns the sockets at which to look for engines, the likeliest first. A socket that the user names is the only one.
 pub(super) fn sockets(named: Option<&Path>) -> Vec<PathBuf> {
     if let Some(named) = named {
         return vec![named.to_owned()];

@@ -1,4 +1,4 @@
-//! Finding the engine, and finding it again when it was restarted.
+//! Finds the container engine of this machine, and finds it again after it was restarted.
 
 use super::engine::{Engine, sockets};
 use drisse_core::Unavailable;
@@ -8,19 +8,19 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long podman may take until it answers.
+/// How long podman's API may take to start.
 const PATIENCE: Duration = Duration::from_secs(15);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A podman that we started ends by itself when nobody has asked it anything for so many seconds.
+/// After how many idle seconds a podman API service that was started here ends.
 const IDLE: &str = "--time=60";
 
-/// The engine of this machine; started where podman is there and no engine answers.
+/// The engine of this machine. If no engine answers and podman is installed, podman's API is started.
 #[derive(Debug)]
 pub(super) struct Engines {
     /// The socket that the user named; no other is tried.
     named: Option<PathBuf>,
-    /// Where the socket of a podman that we start is, and its log.
+    /// The socket and the log of a podman API service that is started here.
     own: (PathBuf, PathBuf),
     found: Mutex<Option<Engine>>,
 }
@@ -31,7 +31,7 @@ impl Engines {
         Self { named, own: (sockets.join("podman.sock"), log), found: Mutex::default() }
     }
 
-    /// The engine.
+    /// Returns the engine. Looks for it if it is not known.
     pub(super) async fn get(&self) -> Result<Engine, Unavailable> {
         let mut found = self.found.lock().await;
         if let Some(engine) = &*found {
@@ -43,7 +43,7 @@ impl Engines {
         Ok(engine)
     }
 
-    /// Says that the engine did not answer: the next one to ask looks for it again.
+    /// Forgets the engine, because it did not answer. The next [`get`](Self::get) looks for it again.
     pub(super) async fn lost(&self) {
         *self.found.lock().await = None;
     }
@@ -58,7 +58,7 @@ impl Engines {
         }
     }
 
-    /// The first engine that answers, or why the first socket's does not; nothing where there is no socket.
+    /// Returns the first engine that answers, or why the first one does not; `None` if there is no socket.
     async fn look(&self) -> Option<Result<Engine, Unavailable>> {
         let mut refused = None;
         let own = self.named.is_none().then(|| self.own.0.clone());
@@ -71,12 +71,12 @@ impl Engines {
         refused.map(Err)
     }
 
-    /// Starts podman's API; podman needs no daemon, and so seldom has one.
+    /// Starts podman's API service. Podman works without a daemon, so the service often does not run.
     async fn start(&self, podman: &Path) -> Result<Engine, Unavailable> {
         let (socket, log) = &self.own;
         let failed = |reason: String| Unavailable {
             reason: format!("cannot start podman's API: {reason}"),
-            hint: format!("{} says more; or start it with `systemctl start podman.socket`", log.display()),
+            hint: format!("see {}; or start it with `systemctl start podman.socket`", log.display()),
         };
         let arguments = ["system", "service", IDLE].map(Into::into).into_iter();
         let arguments = arguments.chain([format!("unix://{}", socket.display()).into()]).collect();
@@ -87,7 +87,7 @@ impl Engines {
             if socket.exists()
                 && let Ok(engine) = Engine::at(socket).await
             {
-                // Its end is noticed when it does not answer.
+                // Reaps the process. Its end is noticed when a call fails.
                 tokio::spawn(async move { process.ended().await });
                 return Ok(engine);
             }
@@ -103,7 +103,10 @@ impl Engines {
     }
 }
 
-/// Which container engine this machine has, for people; nothing is started to find out.
+/// Returns a description of this machine's container engine. Starts nothing. Requires a tokio runtime.
+///
+/// # Errors
+/// Returns an [`Unavailable`] with a hint if no engine answers and podman is not installed.
 pub async fn container_engine() -> Result<String, Unavailable> {
     let engines = Engines::new(None, Path::new("/nonexistent"), PathBuf::new());
     match (engines.look().await, podman()) {
@@ -116,18 +119,18 @@ pub async fn container_engine() -> Result<String, Unavailable> {
 
 fn none() -> Unavailable {
     Unavailable {
-        reason: "no container engine is on this machine".to_owned(),
+        reason: "this machine has no container engine".to_owned(),
         hint: "install podman (`apt-get install podman`) or Docker, or deploy to `--target local`".to_owned(),
     }
 }
 
-/// The socket that Docker's own variable names.
+/// Returns the socket that the variable `DOCKER_HOST` names.
 fn docker_host() -> Option<PathBuf> {
     let host = std::env::var("DOCKER_HOST").ok()?;
     host.strip_prefix("unix://").map(PathBuf::from)
 }
 
-/// Podman's program, where it is installed.
+/// Returns the path of podman; `None` if it is not installed.
 fn podman() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join("podman")).find(|program| program.is_file())

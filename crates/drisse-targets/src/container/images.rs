@@ -1,4 +1,4 @@
-//! The images of revisions: built here, brought into the engine once.
+//! The images of revisions, which are built here and brought into the engine once.
 
 use super::engine::{Engine, EngineError, with_source};
 use super::offer::Offer;
@@ -13,20 +13,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// What is written to the engine at once.
+/// The size of a write buffer in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// The host of our images' names: no registry has them.
+/// The host in the names of the images: they come from no registry.
 const HOST: &str = "localhost";
 
-/// A label of all our images.
+/// A label of all images that Drisse builds.
 const LABEL: &str = "drisse.runtime";
 
 /// An image that can be written out.
 #[derive(Debug)]
 pub(super) struct Built {
     pub(super) image: Image,
-    /// Its layer stays while this is there.
+    /// Keeps the layer of the runtime in the cache.
     pub(super) _runtimes: Runtimes,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Built {
 pub(super) struct Images {
     config: Arc<ContainerConfig>,
     brought: Mutex<HashMap<(ServiceName, u64), String>>,
-    /// One image is brought at a time: the next one finds the layers of the one before.
+    /// Held while an image is brought: the next image can then use the layers of this one.
     bringing: tokio::sync::Mutex<()>,
 }
 
@@ -44,7 +44,7 @@ impl Images {
         Self { config, brought: Mutex::default(), bringing: tokio::sync::Mutex::default() }
     }
 
-    /// The id of a revision's image, which is in the engine from then on.
+    /// Brings a revision's image into the engine if it is not there, and returns its id.
     pub(super) async fn bring(
         &self,
         engine: &Engine,
@@ -67,13 +67,13 @@ impl Images {
         if image.architecture() != engine.architecture {
             let (ours, theirs) = (image.architecture(), &engine.architecture);
             return Err(TargetError::permanent(format!(
-                "the image is for {ours}, and {} runs {theirs}",
+                "the image is for {ours}, but {} runs {theirs}",
                 engine.name
             )));
         }
         let what = format!("bring the image {repository}:{tag} into {}", engine.name);
         let failed = |error: EngineError| refused(&what, &error);
-        // Engines name an image by its config's digest, those that keep it as containerd does by its manifest's.
+        // Engines identify an image by the digest of its config, or (with containerd's store) of its manifest.
         let (config, manifest) = (image.id().to_owned(), image.digest.clone());
         let names = [&*config, &*manifest];
         let mut found = engine.image(&names).await.map_err(failed)?;
@@ -85,7 +85,7 @@ impl Images {
             pulled = match pull(engine, Arc::clone(&built), &name).await {
                 Ok(pulled) => Some(pulled),
                 Err(error) if error.is_final() => return Err(failed(error)),
-                // It cannot reach this machine's loopback, or does not want to.
+                // The engine cannot reach this machine's loopback, or its configuration forbids it.
                 Err(why) => {
                     tracing::warn!("{} does not pull from Drisse, and gets an archive: {why}", engine.name);
                     let loaded = load(engine, Arc::clone(&built), format!("{HOST}/{name}")).await;
@@ -95,30 +95,30 @@ impl Images {
             };
             step("an image is brought in");
             let took = began.elapsed().as_secs_f64();
-            events.event(Event(format!("the image is there after {took:.1} s")));
+            events.event(Event(format!("the image is in the engine after {took:.1} s")));
             found = engine.image(&names).await.map_err(failed)?;
         }
-        let id = found.ok_or_else(|| TargetError::new(format!("cannot {what}: it is gone again")))?;
+        let id = found.ok_or_else(|| TargetError::new(format!("cannot {what}: it was removed meanwhile")))?;
         let path = format!("/images/{id}/tag?repo={HOST}/{repository}&tag={tag}");
         engine.post(&path, None).await.map_err(failed)?;
         if let Some(pulled) = pulled {
             engine.delete(&format!("/images/{pulled}")).await.map_err(failed)?;
         }
-        // What is still in use goes with the next one.
+        // Images that are still in use are removed after a later revision.
         if let Err(error) = self.tidy(engine, revision).await {
-            tracing::warn!("images that nobody needs are left in {}: {error}", engine.name);
+            tracing::warn!("cannot remove unused images from {}: {error}", engine.name);
         }
         self.brought().insert(key, id.clone());
         Ok(id)
     }
 
-    /// Forgets that a revision's image is there: somebody removed it.
+    /// Forgets a revision's image, because it was removed from the engine from outside.
     pub(super) fn forget(&self, revision: &RevisionSpec) {
         self.brought().remove(&(revision.service.clone(), revision.revision));
     }
 
-    /// Removes the images of revisions before a new one, but for the last, which may be gone back to at once. Those
-    /// before are brought again, if it comes to that.
+    /// Removes the images of older revisions, except for the last one, so that a rollback to it is fast. A rollback to
+    /// an older one brings the image again.
     async fn tidy(&self, engine: &Engine, new: &RevisionSpec) -> Result<(), EngineError> {
         let number = |tag: &str| tag.rsplit_once(":r")?.1.parse::<u64>().ok();
         let tags = self.tags(engine, &new.service).await?;
@@ -128,7 +128,7 @@ impl Images {
         for (number, tag) in before.into_iter().filter(|(number, _)| Some(*number) != last) {
             self.brought().remove(&(new.service.clone(), number));
             match engine.delete(&format!("/images/{tag}")).await {
-                // A container is of it.
+                // 409: a container uses the image.
                 Ok(()) | Err(EngineError::Refused(409, _)) => {}
                 Err(error) => return Err(error),
             }
@@ -136,7 +136,7 @@ impl Images {
         prune(engine).await
     }
 
-    /// Removes a service's images from the engine; others that are the same stay.
+    /// Removes a service's images from the engine. Identical images of other services stay.
     pub(super) async fn remove(&self, engine: &Engine, service: &ServiceName) -> Result<(), EngineError> {
         self.brought().retain(|(of, _), _| of != service);
         for tag in self.tags(engine, service).await? {
@@ -145,18 +145,18 @@ impl Images {
         prune(engine).await
     }
 
-    /// What a service's images are called.
+    /// Returns the names of a service's images in the engine.
     async fn tags(&self, engine: &Engine, service: &ServiceName) -> Result<Vec<String>, EngineError> {
         let ours = format!("/{}:", self.repository(service));
         let filters = escaped(&serde_json::json!({"label": [LABEL]}).to_string());
         let images = engine.get(&format!("/images/json?filters={filters}")).await?;
         let tags = images.as_array().into_iter().flatten().filter_map(|image| image["RepoTags"].as_array());
-        // Whatever its host: one may have been pulled, and not been named anew.
+        // With any host: an image may have been pulled from the temporary registry and not been renamed.
         let ours = |tag: &&str| tag.contains(&*ours);
         Ok(tags.flatten().filter_map(Value::as_str).filter(ours).map(str::to_owned).collect())
     }
 
-    /// Where the model's file is in its image.
+    /// Returns the path of the model file in the image.
     pub(super) async fn model(&self, revision: &RevisionSpec) -> Result<PathBuf, TargetError> {
         let (store, of) = (self.config.store.clone(), revision.clone());
         let model = blocking(move || ImageModel::of_package(&store, &of.digest, &of.package)).await;
@@ -182,7 +182,7 @@ impl Images {
         blocking(build).await.map_err(|error| not_built(revision, &error))
     }
 
-    /// What a service's images are called, after a host; the tag is the revision.
+    /// Returns the name of a service's images without host and tag. The tag is the revision.
     fn repository(&self, service: &ServiceName) -> String {
         format!("drisse/{}/{service}", self.config.workspace)
     }
@@ -192,7 +192,7 @@ impl Images {
     }
 }
 
-/// Has the engine pull what it lacks of an image; the name that it has then.
+/// Has the engine pull the layers of an image that it lacks, and returns the name of the image in the engine.
 async fn pull(engine: &Engine, built: Arc<Built>, name: &str) -> Result<String, EngineError> {
     let offer = Offer::new(built).map_err(|error| EngineError::Refused(0, with_source(&error)))?;
     let (reference, login) = (format!("{}/{name}", offer.registry()), offer.login());
@@ -200,7 +200,7 @@ async fn pull(engine: &Engine, built: Arc<Built>, name: &str) -> Result<String, 
     Ok(reference)
 }
 
-/// Sends all of an image.
+/// Sends a whole image as an archive.
 async fn load(
     engine: &Engine,
     built: Arc<Built>,
@@ -213,7 +213,7 @@ async fn load(
     engine.load(write).await
 }
 
-/// Removes images of ours that have no name any more: a newer Drisse has built its own under it.
+/// Removes Drisse's images that have no name: a newer Drisse has built its own image under that name.
 async fn prune(engine: &Engine) -> Result<(), EngineError> {
     let filters = serde_json::json!({"dangling": ["true"], "label": [LABEL]});
     engine.post(&format!("/images/prune?filters={}", escaped(&filters.to_string())), None).await.map(drop)

@@ -1,5 +1,5 @@
-//! A registry with one image, on loopback, for as long as an engine pulls it: an engine fetches the layers that it
-//! lacks, and writes each once. What is loaded as an archive comes whole, and engines keep it twice more on its way.
+//! A temporary registry on loopback with one image, from which an engine pulls. The engine fetches only the layers that
+//! it lacks, and writes each once. An archive would contain all layers, and engines store it twice while loading it.
 //!
 //! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>, pull.
 
@@ -22,17 +22,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Who an engine says that it is; the password is another one each time.
+/// The user name with which an engine logs in. The password is random.
 const USER: &str = "drisse";
 
-/// What is handed over at once.
+/// The size of a write buffer in bytes.
 const CHUNK: usize = 256 << 10;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// An image that engines of this machine may pull, with the password.
+/// An image that engines of this machine can pull with a password.
 #[derive(Debug)]
 pub(super) struct Offer {
     listener: std::net::TcpListener,
@@ -49,27 +49,27 @@ impl Offer {
         Ok(Self { listener, address, password: random_id(), built })
     }
 
-    /// `HOST:PORT`.
+    /// Returns the address of the registry, `HOST:PORT`.
     pub(super) fn registry(&self) -> String {
         self.address.to_string()
     }
 
-    /// What an engine is told to log in with: the header `X-Registry-Auth` of Docker's API.
+    /// Returns the credentials for an engine: the value of the header `X-Registry-Auth` of Docker's API.
     pub(super) fn login(&self) -> String {
         let login = json!({ "username": USER, "password": self.password, "serveraddress": self.registry() });
         URL_SAFE.encode(login.to_string())
     }
 
-    /// Hands the image out while `pull` goes on.
+    /// Serves the image until `pull` completes, and returns the result of `pull`.
     pub(super) async fn during<T>(
         self,
         pull: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, EngineError> {
         let (_end, ends) = watch::channel(false);
         let authorization = format!("Basic {}", STANDARD.encode(format!("{USER}:{}", self.password)));
-        let door = Door { built: self.built, authorization: authorization.into() };
+        let server = ImageServer { built: self.built, authorization: authorization.into() };
         let failed = |why: io::Error| EngineError::Refused(0, why.to_string());
-        let serving = serve_few(Listener::Tcp(self.listener), door, ends).map_err(failed)?;
+        let serving = serve_few(Listener::Tcp(self.listener), server, ends).map_err(failed)?;
         tokio::select! {
             pulled = pull => pulled,
             () = serving => Err(failed(io::ErrorKind::BrokenPipe.into())),
@@ -78,12 +78,12 @@ impl Offer {
 }
 
 #[derive(Clone)]
-struct Door {
+struct ImageServer {
     built: Arc<Built>,
     authorization: Arc<str>,
 }
 
-impl Handler for Door {
+impl Handler for ImageServer {
     type Body = Body;
 
     async fn handle(self, request: Request<Incoming>) -> Response<Body> {
@@ -111,11 +111,11 @@ impl Handler for Door {
             },
             _ => answer.status(StatusCode::NOT_FOUND).body(whole(b"")),
         };
-        answer.expect("its headers are digests and numbers")
+        answer.expect("the header values are digests and numbers")
     }
 }
 
-impl Door {
+impl ImageServer {
     fn blob(&self, digest: String) -> Body {
         let built = Arc::clone(&self.built);
         let (body, _) = written(move |out| {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_image_is_handed_out_whole_to_who_knows_the_password_and_to_nobody_else() {
+    async fn an_image_is_served_whole_to_clients_with_the_password_only() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.onnx");
         std::fs::write(&file, vec![7; 1 << 20]).unwrap();
@@ -195,6 +195,6 @@ mod tests {
             Ok(())
         };
         offer.during(asked).await.unwrap();
-        assert!(address.ask(Ask::get("/v2/")).await.is_err(), "it is there no longer than the pull");
+        assert!(address.ask(Ask::get("/v2/")).await.is_err(), "the registry ends with the pull");
     }
 }

@@ -1,4 +1,4 @@
-//! One container, to its end: its exit code, whether memory ran out, and what it wrote.
+//! One container: waits for its end, and reads its exit code, its output, and whether it ran out of memory.
 
 use super::engine::{Engine, EngineError};
 use super::engines::Engines;
@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An engine that does not answer is asked again after this.
+/// The pause after which an engine that does not answer is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Lines of a dead container's output that are kept.
+/// The number of lines of a dead container's output that are kept.
 const KEPT: usize = 50;
 
-/// The exit code of what was ended by signal 9.
+/// The exit code of a container that was killed (signal 9).
 const KILLED: i64 = 128 + 9;
 
 /// A container that was started.
@@ -27,7 +27,7 @@ pub(super) struct Container {
 #[async_trait]
 impl Vessel for Container {
     async fn ended(&mut self) -> Ended {
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             let ended = async {
                 let engine = self.engines.get().await.map_err(|why| EngineError::Gone(why.reason))?;
@@ -42,12 +42,12 @@ impl Vessel for Container {
                 }
                 Err(error) => {
                     let why = error.to_string();
-                    if why != told {
+                    if why != logged {
                         tracing::warn!(
                             container = self.name,
-                            "the engine does not say whether it runs: {why}"
+                            "cannot ask the engine whether the container runs: {why}"
                         );
-                        told = why;
+                        logged = why;
                     }
                     self.engines.lost().await;
                     tokio::time::sleep(AGAIN).await;
@@ -60,7 +60,7 @@ impl Vessel for Container {
         let container = self.clone();
         tokio::spawn(async move {
             let Ok(engine) = container.engines.get().await else { return };
-            // One that has ended already is what was wanted; whether it has, is being waited for.
+            // The container may have ended already; `ended` waits for that.
             let _ = engine.post(&format!("/containers/{}/kill?signal=SIGTERM", container.name), None).await;
         });
     }
@@ -75,15 +75,15 @@ impl Vessel for Container {
 }
 
 impl Container {
-    /// How it ended; it is removed once that is known.
+    /// Returns how the container ended, and removes it.
     async fn end(&self, engine: &Engine) -> Result<Ended, EngineError> {
-        let mut told = engine.get(&format!("/containers/{}/json", self.name)).await?;
-        let (state, memory) = (told["State"].take(), told["HostConfig"]["Memory"].as_u64());
+        let mut details = engine.get(&format!("/containers/{}/json", self.name)).await?;
+        let (state, memory) = (details["State"].take(), details["HostConfig"]["Memory"].as_u64());
         let output = engine.output(&self.name, KEPT).await?;
         engine.remove_container(&self.name).await?;
         let code = state["ExitCode"].as_i64().unwrap_or(-1);
-        let id = told["Id"].as_str().unwrap_or(&self.name);
-        // Not every engine notices; the kernel always does.
+        let id = details["Id"].as_str().unwrap_or(&self.name);
+        // Not every engine reports this, but the kernel always logs it.
         let exhausted = state["OOMKilled"] == true || code == KILLED && killed_for_memory(id);
         let reason = match (exhausted, code, state["Error"].as_str()) {
             (true, ..) => out_of_memory(memory),

@@ -1,5 +1,5 @@
-//! The files of a service's replicas: keys, environment, evidence of signatures. Every function here blocks on the
-//! disk, and is to be called by [`drisse_net::blocking`].
+//! Writes the files of a service's replicas: keys, environment, evidence of signatures. Every function here blocks on
+//! the disk and must be called in [`drisse_net::blocking`].
 
 use super::{Files, Servers, TRUSTED, evidence_beside, failed};
 use drisse_core::{Environment, RevisionSpec, TargetError, Trust, step};
@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 impl Servers {
-    /// Writes the service's keys file where it has changed; its digest.
+    /// Writes the service's keys file if it has changed, and returns its digest; `None` if there are no keys.
     pub(super) fn write_keys(&self, revision: &RevisionSpec) -> Result<Option<String>, TargetError> {
         if revision.keys.is_empty() {
             return Ok(None);
@@ -24,7 +24,7 @@ impl Servers {
             return Ok(digest);
         }
         let write = || -> std::io::Result<()> {
-            // Of one name, so that the next one takes the place of what was left half written.
+            // Always the same name, so that the next write replaces a file that was left half written.
             let fresh = path.with_extension("new");
             self.write_secret(&fresh, text.as_bytes())?.sync_all()?;
             step("keys are written");
@@ -36,7 +36,7 @@ impl Servers {
         Ok(digest)
     }
 
-    /// Writes what only who serves may read.
+    /// Writes a file that only the replicas can read.
     fn write_secret(&self, path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
         let mut file = std::fs::OpenOptions::new();
         let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(path)?;
@@ -47,7 +47,7 @@ impl Servers {
         Ok(file)
     }
 
-    /// Writes what a replica that is about to start finds in its environment; its folder is there.
+    /// Writes the environment variables of a replica that is about to start. The folder must exist.
     pub(crate) fn write_environment(
         &self,
         files: &Files,
@@ -62,7 +62,7 @@ impl Servers {
         written.map(drop).map_err(|error| failed("write the environment", &files.environment, &error))
     }
 
-    /// Writes what shows whose the model is, where somebody has to have signed it.
+    /// Writes the evidence that the model is signed, if the revision requires a signature.
     pub(super) fn write_evidence(&self, revision: &RevisionSpec, store: &Store) -> Result<(), TargetError> {
         let Trust { keys, bundles } = &revision.trust;
         if keys.is_empty() {
@@ -86,7 +86,7 @@ impl Servers {
         Ok(())
     }
 
-    /// Makes a folder for this user alone; or, where others serve, one that they may use as `mode` says.
+    /// Makes a folder for this user only or, if replicas run as other users, one with these access rights.
     pub(crate) fn make_folder(&self, folder: &Path, mode: u32) -> Result<(), TargetError> {
         let make = || {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -95,6 +95,6 @@ impl Servers {
             }
             Ok(())
         };
-        make().map_err(|error| failed("make the folder", folder, &error))
+        make().map_err(|error| failed("create the folder", folder, &error))
     }
 }

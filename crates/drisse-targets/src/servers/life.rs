@@ -1,4 +1,4 @@
-//! One scoring server: watched from its start, or from when it was found, to its end.
+//! Watches one scoring server from its start, or from its adoption, to its end.
 
 use super::Shared;
 use async_trait::async_trait;
@@ -12,20 +12,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
-/// How often a replica that starts is asked whether it is ready: at first, and after a second.
+/// How often a starting replica is asked whether it is ready: in the first second, and afterwards.
 const ASK_SOON: Duration = Duration::from_millis(3);
 const ASK_LATER: Duration = Duration::from_millis(50);
 
-/// An admin listener that says nothing for this long is no answer.
+/// How long an admin listener may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A process that was told to end answers what it has for at most 25 s; this much later it is killed.
+/// How long a server may take to end. Servers answer the requests that they have for at most 25 s; this is longer.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
-/// Lines of a dead replica's log that are told.
-const TOLD: usize = 20;
+/// The number of lines of a dead replica's log that a [`Death`] carries.
+const SHOWN_LINES: usize = 20;
 
-/// Who a process is, as it stands in its arguments: `WORKSPACE/SERVICE/REVISION/ID`.
+/// The identity of a replica, as in its arguments: `WORKSPACE/SERVICE/REVISION/ID`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Tag {
     pub(crate) workspace: String,
@@ -34,31 +34,31 @@ pub(crate) struct Tag {
     pub(crate) id: ReplicaId,
 }
 
-/// Where a replica's sockets and log are.
+/// The paths of a replica's sockets and log.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     pub(crate) scoring: PathBuf,
     pub(crate) admin: PathBuf,
-    /// What it finds in its environment, where that was said.
+    /// The file with environment variables. Written only if the revision has some.
     pub(crate) environment: PathBuf,
     pub(crate) log: PathBuf,
-    /// The folder of the sockets, where it is theirs alone.
+    /// The folder of the sockets, if it belongs to this replica only.
     folder: Option<PathBuf>,
 }
 
-/// What a scoring server runs in: a process, a container.
+/// The process or container that a scoring server runs in.
 #[async_trait]
 pub(crate) trait Vessel: Send + Sync {
-    /// Completes once it has ended, whoever ended it. May be asked again.
+    /// Waits until the server has ended. May be called again. Cancel-safe.
     async fn ended(&mut self) -> Ended;
 
-    /// Asks it to answer what it has and end.
+    /// Asks the server to answer the requests that it has and to end.
     fn terminate(&self);
 
-    /// Ends it at once.
+    /// Ends the server at once.
     fn kill(&self);
 
-    /// Its process on this machine, if known.
+    /// Returns the process id of the server on this machine, if known.
     fn pid(&self) -> Option<u32> {
         None
     }
@@ -67,17 +67,17 @@ pub(crate) trait Vessel: Send + Sync {
 /// How a scoring server ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Ended {
-    /// As a sentence goes on: `exited with code 1`.
+    /// The end of a sentence about the server: `exited with code 1`.
     pub(crate) reason: String,
-    /// Whether it said that its user can mend it, and starting it again cannot: exit code 1.
+    /// Whether only the user can fix the cause (exit code 1, or too little memory): a restart would fail again.
     pub(crate) mendable: bool,
-    /// Whether it ended as if it had been told to: exit code 0.
+    /// Whether the server exited without an error: exit code 0.
     pub(crate) clean: bool,
-    /// What it wrote that is not in its log.
+    /// Output that is not in the server's log.
     pub(crate) output: String,
 }
 
-/// Why a server was killed that used more memory than it may.
+/// Returns why a server was killed that reached its memory limit, in bytes, or that of the machine.
 pub(crate) fn out_of_memory(limit: Option<u64>) -> String {
     match limit {
         Some(limit @ 1..) => {
@@ -90,20 +90,20 @@ pub(crate) fn out_of_memory(limit: Option<u64>) -> String {
     }
 }
 
-/// A replica the place knows.
+/// A replica that the place watches.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) tag: Tag,
     pub(crate) files: Files,
     pub(crate) state: ReplicaState,
     pub(crate) outdated: bool,
-    /// The digest of the keys file it has confirmed.
+    /// The digest of the keys file that the replica has confirmed.
     pub(crate) keys: Option<String>,
-    /// Tells the watching task to end the process.
+    /// Has the watching task end the server.
     pub(crate) stop: Arc<Notify>,
 }
 
-/// What the watching task needs.
+/// The state of a watching task.
 pub(crate) struct Running {
     pub(crate) tag: Tag,
     pub(crate) files: Files,
@@ -117,14 +117,14 @@ pub(crate) struct Running {
 pub(crate) enum Since {
     /// From its start.
     Start,
-    /// It was found.
+    /// From its adoption.
     Found {
-        /// Known to be of an older build.
+        /// Whether its build is known to be older.
         outdated: bool,
     },
 }
 
-/// What a replica says of itself.
+/// What a replica reports about itself.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) keys: Option<String>,
@@ -146,26 +146,26 @@ impl Tag {
 }
 
 impl Files {
-    /// Those of a replica whose sockets have this path in front of their endings.
+    /// Returns the files of a replica whose sockets are at this path plus an extension.
     pub(crate) fn new(sockets: &Path, log: PathBuf) -> Self {
         let named = |ending| sockets.with_extension(ending);
         Self { scoring: named("s"), admin: named("a"), environment: named("e"), log, folder: None }
     }
 
-    /// Those of a replica whose sockets are in a folder of their own.
+    /// Returns the files of a replica whose sockets are in a folder of their own.
     pub(crate) fn in_folder(folder: PathBuf, log: PathBuf) -> Self {
         Self { folder: Some(folder.clone()), ..Self::new(&folder.join("x"), log) }
     }
 
-    /// Removes what is a replica's alone, but for its log.
+    /// Removes the replica's files, except for its log.
     pub(crate) fn remove(&self) {
-        // Most have none.
+        // Most replicas have none.
         let _ = std::fs::remove_file(&self.environment);
         if let (Some(folder), Some(name)) = (self.scoring.parent(), self.scoring.file_stem()) {
             drisse_net::remove_sockets(folder, &name.to_string_lossy());
         }
         if let Some(folder) = &self.folder {
-            // Gone already is what was wanted.
+            // The folder may be gone already.
             let _ = std::fs::remove_dir(folder);
         }
     }
@@ -178,7 +178,7 @@ impl fmt::Display for Tag {
 }
 
 impl Entry {
-    /// As the plan sees it; `wanted` is the digest of the keys file in force.
+    /// Returns the replica as the plan sees it. `wanted` is the digest of the keys file in force.
     pub(crate) fn replica(&self, wanted: Option<&Option<String>>) -> Replica {
         let mut state = self.state.clone();
         if let ReplicaState::Ready { keys_confirmed, .. } = &mut state {
@@ -199,7 +199,7 @@ impl Running {
         self.since != Since::Start
     }
 
-    /// Takes the replica in and watches it until it has ended.
+    /// Adds the replica and watches it until it has ended.
     pub(crate) fn watch(self, vessel: Box<dyn Vessel>) {
         let stop = Arc::new(Notify::new());
         let entry = Entry {
@@ -225,15 +225,15 @@ impl Running {
                 ended = vessel.ended() => break ended,
                 () = stop.notified(), if !stopped => {
                     stopped = true;
-                    // One that was never ready has nothing to answer, and cannot end while it loads. One
-                    // that was found may have been.
+                    // A server that was never ready has no requests, and cannot end while it loads. An adopted
+                    // server may have been ready.
                     if was_ready || self.was_found() { vessel.terminate() } else { vessel.kill() }
                 }
                 identity = self.until_ready(), if !was_ready && !stopped => {
                     was_ready = true;
                     self.ready(identity);
                 }
-                // One that was found is asked from the start: it may hang already.
+                // An adopted server is probed at once: it may hang already.
                 () = hang(&admin, pid), if (was_ready || self.was_found()) && !stopped && !silent => {
                     silent = true;
                     vessel.kill();
@@ -245,9 +245,9 @@ impl Running {
             ended.reason = format!("did not answer for {} s and was killed", SILENCE.as_secs());
         }
         let (tag, shared) = (self.tag.clone(), Arc::clone(&self.shared));
-        // A replica that was told to stop leaves nothing behind; a death is reported with its log.
+        // A replica that was stopped on purpose is forgotten; any other end is a death, reported with the log.
         let death = blocking(move || {
-            // A killed process leaves its sockets.
+            // A killed process does not remove its sockets.
             self.files.remove();
             (!stopped).then(|| self.death(&ended, was_ready))
         })
@@ -279,11 +279,11 @@ impl Running {
         self.shared.changes.tell(&self.tag.service);
     }
 
-    /// Asks again and again; completes once the replica is ready and is who it should be.
+    /// Polls the replica until it is ready and reports the right identity.
     async fn until_ready(&self) -> Identity {
         let began = tokio::time::Instant::now();
         let admin = Address::unix(&self.files.admin);
-        // One that was adopted is likely ready already.
+        // An adopted replica is probably ready already.
         if !self.was_found() {
             tokio::time::sleep(ASK_SOON).await;
         }
@@ -299,10 +299,10 @@ impl Running {
         }
     }
 
-    /// Completes the replica's log and reads its end. Blocks on the disk.
+    /// Writes the reason to the replica's log, and returns the death with the last lines of the log. Blocks on the disk.
     fn death(&self, ended: &Ended, was_ready: bool) -> Death {
         super::logs::add(&self.files.log, &ended.output);
-        let log = super::logs::tail(&self.files.log, TOLD);
+        let log = super::logs::tail(&self.files.log, SHOWN_LINES);
         super::logs::note(&self.files.log, &ended.reason);
         Death {
             at: SystemTime::now(),
@@ -328,10 +328,10 @@ impl Identity {
     }
 }
 
-/// Tells a replica to read its keys again; what it then says of itself.
+/// Has a replica reload its keys, and returns what it then reports about itself.
 pub(super) async fn reload(admin: &Path) -> Result<Identity, String> {
-    let asked = ask(&Address::unix(admin), Ask::send(Method::POST, "/reload", "")).await;
-    let document = asked.ok_or_else(|| format!("no answer on {}", admin.display()))?;
+    let answer = ask(&Address::unix(admin), Ask::send(Method::POST, "/reload", "")).await;
+    let document = answer.ok_or_else(|| format!("no answer on {}", admin.display()))?;
     Ok(Identity::of(&document, None))
 }
 

@@ -1,5 +1,5 @@
-//! Logs of a service's replicas: one file per replica (and its rotated predecessor), read in the order
-//! they were written.
+//! Reads the logs of a service's replicas. Each replica has one file and a rotated predecessor; lines are returned in
+//! the order of their time.
 
 use drisse_core::{BoxStream, LogOptions};
 use drisse_net::blocking;
@@ -12,19 +12,19 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// How much of a file's end is looked at for its last lines.
+/// How many bytes at the end of a file are searched for its last lines.
 const TAIL: u64 = 4 << 20;
 
-/// Files of replicas that are gone are kept, this many.
+/// How many files of a service are kept. Files of running replicas are always kept.
 const KEPT: usize = 20;
 
-/// How soon a new line is seen.
+/// How often files are checked for new lines.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// A line that is longer is cut into several.
+/// A longer line is split, in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// The last `count` lines of a file; none where it cannot be read.
+/// Returns the last `count` lines of a file; no lines if it cannot be read.
 pub(super) fn tail(path: &Path, count: usize) -> Vec<String> {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
@@ -39,7 +39,7 @@ pub(super) fn tail(path: &Path, count: usize) -> Vec<String> {
     lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
 }
 
-/// Adds to a replica's log how its process ended, which it could not say itself.
+/// Appends to a replica's log how its server ended, which the server itself cannot log.
 pub(super) fn note(path: &Path, reason: &str) {
     let time = jiff::Timestamp::now();
     let line = serde_json::json!({ "timestamp": time.to_string(), "level": "ERROR",
@@ -47,18 +47,18 @@ pub(super) fn note(path: &Path, reason: &str) {
     add(path, &format!("{line}\n"));
 }
 
-/// Adds lines to a replica's log that it has not written itself.
+/// Appends lines to a replica's log.
 pub(super) fn add(path: &Path, lines: &str) {
     if lines.is_empty() {
         return;
     }
-    // Who died before its first line has no log yet.
+    // A replica that died before its first line has no log yet.
     let file = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    // Without its log there is nobody to tell.
+    // If the log cannot be written, the lines are lost.
     let _ = file.and_then(|mut file| std::io::Write::write_all(&mut file, lines.as_bytes()));
 }
 
-/// Removes the oldest files of a folder that has many, but none of those in `written`.
+/// Removes the oldest files of a folder except for the last [`KEPT`], and none of those in `written`.
 pub(super) fn prune(folder: &Path, written: &[PathBuf]) {
     let files = files(folder);
     for (path, _) in files.iter().rev().skip(KEPT) {
@@ -68,7 +68,7 @@ pub(super) fn prune(folder: &Path, written: &[PathBuf]) {
     }
 }
 
-/// Files of a folder, the one written to last at the end.
+/// Returns the files of a folder in the order of their modification times.
 fn files(folder: &Path) -> Vec<(PathBuf, SystemTime)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries
@@ -84,13 +84,13 @@ fn files(folder: &Path) -> Vec<(PathBuf, SystemTime)> {
 pub(super) fn stream(folder: PathBuf, options: LogOptions) -> BoxStream<String> {
     let (lines, received) = mpsc::channel(256);
     tokio::spawn(async move {
-        // Ends when nobody reads any more.
+        // Ends when the receiver is dropped.
         let _ = send(&folder, options, &lines).await;
     });
     Box::pin(ReceiverStream::new(received))
 }
 
-/// How far each file was read, by inode: a file that was rotated has another name and is the same file.
+/// The offset up to which each file was read, by inode: a rotated file has another name but the same inode.
 type Read = HashMap<u64, u64>;
 
 type Sent = Result<(), mpsc::error::SendError<String>>;
@@ -118,12 +118,12 @@ async fn send(folder: &Path, options: LogOptions, lines: &mpsc::Sender<String>) 
     }
 }
 
-/// The last `count` lines of all files of a folder in order of their time, and how far each file was read.
+/// Returns the last `count` lines of all files of a folder in the order of their time, and how far each file was read.
 fn last_lines(folder: &Path, count: usize) -> (Read, Vec<String>) {
     let mut read = Read::new();
     let mut last: Vec<(String, String)> = Vec::new();
     for (path, _) in files(folder) {
-        // Where following begins; what is written meanwhile is read then.
+        // Following starts at this offset. Lines that are written from now on are read then.
         if let Ok(metadata) = fs::metadata(&path) {
             read.insert(metadata.ino(), metadata.len());
         }
@@ -141,7 +141,7 @@ fn last_lines(folder: &Path, count: usize) -> (Read, Vec<String>) {
     (read, last.into_iter().map(|(_, line)| line).collect())
 }
 
-/// The whole lines that were added to the files of a folder, and how far each file is read now.
+/// Returns the whole lines that were added to the files of a folder, and how far each file was read.
 fn added_lines(folder: &Path, mut read: Read) -> (Read, Vec<String>) {
     let mut added = Vec::new();
     for (path, _) in files(folder) {
@@ -151,13 +151,13 @@ fn added_lines(folder: &Path, mut read: Read) -> (Read, Vec<String>) {
     (read, added)
 }
 
-/// The time a line of ours was written at, which sorts as text.
+/// Returns the time of a line of a scoring server, which sorts as text.
 fn timestamp(line: &str) -> Option<&str> {
     line.strip_prefix("{\"timestamp\":\"")?.split('"').next()
 }
 
-/// Whole lines that were added to a file after `from`, which moves on; from the beginning where the
-/// file was replaced by a shorter one.
+/// Returns the whole lines that were added to a file after the offset `from`, and advances `from`. Starts at the
+/// beginning if the file was replaced by a shorter one.
 fn grown(path: &Path, from: &mut u64) -> Vec<String> {
     let mut added = Vec::new();
     let mut read = || -> std::io::Result<()> {
@@ -178,7 +178,7 @@ fn grown(path: &Path, from: &mut u64) -> Vec<String> {
         added.extend(String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned));
         Ok(())
     };
-    // A file that went is read no further.
+    // The file may have been removed.
     let _ = read();
     added
 }
