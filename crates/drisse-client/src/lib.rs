@@ -13,7 +13,20 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A client of one control plane. Each call opens a connection of its own.
+/// A client of one control plane. Each call opens a connection of its own, and sets no time limit.
+///
+/// ```no_run
+/// use drisse_client::{Client, ClientError};
+/// use drisse_net::http::Address;
+///
+/// # async fn example() -> Result<(), ClientError> {
+/// let client = Client::new(Address::parse("unix:/run/drisse/0123456789/control").expect("an address"), None);
+/// let operation = client.verify(None).await?;
+/// let ended = client.wait(operation.id, &mut |progress| println!("{}", progress.message)).await?;
+/// println!("{:?}: {}", ended.state, ended.result);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     address: Address,

@@ -1,4 +1,4 @@
-//! The control API: handlers parse, call, and map what comes back.
+//! The control API: handlers parse a request, call a function, and map its result to a response.
 
 mod models;
 mod operations;
@@ -27,13 +27,13 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// A request's body is at most this long: documents, not models.
+/// The maximum size of a request body in bytes. Bodies are documents, not models.
 const MAX_BODY: usize = 1 << 20;
 
-/// Items of a page, where not asked otherwise.
+/// The default number of items of a page.
 const PAGE: u32 = 50;
 
-/// The most items of a page.
+/// The maximum number of items of a page.
 const MAX_PAGE: u32 = 1000;
 
 type Shared = Control;
@@ -42,23 +42,23 @@ type Shared = Control;
 #[openapi(
     info(
         title = "Drisse control API",
-        description = "Models, services and operations of one workspace. On a Unix socket for its user; over TCP \
-                   with the token in `control.token`."
+        description = "Manages the models, services and operations of one workspace. Served on a Unix socket for its \
+                   user and, if enabled, over TCP for clients with the token in `control.token`."
     ),
     components(schemas(drisse_wire::control::Progress))
 )]
 struct Document;
 
-/// What requests of the control API are answered with.
+/// The handler of the control API's requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     router: Router,
     door: Door,
-    /// What must be shown; nothing on the Unix socket, whose file is the door.
+    /// The required token; `None` on the Unix socket, which only this user can connect to.
     token: Option<Arc<str>>,
 }
 
-/// Whether a request comes over the Unix socket: only then it may name files of this machine.
+/// Whether a request came over the Unix socket. Only such requests may name files of this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Local(bool);
 
@@ -87,7 +87,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(operations::cancel))
 }
 
-/// The OpenAPI document of the control API.
+/// Returns the OpenAPI document of the control API as JSON.
 pub fn openapi() -> String {
     let (_, document) = routes().split_for_parts();
     document.to_pretty_json().unwrap_or_default()
@@ -98,11 +98,11 @@ impl Api {
         Self::new(control, Door::Unix, None)
     }
 
-    /// For TCP: who knows the token, which is made where there is none.
+    /// Returns the API for TCP, which requires the token. Creates the token if there is none.
     pub(crate) fn remote(control: &Shared, door: Door) -> Done<Self> {
         let path = control.about.workspace.token();
         let failed = |error: std::io::Error| {
-            ControlError::internal(format!("cannot keep the token in {}", path.display())).because(&error)
+            ControlError::internal(format!("cannot store the token in {}", path.display())).because(&error)
         };
         let token = match std::fs::read_to_string(&path) {
             Ok(token) if !token.trim().is_empty() => token.trim().to_owned(),
@@ -119,16 +119,17 @@ impl Api {
         let (router, _) = routes().split_for_parts();
         let router = router
             .fallback(async || {
-                ControlError::not_found("there is nothing at this path; /v1/status is a beginning")
+                ControlError::not_found("path not found")
+                    .hint("the API's paths start with /v1, see /v1/status")
             })
             .method_not_allowed_fallback(async || {
-                ControlError::new(ErrorKind::MethodNotAllowed, "this path does not take this method")
+                ControlError::new(ErrorKind::MethodNotAllowed, "this path does not support this method")
             })
             .with_state(control.clone());
         Self { router, door, token }
     }
 
-    /// Why a request is not let in.
+    /// Returns why a request must be refused; `None` if it is accepted.
     fn refusal<B>(&self, request: &Request<B>) -> Option<ControlError> {
         if let Some(why) = self.door.refusal(request) {
             return Some(ControlError::new(ErrorKind::Forbidden, why));
@@ -168,7 +169,7 @@ impl IntoResponse for ControlError {
     }
 }
 
-/// A JSON body; nothing stands for the default.
+/// A JSON body. An empty body is `{}`.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
@@ -177,12 +178,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: AxumRequest, _: &S) -> Result<Self, ControlError> {
         let body = axum::body::to_bytes(request.into_body(), MAX_BODY).await;
         let body = body.map_err(|error| {
-            ControlError::new(ErrorKind::TooLarge, "the body is too long or broke off").because(&error)
+            ControlError::new(ErrorKind::TooLarge, "the body is too large or incomplete").because(&error)
         })?;
         let body = if body.is_empty() { &b"{}"[..] } else { &body };
         serde_json::from_slice(body)
             .map(Self)
-            .map_err(|error| ControlError::invalid("the body cannot be understood").because(&error))
+            .map_err(|error| ControlError::invalid("cannot parse the body").because(&error))
     }
 }
 
@@ -197,18 +198,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
         state: &S,
     ) -> Result<Self, ControlError> {
         let query = Query::<T>::from_request_parts(parts, state).await;
-        let query =
-            query.map_err(|error| ControlError::invalid("the query cannot be understood").because(&error))?;
+        let query = query.map_err(|error| ControlError::invalid("cannot parse the query").because(&error))?;
         Ok(Self(query.0))
     }
 }
 
-/// How many items a page has, as far as the client says.
+/// Returns the number of items of a page, from what the client asked for.
 fn page_limit(asked: Option<u32>) -> u32 {
     asked.unwrap_or(PAGE).clamp(1, MAX_PAGE)
 }
 
-/// An operation that was begun.
+/// Returns the response of a handler that started an operation.
 fn begun(
     operation: drisse_wire::control::Operation,
 ) -> (StatusCode, axum::Json<drisse_wire::control::Operation>) {
@@ -217,7 +217,7 @@ fn begun(
 
 #[cfg(test)]
 mod tests {
-    /// What clients are made from; `WRITE_DOCS=1 cargo test -p drisse-control` writes it anew.
+    /// Clients are generated from this document. `WRITE_DOCS=1 cargo test -p drisse-control` updates it.
     #[test]
     fn the_document_in_docs_is_that_of_the_code() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/control-api.json");
@@ -227,7 +227,7 @@ mod tests {
         }
         assert!(
             std::fs::read_to_string(path).unwrap() == code,
-            "WRITE_DOCS=1 writes docs/control-api.json anew"
+            "docs/control-api.json is outdated: update it with WRITE_DOCS=1"
         );
     }
 }

@@ -1,8 +1,8 @@
-//! Work that waits for the disk, with a panic as an error of the operation that it belongs to.
+//! Runs work that waits for the disk. A panic becomes an error of the operation.
 
 use crate::error::{ControlError, Result};
 
-/// Runs `work` off the runtime's threads.
+/// Runs `work` on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

@@ -1,28 +1,28 @@
-//! Which operation changes which service: one at a time.
+//! Claims: only one operation at a time may change a service.
 
 use crate::error::{ControlError, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The services that operations are changing, in memory: a control plane that starts again claims them anew for the
+/// The services that operations are changing. Kept in memory: a restarted control plane claims them again for the
 /// operations that it continues.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(Mutex<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
-    /// By service.
+    /// The claims by service.
     operations: HashMap<String, Claimant>,
-    /// Services that are forgotten even if their target does not answer.
+    /// Services that are to be deleted even if their target does not answer.
     forced: BTreeSet<String>,
 }
 
-/// Who has a service.
+/// The operation that has claimed a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Claimant {
-    /// An operation that is being written down, and has no number yet.
+    /// An operation that is being recorded and has no id yet.
     Beginning,
-    /// An operation.
+    /// The operation with this id.
     Operation(i64),
 }
 
@@ -31,7 +31,7 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a service for an operation that is about to be written down. Refused while another one has it.
+    /// Claims a service for an operation that is about to be recorded. Fails while another operation has claimed it.
     pub(crate) fn begin(&self, service: &str) -> Result<()> {
         let mut held = self.held();
         match held.operations.get(service) {
@@ -50,7 +50,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Says which operation has a service.
+    /// Sets the operation that has claimed a service.
     pub(crate) fn assign(&self, service: &str, operation: i64) {
         self.held().operations.insert(service.to_owned(), Claimant::Operation(operation));
     }
@@ -66,7 +66,7 @@ impl Claims {
         self.held().operations.contains_key(service)
     }
 
-    /// Has a service forgotten even if its target does not answer.
+    /// Lets a service be deleted even if its target does not answer.
     pub(crate) fn force(&self, service: &str) {
         self.held().forced.insert(service.to_owned());
     }

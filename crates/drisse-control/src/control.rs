@@ -1,4 +1,4 @@
-//! What the control API's handlers act on.
+//! The state of the control API's handlers.
 
 use crate::db::Db;
 use crate::gateway::Gateway;
@@ -10,7 +10,7 @@ use drisse_net::Build;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// A control plane that runs. Clones are the same.
+/// A running control plane. Clones share its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     pub(crate) about: Arc<About>,
@@ -21,14 +21,14 @@ pub(crate) struct Control {
     pub(crate) stop: Stop,
 }
 
-/// What does not change while the control plane runs.
+/// The facts about a control plane that do not change while it runs.
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) workspace: Workspace,
     pub(crate) version: &'static str,
     pub(crate) build: Build,
-    /// Where `/metrics` is served.
+    /// The address of `/metrics`, if it is served.
     pub(crate) metrics: Option<SocketAddr>,
-    /// Where the store is served as a registry.
+    /// The address of the store as a registry, if it is served.
     pub(crate) registry: Option<SocketAddr>,
 }

@@ -1,5 +1,5 @@
-//! The workspace's database: what is registered, wanted and under way. Written before anything is done
-//! about it, synced to disk before it is acknowledged.
+//! The workspace's database: registered models, the desired state of services, and operations. Each change is synced to
+//! disk before it is acknowledged or acted on.
 
 pub(crate) mod backup;
 pub(crate) mod models;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// One entry per version of the schema; a database is brought up one after the other.
+/// The migrations of the schema, one per version. They are applied in this order.
 const SCHEMA: [&str; 8] = [
     include_str!("db/schema.sql"),
     include_str!("db/schema-2.sql"),
@@ -36,19 +36,19 @@ const SCHEMA: [&str; 8] = [
     include_str!("db/schema-8.sql"),
 ];
 
-/// Readers beside the one writer.
+/// The number of connections: one writes, the others read.
 const CONNECTIONS: u32 = 3;
 
-/// Of each connection, in KiB (negative, as SQLite wants it): the tables' upper pages.
+/// The cache of each connection in KiB (SQLite takes a negative number for KiB). Enough for the upper pages of tables.
 const CACHE: &str = "-512";
 
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// How long a connection is waited for: longer than a machine stands still, which is no reason to fail.
+/// How long to wait for a free connection: longer than a disk may hang, which must not make a request fail.
 const STANDSTILL: Duration = Duration::from_secs(300);
 
-/// The database.
+/// The database. Clones share its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Db {
     pool: SqlitePool,
@@ -56,7 +56,7 @@ pub(crate) struct Db {
     changed: Arc<Changed>,
 }
 
-/// Whether it has changed since its backup was written.
+/// Whether the database has changed since its backup was written.
 #[derive(Debug, Default)]
 struct Changed {
     unsaved: AtomicBool,
@@ -64,7 +64,7 @@ struct Changed {
 }
 
 impl Db {
-    /// Opens the file, makes it where there is none, and brings it to this version's schema.
+    /// Opens the database, or creates it, and migrates it to this version's schema.
     pub(crate) async fn open(path: &Path) -> Result<Self> {
         if let Some(how) = missing(path) {
             return Err(damaged(path, how));
@@ -80,7 +80,7 @@ impl Db {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
             .pragma("cache_size", CACHE)
-            // What is deleted may have been a secret.
+            // Deleted data may be secret.
             .pragma("secure_delete", "ON")
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(STANDSTILL);
@@ -101,22 +101,22 @@ impl Db {
         };
         let pool = pool.connect_with(options).await.map_err(|error| unusable(&error))?;
         let mut connection = pool.acquire().await.map_err(|error| unusable(&error))?;
-        // What is damaged is told now, and not when it is come to.
+        // Damage is reported now, not when a damaged page is read.
         if let Err(why) = backup::whole(&mut connection).await {
             return Err(damaged(path, "damaged").because(&std::io::Error::other(why)));
         }
         drop(connection);
         let db = Self { pool, path: path.to_owned(), changed };
-        db.bring_up(path).await?;
+        db.migrate(path).await?;
         Ok(db)
     }
 
-    async fn bring_up(&self, path: &Path) -> Result<()> {
+    async fn migrate(&self, path: &Path) -> Result<()> {
         let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.pool).await?.try_get(0)?;
         let newest = SCHEMA.len() as i64;
         if version > newest {
             let message = format!("the database {} was written by a newer drisse", path.display());
-            return Err(ControlError::invalid(message).hint("use that version, or a later one"));
+            return Err(ControlError::invalid(message).hint("use that version of drisse or a later one"));
         }
         for (number, schema) in (1_i64..).zip(SCHEMA).skip(usize::try_from(version).unwrap_or(0)) {
             let mut write = self.write().await?;
@@ -128,7 +128,7 @@ impl Db {
         Ok(())
     }
 
-    /// A transaction that writes: the only one at a time.
+    /// Begins a transaction that writes. Waits while another one is open.
     pub(crate) async fn write(&self) -> Result<Write> {
         let mut connection = self.pool.acquire().await?;
         let begun = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await;
@@ -141,13 +141,13 @@ impl Db {
         &self.pool
     }
 
-    /// A setting, if it was ever made.
+    /// Returns a setting; `None` if it was never set.
     pub(crate) async fn setting<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let row = sqlx::query("SELECT value FROM settings WHERE name = ?").bind(name);
         row.fetch_optional(&self.pool).await?.map(|row| json(&row, "value")).transpose()
     }
 
-    /// Keeps a setting; what is so already costs no write.
+    /// Stores a setting. Writes nothing if the value has not changed.
     pub(crate) async fn keep_setting<T: DeserializeOwned + Serialize + PartialEq>(
         &self,
         name: &str,
@@ -172,9 +172,9 @@ fn damaged(path: &Path, how: &str) -> ControlError {
     ControlError::invalid(format!("the database {} is {how}", path.display())).hint(backup::hint(path))
 }
 
-/// Whether a database that was there is not, or not wholly: how it is. SQLite makes a new one of an empty file,
-/// or none; where there are models already, they would be forgotten. (One that was killed as it made the file
-/// left an empty one, and no models.)
+/// Returns how a database file is lost: `empty`, `gone` or `cut off`; `None` if it is not. SQLite would create a new
+/// database if the file is empty or missing, and existing models would be forgotten. (A control plane that was killed
+/// while it created the file leaves an empty file, but no models.)
 pub(crate) fn missing(path: &Path) -> Option<&'static str> {
     let models = path.with_file_name("store").join("blobs/sha256");
     let has_models = std::fs::read_dir(models).is_ok_and(|mut blobs| blobs.next().is_some());
@@ -185,9 +185,9 @@ pub(crate) fn missing(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// Whether a database file is shorter than its header says (<https://www.sqlite.org/fileformat.html>,
-/// section 1.3): SQLite itself would tell only when it comes to what is missing. A log beside it may have the
-/// rest; a journal, of the file's first moment, what to undo.
+/// Returns whether a database file is shorter than its header says (<https://www.sqlite.org/fileformat.html>, section
+/// 1.3). SQLite reports this only when it reads a missing page. A write-ahead log may contain the missing pages; a
+/// journal may undo a change of the file's size.
 fn is_cut_off(path: &Path) -> bool {
     let beside = |end: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -213,9 +213,9 @@ fn is_cut_off(path: &Path) -> bool {
     header.starts_with(b"SQLite format 3") && length < page * u64::from(pages)
 }
 
-/// A transaction. Dropped before it is committed, or where committing fails (a full disk), it closes its
-/// connection, which undoes it: a connection that is used again is always between transactions. (sqlx's own
-/// transactions count their depth and lose count when a commit fails.)
+/// A transaction. If it is dropped before it is committed, or if the commit fails (because the disk is full), it closes
+/// its connection, which rolls it back, so that no connection is reused within a transaction. (sqlx's transactions
+/// count their depth, and the count is wrong after a failed commit.)
 pub(crate) struct Write {
     connection: PoolConnection<Sqlite>,
     done: bool,
@@ -253,26 +253,25 @@ impl Drop for Write {
     }
 }
 
-/// A value as a column keeps it.
+/// Returns a value as JSON text for a column.
 pub(crate) fn text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("maps with string keys and plain values always serialise")
+    serde_json::to_string(value).expect("maps with string keys and plain values can be serialized")
 }
 
-/// A value from a column.
+/// Reads a value from a column with JSON text.
 pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| {
-        ControlError::internal(format!("the database holds something unreadable in `{column}`"))
-            .because(&error)
+        ControlError::internal(format!("cannot read column `{column}` of the database")).because(&error)
     })
 }
 
-/// Milliseconds since 1970.
+/// Returns the time in milliseconds since 1970.
 pub(crate) fn now() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// A time as the API tells it.
+/// Formats a time in milliseconds since 1970 for the API (RFC 3339).
 pub(crate) fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
 }

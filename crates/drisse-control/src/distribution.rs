@@ -1,5 +1,4 @@
-//! The store, read-only, by the distribution protocol: registered models as any registry has them, for whatever pulls from
-//! registries.
+//! Serves the store as a read-only OCI registry, so that any client of registries can pull the registered models.
 //!
 //! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>, pull and content discovery.
 //! A model is a repository, its versions are tags.
@@ -28,15 +27,15 @@ use std::sync::Arc;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// What is read of a blob at once.
+/// The size of the parts in which a blob is read, in bytes.
 const BLOCK: usize = 256 << 10;
 
-/// Tags of a page.
+/// The maximum number of tags of a page.
 const PAGE: u32 = 1000;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What the listener's requests are answered with.
+/// The handler of the registry's requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Distribution {
     db: Db,
@@ -50,9 +49,7 @@ impl Handler for Distribution {
         let head = request.method() == Method::HEAD;
         let answer = match request.method() {
             &Method::GET | &Method::HEAD => self.answer(&request).await,
-            _ => {
-                Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is only read from"))
-            }
+            _ => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")),
         };
         let mut response = answer.unwrap_or_else(|refusal| refusal.response());
         if head {
@@ -62,17 +59,17 @@ impl Handler for Distribution {
     }
 }
 
-/// A status, and the protocol's word for what is wrong.
+/// An error response: a status, the error code of the protocol, and a message.
 #[derive(Debug)]
 struct Refusal(StatusCode, &'static str, &'static str);
 
-const NO_NAME: Refusal = Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such model");
-const NO_MANIFEST: Refusal = Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such version");
-const NO_BLOB: Refusal = Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob");
+const NO_NAME: Refusal = Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "model not found");
+const NO_MANIFEST: Refusal = Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "version not found");
+const NO_BLOB: Refusal = Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob not found");
 
 impl From<ControlError> for Refusal {
     fn from(error: ControlError) -> Self {
-        tracing::warn!("a registry's request failed: {:?}", error.failure);
+        tracing::warn!("a request to the registry failed: {:?}", error.failure);
         Self(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the store cannot be read")
     }
 }
@@ -172,7 +169,7 @@ impl Distribution {
         let more = tags.len() > wanted as usize;
         tags.truncate(wanted as usize);
         if !more && tags.len() < wanted as usize {
-            // The newest, under a name of its own.
+            // The tag of the newest version.
             tags.push("latest".to_owned());
         }
         let mut response =
@@ -183,7 +180,7 @@ impl Distribution {
         Ok(response)
     }
 
-    /// What refers to a manifest: signatures. A manifest that is not there has none.
+    /// Lists the signatures of a manifest. The list of an unknown manifest is empty.
     async fn referrers(&self, digest: &str, query: &str) -> std::result::Result<Response<Body>, Refusal> {
         let kind = parameter(query, "artifactType");
         let mut entries = Vec::new();
@@ -209,7 +206,7 @@ impl Distribution {
     }
 }
 
-/// A blob, or the part of it that is asked for.
+/// Returns a blob, or the requested range of it.
 fn blob(store: &Store, digest: &str, range: Option<&str>) -> std::result::Result<Response<Body>, Refusal> {
     let path = store.path(digest).map_err(|_| NO_BLOB)?;
     let mut file = File::open(path).map_err(|_| NO_BLOB)?;
@@ -237,7 +234,7 @@ fn blob(store: &Store, digest: &str, range: Option<&str>) -> std::result::Result
     Ok(response)
 }
 
-/// A file's next bytes, read where that blocks nobody.
+/// Streams the next `left` bytes of a file, which are read on a blocking thread.
 fn blocks(file: File, left: u64) -> impl stream::Stream<Item = io::Result<Frame<Bytes>>> + Send {
     stream::try_unfold((file, left), |(mut file, left)| async move {
         if left == 0 {
@@ -254,8 +251,8 @@ fn blocks(file: File, left: u64) -> impl stream::Stream<Item = io::Result<Frame<
     })
 }
 
-/// `bytes=FIRST-LAST`, `bytes=FIRST-`, `bytes=-COUNT` (RFC 9110, section 14.1.2): the part, or that there is none such.
-/// What is none of these, or several, is not understood, and all is sent.
+/// Parses `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-COUNT` (RFC 9110, section 14.1.2). Returns `Err` if the range
+/// is not in the blob, and `None` for any other text, or several ranges: the whole blob is sent then.
 fn parse(range: &str, size: u64) -> Option<std::result::Result<Range<u64>, ()>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let part = match (first, last) {
@@ -291,7 +288,7 @@ fn full(bytes: Vec<u8>) -> Body {
 }
 
 fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
-    // Digests, numbers and names of models are plain.
+    // Digests, numbers and names of models are valid header values.
     if let Ok(value) = value.parse() {
         response.headers_mut().insert(name, value);
     }

@@ -1,4 +1,4 @@
-//! Errors of the control plane: whose fault they are, and what to do about them.
+//! Errors of the control plane, with their kind and a hint what to do.
 
 use drisse_core::ErrorKind;
 use drisse_reconcile::ReconcileError;
@@ -7,12 +7,11 @@ use drisse_wire::control::Failure;
 /// The result of the control plane's functions.
 pub(crate) type Result<T, E = ControlError> = std::result::Result<T, E>;
 
-/// Why the control plane did not do what was asked. The API maps the kind to a status, by the one table in
-/// `drisse-wire`.
+/// Why a request to the control plane failed. The API maps the kind to a status with the table in `drisse-wire`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}", failure.message)]
 pub(crate) struct ControlError {
-    /// Whose fault it is.
+    /// The kind, which says who can fix the error.
     pub(crate) kind: ErrorKind,
     /// What was attempted, why it failed, and what to do about it.
     pub(crate) failure: Failure,
@@ -24,7 +23,7 @@ impl ControlError {
         Self { kind, failure: Failure { internal, ..Failure::new(message) } }
     }
 
-    /// The request makes no sense, or does not fit the present state.
+    /// The request is invalid.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput, message)
     }
@@ -34,12 +33,12 @@ impl ControlError {
         Self::new(ErrorKind::NotFound, message)
     }
 
-    /// The request contradicts the present state.
+    /// The request is not possible in the current state.
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Conflict, message)
     }
 
-    /// Drisse failed, or this machine did.
+    /// Drisse or this machine failed.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
@@ -49,7 +48,7 @@ impl ControlError {
         self
     }
 
-    /// Adds an error and what led to it.
+    /// Adds an error and its sources as causes.
     pub(crate) fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let cause = Failure::of(error);
         self.failure.causes.push(cause.message);
@@ -57,13 +56,13 @@ impl ControlError {
         self
     }
 
-    /// Adds a reason that is a sentence.
+    /// Adds a text as a cause.
     pub(crate) fn cause(mut self, why: impl Into<String>) -> Self {
         self.failure.causes.push(why.into());
         self
     }
 
-    /// Adds an error of the file system, and what to do about it.
+    /// Adds an error of the file system as a cause, with a hint.
     pub(crate) fn because_of_disk(self, error: &std::io::Error) -> Self {
         let failed = self.because(error);
         match drisse_registry::disk_hint(error) {
@@ -72,7 +71,7 @@ impl ControlError {
         }
     }
 
-    /// Puts what was attempted in front.
+    /// Puts what was attempted before the message.
     pub(crate) fn context(mut self, what: impl Into<String>) -> Self {
         self.failure = self.failure.context(what);
         self
@@ -81,25 +80,24 @@ impl ControlError {
 
 impl From<sqlx::Error> for ControlError {
     fn from(error: sqlx::Error) -> Self {
-        let what = "the workspace's database drisse.db refused";
+        let what = "cannot use the workspace's database drisse.db";
         let sqlx::Error::Database(refused) = &error else { return Self::internal(what).because(&error) };
         // https://www.sqlite.org/rescode.html: the lowest byte is the kind.
         let code = refused.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(0);
         use ErrorKind::{Internal, InvalidInput};
         let (kind, hint) = match code & 0xff {
-            8 => (
-                InvalidInput,
-                "the disk is read-only, or the file is: `dmesg` and `findmnt` say more; try again then",
-            ),
+            8 => {
+                (InvalidInput, "the disk or the file is read-only: see `dmesg` and `findmnt`, then try again")
+            }
             10 => (
                 Internal,
-                "the disk fails: `dmesg` says more, `drisse doctor` what is damaged; what was acknowledged is \
-                 kept, try again",
+                "the disk fails: see `dmesg`, and `drisse doctor` for damage; acknowledged changes are kept, try \
+                 again",
             ),
             11 | 26 => (
                 Internal,
-                "it is damaged: `drisse doctor` says more; `drisse down`, then `drisse up --restore`, takes its \
-                 backup",
+                "the database is damaged: see `drisse doctor`; `drisse down`, then `drisse up --restore`, restores \
+                 its backup",
             ),
             13 => (InvalidInput, "free some room on the disk of the workspace"),
             _ => return Self::internal(what).because(&**refused),

@@ -1,5 +1,5 @@
-//! The gateway of a workspace: a process that this control plane starts with its listening socket, finds again after a
-//! restart, replaces when it dies or is older than this binary, and puts routes in force at.
+//! The gateway of a workspace: a process that the control plane starts with a listening socket, finds again after a
+//! restart, replaces when it dies or is older than this binary, and sends routes to.
 
 mod client;
 mod supervise;
@@ -17,32 +17,32 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Where requests are taken unless told otherwise.
+/// The default address of the gateway.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4790);
 
-/// A gateway that is not up by then is told as missing.
+/// How long the gateway may take to start or to answer. Then a call fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between looks whether a gateway that starts is ready.
+/// The pause between calls to a starting gateway.
 const ASK_AGAIN: Duration = Duration::from_millis(3);
 
-/// Where the gateway listens, as last chosen: the next one listens there too.
+/// The gateway's address and certificate, which the next gateway uses too.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Settings {
-    /// The address; none before the first start.
+    /// The address; `None` before the first start.
     address: Option<SocketAddr>,
-    /// Whether the user chose it: then no other will do.
+    /// Whether the user chose the address. Then no other address is used instead.
     chosen: bool,
-    /// Certificate and key, for HTTPS.
+    /// The files of the certificate and the key for HTTPS.
     tls: Option<(PathBuf, PathBuf)>,
 }
 
-/// What is to change about the gateway; what is not given stays.
+/// A change of the gateway's settings. `None` keeps a setting.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GatewayChange {
-    /// Where it is to listen.
+    /// The address to listen on.
     pub address: Option<SocketAddr>,
-    /// Certificate and key, for HTTPS.
+    /// The files of the certificate and the key for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
 
@@ -61,11 +61,11 @@ struct Inner {
     listener: OwnedFd,
     note: Option<String>,
     current: watch::Sender<Option<Current>>,
-    /// Whether it is to end.
+    /// Whether the gateway must stop.
     stop: watch::Sender<bool>,
 }
 
-/// The process that runs now.
+/// The running process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Current {
     pid: u32,
@@ -73,7 +73,7 @@ struct Current {
 }
 
 impl Gateway {
-    /// Finds the gateway that runs, or the socket to start one with.
+    /// Finds the running gateway, or binds the socket to start one with. Also returns the future that supervises it.
     pub(crate) async fn open(
         workspace: &Workspace,
         program: PathBuf,
@@ -87,12 +87,12 @@ impl Gateway {
             chosen: change.address.is_some() || kept.chosen,
             tls: change.tls.or_else(|| kept.tls.clone()),
         };
-        // Looked at before anything that works is ended.
+        // Checked before a working gateway is replaced.
         if let Some((certificate, key)) = &settings.tls {
             Tls::open(certificate, key).map_err(|error| {
                 ControlError::invalid("the gateway cannot serve HTTPS")
                     .because(&error)
-                    .hint("name files that are there: `drisse up --tls-cert FILE --tls-key FILE`")
+                    .hint("choose other files: `drisse up --tls-cert FILE --tls-key FILE`")
             })?;
         }
         let found = supervise::find(workspace, &build).await;
@@ -106,7 +106,7 @@ impl Gateway {
         let reuse = passed.is_some()
             && settings.tls == kept.tls
             && found.as_ref().is_some_and(|found| !found.outdated);
-        // One that is not reused serves until the next one is ready.
+        // A gateway that is not reused serves until the next one is ready.
         let listener = match passed {
             Some(listener) => TcpListener::from(listener),
             None => bind(&settings, &mut note)?,
@@ -131,7 +131,7 @@ impl Gateway {
         Ok((Self { inner }, supervised))
     }
 
-    /// `http://HOST:PORT`, as clients on this machine reach it.
+    /// Returns the URL for clients on this machine, `http://HOST:PORT` or `https://HOST:PORT`.
     pub(crate) fn url(&self) -> String {
         let scheme = self.info().scheme;
         let address = self.inner.settings.address.unwrap_or(USUAL);
@@ -153,13 +153,14 @@ impl Gateway {
         }
     }
 
-    /// Ends the gateway: it answers what it has.
+    /// Stops the gateway, which answers the requests that it has.
     pub(crate) fn stop(&self) {
         self.inner.stop.send_replace(true);
     }
 }
 
-/// Binds the address that was chosen, or the usual one, or, where that is taken, any.
+/// Binds the address that the user chose. Without one, binds the last or the default address or, if it is in use, any
+/// free port.
 fn bind(settings: &Settings, note: &mut Option<String>) -> Result<TcpListener> {
     let wanted = settings.address.unwrap_or(USUAL);
     let taken = match bind_tcp(wanted) {
@@ -175,6 +176,6 @@ fn bind(settings: &Settings, note: &mut Option<String>) -> Result<TcpListener> {
     let listener = bind_tcp(any)
         .map_err(|error| ControlError::internal("cannot open an address for the gateway").because(&error))?;
     let address = listener.local_addr().unwrap_or(any);
-    *note = Some(format!("{wanted} is taken: the gateway listens on {address}"));
+    *note = Some(format!("{wanted} is in use: the gateway listens on {address}"));
     Ok(listener)
 }

@@ -1,4 +1,4 @@
-//! What a workspace's files say of themselves, whether its control plane runs or not. Nothing is changed.
+//! Checks the files of a workspace without changing them. The control plane need not run.
 
 use crate::Workspace;
 use crate::db::{self, backup};
@@ -7,25 +7,25 @@ use sqlx::{Connection, Row};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A backup follows a change within seconds.
+/// A backup that is older than the last change by more than this is outdated. Normally it is written within seconds.
 const LATE: Duration = Duration::from_secs(60);
 
-/// How a workspace's files are.
+/// The state of a workspace's files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Health {
     /// What is wrong with the database, and what to do about it.
     pub database: Option<(String, String)>,
-    /// When its backup was written, if there is one.
+    /// When the backup was written, if there is one.
     pub backup: Option<String>,
-    /// Whether the backup has what changed last.
+    /// Whether the backup contains the last change.
     pub current: bool,
-    /// How many models there are.
+    /// The number of registered models.
     pub models: usize,
-    /// Files of models that are missing or have another length.
+    /// Files of models that are missing or have the wrong length.
     pub damaged: Vec<String>,
 }
 
-/// Looks at a workspace; `None` where nothing is in it yet. Of models lengths alone are looked at.
+/// Checks a workspace; `None` if it is empty. Of the files of models, only the lengths are checked.
 pub async fn examine(workspace: &Workspace) -> Option<Health> {
     let path = workspace.database();
     if !path.exists() && db::missing(&path).is_none() {
@@ -43,7 +43,7 @@ pub async fn examine(workspace: &Workspace) -> Option<Health> {
         damaged: vec![],
     };
     let looked = match db::missing(&path) {
-        Some(how) => Err(format!("it is {how}")),
+        Some(how) => Err(format!("the file is {how}")),
         None => look(&path, &Store::existing(&workspace.store()), &mut health).await,
     };
     health.database = looked.err().map(|why| (why, backup::hint(&path)));
@@ -56,7 +56,7 @@ async fn look(path: &Path, store: &Store, health: &mut Health) -> Result<(), Str
     backup::whole(&mut connection).await?;
     let query = sqlx::query("SELECT name || ':' || version, package FROM models ORDER BY name, version");
     let rows = query.fetch_all(&mut connection).await.map_err(text)?;
-    // Whatever it says, everything is read.
+    // An error does not matter: everything has been read.
     let _ = connection.close().await;
     health.models = rows.len();
     for row in rows {

@@ -1,10 +1,10 @@
-//! The control plane of a workspace: what is wanted is kept in a database, what is there is brought to
-//! it, and a REST API on a Unix socket tells and changes both.
+//! The control plane of a workspace. It keeps the desired state in a database, brings the observed state to it, and
+//! serves a REST API on a Unix socket.
 //!
 //! ```text
-//! api → operations → what is wanted (database) → reconcile, one task per service ─┬─► targets
-//!                          ▲                                                      └─► gateway (routes)
-//!                          └──────────────── what is seen ◄───────────────────────────┘
+//! api → operations → desired state (database) → reconcile, one task per service ─┬─► targets
+//!                          ▲                                                     └─► gateway (routes)
+//!                          └──────────────── observed state ◄────────────────────────┘
 //! ```
 
 mod api;

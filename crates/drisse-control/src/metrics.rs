@@ -1,5 +1,5 @@
-//! `/metrics` of a whole workspace, for Prometheus: what the gateway and every replica tell of themselves, asked for
-//! at each scrape, in one text. A replica's samples say whose and which it is.
+//! `/metrics` of a whole workspace, for Prometheus. Each scrape merges the metrics of the gateway and of every replica
+//! into one text. The samples of a replica get labels for its service and its id.
 
 use crate::control::Control;
 use crate::gateway::Gateway;
@@ -22,18 +22,18 @@ use tokio::sync::Semaphore;
 /// OpenMetrics 1.0, section "Protocol Negotiation".
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Who has not told by then is left out of a scrape.
+/// How long a process may take to answer. Then it is left out of the scrape.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long Prometheus waits for everything.
+/// The header with the timeout of a scrape.
 const TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
-/// What the listener's requests are answered with.
+/// The handler of requests for metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     gateway: Gateway,
     reconcilers: Reconcilers,
-    /// Scrapes take turns: many at once would each hold all that everybody tells.
+    /// Admits one scrape at a time, because each holds the metrics of all processes in memory.
     turn: Arc<Semaphore>,
 }
 
@@ -47,11 +47,11 @@ impl Handler for Metrics {
                     request.headers().get(TIMEOUT).and_then(|timeout| timeout.to_str().ok()?.parse().ok());
                 let timeout = timeout.and_then(|timeout| Duration::try_from_secs_f64(timeout).ok());
                 let patience = timeout.map_or(PATIENCE, |timeout| PATIENCE.min(timeout / 2));
-                // Nobody closes it.
+                // The semaphore is never closed.
                 let _turn = self.turn.acquire().await;
                 (StatusCode::OK, OPENMETRICS, self.collect(patience).await)
             }
-            _ => (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "there is /metrics here\n".to_owned()),
+            _ => (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found; see /metrics\n".to_owned()),
         };
         let mut response = Response::new(Full::new(text.into()));
         *response.status_mut() = status;
@@ -60,7 +60,7 @@ impl Handler for Metrics {
     }
 }
 
-/// Somebody who tells of itself.
+/// A process whose metrics are collected.
 struct Source {
     /// `process="gateway"`, or a replica's `service="NAME",replica="ID"`. Names need no escaping.
     labels: String,
@@ -78,22 +78,22 @@ impl Metrics {
         let mut sources =
             vec![Source { labels: "process=\"gateway\"".to_owned(), admin: self.gateway.admin_now() }];
         sources.extend(self.services(&mut families));
-        let told = join_all(sources.iter().map(|source| source.tell(patience))).await;
+        let texts = join_all(sources.iter().map(|source| source.scrape(patience))).await;
         families.about("drisse_up", "Whether a process answered this scrape");
-        for (source, told) in sources.iter().zip(told) {
-            families.gauge("drisse_up", &source.labels, u32::from(told.is_some()));
-            // What the gateway tells names services already.
+        for (source, text) in sources.iter().zip(texts) {
+            families.gauge("drisse_up", &source.labels, u32::from(text.is_some()));
+            // The samples of the gateway already have a label for the service.
             let labels = if source.labels.starts_with("service") { &*source.labels } else { "" };
-            families.add(&told.unwrap_or_default(), labels);
+            families.add(&text.unwrap_or_default(), labels);
         }
         families.text()
     }
 
-    /// How many replicas there are of each service, and those that can be asked.
+    /// Adds the numbers of replicas of each service, and returns the replicas that can be scraped.
     fn services(&self, families: &mut Families) -> Vec<Source> {
         let mut sources = Vec::new();
-        families.about("drisse_service_wanted", "Replicas that are to take requests");
-        families.about("drisse_service_replicas", "Replicas that are there, by how they are");
+        families.about("drisse_service_wanted", "The number of replicas that should serve requests");
+        families.about("drisse_service_replicas", "The number of replicas by state");
         for (service, task) in self.reconcilers.all() {
             let observed = task.observed();
             let seen = observed.borrow();
@@ -122,20 +122,20 @@ impl Metrics {
 }
 
 impl Source {
-    async fn tell(&self, patience: Duration) -> Option<String> {
+    async fn scrape(&self, patience: Duration) -> Option<String> {
         let asked = self.admin.as_ref()?.ask(Ask::get("/metrics"));
         let (status, body) = tokio::time::timeout(patience, asked).await.ok()?.ok()?;
         (status == 200).then(|| String::from_utf8_lossy(&body).into_owned())
     }
 }
 
-/// Families of metrics: OpenMetrics wants the samples of one together, whoever tells them.
+/// Families of metrics. OpenMetrics requires the samples of a family to be together, even from several processes.
 #[derive(Default)]
 struct Families(BTreeMap<String, Family>);
 
 #[derive(Default)]
 struct Family {
-    /// `# HELP`, `# TYPE` and `# UNIT`, as who came first says.
+    /// `# HELP`, `# TYPE` and `# UNIT`, from the first process.
     about: String,
     samples: String,
 }
@@ -152,7 +152,7 @@ impl Families {
         let _ = writeln!(samples, "{name}{{{labels}}} {value}");
     }
 
-    /// Adds a text's families, each sample with more labels.
+    /// Adds the families of a text, and adds `labels` to each sample.
     fn add(&mut self, text: &str, labels: &str) {
         let mut current: Option<(String, bool)> = None;
         for line in text.lines().filter(|line| *line != "# EOF") {
@@ -177,7 +177,7 @@ impl Families {
     }
 }
 
-/// Writes a sample, `NAME{LABELS} VALUE` or `NAME VALUE`, with more labels.
+/// Writes a sample, `NAME{LABELS} VALUE` or `NAME VALUE`, with additional labels.
 fn labelled(to: &mut String, line: &str, labels: &str) {
     let name = line.find(['{', ' ']).unwrap_or(line.len());
     let (name, rest) = line.split_at(name);
@@ -194,14 +194,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_of_one_family_stand_together_whoever_tells_them() {
-        let told = "# HELP a_seconds Time.\n# TYPE a_seconds histogram\n# UNIT a_seconds seconds\n\
+    fn samples_of_one_family_from_several_processes_are_together() {
+        let text = "# HELP a_seconds Time.\n# TYPE a_seconds histogram\n# UNIT a_seconds seconds\n\
                     a_seconds_bucket{le=\"1.0\",model=\"}{ x\"} 1\na_seconds_count 1\n\
                     # HELP b Count.\n# TYPE b counter\nb_total{} 2\n# EOF\n";
         let mut families = Families::default();
-        families.add(told, "service=\"s\",replica=\"1\"");
-        families.add(told, "service=\"s\",replica=\"2\"");
-        families.add("# HELP c Of nobody.\n# TYPE c gauge\n# EOF\n", "");
+        families.add(text, "service=\"s\",replica=\"1\"");
+        families.add(text, "service=\"s\",replica=\"2\"");
+        families.add("# HELP c Without samples.\n# TYPE c gauge\n# EOF\n", "");
         let both = |sample: &str| {
             ["1", "2"].map(|replica| sample.replace("WHO", &format!("service=\"s\",replica=\"{replica}\"")))
         };

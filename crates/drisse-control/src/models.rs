@@ -1,4 +1,4 @@
-//! The registered models: their rows in the database, their bytes in the store.
+//! The registered models: their rows in the database and their blobs in the store.
 
 mod collect;
 mod import;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
-/// After a change of the models, `index.json` is written once nothing more has changed for this long.
+/// `index.json` is written once no model has changed for this long.
 const INDEX_DELAY: Duration = Duration::from_secs(2);
 
 /// The registered models of a workspace.
@@ -29,26 +29,26 @@ const INDEX_DELAY: Duration = Duration::from_secs(2);
 pub(crate) struct Models {
     db: Db,
     store: Store,
-    /// For code off the runtime's threads that asks the database.
+    /// Runs database queries of code on blocking threads.
     runtime: Handle,
     changed: Notify,
-    /// Held by whoever changes which models there are, or relies on one being there.
+    /// Held by code that adds or removes models, or that relies on a model to exist.
     lock: Mutex<()>,
 }
 
 impl Models {
-    /// The models of a database and a store. Needs a tokio runtime.
+    /// Returns the models of a database and a store. Requires a tokio runtime.
     pub(crate) fn new(db: Db, store: Store) -> Arc<Self> {
         let (runtime, changed, lock) = (Handle::current(), Notify::new(), Mutex::default());
         Arc::new(Self { db, store, runtime, changed, lock })
     }
 
-    /// Keeps others from registering and deleting models.
+    /// Waits for the lock that prevents registering and deleting models.
     pub(crate) async fn lock(&self) -> MutexGuard<'_, ()> {
         self.lock.lock().await
     }
 
-    /// Runs `work`, which blocks on the disk, on the store.
+    /// Runs `work`, which blocks on the disk, with the store.
     pub(crate) async fn with_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> T + Send + 'static,
@@ -57,7 +57,7 @@ impl Models {
         drisse_net::blocking(move || work(&store)).await
     }
 
-    /// Forgets a version of a model; its blobs are collected afterwards.
+    /// Deletes a version of a model from the database. Its blobs are collected afterwards.
     pub(crate) async fn delete(&self, name: &str, version: u64) -> Result<()> {
         self.db.model(name, Some(version)).await?;
         let _models = self.lock().await;
@@ -67,7 +67,7 @@ impl Models {
         Ok(())
     }
 
-    /// Every registered model, or the one named.
+    /// Returns every registered model, or the one that `wanted` names.
     pub(crate) async fn every(&self, wanted: Option<&str>) -> Result<Vec<ModelParts>> {
         let Some(wanted) = wanted else { return self.db.all_models().await };
         let (name, version) = split_version(wanted)?;
@@ -75,7 +75,7 @@ impl Models {
         Ok(vec![ModelParts { name, version, digest, package, source }])
     }
 
-    /// Keeps `index.json` up to date, some time after each change.
+    /// Writes `index.json` some time after each change, without end.
     pub(crate) async fn keep_index(self: Arc<Self>) {
         loop {
             self.changed.notified().await;

@@ -1,4 +1,4 @@
-//! Operations: written down, started, followed, canceled, ended, and continued after a restart.
+//! Operations: records, starts, cancels and ends them, and continues them after a restart.
 
 mod kind;
 mod models;
@@ -18,17 +18,17 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-/// The operations of a workspace. Clones are the same.
+/// The operations of a workspace. Clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Operations(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     services: Services,
-    /// Owns the tasks of operations, which run on `runtime`, whichever thread begins them.
+    /// Owns the tasks of operations, which run on `runtime`.
     tasks: TaskTracker,
     runtime: Handle,
-    /// Operations under way.
+    /// The running operations.
     running: Mutex<HashMap<i64, Arc<Progress>>>,
 }
 
@@ -37,12 +37,12 @@ impl Operations {
         Self(Arc::new(Inner { services, tasks, runtime: Handle::current(), running: Mutex::default() }))
     }
 
-    /// The events of an operation under way; `None` if it has ended.
+    /// Returns the events of a running operation; `None` if it has ended.
     pub(crate) fn progress(&self, id: i64) -> Option<Arc<Progress>> {
         self.0.running().get(&id).cloned()
     }
 
-    /// Writes an operation down and starts it. One that changes a service is refused while another one does.
+    /// Records an operation and starts it. Fails if the operation changes a service that another operation is changing.
     pub(crate) async fn begin(
         &self,
         kind: OperationKind,
@@ -50,7 +50,7 @@ impl Operations {
         timeout: Option<Duration>,
     ) -> Result<Operation> {
         let (inner, subject) = (Arc::clone(&self.0), subject.to_owned());
-        // In a task of its own: a client that leaves must not leave a claim, or an operation that does not run.
+        // In a task, because a client may disconnect: no claim, and no operation that does not run, may be left.
         let begin = async move { inner.begin(kind, &subject, timeout).await };
         self.0
             .tasks
@@ -59,7 +59,7 @@ impl Operations {
             .unwrap_or_else(|error| Err(ControlError::internal("a task panicked").because(&error)))
     }
 
-    /// Continues every operation that had not ended.
+    /// Continues the operations that had not ended.
     pub(crate) async fn resume(&self) -> Result<()> {
         for row in self.0.services.db.running_operations().await? {
             let (id, name, subject) =
@@ -67,7 +67,7 @@ impl Operations {
             tracing::info!(id, kind = name, subject, "continuing an operation");
             let kind = OperationKind::read(&name, &row.request);
             if kind.as_ref().is_ok_and(OperationKind::changes_service) {
-                // They were one at a time when they began.
+                // This cannot conflict: only one operation could claim the service.
                 self.0.services.claims.assign(&subject, id);
             }
             self.0.start(Running::new(row, true), kind);
@@ -84,7 +84,7 @@ impl Operations {
             }
             None => {
                 let state = self.0.services.db.operation(id).await?.document.state;
-                Err(ControlError::conflict(format!("operation {id} has ended already: {state:?}")))
+                Err(ControlError::conflict(format!("operation {id} has already ended: {state:?}")))
             }
         }
     }
@@ -102,7 +102,7 @@ impl Inner {
         timeout: Option<Duration>,
     ) -> Result<Operation> {
         let claims = &self.services.claims;
-        // Claimed before anything is awaited, so that of two operations only one begins.
+        // Claimed before the first await, so that only one of two operations starts.
         if kind.changes_service() {
             claims.begin(subject)?;
         }
@@ -165,12 +165,12 @@ impl Inner {
 
     async fn finish(&self, op: &Running, kind: Option<&OperationKind>, result: Result<Value, Ended>) {
         let Some(outcome) = outcome(op, result) else { return };
-        // What a registration that was not finished left in the store belongs to no model.
+        // An unfinished registration may have left blobs in the store.
         if (op.resumed || outcome.error.is_some())
             && kind.is_some_and(OperationKind::registers)
             && let Err(error) = self.services.models.collect_garbage().await
         {
-            tracing::warn!("cannot collect what was left: {:?}", error.failure);
+            tracing::warn!("cannot remove unused blobs: {:?}", error.failure);
         }
         self.write_outcome(op, &outcome).await;
         step("an operation has ended");
@@ -181,26 +181,24 @@ impl Inner {
         self.running().remove(&op.id());
     }
 
-    /// An operation has ended only once that is written: until then a client that follows it goes on following.
+    /// Writes the outcome to the database, and retries until that succeeds. The operation ends only then.
     async fn write_outcome(&self, op: &Running, outcome: &Outcome) {
         let events = op.progress.events();
         let mut pause = Duration::from_millis(100);
         while let Err(error) = self.services.db.finish_operation(op.id(), outcome, &events).await {
             tracing::error!(id = op.id(), "cannot write how an operation ended: {:?}", error.failure);
-            // People who wait see why, and what was wrong in the first place.
+            // Waiting clients see this, and why the operation failed.
             let failed = outcome.error.as_ref().map(|failure| format!("{}; ", failure.message));
-            let hint = error.failure.hint.as_deref().unwrap_or("its log says more");
-            op.progress.add(format!(
-                "{}how this ended cannot be written down yet: {hint}",
-                failed.unwrap_or_default()
-            ));
+            let hint = error.failure.hint.as_deref().unwrap_or("see the control plane's log");
+            op.progress
+                .add(format!("{}the outcome cannot be stored yet: {hint}", failed.unwrap_or_default()));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
 }
 
-/// How an operation ended; `None` if the next control plane is to continue it.
+/// Returns the outcome of an operation; `None` if the next control plane continues it.
 fn outcome(op: &Running, result: Result<Value, Ended>) -> Option<Outcome> {
     let document = &op.row.document;
     let (state, error, result) = match result {
@@ -214,7 +212,7 @@ fn outcome(op: &Running, result: Result<Value, Ended>) -> Option<Outcome> {
         Err(Ended::TimedOut(missing)) => {
             let what = format!("{} of `{}` did not end in time", document.kind, document.subject);
             let failure = Failure { causes: vec![missing], ..Failure::new(what) };
-            let failure = failure.hint("allow more with --timeout, and look at its logs");
+            let failure = failure.hint("increase --timeout, and see the logs of its service");
             (OperationState::TimedOut, Some(failure), Value::Null)
         }
     };

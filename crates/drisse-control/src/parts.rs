@@ -1,4 +1,4 @@
-//! The parts of the control plane, put together: each gets what it depends on, and nothing else.
+//! Assembles the parts of the control plane. Each part gets only what it depends on.
 
 use crate::claims::Claims;
 use crate::db::Db;
@@ -14,19 +14,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
-/// What the parts are made of.
+/// What the parts depend on.
 pub(crate) struct Parts {
     pub(crate) db: Db,
     pub(crate) store: Store,
     pub(crate) targets: Arc<TargetTable>,
-    /// Where requests go.
+    /// The routes of the gateway.
     pub(crate) routes: Arc<dyn Routes>,
-    /// Where keys and logs of services are kept.
+    /// The folder of the services' keys and logs.
     pub(crate) files: PathBuf,
 }
 
 impl Parts {
-    /// Puts the parts together. Their tasks belong to `tasks` and end with `stop`. Needs a tokio runtime.
+    /// Assembles the parts. Their tasks belong to `tasks` and end with `stop`. Requires a tokio runtime.
     pub(crate) fn assemble(self, tasks: &TaskTracker, stop: &Stop) -> (Services, Operations) {
         let Self { db, store, targets, routes, files } = self;
         let models = Models::new(db.clone(), store);

@@ -1,16 +1,16 @@
-//! The events of an operation under way, as those who follow it see them.
+//! The progress events of a running operation, for clients that follow it.
 
 use crate::db::{now, rfc3339};
 use drisse_wire::control::Progress as Document;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// An operation's events, and whether it is to be canceled.
+/// The events of an operation, and whether a client has asked to cancel it.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// When, and what.
+    /// The time in milliseconds since 1970, and the message.
     events: Mutex<Vec<(i64, String)>>,
-    /// Counts the events. Its sender is dropped when the operation has ended.
+    /// The number of events. The sender is dropped when the operation has ended.
     count: watch::Sender<usize>,
     cancel: watch::Sender<bool>,
 }
@@ -36,17 +36,17 @@ impl Progress {
         self.count.send_replace(count);
     }
 
-    /// Completes its wait with each new event, and with an error once the operation has ended.
+    /// Returns a receiver that changes with each new event, and returns an error once the operation has ended.
     pub(crate) fn news(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
     }
 
-    /// All events.
+    /// Returns all events.
     pub(crate) fn events(&self) -> Vec<(i64, String)> {
         self.lock().clone()
     }
 
-    /// The events after the one of number `after`, which are numbered from 1.
+    /// Returns the events after number `after`. Events are numbered from 1.
     pub(crate) fn events_after(&self, after: i64) -> Vec<Document> {
         let event = |(number, (at, message)): (i64, &(i64, String))| Document {
             number,
@@ -61,10 +61,10 @@ impl Progress {
         self.cancel.send_replace(true);
     }
 
-    /// Completes once the operation is to end early.
+    /// Waits until a client cancels the operation.
     pub(crate) async fn canceled(&self) {
         let mut cancel = self.cancel.subscribe();
-        // Its sender is here: this ends only with the wish.
+        // `self` holds the sender, so this cannot fail.
         let _ = cancel.wait_for(|cancel| *cancel).await;
     }
 }

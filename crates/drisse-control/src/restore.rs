@@ -1,4 +1,4 @@
-//! Putting the database's backup in its place, while no control plane runs.
+//! Replaces the database with its backup, while no control plane runs.
 
 use crate::db::backup::{beside, check, path_of, written};
 use crate::error::ControlError;
@@ -9,26 +9,26 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
-/// What took the database's place.
+/// The result of restoring a database from its backup.
 #[derive(Debug)]
 pub struct Restored {
-    /// When it was written, as RFC 3339 has it.
+    /// When the backup was written (RFC 3339).
     pub written: String,
-    /// Where what was there before is kept.
+    /// The path at which the replaced database is kept.
     pub kept: PathBuf,
 }
 
-/// Puts the backup in the database's place, and keeps what was there.
+/// Replaces the database with its backup, and keeps the old database under another name.
 ///
 /// # Errors
-/// Returns an error if a control plane runs, if there is no backup or it is damaged, or if the disk fails.
+/// Returns an error if a control plane runs, if the backup does not exist or is damaged, or if the disk fails.
 pub async fn restore(workspace: &Workspace) -> Result<Restored, RunError> {
     let _lock = workspace.lock()?;
     let database = workspace.database();
     let backup = path_of(&database);
     let Some(written) = written(&database) else {
-        let message = format!("there is no backup {}", backup.display());
-        return Err(ControlError::invalid(message).hint("one is written soon after each change").into());
+        let message = format!("backup {} not found", backup.display());
+        return Err(ControlError::invalid(message).hint("a backup is written soon after each change").into());
     };
     if let Err(why) = check(&backup).await {
         return Err(
@@ -41,7 +41,7 @@ pub async fn restore(workspace: &Workspace) -> Result<Restored, RunError> {
         let mut file = tempfile::NamedTempFile::new_in(&workspace.root)?;
         io::copy(&mut File::open(&backup)?, &mut file)?;
         file.as_file().sync_all()?;
-        // Its log first: it must never be taken for the backup's.
+        // The log first: SQLite must never apply the old log to the backup.
         for end in ["-wal", "-shm", "-journal", ""] {
             match fs::rename(beside(&database, end), beside(&kept, end)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -52,7 +52,7 @@ pub async fn restore(workspace: &Workspace) -> Result<Restored, RunError> {
         sync_folder_of(&database)
     };
     put().map_err(|error| {
-        ControlError::internal(format!("cannot put the backup in the place of {}", database.display()))
+        ControlError::internal(format!("cannot replace {} with its backup", database.display()))
             .because(&error)
     })?;
     Ok(Restored { written, kept })

@@ -1,4 +1,4 @@
-//! The control plane's life: open the workspace, continue what was under way, serve, end.
+//! Runs the control plane: opens the workspace, continues operations, serves, and stops.
 
 mod listeners;
 
@@ -24,43 +24,43 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-/// How long `down` waits for replicas that were told to end.
+/// How long `drisse down` waits for replicas to end.
 const REPLICAS_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How long tasks may take once the control plane ends. A registration may still be copying a model: what it copied is
+/// How long tasks may take once the control plane stops. A registration may still be copying a model: those blobs are
 /// collected at the next start.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a control plane needs to be told.
+/// The configuration of a control plane.
 #[derive(Debug)]
 pub struct Config {
-    /// Its workspace.
+    /// The workspace.
     pub workspace: Workspace,
-    /// Drisse's version and this binary's build.
+    /// Drisse's version.
     pub version: &'static str,
-    /// This binary's build.
+    /// The build of this binary.
     pub build: Build,
-    /// The binary that serves and routes.
+    /// The path of the binary, which also runs the gateway.
     pub program: PathBuf,
-    /// What is to change about the gateway.
+    /// A change of the gateway's settings.
     pub gateway: GatewayChange,
-    /// Where the control API is also to listen, for who has the token.
+    /// The control API over TCP, for clients with the token.
     pub tcp: Change<TcpApi>,
-    /// Where `/metrics` of everything is to be, for who can connect.
+    /// The address of the unauthenticated `/metrics` of the whole workspace.
     pub metrics: Change<SocketAddr>,
-    /// Where the store is to be read as from a registry, on this machine.
+    /// The address at which the store is served, unauthenticated and read-only, as an OCI registry.
     pub registry: Change<SocketAddr>,
 }
 
-/// What is to become of a setting that is kept for the next start.
+/// A change of a setting, which is stored for the next start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Change<T> {
-    /// It stays.
+    /// Keeps the setting.
     #[default]
     Keep,
-    /// It is this from now on.
+    /// Sets a new value.
     Set(T),
-    /// There is none any more.
+    /// Removes the setting.
     Clear,
 }
 
@@ -79,7 +79,7 @@ impl<T> Change<T> {
 pub struct TcpApi {
     /// The address.
     pub address: SocketAddr,
-    /// Certificate and key; required beyond loopback.
+    /// The files of the certificate and the key; required if the address is not a loopback address.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
 
@@ -87,9 +87,9 @@ pub struct TcpApi {
 #[derive(Debug, thiserror::Error)]
 #[error("{}", failure.message)]
 pub struct RunError {
-    /// What went wrong.
+    /// What failed, why, and what to do about it.
     pub failure: Failure,
-    /// Whether it is only that another control plane has the workspace.
+    /// Whether the reason is that another control plane has the workspace.
     pub taken: bool,
 }
 
@@ -105,11 +105,12 @@ impl From<LockError> for RunError {
     }
 }
 
-/// Runs the control plane of a workspace until `stop` completes or a client ends it. `targets` is called once the
-/// workspace is this process's. To be awaited on a single-threaded runtime.
+/// Runs the control plane of a workspace until `stop` completes or a client stops it. Calls `targets` once the
+/// workspace is locked. Must be awaited on a single-threaded runtime.
 ///
 /// # Errors
-/// Returns an error if another control plane has the workspace, or if something of it cannot be opened or served.
+/// Returns an error if another control plane has the workspace, or if the workspace, the gateway or a listener cannot
+/// be opened.
 pub async fn run(
     config: Config,
     targets: impl FnOnce(&Workspace, &Store) -> std::io::Result<Targets>,
@@ -138,10 +139,10 @@ pub async fn run(
     let (services, operations) = parts.assemble(&tasks, &stopped);
     let about = About { workspace, version: config.version, build: config.build, metrics, registry };
     let control = Control { about: Arc::new(about), db, services, operations, gateway, stop: stopped };
-    // Ends with the gateway; dropped, and so aborted, if the gateway is to go on.
+    // Ends with the gateway. Dropped, and so aborted, if the gateway continues.
     let mut supervisor = JoinSet::new();
     supervisor.spawn(supervised);
-    // Clients that can connect find everything in its place.
+    // Everything is started before clients can connect.
     control.operations.resume().await?;
     step("operations go on");
     control.services.reconcilers.start().await.map_err(ControlError::from)?;
@@ -150,12 +151,12 @@ pub async fn run(
     let _ = std::fs::remove_file(&mark);
     let how = listeners::serve(&control, tcp, stop).await?;
     if how == Shutdown::All {
-        // Commands that wait see it, and start nothing again.
+        // Waiting commands see this file, and do not start a control plane again.
         let _ = std::fs::write(&mark, "");
     }
     tasks.close();
     if tokio::time::timeout(TASKS_TIMEOUT, tasks.wait()).await.is_err() {
-        tracing::warn!("{} tasks are still under way: the next control plane continues them", tasks.len());
+        tracing::warn!("{} tasks are unfinished: the next control plane continues them", tasks.len());
     }
     if how == Shutdown::All {
         control.gateway.stop();
@@ -168,7 +169,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Keeps the index and the backup up to date, and removes what belongs to no service.
+/// Starts tasks that keep the index and the backup up to date, and one that removes routes and replicas of deleted
+/// services.
 fn keep_house(control: &Control, tasks: &TaskTracker) {
     let (models, db) = (Arc::clone(&control.services.models), control.db.clone());
     let reconcilers = control.services.reconcilers.clone();
@@ -177,12 +179,12 @@ fn keep_house(control: &Control, tasks: &TaskTracker) {
     tasks.spawn(until.clone().run_until_cancelled_owned(db.keep_backup()));
     tasks.spawn(until.run_until_cancelled_owned(async move {
         if let Err(error) = reconcilers.remove_orphans().await {
-            tracing::warn!("cannot remove what belongs to no service: {:?}", error.failure);
+            tracing::warn!("cannot remove routes and replicas of deleted services: {:?}", error.failure);
         }
     }));
 }
 
-/// Ends every replica; what is wanted stays wanted.
+/// Stops every replica. The desired state does not change.
 async fn stop_replicas(targets: &TargetTable) {
     for target in drisse_reconcile::Targets::all(targets) {
         match tokio::time::timeout(REPLICAS_TIMEOUT, stop_all(&*target)).await {

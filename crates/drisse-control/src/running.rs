@@ -1,4 +1,4 @@
-//! An operation under way, as its own code sees it.
+//! A running operation, as the code that executes it sees it.
 
 use crate::db::now;
 use crate::db::operations::OperationRow;
@@ -9,25 +9,25 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// An operation under way.
+/// A running operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
     pub(crate) row: OperationRow,
     pub(crate) progress: Arc<Progress>,
-    /// Whether an earlier control plane began it.
+    /// Whether an earlier control plane started the operation.
     pub(crate) resumed: bool,
-    /// When its time is over, whatever happens to the clock.
+    /// The deadline, on the monotonic clock.
     until: Option<Instant>,
 }
 
-/// Why an operation ended before it was done.
+/// Why an operation ended without success.
 #[derive(Debug)]
 pub(crate) enum Ended {
     Failed(ControlError),
     Canceled,
-    /// With what was still missing.
+    /// The deadline passed. The text says what was still missing.
     TimedOut(String),
-    /// The control plane ends: the next one continues the operation.
+    /// The control plane stops. The next one continues the operation.
     Stopping,
 }
 
@@ -40,7 +40,7 @@ impl From<ControlError> for Ended {
 impl Running {
     pub(crate) fn new(row: OperationRow, resumed: bool) -> Self {
         let until = row.deadline.and_then(|deadline| {
-            // A clock that was set back since it began does not give it more time than it had.
+            // If the clock was set back since the start, the operation does not get more time than its timeout.
             let left = (deadline - now()).clamp(0, deadline.saturating_sub(row.created).max(0));
             Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
         });
@@ -56,7 +56,7 @@ impl Running {
         &self.row.document.subject
     }
 
-    /// Completes when the operation is to end early.
+    /// Waits until the operation is canceled or its deadline passes.
     pub(crate) async fn cut_short(&self) -> Ended {
         let late = async {
             match self.until {
@@ -66,11 +66,11 @@ impl Running {
         };
         tokio::select! {
             () = self.progress.canceled() => Ended::Canceled,
-            () = late => Ended::TimedOut("its first steps were still under way".to_owned()),
+            () = late => Ended::TimedOut("its preparation had not finished".to_owned()),
         }
     }
 
-    /// Waits for `work`, unless the operation is to end early: then `work` is dropped.
+    /// Waits for `work`. If the operation is canceled or its deadline passes, drops `work`.
     pub(crate) async fn unless_cut_short<T>(
         &self,
         work: impl Future<Output = Result<T>>,
@@ -81,7 +81,7 @@ impl Running {
         }
     }
 
-    /// Whether a replica died during this operation. If the clock was set back since, any death may have been.
+    /// Returns whether a replica died during this operation. If the clock was set back since, any death counts.
     pub(crate) fn saw(&self, death: &Death) -> bool {
         let at = death.at.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_millis());
         i64::try_from(at).is_ok_and(|at| at >= self.row.created) || now() < self.row.created

@@ -1,10 +1,10 @@
-//! The end of the control plane: told once, seen by everything.
+//! The signal that the control plane stops.
 
 use drisse_wire::control::Shutdown;
 use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 
-/// Whether and how the control plane ends. Clones are the same.
+/// Whether and how the control plane stops. Clones share the signal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
     how: Arc<OnceLock<Shutdown>>,
@@ -12,20 +12,20 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Has the control plane end. The first call decides how.
+    /// Stops the control plane. The first call decides how.
     pub(crate) fn end(&self, how: Shutdown) {
         let _ = self.how.set(how);
         self.token.cancel();
     }
 
-    /// Completes once the control plane is to end, with how. Cancel-safe.
+    /// Waits until the control plane must stop, and returns how. Cancel-safe.
     pub(crate) async fn ended(&self) -> Shutdown {
         self.token.cancelled().await;
-        // The kind is set before the token.
+        // `how` is set before the token is canceled.
         self.how.get().copied().unwrap_or(Shutdown::Handover)
     }
 
-    /// For tasks that end with the control plane, however it ends.
+    /// Returns a token for tasks that end with the control plane, no matter how it stops.
     pub(crate) fn token(&self) -> CancellationToken {
         self.token.clone()
     }

@@ -1,4 +1,4 @@
-//! The targets of a workspace: those that each has, and those that were attached.
+//! The targets of a workspace: the built-in ones, and attached ones.
 
 use crate::db::Db;
 use crate::db::services::Counted;
@@ -10,15 +10,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Makes a target of a name as it is attached; or says why there is no such kind.
+/// Creates a target from its name and spec, or returns why it cannot.
 pub type Attach =
     Box<dyn Fn(&str, &TargetSpec) -> std::result::Result<Arc<dyn Target>, String> + Send + Sync>;
 
-/// What a workspace has to run services.
+/// The targets that a control plane can use.
 pub struct Targets {
-    /// What every workspace has.
+    /// The built-in targets by name, which every workspace has.
     pub own: BTreeMap<String, Arc<dyn Target>>,
-    /// How others are made.
+    /// Creates attached targets.
     pub attach: Attach,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Targets {
     }
 }
 
-/// The targets there are now.
+/// The current targets of a workspace.
 #[derive(Debug)]
 pub(crate) struct TargetTable {
     db: Db,
@@ -36,7 +36,7 @@ pub(crate) struct TargetTable {
     now: Mutex<BTreeMap<String, Attached>>,
 }
 
-/// A target, and how it was attached where not every workspace has it so.
+/// A target, and the spec with which it was attached. `spec` is `None` for an unchanged built-in target.
 #[derive(Clone, Debug)]
 struct Attached {
     target: Arc<dyn Target>,
@@ -44,14 +44,14 @@ struct Attached {
 }
 
 impl TargetTable {
-    /// Those of a workspace that opens.
+    /// Returns the built-in targets, and the attached ones in the database.
     pub(crate) async fn open(targets: Targets, db: &Db) -> Result<Arc<Self>> {
         let mut now: BTreeMap<_, _> = own(&targets).collect();
         for (name, spec) in db.attached_targets().await? {
             match target(&targets, &name, &spec) {
                 Ok(target) => drop(now.insert(name, Attached { target, spec: Some(spec) })),
-                // One that this Drisse cannot make is told of where it is asked for: it is not there.
-                Err(why) => tracing::error!(target = name, "is not attached: {why}"),
+                // A later request for this target returns that it was not found.
+                Err(why) => tracing::error!(target = name, "cannot attach the target: {why}"),
             }
         }
         Ok(Arc::new(Self { db: db.clone(), targets, now: Mutex::new(now) }))
@@ -64,9 +64,9 @@ impl TargetTable {
     fn attached(&self, name: &str) -> Result<Attached> {
         let now = self.now();
         now.get(name).cloned().ok_or_else(|| {
-            let there: Vec<_> = now.keys().map(|name| format!("`{name}`")).collect();
-            ControlError::not_found(format!("there is no target `{name}`"))
-                .hint(format!("there is {}; `drisse targets attach` adds one", there.join(", ")))
+            let names: Vec<_> = now.keys().map(|name| format!("`{name}`")).collect();
+            ControlError::not_found(format!("target `{name}` not found"))
+                .hint(format!("the targets are {}; `drisse targets attach` adds one", names.join(", ")))
         })
     }
 }
@@ -76,12 +76,12 @@ fn own(targets: &Targets) -> impl Iterator<Item = (String, Attached)> {
     targets.own.iter().map(move |(name, target)| (name.clone(), attached(target)))
 }
 
-/// The target that a description means: one of the workspace's own, or another one.
+/// Returns the target of a spec: a built-in one, or a new one.
 fn target(targets: &Targets, name: &str, spec: &TargetSpec) -> std::result::Result<Arc<dyn Target>, String> {
     match targets.own.get(name) {
         Some(own) if own.kind() == spec.kind && spec.socket.is_none() => Ok(Arc::clone(own)),
         Some(own) if own.kind() != spec.kind => {
-            Err(format!("every workspace has a target `{name}` that is of kind {}", own.kind()))
+            Err(format!("every workspace has a target `{name}` of kind {}", own.kind()))
         }
         _ => (targets.attach)(name, spec),
     }
@@ -102,7 +102,7 @@ impl TargetTable {
         self.attached(name).map(|attached| attached.target)
     }
 
-    /// What a target has; a error where it cannot be used.
+    /// Returns the capacity of a target, or an error if it cannot be used.
     pub(crate) async fn capacity(&self, name: &str) -> Result<Capacity> {
         let attached = self.attached(name)?;
         let capacity = attached.target.check().await.map_err(|why| {
@@ -138,7 +138,7 @@ impl TargetTable {
     /// Attaches a target, or changes how it is attached. Returns the target if it was not there before.
     pub(crate) async fn attach(&self, name: &str, spec: TargetSpec) -> Result<Option<Arc<dyn Target>>> {
         let failed = || format!("cannot attach target `{name}`");
-        // Names of targets stand where those of services do.
+        // Names of targets follow the rules for names of services.
         name.parse::<ServiceName>().map_err(|error| ControlError::invalid(failed()).because(&error))?;
         let made = target(&self.targets, name, &spec);
         let made = made.map_err(|why| ControlError::invalid(failed()).cause(why))?;
@@ -163,16 +163,16 @@ impl TargetTable {
         Ok(is_new.then_some(target))
     }
 
-    /// Detaches a target that nothing runs on; one that every workspace has is as it was at first.
+    /// Detaches a target that has no services. A built-in target gets its original settings.
     pub(crate) async fn detach(&self, name: &str) -> Result<()> {
         let attached = self.attached(name)?;
         if attached.spec.is_none() {
             return Err(ControlError::invalid(format!(
-                "target `{name}` is not attached: every workspace has it"
+                "cannot detach target `{name}`: every workspace has it"
             )));
         }
         let own = own(&self.targets).find(|(own, _)| own == name);
-        // What goes on as it is may have services.
+        // A target that continues unchanged may have services.
         let goes_on = own.as_ref().is_some_and(|(_, own)| Arc::ptr_eq(&own.target, &attached.target));
         if !goes_on {
             self.no_services(name, &format!("cannot detach target `{name}`")).await?;

@@ -1,4 +1,4 @@
-//! The workspace's folder: where everything in it lies, and that one control plane at a time has it.
+//! The workspace's folder: the paths of its files, and the lock that allows one control plane at a time.
 
 use crate::error::{ControlError, Result};
 use drisse_net::{hex, runtime_folder, runtime_path};
@@ -9,32 +9,32 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A workspace's folder, and the short one for its sockets.
+/// A workspace: its folder, and a folder with a short path for its sockets.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    /// Absolute, without links.
+    /// The path of the folder, absolute and without symbolic links.
     pub root: PathBuf,
-    /// Names it in arguments of processes and in the sockets' folder.
+    /// The id of the workspace, used in arguments of processes and in the path of the sockets' folder.
     pub id: String,
-    /// Where its sockets are.
+    /// The folder of the sockets.
     pub sockets: PathBuf,
 }
 
-/// What names a workspace, from its folder's path.
+/// Returns the id of the workspace with this path.
 fn id(root: &Path) -> String {
     hex(&Sha256::digest(root.as_os_str().as_encoded_bytes()))[..10].to_owned()
 }
 
-/// Held by the control plane as long as it lives.
+/// The lock of a workspace, held by its control plane. Dropping it unlocks the workspace.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "unlocked when it is closed")] File);
 
 /// Why a workspace cannot be locked.
 #[derive(Debug)]
 pub(crate) enum LockError {
-    /// Another control plane has it.
+    /// Another control plane holds the lock.
     Taken(Failure),
-    /// Something in its folder cannot be written.
+    /// The folder cannot be written.
     Failed(ControlError),
 }
 
@@ -54,7 +54,10 @@ impl From<ControlError> for LockError {
 }
 
 impl Workspace {
-    /// The workspace of this folder, which is not made where it is not there: then nothing is in it.
+    /// Returns the workspace at this path without creating it. A folder that does not exist is an empty workspace.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Workspace::open`] if the folder exists.
     pub fn existing(root: &Path) -> std::io::Result<Self> {
         if root.exists() {
             return Self::open(root);
@@ -64,7 +67,11 @@ impl Workspace {
         Ok(Self { sockets: runtime_path(&id), id, root })
     }
 
-    /// Opens the folder, and makes it, for this user alone, where there is none.
+    /// Opens the workspace at this path. Creates the folder, accessible to this user only, if it does not exist.
+    ///
+    /// # Errors
+    /// Returns `PermissionDenied` if the folder belongs to another user or every user can write to it, or the system's
+    /// error if it cannot be created.
     pub fn open(root: &Path) -> std::io::Result<Self> {
         if !root.exists() {
             make_folder(root)?;
@@ -73,79 +80,79 @@ impl Workspace {
         let metadata = fs::metadata(&root)?;
         let (mode, me) = (metadata.permissions().mode(), rustix::process::geteuid().as_raw());
         let denied = |why: &str| std::io::Error::new(std::io::ErrorKind::PermissionDenied, why);
-        // Whoever may rename what is in it decides which models and keys are used.
+        // A user who can rename files in the folder decides which models and keys are used.
         if ![0, me].contains(&metadata.uid()) {
-            return Err(denied("it belongs to somebody else"));
+            return Err(denied("it belongs to another user"));
         }
         if mode & 0o077 != 0 && !root.join("drisse.db").exists() && fs::read_dir(&root)?.next().is_none() {
             fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
         } else if mode & 0o002 != 0 {
-            return Err(denied("it can be written by everybody"));
+            return Err(denied("every user can write to it"));
         }
         let id = id(&root);
         Ok(Self { sockets: runtime_folder(&id)?, id, root })
     }
 
-    /// The control API's socket.
+    /// Returns the path of the control API's socket.
     pub fn control_socket(&self) -> PathBuf {
         self.sockets.join("control")
     }
 
-    /// The database.
+    /// Returns the path of the database.
     pub fn database(&self) -> PathBuf {
         self.root.join("drisse.db")
     }
 
-    /// Models.
+    /// Returns the folder of the store, which holds the models.
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
     }
 
-    /// Keys and logs of services.
+    /// Returns the folder of the services' keys and logs.
     pub fn services(&self) -> PathBuf {
         self.root.join("services")
     }
 
-    /// The gateway's routes.
+    /// Returns the folder of the gateway's routes.
     pub fn routes(&self) -> PathBuf {
         self.root.join("routes")
     }
 
-    /// The daemons' logs.
+    /// Returns the folder of the logs of the control plane and the gateway.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
-    /// The token of the control API over TCP.
+    /// Returns the file with the token of the control API over TCP.
     pub fn token(&self) -> PathBuf {
         self.root.join("control.token")
     }
 
-    /// There while everything was stopped on purpose.
+    /// Returns the path of a file that exists while the workspace is stopped on purpose (`drisse down`).
     pub fn stopped_mark(&self) -> PathBuf {
         self.root.join("stopped")
     }
 
-    /// Takes the workspace for somebody who is no control plane; `None` while one has it.
+    /// Locks the workspace for a process other than a control plane; `None` if the lock cannot be taken.
     pub fn try_lock(&self) -> Option<Lock> {
         self.lock().ok()
     }
 
-    /// Takes the workspace for this process; refused while another control plane has it.
+    /// Locks the workspace for this control plane, and creates its folders.
     pub(crate) fn lock(&self) -> Result<Lock, LockError> {
         let path = self.root.join("control.lock");
         let open = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = open.map_err(|error| {
-            ControlError::internal(format!("cannot write in the workspace {}", self.root.display()))
+            ControlError::internal(format!("cannot write to the workspace {}", self.root.display()))
                 .because_of_disk(&error)
         })?;
         file.try_lock().map_err(|_| {
             let message = format!("another control plane has the workspace {}", self.root.display());
-            LockError::Taken(Failure::new(message).hint("`drisse status` shows it"))
+            LockError::Taken(Failure::new(message).hint("`drisse status` shows its process"))
         })?;
         for folder in [self.root.clone(), self.services(), self.routes(), self.logs()] {
             make_folder(&folder).map_err(|error| {
-                ControlError::internal(format!("cannot make {}", folder.display())).because_of_disk(&error)
+                ControlError::internal(format!("cannot create {}", folder.display())).because_of_disk(&error)
             })?;
         }
         Ok(Lock(file))
@@ -157,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_everybody_may_write_to_is_no_workspace_unless_it_is_empty_and_can_be_closed() {
+    fn a_folder_that_every_user_can_write_to_is_refused_unless_it_is_empty_and_can_be_closed() {
         let folder = tempfile::tempdir().unwrap();
         let mode = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
         mode(0o777);
@@ -166,7 +173,7 @@ mod tests {
         mode(0o777);
         fs::write(folder.path().join("drisse.db"), "").unwrap();
         let error = Workspace::open(folder.path()).unwrap_err().to_string();
-        assert_eq!(error, "it can be written by everybody");
+        assert_eq!(error, "every user can write to it");
         mode(0o755);
         Workspace::open(folder.path()).unwrap();
         fs::remove_dir(sockets).unwrap();

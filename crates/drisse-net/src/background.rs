@@ -46,7 +46,7 @@ impl<T: Send + 'static> Background<T> {
     /// Waits until everything queued so far is written, for at most `timeout`.
     pub(crate) fn flush(&self, timeout: Duration) {
         let (done, written) = sync_channel(1);
-        // A full queue belongs to a disk that hangs: there is no point in waiting for it.
+        // If the queue is full, the disk hangs, and waiting for it would not help.
         if self.entries.try_send(Entry::Flush(done)).is_ok() {
             // Either everything was written, or it took too long: the process ends in both cases.
             let _ = written.recv_timeout(timeout);

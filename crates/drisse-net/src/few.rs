@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// A client that has not sent its request within the header timeout is gone. There is no drain timeout: the caller
-/// bounds the time of the requests that are still answered.
+/// A client that has not sent its request within the header timeout is disconnected. The drain timeout is unlimited,
+/// because the caller bounds the time of the requests that are still answered.
 const LIMITS: Limits = Limits {
     max_connections: 256,
     header_timeout: Duration::from_secs(10),

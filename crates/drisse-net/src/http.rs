@@ -268,7 +268,7 @@ impl Address {
 /// the socket's folder, and must not redirect clients to another socket.
 ///
 /// # Errors
-/// Returns an error if there is no socket at `path`, or no process listens on it.
+/// Returns an error if `path` is not a socket, or if no process listens on it.
 pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     UnixSocket::new(path).connect().await
 }

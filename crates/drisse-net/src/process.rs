@@ -131,7 +131,7 @@ impl Process {
     /// Returns the process with the id `pid`, which need not be a child of this one. Requires a tokio runtime.
     ///
     /// # Errors
-    /// Returns the system's error if there is no such process.
+    /// Returns the system's error if the process does not exist.
     pub fn of(pid: u32) -> io::Result<Self> {
         Self::watch(pid, None)
     }

@@ -1,17 +1,28 @@
-//! Why a replica is dead, with what its log says about it.
+//! Explains why a replica died, with the help of its log.
 
 use drisse_core::Death;
 use drisse_wire::control::Failure;
 
-/// Lines of a dead replica's log that a failure shows.
+/// The number of log lines that a failure contains.
 const SHOWN_LINES: usize = 8;
 
-/// Explains a death. If the scoring server printed an error before it ended, its causes and hint are those of the
-/// failure; otherwise the last lines of its log are the causes.
+/// Explains a death. If the scoring server printed an error before it ended, the failure has the causes and the hint of
+/// that error. Otherwise, the last lines of the log are the causes.
+///
+/// ```
+/// # use drisse_core::Death;
+/// let log = ["error: cannot load x.onnx", "hint: convert it"].map(str::to_owned).to_vec();
+/// let (at, reason) = (std::time::SystemTime::now(), "exited with code 1".to_owned());
+/// let death = Death { at, reason, failed: true, before_ready: true, permanent: true, log };
+/// let failure = drisse_reconcile::explain(&death);
+/// assert_eq!(failure.message, "its scoring server exited with code 1");
+/// assert_eq!(failure.causes, ["cannot load x.onnx"]);
+/// assert_eq!(failure.hint.as_deref(), Some("convert it"));
+/// ```
 pub fn explain(death: &Death) -> Failure {
     let mut failure = Failure::new(format!("its scoring server {}", death.reason));
     match death.log.iter().position(|line| line.starts_with("error: ")) {
-        // What `drisse serve` printed: the error, its causes, a hint.
+        // `drisse serve` printed the error, its causes, and a hint.
         Some(first) => {
             let printed = &death.log[first..];
             failure.causes.extend(printed[0].strip_prefix("error: ").map(str::to_owned));
@@ -27,7 +38,7 @@ pub fn explain(death: &Death) -> Failure {
     failure
 }
 
-/// A line of a scoring server's log, which is JSON, as a person reads it; other lines stay as they are.
+/// Formats a JSON line of a scoring server's log for people. Other lines are returned unchanged.
 fn readable(line: &str) -> String {
     let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_str(line) else {
         return line.to_owned();

@@ -1,10 +1,10 @@
-//! The routes of a service, from what is wanted and which replicas are ready.
+//! Makes the routes of a service from its desired state and its ready replicas.
 
 use crate::DesiredService;
 use drisse_core::{Replica, ReplicaState, RevisionSpec, Routed, ServiceName};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
 
-/// Makes the document of `generation`. `serving` decides who may send requests and for how long they may take.
+/// Makes the document of `generation`. The revision `serving` determines the keys and the timeouts.
 pub(crate) fn document(
     name: &ServiceName,
     service: &DesiredService,
@@ -14,7 +14,7 @@ pub(crate) fn document(
 ) -> RouteDocument {
     let revisions = groups.iter().map(|group| {
         let mut replicas: Vec<_> = group.replicas.iter().filter_map(|replica| route(replica)).collect();
-        // In one order, whichever replica was ready first: the same routes are the same document.
+        // Sorted, so that the same routes always make the same document.
         replicas.sort_by(|one, other| one.id.cmp(&other.id));
         RouteRevision { revision: group.revision, weight: group.weight, replicas, ..RouteRevision::default() }
     });
@@ -44,7 +44,7 @@ fn route(replica: &Replica) -> Option<RouteReplica> {
     }
 }
 
-/// Describes new routes for people who wait; `None` if requests go nowhere.
+/// Returns the progress message about new routes; `None` if no replica receives requests.
 pub(crate) fn summary(document: &RouteDocument) -> Option<String> {
     let count: usize = document.revisions.iter().map(|revision| revision.replicas.len()).sum();
     let numbers: Vec<_> = document.revisions.iter().map(|revision| revision.revision.to_string()).collect();

@@ -9,12 +9,12 @@ use drisse_wire::control::Failure;
 pub struct ReconcileError {
     /// What was attempted, why it failed, and what to do about it.
     pub failure: Failure,
-    /// Whether another round cannot succeed either.
+    /// Whether further rounds cannot succeed either.
     pub permanent: bool,
 }
 
 impl ReconcileError {
-    /// An error after which another round may succeed.
+    /// Returns an error after which another round may succeed.
     pub fn new(message: impl Into<String>) -> Self {
         Failure::new(message).into()
     }
@@ -28,7 +28,7 @@ impl From<Failure> for ReconcileError {
 
 impl From<TargetError> for ReconcileError {
     fn from(error: TargetError) -> Self {
-        // If the user can do something about the error, Drisse did not fail.
+        // An error with a hint can be fixed by the user, so it is not an internal one.
         let internal = error.hint.is_none();
         let failure = Failure { hint: error.hint.clone(), internal, ..Failure::of(&error) };
         Self { failure, permanent: error.permanent }

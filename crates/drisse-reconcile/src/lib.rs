@@ -1,16 +1,16 @@
-//! The reconciler: brings what runs to the desired state. One task per service, woken by changes, looks at everything
-//! again in each round, so that a missed event does no harm.
+//! The reconciler brings services to their desired state. Each service has a task that changes wake. The task observes
+//! the whole state in each round, so that a missed event does no harm.
 //!
-//! It depends on three ports, and on no database, HTTP server or process:
+//! The reconciler depends on three ports, and not on a database, an HTTP server or processes:
 //!
 //! ```text
-//! Desired (what is wanted) ──► Reconciler ──► Routes (where requests go)
-//!                                  │
-//!                                  └────────► Target (where it runs)
+//! Desired (desired state) ──► Reconciler ──► Routes (where requests go)
+//!                                 │
+//!                                 └────────► Target (where services run)
 //! ```
 //!
-//! The control plane implements [`Desired`] by its database and [`Routes`] by its gateway; [`memory`] implements both
-//! for tests. A device agent brings implementations of its own.
+//! The control plane implements [`Desired`] with its database and [`Routes`] with its gateway. [`memory`] implements
+//! both for tests. A device agent can have its own implementations.
 #![warn(missing_docs)]
 
 mod death;

@@ -1,4 +1,4 @@
-//! Desired state and routes in memory: real implementations of the ports, for tests of everything above them.
+//! Implementations of the ports in memory, for tests of everything that is built on them.
 
 use crate::{Desired, DesiredService, ReconcileError, Routes, Status, Targets};
 use async_trait::async_trait;
@@ -11,17 +11,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Desired state in memory. Clones are the same.
+/// The desired state in memory. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDesired(Arc<Mutex<BTreeMap<ServiceName, DesiredService>>>);
 
 impl MemoryDesired {
-    /// Replaces what is wanted of a service.
+    /// Replaces the desired state of a service.
     pub fn want(&self, name: &ServiceName, service: DesiredService) {
         lock(&self.0).insert(name.clone(), service);
     }
 
-    /// Changes what is wanted of a service that is there, as the next generation.
+    /// Changes the desired state of a service and returns the new generation; `None` if the service does not exist.
     pub fn change(&self, name: &ServiceName, change: impl FnOnce(&mut DesiredService)) -> Option<u64> {
         let mut services = lock(&self.0);
         let service = services.get_mut(name)?;
@@ -30,7 +30,7 @@ impl MemoryDesired {
         Some(service.generation)
     }
 
-    /// What is wanted of a service now; `None` if it was forgotten.
+    /// Returns the desired state of a service; `None` if it does not exist.
     pub fn now(&self, name: &ServiceName) -> Option<DesiredService> {
         lock(&self.0).get(name).cloned()
     }
@@ -69,7 +69,7 @@ impl Desired for MemoryDesired {
     }
 }
 
-/// Gateways in memory. Clones are the same.
+/// Gateways in memory. Clones share their routes.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryRoutes(Arc<Mutex<Gateways>>);
 
@@ -78,23 +78,23 @@ struct Gateways {
     documents: BTreeMap<ServiceName, RouteDocument>,
     /// Every document that was put, in order.
     history: Vec<RouteDocument>,
-    /// Replicas that still have requests.
+    /// Replicas with unfinished requests.
     busy: BTreeSet<String>,
     fails: Option<String>,
 }
 
 impl MemoryRoutes {
-    /// Every document that was put in force, in order.
+    /// Returns every document that was put in force, in order.
     pub fn history(&self) -> Vec<RouteDocument> {
         lock(&self.0).history.clone()
     }
 
-    /// Sets which replicas have requests under way: they drain when a route stops naming them.
+    /// Sets the replicas with unfinished requests. They drain once the routes do not name them.
     pub fn set_busy(&self, replicas: impl IntoIterator<Item = String>) {
         lock(&self.0).busy = replicas.into_iter().collect();
     }
 
-    /// Has every call fail with `why` from now on, or succeed again.
+    /// Makes every call fail with the message `why` from now on; `None` makes calls succeed again.
     pub fn set_failing(&self, why: Option<&str>) {
         lock(&self.0).fails = why.map(str::to_owned);
     }
@@ -115,7 +115,7 @@ impl Routes for MemoryRoutes {
         let name: ServiceName = document.service.parse().map_err(|_| ReconcileError::new("not a name"))?;
         let stale = |there: &RouteDocument| there != document && there.generation >= document.generation;
         if gateways.documents.get(&name).is_some_and(stale) {
-            return Err(ReconcileError::new("the document is older than what is in force"));
+            return Err(ReconcileError::new("the document is older than the routes in force"));
         }
         if gateways.documents.insert(name, document.clone()).as_ref() != Some(document) {
             gateways.history.push(document.clone());

@@ -1,4 +1,4 @@
-//! Routes and replicas of services that are not wanted.
+//! Removes the routes and replicas of services that do not exist.
 
 use crate::reconciler::TARGET_TIMEOUT;
 use crate::{Ports, ReconcileError};
@@ -6,7 +6,7 @@ use drisse_core::ServiceName;
 use std::collections::BTreeSet;
 use tokio::time::timeout;
 
-/// Removes what belongs to a service that is neither in `known` nor was deployed since.
+/// Removes routes and replicas of services that are neither in `known` nor were deployed since.
 pub(crate) async fn remove(ports: &Ports, known: &BTreeSet<ServiceName>) -> Result<(), ReconcileError> {
     let is_orphan = async |name: &ServiceName| {
         Ok::<_, ReconcileError>(!known.contains(name) && ports.desired.service(name).await?.is_none())
@@ -21,7 +21,7 @@ pub(crate) async fn remove(ports: &Ports, known: &BTreeSet<ServiceName>) -> Resu
         let names: BTreeSet<_> = all.into_iter().map(|replica| replica.service).collect();
         for name in &names {
             if is_orphan(name).await? {
-                tracing::warn!(service = %name, "replicas belong to no service: removed");
+                tracing::warn!(service = %name, "removing replicas of a service that does not exist");
                 target.remove(name).await?;
             }
         }

@@ -1,4 +1,4 @@
-//! The tasks of all services, and how others wake and watch them.
+//! The tasks of all services, with handles to wake and watch them.
 
 use crate::reconciler::Reconciler;
 use crate::{Desired, Observed, ReconcileError, Routes};
@@ -12,36 +12,36 @@ use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Rounds at a time: a thousand services that all start at once take turns, because each round needs some memory.
+/// The number of concurrent rounds. Each needs some memory, and a thousand services may start at once.
 const ROUNDS: usize = 64;
 
-/// Events that an operation may be behind; there is one such channel per service.
+/// The number of queued events of a service. An operation that falls behind misses older ones.
 const EVENTS: usize = 32;
 
-/// What the reconcilers depend on.
+/// The ports that the reconcilers depend on.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    /// What is wanted.
+    /// The desired state.
     pub desired: Arc<dyn Desired>,
-    /// Where requests go.
+    /// The routes of the gateways.
     pub routes: Arc<dyn Routes>,
-    /// Where services run.
+    /// The targets on which services run.
     pub targets: Arc<dyn Targets>,
 }
 
-/// The targets by name.
+/// The port to the targets, by name. Both methods return at once, and may be called from any thread.
 pub trait Targets: Debug + Send + Sync {
-    /// Returns the target of this name.
+    /// Returns the target with this name.
     ///
     /// # Errors
-    /// Returns an error if there is no such target.
+    /// Returns an error if the target does not exist.
     fn get(&self, name: &str) -> Result<Arc<dyn Target>, ReconcileError>;
 
     /// Returns all targets.
     fn all(&self) -> Vec<Arc<dyn Target>>;
 }
 
-/// A service's task, as others see it.
+/// A handle to the task of a service. Clones refer to the same task.
 #[derive(Clone, Debug)]
 pub struct Handle {
     wake: Arc<Notify>,
@@ -49,47 +49,64 @@ pub struct Handle {
     events: broadcast::Sender<String>,
 }
 
-/// The tasks of all services. Clones are the same tasks.
+/// The tasks of all services. Clones share the tasks.
+///
+/// ```
+/// use drisse_reconcile::memory::{MemoryDesired, MemoryRoutes, MemoryTargets};
+/// use drisse_reconcile::{Ports, Reconcilers};
+/// # use std::sync::Arc;
+/// # use tokio_util::{sync::CancellationToken, task::TaskTracker};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), drisse_reconcile::ReconcileError> {
+/// let (desired, routes) = (Arc::new(MemoryDesired::default()), Arc::new(MemoryRoutes::default()));
+/// let ports = Ports { desired, routes, targets: Arc::new(MemoryTargets::default()) };
+/// let reconcilers = Reconcilers::new(ports, TaskTracker::new(), CancellationToken::new());
+/// reconcilers.start().await?;
+/// assert!(reconcilers.all().is_empty(), "no service is desired");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reconcilers(Arc<Shared>);
 
-/// What the tasks share.
+/// The state that the tasks share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) rounds: Semaphore,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
-    /// Where tasks run, on whichever thread they are started: servers have runtimes of their own.
+    /// The runtime of all tasks. A task may be started from the runtime of a server.
     runtime: Runtime,
     handles: Mutex<HashMap<ServiceName, Handle>>,
 }
 
 impl Handle {
-    /// Has the service looked at soon.
+    /// Starts a round of the service soon.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// What the last round observed, and a way to wait for the next.
+    /// Returns a receiver of what the last round observed, which changes with each round.
     pub fn observed(&self) -> watch::Receiver<Observed> {
         self.observed.clone()
     }
 
-    /// Events from now on, for people who wait.
+    /// Returns a receiver of the progress messages from now on.
     pub fn events(&self) -> broadcast::Receiver<String> {
         self.events.subscribe()
     }
 }
 
 impl Reconcilers {
-    /// No tasks yet. Those to come run on the current runtime, are owned by `tasks`, and end once `stop` is cancelled.
+    /// Returns an empty set of tasks. Tasks will run on the current tokio runtime, belong to `tasks`, and end once `stop`
+    /// is canceled.
     pub fn new(ports: Ports, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let (rounds, handles) = (Semaphore::new(ROUNDS), Mutex::default());
         Self(Arc::new(Shared { ports, rounds, stop, tasks, runtime: Runtime::current(), handles }))
     }
 
-    /// Starts a task for every service, and wakes them when their targets report changes.
+    /// Starts a task for every desired service, and wakes tasks when their targets report changes.
     ///
     /// # Errors
     /// Returns an error if the services cannot be listed.
@@ -103,7 +120,7 @@ impl Reconcilers {
         Ok(())
     }
 
-    /// Returns the task of a service, and starts it if it does not run.
+    /// Returns the task of a service. Starts it if it does not run.
     pub fn of(&self, name: &ServiceName) -> Handle {
         let start = || self.start_one(name);
         self.0.handles().entry(name.clone()).or_insert_with(start).clone()
@@ -141,7 +158,7 @@ impl Reconcilers {
     /// was being killed.
     ///
     /// # Errors
-    /// Returns an error if a port fails. A target that does not answer is left out.
+    /// Returns an error if a port fails. A target that does not answer is skipped.
     pub async fn remove_orphans(&self) -> Result<(), ReconcileError> {
         let known: BTreeSet<_> = self.0.ports.desired.services().await?.into_iter().collect();
         crate::orphans::remove(&self.0.ports, &known).await
@@ -172,7 +189,7 @@ impl Shared {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets the task of a service that is gone.
+    /// Forgets the task of a deleted service.
     pub(crate) fn forget(&self, name: &ServiceName) {
         self.handles().remove(name);
     }

@@ -1,4 +1,4 @@
-//! The port to where requests go.
+//! The port to the gateways, which route requests.
 
 use crate::ReconcileError;
 use async_trait::async_trait;
@@ -6,26 +6,26 @@ use drisse_core::ServiceName;
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
 use std::fmt::Debug;
 
-/// All gateways of a workspace, as one.
+/// The port to all gateways of a workspace. May be called from any thread.
 ///
-/// An acknowledgement is that of every gateway: the routes are in force and kept at each of them, and `draining` is
-/// the union of the replicas that one of them still has requests at. Cancel-safe: a call that was dropped may have had
-/// its effect, and is repeated with the same document.
+/// An acknowledgement speaks for every gateway: each has put the routes in force and stored them, and `draining` lists
+/// the replicas that still have requests of any gateway. Cancel-safe: a call that is dropped may or may not take effect,
+/// and may be repeated with the same document.
 #[async_trait]
 pub trait Routes: Debug + Send + Sync {
-    /// Puts a service's routes in force, and returns once they are kept.
+    /// Puts a service's routes in force, and returns once they are stored.
     ///
     /// # Errors
-    /// Returns an error if a gateway does not answer, refuses the document or cannot keep it.
+    /// Returns an error if a gateway does not answer, refuses the document or cannot store it.
     async fn put(&self, document: &RouteDocument) -> Result<RouteAcknowledgement, ReconcileError>;
 
-    /// Returns the routes in force; `None` if there are none.
+    /// Returns the routes of a service that are in force; `None` if it has none.
     ///
     /// # Errors
     /// Returns an error if no gateway answers.
     async fn get(&self, service: &ServiceName) -> Result<Option<RouteDocument>, ReconcileError>;
 
-    /// Removes a service's routes. Succeeds if there are none.
+    /// Removes a service's routes. Succeeds if it has none.
     ///
     /// # Errors
     /// Returns an error if a gateway does not answer or cannot remove them.

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-/// The number of queued changes. A slow listener misses older ones, which is harmless: it checks all services regularly.
+/// The number of queued changes. A slow listener misses older ones; it checks all services regularly anyway.
 const BEHIND: usize = 4096;
 
 /// Sends the names of changed services to all listeners.

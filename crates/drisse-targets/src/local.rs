@@ -105,7 +105,7 @@ impl Local {
     fn capacity(&self) -> Result<Capacity, Unavailable> {
         match &self.config.onnxruntime {
             Some(library) if !library.is_file() => Err(Unavailable {
-                reason: format!("ONNX Runtime is no longer at {}", library.display()),
+                reason: format!("ONNX Runtime not found at {}", library.display()),
                 hint: "run `drisse down`, then `drisse up`, which finds or downloads it again".to_owned(),
             }),
             _ => {

@@ -207,7 +207,7 @@ impl Servers {
         } else {
             entry.state = ReplicaState::Stopping;
             entry.stop.notify_one();
-            step("a replica is told to end");
+            step("a replica is asked to end");
         }
         drop(replicas);
         self.shared.changes.tell(&service);

@@ -1,4 +1,4 @@
-//! How logs leave a process: on stderr, or in a file that the process rotates itself.
+//! Logging of a process: to stderr, or to a file that the process rotates itself.
 
 use crate::failure::Failure;
 use anyhow::Context;
@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
-/// A file of this size makes room for a new one; one older is kept beside it.
+/// The log is rotated at this size, in bytes. One older file is kept, as `*.1`.
 const LARGEST: u64 = 10 << 20;
 
+/// How often the size of the log is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a process that ends waits for its log.
@@ -25,7 +26,7 @@ pub(crate) struct Logs(Option<LogWriter>);
 /// The lines of a `server` are written by a thread of their own, so that no request waits for the log's disk.
 pub(crate) fn start(server: bool) -> Logs {
     let filter = EnvFilter::try_from_env("DRISSE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // Without a thread to spare, lines are written where they are logged.
+    // If the thread cannot be started, lines are written by the threads that log.
     let writer = server.then(LogWriter::start).and_then(Result::ok);
     let queue = writer.clone();
     let make_writer = move || -> Box<dyn std::io::Write> {
@@ -47,7 +48,7 @@ pub(crate) fn start(server: bool) -> Logs {
 }
 
 impl Logs {
-    /// Waits for the lines that are still queued, for a short time: to be called before the process ends.
+    /// Waits for the queued lines to be written, for at most 2 s. To be called before the process ends.
     pub(crate) fn finish(&self) {
         if let Some(writer) = &self.0 {
             writer.flush(LAST_LINES);
@@ -55,8 +56,8 @@ impl Logs {
     }
 }
 
-/// Puts a file in the place of stderr, so that what libraries and panics print is there too. Nobody else
-/// has to be alive to rotate it.
+/// Redirects stderr to a file, so that it also contains the output of libraries and panics. The process rotates the
+/// file itself, because no other process may be running.
 pub(crate) fn write_to(path: &Path) -> Result<(), Failure> {
     take(path).with_context(|| format!("cannot log to {}", path.display()))?;
     let path = path.to_owned();
@@ -64,7 +65,7 @@ pub(crate) fn write_to(path: &Path) -> Result<(), Failure> {
         loop {
             std::thread::sleep(INTERVAL);
             let full = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LARGEST);
-            // On a full disk the old file goes on.
+            // If the disk is full, the old file is continued.
             if full && std::fs::rename(&path, older(&path)).is_ok() {
                 let _ = take(&path);
             }

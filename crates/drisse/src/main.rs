@@ -1,4 +1,4 @@
-//! The one binary: parse, run, print what went wrong.
+//! The binary `drisse`: parses the command line, runs the command, and prints its error.
 
 mod cli;
 mod commands;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     steps::watch();
     let output = cli.output;
     let ended = commands::run(cli);
-    // Before the error, which stands last.
+    // The log is written first, so that the error is the last line.
     logs.finish();
     ended.unwrap_or_else(|failure| printer::failure(&failure, output))
 }

@@ -1,4 +1,4 @@
-//! Where traces go: to a collector, by OTLP over HTTP, as OpenTelemetry's environment variables say.
+//! Exports traces to a collector by OTLP over HTTP, configured by OpenTelemetry's environment variables.
 //!
 //! Sources: <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>,
 //! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>.
@@ -15,22 +15,22 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Spans wait this long for others, as OpenTelemetry's own batches do, in milliseconds.
+/// How long spans are collected before they are sent, in milliseconds: OpenTelemetry's default.
 const DELAY: u64 = 5_000;
 
-/// A collector's answer is waited for this long, in milliseconds.
+/// How long an export may take, in milliseconds: OpenTelemetry's default.
 const TIMEOUT: u64 = 10_000;
 
-/// What is under way when the server ends may take this long.
+/// How long the last export may take when the server ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// A collector that is not there is tried again after this, then after twice as long.
+/// The pause before the first retry. It doubles with each retry.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Of requests that come without a decision of their client's, one in a hundred is traced.
+/// The default sampling: the client decides; if it does not, 1 % of the requests is traced.
 const USUAL: Sampling = Sampling { parent_based: true, ratio: 0.01 };
 
-/// What sends traces to a collector.
+/// Sends traces to a collector.
 pub(crate) struct Exporter {
     traces: Arc<Traces>,
     collector: Address,
@@ -41,61 +41,62 @@ pub(crate) struct Exporter {
     delay: Duration,
 }
 
-/// An exporter at work.
+/// A running exporter.
 pub(crate) struct Exporting {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Exporter {
-    /// As the environment says; none where it names no collector. The spans are `service`'s, unless it says otherwise.
+    /// Configures an exporter from environment variables; `None` if they name no collector. `service` is the default
+    /// service name of the spans.
     pub(crate) fn from_environment(service: &str) -> Result<Option<Self>, Failure> {
         Self::configured(service, |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
     }
 
-    fn configured(service: &str, told: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Failure> {
-        if told("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+    fn configured(service: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Failure> {
+        if variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Ok(None);
         }
         let whole = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-        let endpoint = match (told(whole), told("OTEL_EXPORTER_OTLP_ENDPOINT")) {
+        let endpoint = match (variable(whole), variable("OTEL_EXPORTER_OTLP_ENDPOINT")) {
             (Some(whole), _) => whole,
             (None, Some(base)) => format!("{}/v1/traces", base.trim_end_matches('/')),
             (None, None) => return Ok(None),
         };
-        let certificate = told("OTEL_EXPORTER_OTLP_CERTIFICATE");
+        let certificate = variable("OTEL_EXPORTER_OTLP_CERTIFICATE");
         let (collector, path) = address(&endpoint, certificate.as_deref())?;
         let headers = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"];
         let mut all = HeaderMap::new();
-        for (name, value) in headers.into_iter().filter_map(&told).flat_map(|text| pairs(&text)) {
+        for (name, value) in headers.into_iter().filter_map(&variable).flat_map(|text| pairs(&text)) {
             let header = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
-            let (name, value) =
-                header.ok_or_else(|| wrong("OTEL_EXPORTER_OTLP_HEADERS", "it is NAME=VALUE,NAME=VALUE"))?;
+            let (name, value) = header
+                .ok_or_else(|| wrong("OTEL_EXPORTER_OTLP_HEADERS", "it must be NAME=VALUE,NAME=VALUE"))?;
             all.insert(name, value);
         }
         all.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let time = |name, usual| match told(name).map(|text| text.trim().parse()) {
+        let time = |name, usual| match variable(name).map(|text| text.trim().parse()) {
             None => Ok(Duration::from_millis(usual)),
             Some(Ok(ms)) => Ok(Duration::from_millis(ms)),
-            Some(Err(_)) => Err(wrong(name, "it is in milliseconds")),
+            Some(Err(_)) => Err(wrong(name, "it must be a number of milliseconds")),
         };
         Ok(Some(Self {
-            traces: Arc::new(Traces::new(sampling(&told)?)),
+            traces: Arc::new(Traces::new(sampling(&variable)?)),
             collector,
             path,
             headers: all,
-            resource: own(service, &told),
+            resource: own(service, &variable),
             timeout: time("OTEL_EXPORTER_OTLP_TIMEOUT", TIMEOUT)?,
             delay: time("OTEL_BSP_SCHEDULE_DELAY", DELAY)?,
         }))
     }
 
-    /// What is to be exported.
+    /// Returns the buffer of the spans to export.
     pub(crate) fn traces(&self) -> Arc<Traces> {
         Arc::clone(&self.traces)
     }
 
-    /// Exports what comes, on the runtime this is called on.
+    /// Starts to export spans, on the current runtime.
     pub(crate) fn start(self) -> Exporting {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -116,29 +117,29 @@ impl Exporter {
         Exporting { stop, task }
     }
 
-    /// Sends spans; whether they arrived. Says so when that is not as it was before.
+    /// Sends spans, and returns whether that succeeded. Logs a change of this from `worked`, the previous result.
     async fn export(&self, spans: &[u8], worked: bool) -> bool {
         let body = request(&self.resource, VERSION, spans);
         let tried = tokio::time::timeout(self.timeout, self.send(&body)).await;
         let why = match tried {
             Ok(Ok(())) => None,
             Ok(Err(why)) => Some(why),
-            Err(_) => Some(format!("it has not answered for {:?}", self.timeout)),
+            Err(_) => Some(format!("no response within {:?}", self.timeout)),
         };
         let collector = format!("{}{}", self.collector, self.path);
         match (&why, worked) {
-            (Some(why), true) => tracing::warn!(collector, "traces are lost: {why}"),
-            (None, false) => tracing::info!(collector, "traces arrive again"),
+            (Some(why), true) => tracing::warn!(collector, "cannot export traces, they are lost: {why}"),
+            (None, false) => tracing::info!(collector, "traces are exported again"),
             _ => {}
         }
         let dropped = self.traces.dropped();
         if dropped > 0 {
-            tracing::warn!(requests = dropped, "traces were dropped: more came than could be sent");
+            tracing::warn!(requests = dropped, "traces were dropped: the buffer was full");
         }
         why.is_none()
     }
 
-    /// Tries until it makes no sense: what the collector refuses it will refuse again.
+    /// Sends a body, with a few retries. A body that the collector refuses is not sent again.
     async fn send(&self, body: &[u8]) -> Result<(), String> {
         let mut pause = RETRY;
         loop {
@@ -159,10 +160,10 @@ impl Exporter {
 }
 
 impl Exporting {
-    /// Sends what is left, and ends.
+    /// Sends the remaining spans and stops.
     pub(crate) async fn finish(self) {
         let _ = self.stop.send(());
-        // What has not arrived by then is lost.
+        // Spans that are not exported in time are lost.
         let _ = tokio::time::timeout(FAREWELL, self.task).await;
     }
 }
@@ -173,9 +174,9 @@ fn wrong(variable: &str, why: &str) -> Failure {
 
 fn address(endpoint: &str, certificate: Option<&str>) -> Result<(Address, String), Failure> {
     const VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    let uri: Uri = endpoint.parse().map_err(|_| wrong(VARIABLE, "it is no URL"))?;
+    let uri: Uri = endpoint.parse().map_err(|_| wrong(VARIABLE, "it is not a URL"))?;
     let (Some(host), Some(scheme)) = (uri.host(), uri.scheme_str()) else {
-        return Err(wrong(VARIABLE, "it is a URL, such as http://127.0.0.1:4318"));
+        return Err(wrong(VARIABLE, "it must be a URL, such as http://127.0.0.1:4318"));
     };
     let port = |usual| format!("{host}:{}", uri.port_u16().unwrap_or(usual));
     let collector = match (scheme, certificate) {
@@ -183,23 +184,23 @@ fn address(endpoint: &str, certificate: Option<&str>) -> Result<(Address, String
         ("https", Some(file)) => Address::Https(port(443), trusting(Path::new(file))?),
         ("https", None) => {
             let hint = "name the certificate to trust in OTEL_EXPORTER_OTLP_CERTIFICATE";
-            return Err(wrong(VARIABLE, "no certificate is trusted by itself").hint(hint));
+            return Err(wrong(VARIABLE, "https requires a certificate to trust").hint(hint));
         }
-        _ => return Err(wrong(VARIABLE, "traces go over http or https")),
+        _ => return Err(wrong(VARIABLE, "the scheme must be http or https")),
     };
     Ok((collector, uri.path_and_query().map_or("/", |path| path.as_str()).to_owned()))
 }
 
-fn sampling(told: &impl Fn(&str) -> Option<String>) -> Result<Sampling, Failure> {
+fn sampling(variable: &impl Fn(&str) -> Option<String>) -> Result<Sampling, Failure> {
     const VARIABLE: &str = "OTEL_TRACES_SAMPLER_ARG";
     let ratio =
-        told(VARIABLE).map(|text| text.trim().parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)));
+        variable(VARIABLE).map(|text| text.trim().parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)));
     let ratio = match ratio {
-        Some(None) => return Err(wrong(VARIABLE, "it is a share from 0 to 1")),
+        Some(None) => return Err(wrong(VARIABLE, "it must be a number from 0 to 1")),
         Some(ratio) => ratio,
         None => None,
     };
-    let Some(sampler) = told("OTEL_TRACES_SAMPLER") else {
+    let Some(sampler) = variable("OTEL_TRACES_SAMPLER") else {
         return Ok(Sampling { ratio: ratio.unwrap_or(USUAL.ratio), ..USUAL });
     };
     let (parent_based, kind) =
@@ -209,17 +210,18 @@ fn sampling(told: &impl Fn(&str) -> Option<String>) -> Result<Sampling, Failure>
         "always_off" => 0.0,
         "traceidratio" => ratio.unwrap_or(1.0),
         _ => {
-            let known = "always_on, always_off and traceidratio are known, alone or behind parentbased_";
+            let known =
+                "it must be always_on, always_off or traceidratio, optionally with the prefix parentbased_";
             return Err(wrong("OTEL_TRACES_SAMPLER", known));
         }
     };
     Ok(Sampling { parent_based, ratio })
 }
 
-/// Whose spans they are.
-fn own(service: &str, told: &impl Fn(&str) -> Option<String>) -> Vec<u8> {
-    let mut attributes = told("OTEL_RESOURCE_ATTRIBUTES").map(|text| pairs(&text)).unwrap_or_default();
-    let named = told("OTEL_SERVICE_NAME");
+/// Returns the resource: the attributes of the program that the spans come from.
+fn own(service: &str, variable: &impl Fn(&str) -> Option<String>) -> Vec<u8> {
+    let mut attributes = variable("OTEL_RESOURCE_ATTRIBUTES").map(|text| pairs(&text)).unwrap_or_default();
+    let named = variable("OTEL_SERVICE_NAME");
     if named.is_some() || attributes.iter().all(|(name, _)| name != "service.name") {
         attributes.retain(|(name, _)| name != "service.name");
         attributes.push(("service.name".to_owned(), named.unwrap_or_else(|| service.to_owned())));
@@ -229,7 +231,7 @@ fn own(service: &str, told: &impl Fn(&str) -> Option<String>) -> Vec<u8> {
     resource(&attributes)
 }
 
-/// `NAME=VALUE,NAME=VALUE`, values with `%20` and the like.
+/// Parses `NAME=VALUE,NAME=VALUE` with percent-encoded values.
 fn pairs(text: &str) -> Vec<(String, String)> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
@@ -269,7 +271,7 @@ mod tests {
     const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/base/");
 
     #[test]
-    fn the_environment_says_where_traces_go_and_whose_they_are() {
+    fn the_environment_sets_the_collector_and_the_service_name() {
         let exporter =
             with(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b , x=y")]).unwrap().unwrap();
         assert_eq!(
@@ -291,11 +293,11 @@ mod tests {
     #[test]
     fn the_environment_says_which_requests_are_traced() {
         let asked = |sampler: &'static str, argument: &'static str| {
-            let told = move |name: &str| match name {
+            let variable = move |name: &str| match name {
                 "OTEL_TRACES_SAMPLER" => Some(sampler.to_owned()),
                 _ => Some(argument.to_owned()),
             };
-            sampling(&told).ok().map(|sampling| (sampling.parent_based, sampling.ratio))
+            sampling(&variable).ok().map(|sampling| (sampling.parent_based, sampling.ratio))
         };
         assert_eq!(asked("parentbased_traceidratio", "0.25"), Some((true, 0.25)));
         assert_eq!(asked("always_on", "0.25"), Some((false, 1.0)));
@@ -304,14 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told() {
+    fn invalid_values_are_refused() {
         assert_eq!(
             refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")]),
-            "cannot use OTEL_EXPORTER_OTLP_ENDPOINT: it is no URL"
+            "cannot use OTEL_EXPORTER_OTLP_ENDPOINT: it is not a URL"
         );
-        assert!(
-            refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]).contains("no certificate is trusted")
-        );
+        assert!(refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]).contains("requires a certificate"));
         assert!(refused(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s")]).contains("milliseconds"));
     }
 }

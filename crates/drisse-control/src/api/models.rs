@@ -14,17 +14,17 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
-    /// The model's name.
+    /// Only versions of the model with this name.
     name: Option<String>,
-    /// `KEY` or `KEY=VALUE`.
+    /// Only versions with this tag: `KEY` or `KEY=VALUE`.
     tag: Option<String>,
-    /// `KEY` or `KEY=VALUE`.
+    /// Only versions with this property: `KEY` or `KEY=VALUE`.
     property: Option<String>,
-    /// What it was made with.
+    /// Only versions that were made with this framework.
     framework: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     after: Option<String>,
-    /// Items at most, up to 1000.
+    /// The maximum number of items, at most 1000 (default 50).
     limit: Option<u32>,
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn register(
     may_name_files(local)?;
     let name = match (&request.name, &request.package) {
         (Some(name), Some(_)) => name.clone(),
-        (None, Some(_)) => return Err(ControlError::invalid("a package is registered under a name")),
+        (None, Some(_)) => return Err(ControlError::invalid("registering a package requires `name`")),
         (name, None) => {
             let source = open_source(request.path.as_ref()).await?;
             name.clone().map_or_else(|| derived_name(&source), Ok)?
@@ -71,7 +71,7 @@ pub(super) async fn register(
     Ok(begun(control.operations.begin(OperationKind::Register(request), &name, None).await?))
 }
 
-/// Shows a version of a model; `latest` is the newest
+/// Returns a version of a model; `latest` is the newest
 #[utoipa::path(get, path = "/v1/models/{name}/versions/{version}", params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = Model), (status = "default", body = FailureBody)))]
 pub(super) async fn show(
     State(control): State<Shared>,
@@ -113,12 +113,12 @@ pub(super) async fn delete(
     Ok(begun(control.operations.begin(kind, &subject, None).await?))
 }
 
-/// Only the workspace's own user may have files read.
+/// Returns an error unless the request came over the Unix socket. Only the workspace's user may name files to read.
 pub(super) fn may_name_files(Local(local): Local) -> Result<()> {
     if local {
         return Ok(());
     }
-    Err(ControlError::new(ErrorKind::Forbidden, "files are only read for who asks over the Unix socket")
+    Err(ControlError::new(ErrorKind::Forbidden, "only requests over the Unix socket may name files")
         .hint("register the model on the control plane's machine, then deploy it by its name"))
 }
 

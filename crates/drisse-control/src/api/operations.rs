@@ -13,24 +13,24 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// A connection that says nothing for this long is kept awake.
+/// The interval of comments that keep an idle event stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
-    /// The service or model it changes.
+    /// Only operations on this service or model.
     subject: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     after: Option<i64>,
-    /// Items at most, up to 1000.
+    /// The maximum number of items, at most 1000 (default 50).
     limit: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct After {
-    /// The number of the last event that is known already.
+    /// Skips events up to and including this number.
     #[serde(default)]
     after: i64,
 }
@@ -45,7 +45,7 @@ pub(super) async fn list(
     Ok(axum::Json(control.db.operations(asked.subject.as_deref(), asked.after, limit).await?))
 }
 
-/// Shows an operation
+/// Returns an operation
 #[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = i64, Path)), responses((status = 200, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn show(
     State(control): State<Shared>,
@@ -54,7 +54,7 @@ pub(super) async fn show(
     Ok(axum::Json(control.db.operation(number(&id)?).await?.document))
 }
 
-/// What happens on the way, as server-sent events; the stream ends with the operation
+/// Streams the progress of an operation as server-sent events; the stream ends with the operation
 #[utoipa::path(get, path = "/v1/operations/{id}/events", params(("id" = i64, Path), After), responses((status = 200, content_type = "text/event-stream", body = ProgressEvent), (status = "default", body = FailureBody)))]
 pub(super) async fn events(
     State(control): State<Shared>,
@@ -68,12 +68,12 @@ pub(super) async fn events(
     Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// Sends events until the operation has ended or nobody listens any more.
+/// Sends events until the operation has ended or the client has disconnected.
 async fn follow(control: Shared, id: i64, mut after: i64, sender: mpsc::Sender<Result<Event, Infallible>>) {
     let running = control.operations.progress(id);
     if let Some(running) = running {
         let mut news = running.news();
-        // What follows must not keep the operation's sender, or its end would never be seen.
+        // A strong reference would keep the sender alive, so that the end of the operation would never be seen.
         let weak = Arc::downgrade(&running);
         drop(running);
         loop {
@@ -93,7 +93,7 @@ async fn follow(control: Shared, id: i64, mut after: i64, sender: mpsc::Sender<R
             }
         }
     }
-    // It has ended: everything is written down.
+    // The operation has ended, so all events are in the database.
     for progress in control.db.events(id, after).await.unwrap_or_default() {
         if sender.send(Ok(event(&progress))).await.is_err() {
             return;
@@ -106,7 +106,7 @@ fn event(progress: &Progress) -> Event {
     event.data(serde_json::to_string(progress).unwrap_or_default())
 }
 
-/// Ends an operation before it is done; what was before is wanted again
+/// Cancels a running operation; a service gets its previous state back
 #[utoipa::path(post, path = "/v1/operations/{id}/cancel", params(("id" = i64, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn cancel(
     State(control): State<Shared>,

@@ -28,13 +28,13 @@ pub(super) async fn add(
     Ok(axum::Json(control.services.models.signatures(&model.package).await?))
 }
 
-/// Shows whose signature a model needs to run
+/// Returns the public keys that models must be signed with
 #[utoipa::path(get, path = "/v1/trust", responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
 pub(super) async fn trusted(State(control): State<Shared>) -> Result<axum::Json<TrustDocument>> {
     Ok(axum::Json(control.services.models.trusted().await?))
 }
 
-/// Says whose signature a model needs to run; what runs already goes on
+/// Replaces the public keys that models must be signed with; running services continue
 #[utoipa::path(put, path = "/v1/trust", request_body = TrustDocument, responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
 pub(super) async fn trust(
     State(control): State<Shared>,

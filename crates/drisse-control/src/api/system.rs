@@ -1,4 +1,4 @@
-//! The control plane itself: status, shutdown, targets, and the store's upkeep.
+//! The control plane itself: status, shutdown, targets, and the maintenance of the store.
 
 use super::{Asked, Json, Local, Shared, begun};
 use crate::db::services::Counted;
@@ -14,11 +14,11 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct OneModel {
-    /// `NAME` or `NAME:VERSION`; all without.
+    /// `NAME` or `NAME:VERSION`; all models if it is missing.
     model: Option<String>,
 }
 
-/// Shows the control plane and the gateway
+/// Returns the status of the control plane and the gateway
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), (status = "default", body = FailureBody)))]
 pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<Status>> {
     Ok(axum::Json(Status {
@@ -33,7 +33,7 @@ pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<S
     }))
 }
 
-/// Ends the control plane, or everything; what is wanted stays wanted
+/// Stops the control plane, or everything; services that were stopped start again with the next control plane
 #[utoipa::path(post, path = "/v1/shutdown", request_body = Shutdown, responses((status = 202, body = Object), (status = "default", body = FailureBody)))]
 pub(super) async fn shutdown(
     State(control): State<Shared>,
@@ -66,7 +66,7 @@ pub(super) async fn attach(
     Ok(axum::Json(serde_json::json!({})))
 }
 
-/// Detaches a target that nothing runs on
+/// Detaches a target that no service runs on
 #[utoipa::path(delete, path = "/v1/targets/{name}", params(("name" = String, Path)), responses((status = 200, body = Object), (status = "default", body = FailureBody)))]
 pub(super) async fn detach(
     State(control): State<Shared>,
@@ -76,7 +76,7 @@ pub(super) async fn detach(
     Ok(axum::Json(serde_json::json!({})))
 }
 
-/// Reads every blob of a model, or of all, and compares it with its digest
+/// Compares every blob of a model, or of all models, with its digest
 #[utoipa::path(post, path = "/v1/verify", params(OneModel), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn verify(
     State(control): State<Shared>,
@@ -86,7 +86,7 @@ pub(super) async fn verify(
     Ok(begun(control.operations.begin(OperationKind::Verify { model: asked.model }, &subject, None).await?))
 }
 
-/// What is verified, in words: a model that is there, or all.
+/// Returns the subject of the operation: a registered model, or all.
 async fn verified(control: &Shared, asked: &OneModel) -> Result<String> {
     let Some(model) = &asked.model else { return Ok("all models".to_owned()) };
     let (name, version) = crate::models::split_version(model)?;
@@ -94,8 +94,8 @@ async fn verified(control: &Shared, asked: &OneModel) -> Result<String> {
     Ok(model.clone())
 }
 
-/// Does the same, and writes anew what is damaged: from what is there, the files models were registered from,
-/// and files that are named
+/// Verifies blobs and restores damaged ones, from the store, the files that models were registered from, and the files
+/// that the request names
 #[utoipa::path(post, path = "/v1/repair", params(OneModel), request_body = RepairRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn repair(
     State(control): State<Shared>,
@@ -115,7 +115,7 @@ pub(super) async fn repair(
     ))
 }
 
-/// Removes blobs that nothing refers to
+/// Removes blobs that no model refers to
 #[utoipa::path(post, path = "/v1/collect", responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn collect(State(control): State<Shared>) -> Result<impl IntoResponse> {
     Ok(begun(control.operations.begin(OperationKind::Collect, "store", None).await?))

@@ -1,5 +1,4 @@
-//! The database's backup: a copy beside it, written some time after each change, and taken in its place when
-//! the user says so.
+//! The backup of the database: a copy in the same folder, written some time after each change. A user can restore it.
 
 use super::Db;
 use crate::blocking::blocking;
@@ -17,31 +16,31 @@ use std::time::{Duration, Instant};
 /// A backup is written once nothing has changed for this long …
 const QUIET: Duration = Duration::from_secs(2);
 
-/// … or changes have gone on for this long; and no oftener.
+/// … or once changes have continued for this long. This is also the shortest interval between backups.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where a database's backup is.
+/// Returns the path of a database's backup.
 pub(crate) fn path_of(database: &Path) -> PathBuf {
     beside(database, ".backup")
 }
 
-/// When the backup was written, if there is one.
+/// Returns when the backup was written; `None` if there is none.
 pub(crate) fn written(database: &Path) -> Option<String> {
     let at = fs::metadata(path_of(database)).and_then(|backup| backup.modified()).ok()?;
     let at = jiff::Timestamp::try_from(at).ok()?;
     Some(format!("{at:.0}"))
 }
 
-/// What to do about a database that cannot be used.
+/// Returns the hint for a database that cannot be used.
 pub(crate) fn hint(database: &Path) -> String {
     match written(database) {
-        Some(at) => format!("`drisse up --restore` takes its backup of {at}, and keeps what is there now"),
-        None => "restore it from a backup; to begin anew, move the workspace's folder away".to_owned(),
+        Some(at) => format!("`drisse up --restore` restores the backup of {at}, and keeps the current file"),
+        None => "restore it from a backup; to start with an empty workspace, move its folder away".to_owned(),
     }
 }
 
 impl Db {
-    /// Keeps the backup up to date.
+    /// Keeps the backup up to date, without end.
     pub(crate) async fn keep_backup(self) {
         loop {
             self.changed.notify.notified().await;
@@ -55,7 +54,7 @@ impl Db {
         }
     }
 
-    /// Writes the backup, where something has changed since the last one.
+    /// Writes the backup if something has changed since the last one.
     pub(crate) async fn back_up(&self) {
         if !self.changed.unsaved.swap(false, Relaxed) {
             return;
@@ -74,7 +73,7 @@ impl Db {
         let path = new.clone();
         let make = move || {
             remove(&path)?;
-            // Keys are in it: it is for this user alone before anything is.
+            // The file gets its access rights before anything is written, because it will contain keys.
             fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)
         };
         drisse_net::blocking(make).await.map_err(|error| failed(&new, &error))?;
@@ -93,35 +92,35 @@ impl Db {
     }
 }
 
-/// Removes what a control plane that was killed left of a backup.
+/// Removes an incomplete backup that a killed control plane left.
 pub(crate) fn sweep(database: &Path) {
     for end in ["", "-journal"] {
-        // It is written anew in any case.
+        // If this fails, the next backup replaces the file.
         let _ = remove(&beside(&new_backup(database), end));
     }
 }
 
-/// Reads a database's structure, without changing anything.
+/// Checks the structure of a database without changing it.
 pub(crate) async fn check(path: &Path) -> std::result::Result<(), String> {
     let mut connection = open_to_read(path).await.map_err(|error| error.to_string())?;
     let found = whole(&mut connection).await;
-    // Whatever it says, nothing was written.
+    // An error does not matter: nothing was written.
     let _ = connection.close().await;
     found
 }
 
-/// A connection that writes nothing.
+/// Opens a read-only connection.
 pub(crate) async fn open_to_read(path: &Path) -> std::result::Result<SqliteConnection, sqlx::Error> {
     let options = SqliteConnectOptions::new().filename(path).read_only(true);
-    // Without a log beside it there is nothing that a reader would have to take part in.
+    // Without a write-ahead log no other process has the database open, and no locks are needed.
     options.immutable(!beside(path, "-wal").exists()).connect().await
 }
 
-/// SQLite's own look at its pages.
+/// Runs SQLite's quick check of all pages.
 pub(crate) async fn whole(connection: &mut SqliteConnection) -> std::result::Result<(), String> {
     let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(connection).await;
-    let said = row.and_then(|row| row.try_get::<String, _>(0)).map_err(|error| error.to_string())?;
-    if said == "ok" { Ok(()) } else { Err(said) }
+    let result = row.and_then(|row| row.try_get::<String, _>(0)).map_err(|error| error.to_string())?;
+    if result == "ok" { Ok(()) } else { Err(result) }
 }
 
 fn new_backup(database: &Path) -> PathBuf {

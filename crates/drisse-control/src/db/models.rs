@@ -26,7 +26,7 @@ pub(crate) struct ModelRow {
     pub(crate) source: Option<String>,
 }
 
-/// What a version is made of, without what it says of itself: thousands at a time are small.
+/// A version without its signature, tags and properties, so that thousands of them use little memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ModelParts {
     pub(crate) name: String,
@@ -36,7 +36,7 @@ pub(crate) struct ModelParts {
     pub(crate) source: Option<String>,
 }
 
-/// Which models a list has, and from where on.
+/// A filter and a position for a list of models.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ModelFilter {
     pub(crate) name: Option<String>,
@@ -44,7 +44,7 @@ pub(crate) struct ModelFilter {
     pub(crate) tag: Option<String>,
     pub(crate) property: Option<String>,
     pub(crate) framework: Option<String>,
-    /// The last one of the page before: `name:version`.
+    /// The name and version of the last item of the previous page.
     pub(crate) after: Option<(String, u64)>,
     pub(crate) limit: u32,
 }
@@ -66,7 +66,7 @@ fn row(row: &SqliteRow) -> Result<ModelRow> {
 }
 
 impl ModelRow {
-    /// `name:version`.
+    /// Returns `NAME:VERSION`.
     pub(crate) fn full_name(&self) -> String {
         format!("{}:{}", self.name, self.version)
     }
@@ -89,7 +89,7 @@ impl ModelRow {
 }
 
 impl Db {
-    /// A version, or the newest.
+    /// Returns a version of a model; `None` is the newest.
     pub(crate) async fn model(&self, name: &str, version: Option<u64>) -> Result<ModelRow> {
         let query = "SELECT * FROM models WHERE name = ? AND (? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1";
         let version_sql = version.map(|version| version as i64);
@@ -97,8 +97,8 @@ impl Db {
         let found = found.fetch_optional(self.pool()).await?;
         let found = found.ok_or_else(|| {
             let full = version.map_or(name.to_owned(), |version| format!("{name}:{version}"));
-            ControlError::not_found(format!("there is no model `{full}`"))
-                .hint("`drisse models` lists those there are; a path has a `/` or an extension")
+            ControlError::not_found(format!("model `{full}` not found"))
+                .hint("`drisse models` lists the registered models; a path has a `/` or an extension")
         })?;
         row(&found)
     }
@@ -108,7 +108,7 @@ impl Db {
         query.fetch_optional(self.pool()).await?.as_ref().map(row).transpose()
     }
 
-    /// The version that the next model of this name gets.
+    /// Returns the version of the next model with this name.
     pub(crate) async fn next_version(&self, name: &str) -> Result<u64> {
         let query = sqlx::query("SELECT coalesce(max(version), 0) + 1 AS next FROM models WHERE name = ?");
         Ok(query.bind(name).fetch_one(self.pool()).await?.try_get::<i64, _>("next")? as u64)
@@ -133,21 +133,21 @@ impl Db {
         Ok(())
     }
 
-    /// Another file that has the same model.
+    /// Sets the file that a model can be read from.
     pub(crate) async fn set_source(&self, name: &str, version: u64, source: Option<&str>) -> Result<()> {
         let query = sqlx::query("UPDATE models SET source = ? WHERE name = ? AND version = ?");
         query.bind(source).bind(name).bind(version as i64).execute(self.pool()).await?;
         Ok(())
     }
 
-    /// Another package of the same model: its sample changed.
-    /// The version of a name that has this package.
+    /// Returns the version of a model that has this package.
     pub(crate) async fn model_by_package(&self, name: &str, package: &str) -> Result<Option<ModelRow>> {
         let query =
             sqlx::query("SELECT * FROM models WHERE name = ? AND package = ?").bind(name).bind(package);
         query.fetch_optional(self.pool()).await?.as_ref().map(row).transpose()
     }
 
+    /// Sets the package of a version, also in the revisions that use it. A model gets a new package with a new sample.
     pub(crate) async fn set_package(&self, name: &str, version: u64, package: &str) -> Result<()> {
         let mut write = self.write().await?;
         for query in [
@@ -160,7 +160,7 @@ impl Db {
         Ok(write.commit().await?)
     }
 
-    /// Sets tags and adds properties; a property that is there with another value is refused.
+    /// Sets tags and adds properties. Fails if a property exists with another value.
     pub(crate) async fn change_model(
         &self,
         name: &str,
@@ -180,7 +180,7 @@ impl Db {
                     let full = model.full_name();
                     let message = format!("property `{key}` of `{full}` is `{there}` and cannot be changed");
                     return Err(
-                        ControlError::conflict(message).hint("properties are only added; tags can change")
+                        ControlError::conflict(message).hint("properties can only be added; tags can change")
                     );
                 }
                 None => drop(model.properties.insert(key.clone(), value.clone())),
@@ -192,14 +192,14 @@ impl Db {
         Ok(model)
     }
 
-    /// Services with a revision that uses this version.
+    /// Returns the services with a revision that uses this version.
     pub(crate) async fn users(&self, name: &str, version: u64) -> Result<Vec<String>> {
         let query = "SELECT DISTINCT service FROM revisions WHERE model = ? AND version = ? ORDER BY service";
         let rows = sqlx::query(query).bind(name).bind(version as i64).fetch_all(self.pool()).await?;
         Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
 
-    /// Every version.
+    /// Returns all versions of all models.
     pub(crate) async fn all_models(&self) -> Result<Vec<ModelParts>> {
         let query =
             sqlx::query("SELECT name, version, digest, package, source FROM models ORDER BY name, version");
@@ -216,7 +216,7 @@ impl Db {
         rows.iter().map(parts).collect()
     }
 
-    /// Deletes a version that no service uses, in one step with the look whether one does.
+    /// Deletes a version if no service uses it. The check and the deletion are one statement.
     pub(crate) async fn delete_model(&self, name: &str, version: u64) -> Result<()> {
         let query = "DELETE FROM models WHERE name = ? AND version = ? AND NOT EXISTS \
                      (SELECT 1 FROM revisions WHERE model = models.name AND version = models.version)";
@@ -227,10 +227,10 @@ impl Db {
         let users = self.users(name, version).await?.join("`, `");
         let message = format!("model `{name}:{version}` is in use by service `{users}`");
         Err(ControlError::conflict(message)
-            .hint("delete the service, or update it and let its revisions age out"))
+            .hint("delete the service, or update it until it has no revision with this model"))
     }
 
-    /// A page of versions, each with services that use it: of many, the first.
+    /// Returns a page of versions, each with at most 20 of the services that use it.
     pub(crate) async fn models(&self, filter: &ModelFilter) -> Result<Page<(ModelRow, Vec<String>)>> {
         let mut query = QueryBuilder::<Sqlite>::new(
             "SELECT *, (SELECT json_group_array(service) FROM (SELECT DISTINCT service FROM revisions AS r \

@@ -1,4 +1,4 @@
-//! Operations and what happened on their way.
+//! Operations and their progress events.
 
 use super::{Db, json, now, rfc3339, text};
 use crate::error::{ControlError, Result};
@@ -6,19 +6,19 @@ use drisse_wire::control::{Failure, Operation, OperationState, Page, Progress};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-/// Operations that are kept …
+/// The number of ended operations that are kept.
 const KEPT: i64 = 10_000;
 
-/// … and how many of those before go at a time.
+/// Old operations are deleted whenever this many new ones have been recorded.
 const PRUNED: i64 = 100;
 
-/// An operation, with what only the control plane needs.
+/// An operation with the fields that only the control plane needs.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct OperationRow {
     pub(crate) document: Operation,
     pub(crate) request: serde_json::Value,
     pub(crate) progress: serde_json::Value,
-    /// Milliseconds since 1970, as all times here.
+    /// Milliseconds since 1970, like all times here.
     pub(crate) created: i64,
     pub(crate) deadline: Option<i64>,
 }
@@ -35,7 +35,7 @@ fn operation(row: &SqliteRow) -> Result<OperationRow> {
     let (error, finished): (Option<String>, Option<i64>) = (row.try_get("error")?, row.try_get("finished")?);
     let state: String = row.try_get("state")?;
     let state: OperationState = serde_json::from_value(state.into())
-        .map_err(|error| ControlError::internal("the database holds a state nobody knows").because(&error))?;
+        .map_err(|error| ControlError::internal("the database contains an unknown state").because(&error))?;
     Ok(OperationRow {
         document: Operation {
             id: row.try_get("id")?,
@@ -80,8 +80,8 @@ impl Db {
         let query = sqlx::query("SELECT * FROM operations WHERE id = ?").bind(id);
         let row = query.fetch_optional(self.pool()).await?;
         let row = row.ok_or_else(|| {
-            ControlError::not_found(format!("there is no operation {id}"))
-                .hint("`drisse operations` lists those there are")
+            ControlError::not_found(format!("operation {id} not found"))
+                .hint("`drisse operations` lists the operations")
         })?;
         operation(&row)
     }
@@ -91,7 +91,7 @@ impl Db {
         query.fetch_all(self.pool()).await?.iter().map(operation).collect()
     }
 
-    /// The newest first, from before `after` on.
+    /// Returns a page of operations with ids below `after`, the newest first.
     pub(crate) async fn operations(
         &self,
         subject: Option<&str>,
@@ -109,7 +109,7 @@ impl Db {
         Ok(Page { items: items.into_iter().map(|row| row.document).collect(), next })
     }
 
-    /// Ends an operation; what happened on its way is kept with it, secrets of its request are not.
+    /// Stores the outcome and the events of an operation, and deletes the secrets of its request.
     pub(crate) async fn finish_operation(
         &self,
         id: i64,

@@ -1,2 +1,2 @@
--- The file a model was registered from: where its bytes may still be, should the store's be damaged.
+-- The file that a model was registered from. A repair can read it if the store is damaged.
 ALTER TABLE models ADD COLUMN source TEXT;

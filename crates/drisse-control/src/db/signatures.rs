@@ -1,4 +1,4 @@
-//! Which signatures belong to which package.
+//! The signatures of packages: the digests of their manifests.
 
 use super::Db;
 use crate::error::Result;
@@ -11,7 +11,7 @@ impl Db {
         Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
 
-    /// Those of models that are registered.
+    /// Returns the manifests of all signatures of registered models.
     pub(crate) async fn every_referrer(&self) -> Result<Vec<String>> {
         let query = "SELECT manifest FROM signatures WHERE package IN (SELECT package FROM models)";
         let rows = sqlx::query(query).fetch_all(self.pool()).await?;
@@ -24,7 +24,7 @@ impl Db {
         Ok(())
     }
 
-    /// Forgets signatures of packages that no model has any more.
+    /// Deletes the signatures of packages that no model has.
     pub(crate) async fn forget_referrers(&self) -> Result<()> {
         let query = "DELETE FROM signatures WHERE package NOT IN (SELECT package FROM models)";
         sqlx::query(query).execute(self.pool()).await?;

@@ -1,4 +1,4 @@
-//! The attached targets.
+//! The specs of the attached targets.
 
 use super::{Db, json, text};
 use crate::error::Result;
@@ -11,6 +11,7 @@ impl Db {
         rows.iter().map(|row| Ok((row.try_get("name")?, json(row, "spec")?))).collect()
     }
 
+    /// Stores the spec of an attached target; `None` deletes it.
     pub(crate) async fn keep_target(&self, name: &str, spec: Option<&TargetSpec>) -> Result<()> {
         let query = match spec {
             Some(spec) => sqlx::query(

@@ -1,4 +1,4 @@
-//! Putting routes in force at the gateway, by its admin socket.
+//! Sends routes to the gateway over its admin socket.
 
 use super::{ASK_AGAIN, Gateway, PATIENCE};
 use crate::error::{ControlError, Result};
@@ -17,7 +17,7 @@ impl Routes for Gateway {
         let body = serde_json::to_vec(document).unwrap_or_default();
         let answer = self.ask(Method::PUT, &format!("/routes/{}", document.service), body).await?;
         let unreadable =
-            |error| ControlError::internal("the gateway's answer cannot be read").because(&error);
+            |error| ControlError::internal("the gateway sent an unexpected response").because(&error);
         Ok(serde_json::from_slice(&answer).map_err(unreadable)?)
     }
 
@@ -41,7 +41,7 @@ impl Routes for Gateway {
 }
 
 impl Gateway {
-    /// Asks until the gateway answers; one that was killed meanwhile is replaced by then.
+    /// Sends a request until the gateway answers. A gateway that was killed is replaced meanwhile.
     async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -52,7 +52,7 @@ impl Gateway {
                 let seconds = PATIENCE.as_secs();
                 return Err(ControlError::internal(match live {
                     Ok(Ok(_)) => {
-                        format!("the gateway's disk is slow: it has not kept a change within {seconds} s")
+                        format!("the gateway's disk is slow: it has not stored a change within {seconds} s")
                     }
                     _ => format!("the gateway has not answered within {seconds} s"),
                 }));
@@ -61,7 +61,9 @@ impl Gateway {
                 Ok((status, body)) if status < 400 => return Ok(body.to_vec()),
                 Ok((status, body)) => {
                     let failure = serde_json::from_slice::<FailureBody>(&body).map(|body| body.error);
-                    let failure = failure.unwrap_or_else(|_| Failure::new("the gateway refused"));
+                    let failure = failure.unwrap_or_else(|_| {
+                        Failure::new(format!("the gateway refused a request with status {status}"))
+                    });
                     let kind = match status {
                         400 => ErrorKind::InvalidInput,
                         404 => ErrorKind::NotFound,
@@ -71,14 +73,14 @@ impl Gateway {
                     return Err(ControlError { kind, failure });
                 }
                 Err(error) if Instant::now() > until => {
-                    return Err(ControlError::internal("cannot tell the gateway its routes").because(&error));
+                    return Err(ControlError::internal("cannot send routes to the gateway").because(&error));
                 }
                 Err(_) => tokio::time::sleep(ASK_AGAIN).await,
             }
         }
     }
 
-    /// Where the gateway that runs now tells of itself, if one does.
+    /// Returns the admin address of the gateway; `None` if none runs.
     pub(crate) fn admin_now(&self) -> Option<Address> {
         self.inner.current.borrow().as_ref().map(|current| Address::unix(&current.admin))
     }
@@ -93,7 +95,7 @@ impl Gateway {
             _ => {
                 let log = self.inner.workspace.logs().join("gateway.log");
                 Err(ControlError::internal("the gateway does not start")
-                    .hint(format!("its log is {}", log.display())))
+                    .hint(format!("see its log, {}", log.display())))
             }
         }
     }

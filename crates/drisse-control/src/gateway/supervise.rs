@@ -1,4 +1,4 @@
-//! The gateway's process: found, started, watched, replaced.
+//! Finds, starts, watches and replaces the gateway's process.
 
 use super::{ASK_AGAIN, Current, Inner, PATIENCE};
 use crate::workspace::Workspace;
@@ -8,16 +8,16 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A gateway that was found and says nothing for this long is replaced.
+/// How long a gateway that was found may take to answer. Then it is replaced.
 const STARTING: Duration = Duration::from_secs(5);
 
-/// Pause after a gateway that died soon after its start, doubled with each.
+/// The pause after a gateway that died soon after its start. It doubles with each such death.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// One that ran for this long did not die of its start.
+/// A gateway that ran for this long has started well. Also the longest pause.
 const STEADY: Duration = Duration::from_secs(5);
 
-/// A gateway that runs.
+/// A running gateway.
 pub(super) struct Found {
     pub(super) process: Process,
     pub(super) id: String,
@@ -25,7 +25,7 @@ pub(super) struct Found {
 }
 
 impl Inner {
-    /// Keeps one gateway running until told to stop.
+    /// Keeps one gateway running until [`Gateway::stop`](super::Gateway::stop) is called.
     pub(super) async fn supervise(self: Arc<Self>, found: Option<Found>, reuse: bool) {
         let mut old = found;
         let mut running = old.take_if(|_| reuse).map(|found| (found.process, found.id));
@@ -63,7 +63,7 @@ impl Inner {
             };
             if is_up {
                 self.current.send_replace(Some(Current { pid: process.pid(), admin: admin.clone() }));
-                // Both have the socket: what the old one accepted it answers, everything else is the new one's.
+                // Both have the socket. The old gateway answers what it has accepted, the new one everything else.
                 if let Some(old) = old.take() {
                     old.process.terminate();
                     self.remove_sockets(&old.id).await;
@@ -71,7 +71,7 @@ impl Inner {
                 let exit = tokio::select! {
                     exit = process.ended() => Some(exit),
                     () = hang(&address, Some(pid)) => {
-                        tracing::error!("the gateway hangs: it is killed and started again");
+                        tracing::error!("the gateway hangs: it is killed and restarted");
                         process.kill();
                         Some(process.ended().await)
                     }
@@ -102,7 +102,7 @@ impl Inner {
     }
 
     async fn start(&self) -> std::io::Result<(Process, String)> {
-        // The hyphen tells it from a replica's.
+        // The hyphen distinguishes the id from that of a replica.
         let id = format!("g-{}", random_id());
         let socket = |end: &str| self.workspace.sockets.join(format!("{id}.{end}"));
         let mut arguments: Vec<OsString> = vec!["gateway".into()];
@@ -127,18 +127,18 @@ impl Inner {
     }
 }
 
-/// The gateway of this workspace that runs, if one does; further ones are ended.
+/// Returns the running gateway of this workspace, if any. Ends further ones.
 pub(super) async fn find(workspace: &Workspace, build: &Build) -> Option<Found> {
     let prefix = format!("{}/", workspace.id);
     let mut found: Option<Found> = None;
     for (process, value) in Process::find("--gateway", &prefix).ok()? {
         let Some(id) = value.strip_prefix(&prefix).map(str::to_owned) else { continue };
         let admin = Address::Unix(workspace.sockets.join(format!("{id}.a")));
-        // It may have been started the moment before its control plane was killed.
+        // It may have been started just before its control plane was killed.
         let identity = tokio::select! {
             identity = identity(&admin) => identity,
             () = is_stuck(process.pid(), STARTING) => {
-                // It hangs: it would not end if it were asked to.
+                // It hangs, and would not end on request.
                 process.kill();
                 continue;
             }
@@ -157,7 +157,7 @@ pub(super) async fn find(workspace: &Workspace, build: &Build) -> Option<Found> 
     found
 }
 
-/// Removes sockets of gateways that are gone.
+/// Removes the sockets of gateways that have ended.
 pub(super) fn sweep(workspace: &Workspace, found: Option<&Found>) {
     for entry in std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -168,7 +168,7 @@ pub(super) fn sweep(workspace: &Workspace, found: Option<&Found>) {
     }
 }
 
-/// Completes once `patience` is over and the process does not wait for a disk: it hangs.
+/// Waits until the process hangs: `patience` is over, and it does not wait for a disk.
 async fn is_stuck(pid: u32, patience: Duration) {
     loop {
         tokio::time::sleep(patience).await;

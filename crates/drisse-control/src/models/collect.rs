@@ -1,4 +1,4 @@
-//! Removing what no registered model has any more.
+//! Removes blobs and views that no registered model needs.
 
 use super::Models;
 use crate::blocking::blocking;
@@ -8,19 +8,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 impl Models {
-    /// Removes blobs and views that no registered model has.
+    /// Removes blobs and views that no registered model needs. Returns the number of blobs, and their size in bytes.
     pub(crate) async fn collect_garbage(self: &Arc<Self>) -> Result<(usize, u64)> {
         let models = Arc::clone(self);
         blocking(move || models.store.collect(|| models.runtime.block_on(models.live()))).await
     }
 
-    /// Digests of everything registered models are made of, and of the models themselves.
+    /// Returns the digests of all registered models, their packages and their blobs.
     async fn live(&self) -> Result<HashSet<String>> {
         let mut live = HashSet::new();
         for model in self.every(None).await? {
             match self.store.manifest(&model.package) {
                 Ok(manifest) => live.extend(manifest.blobs().map(str::to_owned)),
-                // What it refers to is not known, and a repair needs it.
+                // The blobs of a damaged manifest are unknown, and a repair needs them.
                 Err(error @ (StoreError::Missing { .. } | StoreError::Corrupt { .. })) => {
                     let message = format!(
                         "no blobs are removed while model `{}:{}` is damaged",
@@ -28,9 +28,9 @@ impl Models {
                     );
                     return Err(ControlError::conflict(message)
                         .because(&error)
-                        .hint("`drisse models verify --repair` mends it; or delete it"));
+                        .hint("run `drisse models verify --repair`, or delete the model"));
                 }
-                // It may be readable the next time: nothing is collected now.
+                // The manifest may be readable the next time. Nothing is removed now.
                 Err(error) => return Err(error.into()),
             }
             live.extend([model.package, model.digest]);

@@ -1,5 +1,5 @@
-//! Models that come as packages, from an OCI image layout: taken in as they are, so that the digests that registries
-//! and signatures name stay the same.
+//! Registers models from packages in an OCI image layout. Packages are copied unchanged, so that the digests in
+//! registries and signatures stay valid.
 
 use super::{Models, signatures};
 use crate::blocking::blocking;
@@ -12,10 +12,10 @@ use drisse_wire::control::ModelChange;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What is to be taken in.
+/// A package to register.
 #[derive(Clone, Debug)]
 pub(crate) struct Import {
-    /// The layout's folder.
+    /// The folder of the layout.
     pub(crate) layout: PathBuf,
     /// The digest of the package's manifest.
     pub(crate) package: String,
@@ -27,7 +27,7 @@ pub(crate) struct Import {
 }
 
 impl Models {
-    /// Registers a package: the same files under the same name are the version that is there.
+    /// Registers a package. If the name has a version with the same files, returns that version.
     pub(crate) async fn import(self: &Arc<Self>, progress: &Arc<Progress>, what: Import) -> Result<ModelRow> {
         let (models, progress) = (Arc::clone(self), Arc::clone(progress));
         let replace = what.tags.is_some();
@@ -39,12 +39,12 @@ impl Models {
         let row = blocking(move || {
             let failed =
                 |error: ControlError| error.context(format!("cannot register package {}", what.package));
-            // Until the database refers to the blobs, nobody may collect them.
+            // Until the database refers to the blobs, they must not be collected.
             let _packing = models.store.packing();
             let layout = Store::existing(&what.layout);
             let bundles = signatures::take(&models.store, &layout, &what.package, &what.signatures);
             let bundles = bundles.map_err(failed)?;
-            // Before a byte of it is understood.
+            // Checked before the package is parsed.
             models.runtime.block_on(models.check_coming(&what.name, &what.package, &bundles))?;
             let taken = take(&models.store, &layout, &what.package).map_err(failed)?;
             step("a package is in the store");
@@ -58,14 +58,14 @@ impl Models {
         for manifest in &what.signatures {
             self.db.insert_referrer(&what.package, manifest).await?;
         }
-        // One at a time decides which version is the next.
+        // The lock makes sure that each registration gets its own version.
         let _models = self.lock().await;
         let Taken { source, digest, size } = taken;
         if let Some(there) = self.db.model_by_digest(&what.name, &digest).await? {
             if there.package != what.package {
                 self.db.set_package(&there.name, there.version, &what.package).await?;
             }
-            tell(format!("{} has these files already", there.full_name()));
+            tell(format!("{} already has these files", there.full_name()));
             return Ok(ModelRow { package: what.package.clone(), ..there });
         }
         let row = ModelRow {
@@ -94,7 +94,7 @@ struct Taken {
     size: u64,
 }
 
-/// Copies a package's blobs, and looks at its model as at any other.
+/// Copies a package's blobs, and inspects its model like that of a file.
 fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
     let manifest = layout.manifest(package)?;
     for (what, blob) in manifest.every_blob() {
@@ -103,7 +103,10 @@ fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
         }
         let kept = store.put_file(&layout.path(&blob.digest)?, &|_| ())?;
         if kept != blob {
-            let message = format!("{what} has other bytes: {} of {}", kept.digest, kept.size);
+            let message = format!(
+                "{what} does not match the package's manifest: its digest is {}, its size {} bytes",
+                kept.digest, kept.size
+            );
             return Err(ControlError::invalid(message).hint("pull it again"));
         }
     }
@@ -111,7 +114,7 @@ fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
     let digest = manifest.model_digest();
     let source = inspect(store, &digest, &manifest);
     if source.is_err() {
-        // Nobody is to find what is no model.
+        // A view of an invalid model must not be found.
         store.forget_view(&digest);
     }
     let source = source?;
@@ -125,9 +128,9 @@ fn inspect(store: &Store, digest: &str, manifest: &Manifest) -> Result<ModelSour
     let file = manifest.model_file().ok_or_else(|| ControlError::invalid("the package has no model file"))?;
     let source = ModelSource::open_to_run(&view.join(file))?;
     if source.digest()? != *digest {
-        let message = "the package has weights that its model does not name";
+        let message = "the package contains weights that its model does not refer to";
         return Err(
-            ControlError::invalid(message).hint("a model is one file, and the external data it names")
+            ControlError::invalid(message).hint("a model is one file and the external data it refers to")
         );
     }
     Ok(source)

@@ -1,4 +1,4 @@
-//! How models are named: `NAME`, `NAME:VERSION`, and the name that a file gives.
+//! Names of models: `NAME`, `NAME:VERSION`, and names derived from files.
 
 use crate::blocking::blocking;
 use crate::error::{ControlError, Result};
@@ -6,30 +6,30 @@ use drisse_core::ServiceName;
 use drisse_registry::ModelSource;
 use std::path::Path;
 
-/// `NAME` or `NAME:VERSION`.
+/// Splits `NAME` or `NAME:VERSION`.
 pub(crate) fn split_version(text: &str) -> Result<(&str, Option<u64>)> {
     let Some((name, version)) = text.split_once(':') else { return Ok((text, None)) };
     let number = version.parse().ok().filter(|&number| number > 0);
     let number = number.ok_or_else(|| {
-        ControlError::invalid(format!("`{version}` is no version"))
+        ControlError::invalid(format!("`{version}` is not a version"))
             .hint("versions are numbers from 1: `name:3`")
     })?;
     Ok((name, Some(number)))
 }
 
-/// The name a file's model gets: its stem as a name.
+/// Returns the name of a model without a given name, derived from its file.
 pub(crate) fn derived_name(source: &ModelSource) -> Result<String> {
     let slug = ServiceName::slug(&source.name).map(|name| name.to_string());
     slug.ok_or_else(|| {
-        ControlError::invalid(format!("no name can be made of `{}`", source.name))
-            .hint("give one: --name NAME")
+        ControlError::invalid(format!("cannot derive a model name from `{}`", source.name))
+            .hint("choose a name: --name NAME")
     })
 }
 
-/// Opens a model off the runtime's threads.
+/// Opens a model on a blocking thread.
 pub(crate) async fn open_source(path: &Path) -> Result<ModelSource> {
     if !path.is_absolute() {
-        return Err(ControlError::invalid(format!("{} is no absolute path", path.display())));
+        return Err(ControlError::invalid(format!("{} is not an absolute path", path.display())));
     }
     let path = path.to_owned();
     blocking(move || Ok(ModelSource::open_to_run(&path)?)).await

@@ -1,4 +1,4 @@
-//! Registering a model from its files.
+//! Registers models from their files.
 
 use super::Models;
 use super::samples::sample;
@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes between two words of progress.
+/// The number of bytes after which progress is reported.
 const PROGRESS: u64 = 256 << 20;
 
-/// What is to be registered.
+/// A model to register.
 #[derive(Clone, Debug)]
 pub(crate) struct Registration {
     pub(crate) path: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct Registration {
 }
 
 impl Models {
-    /// Registers a model: the same files under the same name are the version that is there.
+    /// Registers a model. If the name has a version with the same files, returns that version.
     pub(crate) async fn register(
         self: &Arc<Self>,
         progress: &Arc<Progress>,
@@ -57,14 +57,14 @@ impl Models {
                 }
             };
             let store = &models.store;
-            // Until the database refers to the blobs, nobody may collect them.
+            // Until the database refers to the blobs, they must not be collected.
             let packing = store.packing();
             let model = store
                 .ingest(&source, &copy)
                 .map_err(|error| ControlError::from(error).context(format!("cannot register {shown}")))?;
             step("a model's files are in the store");
             let registered = models.runtime.block_on(async {
-                // One at a time decides which version is the next.
+                // The lock makes sure that each registration gets its own version.
                 let _models = models.lock().await;
                 let db = &models.db;
                 let path = source.inspection.path.to_str().map(str::to_owned);
@@ -101,7 +101,7 @@ impl Models {
         self.labelled(row, &change, replace).await
     }
 
-    /// A model that was registered, with the tags and properties that were given with it.
+    /// Adds the given tags and properties to a model that was registered, and returns it.
     pub(crate) async fn labelled(
         &self,
         row: ModelRow,
@@ -117,8 +117,8 @@ impl Models {
     }
 }
 
-/// A model that is there already: its files are written anew where they were damaged; another sample
-/// that was given takes the place of the one it has.
+/// Updates a model that is already registered: restores damaged files, and replaces its sample if another one was
+/// given.
 async fn refresh(
     models: &Models,
     there: ModelRow,

@@ -1,4 +1,4 @@
-//! The sample of a model: a request body that it takes.
+//! The sample of a model: a valid request body.
 
 use crate::error::{ControlError, Result};
 use drisse_core::{Inputs, Signature};
@@ -6,14 +6,14 @@ use drisse_registry::ModelSource;
 use drisse_wire::score;
 use std::path::Path;
 
-/// A sample that is made up is no larger than this in memory.
+/// The maximum size of a generated sample in memory, in bytes.
 const MAX_MADE_SAMPLE: usize = 16 << 20;
 
-/// A sample given is no larger than a body.
+/// The maximum size of a sample file in bytes: that of a request body.
 const MAX_SAMPLE: u64 = 100 << 20;
 
-/// The sample to pack, and whether it was given for this model: one named must fit; a `sample.json` that
-/// happens to lie there need not; without either the smallest inputs, of zeros.
+/// Returns the sample to pack, and whether it comes from a file. A sample that the user named must fit the model. A
+/// `sample.json` beside the model is left out if it does not fit. Without a file, a sample of zeros is generated.
 pub(crate) fn sample(
     source: &ModelSource,
     named: Option<&Path>,
@@ -31,24 +31,24 @@ pub(crate) fn sample(
     Ok((made_sample(signature), false))
 }
 
-/// The smallest inputs, of zeros.
+/// Generates a sample of the smallest inputs, filled with zeros.
 pub(crate) fn made_sample(signature: &Signature) -> Option<Vec<u8>> {
     let made = Inputs::smallest(signature, MAX_MADE_SAMPLE);
     made.and_then(|inputs| score::encode(signature, &inputs)).map(String::into_bytes)
 }
 
 fn read_sample(path: &Path, signature: &Signature) -> Result<Vec<u8>> {
-    let unfit = || ControlError::invalid(format!("{} is no sample for this model", path.display()));
+    let unfit = || ControlError::invalid(format!("{} is not a sample for this model", path.display()));
     let file = std::fs::metadata(path).map_err(|error| unfit().because(&error))?;
-    // A pipe would keep us waiting, a device never ends.
+    // Reading a pipe could block, and a device may have no end.
     if !file.is_file() {
-        return Err(unfit().hint("a sample is a file"));
+        return Err(unfit().hint("a sample must be a regular file"));
     }
     if file.len() > MAX_SAMPLE {
-        return Err(unfit().hint("a sample is one request's body, at most 100 MiB"));
+        return Err(unfit().hint("a sample is the body of one request, at most 100 MiB"));
     }
     let bytes = std::fs::read(path).map_err(|error| unfit().because(&error))?;
     let fits = score::decode(&bytes, signature).and_then(|inputs| inputs.check(signature));
-    fits.map_err(|error| unfit().because(&error).hint("a sample is a body that /score takes"))?;
+    fits.map_err(|error| unfit().because(&error).hint("a sample is a request body that `/score` accepts"))?;
     Ok(bytes)
 }

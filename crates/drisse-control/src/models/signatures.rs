@@ -1,4 +1,4 @@
-//! Signatures of models, and the keys that count in this workspace.
+//! Cryptographic signatures of models, and the keys that the workspace trusts.
 
 use super::Models;
 use crate::blocking::blocking;
@@ -10,28 +10,28 @@ use drisse_wire::control::{Signature, TrustDocument};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// The setting that has the keys that count.
+/// The setting with the trusted keys.
 const TRUSTED: &str = "trusted_keys";
 
-/// Signatures of one model at most.
+/// The maximum number of signatures of a model.
 const MOST: usize = 64;
 
 impl Models {
-    /// The keys that count; where there are none, models need no signature.
+    /// Returns the trusted keys. If there are none, models need no signature.
     pub(crate) async fn trusted(&self) -> Result<TrustDocument> {
         Ok(TrustDocument {
             keys: self.db.setting::<Option<Vec<String>>>(TRUSTED).await?.flatten().unwrap_or_default(),
         })
     }
 
-    /// Replaces the keys that count.
+    /// Replaces the trusted keys.
     pub(crate) async fn set_trusted(&self, document: &TrustDocument) -> Result<()> {
         let keys = read_keys(document)?;
         let keys: Vec<_> = keys.iter().map(PublicKey::to_pem).collect();
         self.db.keep_setting(TRUSTED, (!keys.is_empty()).then_some(&keys)).await
     }
 
-    /// What servers are told of a package: whose signature it needs, and those that it has.
+    /// Returns what servers need to verify a package: the trusted keys, and the package's signatures.
     pub(crate) async fn trust(&self, package: &str) -> Result<Trust> {
         let keys = self.trusted().await?.keys.concat();
         if keys.is_empty() {
@@ -42,7 +42,7 @@ impl Models {
         Ok(Trust { keys, bundles: bundles.collect() })
     }
 
-    /// Refuses a model that nobody has signed whose key counts.
+    /// Returns an error if no trusted key has signed the model.
     pub(crate) async fn check_signed(&self, model: &str, package: &str) -> Result<()> {
         let keys = read_keys(&self.trusted().await?)?;
         if keys.is_empty() {
@@ -52,7 +52,7 @@ impl Models {
         checked(model, package, bundles.iter().map(|signature| signature.bundle.as_bytes()), &keys)
     }
 
-    /// The same for a package that is not registered yet.
+    /// Returns an error if no trusted key has signed a package that is not registered yet.
     pub(crate) async fn check_coming(&self, model: &str, package: &str, bundles: &[Vec<u8>]) -> Result<()> {
         let keys = read_keys(&self.trusted().await?)?;
         if keys.is_empty() {
@@ -62,7 +62,7 @@ impl Models {
         }
     }
 
-    /// The signatures of a package.
+    /// Returns the signatures of a package.
     pub(crate) async fn signatures(&self, package: &str) -> Result<Vec<Signature>> {
         let mut found = Vec::new();
         for manifest in self.db.referrers(package).await? {
@@ -73,21 +73,21 @@ impl Models {
                     let bundle = String::from_utf8_lossy(&bundle).into_owned();
                     found.push(Signature { manifest: Some(manifest), bundle });
                 }
-                // One that is damaged vouches for nothing, and keeps no other from it.
+                // A damaged signature is ignored; the others are still valid.
                 Err(error) => tracing::warn!(package, manifest, "a signature cannot be read: {error}"),
             }
         }
         Ok(found)
     }
 
-    /// Keeps a signature of a model. Whether its key counts is asked when the model is to run.
+    /// Stores a signature of a model. Whether its key is trusted is checked when the model is to run.
     pub(crate) async fn sign(self: &Arc<Self>, model: &ModelRow, bundle: &str) -> Result<()> {
-        let what = || format!("cannot keep the signature of `{}`", model.full_name());
+        let what = || format!("cannot add the signature to `{}`", model.full_name());
         let refused =
             |error: SignatureError| ControlError::invalid(what()).because(&error).hint(error.hint());
         Bundle::parse(bundle.as_bytes()).and_then(|bundle| bundle.claims(&model.package)).map_err(refused)?;
         if self.db.referrers(&model.package).await?.len() >= MOST {
-            return Err(ControlError::conflict(format!("{}: it has {MOST}", what())));
+            return Err(ControlError::conflict(format!("{}: it already has {MOST} signatures", what())));
         }
         let (package, bundle) = (model.package.clone(), bundle.to_owned());
         let models = Arc::clone(self);
@@ -100,11 +100,11 @@ impl Models {
         .await
     }
 
-    /// What signatures are made of, for who collects what nothing refers to.
+    /// Returns the digests of all blobs of signatures, which must not be collected.
     pub(crate) async fn signature_blobs(&self) -> Result<HashSet<String>> {
         let mut live = HashSet::new();
         for manifest in self.db.every_referrer().await? {
-            // One that is damaged vouches for nothing any more.
+            // The blobs of a damaged signature are useless.
             if let Ok(referrer) = self.store.referrer(&manifest) {
                 live.extend(referrer.blobs().into_iter().map(|blob| blob.digest));
             }
@@ -114,7 +114,7 @@ impl Models {
     }
 }
 
-/// Copies the manifests of signatures and what they are made of, in another store; the bundles.
+/// Copies signatures from another store, and returns their bundles.
 pub(crate) fn take(
     store: &Store,
     other: &Store,
@@ -125,7 +125,7 @@ pub(crate) fn take(
     for manifest in manifests.iter().take(MOST) {
         let referrer = other.referrer(manifest)?;
         if referrer.subject() != package {
-            return Err(ControlError::invalid(format!("signature {manifest} is of another package")));
+            return Err(ControlError::invalid(format!("signature {manifest} belongs to another package")));
         }
         for blob in referrer.blobs() {
             store.put_bytes(&other.read(&blob.digest)?)?;
@@ -152,6 +152,6 @@ fn read_keys(document: &TrustDocument) -> Result<Vec<PublicKey>> {
     let keys =
         document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<std::result::Result<Vec<_>, _>>();
     let keys = keys
-        .map_err(|error| ControlError::invalid("that key cannot count").because(&error).hint(error.hint()))?;
+        .map_err(|error| ControlError::invalid("cannot trust the key").because(&error).hint(error.hint()))?;
     Ok(keys.concat())
 }

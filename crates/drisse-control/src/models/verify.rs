@@ -1,4 +1,4 @@
-//! Reading every byte of models and comparing; and repairing what can be repaired.
+//! Verifies every byte of models, and repairs damaged models.
 
 use super::Models;
 use super::samples::made_sample;
@@ -12,17 +12,17 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Of a folder that is named no more files than this are looked at.
+/// The maximum number of files in the folders that the user names.
 const MAX_FILES: usize = 100_000;
 
-/// A model that is not whole, and what is wrong with it.
+/// A damaged model, and its faults.
 struct Damaged {
     name: String,
     faults: Vec<String>,
 }
 
 impl Models {
-    /// Reads models; `from` is where a repair may find files, where one is wanted.
+    /// Verifies models. If `from` is given, repairs damaged ones, also from these files and folders.
     pub(crate) async fn verify(
         self: &Arc<Self>,
         progress: &Arc<Progress>,
@@ -44,7 +44,7 @@ impl Models {
                 progress.add(format!("{name} is damaged: {}", faults.join("; ")));
                 if let Some(from) = &from {
                     let tell = |what: String| progress.add(format!("{name}: {what}"));
-                    // What was written before something failed is written.
+                    // A repair that failed may have restored some blobs.
                     if let Err(error) = models.repair(&model, from, &tell) {
                         tell(format!("cannot be repaired: {}", error.failure.message));
                     }
@@ -52,7 +52,7 @@ impl Models {
                     faults = self::faults(&models.store, &model[0], &mut good);
                 }
                 if faults.is_empty() {
-                    progress.add(format!("{name} is whole again"));
+                    progress.add(format!("{name} is repaired"));
                     repaired.push(name);
                 } else {
                     damaged.push(Damaged { name, faults });
@@ -70,10 +70,10 @@ impl Models {
         Ok(json!({ "models": count, "repaired": repaired }))
     }
 
-    /// Writes a model's damaged blobs anew from whatever has their bytes, and what Drisse derives from them.
+    /// Restores a model's damaged blobs from files with the same bytes, and rebuilds its package and view.
     fn repair(&self, model: &ModelParts, from: &[PathBuf], tell: &dyn Fn(String)) -> Result<()> {
         let store = &self.store;
-        // Until the database refers to the blobs, nobody may collect them.
+        // Until the database refers to the blobs, they must not be collected.
         let _packing = store.packing();
         let view = store.existing_view(&model.digest).ok();
         let source = model.source.as_deref().map(Path::new);
@@ -85,15 +85,15 @@ impl Models {
             }
             let named = beside.iter().map(|folder| folder.join(&path));
             match store.mend(&blob, named.chain(from.iter().cloned()))? {
-                Some(file) => tell(format!("{} is written anew from {}", path.display(), file.display())),
-                None => tell(format!("no file has the bytes of {}", path.display())),
+                Some(file) => tell(format!("restored {} from {}", path.display(), file.display())),
+                None => tell(format!("no file has the contents of {}", path.display())),
             }
         }
         let model_files = from.iter().filter(|file| file.extension().is_some_and(|end| end == "onnx"));
         let model_files = model_files.map(|file| &**file).chain(source);
         let (laid_out, sample) = match &manifest {
             Some(manifest) => {
-                // With its links to what was damaged a view is no use; made anew it is what is kept now.
+                // The view may link to damaged files, so it is rebuilt from the intact blobs.
                 store.forget_view(&model.digest);
                 let kept =
                     |blob: &Blob| store.check(&blob.digest).is_ok_and(|state| state == BlobState::Good);
@@ -115,14 +115,14 @@ impl Models {
         };
         let packed = match sources.find_map(|path| whole(&path)) {
             Some(found) => self.pack_again(model, &found, sample, tell),
-            None => Err(ControlError::invalid("no file or folder has the whole model")),
+            None => Err(ControlError::invalid("no file or folder contains the whole model")),
         };
-        // The next one who needs it makes it of what is kept then.
+        // The view is rebuilt when it is needed.
         store.forget_view(&model.digest);
         packed
     }
 
-    /// Makes the package of a whole model anew. The one it had, unless its sample is lost for good.
+    /// Rebuilds the package of an intact model. The digest stays the same unless the sample is lost.
     fn pack_again(
         &self,
         model: &ModelParts,
@@ -141,7 +141,7 @@ impl Models {
             }
         }
         let package = pack(sample.or(made).as_deref())?;
-        tell("its sample is lost: it has another one now".to_owned());
+        tell("its sample is lost and was replaced".to_owned());
         self.runtime.block_on(async {
             let _models = self.lock().await;
             self.db.set_package(&model.name, model.version, &package).await
@@ -149,7 +149,7 @@ impl Models {
     }
 }
 
-/// What is wrong with a model's blobs and its view; `good` are known to be whole.
+/// Returns the faults of a model's blobs and its view. `good` holds the digests of blobs that are known to be intact.
 fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<String> {
     let manifest = match store.manifest(&model.package) {
         Ok(manifest) => manifest,
@@ -163,7 +163,7 @@ fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<
         match store.check(&digest) {
             Ok(BlobState::Good) => drop(good.insert(digest)),
             Ok(BlobState::Corrupt) => {
-                faults.push(format!("{path}: blob {digest} has other bytes than its digest says"));
+                faults.push(format!("{path}: the contents of blob {digest} do not match its digest"));
             }
             Ok(BlobState::Missing) => faults.push(format!("{path}: blob {digest} is missing")),
             Err(error) => faults.push(format!("{path}: {error}")),
@@ -174,14 +174,14 @@ fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<
     faults
 }
 
-/// That models are damaged, and what would help.
+/// Returns the error that models are damaged, with a hint.
 fn damage_error(damaged: &[Damaged], repairs: bool) -> ControlError {
     let rest = if damaged.len() > 1 { format!(" and {} more", damaged.len() - 1) } else { String::new() };
     let name = damaged.first().map_or("", |model| &model.name);
     let hint = match repairs {
-        false => "`drisse models verify --repair` mends what it can",
+        false => "`drisse models verify --repair` restores what it can",
         true => {
-            "name files or folders that have what is missing (`drisse models verify --repair --from PATH`), or \
+            "name files or folders that contain the missing files (`drisse models verify --repair --from PATH`), or \
              register the model's files again"
         }
     };
@@ -191,7 +191,7 @@ fn damage_error(damaged: &[Damaged], repairs: bool) -> ControlError {
     error
 }
 
-/// The files that are named, and those in folders that are.
+/// Returns the named files, and the files in the named folders.
 fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut left = named.to_vec();
@@ -199,7 +199,7 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let unread = |error: std::io::Error| {
             ControlError::invalid(format!("cannot read {}", path.display())).because(&error)
         };
-        // Links in a folder are not followed: it might be a ring.
+        // Links in a folder are not followed, because they could form a cycle.
         let kind = path.symlink_metadata().map_err(unread)?;
         if kind.is_dir() || named.contains(&path) && path.is_dir() {
             for entry in std::fs::read_dir(&path).map_err(unread)? {
@@ -209,8 +209,8 @@ fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
         if found.len() > MAX_FILES {
-            return Err(ControlError::invalid(format!("there are more than {MAX_FILES} files to look at"))
-                .hint("name the folder they are in"));
+            return Err(ControlError::invalid(format!("there are more than {MAX_FILES} files to search"))
+                .hint("name a folder that contains fewer files"));
         }
     }
     Ok(found)

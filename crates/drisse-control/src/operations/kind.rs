@@ -1,4 +1,4 @@
-//! What an operation does, with its request.
+//! The kinds of operations, with their requests.
 
 use crate::error::{ControlError, Result};
 use drisse_wire::control::{DeployRequest, KeyRequest, RegisterRequest, RepairRequest, RollbackRequest};
@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The kinds of operations. The name and the request of one are kept in the database as they are here: an operation
-/// that an older Drisse began can be continued.
+/// An operation to execute. Its name and request are stored in the database. Their formats must not change, so that an
+/// operation of an older Drisse can be continued.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum OperationKind {
     Register(RegisterRequest),
@@ -16,7 +16,7 @@ pub(crate) enum OperationKind {
     Rollback(RollbackRequest),
     Keys(KeyRequest),
     Delete {
-        /// Whether the service is forgotten even if its target does not answer.
+        /// Whether to delete the service even if its target does not answer.
         force: bool,
     },
     DeleteModel {
@@ -35,7 +35,7 @@ pub(crate) enum OperationKind {
 }
 
 impl OperationKind {
-    /// The name, as users see it.
+    /// Returns the name, as users see it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Register(_) => "register",
@@ -51,18 +51,18 @@ impl OperationKind {
         }
     }
 
-    /// Whether it changes a service, which only one operation at a time may.
+    /// Returns whether the operation changes a service. Only one such operation per service may run at a time.
     pub(crate) fn changes_service(&self) -> bool {
         use OperationKind::{Delete, Deploy, Keys, Rollback, Update};
         matches!(self, Deploy(_) | Update(_) | Rollback(_) | Keys(_) | Delete { .. })
     }
 
-    /// Whether it may leave something in the store that no model refers to.
+    /// Returns whether the operation may leave blobs in the store that no model refers to.
     pub(crate) fn registers(&self) -> bool {
         matches!(self, Self::Register(_) | Self::Deploy(_) | Self::Update(_))
     }
 
-    /// The request, as it is kept.
+    /// Returns the request to store.
     pub(crate) fn request(&self) -> Result<Value> {
         match self {
             Self::Register(request) => to_value(request),
@@ -77,7 +77,7 @@ impl OperationKind {
         }
     }
 
-    /// Reads what was kept.
+    /// Parses a stored operation.
     pub(crate) fn read(name: &str, request: &Value) -> Result<Self> {
         Ok(match name {
             "register" => Self::Register(from_value(request)?),
@@ -96,7 +96,7 @@ impl OperationKind {
                 Self::Repair { model, request }
             }
             "collect" => Self::Collect,
-            other => return Err(ControlError::internal(format!("operation kind `{other}` is not known"))),
+            other => return Err(ControlError::internal(format!("unknown operation kind `{other}`"))),
         })
     }
 }

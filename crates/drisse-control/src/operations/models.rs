@@ -1,4 +1,4 @@
-//! Operations on models.
+//! The operations on models.
 
 use crate::db::models::ModelRow;
 use crate::error::Result;
@@ -51,7 +51,7 @@ pub(super) async fn delete(
 ) -> Result<Value, Ended> {
     match models.delete(name, version).await {
         Ok(()) => step("a model is forgotten"),
-        // Deleted before the control plane was killed; its blobs may still be there.
+        // The model was deleted before the control plane was killed. Its blobs may still exist.
         Err(error) if error.kind == ErrorKind::NotFound && op.resumed => {}
         Err(error) => return Err(error.into()),
     }

@@ -1,5 +1,5 @@
-//! What the control plane listens on: its API on a Unix socket, and over TCP, `/metrics` and the store as a registry
-//! if the user asked for them.
+//! The listeners of the control plane: its API on a Unix socket and, if the user enabled them, its API over TCP,
+//! `/metrics` and the store as a registry.
 
 use super::TcpApi;
 use crate::api::Api;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Serves the control API until told to end, and says how.
+/// Serves the control API until the control plane must stop, and returns how.
 pub(super) async fn serve(
     control: &Control,
     tcp: Option<TcpApi>,
@@ -35,7 +35,7 @@ pub(super) async fn serve(
     let registry = about.registry.map(|address| ("registry", address));
     let registry = serve_plain(registry, Distribution::new(control), end.subscribe())?;
     let remote = serve_tcp(control, tcp.clone())?;
-    // Only what could be bound is tried again at the next start.
+    // Stored only now, because an address that cannot be bound must not be used at the next start.
     control.db.keep_setting("control_api", tcp.as_ref()).await?;
     control.db.keep_setting("metrics", about.metrics.as_ref()).await?;
     control.db.keep_setting("registry", about.registry.as_ref()).await?;
@@ -46,7 +46,7 @@ pub(super) async fn serve(
         () = metrics => Shutdown::Handover,
         () = registry => Shutdown::Handover,
         how = control.stop.ended() => how,
-        // A signal ends this process alone: what runs goes on, and the next control plane takes it over.
+        // A signal ends only this process. Services continue, and the next control plane adopts them.
         () = stop => Shutdown::Handover,
     };
     control.stop.end(how);
@@ -89,7 +89,8 @@ fn serve_tcp(control: &Control, tcp: Option<TcpApi>) -> Result<impl Future<Outpu
     })
 }
 
-/// Answers requests where that is wanted: what is served, as the flag of `drisse up` names it, and the address.
+/// Serves plain HTTP at an address. `wanted` also has the name of the flag of `drisse up`. Without it, the returned
+/// future never completes.
 fn serve_plain<H: Handler>(
     wanted: Option<(&str, SocketAddr)>,
     handler: H,

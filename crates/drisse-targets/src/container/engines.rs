@@ -58,7 +58,7 @@ impl Engines {
         }
     }
 
-    /// Returns the first engine that answers, or why the first one does not; `None` if there is no socket.
+    /// Returns the first engine that answers, or why the first one does not; `None` if no socket exists.
     async fn look(&self) -> Option<Result<Engine, Unavailable>> {
         let mut refused = None;
         let own = self.named.is_none().then(|| self.own.0.clone());

@@ -299,7 +299,7 @@ impl Running {
         }
     }
 
-    /// Writes the reason to the replica's log, and returns the death with the last lines of the log. Blocks on the disk.
+    /// Writes the reason to the replica's log, and returns the death with the log's last lines. Blocks on the disk.
     fn death(&self, ended: &Ended, was_ready: bool) -> Death {
         super::logs::add(&self.files.log, &ended.output);
         let log = super::logs::tail(&self.files.log, SHOWN_LINES);

@@ -1,4 +1,4 @@
-//! `drisse control`: the daemon that `up`, and every command that needs it, starts.
+//! `drisse control`: the control plane, which `drisse up` and every command that needs it starts.
 
 use crate::cli;
 use crate::connect::{Place, VERSION};
@@ -10,7 +10,7 @@ use drisse_net::Build;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The exit code where another control plane has the workspace: who started this one waits for that one.
+/// The exit code if another control plane has the workspace. The command that started this one then waits for that one.
 pub(crate) const TAKEN: u8 = 3;
 
 fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
@@ -25,13 +25,13 @@ pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Fa
     let workspace = place.folder()?.clone();
     let up = &arguments.up;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
-    // What it and all it starts write is for this user alone.
+    // Only this user can access the files that this process and its children create.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    // Whatever a terminal it was started from does, it stays.
+    // Keeps running when the terminal that it was started from closes.
     let _ = rustix::process::setsid();
-    std::fs::create_dir_all(workspace.logs()).context("cannot make the folder for logs")?;
+    std::fs::create_dir_all(workspace.logs()).context("cannot create the folder for logs")?;
     logs::write_to(&workspace.logs().join("control.log"))?;
-    let program = std::env::current_exe().context("cannot find this program's file")?;
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
     let build = Build::current(VERSION);
     let pair = |certificate: &Option<_>, key: &Option<_>| certificate.clone().zip(key.clone());
     let gateway = GatewayChange { address: up.gateway, tls: pair(&up.tls_cert, &up.tls_key) };
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Fa
         };
         Ok::<_, anyhow::Error>(drisse_control::run(config, targets, stop).await)
     })?;
-    // Blocking work may still be reading a model: what it wrote is collected at the next start.
+    // A blocking thread may still be copying a model. Its blobs are collected at the next start.
     runtime.shutdown_background();
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -1,4 +1,4 @@
-//! `drisse gateway`: the daemon that the control plane starts, with its listening socket as standard input.
+//! `drisse gateway`: the gateway, which the control plane starts with the listening socket as standard input.
 
 use crate::cli;
 use crate::connect::VERSION;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// As long as a scoring server's.
+/// How long unfinished requests may take when the gateway stops: as long as those of a scoring server.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
@@ -23,18 +23,18 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
     let listener =
         std::io::stdin().as_fd().try_clone_to_owned().context("cannot use the listening socket")?;
     let listener = TcpListener::from(listener);
-    let address = listener.local_addr().context("standard input is no listening socket")?;
+    let address = listener.local_addr().context("standard input is not a listening socket")?;
     listener.set_nonblocking(true).context("cannot use the listening socket")?;
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::open(certificate, key).context("cannot serve HTTPS")?),
         _ => None,
     };
     let admin = bind_unix(&arguments.admin).context("cannot serve the admin socket")?;
-    let passing = bind_unix(&arguments.pass).context("cannot pass the listening socket on")?;
-    let copy = listener.try_clone().context("cannot pass the listening socket on")?;
+    let passing = bind_unix(&arguments.pass).context("cannot pass the listening socket")?;
+    let copy = listener.try_clone().context("cannot pass the listening socket")?;
     let pass = move || {
         if let Err(error) = pass_descriptor(&passing, copy.as_fd()) {
-            tracing::error!("the listening socket is no longer passed on: {error}");
+            tracing::error!("cannot pass the listening socket: {error}");
         }
     };
     std::thread::Builder::new().name("pass".to_owned()).spawn(pass).context("cannot start a thread")?;
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
         }
         ended
     });
-    // A change of routes may still wait for the disk: it was not acknowledged.
+    // A change of routes may still wait for the disk. It was not acknowledged, so it may be dropped.
     runtime.shutdown_background();
     ended?;
     Ok(ExitCode::SUCCESS)

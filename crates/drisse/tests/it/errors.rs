@@ -49,7 +49,7 @@ fn what_the_user_can_mend_exits_1_and_says_what_to_do() {
 /// Whether a line reports progress with the elapsed time.
 fn is_progress(line: &str) -> bool {
     line.trim_start().split_once(" s  ").is_some_and(|(time, _)| time.parse::<f64>().is_ok())
-        || line.contains("is taken: the gateway listens on")
+        || line.contains("is in use: the gateway listens on")
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn a_real_prometheus_reads_every_number_of_a_workspace_and_its_rows_of_the_dashb
     workspace.json(&["down"]);
     assert_eq!(workspace.json(&["up"])["metrics"], *address);
     assert!(get(&address, "/metrics").unwrap().contains("drisse_up{process=\"gateway\"}"));
-    assert_eq!(get(&address, "/v1/services").unwrap(), "there is /metrics here\n", "and nothing else");
+    assert_eq!(get(&address, "/v1/services").unwrap(), "not found; see /metrics\n", "and nothing else");
     assert_eq!(workspace.json(&["up", "--no-metrics"])["metrics"], Value::Null);
     assert_eq!(get(&address, "/metrics"), None);
 }

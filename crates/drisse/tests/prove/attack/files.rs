@@ -54,7 +54,7 @@ fn a_folder_of_another_user_is_refused_as_a_workspace() {
     std::fs::create_dir(&workspace.root).unwrap();
     std::os::unix::fs::chown(&workspace.root, Some(super::STRANGER), None).unwrap();
     let ran = workspace.run(&["deploy", DIGITS]);
-    let refused = ran.code == 1 && ran.stderr.contains("it belongs to somebody else");
+    let refused = ran.code == 1 && ran.stderr.contains("it belongs to another user");
     std::os::unix::fs::chown(&workspace.root, Some(0), None).unwrap();
     let claim = "A folder that another user can change is refused as a workspace";
     every(claim, 1, &[ran].iter().filter(|_| !refused).collect::<Vec<_>>());
