@@ -174,23 +174,27 @@ fn work_whose_ticket_is_gone_is_forgotten_or_canceled() {
 
 #[test]
 fn work_that_waits_when_its_ticket_goes_never_begins() {
-    holds_in_all_orders("queues of models: work that is still queued when its client goes away never begins", || {
-        let workers = Workers::start(2).unwrap();
-        let queue = workers.add_queue(1);
-        let (open, gate) = mpsc::channel();
-        let blocking = Fate::default().push(&workers, &queue, &Cancel::never(), move || gate.recv().unwrap());
-        let (waits, stays) = (Fate::default(), Fate::default());
-        let (done, ended) = mpsc::channel();
-        let ticket = waits.push(&workers, &queue, &Cancel::never(), || ());
-        let other = stays.push(&workers, &queue, &Cancel::never(), move || done.send(()).unwrap());
-        drop(ticket);
-        assert_eq!(waits.dropped(), 1);
-        open.send(()).unwrap();
-        ended.recv().unwrap();
-        is_free(&workers, &queue, 1);
-        assert_eq!((waits.begun(), stays.begun()), (0, 1));
-        drop((blocking, other, workers));
-    });
+    holds_in_all_orders(
+        "queues of models: work that is still queued when its client goes away never begins",
+        || {
+            let workers = Workers::start(2).unwrap();
+            let queue = workers.add_queue(1);
+            let (open, gate) = mpsc::channel();
+            let blocking =
+                Fate::default().push(&workers, &queue, &Cancel::never(), move || gate.recv().unwrap());
+            let (waits, stays) = (Fate::default(), Fate::default());
+            let (done, ended) = mpsc::channel();
+            let ticket = waits.push(&workers, &queue, &Cancel::never(), || ());
+            let other = stays.push(&workers, &queue, &Cancel::never(), move || done.send(()).unwrap());
+            drop(ticket);
+            assert_eq!(waits.dropped(), 1);
+            open.send(()).unwrap();
+            ended.recv().unwrap();
+            is_free(&workers, &queue, 1);
+            assert_eq!((waits.begun(), stays.begun()), (0, 1));
+            drop((blocking, other, workers));
+        },
+    );
 }
 
 #[test]
