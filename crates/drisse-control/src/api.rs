@@ -36,8 +36,6 @@ const PAGE: u32 = 50;
 /// The maximum number of items of a page.
 const MAX_PAGE: u32 = 1000;
 
-type Shared = Control;
-
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -62,7 +60,7 @@ pub(crate) struct Api {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Local(bool);
 
-fn routes() -> OpenApiRouter<Shared> {
+fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(system::status))
         .routes(routes!(system::shutdown))
@@ -94,12 +92,12 @@ pub fn openapi() -> String {
 }
 
 impl Api {
-    pub(crate) fn local(control: &Shared) -> Self {
+    pub(crate) fn local(control: &Control) -> Self {
         Self::new(control, Door::Unix, None)
     }
 
     /// Returns the API for TCP, which requires the token. Creates the token if there is none.
-    pub(crate) fn remote(control: &Shared, door: Door) -> Done<Self> {
+    pub(crate) fn remote(control: &Control, door: Door) -> Done<Self> {
         let path = control.about.workspace.token();
         let failed = |error: std::io::Error| {
             ControlError::internal(format!("cannot store the token in {}", path.display())).because(&error)
@@ -115,7 +113,7 @@ impl Api {
         Ok(Self::new(control, door, Some(token.into())))
     }
 
-    fn new(control: &Shared, door: Door, token: Option<Arc<str>>) -> Self {
+    fn new(control: &Control, door: Door, token: Option<Arc<str>>) -> Self {
         let (router, _) = routes().split_for_parts();
         let router = router
             .fallback(async || {
@@ -188,9 +186,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 }
 
 /// A query string.
-pub(crate) struct Asked<T>(pub(crate) T);
+pub(crate) struct QueryParams<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = ControlError;
 
     async fn from_request_parts(

@@ -9,7 +9,7 @@ mod signatures;
 mod targets;
 
 use crate::error::{ControlError, Result};
-use drisse_core::step;
+use drisse_core::crash_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::pool::PoolConnection;
@@ -223,10 +223,10 @@ pub(crate) struct Write {
 
 impl Write {
     pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        step("the database is about to change");
+        crash_point("the database is about to change");
         sqlx::raw_sql("COMMIT").execute(&mut *self.connection).await?;
         self.done = true;
-        step("the database has changed");
+        crash_point("the database has changed");
         Ok(())
     }
 }

@@ -49,7 +49,11 @@ impl Handler for Distribution {
         let head = request.method() == Method::HEAD;
         let answer = match request.method() {
             &Method::GET | &Method::HEAD => self.answer(&request).await,
-            _ => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")),
+            _ => Err(DistributionError(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "UNSUPPORTED",
+                "this registry is read-only",
+            )),
         };
         let mut response = answer.unwrap_or_else(|refusal| refusal.response());
         if head {
@@ -61,20 +65,22 @@ impl Handler for Distribution {
 
 /// An error response: a status, the error code of the protocol, and a message.
 #[derive(Debug)]
-struct Refusal(StatusCode, &'static str, &'static str);
+struct DistributionError(StatusCode, &'static str, &'static str);
 
-const NO_NAME: Refusal = Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "model not found");
-const NO_MANIFEST: Refusal = Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "version not found");
-const NO_BLOB: Refusal = Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob not found");
+const NO_NAME: DistributionError =
+    DistributionError(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "model not found");
+const NO_MANIFEST: DistributionError =
+    DistributionError(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "version not found");
+const NO_BLOB: DistributionError = DistributionError(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob not found");
 
-impl From<ControlError> for Refusal {
+impl From<ControlError> for DistributionError {
     fn from(error: ControlError) -> Self {
         tracing::warn!("a request to the registry failed: {:?}", error.failure);
         Self(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the store cannot be read")
     }
 }
 
-impl Refusal {
+impl DistributionError {
     fn response(self) -> Response<Body> {
         let Self(status, code, message) = self;
         let text = json!({ "errors": [{ "code": code, "message": message }] }).to_string();
@@ -89,7 +95,10 @@ impl Distribution {
         Self { db: control.db.clone(), models: Arc::clone(&control.services.models) }
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> std::result::Result<Response<Body>, Refusal> {
+    async fn answer(
+        &self,
+        request: &Request<Incoming>,
+    ) -> std::result::Result<Response<Body>, DistributionError> {
         let path = request.uri().path().strip_prefix("/v2/").ok_or(NO_NAME)?;
         if path.is_empty() {
             return Ok(document("application/json", b"{}".to_vec()));
@@ -112,7 +121,11 @@ impl Distribution {
         }
     }
 
-    async fn manifest(&self, name: &str, reference: &str) -> std::result::Result<Response<Body>, Refusal> {
+    async fn manifest(
+        &self,
+        name: &str,
+        reference: &str,
+    ) -> std::result::Result<Response<Body>, DistributionError> {
         let digest = match reference.strip_prefix("sha256:") {
             Some(_) => {
                 let of = reference.to_owned();
@@ -148,7 +161,7 @@ impl Distribution {
         Ok(self.db.models(&filter).await?.items.into_iter().map(|(row, _)| row).collect())
     }
 
-    async fn tags(&self, name: &str, query: &str) -> std::result::Result<Response<Body>, Refusal> {
+    async fn tags(&self, name: &str, query: &str) -> std::result::Result<Response<Body>, DistributionError> {
         let wanted = parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(PAGE).min(PAGE);
         let last = parameter(query, "last");
         let after = last
@@ -181,7 +194,11 @@ impl Distribution {
     }
 
     /// Lists the signatures of a manifest. The list of an unknown manifest is empty.
-    async fn referrers(&self, digest: &str, query: &str) -> std::result::Result<Response<Body>, Refusal> {
+    async fn referrers(
+        &self,
+        digest: &str,
+        query: &str,
+    ) -> std::result::Result<Response<Body>, DistributionError> {
         let kind = parameter(query, "artifactType");
         let mut entries = Vec::new();
         for signature in self.models.signatures(digest).await? {
@@ -207,7 +224,11 @@ impl Distribution {
 }
 
 /// Returns a blob, or the requested range of it.
-fn blob(store: &Store, digest: &str, range: Option<&str>) -> std::result::Result<Response<Body>, Refusal> {
+fn blob(
+    store: &Store,
+    digest: &str,
+    range: Option<&str>,
+) -> std::result::Result<Response<Body>, DistributionError> {
     let path = store.path(digest).map_err(|_| NO_BLOB)?;
     let mut file = File::open(path).map_err(|_| NO_BLOB)?;
     let size = file.metadata().map_err(|_| NO_BLOB)?.len();

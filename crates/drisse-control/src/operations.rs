@@ -6,9 +6,9 @@ mod models;
 use crate::db::operations::{OperationRow, Outcome};
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
-use crate::running::{Ended, Running};
+use crate::running::{OperationError, Running};
 use crate::services::Services;
-use drisse_core::step;
+use drisse_core::crash_point;
 use drisse_wire::control::{Failure, Operation, OperationState};
 pub(crate) use kind::OperationKind;
 use serde_json::Value;
@@ -114,7 +114,7 @@ impl Inner {
         }
         let row = row?;
         let document = row.document.clone();
-        step("an operation is written down");
+        crash_point("an operation is written down");
         self.start(Running::new(row, false), Ok(kind));
         Ok(document)
     }
@@ -138,13 +138,13 @@ impl Inner {
                 Ok(kind) => inner.execute(&op, kind.clone()).await,
                 Err(error) => Err(error.clone().into()),
             };
-            step("an operation is done");
+            crash_point("an operation is done");
             inner.finish(&op, kind.as_ref().ok(), result).await;
         };
         self.tasks.spawn_on(run, &self.runtime);
     }
 
-    async fn execute(&self, op: &Running, kind: OperationKind) -> Result<Value, Ended> {
+    async fn execute(&self, op: &Running, kind: OperationKind) -> Result<Value, OperationError> {
         let (services, models) = (&self.services, &self.services.models);
         match kind {
             OperationKind::Register(request) => models::register(models, op, request).await,
@@ -163,7 +163,12 @@ impl Inner {
         }
     }
 
-    async fn finish(&self, op: &Running, kind: Option<&OperationKind>, result: Result<Value, Ended>) {
+    async fn finish(
+        &self,
+        op: &Running,
+        kind: Option<&OperationKind>,
+        result: Result<Value, OperationError>,
+    ) {
         let Some(outcome) = outcome(op, result) else { return };
         // An unfinished registration may have left blobs in the store.
         if (op.resumed || outcome.error.is_some())
@@ -173,7 +178,7 @@ impl Inner {
             tracing::warn!("cannot remove unused blobs: {:?}", error.failure);
         }
         self.write_outcome(op, &outcome).await;
-        step("an operation has ended");
+        crash_point("an operation has ended");
         if kind.is_some_and(OperationKind::changes_service) {
             self.services.claims.release(op.subject());
             self.services.wake(op.subject());
@@ -199,17 +204,17 @@ impl Inner {
 }
 
 /// Returns the outcome of an operation; `None` if the next control plane continues it.
-fn outcome(op: &Running, result: Result<Value, Ended>) -> Option<Outcome> {
+fn outcome(op: &Running, result: Result<Value, OperationError>) -> Option<Outcome> {
     let document = &op.row.document;
     let (state, error, result) = match result {
-        Err(Ended::Stopping) => return None,
+        Err(OperationError::Stopping) => return None,
         Ok(result) => (OperationState::Succeeded, None, result),
-        Err(Ended::Failed(error)) => (OperationState::Failed, Some(error.failure), Value::Null),
-        Err(Ended::Canceled) => {
+        Err(OperationError::Failed(error)) => (OperationState::Failed, Some(error.failure), Value::Null),
+        Err(OperationError::Canceled) => {
             let failure = Failure::new(format!("operation {} was canceled", document.id));
             (OperationState::Canceled, Some(failure), Value::Null)
         }
-        Err(Ended::TimedOut(missing)) => {
+        Err(OperationError::TimedOut(missing)) => {
             let what = format!("{} of `{}` did not end in time", document.kind, document.subject);
             let failure = Failure { causes: vec![missing], ..Failure::new(what) };
             let failure = failure.hint("increase --timeout, and see the logs of its service");

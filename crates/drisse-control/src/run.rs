@@ -10,7 +10,7 @@ use crate::parts::Parts;
 use crate::stop::Stop;
 use crate::targets::{TargetTable, Targets};
 use crate::workspace::{LockError, Workspace};
-use drisse_core::{Replica, ServiceSpec, Target, TargetError, step};
+use drisse_core::{Replica, ServiceSpec, Target, TargetError, crash_point};
 use drisse_net::Build;
 use drisse_registry::Store;
 use drisse_wire::control::{Failure, Shutdown};
@@ -119,7 +119,7 @@ pub async fn run(
     let workspace = config.workspace;
     let _lock = workspace.lock()?;
     let db = Db::open(&workspace.database()).await?;
-    step("the workspace is open");
+    crash_point("the workspace is open");
     let store = Store::open(&workspace.store()).map_err(ControlError::from)?;
     let tcp = config.tcp.of(db.setting("control_api").await?.flatten());
     let metrics = config.metrics.of(db.setting("metrics").await?.flatten());
@@ -144,7 +144,7 @@ pub async fn run(
     supervisor.spawn(supervised);
     // Everything is started before clients can connect.
     control.operations.resume().await?;
-    step("operations go on");
+    crash_point("operations go on");
     control.services.reconcilers.start().await.map_err(ControlError::from)?;
     keep_house(&control, &tasks);
     let mark = control.about.workspace.stopped_mark();

@@ -22,7 +22,7 @@ pub(crate) struct Running {
 
 /// Why an operation ended without success.
 #[derive(Debug)]
-pub(crate) enum Ended {
+pub(crate) enum OperationError {
     Failed(ControlError),
     Canceled,
     /// The deadline passed. The text says what was still missing.
@@ -31,7 +31,7 @@ pub(crate) enum Ended {
     Stopping,
 }
 
-impl From<ControlError> for Ended {
+impl From<ControlError> for OperationError {
     fn from(error: ControlError) -> Self {
         Self::Failed(error)
     }
@@ -57,7 +57,7 @@ impl Running {
     }
 
     /// Waits until the operation is canceled or its deadline passes.
-    pub(crate) async fn cut_short(&self) -> Ended {
+    pub(crate) async fn cut_short(&self) -> OperationError {
         let late = async {
             match self.until {
                 Some(until) => tokio::time::sleep_until(until).await,
@@ -65,8 +65,8 @@ impl Running {
             }
         };
         tokio::select! {
-            () = self.progress.canceled() => Ended::Canceled,
-            () = late => Ended::TimedOut("its preparation had not finished".to_owned()),
+            () = self.progress.canceled() => OperationError::Canceled,
+            () = late => OperationError::TimedOut("its preparation had not finished".to_owned()),
         }
     }
 
@@ -74,7 +74,7 @@ impl Running {
     pub(crate) async fn unless_cut_short<T>(
         &self,
         work: impl Future<Output = Result<T>>,
-    ) -> std::result::Result<T, Ended> {
+    ) -> std::result::Result<T, OperationError> {
         tokio::select! {
             done = work => Ok(done?),
             ended = self.cut_short() => Err(ended),

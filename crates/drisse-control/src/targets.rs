@@ -5,7 +5,7 @@ use crate::db::services::Counted;
 use crate::error::{ControlError, Result};
 use drisse_core::{Bound, Capacity, ServiceName, Target};
 use drisse_reconcile::ReconcileError;
-use drisse_wire::control::{Room, TargetInfo, TargetSpec};
+use drisse_wire::control::{Headroom, TargetInfo, TargetSpec};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -196,6 +196,6 @@ impl TargetTable {
     }
 }
 
-fn room(bound: Bound, promised: u64) -> Room {
-    Room { total: bound.most, promised, unenforceable: bound.unenforceable }
+fn room(bound: Bound, promised: u64) -> Headroom {
+    Headroom { total: bound.most, promised, unenforceable: bound.unenforceable }
 }

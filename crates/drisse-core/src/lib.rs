@@ -9,6 +9,7 @@ mod buffer;
 mod cancel;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod crash_points;
 mod datatype;
 mod engine;
 mod error;
@@ -20,12 +21,12 @@ mod replica;
 mod replica_set;
 mod service_time;
 mod signature;
-mod steps;
 mod target;
 mod tensor;
 
 pub use buffer::{Buffer, Element};
 pub use cancel::{Cancel, OnCancel};
+pub use crash_points::{crash_point, watch_crash_points};
 pub use datatype::DataType;
 pub use engine::{
     Engine, EngineOptions, LoadedPackage, ModelTraits, Scorer, ScorerLimits, Sink, Unavailable, Work,
@@ -39,7 +40,6 @@ pub use replica::{Death, Replica, ReplicaId, ReplicaState};
 pub use replica_set::{Place, ReplicaSet};
 pub use service_time::ServiceTime;
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
-pub use steps::{step, watch_steps};
 pub use target::{
     Applied, BoxStream, Capabilities, Environment, Event, EventSink, LogOptions, RevisionSpec, ServiceSpec,
     Serving, Target, TargetError, Trust, Wanted,

@@ -37,7 +37,7 @@ pub enum Step {
     /// Start one more replica of a wanted revision.
     Start {
         /// The index of the revision in [`ServiceSpec::wanted`].
-        place: usize,
+        index: usize,
     },
     /// Stop a replica, or forget a dead one.
     Stop(ReplicaId),
@@ -71,7 +71,7 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     let mut plan = Plan::default();
     let ours = || have.iter().filter(|replica| replica.service == want.service);
     let stop = |replica: &Replica| Step::Stop(replica.id.clone());
-    for (place, wanted) in want.wanted.iter().enumerate() {
+    for (index, wanted) in want.wanted.iter().enumerate() {
         let mut up: Vec<_> = ours().filter(|replica| fits(replica, wanted) && replica.is_up()).collect();
         up.retain(|replica| match replica.state {
             // A start time far in the future means that the clock was set back, and the age is not known.
@@ -88,7 +88,7 @@ pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
         if let Some(missing) = needed.checked_sub(up.len()).filter(|&missing| missing > 0) {
             match restart_at(&deaths(have, wanted), wants, now) {
                 Some(later) => plan.again = Some(plan.again.map_or(later, |again| again.min(later))),
-                None => plan.steps.extend((0..missing).map(|_| Step::Start { place })),
+                None => plan.steps.extend((0..missing).map(|_| Step::Start { index })),
             }
         }
         let spare = up.len().saturating_sub(wants);

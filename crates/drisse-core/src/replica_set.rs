@@ -107,7 +107,7 @@ impl<P: Place> Target for ReplicaSet<P> {
         let have = self.0.list(Some(&wanted.service)).await?;
         let plan = plan(wanted, &have, SystemTime::now());
         let steps = plan.steps.iter().map(async |step| match step {
-            Step::Start { place } => self.0.start(&wanted.wanted[*place].revision, events).await.map(drop),
+            Step::Start { index } => self.0.start(&wanted.wanted[*index].revision, events).await.map(drop),
             Step::Stop(id) => self.0.stop(id).await,
         });
         // A failed step does not prevent the others.

@@ -4,7 +4,7 @@ use crate::admin::Admin;
 use crate::state::{Core, GatewayState};
 use crate::table::{Table, TableError};
 use drisse_net::trace::Traces;
-use drisse_net::{Door, Front, Handler, Limits, Listener, Tls, blocking, serve_few};
+use drisse_net::{Door, Handler, HttpServer, Limits, Listener, Tls, blocking, serve_small};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -107,7 +107,7 @@ impl Gateway {
         };
         let tls = config.tls.map(Arc::new);
         let open = table.metrics.connections.clone();
-        let front = Front { listeners: config.listeners, tls: tls.clone(), limits, open };
+        let front = HttpServer { listeners: config.listeners, tls: tls.clone(), limits, open };
         let mut cores = 0..;
         let make = || Core { state: Arc::clone(&state), index: cores.next().unwrap_or(0) };
         let stop = async {
@@ -118,7 +118,7 @@ impl Gateway {
         let (end, ends) = watch::channel(false);
         let door = Door::of(&config.admin);
         let admin = Admin { state: Arc::clone(&state), identity: Arc::new(config.identity), door };
-        let admin = serve_few(config.admin, admin, ends)?;
+        let admin = serve_small(config.admin, admin, ends)?;
         let beside = async { tokio::join!(admin, renew(tls)) };
         let ended = tokio::select! {
             ended = &mut front => ended,

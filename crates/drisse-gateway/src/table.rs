@@ -4,7 +4,7 @@ use crate::error::unknown_service;
 use crate::metrics::Metrics;
 use crate::service::Service;
 use arc_swap::ArcSwap;
-use drisse_core::{Error, step};
+use drisse_core::{Error, crash_point};
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
 use std::collections::HashMap;
 use std::io::Write;
@@ -172,7 +172,7 @@ impl Table {
         self.keep(&name, &service.document)?;
         let service = Arc::new(service);
         self.replace(&name, Some(Arc::clone(&service)));
-        step("routes are in force");
+        crash_point("routes are in force");
         Ok(RouteAcknowledgement { generation, draining: service.draining() })
     }
 
@@ -196,7 +196,7 @@ impl Table {
             }
             _ => {}
         }
-        step("routes are removed");
+        crash_point("routes are removed");
         self.replace(name, None);
         self.metrics.forget(name);
         Ok(())
@@ -263,10 +263,10 @@ impl Table {
             let mut file = std::fs::File::create(&fresh)?;
             file.write_all(&serde_json::to_vec(document)?)?;
             file.sync_all()?;
-            step("routes are written");
+            crash_point("routes are written");
             std::fs::rename(&fresh, &path)?;
             std::fs::File::open(&self.folder)?.sync_all()?;
-            step("routes are in place");
+            crash_point("routes are in place");
             Ok(())
         };
         write().map_err(|source| TableError::Io { path: path.clone(), source })

@@ -1,7 +1,7 @@
 //! Listening sockets. They are bound before anything is loaded, so that a port in use is reported at once.
 
 use crate::connection::Stream;
-use drisse_core::step;
+use drisse_core::crash_point;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -131,9 +131,9 @@ pub fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, BindEr
         let _ = std::fs::remove_file(&fresh);
         let listener = std::os::unix::net::UnixListener::bind(&fresh)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
-        step("a socket is made");
+        crash_point("a socket is made");
         std::fs::rename(&fresh, path)?;
-        step("a socket is in place");
+        crash_point("a socket is in place");
         listener.set_nonblocking(true)?;
         Ok(listener)
     };

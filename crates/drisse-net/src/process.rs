@@ -27,7 +27,7 @@ const ENVIRONMENT: [&str; 23] = [
     "DOCKER_HOST",
     "DRISSE_LOG",
     "DRISSE_FAKE",
-    "DRISSE_STEPS",
+    "DRISSE_CRASH_POINTS",
     "RUST_BACKTRACE",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
@@ -99,7 +99,7 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log);
         let child = command.spawn()?;
-        drisse_core::step("a process is started");
+        drisse_core::crash_point("a process is started");
         Self::watch(child.id(), Some(child))
     }
 

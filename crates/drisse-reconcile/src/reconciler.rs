@@ -2,11 +2,11 @@
 
 use crate::death::explain;
 use crate::document::{document, summary};
-use crate::reconcilers::Shared;
+use crate::reconcilers::Inner;
 use crate::{Deletion, DesiredService, Observed, ReconcileError, RoundError, Status};
 use drisse_core::{
-    Event, EventSink, Replica, ReplicaId, ReplicaState, ServiceName, ServiceSpec, Target, failure, routes,
-    step,
+    Event, EventSink, Replica, ReplicaId, ReplicaState, ServiceName, ServiceSpec, Target, crash_point,
+    failure, routes,
 };
 use drisse_wire::control::ServiceState;
 use drisse_wire::routes::RouteDocument;
@@ -46,7 +46,7 @@ impl EventSink for Events<'_> {
 
 /// One service's task.
 pub(crate) struct Reconciler {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Inner>,
     pub(crate) name: ServiceName,
     pub(crate) wake: Arc<Notify>,
     pub(crate) observed: watch::Sender<Observed>,
@@ -142,11 +142,11 @@ impl Reconciler {
         spec.in_use = self.in_use();
         let routed = spec.in_use.clone();
         spec.in_use.extend(self.draining.iter().cloned());
-        step("the gateway knows the routes");
+        crash_point("the gateway knows the routes");
         let applied = target.apply(&spec, &Events(&self.events)).await;
         spec.in_use = routed;
         let have = self.list(&*target).await?;
-        step("replicas are started and stopped");
+        crash_point("replicas are started and stopped");
         self.complete = applied.as_ref().is_ok_and(|applied| applied.complete);
         let serving = self.as_scaled(&*target, &spec, &have);
         let confirmed = self.observe(&service, &serving, have).await?;
@@ -271,7 +271,7 @@ impl Reconciler {
     async fn remove(&mut self, target: &dyn Target, deletion: Deletion) -> Result<(), ReconcileError> {
         let ports = &self.shared.ports;
         ports.routes.remove(&self.name).await?;
-        step("a service has no routes");
+        crash_point("a service has no routes");
         match target.remove(&self.name).await {
             Ok(()) => {}
             Err(error) if deletion == Deletion::Forced => {
@@ -281,9 +281,9 @@ impl Reconciler {
             }
             Err(error) => return Err(error.into()),
         }
-        step("a service has no replicas");
+        crash_point("a service has no replicas");
         ports.desired.forget(&self.name).await?;
-        step("a service is forgotten");
+        crash_point("a service is forgotten");
         self.observed.send_modify(|observed| observed.removed = true);
         Ok(())
     }

@@ -67,11 +67,11 @@ pub struct Handle {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Reconcilers(Arc<Shared>);
+pub struct Reconcilers(Arc<Inner>);
 
 /// The state that the tasks share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Inner {
     pub(crate) ports: Ports,
     pub(crate) rounds: Semaphore,
     pub(crate) stop: CancellationToken,
@@ -103,7 +103,7 @@ impl Reconcilers {
     /// is canceled.
     pub fn new(ports: Ports, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let (rounds, handles) = (Semaphore::new(ROUNDS), Mutex::default());
-        Self(Arc::new(Shared { ports, rounds, stop, tasks, runtime: Runtime::current(), handles }))
+        Self(Arc::new(Inner { ports, rounds, stop, tasks, runtime: Runtime::current(), handles }))
     }
 
     /// Starts a task for every desired service, and wakes tasks when their targets report changes.
@@ -184,7 +184,7 @@ impl Reconcilers {
     }
 }
 
-impl Shared {
+impl Inner {
     fn handles(&self) -> MutexGuard<'_, HashMap<ServiceName, Handle>> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }

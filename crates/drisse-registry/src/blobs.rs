@@ -4,7 +4,7 @@
 
 use crate::StoreError;
 use crate::durable::{make_folder, sync_folder, sync_folder_of};
-use drisse_core::step;
+use drisse_core::crash_point;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -227,7 +227,7 @@ impl Store {
                     fs::remove_file(&path)
                 };
                 gone.map_err(|error| StoreError::io("remove", &path, error))?;
-                step("something was collected");
+                crash_point("something was collected");
             }
         }
         Ok(removed)
@@ -275,9 +275,9 @@ impl Store {
             sync_folder(folder).map_err(|error| StoreError::io("write", folder, error))?;
         }
         let whole = scratch.keep();
-        step("a view is made");
+        crash_point("a view is made");
         match fs::rename(&whole, &target) {
-            Ok(()) => step("a view is in place"),
+            Ok(()) => crash_point("a view is in place"),
             // Another thread or process has created the view in the meantime.
             Err(_) if target.is_dir() => drop(fs::remove_dir_all(&whole)),
             Err(error) => return Err(StoreError::io("write", &target, error)),
@@ -309,7 +309,7 @@ impl Store {
         let scratch = tempfile::tempdir_in(self.scratch_folder())?;
         fs::rename(folder, scratch.path().join("gone"))?;
         sync_folder_of(folder)?;
-        step("a folder is on its way out");
+        crash_point("a folder is on its way out");
         Ok(())
     }
 
@@ -318,7 +318,7 @@ impl Store {
         let failed = |error| StoreError::io("write", path, error);
         let mut file = self.scratch()?;
         file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        step("a file is rewritten");
+        crash_point("a file is rewritten");
         file.persist(path).map_err(|error| failed(error.error))?;
         sync_folder_of(path).map_err(failed)
     }
@@ -347,10 +347,10 @@ impl Store {
         }
         file.as_file().set_permissions(fs::Permissions::from_mode(0o400)).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
-        step("a blob is written");
+        crash_point("a blob is written");
         file.persist(&target).map_err(|error| failed(error.error))?;
         sync_folder_of(&target).map_err(failed)?;
-        step("a blob is in place");
+        crash_point("a blob is in place");
         Ok(blob)
     }
 }

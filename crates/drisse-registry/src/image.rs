@@ -4,7 +4,6 @@
 //! inputs give the same bytes and so the same digest.
 
 mod base;
-mod closure;
 mod elf;
 mod error;
 mod layer;
@@ -12,6 +11,7 @@ mod loader;
 mod packages;
 mod read;
 mod runtime;
+mod shared_libraries;
 mod write;
 
 use crate::blobs::Blob;

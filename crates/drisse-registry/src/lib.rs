@@ -42,7 +42,7 @@ pub use image::{
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{INDEX, Ingested, MANIFEST, Manifest};
 pub use referrer::Referrer;
-pub use remote::{Access, Pulled, Pushed, Reference, Registry, RemoteError, Transfer};
+pub use remote::{Access, Pulled, Pushed, Reference, RemoteError, RemoteRepository, Transfer};
 pub use signature::{signature_document, signature_of};
 pub use signing::{
     Bundle, Evidence, PublicKey, SignatureError, Signed, SigningKey, Statement, verify, verify_files,

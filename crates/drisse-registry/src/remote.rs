@@ -20,7 +20,7 @@ pub use error::RemoteError;
 pub use pull::Pulled;
 pub use push::Pushed;
 pub use reference::Reference;
-pub use registry::{Access, Registry};
+pub use registry::{Access, RemoteRepository};
 
 /// How many attempts without progress a transfer or a request has.
 const TRIES: u32 = 5;

@@ -6,7 +6,7 @@ use crate::body::{Response, ResponseBody};
 use crate::exchange::Exchange;
 use crate::watch::watch;
 use crate::{grpc, http};
-use drisse_net::{Door, Front, Handler, Listener, Tls, serve_few};
+use drisse_net::{Door, Handler, HttpServer, Listener, Tls, serve_small};
 use hyper::Request;
 use hyper::body::Incoming;
 use std::future::Future;
@@ -94,7 +94,7 @@ impl Server {
         let failed = |what| move |source| ServerError { what, source };
         let limits = app.config.limits();
         let open = app.metrics.connections.clone();
-        let front = Front { listeners: listeners.scoring, tls: tls.clone(), limits, open };
+        let front = HttpServer { listeners: listeners.scoring, tls: tls.clone(), limits, open };
         let stop = async {
             stop.await;
             app.drain();
@@ -106,7 +106,7 @@ impl Server {
         let admin = listeners.admin.map(|listener| {
             let door = Door::of(&listener);
             let reach = if listener.is_local() { Reach::ThisMachine(door) } else { Reach::Beyond };
-            serve_few(listener, Admin { app: Arc::clone(&app), reach }, admin_ends)
+            serve_small(listener, Admin { app: Arc::clone(&app), reach }, admin_ends)
         });
         let admin = admin.transpose().map_err(failed("listen for the admin"))?;
         let admin = async {

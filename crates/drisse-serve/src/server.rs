@@ -6,7 +6,7 @@ use crate::error::ServeError;
 use crate::inspect::{InspectedModel, inspect_all};
 use crate::listen::{Endpoints, listen, unix_sockets};
 use crate::loader::{Loader, ServedModel, load_all};
-use drisse_core::step;
+use drisse_core::crash_point;
 use drisse_net::{AccessLog, Tls};
 use drisse_scoring::{App, Keys, Server};
 use std::future::Future;
@@ -51,7 +51,7 @@ pub fn build(mut config: Config, engines: EngineTable) -> Result<ScoringServer, 
     let access_log = access_log.map_err(ServeError::AccessLog)?.map(Arc::new);
     config.scoring.access_log = access_log.clone();
     let (listeners, endpoints) = listen(&config)?;
-    step("a server listens");
+    crash_point("a server listens");
     let app = App::new(config.scoring.clone(), keys).map_err(ServeError::Threads)?;
     let server = Server::new(Arc::clone(&app), listeners, tls);
     let in_engine = Arc::new(AtomicBool::new(false));
@@ -84,7 +84,7 @@ impl ScoringServer {
         let in_engine = Arc::clone(&end.in_engine);
         let load = move || {
             let result = load_all(&app, models, loader).map(|models| {
-                step("a server has its models");
+                crash_point("a server has its models");
                 if let Some(models) = models {
                     ready(&models);
                 }
@@ -103,7 +103,7 @@ impl ScoringServer {
             }
         };
         let served = server.run(stop).await;
-        step("a server has answered everything");
+        crash_point("a server has answered everything");
         end.clean_up(loader);
         served?;
         failed

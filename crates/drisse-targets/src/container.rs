@@ -6,15 +6,15 @@
 
 mod engine;
 mod engines;
+mod handle;
 mod images;
 mod offer;
-mod vessel;
 
 use crate::servers::{Files, GRACE, Servers, Since, Tag, arguments};
 use async_trait::async_trait;
 use drisse_core::{
     BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
-    TargetError, Unavailable, step,
+    TargetError, Unavailable, crash_point,
 };
 use drisse_net::http::escaped;
 use drisse_net::{Build, blocking, random_id};
@@ -22,13 +22,13 @@ use drisse_registry::{KEYS, PROGRAM, Store, USER};
 use engine::{Engine, EngineError};
 use engines::Engines;
 pub use engines::container_engine;
+use handle::ContainerHandle;
 use images::Images;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
-use vessel::Container as Vessel;
 
 /// The labels of a container: its workspace, its build, and its identity (a [`Tag`]).
 const WORKSPACE: &str = "drisse.workspace";
@@ -149,8 +149,8 @@ impl Container {
     }
 
     fn watch(&self, tag: &Tag, since: Since) {
-        let vessel = Vessel { engines: Arc::clone(&self.engines), name: name(tag) };
-        self.servers.watch(vessel, tag.clone(), self.files(tag), since);
+        let handle = ContainerHandle { engines: Arc::clone(&self.engines), name: name(tag) };
+        self.servers.watch(handle, tag.clone(), self.files(tag), since);
     }
 
     /// Returns the id of a revision's image, which is brought into the engine if it is not there.
@@ -280,10 +280,10 @@ impl Container {
             return Err(TargetError::new(format!("cannot create a container with {}: {why}", engine.name)));
         }
         self.checked(engine, "create a container", made).await?;
-        step("a container is made");
+        crash_point("a container is made");
         let started = engine.post(&format!("/containers/{name}/start"), None).await;
         self.checked(engine, "start a container", started).await?;
-        step("a container is started");
+        crash_point("a container is started");
         Ok(())
     }
 

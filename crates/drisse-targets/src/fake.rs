@@ -37,10 +37,10 @@ pub struct Script {
 
 /// The place. A clone is the same place, as a control plane that starts again finds it.
 #[derive(Clone, Debug)]
-pub struct Fake(Arc<Shared>);
+pub struct Fake(Arc<FakeState>);
 
 #[derive(Debug)]
-struct Shared {
+struct FakeState {
     script: Mutex<Script>,
     replicas: Mutex<BTreeMap<ReplicaId, Replica>>,
     logs: Mutex<HashMap<ServiceName, Vec<String>>>,
@@ -54,7 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Fake {
     /// A place that follows `script`.
     pub fn new(script: Script) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(FakeState {
             script: Mutex::new(script),
             replicas: Mutex::default(),
             logs: Mutex::default(),
@@ -73,7 +73,7 @@ impl Fake {
     }
 }
 
-impl Shared {
+impl FakeState {
     /// Changes a replica's state, unless it is gone or has ended.
     fn set(&self, id: &ReplicaId, next: impl FnOnce(&ReplicaState) -> Option<ReplicaState>) {
         let mut replicas = lock(&self.replicas);

@@ -4,7 +4,9 @@
 //! WORKSPACE/SERVICE/REVISION/ID`), so that a restarted control plane finds exactly those that run.
 
 use crate::cgroup::{self, Cgroups, Group};
-use crate::servers::{Ended, Files, Servers, Since, Tag, Vessel, arguments, failed, out_of_memory};
+use crate::servers::{
+    Files, ServerExit, ServerHandle, Servers, Since, Tag, arguments, failed, out_of_memory,
+};
 use async_trait::async_trait;
 use drisse_core::{
     Bound, BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec,
@@ -164,15 +166,15 @@ struct Limited {
 }
 
 #[async_trait]
-impl Vessel for Limited {
-    async fn ended(&mut self) -> Ended {
+impl ServerHandle for Limited {
+    async fn ended(&mut self) -> ServerExit {
         let exit = self.process.ended().await;
         let exhausted = self.group.as_ref().filter(|group| group.ran_out_of_memory());
         let reason = exhausted.map_or_else(|| exit.to_string(), |group| out_of_memory(group.memory()));
         // `drisse serve` exits with 1 for errors that the user can fix.
         let mendable = exit == Exit::Code(1) || exhausted.is_some();
         self.group.iter().for_each(Group::remove);
-        Ended { reason, mendable, clean: exit == Exit::Code(0), output: String::new() }
+        ServerExit { reason, mendable, clean: exit == Exit::Code(0), output: String::new() }
     }
 
     fn terminate(&self) {

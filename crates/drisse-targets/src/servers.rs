@@ -2,23 +2,23 @@
 //! them reload keys, stops and removes them.
 
 mod files;
-mod life;
 mod logs;
+mod watch;
 
 use crate::changes::Changes;
 use drisse_core::{
     BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
-    step,
+    crash_point,
 };
 use drisse_net::{Build, blocking};
 use drisse_registry::Store;
-pub(crate) use life::{Ended, Files, GRACE, Since, Tag, Vessel, out_of_memory};
-use life::{Entry, Running};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use watch::{Entry, Running};
+pub(crate) use watch::{Files, GRACE, ServerExit, ServerHandle, Since, Tag, out_of_memory};
 
 /// The file with the trusted public keys, in a folder of evidence.
 const TRUSTED: &str = "trusted.pem";
@@ -35,19 +35,19 @@ pub(crate) struct Servers {
     /// Whether replicas may run as other users. Their files are then readable by all users, but lie in folders that
     /// only this user can enter.
     others: bool,
-    shared: Arc<Shared>,
+    shared: Arc<ServerTable>,
 }
 
 /// The state that the watching tasks share with the place.
 #[derive(Debug)]
-struct Shared {
+struct ServerTable {
     replicas: Mutex<HashMap<ReplicaId, Entry>>,
     /// The digest of each service's keys file, as last written.
     keys: Mutex<HashMap<ServiceName, Option<String>>>,
     changes: Changes,
 }
 
-impl Shared {
+impl ServerTable {
     fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaId, Entry>> {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,7 +119,8 @@ impl Servers {
     }
 
     fn new(build: Option<Build>, services: PathBuf, keys: &'static str, others: bool) -> Self {
-        let shared = Shared { replicas: Mutex::default(), keys: Mutex::default(), changes: Changes::new() };
+        let shared =
+            ServerTable { replicas: Mutex::default(), keys: Mutex::default(), changes: Changes::new() };
         Self { build, services, keys, others, shared: Arc::new(shared) }
     }
 
@@ -148,9 +149,9 @@ impl Servers {
     }
 
     /// Adds a replica and watches it until it ends.
-    pub(crate) fn watch(&self, vessel: impl Vessel + 'static, tag: Tag, files: Files, since: Since) {
+    pub(crate) fn watch(&self, handle: impl ServerHandle + 'static, tag: Tag, files: Files, since: Since) {
         let (build, shared) = (self.build.clone(), Arc::clone(&self.shared));
-        Running { tag, files, build, shared, since }.watch(Box::new(vessel));
+        Running { tag, files, build, shared, since }.watch(Box::new(handle));
     }
 
     /// Makes a service's folders and keys file, and has its replicas reload and confirm the keys.
@@ -179,7 +180,7 @@ impl Servers {
             behind.map(|entry| (entry.tag.id.clone(), entry.files.admin.clone())).collect()
         };
         for (id, admin) in behind {
-            match life::reload(&admin).await {
+            match watch::reload(&admin).await {
                 Ok(identity) => {
                     if let Some(entry) = self.shared.lock().get_mut(&id) {
                         entry.keys = identity.keys;
@@ -207,7 +208,7 @@ impl Servers {
         } else {
             entry.state = ReplicaState::Stopping;
             entry.stop.notify_one();
-            step("a replica is asked to end");
+            crash_point("a replica is asked to end");
         }
         drop(replicas);
         self.shared.changes.tell(&service);
@@ -230,8 +231,8 @@ impl Servers {
 
     /// Ends a service's replicas and waits until they are gone.
     pub(crate) async fn remove_replicas(&self, service: &ServiceName) {
-        life::remove_all(&self.shared, service).await;
-        step("replicas are gone");
+        watch::remove_all(&self.shared, service).await;
+        crash_point("replicas are gone");
     }
 
     /// Ends a service's replicas, waits until they are gone, and removes the service's folder.

@@ -10,7 +10,7 @@ mod trust;
 pub use resources::{Resources, RestartPolicy, Secrets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-pub use targets::{Room, TargetInfo, TargetSpec};
+pub use targets::{Headroom, TargetInfo, TargetSpec};
 pub use trust::{Signature, TrustDocument};
 use utoipa::ToSchema;
 

@@ -24,7 +24,7 @@ mod up;
 pub(crate) use control::TAKEN;
 
 use crate::cli::{Cli, Command};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
@@ -35,7 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let output = cli.output;
     let named = cli.workspace.as_deref();
     let read_only = matches!(cli.command, Command::Down | Command::Status | Command::Doctor);
-    let place = || if read_only { Place::existing(named) } else { Place::new(named) };
+    let place = || if read_only { WorkspaceRef::existing(named) } else { WorkspaceRef::new(named) };
     match cli.command {
         // These commands need no workspace, or run a runtime of their own.
         Command::Serve(serve) => return serve::run(&serve, output),

@@ -43,14 +43,14 @@ const ASK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A workspace, as the user named it.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum WorkspaceRef {
     /// A folder on this machine.
     Folder(Box<Workspace>),
     /// A remote control plane and its URL.
     Remote(Client, String),
 }
 
-impl Place {
+impl WorkspaceRef {
     /// Opens the workspace of this name. Creates its folder if it does not exist.
     pub(crate) fn new(named: Option<&str>) -> Result<Self, Failure> {
         Self::at(named, Workspace::open)
@@ -212,7 +212,7 @@ fn default_folder() -> Result<PathBuf, Failure> {
     Ok(data.join("drisse"))
 }
 
-fn remote(url: &str) -> Result<Place, Failure> {
+fn remote(url: &str) -> Result<WorkspaceRef, Failure> {
     let token = std::env::var("DRISSE_TOKEN").ok().map(|token| token.trim().to_owned());
     let token = token.ok_or_else(|| {
         Failure::new(format!("cannot connect to {url}: DRISSE_TOKEN is not set"))
@@ -232,7 +232,7 @@ fn remote(url: &str) -> Result<Place, Failure> {
                 .hint("name a folder, or http(s)://HOST:PORT"));
         }
     };
-    Ok(Place::Remote(Client::new(address, Some(token)), url.to_owned()))
+    Ok(WorkspaceRef::Remote(Client::new(address, Some(token)), url.to_owned()))
 }
 
 /// Returns a TLS configuration that trusts only the certificates in a PEM file.

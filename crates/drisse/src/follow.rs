@@ -1,6 +1,6 @@
 //! Follows an operation: prints its progress, and detaches at Ctrl-C.
 
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::{printer, units};
 use drisse_client::Client;
@@ -23,7 +23,11 @@ pub(crate) enum Left {
 }
 
 /// Follows an operation until it ends. Prints its progress with the elapsed time on stderr.
-pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) -> Result<Left, Failure> {
+pub(crate) async fn follow(
+    place: &WorkspaceRef,
+    client: &Client,
+    begun: &Operation,
+) -> Result<Left, Failure> {
     let began = Instant::now();
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
@@ -35,7 +39,7 @@ pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) ->
         let line = format!("{:>8}  {}", units::seconds(began.elapsed()), printer::plain(&progress.message));
         bar.suspend(|| printer::note(&line));
     };
-    drisse_core::step("an operation has begun");
+    drisse_core::crash_point("an operation has begun");
     let id = begun.id;
     let waited = tokio::select! {
         waited = wait(place, client, id, &mut each) => waited,
@@ -52,7 +56,7 @@ pub(crate) async fn follow(place: &Place, client: &Client, begun: &Operation) ->
     };
     bar.finish_and_clear();
     let operation = waited?;
-    drisse_core::step("an operation was seen through");
+    drisse_core::crash_point("an operation was seen through");
     match (operation.state, operation.error.clone()) {
         (OperationState::Succeeded, _) => Ok(Left::Done(Box::new(operation))),
         (_, Some(failure)) => Err(failure.into()),
@@ -83,7 +87,7 @@ async fn watch_answers(client: &Client, bar: &ProgressBar) -> Infallible {
 /// Waits until the operation ends. If the control plane is killed meanwhile, starts another one, which resumes the
 /// operation.
 async fn wait(
-    place: &Place,
+    place: &WorkspaceRef,
     client: &Client,
     id: i64,
     each: &mut dyn FnMut(&Progress),

@@ -3,11 +3,11 @@
 mod cli;
 mod commands;
 mod connect;
+mod crash_points;
 mod failure;
 mod follow;
 mod logs;
 mod printer;
-mod steps;
 mod traces;
 mod units;
 mod wiring;
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Err(done) => return done,
     };
     let logs = logs::start(cli.is_server());
-    steps::watch();
+    crash_points::watch();
     let output = cli.output;
     let ended = commands::run(cli);
     // The log is written first, so that the error is the last line.

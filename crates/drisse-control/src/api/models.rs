@@ -1,6 +1,7 @@
 //! `/v1/models`.
 
-use super::{Asked, Json, Local, Shared, begun, page_limit};
+use super::{Json, Local, QueryParams, begun, page_limit};
+use crate::control::Control;
 use crate::db::models::ModelFilter;
 use crate::error::{ControlError, Result};
 use crate::models::{derived_name, open_source, split_version};
@@ -31,8 +32,8 @@ pub(super) struct Filter {
 /// Lists registered models
 #[utoipa::path(get, path = "/v1/models", params(Filter), responses((status = 200, body = Page<Model>), (status = "default", body = FailureBody)))]
 pub(super) async fn list(
-    State(control): State<Shared>,
-    Asked(asked): Asked<Filter>,
+    State(control): State<Control>,
+    QueryParams(asked): QueryParams<Filter>,
 ) -> Result<axum::Json<Page<Model>>> {
     let after = asked.after.as_deref().map(split_version).transpose()?;
     let after = after.map(|(name, version)| (name.to_owned(), version.unwrap_or(0)));
@@ -53,7 +54,7 @@ pub(super) async fn list(
 /// Registers a model; the operation's result is the model
 #[utoipa::path(post, path = "/v1/models", request_body = RegisterRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn register(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Extension(local): Extension<Local>,
     Json(request): Json<RegisterRequest>,
 ) -> Result<impl IntoResponse> {
@@ -74,7 +75,7 @@ pub(super) async fn register(
 /// Returns a version of a model; `latest` is the newest
 #[utoipa::path(get, path = "/v1/models/{name}/versions/{version}", params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = Model), (status = "default", body = FailureBody)))]
 pub(super) async fn show(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<axum::Json<Model>> {
     let row = control.db.model(&name, number(&version)?).await?;
@@ -85,7 +86,7 @@ pub(super) async fn show(
 /// Changes a model's tags and adds properties
 #[utoipa::path(patch, path = "/v1/models/{name}/versions/{version}", params(("name" = String, Path), ("version" = String, Path)), request_body = ModelChange, responses((status = 200, body = Model), (status = "default", body = FailureBody)))]
 pub(super) async fn change(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
     Json(change): Json<ModelChange>,
 ) -> Result<axum::Json<Model>> {
@@ -98,7 +99,7 @@ pub(super) async fn change(
 /// Deletes a version that no service uses
 #[utoipa::path(delete, path = "/v1/models/{name}/versions/{version}", params(("name" = String, Path), ("version" = String, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn delete(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<impl IntoResponse> {
     let row = control.db.model(&name, number(&version)?).await?;

@@ -1,6 +1,7 @@
 //! `/v1/operations`.
 
-use super::{Asked, Shared};
+use super::QueryParams;
+use crate::control::Control;
 use crate::error::{ControlError, Result};
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
@@ -38,8 +39,8 @@ pub(super) struct After {
 /// Lists operations, the newest first
 #[utoipa::path(get, path = "/v1/operations", params(Filter), responses((status = 200, body = Page<Operation>), (status = "default", body = FailureBody)))]
 pub(super) async fn list(
-    State(control): State<Shared>,
-    Asked(asked): Asked<Filter>,
+    State(control): State<Control>,
+    QueryParams(asked): QueryParams<Filter>,
 ) -> Result<axum::Json<Page<Operation>>> {
     let limit = super::page_limit(asked.limit);
     Ok(axum::Json(control.db.operations(asked.subject.as_deref(), asked.after, limit).await?))
@@ -48,7 +49,7 @@ pub(super) async fn list(
 /// Returns an operation
 #[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = i64, Path)), responses((status = 200, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn show(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Operation>> {
     Ok(axum::Json(control.db.operation(number(&id)?).await?.document))
@@ -57,9 +58,9 @@ pub(super) async fn show(
 /// Streams the progress of an operation as server-sent events; the stream ends with the operation
 #[utoipa::path(get, path = "/v1/operations/{id}/events", params(("id" = i64, Path), After), responses((status = 200, content_type = "text/event-stream", body = ProgressEvent), (status = "default", body = FailureBody)))]
 pub(super) async fn events(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(id): Path<String>,
-    Asked(asked): Asked<After>,
+    QueryParams(asked): QueryParams<After>,
 ) -> Result<impl IntoResponse> {
     let id = number(&id)?;
     control.db.operation(id).await?;
@@ -69,7 +70,7 @@ pub(super) async fn events(
 }
 
 /// Sends events until the operation has ended or the client has disconnected.
-async fn follow(control: Shared, id: i64, mut after: i64, sender: mpsc::Sender<Result<Event, Infallible>>) {
+async fn follow(control: Control, id: i64, mut after: i64, sender: mpsc::Sender<Result<Event, Infallible>>) {
     let running = control.operations.progress(id);
     if let Some(running) = running {
         let mut news = running.news();
@@ -109,7 +110,7 @@ fn event(progress: &Progress) -> Event {
 /// Cancels a running operation; a service gets its previous state back
 #[utoipa::path(post, path = "/v1/operations/{id}/cancel", params(("id" = i64, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn cancel(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse> {
     let id = number(&id)?;

@@ -1,7 +1,8 @@
 //! `/v1/services`.
 
 use super::models::may_name_files;
-use super::{Asked, Json, Local, Shared, begun, page_limit};
+use super::{Json, Local, QueryParams, begun, page_limit};
+use crate::control::Control;
 use crate::db::rfc3339;
 use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow, Share};
 use crate::error::{ControlError, Result};
@@ -54,8 +55,8 @@ pub(super) struct LogQuery {
 /// Lists services
 #[utoipa::path(get, path = "/v1/services", params(Filter), responses((status = 200, body = Page<Service>), (status = "default", body = FailureBody)))]
 pub(super) async fn list(
-    State(control): State<Shared>,
-    Asked(asked): Asked<Filter>,
+    State(control): State<Control>,
+    QueryParams(asked): QueryParams<Filter>,
 ) -> Result<axum::Json<Page<Service>>> {
     let filter = ServiceFilter {
         target: asked.target,
@@ -73,7 +74,7 @@ pub(super) async fn list(
 /// Deploys a model: creates a service, or updates the one of that name
 #[utoipa::path(post, path = "/v1/services", request_body = DeployRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn deploy(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Extension(local): Extension<Local>,
     Json(mut request): Json<DeployRequest>,
 ) -> Result<impl IntoResponse> {
@@ -93,7 +94,7 @@ pub(super) async fn deploy(
 /// Updates a service
 #[utoipa::path(patch, path = "/v1/services/{name}", params(("name" = String, Path)), request_body = DeployRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn update(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Extension(local): Extension<Local>,
     Path(name): Path<String>,
     Json(mut request): Json<DeployRequest>,
@@ -105,7 +106,7 @@ pub(super) async fn update(
 }
 
 /// The name the model would have; a wrong file or an unknown model is refused here, before anything starts.
-async fn check_model(control: &Shared, local: Local, request: &DeployRequest) -> Result<Option<String>> {
+async fn check_model(control: &Control, local: Local, request: &DeployRequest) -> Result<Option<String>> {
     if request.sample.is_some() {
         may_name_files(local)?;
     }
@@ -127,7 +128,7 @@ async fn check_model(control: &Shared, local: Local, request: &DeployRequest) ->
 }
 
 async fn change(
-    control: &Shared,
+    control: &Control,
     name: &str,
     request: DeployRequest,
     kind: fn(DeployRequest) -> OperationKind,
@@ -154,7 +155,7 @@ async fn change(
 /// Shows a service, its revisions and what runs
 #[utoipa::path(get, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 200, body = Service), (status = "default", body = FailureBody)))]
 pub(super) async fn show(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<axum::Json<Service>> {
     let row = control.db.existing_service(&name).await?;
@@ -187,9 +188,9 @@ pub(super) struct DeleteQuery {
 /// Removes a service
 #[utoipa::path(delete, path = "/v1/services/{name}", params(("name" = String, Path), DeleteQuery), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn delete(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
-    Asked(asked): Asked<DeleteQuery>,
+    QueryParams(asked): QueryParams<DeleteQuery>,
 ) -> Result<impl IntoResponse> {
     control.db.existing_service(&name).await?;
     Ok(begun(control.operations.begin(OperationKind::Delete { force: asked.force }, &name, None).await?))
@@ -198,7 +199,7 @@ pub(super) async fn delete(
 /// Makes an earlier revision wanted again
 #[utoipa::path(post, path = "/v1/services/{name}/rollback", params(("name" = String, Path)), request_body = RollbackRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn rollback(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
     Json(request): Json<RollbackRequest>,
 ) -> Result<impl IntoResponse> {
@@ -208,14 +209,14 @@ pub(super) async fn rollback(
 }
 
 /// Whether the wanted revision of a service asks for a key.
-async fn asks_for_keys(control: &Shared, row: &ServiceRow) -> Result<bool> {
+async fn asks_for_keys(control: &Control, row: &ServiceRow) -> Result<bool> {
     Ok(control.db.revision(&row.name, row.revision).await?.is_none_or(|revision| revision.auth))
 }
 
 /// Shows a service's keys
 #[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name" = String, Path)), responses((status = 200, body = Keys), (status = "default", body = FailureBody)))]
 pub(super) async fn keys(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<axum::Json<Keys>> {
     let row = control.db.existing_service(&name).await?;
@@ -227,7 +228,7 @@ pub(super) async fn keys(
 /// Replaces a key; done once every replica and the gateway have confirmed it
 #[utoipa::path(post, path = "/v1/services/{name}/keys", params(("name" = String, Path)), request_body = KeyRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn change_key(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
     Json(request): Json<KeyRequest>,
 ) -> Result<impl IntoResponse> {
@@ -246,9 +247,9 @@ pub(super) async fn change_key(
 /// What a service's replicas write, line by line
 #[utoipa::path(get, path = "/v1/services/{name}/logs", params(("name" = String, Path), LogQuery), responses((status = 200, content_type = "text/plain", body = String), (status = "default", body = FailureBody)))]
 pub(super) async fn logs(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
-    Asked(asked): Asked<LogQuery>,
+    QueryParams(asked): QueryParams<LogQuery>,
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
     let service: ServiceName =
@@ -265,7 +266,7 @@ pub(super) async fn logs(
 /// A `/score` body that the service's model takes
 #[utoipa::path(get, path = "/v1/services/{name}/sample", params(("name" = String, Path)), responses((status = 200, content_type = "application/json", body = Object), (status = "default", body = FailureBody)))]
 pub(super) async fn sample(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
@@ -285,7 +286,7 @@ pub(super) async fn sample(
     Ok(([(CONTENT_TYPE, "application/json")], sample))
 }
 
-fn document(control: &Shared, row: ServiceRow, revision: &RevisionRow) -> Service {
+fn document(control: &Control, row: ServiceRow, revision: &RevisionRow) -> Service {
     let replicas = if row.active { row.asked_replicas() } else { 0 };
     let uri = format!("{}/api/v1/service/{}", control.gateway.url(), row.name);
     let (ready, unseen) = control.services.running_task(&row.name).map_or((0, None), |task| {

@@ -1,7 +1,8 @@
 //! `/v1/models/…/signatures` and `/v1/trust`.
 
+use super::Json;
 use super::models::number;
-use super::{Json, Shared};
+use crate::control::Control;
 use crate::error::Result;
 use axum::extract::{Path, State};
 use drisse_wire::control::{FailureBody, Signature, TrustDocument};
@@ -9,7 +10,7 @@ use drisse_wire::control::{FailureBody, Signature, TrustDocument};
 /// Lists the signatures of a version of a model
 #[utoipa::path(get, path = "/v1/models/{name}/versions/{version}/signatures", params(("name" = String, Path), ("version" = String, Path)), responses((status = 200, body = Vec<Signature>), (status = "default", body = FailureBody)))]
 pub(super) async fn list(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<axum::Json<Vec<Signature>>> {
     let model = control.db.model(&name, number(&version)?).await?;
@@ -19,7 +20,7 @@ pub(super) async fn list(
 /// Adds a signature to a version of a model
 #[utoipa::path(post, path = "/v1/models/{name}/versions/{version}/signatures", params(("name" = String, Path), ("version" = String, Path)), request_body = Signature, responses((status = 200, body = Vec<Signature>), (status = "default", body = FailureBody)))]
 pub(super) async fn add(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
     Json(signature): Json<Signature>,
 ) -> Result<axum::Json<Vec<Signature>>> {
@@ -30,14 +31,14 @@ pub(super) async fn add(
 
 /// Returns the public keys that models must be signed with
 #[utoipa::path(get, path = "/v1/trust", responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
-pub(super) async fn trusted(State(control): State<Shared>) -> Result<axum::Json<TrustDocument>> {
+pub(super) async fn trusted(State(control): State<Control>) -> Result<axum::Json<TrustDocument>> {
     Ok(axum::Json(control.services.models.trusted().await?))
 }
 
 /// Replaces the public keys that models must be signed with; running services continue
 #[utoipa::path(put, path = "/v1/trust", request_body = TrustDocument, responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
 pub(super) async fn trust(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Json(document): Json<TrustDocument>,
 ) -> Result<axum::Json<TrustDocument>> {
     control.services.models.set_trusted(&document).await?;

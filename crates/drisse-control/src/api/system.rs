@@ -1,6 +1,7 @@
 //! The control plane itself: status, shutdown, targets, and the maintenance of the store.
 
-use super::{Asked, Json, Local, Shared, begun};
+use super::{Json, Local, QueryParams, begun};
+use crate::control::Control;
 use crate::db::services::Counted;
 use crate::error::Result;
 use crate::operations::OperationKind;
@@ -20,7 +21,7 @@ pub(super) struct OneModel {
 
 /// Returns the status of the control plane and the gateway
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), (status = "default", body = FailureBody)))]
-pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<Status>> {
+pub(super) async fn status(State(control): State<Control>) -> Result<axum::Json<Status>> {
     Ok(axum::Json(Status {
         version: control.about.version.to_owned(),
         build: control.about.build.to_string(),
@@ -36,7 +37,7 @@ pub(super) async fn status(State(control): State<Shared>) -> Result<axum::Json<S
 /// Stops the control plane, or everything; services that were stopped start again with the next control plane
 #[utoipa::path(post, path = "/v1/shutdown", request_body = Shutdown, responses((status = 202, body = Object), (status = "default", body = FailureBody)))]
 pub(super) async fn shutdown(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Json(how): Json<Shutdown>,
 ) -> Result<impl IntoResponse> {
     control.stop.end(how);
@@ -45,14 +46,14 @@ pub(super) async fn shutdown(
 
 /// Lists the targets and whether they can be used
 #[utoipa::path(get, path = "/v1/targets", responses((status = 200, body = Vec<TargetInfo>), (status = "default", body = FailureBody)))]
-pub(super) async fn targets(State(control): State<Shared>) -> Result<axum::Json<Vec<TargetInfo>>> {
+pub(super) async fn targets(State(control): State<Control>) -> Result<axum::Json<Vec<TargetInfo>>> {
     Ok(axum::Json(control.services.targets.infos().await?))
 }
 
 /// Attaches a target, or changes how it is attached
 #[utoipa::path(put, path = "/v1/targets/{name}", params(("name" = String, Path)), request_body = TargetSpec, responses((status = 200, body = Object), (status = "default", body = FailureBody)))]
 pub(super) async fn attach(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Extension(local): Extension<Local>,
     Path(name): Path<String>,
     Json(spec): Json<TargetSpec>,
@@ -69,7 +70,7 @@ pub(super) async fn attach(
 /// Detaches a target that no service runs on
 #[utoipa::path(delete, path = "/v1/targets/{name}", params(("name" = String, Path)), responses((status = 200, body = Object), (status = "default", body = FailureBody)))]
 pub(super) async fn detach(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Path(name): Path<String>,
 ) -> Result<axum::Json<serde_json::Value>> {
     control.services.targets.detach(&name).await?;
@@ -79,15 +80,15 @@ pub(super) async fn detach(
 /// Compares every blob of a model, or of all models, with its digest
 #[utoipa::path(post, path = "/v1/verify", params(OneModel), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn verify(
-    State(control): State<Shared>,
-    Asked(asked): Asked<OneModel>,
+    State(control): State<Control>,
+    QueryParams(asked): QueryParams<OneModel>,
 ) -> Result<impl IntoResponse> {
     let subject = verified(&control, &asked).await?;
     Ok(begun(control.operations.begin(OperationKind::Verify { model: asked.model }, &subject, None).await?))
 }
 
 /// Returns the subject of the operation: a registered model, or all.
-async fn verified(control: &Shared, asked: &OneModel) -> Result<String> {
+async fn verified(control: &Control, asked: &OneModel) -> Result<String> {
     let Some(model) = &asked.model else { return Ok("all models".to_owned()) };
     let (name, version) = crate::models::split_version(model)?;
     control.db.model(name, version).await?;
@@ -98,9 +99,9 @@ async fn verified(control: &Shared, asked: &OneModel) -> Result<String> {
 /// that the request names
 #[utoipa::path(post, path = "/v1/repair", params(OneModel), request_body = RepairRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn repair(
-    State(control): State<Shared>,
+    State(control): State<Control>,
     Extension(local): Extension<Local>,
-    Asked(asked): Asked<OneModel>,
+    QueryParams(asked): QueryParams<OneModel>,
     Json(request): Json<RepairRequest>,
 ) -> Result<impl IntoResponse> {
     if !request.from.is_empty() {
@@ -117,6 +118,6 @@ pub(super) async fn repair(
 
 /// Removes blobs that no model refers to
 #[utoipa::path(post, path = "/v1/collect", responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
-pub(super) async fn collect(State(control): State<Shared>) -> Result<impl IntoResponse> {
+pub(super) async fn collect(State(control): State<Control>) -> Result<impl IntoResponse> {
     Ok(begun(control.operations.begin(OperationKind::Collect, "store", None).await?))
 }

@@ -6,7 +6,7 @@ use crate::blocking::blocking;
 use crate::db::models::{ModelRow, Tags};
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
-use drisse_core::step;
+use drisse_core::crash_point;
 use drisse_registry::{BlobState, Manifest, ModelSource, Store, signature_document};
 use drisse_wire::control::ModelChange;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ impl Models {
             // Checked before the package is parsed.
             models.runtime.block_on(models.check_coming(&what.name, &what.package, &bundles))?;
             let taken = take(&models.store, &layout, &what.package).map_err(failed)?;
-            step("a package is in the store");
+            crash_point("a package is in the store");
             models.runtime.block_on(models.register_package(&what, taken, &|line| progress.add(line)))
         })
         .await?;

@@ -6,7 +6,7 @@ use crate::blocking::blocking;
 use crate::db::models::{ModelRow, Tags};
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
-use drisse_core::{ModelName, step};
+use drisse_core::{ModelName, crash_point};
 use drisse_registry::{ModelSource, signature_document};
 use drisse_wire::control::ModelChange;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ impl Models {
             let model = store
                 .ingest(&source, &copy)
                 .map_err(|error| ControlError::from(error).context(format!("cannot register {shown}")))?;
-            step("a model's files are in the store");
+            crash_point("a model's files are in the store");
             let registered = models.runtime.block_on(async {
                 // The lock makes sure that each registration gets its own version.
                 let _models = models.lock().await;
@@ -76,7 +76,7 @@ impl Models {
                 }
                 let version = db.next_version(&what.name).await?;
                 let package = store.pack(&model, &what.name, version, sample.as_deref())?;
-                step("a model is packed");
+                crash_point("a model is packed");
                 let row = ModelRow {
                     name: what.name.clone(),
                     version,

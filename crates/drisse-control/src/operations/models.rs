@@ -3,8 +3,8 @@
 use crate::db::models::ModelRow;
 use crate::error::Result;
 use crate::models::{Import, Models, Registration};
-use crate::running::{Ended, Running};
-use drisse_core::{ErrorKind, step};
+use crate::running::{OperationError, Running};
+use drisse_core::{ErrorKind, crash_point};
 use drisse_wire::control::{RegisterRequest, RepairRequest};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub(super) async fn register(
     models: &Arc<Models>,
     op: &Running,
     request: RegisterRequest,
-) -> Result<Value, Ended> {
+) -> Result<Value, OperationError> {
     let name = op.subject().to_owned();
     let properties = request.properties.unwrap_or_default();
     let model: ModelRow = match request.package {
@@ -48,9 +48,9 @@ pub(super) async fn delete(
     op: &Running,
     name: &str,
     version: u64,
-) -> Result<Value, Ended> {
+) -> Result<Value, OperationError> {
     match models.delete(name, version).await {
-        Ok(()) => step("a model is forgotten"),
+        Ok(()) => crash_point("a model is forgotten"),
         // The model was deleted before the control plane was killed. Its blobs may still exist.
         Err(error) if error.kind == ErrorKind::NotFound && op.resumed => {}
         Err(error) => return Err(error.into()),
@@ -69,12 +69,12 @@ pub(super) async fn verify(
     op: &Running,
     model: Option<&str>,
     repair: Option<RepairRequest>,
-) -> Result<Value, Ended> {
+) -> Result<Value, OperationError> {
     let from = repair.map(|request| request.from.iter().map(PathBuf::from).collect());
     op.unless_cut_short(models.verify(&op.progress, model, from)).await
 }
 
-pub(super) async fn collect(models: &Arc<Models>, op: &Running) -> Result<Value, Ended> {
+pub(super) async fn collect(models: &Arc<Models>, op: &Running) -> Result<Value, OperationError> {
     let (blobs, bytes) = models.collect_garbage().await?;
     op.progress.add(format!("removed {blobs} blobs, {} MiB", bytes >> 20));
     Ok(json!({ "blobs": blobs, "bytes": bytes }))

@@ -7,7 +7,7 @@ use crate::control::Control;
 use crate::distribution::Distribution;
 use crate::error::{ControlError, Result};
 use crate::metrics::Metrics;
-use drisse_net::{Door, Front, Handler, Limits, Listener, Tls, bind_tcp, bind_unix, serve_few};
+use drisse_net::{Door, Handler, HttpServer, Limits, Listener, Tls, bind_tcp, bind_unix, serve_small};
 use drisse_wire::control::Shutdown;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub(super) async fn serve(
     let listener = bind_unix(&about.workspace.control_socket()).map_err(|error| unserved(&error))?;
     let (end, ends) = watch::channel(false);
     let unix = Api::local(control);
-    let unix = serve_few(Listener::Unix(listener), unix, ends).map_err(|error| unserved(&error))?;
+    let unix = serve_small(Listener::Unix(listener), unix, ends).map_err(|error| unserved(&error))?;
     let metrics = about.metrics.map(|address| ("metrics", address));
     let metrics = serve_plain(metrics, Metrics::new(control), end.subscribe())?;
     let registry = about.registry.map(|address| ("registry", address));
@@ -77,7 +77,7 @@ fn serve_tcp(control: &Control, tcp: Option<TcpApi>) -> Result<impl Future<Outpu
         let door = if tls.is_some() { Door::Tls } else { Door::Tcp };
         let api = Api::remote(control, door)?;
         let listeners = vec![Listener::Tcp(listener)];
-        Ok((Front { listeners, tls: tls.map(Arc::new), limits, open: Default::default() }, api))
+        Ok((HttpServer { listeners, tls: tls.map(Arc::new), limits, open: Default::default() }, api))
     });
     let front = front.transpose()?;
     let stop = control.stop.token();
@@ -98,7 +98,7 @@ fn serve_plain<H: Handler>(
 ) -> Result<impl Future<Output = ()> + use<H>> {
     let serve = |(what, address)| {
         let serve = || -> std::result::Result<_, Box<dyn std::error::Error>> {
-            Ok(serve_few(Listener::Tcp(bind_tcp(address)?), handler, ends)?)
+            Ok(serve_small(Listener::Tcp(bind_tcp(address)?), handler, ends)?)
         };
         serve().map_err(|error| {
             ControlError::invalid(format!("cannot serve --{what}")).because(&*error).hint(format!(

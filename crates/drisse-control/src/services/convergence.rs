@@ -3,21 +3,21 @@
 use super::Services;
 use super::decision::Decided;
 use crate::error::{ControlError, Result};
-use crate::running::{Ended, Running};
+use crate::running::{OperationError, Running};
 use drisse_core::ErrorKind;
 use drisse_reconcile::explain;
 use drisse_wire::control::{Failure, ServiceState};
 
 impl Services {
     /// Waits until what was decided is so. If it cannot be, what was before is wanted again.
-    pub(super) async fn complete(&self, op: &Running, decided: &Decided) -> Result<(), Ended> {
+    pub(super) async fn complete(&self, op: &Running, decided: &Decided) -> Result<(), OperationError> {
         let name = op.subject();
         if op.resumed {
             self.was_taken_back(name, decided).await?;
         }
         let converged = self.converged(op, decided.generation).await;
         match &converged {
-            Err(Ended::Stopping) => {}
+            Err(OperationError::Stopping) => {}
             Ok(()) => {
                 self.db.set_state(name, decided.generation, ServiceState::Ready, None).await?;
             }
@@ -39,7 +39,7 @@ impl Services {
         Err(ControlError { kind: ErrorKind::InvalidInput, failure })
     }
 
-    async fn take_back(&self, name: &str, decided: &Decided, ended: &Ended) -> Result<()> {
+    async fn take_back(&self, name: &str, decided: &Decided, ended: &OperationError) -> Result<()> {
         let Some(mut row) = self.db.service(name).await? else { return Ok(()) };
         // Something newer is wanted: that stands.
         if row.generation != decided.generation {
@@ -53,10 +53,12 @@ impl Services {
             }
             None => {
                 let failure = match ended {
-                    Ended::Failed(error) => error.failure.clone(),
-                    Ended::Canceled => Failure::new("its deployment was canceled"),
-                    Ended::TimedOut(missing) => Failure::new(format!("it was not ready in time: {missing}")),
-                    Ended::Stopping => return Ok(()),
+                    OperationError::Failed(error) => error.failure.clone(),
+                    OperationError::Canceled => Failure::new("its deployment was canceled"),
+                    OperationError::TimedOut(missing) => {
+                        Failure::new(format!("it was not ready in time: {missing}"))
+                    }
+                    OperationError::Stopping => return Ok(()),
                 };
                 (row.active, row.state, row.error) = (false, ServiceState::Failed, Some(failure));
             }
@@ -67,7 +69,7 @@ impl Services {
     }
 
     /// Waits until a round has found everything as `generation` wants it.
-    pub(super) async fn converged(&self, op: &Running, generation: u64) -> Result<(), Ended> {
+    pub(super) async fn converged(&self, op: &Running, generation: u64) -> Result<(), OperationError> {
         let task = self.task(op.subject())?;
         let (mut observed, mut events) = (task.observed(), task.events());
         task.wake();
@@ -102,13 +104,13 @@ impl Services {
             tokio::select! {
                 changed = observed.changed() => {
                     if changed.is_err() {
-                        return Err(Ended::Stopping);
+                        return Err(OperationError::Stopping);
                     }
                 }
                 Ok(event) = events.recv() => op.progress.add(event),
                 ended = &mut cut_short => {
                     return Err(match ended {
-                        Ended::TimedOut(_) => Ended::TimedOut(observed.borrow().missing()),
+                        OperationError::TimedOut(_) => OperationError::TimedOut(observed.borrow().missing()),
                         other => other,
                     });
                 }
@@ -117,7 +119,7 @@ impl Services {
     }
 
     /// Waits until nothing is left of a service that is being deleted.
-    pub(super) async fn gone(&self, op: &Running, generation: u64) -> Result<(), Ended> {
+    pub(super) async fn gone(&self, op: &Running, generation: u64) -> Result<(), OperationError> {
         let task = self.task(op.subject())?;
         let (mut observed, mut events) = (task.observed(), task.events());
         task.wake();
@@ -136,7 +138,7 @@ impl Services {
                 }
             }
             tokio::select! {
-                changed = observed.changed() => changed.map_err(|_| Ended::Stopping)?,
+                changed = observed.changed() => changed.map_err(|_| OperationError::Stopping)?,
                 ended = &mut cut_short => return Err(ended),
             }
         }

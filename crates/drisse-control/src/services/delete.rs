@@ -2,13 +2,13 @@
 
 use super::Services;
 use crate::error::Result;
-use crate::running::{Ended, Running};
+use crate::running::{OperationError, Running};
 use drisse_wire::control::ServiceState;
 use serde_json::Value;
 
 impl Services {
     /// Removes a service, with `force` even if its target does not answer.
-    pub(crate) async fn delete(&self, op: &Running, force: bool) -> Result<Value, Ended> {
+    pub(crate) async fn delete(&self, op: &Running, force: bool) -> Result<Value, OperationError> {
         let name = op.subject();
         if force {
             self.claims.force(name);

@@ -8,14 +8,14 @@ use crate::db::models::ModelRow;
 use crate::db::now;
 use crate::error::{ControlError, Result};
 use crate::models::{Registration, split_version};
-use crate::running::{Ended, Running};
+use crate::running::{OperationError, Running};
 use drisse_wire::control::{DeployRequest, ModelChoice, ServiceState};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 impl Services {
     /// Deploys or updates a service.
-    pub(crate) async fn deploy(&self, op: &Running, request: DeployRequest) -> Result<Value, Ended> {
+    pub(crate) async fn deploy(&self, op: &Running, request: DeployRequest) -> Result<Value, OperationError> {
         let decided = match Decided::of(op) {
             Some(decided) => decided,
             None => {

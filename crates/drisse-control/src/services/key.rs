@@ -4,13 +4,17 @@ use super::Services;
 use super::decision::Decided;
 use crate::error::Result;
 use crate::keys;
-use crate::running::{Ended, Running};
+use crate::running::{OperationError, Running};
 use drisse_wire::control::{KeyName, KeyRequest};
 use serde_json::{Value, json};
 
 impl Services {
     /// Replaces a key, and waits until every replica and the gateway have confirmed it.
-    pub(crate) async fn change_key(&self, op: &Running, request: KeyRequest) -> Result<Value, Ended> {
+    pub(crate) async fn change_key(
+        &self,
+        op: &Running,
+        request: KeyRequest,
+    ) -> Result<Value, OperationError> {
         let decided = match Decided::of(op) {
             Some(decided) => decided,
             None => {

@@ -6,13 +6,17 @@ use super::decision::{Before, Decided};
 use crate::db::now;
 use crate::db::services::ServiceRow;
 use crate::error::{ControlError, Result};
-use crate::running::{Ended, Running};
+use crate::running::{OperationError, Running};
 use drisse_wire::control::{RollbackRequest, ServiceState};
 use serde_json::{Value, json};
 
 impl Services {
     /// Makes an earlier revision wanted again.
-    pub(crate) async fn rollback(&self, op: &Running, request: RollbackRequest) -> Result<Value, Ended> {
+    pub(crate) async fn rollback(
+        &self,
+        op: &Running,
+        request: RollbackRequest,
+    ) -> Result<Value, OperationError> {
         let name = op.subject();
         let decided = match Decided::of(op) {
             Some(decided) => decided,

@@ -94,9 +94,9 @@ impl World {
         }
         for step in &plan.steps {
             match step {
-                Step::Start { place } => {
+                Step::Start { index } => {
                     self.next += 1;
-                    let revision = want.wanted[*place].revision.revision;
+                    let revision = want.wanted[*index].revision.revision;
                     let since = at(self.now);
                     self.have.push(replica(self.next, "s", revision, ReplicaState::Starting { since }));
                 }
@@ -174,7 +174,7 @@ fn an_update_starts_the_new_beside_the_old_and_stops_the_old_once_it_is_out_of_u
         world.round(want(&[(1, 2)]));
     }
     assert_eq!(world.serving(), 2);
-    assert_eq!(world.round(want(&[(2, 2)])).steps, vec![Step::Start { place: 0 }; 2]);
+    assert_eq!(world.round(want(&[(2, 2)])).steps, vec![Step::Start { index: 0 }; 2]);
     assert!(world.have.iter().filter(|r| world.in_use.contains(&r.id)).all(|r| r.revision == 1));
     // The new replicas became ready at the end of the round; the next rounds move the requests and stop the old.
     world.round(want(&[(2, 2)]));
@@ -187,7 +187,7 @@ fn an_update_starts_the_new_beside_the_old_and_stops_the_old_once_it_is_out_of_u
 fn deaths_back_off_and_are_forgotten_once_a_replica_stays() {
     let want = want(&[(1, 1)]);
     let one = vec![replica(0, "s", 1, dead(100, false, false))];
-    assert_eq!(plan(&want, &one, at(100)).steps, [Step::Start { place: 0 }], "the first death: no pause");
+    assert_eq!(plan(&want, &one, at(100)).steps, [Step::Start { index: 0 }], "the first death: no pause");
     let wrong = vec![replica(0, "s", 1, dead(100, true, true))];
     assert_eq!(plan(&want, &wrong, at(100)).steps, [], "a wrong model is not tried again and again");
     let three: Vec<_> = (0..3).map(|id| replica(id, "s", 1, dead(100, false, false))).collect();
@@ -206,7 +206,7 @@ fn a_clock_set_back_a_day_neither_keeps_a_service_down_nor_ends_the_backing_off(
     let mut have: Vec<_> = (0..9).map(|id| replica(id, "s", 1, dead(day + id as u64, true, false))).collect();
     let steps = |have: &[Replica], now| plan(&want(&[(1, 1)]), have, at(now));
     assert_eq!(steps(&have, day + 9).steps, [], "it backs off");
-    assert_eq!(steps(&have, 9).steps, [Step::Start { place: 0 }], "deaths in the future cause no pause");
+    assert_eq!(steps(&have, 9).steps, [Step::Start { index: 0 }], "deaths in the future cause no pause");
     // The next death is in the past, and causes a pause again.
     have.push(replica(9, "s", 1, dead(10, true, false)));
     let planned = steps(&have, 11);
@@ -215,7 +215,7 @@ fn a_clock_set_back_a_day_neither_keeps_a_service_down_nor_ends_the_backing_off(
     assert_eq!(forgotten, [&Step::Stop(ReplicaId::new("r0").unwrap())], "the oldest is forgotten");
     let starting = [replica(0, "s", 1, ReplicaState::Starting { since: at(day) })];
     assert!(
-        steps(&starting, 0).steps.contains(&Step::Start { place: 0 }),
+        steps(&starting, 0).steps.contains(&Step::Start { index: 0 }),
         "a replica with a start time far in the future is replaced"
     );
     assert_eq!(steps(&starting, day - 1).steps, [], "a start time one second in the future is accepted");
@@ -225,7 +225,7 @@ fn a_clock_set_back_a_day_neither_keeps_a_service_down_nor_ends_the_backing_off(
 fn replicas_that_were_killed_together_are_replaced_at_once() {
     let killed: Vec<_> = (0..10).map(|id| replica(id, "s", 1, dead(100, false, false))).collect();
     let plan = plan(&want(&[(1, 10)]), &killed, at(100));
-    assert_eq!(plan.steps, vec![Step::Start { place: 0 }; 10]);
+    assert_eq!(plan.steps, vec![Step::Start { index: 0 }; 10]);
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_replica_that_is_not_to_be_restarted_stays_dead_and_is_remembered() {
     have.push(replica(3, "s", 1, dead(6, true, false)));
     assert!(failure(&want, &have).is_some(), "no further start is awaited");
     want.wanted[0].replicas = 4;
-    assert_eq!(plan(&want, &have, at(100)).steps, [Step::Start { place: 0 }]);
+    assert_eq!(plan(&want, &have, at(100)).steps, [Step::Start { index: 0 }]);
     let worked = [replica(2, "s", 1, dead(5, false, false))];
     assert!(failure(&want, &worked).is_some(), "also if the replica was ready before");
 
@@ -274,7 +274,7 @@ fn a_replica_that_is_not_to_be_restarted_stays_dead_and_is_remembered() {
     want.wanted[0].replicas = 2;
     let mut ended = replica(2, "s", 1, dead(5, false, false));
     let have = |ended: &Replica| vec![replica(1, "s", 1, ready(99)), ended.clone()];
-    assert_eq!(plan(&want, &have(&ended), at(100)).steps, [Step::Start { place: 0 }]);
+    assert_eq!(plan(&want, &have(&ended), at(100)).steps, [Step::Start { index: 0 }]);
     if let ReplicaState::Dead(death) = &mut ended.state {
         death.failed = false;
     }

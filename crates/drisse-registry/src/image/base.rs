@@ -2,7 +2,7 @@
 
 use super::{ImageError, LAYER, LAYER_GZIP};
 use crate::blobs::{Blob, Store};
-use crate::remote::{Registry, RemoteError, Transfer};
+use crate::remote::{RemoteError, RemoteRepository, Transfer};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ impl Base {
     /// Returns [`RemoteError::NoImage`] if the reference is not a Linux image for `architecture`, or another error if
     /// the registry or the store fails.
     pub async fn pull(
-        registry: &Registry,
+        registry: &RemoteRepository,
         architecture: &str,
         store: &Store,
         progress: &dyn Transfer,

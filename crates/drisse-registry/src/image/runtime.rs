@@ -1,8 +1,8 @@
 //! The runtime layer: this program, ONNX Runtime and the shared libraries they need. Built once for all models.
 
-use super::closure::Closure;
 use super::layer::{Layer, Source};
 use super::packages::packages;
+use super::shared_libraries::SharedLibraries;
 use super::{ImageError, USER};
 use crate::blobs::{BlobState, Hashing};
 use crate::durable::{make_folder, replace_file};
@@ -103,7 +103,7 @@ impl Runtimes {
         parts: &RuntimeParts<'_>,
         packing: impl FnOnce(usize),
     ) -> Result<Runtime, ImageError> {
-        let closure = Closure::of(parts.program, &[parts.onnxruntime])?;
+        let closure = SharedLibraries::of(parts.program, &[parts.onnxruntime])?;
         let (layer, packages) = layer(parts, &closure)?;
         let document = self.folder.join(format!("{SCHEMA}-{}.json", layer.key()?));
         match self.kept(&document)? {
@@ -209,7 +209,7 @@ fn read(document: &Path) -> Option<Runtime> {
 }
 
 /// Composes the layer. Returns the layer and the system packages its files came from.
-fn layer(parts: &RuntimeParts<'_>, closure: &Closure) -> Result<(Layer, Vec<String>), ImageError> {
+fn layer(parts: &RuntimeParts<'_>, closure: &SharedLibraries) -> Result<(Layer, Vec<String>), ImageError> {
     let mut layer = Layer::default();
     let mut taken = Vec::new();
     layer.program(PROGRAM, Source::loaded(parts.program)?);

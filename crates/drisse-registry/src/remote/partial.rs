@@ -4,7 +4,7 @@ use super::RemoteError;
 use crate::StoreError;
 use crate::blobs::{Blob, BlobState, Hashing, Store};
 use crate::durable::{make_folder, sync_folder_of};
-use drisse_core::step;
+use drisse_core::crash_point;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -85,7 +85,7 @@ impl Partial {
         }
         file.set_permissions(fs::Permissions::from_mode(0o400)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        step("a blob has come");
+        crash_point("a blob has come");
         fs::rename(&self.path, &self.target).map_err(failed)?;
         sync_folder_of(&self.target).map_err(failed)?;
         Ok(Outcome::Kept)

@@ -1,7 +1,7 @@
 //! Pulling packages: blobs are verified when complete, and interrupted ones continue later.
 
 use super::partial::{Outcome, Partial};
-use super::registry::Registry;
+use super::registry::RemoteRepository;
 use super::{RemoteError, TRIES, Transfer, pause};
 use crate::blobs::{Blob, BlobState, Store};
 use crate::package::Manifest;
@@ -31,7 +31,7 @@ impl Pulled {
     }
 }
 
-impl Registry {
+impl RemoteRepository {
     /// Resolves the reference to a package by reading its manifest.
     ///
     /// # Errors

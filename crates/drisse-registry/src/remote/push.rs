@@ -56,7 +56,7 @@ struct Part {
 #[derive(Default, Serialize, Deserialize)]
 struct PushedBlobs(BTreeMap<String, BTreeMap<String, String>>);
 
-impl Registry {
+impl RemoteRepository {
     /// Pushes the blobs of a manifest in `store`, then the manifest itself under the reference's tag, or under its
     /// digest. `cache` is a folder in which the repositories of pushed blobs are remembered.
     ///

@@ -2,7 +2,7 @@
 //!
 //! Specification: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers>.
 
-use super::registry::Registry;
+use super::registry::RemoteRepository;
 use super::{RemoteError, Transfer};
 use crate::blobs::Store;
 use crate::package::{INDEX, MANIFEST};
@@ -14,7 +14,7 @@ use std::path::Path;
 /// How many signatures of a package are pulled at most, so that a registry cannot make us pull without end.
 const MOST: usize = 64;
 
-impl Registry {
+impl RemoteRepository {
     /// Pulls the signatures of the package with manifest digest `package` into `store`. Returns the digests of the
     /// signatures' manifests. Does not verify the signatures.
     ///

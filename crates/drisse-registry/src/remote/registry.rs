@@ -54,7 +54,7 @@ pub(super) enum Action {
 
 /// A client for one repository of a registry.
 #[derive(Debug)]
-pub struct Registry {
+pub struct RemoteRepository {
     http: Client,
     /// A client without a read timeout for uploads, which are answered after the last byte. `push` watches progress.
     uploads: Client,
@@ -66,7 +66,7 @@ pub struct Registry {
     authorization: Mutex<Option<String>>,
 }
 
-impl Registry {
+impl RemoteRepository {
     /// Connects to a repository to pull from it.
     ///
     /// # Errors

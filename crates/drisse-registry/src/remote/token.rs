@@ -159,7 +159,7 @@ mod tests {
             r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a:pull""#;
         assert_eq!(Challenge::parse(header), bearer("https://auth.example/token", Some("r.example")));
         assert_eq!(Challenge::parse(r#"bearer Realm="a\"b", x=y"#), bearer("a\"b", None));
-        assert_eq!(Challenge::parse(r#"Basic realm="Registry""#), Some(Challenge::Basic));
+        assert_eq!(Challenge::parse(r#"Basic realm="RemoteRepository""#), Some(Challenge::Basic));
         assert_eq!(Challenge::parse("Negotiate abc"), None);
         assert_eq!(Challenge::parse("Bearer"), None);
     }

@@ -3,7 +3,7 @@
 use super::engine::{Engine, EngineError, with_source};
 use super::offer::Offer;
 use super::{ContainerConfig, refused};
-use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, step};
+use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, crash_point};
 use drisse_net::blocking;
 use drisse_net::http::escaped;
 use drisse_registry::{Image, ImageError, ImageModel, RuntimeParts, Runtimes};
@@ -93,7 +93,7 @@ impl Images {
                     None
                 }
             };
-            step("an image is brought in");
+            crash_point("an image is brought in");
             let took = began.elapsed().as_secs_f64();
             events.event(Event(format!("the image is in the engine after {took:.1} s")));
             found = engine.image(&names).await.map_err(failed)?;

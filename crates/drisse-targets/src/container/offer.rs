@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
 use drisse_net::http::written;
-use drisse_net::{BindError, Handler, Listener, bind_tcp, random_id, serve_few};
+use drisse_net::{BindError, Handler, Listener, bind_tcp, random_id, serve_small};
 use drisse_registry::MANIFEST;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -69,7 +69,7 @@ impl Offer {
         let authorization = format!("Basic {}", STANDARD.encode(format!("{USER}:{}", self.password)));
         let server = ImageServer { built: self.built, authorization: authorization.into() };
         let failed = |why: io::Error| EngineError::Refused(0, why.to_string());
-        let serving = serve_few(Listener::Tcp(self.listener), server, ends).map_err(failed)?;
+        let serving = serve_small(Listener::Tcp(self.listener), server, ends).map_err(failed)?;
         tokio::select! {
             pulled = pull => pulled,
             () = serving => Err(failed(io::ErrorKind::BrokenPipe.into())),

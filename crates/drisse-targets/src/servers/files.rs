@@ -2,7 +2,7 @@
 //! the disk and must be called in [`drisse_net::blocking`].
 
 use super::{Files, Servers, TRUSTED, evidence_beside, failed};
-use drisse_core::{Environment, RevisionSpec, TargetError, Trust, step};
+use drisse_core::{Environment, RevisionSpec, TargetError, Trust, crash_point};
 use drisse_net::hex;
 use drisse_registry::{Evidence, Store};
 use sha2::{Digest, Sha256};
@@ -27,9 +27,9 @@ impl Servers {
             // Always the same name, so that the next write replaces a file that was left half written.
             let fresh = path.with_extension("new");
             self.write_secret(&fresh, text.as_bytes())?.sync_all()?;
-            step("keys are written");
+            crash_point("keys are written");
             std::fs::rename(&fresh, &path)?;
-            step("keys are in place");
+            crash_point("keys are in place");
             Ok(())
         };
         write().map_err(|error| failed("write the keys", &path, &error))?;

@@ -19,16 +19,16 @@ pub struct TargetInfo {
     /// The largest number of services, if limited.
     pub max_services: Option<u32>,
     /// CPU of the target, in thousandths of a core.
-    pub cpu_millis: Room,
+    pub cpu_millis: Headroom,
     /// Memory of the target, in bytes.
-    pub memory_bytes: Room,
+    pub memory_bytes: Headroom,
     /// Why the target cannot be used; `null` if it can.
     pub error: Option<Failure>,
 }
 
 /// The capacity of a target for one resource.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct Room {
+pub struct Headroom {
     /// The total capacity, if known.
     pub total: Option<u64>,
     /// The capacity promised to services: the sum of their limits.

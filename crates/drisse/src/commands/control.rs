@@ -1,7 +1,7 @@
 //! `drisse control`: the control plane, which `drisse up` and every command that needs it starts.
 
 use crate::cli;
-use crate::connect::{Place, VERSION};
+use crate::connect::{VERSION, WorkspaceRef};
 use crate::failure::Failure;
 use crate::{logs, wiring};
 use anyhow::Context;
@@ -21,7 +21,7 @@ fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
     }
 }
 
-pub(crate) fn run(arguments: &cli::Control, place: Place) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitCode, Failure> {
     let workspace = place.folder()?.clone();
     let up = &arguments.up;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;

@@ -1,7 +1,7 @@
 //! `drisse deploy`, `update` and `rollback`: start the operation, follow it, score the sample, show the endpoint.
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::{printer, units};
@@ -23,7 +23,11 @@ const INTERRUPTED: u8 = 130;
 /// Bytes. A sample up to this length is written into the curl line; an answer up to this length is shown whole.
 const MAX_INLINE: usize = 240;
 
-pub(crate) async fn deploy(place: &Place, arguments: &Deploy, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn deploy(
+    place: &WorkspaceRef,
+    arguments: &Deploy,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let early = choose_file(&arguments.model)?;
     let client = place.connect().await?;
     let model = choose(place, &client, &arguments.model, early, &arguments.options).await?;
@@ -34,7 +38,11 @@ pub(crate) async fn deploy(place: &Place, arguments: &Deploy, output: Output) ->
     finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
 }
 
-pub(crate) async fn update(place: &Place, arguments: &Update, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn update(
+    place: &WorkspaceRef,
+    arguments: &Update,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
     let client = place.connect().await?;
     let model = match &arguments.model {
@@ -47,7 +55,7 @@ pub(crate) async fn update(place: &Place, arguments: &Update, output: Output) ->
 }
 
 pub(crate) async fn rollback(
-    place: &Place,
+    place: &WorkspaceRef,
     arguments: &Rollback,
     output: Output,
 ) -> Result<ExitCode, Failure> {
@@ -75,7 +83,7 @@ fn choose_file(text: &str) -> Result<Option<PathBuf>, Failure> {
 }
 
 async fn choose(
-    place: &Place,
+    place: &WorkspaceRef,
     client: &Client,
     text: &str,
     file: Option<PathBuf>,
@@ -208,7 +216,7 @@ fn given_sample(request: &DeployRequest) -> Option<PathBuf> {
 }
 
 async fn finish(
-    place: &Place,
+    place: &WorkspaceRef,
     client: &Client,
     operation: Operation,
     options: &ServiceOptions,
@@ -281,7 +289,7 @@ fn document(service: &Service, keys: &Keys, done: &Operation, answer: Option<&st
 }
 
 fn text(
-    place: &Place,
+    place: &WorkspaceRef,
     service: &Service,
     sample: Option<&Path>,
     body: Option<&[u8]>,
@@ -306,7 +314,7 @@ fn text(
 }
 
 /// Returns a curl line to paste into bash. It contains no key: other users can see command lines.
-fn curl(place: &Place, service: &Service, sample: Option<&Path>, body: Option<&[u8]>) -> String {
+fn curl(place: &WorkspaceRef, service: &Service, sample: Option<&Path>, body: Option<&[u8]>) -> String {
     let mut curl = "curl".to_owned();
     if service.auth {
         let (drisse, flag, name) = (this_program(), place.flag(), &service.name);

@@ -1,7 +1,7 @@
 //! `drisse doctor`: checks what this machine has and lacks.
 
 use crate::cli::Output;
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::{printer, wiring};
 use drisse_control::Health;
@@ -40,9 +40,9 @@ impl Finding {
     }
 }
 
-pub(crate) async fn run(place: &Place, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(place: &WorkspaceRef, output: Output) -> Result<ExitCode, Failure> {
     let mut findings = vec![onnx_runtime(), pip()];
-    if let Place::Folder(workspace) = place {
+    if let WorkspaceRef::Folder(workspace) = place {
         // If the workspace does not exist yet, its nearest existing parent is checked.
         let existing = workspace.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
         findings.push(writable(existing, &workspace.root));
@@ -179,7 +179,7 @@ async fn containers() -> Finding {
     Finding::new("containers", false, good, engine.unwrap_or_else(|why| why.reason), &remedy)
 }
 
-async fn daemons(place: &Place) -> Finding {
+async fn daemons(place: &WorkspaceRef) -> Finding {
     let running = place.running().await;
     let detail = match &running {
         Some((_, status)) => {

@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, Failure> {
             "address": address.to_string(),
         }),
     };
-    drisse_core::step("the gateway has its sockets");
+    drisse_core::crash_point("the gateway has its sockets");
     let gateway = Gateway::new(config).context("cannot start the gateway")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;

@@ -3,7 +3,7 @@
 use super::named::Named;
 use super::transfer;
 use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, ImagePush, Output};
-use crate::connect::{Place, VERSION, env_onnxruntime};
+use crate::connect::{VERSION, WorkspaceRef, env_onnxruntime};
 use crate::failure::Failure;
 use crate::{printer, units, wiring};
 use anyhow::Context;
@@ -19,7 +19,11 @@ use std::time::Instant;
 /// Buffer for an archive or a pipe, in bytes.
 const BUFFER: usize = 256 << 10;
 
-pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    place: &WorkspaceRef,
+    arguments: &Arguments,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     match &arguments.command {
         ImageCommand::Build(build) => self::build(place, build, output).await,
         ImageCommand::Push(push) => self::push(push, output).await,
@@ -39,7 +43,7 @@ pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) ->
     }
 }
 
-async fn build(place: &Place, arguments: &ImageBuild, output: Output) -> Result<ExitCode, Failure> {
+async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> Result<ExitCode, Failure> {
     let began = Instant::now();
     let failed = || format!("cannot build an image of {}", arguments.model);
     let model = model(place, arguments).await?;
@@ -115,7 +119,7 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-async fn model(place: &Place, arguments: &ImageBuild) -> Result<ImageModel, Failure> {
+async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageModel, Failure> {
     let failed = || format!("cannot build an image of {}", arguments.model);
     let model = match Named::find(place, &arguments.model).await? {
         Named::Source(source) => {

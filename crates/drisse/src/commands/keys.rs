@@ -1,7 +1,7 @@
 //! `drisse keys`: shows keys, prints them as a header for curl, replaces them.
 
 use crate::cli::{Keys, Output, WhichKey};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::printer;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// Maximum number of bytes to read from standard input. A key has at most 256 characters.
 const MAX_INPUT: u64 = 4096;
 
-pub(crate) async fn run(place: &Place, arguments: &Keys, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Keys, output: Output) -> Result<ExitCode, Failure> {
     let value = arguments.set.map(|_| read_key()).transpose()?;
     let client = place.connect().await?;
     let name = &arguments.service;

@@ -1,7 +1,7 @@
 //! `drisse logs`: shows the logs of a service's replicas in readable form.
 
 use crate::cli::{Logs, Output};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::printer;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// Exit code after an interrupt from the keyboard: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-pub(crate) async fn run(place: &Place, arguments: &Logs, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) -> Result<ExitCode, Failure> {
     if output == Output::Json && !arguments.follow {
         let client = place.connect().await?;
         let mut stream = client.logs(&arguments.service, arguments.lines, false).await?;

@@ -2,7 +2,7 @@
 
 use super::{sign, transfer};
 use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::{printer, units};
@@ -15,7 +15,11 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &Place, arguments: &Models, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    place: &WorkspaceRef,
+    arguments: &Models,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let Some(command) = &arguments.command else { return list(place, &arguments.filter, output).await };
     match command {
         ModelsCommand::Register { path, name, tags, properties, sample } => {
@@ -112,7 +116,7 @@ fn named(result: &Value) -> String {
 }
 
 async fn finish(
-    place: &Place,
+    place: &WorkspaceRef,
     client: &Client,
     operation: Operation,
     output: Output,
@@ -131,7 +135,7 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
     }
 }
 
-async fn list(place: &Place, filter: &ModelFilter, output: Output) -> Result<ExitCode, Failure> {
+async fn list(place: &WorkspaceRef, filter: &ModelFilter, output: Output) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
     let query = query(&[
         ("name", filter.name.as_deref()),

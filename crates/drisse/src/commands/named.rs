@@ -1,7 +1,7 @@
 //! A model named on the command line: a path, or the name of a registered model.
 
 use super::models;
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use anyhow::Context;
 use drisse_registry::{ModelSource, Store};
@@ -19,7 +19,7 @@ pub(super) enum Named {
 
 impl Named {
     /// Finds the model that `text` names. A name with a `/` or a file extension is a path.
-    pub(super) async fn find(place: &Place, text: &str) -> Result<Self, Failure> {
+    pub(super) async fn find(place: &WorkspaceRef, text: &str) -> Result<Self, Failure> {
         let path = Path::new(text);
         if text.contains('/') || path.extension().is_some() || path.exists() {
             return Ok(Self::Source(Box::new(

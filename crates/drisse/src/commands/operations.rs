@@ -2,7 +2,7 @@
 
 use super::models::{note_more, paged, query};
 use crate::cli::{Operations, OperationsCommand, Output};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::printer;
@@ -10,7 +10,11 @@ use drisse_wire::control::Operation;
 use serde_json::json;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &Place, arguments: &Operations, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    place: &WorkspaceRef,
+    arguments: &Operations,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
     match &arguments.command {
         None => {

@@ -5,7 +5,7 @@ mod html;
 
 use super::named::Named;
 use crate::cli::{Output, Profile as Arguments};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::units::shown;
 use crate::wiring::EngineSettings;
@@ -32,7 +32,11 @@ struct Report<'a> {
     profile: Profile,
 }
 
-pub(crate) async fn run(place: &Place, arguments: &Arguments, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    place: &WorkspaceRef,
+    arguments: &Arguments,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
     let source = Named::find(place, path).await?.source().with_context(failed)?;

@@ -1,7 +1,7 @@
 //! `drisse score`: sends one request through the gateway, with the service's own key.
 
 use crate::cli::Score;
-use crate::connect::{Place, trusting};
+use crate::connect::{WorkspaceRef, trusting};
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
@@ -14,7 +14,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &Place, arguments: &Score) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
     let body = match &arguments.file {
         Some(file) if file == Path::new("-") => {

@@ -2,7 +2,7 @@
 
 use super::models::{paged, query};
 use crate::cli::{Delete, Output, Services, ServicesCommand};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::printer;
@@ -12,7 +12,11 @@ use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &Place, arguments: &Services, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    place: &WorkspaceRef,
+    arguments: &Services,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
     if let Some(ServicesCommand::Show { service }) = &arguments.command {
         let service = client.service(service).await?;
@@ -110,7 +114,11 @@ fn text(service: &Service) -> String {
     out
 }
 
-pub(crate) async fn delete(place: &Place, arguments: &Delete, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn delete(
+    place: &WorkspaceRef,
+    arguments: &Delete,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
     let name = &arguments.service;
     let operation = client.delete(name, arguments.force).await?;

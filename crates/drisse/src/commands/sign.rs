@@ -1,7 +1,7 @@
 //! `drisse models keygen`, `sign` and `trust`, and the signature check of `verify`.
 
 use crate::cli::Output;
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
@@ -54,7 +54,7 @@ pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode, Failure> {
 
 /// `drisse models sign`.
 pub(crate) async fn sign(
-    place: &Place,
+    place: &WorkspaceRef,
     model: &str,
     key: &Path,
     output: Output,
@@ -82,7 +82,7 @@ pub(crate) async fn sign(
 
 /// `drisse models trust`.
 pub(crate) async fn trust(
-    place: &Place,
+    place: &WorkspaceRef,
     keys: &[impl AsRef<Path>],
     remove: &[String],
     none: bool,

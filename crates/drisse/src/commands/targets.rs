@@ -1,18 +1,22 @@
 //! `drisse targets`: lists, checks, attaches and detaches targets.
 
 use crate::cli::{Output, TargetKind, Targets, TargetsCommand};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
 use drisse_core::{cores, size};
-use drisse_wire::control::{Room, TargetInfo, TargetSpec};
+use drisse_wire::control::{Headroom, TargetInfo, TargetSpec};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &Place, arguments: &Targets, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    place: &WorkspaceRef,
+    arguments: &Targets,
+    output: Output,
+) -> Result<ExitCode, Failure> {
     let client = place.connect().await?;
     match &arguments.command {
         None => {
@@ -78,7 +82,7 @@ fn services(target: &TargetInfo) -> String {
 }
 
 /// Formats how much of a target's capacity its services have reserved.
-fn reserved(room: &Room, show: impl Fn(u64) -> String) -> String {
+fn reserved(room: &Headroom, show: impl Fn(u64) -> String) -> String {
     let total = room.total.map(|total| format!(" of {}", show(total))).unwrap_or_default();
     let unenforceable = room.unenforceable.as_ref().map(|why| format!("; limits cannot be enforced: {why}"));
     format!("{}{total} reserved{}", show(room.promised), unenforceable.unwrap_or_default())

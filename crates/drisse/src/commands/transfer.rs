@@ -1,14 +1,14 @@
 //! Pushing models and images to registries, and pulling them.
 
 use crate::cli::{Output, RegistryOptions};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::follow::{Left, follow};
 use crate::{printer, units, wiring};
 use anyhow::Context;
 use drisse_control::Workspace;
 use drisse_core::{ModelName, ServiceName};
-use drisse_registry::{Access, Base, Pushed, Reference, Registry, RemoteError, Store, Transfer};
+use drisse_registry::{Access, Base, Pushed, Reference, RemoteError, RemoteRepository, Store, Transfer};
 use drisse_wire::control::RegisterRequest;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -73,7 +73,7 @@ impl RegistryOptions {
 }
 
 /// Returns the workspace if it is on this machine, because the command reads its store. `verb` is for the error.
-pub(super) fn beside<'a>(place: &'a Place, verb: &str) -> Result<&'a Workspace, Failure> {
+pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace, Failure> {
     place.folder().map_err(|_| {
         Failure::new(format!("cannot {verb} models of a remote workspace"))
             .hint("run this on the control plane's machine, with --workspace DIR")
@@ -82,7 +82,7 @@ pub(super) fn beside<'a>(place: &'a Place, verb: &str) -> Result<&'a Workspace, 
 
 /// `drisse models push`.
 pub(crate) async fn push(
-    place: &Place,
+    place: &WorkspaceRef,
     model: &str,
     to: &str,
     options: &RegistryOptions,
@@ -110,7 +110,7 @@ pub(crate) async fn upload(
     digest: &str,
     signatures: &[String],
 ) -> Result<Pushed, Failure> {
-    let registry = Registry::to_push(reference, &options.access()).await?;
+    let registry = RemoteRepository::to_push(reference, &options.access()).await?;
     let (bar, cache) = (Bar::new("pushing"), wiring::cache_folder().join("registries"));
     let pushed = registry.push(digest, store, &cache, &bar).await?;
     for signature in signatures {
@@ -136,7 +136,7 @@ pub(crate) async fn base(
     options: &RegistryOptions,
     architecture: &str,
 ) -> Result<Base, Failure> {
-    let registry = Registry::to_pull(reference, &options.access()).await?;
+    let registry = RemoteRepository::to_pull(reference, &options.access()).await?;
     let layout = Layout::open(&wiring::cache_folder().join("bases"), "layers")?;
     let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
     Ok(Base::pull(&registry, architecture, &store, &Bar::new("pulling the base image")).await?)
@@ -144,7 +144,7 @@ pub(crate) async fn base(
 
 /// Pulls a package and registers it. The result of the operation is the model.
 pub(crate) async fn pull(
-    place: &Place,
+    place: &WorkspaceRef,
     from: &str,
     name: Option<&str>,
     options: &RegistryOptions,
@@ -161,7 +161,7 @@ pub(crate) async fn pull(
                 .hint("give a name: --name NAME")
         })?,
     };
-    let registry = Registry::to_pull(&reference, &options.access()).await?;
+    let registry = RemoteRepository::to_pull(&reference, &options.access()).await?;
     let package = registry.package().await?;
     let pulls = wiring::cache_folder().join("pulls");
     let layout = Layout::open(&pulls, package.digest.trim_start_matches("sha256:"))?;

@@ -2,7 +2,7 @@
 
 use super::deploy::this_program;
 use crate::cli::{Output, Up};
-use crate::connect::Place;
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
@@ -27,7 +27,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Maximum time for everything to stop. Replicas take at most 25 s to answer their running requests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn up(place: &Place, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
     if arguments.boot {
         return boot(place.folder()?, arguments, output);
     }
@@ -68,11 +68,11 @@ async fn restore(workspace: &Workspace) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) async fn status(place: &Place, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn status(place: &WorkspaceRef, output: Output) -> Result<ExitCode, Failure> {
     let (status, running) = match (place.running().await, place) {
         (Some((_, status)), _) => (status, true),
-        (None, Place::Folder(workspace)) => (at_rest(workspace).await, false),
-        (None, Place::Remote(client, _)) => (client.status().await?, true),
+        (None, WorkspaceRef::Folder(workspace)) => (at_rest(workspace).await, false),
+        (None, WorkspaceRef::Remote(client, _)) => (client.status().await?, true),
     };
     let document = || {
         let mut document = json!(status);
@@ -134,7 +134,7 @@ fn text(status: &Status) -> String {
     )
 }
 
-pub(crate) async fn down(place: &Place, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCode, Failure> {
     let workspace = place.folder()?;
     let mut running = place.running().await;
     if running.is_none() && left_containers(workspace) {

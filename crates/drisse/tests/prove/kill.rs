@@ -64,7 +64,7 @@ fn names_in_sources() -> BTreeSet<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(path).unwrap();
-                let calls = text.split("step(\"").skip(1).filter_map(|rest| rest.split('"').next());
+                let calls = text.split("crash_point(\"").skip(1).filter_map(|rest| rest.split('"').next());
                 names.extend(calls.map(str::to_owned));
             }
         }

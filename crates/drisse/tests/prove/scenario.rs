@@ -2,7 +2,7 @@
 //! process died meanwhile.
 
 use crate::engine::{CACHE, Engine, podman};
-use crate::liar::liar;
+use crate::lying_registry::liar;
 use crate::support::{library, root};
 use crate::workspace::{Ran, Workspace, ran};
 use drisse_testkit::{PATIENCE, found};
@@ -187,7 +187,7 @@ impl Run {
             // The cache of pulled blobs is not shared with other runs.
             command.env("XDG_CACHE_HOME", self.workspace.folder.path()).env("DRISSE_ONNXRUNTIME", library());
         }
-        command.env("DRISSE_STEPS", &self.steps);
+        command.env("DRISSE_CRASH_POINTS", &self.steps);
         if let Some(engine) = &self.engine {
             command.env("DOCKER_HOST", engine.host()).env("XDG_CACHE_HOME", &*CACHE);
         }

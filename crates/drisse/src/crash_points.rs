@@ -1,4 +1,4 @@
-//! Crash points for tests: with `DRISSE_STEPS=FOLDER`, each process writes the crash points that it passes to
+//! Crash points for tests: with `DRISSE_CRASH_POINTS=FOLDER`, each process writes the crash points that it passes to
 //! `FOLDER/trace`, and stops or kills itself at a crash point if `FOLDER` has a file of that name.
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -9,11 +9,11 @@ use std::sync::OnceLock;
 
 static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Activates the crash points if `DRISSE_STEPS` is set.
+/// Activates the crash points if `DRISSE_CRASH_POINTS` is set.
 pub(crate) fn watch() {
-    if let Some(folder) = std::env::var_os("DRISSE_STEPS") {
+    if let Some(folder) = std::env::var_os("DRISSE_CRASH_POINTS") {
         let _ = FOLDER.set(folder.into());
-        drisse_core::watch_steps(passed);
+        drisse_core::watch_crash_points(passed);
     }
 }
 

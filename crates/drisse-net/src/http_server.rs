@@ -22,7 +22,7 @@ const LAME_DUCK: Duration = Duration::from_millis(250);
 
 /// A server's listeners and how to serve them.
 #[derive(Debug)]
-pub struct Front {
+pub struct HttpServer {
     /// The bound sockets.
     pub listeners: Vec<Listener>,
     /// The certificate with which TCP listeners serve HTTPS; `None` serves HTTP.
@@ -40,7 +40,7 @@ struct Reactors {
     next: usize,
 }
 
-impl Front {
+impl HttpServer {
     /// Serves until `stop` completes, then lets unfinished requests end for at most the drain timeout, and returns.
     /// `make` returns the handler of each core. Must be awaited on a runtime that runs on a thread of its own.
     ///

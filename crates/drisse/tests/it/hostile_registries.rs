@@ -1,6 +1,6 @@
 //! A registry that lies: every wrong answer is detected.
 
-use crate::liar::{Liar, digest, liar, package, plain, sent_to};
+use crate::lying_registry::{Liar, digest, liar, package, plain, sent_to};
 use crate::registry::User;
 use crate::support::root;
 use serde_json::json;

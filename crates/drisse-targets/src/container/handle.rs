@@ -3,7 +3,7 @@
 use super::engine::{Engine, EngineError};
 use super::engines::Engines;
 use crate::cgroup::killed_for_memory;
-use crate::servers::{Ended, Vessel, out_of_memory};
+use crate::servers::{ServerExit, ServerHandle, out_of_memory};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ const KILLED: i64 = 128 + 9;
 
 /// A container that was started.
 #[derive(Clone, Debug)]
-pub(super) struct Container {
+pub(super) struct ContainerHandle {
     pub(super) engines: Arc<Engines>,
     pub(super) name: String,
 }
 
 #[async_trait]
-impl Vessel for Container {
-    async fn ended(&mut self) -> Ended {
+impl ServerHandle for ContainerHandle {
+    async fn ended(&mut self) -> ServerExit {
         let mut logged = String::new();
         loop {
             let ended = async {
@@ -38,7 +38,7 @@ impl Vessel for Container {
                 Ok(ended) => return ended,
                 Err(EngineError::Refused(404, _)) => {
                     let reason = "is gone: its container was removed from outside".to_owned();
-                    return Ended { reason, mendable: false, clean: false, output: String::new() };
+                    return ServerExit { reason, mendable: false, clean: false, output: String::new() };
                 }
                 Err(error) => {
                     let why = error.to_string();
@@ -74,9 +74,9 @@ impl Vessel for Container {
     }
 }
 
-impl Container {
+impl ContainerHandle {
     /// Returns how the container ended, and removes it.
-    async fn end(&self, engine: &Engine) -> Result<Ended, EngineError> {
+    async fn end(&self, engine: &Engine) -> Result<ServerExit, EngineError> {
         let mut details = engine.get(&format!("/containers/{}/json", self.name)).await?;
         let (state, memory) = (details["State"].take(), details["HostConfig"]["Memory"].as_u64());
         let output = engine.output(&self.name, KEPT).await?;
@@ -91,6 +91,6 @@ impl Container {
             (_, _, Some(error)) if !error.is_empty() => format!("exited with code {code}: {error}"),
             _ => format!("exited with code {code}"),
         };
-        Ok(Ended { reason, mendable: code == 1 || exhausted, clean: code == 0, output })
+        Ok(ServerExit { reason, mendable: code == 1 || exhausted, clean: code == 0, output })
     }
 }

@@ -1,7 +1,7 @@
 //! A server for few clients (probes, Prometheus, operators), on the caller's runtime.
 
 use crate::connection::{Connections, Handler, Limits};
-use crate::front::ACCEPT_AGAIN;
+use crate::http_server::ACCEPT_AGAIN;
 use crate::listen::{Listener, Listening};
 use prometheus_client::metrics::gauge::Gauge;
 use std::future::Future;
@@ -25,7 +25,7 @@ const LIMITS: Limits = Limits {
 ///
 /// # Errors
 /// Returns the system's error if the listener cannot be registered with the runtime.
-pub fn serve_few<H: Handler>(
+pub fn serve_small<H: Handler>(
     listener: Listener,
     handler: H,
     end: watch::Receiver<bool>,

@@ -1,6 +1,6 @@
 //! Watches one scoring server from its start, or from its adoption, to its end.
 
-use super::Shared;
+use super::ServerTable;
 use async_trait::async_trait;
 use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName, size};
 use drisse_net::http::{Address, Ask};
@@ -48,9 +48,9 @@ pub(crate) struct Files {
 
 /// The process or container that a scoring server runs in.
 #[async_trait]
-pub(crate) trait Vessel: Send + Sync {
+pub(crate) trait ServerHandle: Send + Sync {
     /// Waits until the server has ended. May be called again. Cancel-safe.
-    async fn ended(&mut self) -> Ended;
+    async fn ended(&mut self) -> ServerExit;
 
     /// Asks the server to answer the requests that it has and to end.
     fn terminate(&self);
@@ -66,7 +66,7 @@ pub(crate) trait Vessel: Send + Sync {
 
 /// How a scoring server ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct ServerExit {
     /// The end of a sentence about the server: `exited with code 1`.
     pub(crate) reason: String,
     /// Whether only the user can fix the cause (exit code 1, or too little memory): a restart would fail again.
@@ -108,7 +108,7 @@ pub(crate) struct Running {
     pub(crate) tag: Tag,
     pub(crate) files: Files,
     pub(crate) build: Option<Build>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ServerTable>,
     pub(crate) since: Since,
 }
 
@@ -200,7 +200,7 @@ impl Running {
     }
 
     /// Adds the replica and watches it until it has ended.
-    pub(crate) fn watch(self, vessel: Box<dyn Vessel>) {
+    pub(crate) fn watch(self, handle: Box<dyn ServerHandle>) {
         let stop = Arc::new(Notify::new());
         let entry = Entry {
             tag: self.tag.clone(),
@@ -211,23 +211,23 @@ impl Running {
             stop: Arc::clone(&stop),
         };
         self.shared.lock().insert(self.tag.id.clone(), entry);
-        tokio::spawn(self.life(vessel, stop));
+        tokio::spawn(self.life(handle, stop));
     }
 
-    async fn life(self, mut vessel: Box<dyn Vessel>, stop: Arc<Notify>) {
+    async fn life(self, mut handle: Box<dyn ServerHandle>, stop: Arc<Notify>) {
         let mut was_ready = false;
         let mut stopped = false;
         let mut silent = false;
         let admin = Address::unix(&self.files.admin);
-        let pid = vessel.pid();
+        let pid = handle.pid();
         let mut ended = loop {
             tokio::select! {
-                ended = vessel.ended() => break ended,
+                ended = handle.ended() => break ended,
                 () = stop.notified(), if !stopped => {
                     stopped = true;
                     // A server that was never ready has no requests, and cannot end while it loads. An adopted
                     // server may have been ready.
-                    if was_ready || self.was_found() { vessel.terminate() } else { vessel.kill() }
+                    if was_ready || self.was_found() { handle.terminate() } else { handle.kill() }
                 }
                 identity = self.until_ready(), if !was_ready && !stopped => {
                     was_ready = true;
@@ -236,9 +236,9 @@ impl Running {
                 // An adopted server is probed at once: it may hang already.
                 () = hang(&admin, pid), if (was_ready || self.was_found()) && !stopped && !silent => {
                     silent = true;
-                    vessel.kill();
+                    handle.kill();
                 }
-                () = tokio::time::sleep(GRACE), if stopped => vessel.kill(),
+                () = tokio::time::sleep(GRACE), if stopped => handle.kill(),
             }
         };
         if silent {
@@ -300,7 +300,7 @@ impl Running {
     }
 
     /// Writes the reason to the replica's log, and returns the death with the log's last lines. Blocks on the disk.
-    fn death(&self, ended: &Ended, was_ready: bool) -> Death {
+    fn death(&self, ended: &ServerExit, was_ready: bool) -> Death {
         super::logs::add(&self.files.log, &ended.output);
         let log = super::logs::tail(&self.files.log, SHOWN_LINES);
         super::logs::note(&self.files.log, &ended.reason);
@@ -341,7 +341,7 @@ async fn ask(admin: &Address, ask: Ask<'_>) -> Option<serde_json::Value> {
 }
 
 /// Ends all replicas of a service and waits until they are gone.
-pub(super) async fn remove_all(shared: &Arc<Shared>, service: &ServiceName) {
+pub(super) async fn remove_all(shared: &Arc<ServerTable>, service: &ServiceName) {
     use futures_util::StreamExt;
     let mut changes = shared.changes.stream();
     loop {

@@ -14,7 +14,7 @@ const USUAL: [&str; 6] =
 
 /// The loader and libraries that a program needs.
 #[derive(Debug)]
-pub(super) struct Closure {
+pub(super) struct SharedLibraries {
     /// The architecture's name in OCI images.
     pub(super) architecture: &'static str,
     /// Path of the dynamic loader; `None` for a static program.
@@ -28,7 +28,7 @@ struct Finder {
     machine: u16,
 }
 
-impl Closure {
+impl SharedLibraries {
     /// Finds the closure of a program and of libraries that it loads with `dlopen`.
     pub(super) fn of(program: &Path, opened: &[&Path]) -> Result<Self, ImageError> {
         let root = elf(program)?;
