@@ -84,7 +84,7 @@ impl Operations {
             }
             None => {
                 let state = self.0.services.db.operation(id).await?.document.state;
-                Err(ControlError::conflict(format!("operation {id} has already ended: {state:?}")))
+                Err(ControlError::conflict(format!("operation {id} has ended already: {state:?}")))
             }
         }
     }

@@ -58,8 +58,9 @@ fn is_address_or_localhost(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
-/// Returns the status to refuse a request with whose head two parsers could read as different messages; `None` if it
-/// is accepted. RFC 9112 requires servers to refuse such heads, but hyper accepts them. The connection is then closed.
+/// Returns the status with which to refuse a request whose head is ambiguous, because two parsers could read different
+/// messages; `None` if it is accepted. RFC 9112 requires servers to refuse such heads, but hyper accepts them. The
+/// connection is closed after the refusal.
 pub(crate) fn ambiguous<B>(request: &Request<B>) -> Option<StatusCode> {
     let headers = request.headers();
     if request.version() > Version::HTTP_11 {

@@ -17,8 +17,8 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: usize = 5;
 
-/// Completes once the server behind `admin` hangs: it has not answered `GET /live` for [`SILENCE`], and killing it is
-/// the only remedy left. `pid` is its process, if known.
+/// Completes once the server with this `admin` listener hangs: it has not answered `GET /live` for [`SILENCE`], and
+/// killing it is the only remedy left. `pid` is its process, if known.
 ///
 /// A silent server whose main thread waits for a disk, or is held by a debugger, does not hang: it continues when the
 /// disk does, still serves its open connections, and killing it would end them. This is logged, and watching

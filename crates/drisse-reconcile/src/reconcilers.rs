@@ -99,8 +99,8 @@ impl Handle {
 }
 
 impl Reconcilers {
-    /// Returns an empty set of tasks. Tasks will run on the current tokio runtime, belong to `tasks`, and end once `stop`
-    /// is canceled.
+    /// Returns an empty set of tasks. Tasks will run on the current tokio runtime, belong to `tasks`, and end once
+    /// `stop` is canceled.
     pub fn new(ports: Ports, tasks: TaskTracker, stop: CancellationToken) -> Self {
         let (rounds, handles) = (Semaphore::new(ROUNDS), Mutex::default());
         Self(Arc::new(Inner { ports, rounds, stop, tasks, runtime: Runtime::current(), handles }))

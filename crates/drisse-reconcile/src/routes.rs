@@ -9,8 +9,8 @@ use std::fmt::Debug;
 /// The port to all gateways of a workspace. May be called from any thread.
 ///
 /// An acknowledgement speaks for every gateway: each has put the routes in force and stored them, and `draining` lists
-/// the replicas that still have requests of any gateway. Cancel-safe: a call that is dropped may or may not take effect,
-/// and may be repeated with the same document.
+/// the replicas that still have requests of any gateway. Cancel-safe: a call that is dropped may or may not take
+/// effect, and may be repeated with the same document.
 #[async_trait]
 pub trait Routes: Debug + Send + Sync {
     /// Puts a service's routes in force, and returns once they are stored.

@@ -37,7 +37,7 @@ impl ServerHandle for ContainerHandle {
             match ended.await {
                 Ok(ended) => return ended,
                 Err(EngineError::Refused(404, _)) => {
-                    let reason = "is gone: its container was removed from outside".to_owned();
+                    let reason = "ended: its container was removed from outside".to_owned();
                     return ServerExit { reason, mendable: false, clean: false, output: String::new() };
                 }
                 Err(error) => {

@@ -196,7 +196,7 @@ fn an_interrupted_deploy_is_only_detached_and_its_operation_can_be_followed_and_
     assert_eq!(service["state"], "Failed");
     assert_eq!(service["error"]["message"], "its deployment was canceled");
     let ran = workspace.run(&["operations", "cancel", "2"]);
-    assert!(ran.code == 1 && ran.stderr.contains("operation 2 has already ended: Canceled"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stderr.contains("operation 2 has ended already: Canceled"), "{ran:?}");
 }
 
 #[test]
