@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Exchange<'a> {
     pub(crate) counted: Counted<'a>,
     pub(crate) ids: Ids,
-    span: Option<RequestSpan>,
+    span: Option<Box<RequestSpan>>,
 }
 
 /// A request that is counted in the metrics of its model when it ends: a whole exchange, or one message of a stream.
@@ -67,8 +67,8 @@ impl<'a> Exchange<'a> {
     pub(crate) fn begin(app: &'a Arc<App>, head: &Parts) -> Self {
         let mut counted = Counted::begin(app);
         let ids = Ids::of(head, app);
-        let span = RequestSpan::begin(app, head, counted.started);
-        counted.stages = span.as_ref().map(RequestSpan::stages);
+        let span = RequestSpan::begin(app, head, counted.started).map(Box::new);
+        counted.stages = span.as_ref().map(|span| span.stages());
         Self { counted, ids, span }
     }
 
@@ -169,12 +169,17 @@ impl Scoring<'_> {
     }
 
     /// Scores the request. `outputs`: the indices of the requested outputs.
-    pub(crate) async fn score<S>(self, inputs: Inputs, outputs: Vec<usize>, sink: S) -> Result<S>
+    pub(crate) fn score<S>(
+        &self,
+        inputs: Inputs,
+        outputs: Vec<usize>,
+        sink: S,
+    ) -> impl Future<Output = Result<S>> + Send
     where
         S: Sink + Send + 'static,
     {
-        let Self { app, model, deadline, stages } = self;
-        score(app, &model.runner, Request { inputs, outputs, deadline, stages, sink }).await
+        let (deadline, stages) = (self.deadline, self.stages.clone());
+        score(self.app, &self.model.runner, Request { inputs, outputs, deadline, stages, sink })
     }
 }
 

@@ -120,27 +120,21 @@ async fn answer(counted: &mut Counted<'_>, route: Route<'_>, head: &Parts, body:
             let model = find(counted, target).await?;
             let mut scoring = counted.scoring(model, counted.latest());
             scoring.deadline = counted.deadline(&head.headers)?;
-            run(protocol, scoring, head, body).await
+            acceptable(head, protocol)?;
+            let coding = Coding::of_body(&head.headers)?;
+            let mut body = body::read(app, body, scoring.deadline).await?;
+            scoring.admit()?;
+            if let Some(coding) = coding {
+                body = coding::unpack(app.config.max_body, coding, body).await?;
+            }
+            let call = Call { scoring, head, body };
+            match protocol {
+                Protocol::Azure => azure::score(call).await,
+                Protocol::V2 => v2::infer(call).await,
+                Protocol::V1 => v1::predict(call).await,
+                Protocol::Invocations => invocations::invoke(call).await,
+            }
         }
-    }
-}
-
-/// Reads the body and scores it.
-async fn run(protocol: Protocol, scoring: Scoring<'_>, head: &Parts, body: Incoming) -> Result<Reply> {
-    let app = scoring.app;
-    acceptable(head, protocol)?;
-    let coding = Coding::of_body(&head.headers)?;
-    let mut body = body::read(app, body, scoring.deadline).await?;
-    scoring.admit()?;
-    if let Some(coding) = coding {
-        body = coding::unpack(app.config.max_body, coding, body).await?;
-    }
-    let call = Call { scoring, head, body };
-    match protocol {
-        Protocol::Azure => azure::score(call).await,
-        Protocol::V2 => v2::infer(call).await,
-        Protocol::V1 => v1::predict(call).await,
-        Protocol::Invocations => invocations::invoke(call).await,
     }
 }
 

@@ -20,7 +20,7 @@ const MAX_CLIENT_ID: usize = 100;
 pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
     let Call { scoring, head, body } = call;
     check_client_id(&head.headers)?;
-    let runner = Arc::clone(&scoring.model.runner);
+    let runner = &scoring.model.runner;
     let inputs = decode(&body.bytes, &runner.signature)?;
     let outputs = (0..runner.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&runner.signature));

@@ -14,7 +14,7 @@ pub(super) async fn predict(call: Call<'_>) -> Result<Reply> {
 
 /// Scores inputs, and answers with all outputs in rows or columns.
 pub(super) async fn answer(scoring: Scoring<'_>, inputs: Inputs, layout: Layout) -> Result<Reply> {
-    let runner = Arc::clone(&scoring.model.runner);
+    let runner = &scoring.model.runner;
     let outputs = (0..runner.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&runner.signature), layout);
     let (answer, not_finite) = scoring.score(inputs, outputs, sink).await?.finish();

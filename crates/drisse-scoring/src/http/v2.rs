@@ -13,17 +13,16 @@ const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-conten
 
 pub(super) async fn infer(call: Call<'_>) -> Result<Reply> {
     let Call { mut scoring, head, body } = call;
-    let model = Arc::clone(&scoring.model);
-    let (regions, signature) = (scoring.app.regions(), &model.runner.signature);
+    let (regions, signature) = (scoring.app.regions(), &scoring.model.runner.signature);
     let request = match json_length(&head.headers, body.bytes.len())? {
         None => decode(&body.bytes, &[], &regions, signature),
         Some(0) => decode_raw(&body.bytes, signature),
         Some(length) => decode(&body.bytes[..length], &body.bytes[length..], &regions, signature),
     }?;
     scoring.deadline = sooner(scoring.deadline, request.timeout);
-    let sink = AnswerSink::new(Arc::clone(&model.parts), request.id.as_deref(), request.forms);
+    let sink = AnswerSink::new(Arc::clone(&scoring.model.parts), request.id.as_deref(), request.forms);
     let answer = scoring.score(request.inputs, request.outputs, sink).await?.finish();
-    model.runner.metrics.not_finite.inc_by(answer.not_finite);
+    scoring.model.runner.metrics.not_finite.inc_by(answer.not_finite);
     let Some(length) = answer.json_len else { return Ok(Reply::json(answer.body)) };
     Ok(Reply::bytes(answer.body).header(JSON_LENGTH, HeaderValue::from(length)))
 }
