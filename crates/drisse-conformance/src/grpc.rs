@@ -79,6 +79,10 @@ pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, 
     let stream = TokioIo::new(server.grpc.connect().await.map_err(|error| error.to_string())?);
     let broken = |error: hyper::Error| format!("the connection broke: {error}");
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.map_err(broken)?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task ends with its connection, when the sender is dropped"
+    )]
     tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(broken)?;
     let (head, body) = answer.into_parts();

@@ -56,6 +56,10 @@ pub(crate) async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, 
     let broken = |error: hyper::Error| format!("the connection broke: {error}");
     let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
     // The connection's task ends with the response.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task ends with its connection, when the sender is dropped"
+    )]
     tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(broken)?;
     let (head, body) = answer.into_parts();

@@ -116,6 +116,7 @@ impl ReplicaAnswer {
             return Ok(AnswerBody::Whole(Some(whole)));
         }
         let (sender, pieces) = unbounded_channel();
+        #[expect(clippy::disallowed_methods, reason = "the answer owns the task, and aborts it")]
         let reading = ReadingTask(tokio::spawn(read_ahead(body, lease, budget.clone(), sender)));
         Ok(AnswerBody::ReadAhead { pieces, length, reading })
     }

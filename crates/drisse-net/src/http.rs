@@ -223,6 +223,10 @@ impl Address {
         let stream = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| self.broken(&error))?;
         // The connection's task ends with the response.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the task ends with its connection, when the sender is dropped"
+        )]
         tokio::spawn(connection);
         sender.send_request(request).await.map_err(|error| self.broken(&error))
     }

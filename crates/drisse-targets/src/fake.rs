@@ -7,7 +7,7 @@ use drisse_core::{
     Applied, BoxStream, Capabilities, Capacity, Death, EventSink, LogOptions, Place, Replica, ReplicaId,
     ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, Unavailable,
 };
-use drisse_net::random_id;
+use drisse_net::{Tasks, channel_stream, random_id};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -45,6 +45,7 @@ struct FakeState {
     replicas: Mutex<BTreeMap<ReplicaId, Replica>>,
     logs: Mutex<HashMap<ServiceName, Vec<String>>>,
     changes: Changes,
+    tasks: Tasks,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,6 +60,7 @@ impl Fake {
             replicas: Mutex::default(),
             logs: Mutex::default(),
             changes: Changes::new(),
+            tasks: Tasks::default(),
         }))
     }
 
@@ -139,7 +141,7 @@ impl Place for Fake {
         let replica = Replica { id: id.clone(), service, revision: number, outdated: false, state };
         lock(&self.0.replicas).insert(id.clone(), replica);
         let (shared, replica) = (Arc::clone(&self.0), id.clone());
-        tokio::spawn(async move {
+        self.0.tasks.spawn(async move {
             tokio::time::sleep(start_time).await;
             shared.set(&replica, |_| {
                 let ready = ReplicaState::Ready {
@@ -189,8 +191,7 @@ impl Place for Fake {
         let mut next = all.len().saturating_sub(options.lines);
         let cut = lock(&self.0.script).cut_logs.unwrap_or(usize::MAX);
         let (shared, service) = (Arc::clone(&self.0), service.clone());
-        let (lines, received) = tokio::sync::mpsc::channel(64);
-        tokio::spawn(async move {
+        let stream = channel_stream(async move |lines: tokio::sync::mpsc::Sender<String>| {
             use futures_util::StreamExt;
             let mut changes = shared.changes.stream();
             let mut sent = 0;
@@ -212,7 +213,7 @@ impl Place for Fake {
                 }
             }
         });
-        Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(received)))
+        Ok(Box::pin(stream))
     }
 
     async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {

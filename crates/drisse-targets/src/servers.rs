@@ -10,7 +10,7 @@ use drisse_core::{
     BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
     crash_point,
 };
-use drisse_net::{Build, blocking};
+use drisse_net::{Build, Tasks, blocking};
 use drisse_registry::Store;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -45,6 +45,8 @@ struct ServerTable {
     /// The digest of each service's keys file, as last written.
     keys: Mutex<HashMap<ServiceName, Option<String>>>,
     changes: Changes,
+    /// Watch the servers.
+    tasks: Tasks,
 }
 
 impl ServerTable {
@@ -119,8 +121,12 @@ impl Servers {
     }
 
     fn new(build: Option<Build>, services: PathBuf, keys: &'static str, others: bool) -> Self {
-        let shared =
-            ServerTable { replicas: Mutex::default(), keys: Mutex::default(), changes: Changes::new() };
+        let shared = ServerTable {
+            replicas: Mutex::default(),
+            keys: Mutex::default(),
+            changes: Changes::new(),
+            tasks: Tasks::default(),
+        };
         Self { build, services, keys, others, shared: Arc::new(shared) }
     }
 

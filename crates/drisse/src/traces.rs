@@ -99,6 +99,7 @@ impl Exporter {
     /// Starts to export spans, on the current runtime.
     pub(crate) fn start(self) -> Exporting {
         let (stop, mut stopped) = oneshot::channel();
+        #[expect(clippy::disallowed_methods, reason = "`Exporting` owns the task")]
         let task = tokio::spawn(async move {
             let mut works = true;
             loop {

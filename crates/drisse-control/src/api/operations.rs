@@ -6,13 +6,13 @@ use crate::error::{ControlError, Result};
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
+use drisse_net::channel_stream;
 use drisse_wire::control::{FailureBody, Operation, Page, Progress, ProgressEvent};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// The interval of comments that keep an idle event stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -64,9 +64,8 @@ pub(super) async fn events(
 ) -> Result<impl IntoResponse> {
     let id = number(&id)?;
     control.db.operation(id).await?;
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(follow(control, id, asked.after, sender));
-    Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let events = channel_stream(move |sender| follow(control, id, asked.after, sender));
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 /// Sends events until the operation has ended or the client has disconnected.

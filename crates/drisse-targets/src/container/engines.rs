@@ -2,7 +2,7 @@
 
 use super::engine::{Engine, sockets};
 use drisse_core::Unavailable;
-use drisse_net::{Launch, Process};
+use drisse_net::{Launch, Process, Tasks};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -23,12 +23,19 @@ pub(super) struct Engines {
     /// The socket and the log of a podman API service that is started here.
     own: (PathBuf, PathBuf),
     found: Mutex<Option<Engine>>,
+    /// Calls that are not waited for.
+    pub(super) tasks: Tasks,
 }
 
 impl Engines {
     pub(super) fn new(named: Option<PathBuf>, sockets: &Path, log: PathBuf) -> Self {
         let named = named.or_else(docker_host);
-        Self { named, own: (sockets.join("podman.sock"), log), found: Mutex::default() }
+        Self {
+            named,
+            own: (sockets.join("podman.sock"), log),
+            found: Mutex::default(),
+            tasks: Tasks::default(),
+        }
     }
 
     /// Returns the engine. Looks for it if it is not known.
@@ -88,7 +95,9 @@ impl Engines {
                 && let Ok(engine) = Engine::at(socket).await
             {
                 // Reaps the process. Its end is noticed when a call fails.
-                tokio::spawn(async move { process.ended().await });
+                self.tasks.spawn(async move {
+                    process.ended().await;
+                });
                 return Ok(engine);
             }
             tokio::select! {

@@ -58,7 +58,7 @@ impl ServerHandle for ContainerHandle {
 
     fn terminate(&self) {
         let container = self.clone();
-        tokio::spawn(async move {
+        self.engines.tasks.spawn(async move {
             let Ok(engine) = container.engines.get().await else { return };
             // The container may have ended already; `ended` waits for that.
             let _ = engine.post(&format!("/containers/{}/kill?signal=SIGTERM", container.name), None).await;
@@ -67,7 +67,7 @@ impl ServerHandle for ContainerHandle {
 
     fn kill(&self) {
         let container = self.clone();
-        tokio::spawn(async move {
+        self.engines.tasks.spawn(async move {
             let Ok(engine) = container.engines.get().await else { return };
             let _ = engine.kill_container(&container.name).await;
         });

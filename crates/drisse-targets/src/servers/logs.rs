@@ -2,7 +2,7 @@
 //! the order of their time.
 
 use drisse_core::{BoxStream, LogOptions};
-use drisse_net::blocking;
+use drisse_net::{blocking, channel_stream};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek, SeekFrom};
@@ -10,7 +10,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// How many bytes at the end of a file are searched for its last lines.
 const TAIL: u64 = 4 << 20;
@@ -82,12 +81,10 @@ fn files(folder: &Path) -> Vec<(PathBuf, SystemTime)> {
 }
 
 pub(super) fn stream(folder: PathBuf, options: LogOptions) -> BoxStream<String> {
-    let (lines, received) = mpsc::channel(256);
-    tokio::spawn(async move {
-        // Ends when the receiver is dropped.
+    Box::pin(channel_stream(async move |lines| {
+        // An error says that the stream is not read any more.
         let _ = send(&folder, options, &lines).await;
-    });
-    Box::pin(ReceiverStream::new(received))
+    }))
 }
 
 /// The offset up to which each file was read, by inode: a rotated file has another name but the same inode.

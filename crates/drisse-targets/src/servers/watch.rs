@@ -211,7 +211,8 @@ impl Running {
             stop: Arc::clone(&stop),
         };
         self.shared.lock().insert(self.tag.id.clone(), entry);
-        tokio::spawn(self.life(handle, stop));
+        let table = Arc::clone(&self.shared);
+        table.tasks.spawn(self.life(handle, stop));
     }
 
     async fn life(self, mut handle: Box<dyn ServerHandle>, stop: Arc<Notify>) {
