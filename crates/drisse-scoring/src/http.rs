@@ -34,8 +34,8 @@ struct Call<'a> {
 }
 
 /// Answers a request that is not a gRPC call.
-pub(crate) async fn handle(mut exchange: Exchange<'_>, head: &Parts, body: Incoming) -> Response {
-    let app = exchange.counted.app;
+pub(crate) async fn handle(app: &Arc<App>, head: &Parts, body: Incoming) -> Response {
+    let mut exchange = Exchange::begin(app, head);
     let origin = cors::origin(&app.config.cors_origins, &head.headers);
     if let (Some(origin), Some(headers)) = (&origin, cors::preflight(&head.method, &head.headers)) {
         let mut response = Reply::empty(204).into_response();

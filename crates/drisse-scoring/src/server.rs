@@ -62,10 +62,9 @@ impl Handler for ScoringHandler {
     async fn handle(self, request: Request<Incoming>) -> Response {
         let is_call = drisse_wire::grpc::is_call(&request);
         let (head, body) = request.into_parts();
-        let exchange = Exchange::begin(&self.0, &head);
         match is_call {
-            true => grpc::handle(exchange, &head, body).await,
-            false => http::handle(exchange, &head, body).await,
+            true => grpc::handle(Exchange::begin(&self.0, &head), &head, body).await,
+            false => http::handle(&self.0, &head, body).await,
         }
     }
 }
