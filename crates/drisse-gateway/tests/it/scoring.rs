@@ -137,6 +137,7 @@ where
 {
     let stream = TokioIo::new(TcpStream::connect(gateway).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
     tokio::spawn(connection);
     let request = Request::post(format!("http://gateway/inference.GRPCInferenceService/{method}"))
         .header("content-type", "application/grpc")
