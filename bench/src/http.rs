@@ -25,6 +25,7 @@ pub(crate) fn serve(port: &str, answer: impl Fn(Bytes) -> Bytes + Copy + Send + 
                             response.headers_mut().insert(CONTENT_TYPE, json);
                             Ok::<_, hyper::Error>(response)
                         });
+                        #[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
                         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
                     }
                 });

@@ -33,6 +33,7 @@ fn main() {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let client = Client::new(protocol, count);
     let app = app();
+    #[expect(clippy::disallowed_methods, reason = "the task ends with the runtime")]
     runtime.spawn(serve_connection(client.clone(), app.handler(), app_config().limits()));
     runtime.block_on(client.answered(WARM_UP));
     counted(&runtime, &client, count);

@@ -194,6 +194,7 @@ fn http2_is_spoken_on_the_same_port() {
         let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the test owns the task")]
         let connection = tokio::spawn(connection);
         let requests = (0..20).map(|nth| {
             let body = Full::new(bytes::Bytes::from(format!("{{\"data\":[[{nth},0]]}}")));
