@@ -21,7 +21,7 @@ pub fn fuzz(content: &[u8]) {
                 .split_once(": ")
                 .map_or(&*shown, |(_, why)| why)
                 .replace(|c: char| c.is_ascii_digit(), "");
-            let known = ["it has no key", "line  is no SHA- in hex"];
+            let known = ["it has no key", "line  is not a SHA- digest in hex"];
             assert!(known.contains(&&*why) || shown.starts_with("cannot read"), "{shown}");
         }
     }

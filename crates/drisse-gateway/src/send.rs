@@ -178,7 +178,7 @@ impl Core {
 
 impl Failures {
     /// Adds a replica. Once all of them have failed, pauses, so that they are tried again; returns an error if there
-    /// is no time for that.
+    /// is not enough time for that.
     async fn add(
         &mut self,
         service: &Service,

@@ -1,4 +1,4 @@
-//! A place without processes whose replicas start, fail and die as they are told to. A real backend for
+//! A place without processes whose replicas start, fail and die as a script says. A real backend for
 //! tests of everything above the seam, and for a thousand services on one machine.
 
 use crate::changes::Changes;
@@ -276,7 +276,7 @@ impl Target for FakeCluster {
             complete &= up.iter().filter(|replica| replica.is_ready()).count() == replicas;
         }
         let is_wanted = |number| wanted.wanted.iter().any(|wanted| wanted.revision.revision == number);
-        // The cluster's own rolling update: old replicas end once the new ones are ready, whoever still uses them.
+        // The cluster's own rolling update: old replicas end once the new ones are ready, even if routes name them.
         for old in have.iter().filter(|replica| complete && !is_wanted(replica.revision)) {
             self.place.stop(&old.id).await?;
         }

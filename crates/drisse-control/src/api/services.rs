@@ -146,7 +146,7 @@ async fn change(
         let message = format!("service `{name}` runs on target `{}`, not `{target}`", service.target);
         return Err(ControlError::conflict(message).hint("deploy it under another name, or delete it first"));
     }
-    // Once more when it is decided: here it is told before a model is copied.
+    // Checked again when it is decided: an error here comes before a model is copied.
     control.services.check_fits(name, there.as_ref(), &request).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
     Ok(begun(control.operations.begin(kind(request), name, Some(timeout)).await?))
@@ -253,7 +253,7 @@ pub(super) async fn logs(
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
     let service: ServiceName =
-        name.parse().map_err(|error| ControlError::invalid("that is no service's name").because(&error))?;
+        name.parse().map_err(|error| ControlError::invalid("the service has an invalid name").because(&error))?;
     let options = LogOptions { lines: asked.lines.unwrap_or(100).min(100_000), follow: asked.follow };
     let lines = control.services.targets.target(&row.target)?.logs(&service, options).await?;
     let stopped = control.stop.token().cancelled_owned();

@@ -132,7 +132,7 @@ fn service(row: &SqliteRow) -> Result<ServiceRow> {
 fn state(row: &SqliteRow) -> Result<ServiceState> {
     let text: String = row.try_get("state")?;
     serde_json::from_value(text.into())
-        .map_err(|error| ControlError::internal("the database holds a state nobody knows").because(&error))
+        .map_err(|error| ControlError::internal("the database holds an unknown state").because(&error))
 }
 
 fn revision(row: &SqliteRow) -> Result<RevisionRow> {
@@ -359,7 +359,7 @@ impl Db {
         Ok(write.commit().await?)
     }
 
-    /// What is seen of a service; whoever wants something else of it meanwhile is not overwritten.
+    /// Keeps the observed state of a service, unless something newer is wanted.
     pub(crate) async fn set_state(
         &self,
         name: &str,

@@ -7,7 +7,7 @@ use drisse_core::{Demand, Limits, Restart};
 use drisse_wire::control::{DeployRequest, Resources, RestartPolicy};
 use std::collections::BTreeMap;
 
-/// Where services run that are not told where.
+/// The target of services that name none.
 pub(crate) const LOCAL: &str = "local";
 
 /// Bytes of names and values of an environment together: what a process may be started with has its limit too.
@@ -108,11 +108,11 @@ pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     Ok(())
 }
 
-/// Values are not told: they may be secrets.
+/// The error does not show values: they may be secrets.
 fn check_variable(name: &str, value: &str) -> Result<()> {
     let first = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        let message = format!("`{}` is no name of a variable", name.escape_default());
+        let message = format!("`{}` is not a valid name of a variable", name.escape_default());
         return Err(
             ControlError::invalid(message).hint("one has letters, digits and `_`, and no digit in front")
         );

@@ -58,7 +58,7 @@ impl Services {
         model: Option<ModelRow>,
     ) -> Result<Decided> {
         let name = op.subject();
-        // Nobody deletes the model until a revision refers to it.
+        // The model must not be deleted before a revision refers to it.
         let _models = self.models.lock().await;
         if let Some(model) = &model {
             self.db.model(&model.name, Some(model.version)).await?;

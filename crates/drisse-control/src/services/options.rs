@@ -38,7 +38,7 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
     }
     let origins = request.cors_origins.iter().flatten();
     if let Some(wrong) = origins.into_iter().find(|origin| !is_origin(origin)) {
-        let message = format!("`{wrong}` is no origin of web pages");
+        let message = format!("`{wrong}` is not an origin of web pages");
         return Err(ControlError::invalid(message)
             .hint("one is `https://HOST` or `https://HOST:PORT`; `*` is every one"));
     }

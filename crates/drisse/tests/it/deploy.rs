@@ -300,5 +300,5 @@ fn web_pages_of_the_origins_that_are_named_may_score_and_others_may_not() {
     assert_eq!((&updated["revision"], &updated["cors_origins"]), (&deployed["revision"], &json!([])));
     assert!(!ask("https://app.example", None, "OPTIONS").contains("access-control-allow"));
     let refused = workspace.run(&["update", "digits", "--cors-origin", "https://app.example/"]);
-    assert!(refused.code == 1 && refused.stderr.contains("is no origin of web pages"), "{refused:?}");
+    assert!(refused.code == 1 && refused.stderr.contains("is not an origin of web pages"), "{refused:?}");
 }

@@ -81,7 +81,7 @@ fn more_than_a_target_has_is_refused_before_anything_is_started() {
         (["--cpu", "0"], "expected at least 0.01 cores, or `none`"),
         (["--cpu", "-1"], "unexpected argument"),
         (["--env", "A=b\nc"], "the value of `A` has a line break or a NUL in it"),
-        (["--env", "a b=c"], "`a b` is no name of a variable"),
+        (["--env", "a b=c"], "`a b` is not a valid name of a variable"),
         (["--tag", "a=b\nc"], "a tag has a line break"),
     ] {
         refused(&workspace, &["deploy", DIGITS, option[0], option[1]], why);

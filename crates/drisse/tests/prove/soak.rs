@@ -31,8 +31,8 @@ fn request(deployed: &serde_json::Value, body: &str) -> Request {
     Request::new(deployed["scoring_uri"].as_str().unwrap(), deployed["primary_key"].as_str(), &body)
 }
 
-/// Whether sending it again would have been safe: nobody had begun it, or everybody would have known. What the
-/// gateway had when it was killed, and what a replica had, is neither.
+/// Whether a retry would have been safe, because no process had begun the request. Requests that the gateway or a
+/// replica had when it was killed may not be sent again.
 fn could_have_been_saved(failure: &Failure, killed: &[Killed]) -> bool {
     let lost = |kill: &&Killed| match kill.gateway {
         true => failure.what.starts_with("broken") || failure.what.starts_with("closed"),
@@ -121,7 +121,7 @@ fn under_load_changes_and_kills_no_request_fails_that_could_be_saved_and_nothing
         change(&workspace, rounds, &other);
         rounds += 1;
     }
-    // From here on nobody is killed: what grows now grows for ever.
+    // No process is killed from here on: memory that grows now grows forever.
     let pid = |what: &str| u32::try_from(workspace.pid(what).unwrap()).unwrap();
     let processes = [
         ("control plane", pid("control")),
