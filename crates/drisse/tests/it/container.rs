@@ -197,7 +197,7 @@ fn what_cannot_run_in_a_container_says_why() {
     let error = refused(&deploy);
     assert!(error.contains("ran out of memory and was killed: 64 MiB were not enough"), "{error}");
     let error = refused(&["update", "large", "--memory", "900TB"]);
-    assert!(error.contains("GiB asked for, 0 bytes of "), "{error}");
+    assert!(error.contains(" GiB requested, "), "{error}");
     containers.run(&["delete", "large"]);
     // A missing engine is reported before the service is created.
     let elsewhere = Workspace::new();

@@ -240,7 +240,7 @@ fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers(
     assert!(remote(&token, &["models"]).stdout.contains("digits:1"));
     let ran = remote(&token, &["deploy", DIGITS]);
     assert!(
-        ran.code == 1 && ran.stderr.contains("files are only read for who asks over the Unix socket"),
+        ran.code == 1 && ran.stderr.contains("only requests over the Unix socket may name files"),
         "{ran:?}"
     );
     assert_eq!(remote(&token, &["deploy", "digits:1"]).code, 0);
