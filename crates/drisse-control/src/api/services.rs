@@ -252,8 +252,9 @@ pub(super) async fn logs(
     QueryParams(asked): QueryParams<LogQuery>,
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
-    let service: ServiceName =
-        name.parse().map_err(|error| ControlError::invalid("the service has an invalid name").because(&error))?;
+    let service: ServiceName = name
+        .parse()
+        .map_err(|error| ControlError::invalid("the service has an invalid name").because(&error))?;
     let options = LogOptions { lines: asked.lines.unwrap_or(100).min(100_000), follow: asked.follow };
     let lines = control.services.targets.target(&row.target)?.logs(&service, options).await?;
     let stopped = control.stop.token().cancelled_owned();

@@ -96,7 +96,11 @@ fn more_than_a_target_has_is_refused_before_anything_is_started() {
     workspace.ok(&["targets", "detach", "local"]);
     workspace.ok(&more);
     refused(&workspace, &["targets", "detach", "local"], "every workspace has it");
-    refused(&workspace, &["targets", "attach", "local", "--kind", "container"], "a target `local` of kind local");
+    refused(
+        &workspace,
+        &["targets", "attach", "local", "--kind", "container"],
+        "a target `local` of kind local",
+    );
     let socket = ["targets", "attach", "other", "--kind", "container", "--socket", "/nonexistent.sock"];
     refused(&workspace, &socket, "no container engine answers on /nonexistent.sock");
 }

@@ -103,7 +103,7 @@ fn while_a_models_list_of_files_is_damaged_none_of_them_is_taken_for_garbage() {
     std::fs::remove_file(workspace.root.join("store/blobs/sha256").join(manifest)).unwrap();
     let refused = workspace.run(&["models", "prune"]);
     assert!(
-        refused.code == 1 && refused.stderr.contains("hint: `drisse models verify --repair`"),
+        refused.code == 1 && refused.stderr.contains("hint: run `drisse models verify --repair`"),
         "{refused:?}"
     );
     workspace.ok(&["models", "delete", "wine:1"]);
