@@ -46,7 +46,11 @@ pub(crate) fn run() -> Result<()> {
         Box::new(deny),
     ])?;
     // Clippy has compiled the tests, unless a lint failed: then the plain compiler must.
-    let mut tests = if linted { linting(&["test"]) } else { cargo(&["test", "-q", "--workspace"]) };
+    let mut tests = if linted {
+        linting(&["test", "--no-fail-fast"])
+    } else {
+        cargo(&["test", "-q", "--workspace", "--no-fail-fast"])
+    };
     stages.run("Rust tests", tools::name(&stages, prove::set_up(&stages, &mut tests)?)?)?;
     let mut rows = proof::written()?;
     rows.extend(conformance_and_fuzzing(&stages)?);
