@@ -1,9 +1,9 @@
-//! TLS with one certificate and key, which can be reloaded when the files change.
+//! TLS: a server's certificate and key, which can be reloaded when the files change, and what a client trusts.
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +29,14 @@ pub enum TlsError {
     Pem {
         /// `certificate` or `key`.
         what: &'static str,
+        /// The path of the file.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// A certificate to trust cannot be used.
+    #[error("cannot trust certificate {}: {why}", path.display())]
+    Trust {
         /// The path of the file.
         path: PathBuf,
         /// The reason.
@@ -75,14 +83,9 @@ impl Tls {
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
-    let pem = |what, path: &Path, why: String| TlsError::Pem { what, path: path.to_owned(), why };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| pem("certificate", certificate, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(pem("certificate", certificate, "the file contains no certificate".to_owned()));
-    }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| pem("key", key, error.to_string()))?;
+    let chain = read_chain(certificate)?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable("key", key, error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -94,4 +97,34 @@ fn load(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
         })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Loaded { config: Arc::new(config), chain })
+}
+
+/// Returns the TLS configuration of a client that trusts the certificates in a PEM file, and no others.
+///
+/// # Errors
+/// Returns a [`TlsError`] if the file cannot be read, or holds no certificate that can be used.
+pub fn trusting(certificates: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let unusable = |why: String| TlsError::Trust { path: certificates.to_owned(), why };
+    let mut roots = RootCertStore::empty();
+    for certificate in read_chain(certificates)? {
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(error.to_string()))?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable("certificate", certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(unreadable("certificate", certificate, "the file contains no certificate".to_owned()));
+    }
+    Ok(chain)
+}
+
+fn unreadable(what: &'static str, path: &Path, why: String) -> TlsError {
+    TlsError::Pem { what, path: path.to_owned(), why }
 }

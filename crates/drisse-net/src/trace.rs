@@ -3,9 +3,13 @@
 //!
 //! Sources: <https://www.w3.org/TR/trace-context/>, <https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampling>.
 
+mod environment;
+mod export;
 mod otlp;
 
-pub use otlp::{Value, request, resource};
+pub use environment::VariableError;
+pub use export::{Exporter, Exporting};
+pub use otlp::Value;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -8,15 +8,12 @@ use anyhow::Context;
 use drisse_client::{Client, ClientError};
 use drisse_control::Workspace;
 use drisse_net::http::Address;
-use drisse_net::{Build, Exit, Launch, Process, Tls};
+use drisse_net::{Build, Exit, Launch, Process, Tls, trusting};
 use drisse_wire::control::{Shutdown, Status};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use std::ffi::OsString;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -233,21 +230,6 @@ fn remote(url: &str) -> Result<WorkspaceRef, Failure> {
         }
     };
     Ok(WorkspaceRef::Remote(Client::new(address, Some(token)), url.to_owned()))
-}
-
-/// Returns a TLS configuration that trusts only the certificates in a PEM file.
-pub(crate) fn trusting(certificates: &Path) -> Result<Arc<rustls::ClientConfig>, Failure> {
-    let read = || -> anyhow::Result<_> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(certificates)? {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-    };
-    Ok(read().with_context(|| format!("cannot use the certificate {}", certificates.display()))?)
 }
 
 fn is_older(status: &Status) -> bool {

@@ -1,7 +1,9 @@
 //! The error of a command: its causes, a hint and the exit code.
 
 use drisse_client::ClientError;
+use drisse_net::TlsError;
 use drisse_net::http::HttpError;
+use drisse_net::trace::VariableError;
 use drisse_registry::{ImageError, InspectError};
 use drisse_serve::{EngineError, ServeError};
 use drisse_wire::control;
@@ -50,6 +52,19 @@ impl From<ServeError> for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         ServeError::from(error).into()
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+impl From<VariableError> for Failure {
+    fn from(error: VariableError) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        Self { error: error.into(), hint, code: 1 }
     }
 }
 

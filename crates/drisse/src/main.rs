@@ -8,7 +8,6 @@ mod failure;
 mod follow;
 mod logs;
 mod printer;
-mod traces;
 mod units;
 mod wiring;
 

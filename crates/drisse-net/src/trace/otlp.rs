@@ -68,7 +68,7 @@ impl Span<'_> {
 }
 
 /// Encodes a `Resource`, which says which program the spans come from.
-pub fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in attributes {
         attribute(&mut out, 1, name, Value::Text(value));
@@ -78,7 +78,7 @@ pub fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
 
 /// Encodes an `ExportTraceServiceRequest` from an encoded [`resource`], the `version` of this program, and encoded
 /// spans ([`Traces::take`](super::Traces::take)).
-pub fn request(resource: &[u8], version: &str, spans: &[u8]) -> Vec<u8> {
+pub(super) fn request(resource: &[u8], version: &str, spans: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(resource.len() + spans.len() + 64);
     message(&mut out, 1, |out| {
         bytes(out, 1, resource);

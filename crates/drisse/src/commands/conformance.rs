@@ -1,12 +1,12 @@
 //! `drisse conformance`: tests a server against the specifications of the inference protocols.
 
 use crate::cli::{Conformance, Output};
-use crate::connect::trusting;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, Server, Unusable, Verdict};
 use drisse_net::http::Address;
+use drisse_net::trusting;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::fmt::Write as _;

@@ -1,12 +1,13 @@
 //! `drisse score`: sends one request through the gateway, with the service's own key.
 
 use crate::cli::Score;
-use crate::connect::{WorkspaceRef, trusting};
+use crate::connect::WorkspaceRef;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
 use drisse_net::http::{Address, Ask};
+use drisse_net::trusting;
 use drisse_wire::control::{Keys, Service};
 use hyper::Method;
 use hyper::body::Bytes;

@@ -5,11 +5,11 @@ mod surroundings;
 
 use crate::cli::{Output, Serve};
 use crate::failure::Failure;
-use crate::traces::Exporter;
 use crate::wiring::EngineSettings;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
 use drisse_net::Build;
+use drisse_net::trace::Exporter;
 use drisse_serve::{Config, ScoringServer, TlsFiles, TrustFiles, build};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
