@@ -15,7 +15,7 @@ mod shared_libraries;
 mod write;
 
 use crate::blobs::Blob;
-use crate::package::{Descriptor, MANIFEST};
+use crate::package::{DEFAULT_ENGINE, DERIVED, Descriptor, MANIFEST};
 use crate::{Evidence, ModelSource, Store, StoreError};
 pub use base::Base;
 use drisse_core::ServiceName;
@@ -77,7 +77,8 @@ enum Content {
 }
 
 impl ImageModel {
-    /// Returns the image model of a model on disk, with its sample.
+    /// Returns the image model of a model on disk, with its sample, and with the description that names its engine
+    /// unless that is the default.
     ///
     /// # Errors
     ///
@@ -92,6 +93,8 @@ impl ImageModel {
             files.push((relative.clone(), folder.join(relative)));
         }
         files.extend(source.sample.iter().map(|sample| ("sample.json".into(), sample.clone())));
+        let derived = source.description.iter().filter(|_| source.engine != DEFAULT_ENGINE);
+        files.extend(derived.map(|derived| (DERIVED.into(), derived.clone())));
         Ok(Self { name: name.to_owned(), version: version.to_owned(), digest, files, evidence: None })
     }
 
@@ -105,9 +108,10 @@ impl ImageModel {
         let (name, version) = store.name_of(&manifest)?;
         // The name may come from another tool, and becomes part of paths.
         let name = ServiceName::slug(&name).map_or_else(|| "model".to_owned(), |name| name.to_string());
-        let content = manifest.content().collect::<Vec<_>>();
-        let kept = |(path, blob): (PathBuf, Blob)| Ok((path, store.path(&blob.digest)?));
-        let files = content.into_iter().map(kept).collect::<Result<_, StoreError>>()?;
+        let content = manifest.content().map(|(path, blob)| (path, blob.digest));
+        let files = content.chain(store.derived_beside_model(&manifest));
+        let files = files.map(|(path, digest)| Ok((path, store.path(&digest)?)));
+        let files = files.collect::<Result<_, StoreError>>()?;
         Ok(Self { name, version, digest: digest.to_owned(), files, evidence: None })
     }
 

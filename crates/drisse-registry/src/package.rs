@@ -268,7 +268,7 @@ impl Store {
     pub fn view_of(&self, model_digest: &str, manifest: &Manifest) -> Result<PathBuf, StoreError> {
         let mut files: Vec<_> =
             manifest.files([WEIGHT, DATASET]).map(|(path, digest)| (path, digest.to_owned())).collect();
-        files.extend(self.derived_for_view(manifest));
+        files.extend(self.derived_beside_model(manifest));
         self.view(model_digest, &files)
     }
 

@@ -47,8 +47,9 @@ impl Manifest {
 }
 
 impl Store {
-    /// Returns the derived file for the model's view, if it names another engine than the default.
-    pub(super) fn derived_for_view(&self, manifest: &Manifest) -> Option<(PathBuf, String)> {
+    /// Returns the derived file that belongs beside the model's files: only if it names another engine than the
+    /// default.
+    pub(crate) fn derived_beside_model(&self, manifest: &Manifest) -> Option<(PathBuf, String)> {
         let (path, digest) = manifest.derived()?;
         let engine = engine_in(&self.read(digest).ok()?).ok()?;
         (engine != DEFAULT_ENGINE).then(|| (path, digest.to_owned()))

@@ -28,14 +28,23 @@ fn the_same_model_has_the_same_package_everywhere_and_its_digest_is_the_inspecto
 }
 
 #[test]
-fn a_view_names_the_engine_if_it_is_not_the_default() {
+fn a_view_and_an_image_name_the_engine_if_it_is_not_the_default() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let source = ModelSource { engine: "npu".to_owned(), ..example("wine") };
     let model = store.ingest(&source, &|_| ()).unwrap();
-    let manifest = store.manifest(&store.pack(&model, "wine", 1, None).unwrap()).unwrap();
-    let view = store.view_of(&model.digest, &manifest).unwrap();
-    assert_eq!(ModelSource::open(&view).unwrap().engine, "npu");
+    let package = store.pack(&model, "wine", 1, None).unwrap();
+    let view = store.view_of(&model.digest, &store.manifest(&package).unwrap()).unwrap();
+    let opened = ModelSource::open(&view).unwrap();
+    assert_eq!(opened.engine, "npu");
+    let packed = crate::ImageModel::of_package(&store, &model.digest, &package).unwrap();
+    let on_disk = crate::ImageModel::of_source(&opened, "wine", "1").unwrap();
+    for image in [packed, on_disk] {
+        assert!(
+            image.files.iter().any(|(path, _)| path == Path::new(DERIVED)),
+            "an image names the engine too"
+        );
+    }
 }
 
 #[test]
