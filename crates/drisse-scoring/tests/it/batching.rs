@@ -7,7 +7,8 @@ use drisse_scoring::Config;
 use drisse_testkit::{Connection, post};
 use std::time::Duration;
 
-const WAITING: &str = "drisse_waiting_requests{model=\"device\"} ";
+/// The number of requests whose run has begun.
+const BEGUN: &str = "drisse_queue_duration_seconds_count{model=\"device\"} ";
 const RUNS: &str = "drisse_batch_requests_count{model=\"device\"} ";
 const REQUESTS: &str = "drisse_batch_requests_sum{model=\"device\"} ";
 
@@ -24,7 +25,7 @@ fn device(script: Script, config: Config) -> Running {
 fn meanwhile(server: &Running, bodies: &[String]) -> Vec<(u16, String)> {
     let mut first = server.connect();
     first.push(post("/score", "", "{\"data\":[[0,0]]}"));
-    server.wait_for(WAITING, 1.0);
+    server.wait_for(BEGUN, 1.0);
     let mut clients: Vec<Connection> = bodies.iter().map(|_| server.connect()).collect();
     for (client, body) in clients.iter_mut().zip(bodies) {
         client.push(post("/score", "", body));
