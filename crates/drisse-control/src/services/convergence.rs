@@ -5,7 +5,7 @@ use super::decision::Decided;
 use crate::error::{ControlError, Result};
 use crate::running::{OperationError, Running};
 use drisse_core::ErrorKind;
-use drisse_reconcile::explain;
+use drisse_reconcile::{Handle, Observed, explain};
 use drisse_wire::control::{Failure, ServiceState};
 
 impl Services {
@@ -71,76 +71,75 @@ impl Services {
     /// Waits until a round has found everything as `generation` wants it.
     pub(super) async fn converged(&self, op: &Running, generation: u64) -> Result<(), OperationError> {
         let task = self.task(op.subject())?;
-        let (mut observed, mut events) = (task.observed(), task.events());
-        task.wake();
-        let mut cut_short = std::pin::pin!(op.cut_short());
-        loop {
-            {
-                let observed = observed.borrow_and_update();
-                if observed.generation >= generation {
-                    if observed.converged {
-                        // What is still in the channel belongs to this operation.
-                        while let Ok(event) = events.try_recv() {
-                            op.progress.add(event);
-                        }
-                        return Ok(());
-                    }
-                    // Earlier deaths do not count.
-                    if let Some(death) = observed.hopeless.as_ref().filter(|death| op.saw(death)) {
-                        let (kind, name, target) = (&op.row.document.kind, op.subject(), &observed.target);
-                        let failure = explain(death)
-                            .context(format!("cannot {kind} service `{name}` on target `{target}`"));
-                        return Err(ControlError { kind: ErrorKind::InvalidInput, failure }.into());
-                    }
+        let followed = follow(op, &task, |observed| {
+            if observed.generation >= generation {
+                if observed.converged {
+                    return Ok(true);
                 }
-                if let Some(error) = observed.error_since(generation) {
-                    let failure = error.failure.clone();
-                    if error.permanent {
-                        return Err(ControlError { kind: ErrorKind::Internal, failure }.into());
-                    }
-                    op.progress.add(format!("{}; trying again", failure.message));
+                // Earlier deaths do not count.
+                if let Some(death) = observed.hopeless.as_ref().filter(|death| op.saw(death)) {
+                    let (kind, name, target) = (&op.row.document.kind, op.subject(), &observed.target);
+                    let failure = explain(death)
+                        .context(format!("cannot {kind} service `{name}` on target `{target}`"));
+                    return Err(ControlError { kind: ErrorKind::InvalidInput, failure }.into());
                 }
             }
-            tokio::select! {
-                changed = observed.changed() => {
-                    if changed.is_err() {
-                        return Err(OperationError::Stopping);
-                    }
+            if let Some(error) = observed.error_since(generation) {
+                let failure = error.failure.clone();
+                if error.permanent {
+                    return Err(ControlError { kind: ErrorKind::Internal, failure }.into());
                 }
-                Ok(event) = events.recv() => op.progress.add(event),
-                ended = &mut cut_short => {
-                    return Err(match ended {
-                        OperationError::TimedOut(_) => OperationError::TimedOut(observed.borrow().missing()),
-                        other => other,
-                    });
-                }
+                op.progress.add(format!("{}; trying again", failure.message));
             }
-        }
+            Ok(false)
+        });
+        followed.await.map_err(|ended| match ended {
+            OperationError::TimedOut(_) => OperationError::TimedOut(task.observed().borrow().missing()),
+            other => other,
+        })
     }
 
     /// Waits until nothing is left of a service that is being deleted.
     pub(super) async fn gone(&self, op: &Running, generation: u64) -> Result<(), OperationError> {
         let task = self.task(op.subject())?;
-        let (mut observed, mut events) = (task.observed(), task.events());
-        task.wake();
-        let mut cut_short = std::pin::pin!(op.cut_short());
-        loop {
-            {
-                let observed = observed.borrow_and_update();
-                if observed.removed {
-                    while let Ok(event) = events.try_recv() {
-                        op.progress.add(event);
-                    }
-                    return Ok(());
-                }
-                if let Some(error) = observed.error_since(generation) {
-                    op.progress.add(format!("{}; trying again", error.failure.message));
-                }
+        let followed = follow(op, &task, |observed| {
+            if observed.removed {
+                return Ok(true);
             }
-            tokio::select! {
-                changed = observed.changed() => changed.map_err(|_| OperationError::Stopping)?,
-                ended = &mut cut_short => return Err(ended),
+            if let Some(error) = observed.error_since(generation) {
+                op.progress.add(format!("{}; trying again", error.failure.message));
             }
+            Ok(false)
+        });
+        followed.await
+    }
+}
+
+/// Wakes the reconciler of a service, and waits until `done` holds for what it has observed. Its events become the
+/// operation's progress.
+///
+/// # Errors
+/// Returns the error of `done`, or why the operation was cut short.
+async fn follow(
+    op: &Running,
+    task: &Handle,
+    mut done: impl FnMut(&Observed) -> Result<bool, OperationError>,
+) -> Result<(), OperationError> {
+    let (mut observed, mut events) = (task.observed(), task.events());
+    task.wake();
+    let mut cut_short = std::pin::pin!(op.cut_short());
+    loop {
+        if done(&observed.borrow_and_update())? {
+            // What is still in the channel belongs to this operation.
+            while let Ok(event) = events.try_recv() {
+                op.progress.add(event);
+            }
+            return Ok(());
+        }
+        tokio::select! {
+            changed = observed.changed() => changed.map_err(|_| OperationError::Stopping)?,
+            Ok(event) = events.recv() => op.progress.add(event),
+            ended = &mut cut_short => return Err(ended),
         }
     }
 }
