@@ -3,12 +3,13 @@
 use crate::metrics::ServiceMetrics;
 use crate::replica::Replica;
 use crate::replica_group::{Patience, Permit, PermitError, ReplicaGroup};
+use crate::sync::{Mutex, MutexGuard};
 use drisse_core::{Error, ErrorKind, ServiceTime};
 use drisse_net::{AccessLog, KeyDigests};
 use drisse_wire::routes::RouteDocument;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// The routes of a service at one generation.
@@ -18,8 +19,8 @@ pub(crate) struct Service {
     pub(crate) keys: KeyDigests,
     pub(crate) metrics: ServiceMetrics,
     groups: Vec<Arc<ReplicaGroup>>,
-    /// Groups of earlier routes that still have requests in flight.
-    retired: Vec<Arc<ReplicaGroup>>,
+    /// Groups of earlier routes, until none of their requests is in flight.
+    retired: Mutex<Vec<Arc<ReplicaGroup>>>,
     /// The sum of the groups' weights.
     weights: u64,
     /// Counts the requests, to spread them over the groups.
@@ -58,10 +59,8 @@ impl Service {
         }
         let known = || before.into_iter().flat_map(|service| &service.groups).flat_map(|g| &g.replicas);
         // The groups of `before` grant permits until this service replaces it.
-        let earlier = before.into_iter().flat_map(|service| {
-            service.groups.iter().chain(service.retired.iter().filter(|group| group.is_busy()))
-        });
-        let retired = earlier.cloned().collect();
+        let earlier = |service: &Self| [&*service.groups, &*service.busy()].concat();
+        let retired = Mutex::new(before.map_or_else(Vec::new, earlier));
         let times = before.map_or_else(Arc::default, |before| Arc::clone(&before.times));
         let mut groups = Vec::new();
         for revision in document.revisions.iter().filter(|revision| revision.weight > 0) {
@@ -79,13 +78,22 @@ impl Service {
         self.groups.iter().for_each(|group| group.retire());
     }
 
-    /// The ids of replicas that are in no route any more and still have requests in flight.
+    /// The retired groups that still have requests in flight. Closes the connections of the others.
+    fn busy(&self) -> MutexGuard<'_, Vec<Arc<ReplicaGroup>>> {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|group| group.is_busy());
+        retired
+    }
+
+    /// The ids of replicas that are in no route any more and still have requests in flight. Requires that this service
+    /// has replaced the one before.
     pub(crate) fn draining(&self) -> Vec<String> {
         let routed =
             |id: &str| self.groups.iter().flat_map(|group| &group.replicas).any(|r| r.document.id == id);
-        let busy = self.retired.iter().filter(|group| group.is_busy()).flat_map(|group| &group.replicas);
+        let busy = self.busy();
+        let replicas = busy.iter().flat_map(|group| &group.replicas);
         let mut ids: Vec<_> =
-            busy.map(|replica| replica.document.id.clone()).filter(|id| !routed(id)).collect();
+            replicas.map(|replica| replica.document.id.clone()).filter(|id| !routed(id)).collect();
         ids.sort();
         ids.dedup();
         ids

@@ -5,9 +5,14 @@ use crate::replica_group::{Patience, PermitError};
 use crate::service::Service;
 use drisse_core::ErrorKind;
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn service(revisions: &[(u64, u32, u32)]) -> Service {
+    service_after(None, revisions)
+}
+
+fn service_after(before: Option<&Service>, revisions: &[(u64, u32, u32)]) -> Service {
     let revision = |&(revision, weight, concurrency): &(u64, u32, u32)| RouteRevision {
         revision,
         weight,
@@ -27,7 +32,7 @@ fn service(revisions: &[(u64, u32, u32)]) -> Service {
         revisions: revisions.iter().map(revision).collect(),
         ..RouteDocument::default()
     };
-    Service::new(document, None, Metrics::default().service("s"), 1).unwrap()
+    Service::new(document, before, Metrics::default().service("s"), 1).unwrap()
 }
 
 #[test]
@@ -51,4 +56,20 @@ async fn a_full_service_queues_then_refuses_and_a_change_of_routes_wakes_the_que
     let (waited, ()) = tokio::join!(service.permit(far, &[]), async { service.retire() });
     assert!(matches!(waited, Err(PermitError::RoutesChanged)));
     drop(second);
+}
+
+#[tokio::test]
+async fn a_replica_that_left_the_routes_keeps_its_connections_until_its_last_request_ends() {
+    let before = service(&[(1, 1, 1)]);
+    let soon = Instant::now() + Duration::from_secs(60);
+    let permit = before.permit(Patience { until: soon, deadline: soon }, &[]).await.unwrap();
+    let replica = Arc::downgrade(permit.replica());
+    let after = service_after(Some(&before), &[(2, 1, 1)]);
+    before.retire();
+    drop(before);
+    assert_eq!(after.draining(), ["r1"]);
+    permit.answered();
+    assert!(replica.upgrade().is_some());
+    assert!(after.draining().is_empty());
+    assert!(replica.upgrade().is_none(), "its connections are closed");
 }

@@ -4,6 +4,7 @@ pub(crate) use shuttle::future::batch_semaphore::TryAcquireError;
 use shuttle::future::batch_semaphore::{AcquireError, BatchSemaphore, Fairness};
 use shuttle::rand::Rng;
 pub(crate) use shuttle::sync::atomic::AtomicU32;
+pub(crate) use shuttle::sync::{Mutex, MutexGuard};
 use std::pin::pin;
 use std::sync::Arc;
 
