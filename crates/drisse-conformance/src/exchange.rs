@@ -1,6 +1,6 @@
 //! A request of a case, and the response that it requires.
 
-use crate::case::Protocol;
+use crate::protocol::Protocol;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;

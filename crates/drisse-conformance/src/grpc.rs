@@ -1,7 +1,7 @@
 //! An exchange over gRPC: converts messages from and to protobuf's JSON, using the descriptors of the .proto files.
 
 use crate::exchange::Exchange;
-use crate::run::{Answer, Server};
+use crate::server::{Answer, Server};
 use crate::tensors::values;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

@@ -1,7 +1,7 @@
 //! An exchange over HTTP/1.1, with a connection of its own.
 
 use crate::exchange::Exchange;
-use crate::run::{Answer, Server};
+use crate::server::{Answer, Server};
 use crate::tensors::{hex, values};
 use bytes::Bytes;
 use flate2::write::{GzEncoder, ZlibEncoder};

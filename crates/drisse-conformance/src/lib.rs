@@ -15,11 +15,15 @@ mod expect;
 mod grpc;
 mod http;
 mod models;
+mod protocol;
 mod report;
 mod run;
+mod server;
 mod tensors;
 
-pub use case::{Case, Protocol, cases};
+pub use case::{Case, cases};
 pub use models::{MODELS, model};
+pub use protocol::Protocol;
 pub use report::{Outcome, Report, Verdict};
-pub use run::{Server, Unusable, run};
+pub use run::{Unusable, run};
+pub use server::Server;

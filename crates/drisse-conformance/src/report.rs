@@ -1,6 +1,7 @@
 //! The report of a run, for people, programs and CI systems.
 
-use crate::case::{Case, Protocol};
+use crate::case::Case;
+use crate::protocol::Protocol;
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,39 +1,16 @@
 //! A run: detects the protocols, extensions and models of a server, then tries every case in order.
 
-use crate::case::{Case, Protocol, cases};
+use crate::case::{Case, cases};
 use crate::exchange::Exchange;
 use crate::expect::{cut, difference, short};
 use crate::models::MODELS;
+use crate::protocol::Protocol;
 use crate::report::{Outcome, Report, Verdict};
+use crate::server::{Answer, Server};
 use crate::{grpc, http};
-use drisse_net::http::Address;
-use hyper::HeaderMap;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
-
-/// The server to check.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// The server's address for HTTP.
-    pub http: Address,
-    /// The server's address for gRPC.
-    pub grpc: Address,
-    /// The key to send as `Authorization: Bearer`.
-    pub key: Option<String>,
-    /// The longest time to wait for a response.
-    pub patience: Duration,
-}
-
-impl Server {
-    /// Whether the server answers neither over HTTP nor over gRPC.
-    async fn is_gone(&self) -> bool {
-        let http = Exchange { send: Some("GET /v2/health/live".to_owned()), ..Exchange::default() };
-        let body = Some("{}".to_owned());
-        let grpc = Exchange { call: Some("ServerLive".to_owned()), body, ..Exchange::default() };
-        ask(self, &http).await.is_err() && ask(self, &grpc).await.is_err()
-    }
-}
+use std::time::Instant;
 
 /// Why a run could not start.
 #[derive(Debug, thiserror::Error)]
@@ -52,18 +29,6 @@ pub enum Unusable {
     /// The server has none of [`MODELS`].
     #[error("the server at {0} has none of the models that the cases ask for")]
     NoModels(String),
-}
-
-/// A response.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// The HTTP status as a number, or the name of the gRPC code.
-    pub(crate) status: String,
-    pub(crate) headers: HeaderMap,
-    /// Each message as JSON, or why it cannot be converted.
-    pub(crate) answers: Vec<Result<Value, String>>,
-    /// The body as text, or the gRPC error message.
-    pub(crate) text: String,
 }
 
 /// Checks a server with the cases of `protocols` for which `wanted` returns true. After each case, calls `tried` with
@@ -89,7 +54,7 @@ pub async fn run(
             Some(why) => Outcome::Skipped(why),
             None if gone => Outcome::Skipped("the server is gone".to_owned()),
             None => match try_case(server, case).await {
-                Outcome::Failed(why) | Outcome::Warned(why) if server.is_gone().await => {
+                Outcome::Failed(why) | Outcome::Warned(why) if is_gone(server).await => {
                     gone = true;
                     Outcome::Failed(format!("{why}; and the server is gone"))
                 }
@@ -179,6 +144,14 @@ impl Found {
         let missing = MODELS.iter().filter(about).find(|model| !self.models.contains(*model));
         missing.map(|model| format!("the server has no model `{model}`"))
     }
+}
+
+/// Whether the server answers neither over HTTP nor over gRPC.
+async fn is_gone(server: &Server) -> bool {
+    let http = Exchange { send: Some("GET /v2/health/live".to_owned()), ..Exchange::default() };
+    let body = Some("{}".to_owned());
+    let grpc = Exchange { call: Some("ServerLive".to_owned()), body, ..Exchange::default() };
+    ask(server, &http).await.is_err() && ask(server, &grpc).await.is_err()
 }
 
 async fn ask(server: &Server, exchange: &Exchange) -> Result<Answer, String> {

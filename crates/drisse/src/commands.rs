@@ -21,8 +21,6 @@ mod targets;
 mod transfer;
 mod up;
 
-pub(crate) use control::TAKEN;
-
 use crate::cli::{Cli, Command};
 use crate::connect::WorkspaceRef;
 use crate::failure::Failure;

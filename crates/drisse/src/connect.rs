@@ -1,9 +1,9 @@
 //! Connects to the control plane of a workspace, and starts it if it is not running.
 
 use crate::cli::Up;
-use crate::commands::TAKEN;
-use crate::failure::Failure;
-use crate::{printer, wiring};
+use crate::failure::{Failure, TAKEN};
+use crate::printer;
+use crate::wiring::{self, VERSION};
 use anyhow::Context;
 use drisse_client::{Client, ClientError};
 use drisse_control::Workspace;
@@ -15,8 +15,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Maximum time for a control plane to answer or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -9,6 +9,9 @@ use drisse_serve::{EngineError, ServeError};
 use drisse_wire::control;
 use std::fmt;
 
+/// The exit code of a control plane whose workspace another one has. The command that started it waits for that one.
+pub(crate) const TAKEN: u8 = 3;
+
 /// The error of a command.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -1,6 +1,5 @@
 //! Creates the engines and targets. Only this module knows the concrete ones.
 
-use crate::connect::VERSION;
 use crate::failure::Failure;
 use crate::printer;
 use anyhow::Context;
@@ -18,6 +17,8 @@ use drisse_wire::control::TargetSpec;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUNTIME: `pip download --no-deps \
                         onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";

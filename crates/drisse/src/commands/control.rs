@@ -1,17 +1,15 @@
 //! `drisse control`: the control plane, which `drisse up` and every command that needs it starts.
 
 use crate::cli;
-use crate::connect::{VERSION, WorkspaceRef};
-use crate::failure::Failure;
-use crate::{logs, wiring};
+use crate::connect::WorkspaceRef;
+use crate::failure::{Failure, TAKEN};
+use crate::logs;
+use crate::wiring::{self, VERSION};
 use anyhow::Context;
 use drisse_control::{Change, Config, GatewayChange, RunError, TcpApi};
 use drisse_net::Build;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// The exit code if another control plane has the workspace. The command that started this one then waits for that one.
-pub(crate) const TAKEN: u8 = 3;
 
 fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
     match set {

@@ -1,9 +1,9 @@
 //! `drisse gateway`: the gateway, which the control plane starts with the listening socket as standard input.
 
 use crate::cli;
-use crate::connect::VERSION;
 use crate::failure::Failure;
 use crate::logs;
+use crate::wiring::VERSION;
 use anyhow::Context;
 use drisse_gateway::{Config, Gateway};
 use drisse_net::trace::Exporter;

@@ -3,9 +3,10 @@
 use super::named::Named;
 use super::transfer;
 use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, ImagePush, Output};
-use crate::connect::{VERSION, WorkspaceRef, env_onnxruntime};
+use crate::connect::{WorkspaceRef, env_onnxruntime};
 use crate::failure::Failure;
-use crate::{printer, units, wiring};
+use crate::wiring::{self, VERSION};
+use crate::{printer, units};
 use anyhow::Context;
 use drisse_core::ServiceName;
 use drisse_registry::{Evidence, Image, ImageModel, Runtime, RuntimeParts, Runtimes, Store};

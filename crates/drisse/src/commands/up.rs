@@ -98,7 +98,7 @@ async fn at_rest(workspace: &Workspace) -> Status {
         }
     }
     Status {
-        version: crate::connect::VERSION.to_owned(),
+        version: crate::wiring::VERSION.to_owned(),
         build: String::new(),
         workspace: workspace.root.display().to_string(),
         control: ProcessInfo::default(),
