@@ -30,16 +30,8 @@ fn model() -> ModelSpec {
     };
     let package = LoadedPackage::new(NAME, signature());
     let engine = FakeEngine::default().with(NAME, script);
-    ModelSpec {
-        name: ModelName::served(NAME).expect("a name"),
-        version: "1".to_owned(),
-        digest: "sha256:0".to_owned(),
-        signature: signature(),
-        platform: "fake",
-        sample: None,
-        workers: None,
-        scorer: engine.load(&package, &EngineOptions::default()).expect("the model loads"),
-    }
+    let scorer = engine.load(&package, &EngineOptions::default()).expect("the model loads");
+    ModelSpec::fake(ModelName::served(NAME).expect("a name"), signature(), scorer)
 }
 
 fn main() {

@@ -61,16 +61,8 @@ fn app() -> Arc<App> {
     let app = App::new(app_config(), Some(keys)).expect("threads");
     let signature = signature();
     let warm_up = drisse_wire::score::decode(requests::score_body().as_bytes(), &signature);
-    let spec = ModelSpec {
-        name: ModelName::served(requests::MODEL).expect("a name"),
-        version: "1".to_owned(),
-        digest: "sha256:0".to_owned(),
-        signature,
-        platform: "none",
-        sample: None,
-        workers: None,
-        scorer: Box::new(Digits::new()),
-    };
+    let name = ModelName::served(requests::MODEL).expect("a name");
+    let spec = ModelSpec::fake(name, signature, Box::new(Digits::new()));
     app.add(LoadedModel { spec, warm_up: Some(warm_up.expect("a body")) });
     app.set_ready();
     app

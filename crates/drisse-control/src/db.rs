@@ -7,6 +7,8 @@ pub(crate) mod operations;
 pub(crate) mod services;
 mod signatures;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{ControlError, Result};
 use drisse_core::crash_point;

@@ -171,6 +171,32 @@ pub struct RevisionSpec {
     pub environment: Environment,
 }
 
+impl RevisionSpec {
+    /// Returns a revision of version 1 of a model, with the default options and without keys.
+    pub fn new(
+        service: ServiceName,
+        revision: u64,
+        digest: impl Into<String>,
+        package: impl Into<String>,
+    ) -> Self {
+        Self {
+            service,
+            revision,
+            model_version: "1".to_owned(),
+            digest: digest.into(),
+            package: package.into(),
+            keys: vec![],
+            max_wait: Duration::from_millis(500),
+            scoring_timeout: Duration::from_secs(60),
+            serving: Serving::default(),
+            limits: Limits::default(),
+            restart: Restart::default(),
+            trust: Trust::default(),
+            environment: Environment::default(),
+        }
+    }
+}
+
 /// The signatures that a model must have to run, and those that it has.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trust {

@@ -37,5 +37,5 @@ pub use process::{Build, Exit, Launch, Process, open_files, random_id, runtime_f
 pub use request::Door;
 pub use small_server::serve_small;
 pub use tasks::Tasks;
-pub use tls::{Tls, TlsError, trusting};
+pub use tls::{Tls, TlsError, client_config, trusting};
 pub use watchdog::{SILENCE, excuse, hang};

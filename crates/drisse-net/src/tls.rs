@@ -109,10 +109,15 @@ pub fn trusting(certificates: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     for certificate in read_chain(certificates)? {
         roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(error.to_string()))?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    Ok(Arc::new(client_config(roots)))
+}
+
+/// Returns the TLS configuration of a client that trusts these certificates and no others, and shows none of its own.
+pub fn client_config(roots: RootCertStore) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("the provider has the default versions of TLS");
+    builder.with_root_certificates(roots).with_no_client_auth()
 }
 
 fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -2,10 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
-use drisse_core::{
-    Environment, Limits, Place, ReplicaSet, Restart, RevisionSpec, ServiceName, Serving, Target, Trust,
-    Wanted,
-};
+use drisse_core::{Place, ReplicaSet, Restart, RevisionSpec, ServiceName, Target, Wanted};
 use drisse_reconcile::memory::{MemoryDesired, MemoryRoutes, MemoryTargets};
 use drisse_reconcile::{
     Deletion, Desired, DesiredService, Handle, Observed, Ports, Reconcilers, Routes, Status,
@@ -33,19 +30,8 @@ fn name() -> ServiceName {
 
 fn wanted(revision: u64, replicas: u32) -> Wanted {
     let revision = RevisionSpec {
-        service: name(),
-        revision,
-        model_version: "1".to_owned(),
-        digest: "sha256:0".to_owned(),
-        package: "sha256:1".to_owned(),
-        keys: vec![],
-        max_wait: Duration::from_millis(500),
-        scoring_timeout: Duration::from_secs(60),
-        serving: Serving::default(),
-        limits: Limits::default(),
         restart: Restart::Always,
-        trust: Trust::default(),
-        environment: Environment::default(),
+        ..RevisionSpec::new(name(), revision, "sha256:0", "sha256:1")
     };
     Wanted { revision, replicas, weight: 1 }
 }

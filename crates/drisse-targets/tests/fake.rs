@@ -3,8 +3,7 @@
 
 use drisse_core::conformance::target::{self, Fixture};
 use drisse_core::{
-    Applied, Environment, Limits, LogOptions, Place, ReplicaSet, Restart, RevisionSpec, ServiceSpec, Serving,
-    Target, Trust, Wanted, failure,
+    Applied, LogOptions, Place, ReplicaSet, RevisionSpec, ServiceSpec, Target, Wanted, failure,
 };
 use drisse_targets::fake::{Fake, FakeCluster, Script};
 use futures_util::StreamExt;
@@ -12,21 +11,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn revision(service: &str, number: u64) -> RevisionSpec {
-    RevisionSpec {
-        service: service.parse().unwrap(),
-        revision: number,
-        model_version: number.to_string(),
-        digest: format!("sha256:{number}"),
-        package: format!("sha256:{number}"),
-        keys: vec![],
-        serving: Serving::default(),
-        limits: Limits::default(),
-        restart: Restart::default(),
-        trust: Trust::default(),
-        environment: Environment::default(),
-        max_wait: Duration::from_millis(500),
-        scoring_timeout: Duration::from_secs(60),
-    }
+    let digest = format!("sha256:{number}");
+    RevisionSpec::new(service.parse().unwrap(), number, &*digest, &*digest)
 }
 
 fn want(revision: &RevisionSpec) -> ServiceSpec {

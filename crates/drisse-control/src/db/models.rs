@@ -3,7 +3,7 @@
 use super::{Db, json, now, rfc3339, text};
 use crate::error::{ControlError, Result};
 use drisse_wire::control::{Model, ModelChange, Page};
-use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::sqlite::{Sqlite, SqliteExecutor, SqliteRow};
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
 
@@ -91,16 +91,7 @@ impl ModelRow {
 impl Db {
     /// Returns a version of a model; `None` is the newest.
     pub(crate) async fn model(&self, name: &str, version: Option<u64>) -> Result<ModelRow> {
-        let query = "SELECT * FROM models WHERE name = ? AND (? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1";
-        let version_sql = version.map(|version| version as i64);
-        let found = sqlx::query(query).bind(name).bind(version_sql).bind(version_sql);
-        let found = found.fetch_optional(self.pool()).await?;
-        let found = found.ok_or_else(|| {
-            let full = version.map_or(name.to_owned(), |version| format!("{name}:{version}"));
-            ControlError::not_found(format!("model `{full}` not found"))
-                .hint("`drisse models` lists the registered models; a path has a `/` or an extension")
-        })?;
-        row(&found)
+        find(self.pool(), name, version).await
     }
 
     pub(crate) async fn model_by_digest(&self, name: &str, digest: &str) -> Result<Option<ModelRow>> {
@@ -115,7 +106,10 @@ impl Db {
     }
 
     pub(crate) async fn insert_model(&self, model: &ModelRow) -> Result<()> {
-        let query = sqlx::query("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let query = sqlx::query(
+            "INSERT INTO models (name, version, digest, package, size, framework, signature, tags, properties, \
+             created, source) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        );
         query
             .bind(&model.name)
             .bind(model.version as i64)
@@ -168,7 +162,9 @@ impl Db {
         change: &ModelChange,
         replace_tags: bool,
     ) -> Result<ModelRow> {
-        let mut model = self.model(name, version).await?;
+        // No other change happens between the read and the write.
+        let mut write = self.write().await?;
+        let mut model = find(&mut *write, name, version).await?;
         if replace_tags {
             model.tags.clear();
         }
@@ -188,7 +184,8 @@ impl Db {
         }
         let query = sqlx::query("UPDATE models SET tags = ?, properties = ? WHERE name = ? AND version = ?");
         let query = query.bind(text(&model.tags)).bind(text(&model.properties));
-        query.bind(&model.name).bind(model.version as i64).execute(self.pool()).await?;
+        query.bind(&model.name).bind(model.version as i64).execute(&mut *write).await?;
+        write.commit().await?;
         Ok(model)
     }
 
@@ -260,6 +257,20 @@ impl Db {
         let next = items.last().filter(|_| more).map(|(last, _)| last.full_name());
         Ok(Page { items, next })
     }
+}
+
+async fn find(executor: impl SqliteExecutor<'_>, name: &str, version: Option<u64>) -> Result<ModelRow> {
+    let query =
+        "SELECT * FROM models WHERE name = ? AND (? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1";
+    let version_sql = version.map(|version| version as i64);
+    let found = sqlx::query(query).bind(name).bind(version_sql).bind(version_sql);
+    let found = found.fetch_optional(executor).await?;
+    let found = found.ok_or_else(|| {
+        let full = version.map_or(name.to_owned(), |version| format!("{name}:{version}"));
+        ControlError::not_found(format!("model `{full}` not found"))
+            .hint("`drisse models` lists the registered models; a path has a `/` or an extension")
+    })?;
+    row(&found)
 }
 
 /// Restricts a query to rows whose JSON object has an entry: `KEY` or `KEY=VALUE`.

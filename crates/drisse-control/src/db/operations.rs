@@ -118,7 +118,9 @@ impl Db {
     ) -> Result<()> {
         let mut write = self.write().await?;
         for (number, (at, message)) in (1_i64..).zip(events) {
-            let query = sqlx::query("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?)");
+            let query = sqlx::query(
+                "INSERT OR REPLACE INTO events (operation, number, at, message) VALUES (?, ?, ?, ?)",
+            );
             query.bind(id).bind(number).bind(at).bind(message).execute(&mut *write).await?;
         }
         let query = "UPDATE operations SET state = ?, error = ?, result = ?, finished = ?, \

@@ -1,7 +1,7 @@
 //! From any state the plan converges, keeps enough replicas serving, and stops only replicas of its own service.
 
 use super::*;
-use crate::{Environment, Limits, Restart, RevisionSpec, ServiceName, Serving, Trust};
+use crate::{Restart, RevisionSpec, ServiceName};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -15,21 +15,12 @@ fn name(name: &str) -> ServiceName {
 
 fn want(revisions: &[(u64, u32)]) -> ServiceSpec {
     let wanted = |&(revision, replicas): &(u64, u32)| Wanted {
-        revision: RevisionSpec {
-            service: name("s"),
+        revision: RevisionSpec::new(
+            name("s"),
             revision,
-            model_version: revision.to_string(),
-            digest: format!("sha256:{revision}"),
-            package: format!("sha256:p{revision}"),
-            keys: vec![],
-            serving: Serving::default(),
-            limits: Limits::default(),
-            restart: Restart::default(),
-            trust: Trust::default(),
-            environment: Environment::default(),
-            max_wait: Duration::from_millis(500),
-            scoring_timeout: Duration::from_secs(60),
-        },
+            format!("sha256:{revision}"),
+            format!("sha256:p{revision}"),
+        ),
         replicas,
         weight: 1,
     };

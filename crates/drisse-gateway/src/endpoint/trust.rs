@@ -1,9 +1,10 @@
 //! Which certificates of replicas are trusted.
 
+use drisse_net::client_config;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// The configuration that trusts the system's CA certificates. Read once: it holds some hundred certificates.
 static SYSTEM: Mutex<Option<ClientConfig>> = Mutex::new(None);
@@ -21,7 +22,7 @@ pub(super) fn certificates(pem: &[u8]) -> Result<ClientConfig, String> {
     if roots.is_empty() {
         return Err("its certificate is not PEM: there is no `BEGIN CERTIFICATE`".to_owned());
     }
-    config(roots)
+    Ok(client_config(roots))
 }
 
 /// The configuration that trusts the system's CA certificates: those in `SSL_CERT_FILE` or `SSL_CERT_DIR`, or in the
@@ -45,13 +46,5 @@ pub(super) fn system() -> Result<ClientConfig, String> {
              in SSL_CERT_FILE"
         ));
     }
-    Ok(system.insert(config(roots)?).clone())
-}
-
-fn config(roots: RootCertStore) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("cannot configure TLS: {error}"))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(system.insert(client_config(roots)).clone())
 }

@@ -54,16 +54,8 @@ impl ScoringServer {
         let app = App::new(Config::default(), None).unwrap();
         let package = LoadedPackage::new("s", signature());
         let engine = FakeEngine::default().with("s", Script::default());
-        let spec = ModelSpec {
-            name: ModelName::served("s").unwrap(),
-            version: "1".to_owned(),
-            digest: "sha256:0".to_owned(),
-            signature: signature(),
-            platform: "fake",
-            sample: None,
-            workers: None,
-            scorer: engine.load(&package, &EngineOptions::default()).unwrap(),
-        };
+        let scorer = engine.load(&package, &EngineOptions::default()).unwrap();
+        let spec = ModelSpec::fake(ModelName::served("s").unwrap(), signature(), scorer);
         app.add(LoadedModel { spec, warm_up: None });
         app.set_ready();
         let tcp = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();

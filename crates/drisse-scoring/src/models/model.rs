@@ -28,6 +28,12 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// Returns version 1 of a model that the fake engine has loaded, for tests and benchmarks.
+    pub fn fake(name: ModelName, signature: Signature, scorer: Box<dyn Scorer>) -> Self {
+        let (version, digest) = ("1".to_owned(), "sha256:0".to_owned());
+        Self { name, version, digest, signature, platform: "fake", sample: None, workers: None, scorer }
+    }
+
     /// Returns the scorer's limits, with the operator's number of concurrent runs.
     pub(super) fn limits(&self) -> ScorerLimits {
         let limits = self.scorer.limits();

@@ -159,12 +159,8 @@ fn https_serves_with_the_certificate_that_is_there_now() {
     let ask = |trusted: &rustls::pki_types::CertificateDer<'static>| -> Option<u16> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(trusted.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
-        let client =
-            rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        let config = Arc::new(drisse_net::client_config(roots));
+        let client = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
         let mut stream =
             rustls::StreamOwned::new(client, std::net::TcpStream::connect(server.address).unwrap());
         stream.write_all(post("/score", "", BODY).as_bytes()).ok()?;

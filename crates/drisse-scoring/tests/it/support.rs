@@ -56,15 +56,10 @@ impl Setup {
         }
         for (name, _) in &self.models {
             let package = LoadedPackage::new(*name, signature());
+            let scorer = engine.load(&package, &EngineOptions::default()).unwrap();
             let spec = ModelSpec {
-                name: ModelName::served(name).unwrap(),
-                version: "1".to_owned(),
-                digest: "sha256:0".to_owned(),
-                signature: signature(),
-                platform: "fake",
                 sample: Some("{\"data\":[[1,2]]}".to_owned()),
-                workers: None,
-                scorer: engine.load(&package, &EngineOptions::default()).unwrap(),
+                ..ModelSpec::fake(ModelName::served(name).unwrap(), signature(), scorer)
             };
             let decode = |sample: &str| drisse_wire::score::decode(sample.as_bytes(), &signature()).unwrap();
             let warm: Option<Inputs> = self.sample.map(decode);

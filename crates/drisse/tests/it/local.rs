@@ -2,12 +2,11 @@
 
 use crate::support::{library, root};
 use drisse_core::conformance::target::{self, Fixture};
-use drisse_core::{Environment, Limits, ReplicaSet, Restart, RevisionSpec, Serving, Trust};
+use drisse_core::{ReplicaSet, RevisionSpec};
 use drisse_net::{Build, Process, runtime_folder};
 use drisse_registry::{ModelSource, Store};
 use drisse_targets::{Local, LocalConfig};
 use drisse_testkit::PATIENCE;
-use std::time::Duration;
 
 /// Kills the replicas that a failed test leaves running.
 struct Leftovers(String);
@@ -25,20 +24,11 @@ pub(crate) fn fixture(store: &Store) -> Fixture {
     let pack = |path: &str, service: &str, revision: u64| {
         let source = ModelSource::open(&root().join(path)).unwrap();
         let model = store.ingest(&source, &|_| ()).unwrap();
+        let package = store.pack(&model, service, 1, None).unwrap();
+        let (service, digest) = (service.parse().unwrap(), &*model.digest);
         RevisionSpec {
-            service: service.parse().unwrap(),
-            revision,
-            model_version: "1".to_owned(),
-            digest: model.digest.clone(),
-            package: store.pack(&model, service, 1, None).unwrap(),
             keys: vec![format!("sha256:{}", "0".repeat(64))],
-            serving: Serving::default(),
-            limits: Limits::default(),
-            restart: Restart::default(),
-            trust: Trust::default(),
-            environment: Environment::default(),
-            max_wait: Duration::from_millis(500),
-            scoring_timeout: Duration::from_secs(60),
+            ..RevisionSpec::new(service, revision, digest, package)
         }
     };
     let unknown = "crates/drisse-engines/tests/models/unknown_operator.onnx";
