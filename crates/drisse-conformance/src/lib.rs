@@ -25,5 +25,5 @@ pub use case::{Case, cases};
 pub use models::{MODELS, model};
 pub use protocol::Protocol;
 pub use report::{Outcome, Report, Verdict};
-pub use run::{Unusable, run};
+pub use run::{RunError, run};
 pub use server::Server;

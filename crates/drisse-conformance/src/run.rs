@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// Why a run could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub enum RunError {
     /// No server answers.
     #[error("no server answers at {address}: {why}")]
     Silent {
@@ -37,13 +37,13 @@ pub enum Unusable {
 /// Requires a Tokio runtime with time and I/O. Dropping the future ends the run.
 ///
 /// # Errors
-/// Returns [`Unusable`] if no case can be tried. A case that fails is not an error: see [`Report`].
+/// Returns [`RunError`] if no case can be tried. A case that fails is not an error: see [`Report`].
 pub async fn run(
     server: &Server,
     protocols: &[Protocol],
     wanted: impl Fn(&Case) -> bool,
     mut tried: impl FnMut(usize, &Verdict),
-) -> Result<Report, Unusable> {
+) -> Result<Report, RunError> {
     let found = Found::at(server).await?;
     let all: Vec<Case> = protocols.iter().flat_map(|protocol| cases(*protocol)).filter(wanted).collect();
     let mut report = Report::of(server.http.to_string(), &found.name, &found.version);
@@ -78,7 +78,7 @@ struct Found {
 }
 
 impl Found {
-    async fn at(server: &Server) -> Result<Self, Unusable> {
+    async fn at(server: &Server) -> Result<Self, RunError> {
         let get = |path: String| async move {
             let exchange = Exchange { send: Some(format!("GET {path}")), ..Exchange::default() };
             ask(server, &exchange).await
@@ -94,14 +94,14 @@ impl Found {
         let about_grpc = call("ServerMetadata", "{}".to_owned()).await;
         let v1 = get("/v1/models".to_owned()).await;
         if let (Err(why), Err(_), Err(_)) = (&about, &about_grpc, &v1) {
-            return Err(Unusable::Silent { address: server.http.to_string(), why: why.clone() });
+            return Err(RunError::Silent { address: server.http.to_string(), why: why.clone() });
         }
         let is_locked = |answer: &Result<Answer, String>| {
             let status = answer.as_ref().map_or("", |answer| &answer.status);
             matches!(status, "401" | "403" | "UNAUTHENTICATED" | "PERMISSION_DENIED")
         };
         if [&about, &about_grpc, &v1].into_iter().any(is_locked) {
-            return Err(Unusable::Locked(server.http.to_string()));
+            return Err(RunError::Locked(server.http.to_string()));
         }
         let mut speaks = BTreeSet::new();
         if ok(&about) {
@@ -123,7 +123,7 @@ impl Found {
             }
         }
         if models.is_empty() {
-            return Err(Unusable::NoModels(server.http.to_string()));
+            return Err(RunError::NoModels(server.http.to_string()));
         }
         let says = |answer: Result<Answer, String>| answer.ok()?.answers.into_iter().next()?.ok();
         let about = says(about).filter(|about| about.is_object()).or(says(about_grpc)).unwrap_or_default();

@@ -16,7 +16,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request as AxumRequest
 use axum::http::{Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use drisse_core::ErrorKind;
-use drisse_net::{Door, Handler};
+use drisse_net::{Handler, ListenerKind};
 use drisse_wire::control::FailureBody;
 use drisse_wire::http_status;
 use hyper::body::Incoming;
@@ -51,7 +51,7 @@ struct Document;
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     router: Router,
-    door: Door,
+    listener: ListenerKind,
     /// The required token; `None` on the Unix socket, which only this user can connect to.
     token: Option<Arc<str>>,
 }
@@ -93,11 +93,11 @@ pub fn openapi() -> String {
 
 impl Api {
     pub(crate) fn local(control: &Control) -> Self {
-        Self::new(control, Door::Unix, None)
+        Self::new(control, ListenerKind::Unix, None)
     }
 
     /// Returns the API for TCP, which requires the token. Creates the token if there is none.
-    pub(crate) fn remote(control: &Control, door: Door) -> Done<Self> {
+    pub(crate) fn remote(control: &Control, listener: ListenerKind) -> Done<Self> {
         let path = control.about.workspace.token();
         let failed = |error: std::io::Error| {
             ControlError::internal(format!("cannot store the token in {}", path.display())).because(&error)
@@ -110,10 +110,10 @@ impl Api {
                 token
             }
         };
-        Ok(Self::new(control, door, Some(token.into())))
+        Ok(Self::new(control, listener, Some(token.into())))
     }
 
-    fn new(control: &Control, door: Door, token: Option<Arc<str>>) -> Self {
+    fn new(control: &Control, listener: ListenerKind, token: Option<Arc<str>>) -> Self {
         let (router, _) = routes().split_for_parts();
         let router = router
             .fallback(async || {
@@ -124,12 +124,12 @@ impl Api {
                 ControlError::new(ErrorKind::MethodNotAllowed, "this path does not support this method")
             })
             .with_state(control.clone());
-        Self { router, door, token }
+        Self { router, listener, token }
     }
 
     /// Returns why a request must be refused; `None` if it is accepted.
     fn refusal<B>(&self, request: &Request<B>) -> Option<ControlError> {
-        if let Some(why) = self.door.refusal(request) {
+        if let Some(why) = self.listener.refusal(request) {
             return Some(ControlError::new(ErrorKind::Forbidden, why));
         }
         let token = self.token.as_deref()?;

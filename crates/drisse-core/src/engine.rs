@@ -34,7 +34,7 @@ pub trait Engine: Debug + Send + Sync {
     ///
     /// # Errors
     /// Returns the reason and a hint if this machine cannot run the engine.
-    fn check(&self) -> Result<(), Unavailable>;
+    fn check(&self) -> Result<(), UnavailableError>;
 
     /// Returns how many bytes of memory all loaded models may use together.
     fn memory(&self) -> usize {
@@ -211,7 +211,7 @@ pub struct ScorerLimits {
 /// Why this machine cannot do something, and how to change that.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}")]
-pub struct Unavailable {
+pub struct UnavailableError {
     /// What is missing.
     pub reason: String,
     /// What to do next.

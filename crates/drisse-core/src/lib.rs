@@ -29,7 +29,7 @@ pub use cancel::{Cancel, OnCancel};
 pub use crash_points::{crash_point, watch_crash_points};
 pub use datatype::DataType;
 pub use engine::{
-    Engine, EngineOptions, LoadedPackage, ModelTraits, Scorer, ScorerLimits, Sink, Unavailable, Work,
+    Engine, EngineOptions, LoadedPackage, ModelTraits, Scorer, ScorerLimits, Sink, UnavailableError, Work,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use inputs::Inputs;

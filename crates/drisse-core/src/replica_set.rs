@@ -2,7 +2,7 @@
 
 use crate::{
     Applied, BoxStream, Capabilities, Capacity, EventSink, LogOptions, Replica, ReplicaId, RevisionSpec,
-    ServiceName, ServiceSpec, Step, Target, TargetError, Unavailable, is_complete, plan,
+    ServiceName, ServiceSpec, Step, Target, TargetError, UnavailableError, is_complete, plan,
 };
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -34,7 +34,7 @@ pub trait Place: Debug + Send + Sync {
     ///
     /// # Errors
     /// Returns the reason and a hint if no replica can run here.
-    async fn check(&self) -> Result<Capacity, Unavailable>;
+    async fn check(&self) -> Result<Capacity, UnavailableError>;
 
     /// Brings what the replicas of a revision need to the place: files, the current keys. Called before every start
     /// and after every change; calling it again is harmless.
@@ -95,7 +95,7 @@ impl<P: Place> Target for ReplicaSet<P> {
         Capabilities::none(self.0.kind())
     }
 
-    async fn check(&self) -> Result<Capacity, Unavailable> {
+    async fn check(&self) -> Result<Capacity, UnavailableError> {
         self.0.check().await
     }
 

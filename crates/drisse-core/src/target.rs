@@ -1,6 +1,6 @@
 //! The target seam: the trait of everything that can run scoring servers, and the types that describe what to run.
 
-use crate::{Capacity, Limits, Replica, ReplicaId, Restart, ServiceName, Unavailable};
+use crate::{Capacity, Limits, Replica, ReplicaId, Restart, ServiceName, UnavailableError};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -46,7 +46,7 @@ pub trait Target: Debug + Send + Sync {
     ///
     /// # Errors
     /// Returns the reason and a hint if the target cannot run anything.
-    async fn check(&self) -> Result<Capacity, Unavailable>;
+    async fn check(&self) -> Result<Capacity, UnavailableError>;
 
     /// Takes the next steps from the current state towards `wanted` and does not wait for replicas to become ready.
     /// Calling it again is harmless. Returns what was observed and when to call it again.

@@ -2,7 +2,7 @@
 
 use drisse_core::{
     Buffer, Cancel, Data, DataType, Engine, EngineOptions, Error, ErrorKind, LoadedPackage, Result, Scorer,
-    ScorerLimits, Sink, Tensor, Unavailable, ValueView, Work,
+    ScorerLimits, Sink, Tensor, UnavailableError, ValueView, Work,
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -85,7 +85,7 @@ impl Engine for FakeEngine {
         "fake"
     }
 
-    fn check(&self) -> Result<(), Unavailable> {
+    fn check(&self) -> Result<(), UnavailableError> {
         Ok(())
     }
 

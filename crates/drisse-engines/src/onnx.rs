@@ -11,7 +11,7 @@ mod value;
 pub use fetch::{FetchError, fetch};
 pub use library::{LibraryError, PINNED, cache_folder, disable_telemetry, find, probe};
 
-use drisse_core::{Engine, EngineOptions, Error, LoadedPackage, Result, Scorer, Unavailable};
+use drisse_core::{Engine, EngineOptions, Error, LoadedPackage, Result, Scorer, UnavailableError};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use session::Threads;
@@ -88,7 +88,7 @@ impl Engine for OnnxEngine {
         "onnxruntime_onnx"
     }
 
-    fn check(&self) -> Result<(), Unavailable> {
+    fn check(&self) -> Result<(), UnavailableError> {
         Ok(())
     }
 

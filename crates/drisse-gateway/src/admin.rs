@@ -3,7 +3,7 @@
 use crate::state::GatewayState;
 use crate::table::TableError;
 use bytes::Bytes;
-use drisse_net::{Door, Handler, blocking};
+use drisse_net::{Handler, ListenerKind, blocking};
 use drisse_wire::control::Failure;
 use drisse_wire::routes::RouteDocument;
 use http_body_util::{BodyExt, Full, Limited};
@@ -22,7 +22,7 @@ pub(crate) struct Admin {
     pub(crate) state: Arc<GatewayState>,
     /// The document at `/identity`.
     pub(crate) identity: Arc<serde_json::Value>,
-    pub(crate) door: Door,
+    pub(crate) listener: ListenerKind,
 }
 
 type Answer = (StatusCode, &'static str, String);
@@ -42,7 +42,7 @@ impl Handler for Admin {
 impl Admin {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let text = |text: &str| (StatusCode::OK, "text/plain; charset=utf-8", text.to_owned());
-        let refusal = self.door.refusal(&request);
+        let refusal = self.listener.refusal(&request);
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let table = &self.state.table;

@@ -4,7 +4,7 @@ use crate::admin::Admin;
 use crate::state::{Core, GatewayState};
 use crate::table::{Table, TableError};
 use drisse_net::trace::Traces;
-use drisse_net::{Door, Handler, HttpServer, Limits, Listener, Tls, blocking, serve_small};
+use drisse_net::{Handler, HttpServer, Limits, Listener, ListenerKind, Tls, blocking, serve_small};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -116,8 +116,8 @@ impl Gateway {
         };
         let mut front = pin!(front.serve(make, stop));
         let (end, ends) = watch::channel(false);
-        let door = Door::of(&config.admin);
-        let admin = Admin { state: Arc::clone(&state), identity: Arc::new(config.identity), door };
+        let listener = ListenerKind::of(&config.admin);
+        let admin = Admin { state: Arc::clone(&state), identity: Arc::new(config.identity), listener };
         let admin = serve_small(config.admin, admin, ends)?;
         let beside = async { tokio::join!(admin, renew(tls)) };
         let ended = tokio::select! {

@@ -34,7 +34,7 @@ pub use log_writer::LogWriter;
 pub use memory::keep_memory_private;
 pub use pass::{pass_descriptor, take_descriptor};
 pub use process::{Build, Exit, Launch, Process, open_files, random_id, runtime_folder, runtime_path};
-pub use request::Door;
+pub use request::ListenerKind;
 pub use small_server::serve_small;
 pub use tasks::Tasks;
 pub use tls::{Tls, TlsError, client_config, trusting};

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 /// The kind of a listener. It determines how requests from web pages are recognized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Door {
+pub enum ListenerKind {
     /// A Unix socket, which a web page cannot connect to.
     Unix,
     /// TCP without TLS.
@@ -18,7 +18,7 @@ pub enum Door {
     Tls,
 }
 
-impl Door {
+impl ListenerKind {
     /// Returns the kind of a listener that does not use TLS.
     pub fn of(listener: &Listener) -> Self {
         match listener {
@@ -143,15 +143,20 @@ mod tests {
             ("", false),
         ] {
             let asked = request(Version::HTTP_11, "/v1/status", &[("host", host)]);
-            assert_eq!(Door::Tcp.refusal(&asked).is_none(), let_in, "{host}");
-            assert!(Door::Unix.refusal(&asked).is_none() && Door::Tls.refusal(&asked).is_none());
+            assert_eq!(ListenerKind::Tcp.refusal(&asked).is_none(), let_in, "{host}");
+            assert!(
+                ListenerKind::Unix.refusal(&asked).is_none() && ListenerKind::Tls.refusal(&asked).is_none()
+            );
         }
         let absolute = request(Version::HTTP_11, "http://evil.example/", &[("host", "localhost")]);
-        assert!(Door::Tcp.refusal(&absolute).is_some(), "the target names the host, RFC 9112, section 3.2.2");
-        assert!(Door::Tcp.refusal(&request(Version::HTTP_10, "/", &[])).is_none());
+        assert!(
+            ListenerKind::Tcp.refusal(&absolute).is_some(),
+            "the target names the host, RFC 9112, section 3.2.2"
+        );
+        assert!(ListenerKind::Tcp.refusal(&request(Version::HTTP_10, "/", &[])).is_none());
         let page = request(Version::HTTP_11, "/", &[("host", "localhost"), ("origin", "null")]);
-        for door in [Door::Unix, Door::Tcp, Door::Tls] {
-            assert!(door.refusal(&page).is_some());
+        for listener in [ListenerKind::Unix, ListenerKind::Tcp, ListenerKind::Tls] {
+            assert!(listener.refusal(&page).is_some());
         }
     }
 

@@ -11,7 +11,7 @@ impl Store {
     /// # Errors
     ///
     /// Returns an error if the blob cannot be written, or [`StoreError::Changed`] if the file changes meanwhile.
-    pub fn mend(
+    pub fn repair(
         &self,
         blob: &Blob,
         files: impl IntoIterator<Item = PathBuf>,
@@ -72,8 +72,8 @@ mod tests {
             folder.path().join(name)
         };
         let (other, right) = (file("other", b"weighty"), file("right", b"weights"));
-        assert_eq!(store.mend(&blob, [other.clone(), folder.path().to_owned()]).unwrap(), None);
-        assert_eq!(store.mend(&blob, [other, right.clone()]).unwrap(), Some(right));
+        assert_eq!(store.repair(&blob, [other.clone(), folder.path().to_owned()]).unwrap(), None);
+        assert_eq!(store.repair(&blob, [other, right.clone()]).unwrap(), Some(right));
         assert_eq!(store.check(&blob.digest).unwrap(), BlobState::Good);
         assert_eq!(store.glance(&blob).unwrap(), BlobState::Good);
     }

@@ -9,7 +9,7 @@ use crate::http::reply::{self, Reply};
 use crate::http::route::{RepositoryAction, Route};
 use crate::{grpc, http};
 use drisse_core::{Error, ErrorKind, Result};
-use drisse_net::{Door, Handler, blocking};
+use drisse_net::{Handler, ListenerKind, blocking};
 use drisse_wire::ErrorShape;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -21,7 +21,7 @@ use std::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reach {
     /// Only clients on this machine.
-    ThisMachine(Door),
+    ThisMachine(ListenerKind),
     /// Other machines too.
     Beyond,
 }
@@ -118,10 +118,10 @@ async fn answer(app: &Arc<App>, request: &Request<Incoming>, reach: Reach) -> Re
 /// Refuses changes from other machines and from web pages.
 fn may_change(request: &Request<Incoming>, reach: Reach) -> Result<()> {
     let refused = |why: &str| Err(Error::new(ErrorKind::NotFound, why));
-    let Reach::ThisMachine(door) = reach else {
+    let Reach::ThisMachine(kind) = reach else {
         return refused("this listener can be reached from other machines, so it changes nothing");
     };
-    door.refusal(request).map_or(Ok(()), refused)
+    kind.refusal(request).map_or(Ok(()), refused)
 }
 
 fn identity(app: &App) -> serde_json::Value {

@@ -6,7 +6,7 @@ use crate::body::{Response, ResponseBody};
 use crate::exchange::Exchange;
 use crate::watch::watch;
 use crate::{grpc, http};
-use drisse_net::{Door, Handler, HttpServer, Listener, Tls, serve_small};
+use drisse_net::{Handler, HttpServer, Listener, ListenerKind, Tls, serve_small};
 use hyper::Request;
 use hyper::body::Incoming;
 use std::future::Future;
@@ -103,8 +103,8 @@ impl Server {
         // The admin listener answers until the last request has ended.
         let (end_admin, admin_ends) = signal::channel(false);
         let admin = listeners.admin.map(|listener| {
-            let door = Door::of(&listener);
-            let reach = if listener.is_local() { Reach::ThisMachine(door) } else { Reach::Beyond };
+            let kind = ListenerKind::of(&listener);
+            let reach = if listener.is_local() { Reach::ThisMachine(kind) } else { Reach::Beyond };
             serve_small(listener, Admin { app: Arc::clone(&app), reach }, admin_ends)
         });
         let admin = admin.transpose().map_err(failed("listen for the admin"))?;

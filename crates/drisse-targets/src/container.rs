@@ -14,7 +14,7 @@ use crate::servers::{Files, GRACE, Servers, Since, Tag, arguments};
 use async_trait::async_trait;
 use drisse_core::{
     BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec, ServiceName,
-    TargetError, Unavailable, crash_point,
+    TargetError, UnavailableError, crash_point,
 };
 use drisse_net::http::escaped;
 use drisse_net::{Build, blocking, random_id};
@@ -108,7 +108,7 @@ impl Container {
 
     /// Returns the engine, after its containers have been adopted.
     async fn engine(&self) -> Result<Engine, TargetError> {
-        let unavailable = |why: Unavailable| TargetError::new(why.reason).hint(why.hint);
+        let unavailable = |why: UnavailableError| TargetError::new(why.reason).hint(why.hint);
         let engine = self.engines.get().await.map_err(unavailable)?;
         self.adopted.get_or_try_init(|| self.adopt(&engine)).await?;
         Ok(engine)
@@ -304,7 +304,7 @@ impl Place for Container {
         "container"
     }
 
-    async fn check(&self) -> Result<Capacity, Unavailable> {
+    async fn check(&self) -> Result<Capacity, UnavailableError> {
         let mut engine = self.engines.get().await?;
         if !engine.answers().await {
             self.engines.lost().await;

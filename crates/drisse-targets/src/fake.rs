@@ -5,7 +5,7 @@ use crate::changes::Changes;
 use async_trait::async_trait;
 use drisse_core::{
     Applied, BoxStream, Capabilities, Capacity, Death, EventSink, LogOptions, Place, Replica, ReplicaId,
-    ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, Unavailable,
+    ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, UnavailableError,
 };
 use drisse_net::{Tasks, channel_stream, random_id};
 use std::collections::{BTreeMap, HashMap};
@@ -111,9 +111,11 @@ impl Place for Fake {
         "fake"
     }
 
-    async fn check(&self) -> Result<Capacity, Unavailable> {
+    async fn check(&self) -> Result<Capacity, UnavailableError> {
         match &lock(&self.0.script).unavailable {
-            Some(reason) => Err(Unavailable { reason: reason.clone(), hint: "change the script".to_owned() }),
+            Some(reason) => {
+                Err(UnavailableError { reason: reason.clone(), hint: "change the script".to_owned() })
+            }
             None => Ok(Capacity::default()),
         }
     }
@@ -252,7 +254,7 @@ impl Target for FakeCluster {
         Capabilities { kind: "fake-cluster", drains_itself: true, scales_itself: true }
     }
 
-    async fn check(&self) -> Result<Capacity, Unavailable> {
+    async fn check(&self) -> Result<Capacity, UnavailableError> {
         self.place.check().await
     }
 

@@ -10,7 +10,7 @@ use crate::servers::{
 use async_trait::async_trait;
 use drisse_core::{
     Bound, BoxStream, Capacity, Event, EventSink, LogOptions, Place, Replica, ReplicaId, RevisionSpec,
-    ServiceName, TargetError, Unavailable,
+    ServiceName, TargetError, UnavailableError,
 };
 use drisse_net::{Build, Exit, Launch, Process, blocking, random_id};
 use drisse_registry::Store;
@@ -104,9 +104,9 @@ impl Local {
     }
 
     /// Returns the capacity of this machine, or why no replica can run. Blocks on the disk.
-    fn capacity(&self) -> Result<Capacity, Unavailable> {
+    fn capacity(&self) -> Result<Capacity, UnavailableError> {
         match &self.config.onnxruntime {
-            Some(library) if !library.is_file() => Err(Unavailable {
+            Some(library) if !library.is_file() => Err(UnavailableError {
                 reason: format!("ONNX Runtime not found at {}", library.display()),
                 hint: "run `drisse down`, then `drisse up`, which finds or downloads it again".to_owned(),
             }),
@@ -196,7 +196,7 @@ impl Place for Local {
         "local"
     }
 
-    async fn check(&self) -> Result<Capacity, Unavailable> {
+    async fn check(&self) -> Result<Capacity, UnavailableError> {
         let local = self.clone();
         blocking(move || local.capacity()).await
     }

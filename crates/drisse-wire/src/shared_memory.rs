@@ -47,13 +47,13 @@ impl Regions for NoRegions {
 
 /// A tensor's parameters for shared memory, as given.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct SharedMemoryParameters {
     pub(crate) region: Option<String>,
     pub(crate) offset: usize,
     pub(crate) len: Option<usize>,
 }
 
-impl Place {
+impl SharedMemoryParameters {
     /// Returns the memory that the parameters refer to, if any; `what` names the tensor in errors.
     pub(crate) fn find(self, regions: &dyn Regions, what: impl fmt::Display) -> Result<Option<Window>> {
         let Some(region) = self.region else {

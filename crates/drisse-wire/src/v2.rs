@@ -8,7 +8,7 @@ mod classes;
 
 use crate::json::{Reader, TensorReader, integer};
 use crate::raw;
-use crate::shared_memory::{self, Place, Regions, Window};
+use crate::shared_memory::{self, Regions, SharedMemoryParameters, Window};
 use drisse_core::{DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor, element_count};
 use std::time::Duration;
 
@@ -181,7 +181,7 @@ pub(crate) fn decode_inputs(
 
 fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>) -> Result<(usize, Tensor)> {
     let (mut name, mut shape, mut datatype) = (None, None, None);
-    let (mut data_at, mut size, mut shared) = (None, None, Place::default());
+    let (mut data_at, mut size, mut shared) = (None, None, SharedMemoryParameters::default());
     let mut elements = None;
     reader.object(|reader, key| {
         match key {
@@ -316,7 +316,7 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape> {
 }
 
 /// Reads one of the parameters that say where in shared memory a tensor is; skips other parameters.
-fn shared_parameter(reader: &mut Reader<'_>, key: &str, shared: &mut Place) -> Result<()> {
+fn shared_parameter(reader: &mut Reader<'_>, key: &str, shared: &mut SharedMemoryParameters) -> Result<()> {
     match key {
         shared_memory::REGION => shared.region = Some(reader.string()?.into_owned()),
         shared_memory::OFFSET => shared.offset = reader.natural()?,
@@ -340,7 +340,7 @@ fn requested_output(
     regions: &dyn Regions,
     requested: &mut Vec<Requested>,
 ) -> Result<()> {
-    let (mut name, mut binary, mut classes, mut shared) = (None, None, 0, Place::default());
+    let (mut name, mut binary, mut classes, mut shared) = (None, None, 0, SharedMemoryParameters::default());
     reader.object(|reader, key| match key {
         "name" => {
             name = Some(reader.string()?.into_owned());

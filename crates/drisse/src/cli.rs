@@ -10,7 +10,7 @@ pub(crate) use manage::*;
 pub(crate) use serve::Serve;
 pub(crate) use service::{Deploy, ServiceOptions, Update, WhenRestarted};
 
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::printer;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -115,7 +115,7 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
             let text = error.to_string();
             let message = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default();
             let words: Vec<_> = message.split_whitespace().collect();
-            return printer::failure(&Failure::new(words.join(" ")).hint("try --help"), Output::Json);
+            return printer::failure(&CliError::new(words.join(" ")).hint("try --help"), Output::Json);
         }
         printer::usage(&error);
         ExitCode::FAILURE

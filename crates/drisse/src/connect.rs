@@ -1,7 +1,7 @@
 //! Connects to the control plane of a workspace, and starts it if it is not running.
 
 use crate::cli::Up;
-use crate::failure::{Failure, TAKEN};
+use crate::error::{CliError, TAKEN};
 use crate::printer;
 use crate::wiring::{self, VERSION};
 use anyhow::Context;
@@ -47,23 +47,23 @@ pub(crate) enum WorkspaceRef {
 
 impl WorkspaceRef {
     /// Opens the workspace of this name. Creates its folder if it does not exist.
-    pub(crate) fn new(named: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn new(named: Option<&str>) -> Result<Self, CliError> {
         Self::at(named, Workspace::open)
     }
 
     /// Opens the workspace of this name and creates nothing, for commands that only read or stop.
-    pub(crate) fn existing(named: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn existing(named: Option<&str>) -> Result<Self, CliError> {
         Self::at(named, Workspace::existing)
     }
 
-    fn at(named: Option<&str>, open: fn(&Path) -> std::io::Result<Workspace>) -> Result<Self, Failure> {
+    fn at(named: Option<&str>, open: fn(&Path) -> std::io::Result<Workspace>) -> Result<Self, CliError> {
         if let Some(url) = named.filter(|named| named.contains("://")) {
             return remote(url);
         }
         let root = named.map_or_else(default_folder, |named| Ok(PathBuf::from(named)))?;
         let workspace = open(&root)
             .with_context(|| format!("cannot open the workspace {}", root.display()))
-            .map_err(|error| Failure::from(error).hint("name another folder with --workspace DIR"))?;
+            .map_err(|error| CliError::from(error).hint("name another folder with --workspace DIR"))?;
         Ok(Self::Folder(Box::new(workspace)))
     }
 
@@ -86,10 +86,10 @@ impl WorkspaceRef {
     }
 
     /// Returns the workspace's folder, or an error if the workspace is remote.
-    pub(crate) fn folder(&self) -> Result<&Workspace, Failure> {
+    pub(crate) fn folder(&self) -> Result<&Workspace, CliError> {
         match self {
             Self::Folder(workspace) => Ok(workspace),
-            Self::Remote(_, url) => Err(Failure::new(format!(
+            Self::Remote(_, url) => Err(CliError::new(format!(
                 "cannot use the remote workspace {url}: this command needs its folder"
             ))
             .hint("run it on the control plane's machine, with --workspace DIR")),
@@ -104,14 +104,14 @@ impl WorkspaceRef {
     }
 
     /// Connects to the control plane. Starts it if it is not running, and replaces one that is older than this binary.
-    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+    pub(crate) async fn connect(&self) -> Result<Client, CliError> {
         self.connect_with(&Up { onnxruntime: env_onnxruntime(), ..Up::default() })
             .await
             .map(|(client, _)| client)
     }
 
     /// Connects like [`Self::connect`], with the options of `drisse up`.
-    pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status), Failure> {
+    pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status), CliError> {
         up.check()?;
         let client = self.client();
         let workspace = match self {
@@ -132,8 +132,8 @@ impl WorkspaceRef {
             }
         };
         let answer = answer.map_err(|_| {
-            let failure = Failure::new("the control plane does not answer");
-            Failure { code: 2, ..failure }
+            let failure = CliError::new("the control plane does not answer");
+            CliError { code: 2, ..failure }
                 .hint("`pgrep -af 'drisse control'` shows its process; kill it and try again")
         })?;
         match answer {
@@ -159,7 +159,7 @@ impl WorkspaceRef {
         &self,
         client: &Client,
         ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, CliError> {
         match ask(client).await {
             Err(ClientError::Unreachable(_)) => Ok(ask(&self.connect().await?).await?),
             other => Ok(other?),
@@ -183,7 +183,7 @@ impl Up {
     }
 
     /// Checks the certificates and keys, before a running control plane is stopped.
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), CliError> {
         for (certificate, key) in [(&self.tls_cert, &self.tls_key), (&self.control_cert, &self.control_key)] {
             if let (Some(certificate), Some(key)) = (certificate, key) {
                 Tls::open(certificate, key).context("cannot serve HTTPS")?;
@@ -197,33 +197,33 @@ pub(crate) fn env_onnxruntime() -> Option<PathBuf> {
     std::env::var_os("DRISSE_ONNXRUNTIME").map(PathBuf::from)
 }
 
-fn default_folder() -> Result<PathBuf, Failure> {
+fn default_folder() -> Result<PathBuf, CliError> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     let data = data.ok_or_else(|| {
-        Failure::new("cannot find the user's data folder: HOME is not set")
+        CliError::new("cannot find the user's data folder: HOME is not set")
             .hint("name a workspace folder: --workspace DIR")
     })?;
     Ok(data.join("drisse"))
 }
 
-fn remote(url: &str) -> Result<WorkspaceRef, Failure> {
+fn remote(url: &str) -> Result<WorkspaceRef, CliError> {
     let token = std::env::var("DRISSE_TOKEN").ok().map(|token| token.trim().to_owned());
     let token = token.ok_or_else(|| {
-        Failure::new(format!("cannot connect to {url}: DRISSE_TOKEN is not set"))
+        CliError::new(format!("cannot connect to {url}: DRISSE_TOKEN is not set"))
             .hint("set DRISSE_TOKEN to the content of control.token in the workspace's folder")
     })?;
     let address = match url.trim_end_matches('/').split_once("://") {
         Some(("http", host)) => Address::Http(host.to_owned()),
         Some(("https", host)) => {
             let authority = std::env::var_os("DRISSE_CA").map(PathBuf::from).ok_or_else(|| {
-                Failure::new(format!("cannot trust {url}: DRISSE_CA is not set"))
+                CliError::new(format!("cannot trust {url}: DRISSE_CA is not set"))
                     .hint("set DRISSE_CA to the file of the CA certificate (PEM)")
             })?;
             Address::Https(host.to_owned(), trusting(&authority)?)
         }
         _ => {
-            return Err(Failure::new(format!("`{url}` is not a workspace"))
+            return Err(CliError::new(format!("`{url}` is not a workspace"))
                 .hint("name a folder, or http(s)://HOST:PORT"));
         }
     };
@@ -235,18 +235,18 @@ fn is_older(status: &Status) -> bool {
 }
 
 /// Stops only the control plane: the gateway and the replicas keep running.
-async fn hand_over(client: &Client, status: &Status) -> Result<(), Failure> {
+async fn hand_over(client: &Client, status: &Status) -> Result<(), CliError> {
     let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
     client.shutdown(Shutdown::Handover).await?;
     if let Some(mut process) = process {
         let ended = tokio::time::timeout(PATIENCE, process.ended()).await;
-        ended.map_err(|_| Failure { code: 2, ..Failure::new("the older control plane does not stop") })?;
+        ended.map_err(|_| CliError { code: 2, ..CliError::new("the older control plane does not stop") })?;
     }
     Ok(())
 }
 
 /// Starts a control plane and waits until it answers.
-async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status, Failure> {
+async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status, CliError> {
     let library = wiring::onnx_library(up.onnxruntime.as_deref())?;
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let logs = workspace.logs();
@@ -254,12 +254,12 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     made.with_context(|| format!("cannot write in the workspace {}", workspace.root.display()))?;
     let log = logs.join("control.log");
     let written = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let launch = || -> Result<Process, Failure> {
+    let launch = || -> Result<Process, CliError> {
         let arguments = arguments(workspace, up, &library);
         let launch = Launch { program: &program, arguments, settings: &FRUGAL, log: &log, stdin: None };
         let started = Process::start(launch).context("cannot start the control plane");
         started.map_err(|error| {
-            Failure::from(error).hint("`drisse doctor` checks whether the workspace is writable")
+            CliError::from(error).hint("`drisse doctor` checks whether the workspace is writable")
         })
     };
     let mut process = launch()?;
@@ -302,11 +302,11 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
             noted = true;
         }
         if began.elapsed() > START_PATIENCE {
-            let failure = Failure::new(format!(
+            let failure = CliError::new(format!(
                 "the control plane did not start within {} s",
                 START_PATIENCE.as_secs()
             ));
-            return Err(Failure { code: 2, ..failure.hint(format!("its log is {}", log.display())) });
+            return Err(CliError { code: 2, ..failure.hint(format!("its log is {}", log.display())) });
         }
     }
 }
@@ -348,7 +348,7 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
 }
 
 /// Returns the error that a daemon has written to its log after `from` bytes, or `fallback` if there is none.
-fn logged_failure(log: &Path, from: u64, fallback: &str) -> Failure {
+fn logged_failure(log: &Path, from: u64, fallback: &str) -> CliError {
     let read = || -> std::io::Result<String> {
         let mut file = std::fs::File::open(log)?;
         file.seek(SeekFrom::Start(from))?;
@@ -359,8 +359,8 @@ fn logged_failure(log: &Path, from: u64, fallback: &str) -> Failure {
     let text = read().unwrap_or_default();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
     let Some(error) = lines.next().and_then(|line| line.strip_prefix("error: ")) else {
-        let failure = Failure::new(fallback).hint(format!("its log is {}", log.display()));
-        return unwritable(log).unwrap_or(Failure { code: 2, ..failure });
+        let failure = CliError::new(fallback).hint(format!("its log is {}", log.display()));
+        return unwritable(log).unwrap_or(CliError { code: 2, ..failure });
     };
     let rest: Vec<_> = lines.collect();
     let causes = rest.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
@@ -373,11 +373,11 @@ fn logged_failure(log: &Path, from: u64, fallback: &str) -> Failure {
 }
 
 /// Returns the error if the folder of a log cannot be written.
-fn unwritable(log: &Path) -> Option<Failure> {
+fn unwritable(log: &Path) -> Option<CliError> {
     let folder = log.parent()?;
     let written = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&[0; 4096]));
     let error = written.err()?;
-    let failure = Failure::new(format!("cannot write in {}: {error}", folder.display()));
+    let failure = CliError::new(format!("cannot write in {}: {error}", folder.display()));
     Some(match drisse_registry::disk_hint(&error) {
         Some(hint) => failure.hint(hint),
         None => failure,

@@ -1,7 +1,7 @@
 //! Follows an operation: prints its progress, and detaches at Ctrl-C.
 
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::{printer, units};
 use drisse_client::Client;
 use drisse_net::SILENCE;
@@ -27,7 +27,7 @@ pub(crate) async fn follow(
     place: &WorkspaceRef,
     client: &Client,
     begun: &Operation,
-) -> Result<Left, Failure> {
+) -> Result<Left, CliError> {
     let began = Instant::now();
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
@@ -60,7 +60,7 @@ pub(crate) async fn follow(
     match (operation.state, operation.error.clone()) {
         (OperationState::Succeeded, _) => Ok(Left::Done(Box::new(operation))),
         (_, Some(failure)) => Err(failure.into()),
-        (state, None) => Err(Failure::new(format!("operation {id} ended: {state:?}"))),
+        (state, None) => Err(CliError::new(format!("operation {id} ended: {state:?}"))),
     }
 }
 
@@ -91,7 +91,7 @@ async fn wait(
     client: &Client,
     id: i64,
     each: &mut dyn FnMut(&Progress),
-) -> Result<Operation, Failure> {
+) -> Result<Operation, CliError> {
     use drisse_client::ClientError;
     loop {
         match client.wait(id, each).await {
@@ -99,7 +99,7 @@ async fn wait(
                 // A control plane that was killed is started again, but not one that `drisse down` has stopped.
                 if place.folder()?.stopped_mark().exists() {
                     let stopped = format!("the workspace was stopped before operation {id} ended");
-                    return Err(Failure::new(stopped).hint("`drisse up` resumes the operation"));
+                    return Err(CliError::new(stopped).hint("`drisse up` resumes the operation"));
                 }
                 place.connect().await?;
             }

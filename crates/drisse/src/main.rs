@@ -4,7 +4,7 @@ mod cli;
 mod commands;
 mod connect;
 mod crash_points;
-mod failure;
+mod error;
 mod follow;
 mod logs;
 mod printer;

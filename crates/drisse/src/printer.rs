@@ -1,7 +1,7 @@
 //! Prints results on stdout and everything else on stderr.
 
 use crate::cli::Output;
-use crate::failure::Failure;
+use crate::error::CliError;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ pub(crate) fn usage(error: &clap::Error) {
 }
 
 /// Prints a failure with its causes and its hint. Returns the exit code.
-pub(crate) fn failure(failure: &Failure, output: Output) -> ExitCode {
+pub(crate) fn failure(failure: &CliError, output: Output) -> ExitCode {
     let causes: Vec<String> = failure.error.chain().skip(1).map(ToString::to_string).collect();
     if output == Output::Json {
         let error = json!({ "message": failure.error.to_string(), "causes": causes, "hint": failure.hint });

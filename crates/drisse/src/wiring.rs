@@ -1,6 +1,6 @@
 //! Creates the engines and targets. Only this module knows the concrete ones.
 
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::printer;
 use anyhow::Context;
 use drisse_control::{Targets, Workspace};
@@ -24,7 +24,7 @@ const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUN
                         onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
 
 /// Returns the path of ONNX Runtime's library: the given one, one found on this machine, or a downloaded one.
-pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, CliError> {
     let cache = onnx::cache_folder();
     let find = || -> anyhow::Result<_> {
         if let Some(found) = onnx::find(named, &cache).context("cannot use ONNX Runtime")? {
@@ -34,14 +34,14 @@ pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, Failure> {
         printer::note(&format!("ONNX Runtime {version} is not on this machine: downloading it into {shown}"));
         onnx::fetch(&cache).context("cannot download ONNX Runtime")
     };
-    find().map_err(|error| Failure::from(error).hint(NAME_ONE))
+    find().map_err(|error| CliError::from(error).hint(NAME_ONE))
 }
 
 /// Returns the version of a library, or an error if it cannot be used.
-pub(crate) fn onnx_version(library: &Path) -> Result<String, Failure> {
+pub(crate) fn onnx_version(library: &Path) -> Result<String, CliError> {
     onnx::probe(library)
         .context("cannot use ONNX Runtime")
-        .map_err(|error| Failure::from(error).hint(NAME_ONE))
+        .map_err(|error| CliError::from(error).hint(NAME_ONE))
 }
 
 /// The cache folder, which all workspaces share.
@@ -74,7 +74,7 @@ pub(crate) fn engines(settings: &EngineSettings) -> EngineTable {
 }
 
 fn onnx_engine(settings: &EngineSettings) -> Result<StartEngine, EngineError> {
-    let failed = |failure: Failure| EngineError::new(failure.error, failure.hint);
+    let failed = |failure: CliError| EngineError::new(failure.error, failure.hint);
     let library = onnx_library(settings.onnxruntime.as_deref()).map_err(failed)?;
     let threads = settings.threads;
     Ok(Box::new(move || match OnnxEngine::new(&library, threads).context("cannot start ONNX Runtime") {

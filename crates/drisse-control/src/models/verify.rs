@@ -84,7 +84,7 @@ impl Models {
                 continue;
             }
             let named = beside.iter().map(|folder| folder.join(&path));
-            match store.mend(&blob, named.chain(from.iter().cloned()))? {
+            match store.repair(&blob, named.chain(from.iter().cloned()))? {
                 Some(file) => tell(format!("restored {} from {}", path.display(), file.display())),
                 None => tell(format!("no file has the contents of {}", path.display())),
             }

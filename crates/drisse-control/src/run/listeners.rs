@@ -7,7 +7,9 @@ use crate::control::Control;
 use crate::distribution::Distribution;
 use crate::error::{ControlError, Result};
 use crate::metrics::Metrics;
-use drisse_net::{Door, Handler, HttpServer, Limits, Listener, Tls, bind_tcp, bind_unix, serve_small};
+use drisse_net::{
+    Handler, HttpServer, Limits, Listener, ListenerKind, Tls, bind_tcp, bind_unix, serve_small,
+};
 use drisse_wire::control::Shutdown;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -74,8 +76,8 @@ fn serve_tcp(control: &Control, tcp: Option<TcpApi>) -> Result<impl Future<Outpu
             drain_timeout: Duration::from_secs(1),
             threads: 1,
         };
-        let door = if tls.is_some() { Door::Tls } else { Door::Tcp };
-        let api = Api::remote(control, door)?;
+        let kind = if tls.is_some() { ListenerKind::Tls } else { ListenerKind::Tcp };
+        let api = Api::remote(control, kind)?;
         let listeners = vec![Listener::Tcp(listener)];
         Ok((HttpServer { listeners, tls: tls.map(Arc::new), limits, open: Default::default() }, api))
     });

@@ -3,7 +3,7 @@
 //! The API: <https://docs.docker.com/reference/api/engine/>. Paths contain no version, so that each engine uses its
 //! own: the calls here have not changed for a decade.
 
-use drisse_core::{Bound, Capacity, Unavailable};
+use drisse_core::{Bound, Capacity, UnavailableError};
 use drisse_net::http::{Address, Ask, HttpError};
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName};
@@ -71,10 +71,10 @@ impl EngineError {
 
 impl Engine {
     /// Connects to the engine at a socket.
-    pub(super) async fn at(socket: &Path) -> Result<Self, Unavailable> {
+    pub(super) async fn at(socket: &Path) -> Result<Self, UnavailableError> {
         // Docker's socket may be a link to podman's.
         let address = Address::unix(&socket.canonicalize().unwrap_or_else(|_| socket.to_owned()));
-        let failed = |reason: String| Unavailable {
+        let failed = |reason: String| UnavailableError {
             reason: format!("no container engine answers on {}: {reason}", socket.display()),
             hint: START.to_owned(),
         };

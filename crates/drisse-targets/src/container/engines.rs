@@ -1,7 +1,7 @@
 //! Finds the container engine of this machine, and finds it again after it was restarted.
 
 use super::engine::{Engine, sockets};
-use drisse_core::Unavailable;
+use drisse_core::UnavailableError;
 use drisse_net::{Launch, Process, Tasks};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Engines {
     }
 
     /// Returns the engine. Looks for it if it is not known.
-    pub(super) async fn get(&self) -> Result<Engine, Unavailable> {
+    pub(super) async fn get(&self) -> Result<Engine, UnavailableError> {
         let mut found = self.found.lock().await;
         if let Some(engine) = &*found {
             return Ok(engine.clone());
@@ -55,7 +55,7 @@ impl Engines {
         *self.found.lock().await = None;
     }
 
-    async fn find(&self) -> Result<Engine, Unavailable> {
+    async fn find(&self) -> Result<Engine, UnavailableError> {
         match (self.look().await, &self.named, podman()) {
             (Some(Ok(engine)), ..) => Ok(engine),
             (None, Some(named), _) => Engine::at(named).await,
@@ -66,7 +66,7 @@ impl Engines {
     }
 
     /// Returns the first engine that answers, or why the first one does not; `None` if no socket exists.
-    async fn look(&self) -> Option<Result<Engine, Unavailable>> {
+    async fn look(&self) -> Option<Result<Engine, UnavailableError>> {
         let mut refused = None;
         let own = self.named.is_none().then(|| self.own.0.clone());
         for socket in sockets(self.named.as_deref()).into_iter().chain(own).filter(|socket| socket.exists()) {
@@ -79,9 +79,9 @@ impl Engines {
     }
 
     /// Starts podman's API service. Podman works without a daemon, so the service often does not run.
-    async fn start(&self, podman: &Path) -> Result<Engine, Unavailable> {
+    async fn start(&self, podman: &Path) -> Result<Engine, UnavailableError> {
         let (socket, log) = &self.own;
-        let failed = |reason: String| Unavailable {
+        let failed = |reason: String| UnavailableError {
             reason: format!("cannot start podman's API: {reason}"),
             hint: format!("see {}; or start it with `systemctl start podman.socket`", log.display()),
         };
@@ -115,8 +115,8 @@ impl Engines {
 /// Returns a description of this machine's container engine. Starts nothing. Requires a tokio runtime.
 ///
 /// # Errors
-/// Returns an [`Unavailable`] with a hint if no engine answers and podman is not installed.
-pub async fn container_engine() -> Result<String, Unavailable> {
+/// Returns an [`UnavailableError`] with a hint if no engine answers and podman is not installed.
+pub async fn container_engine() -> Result<String, UnavailableError> {
     let engines = Engines::new(None, Path::new("/nonexistent"), PathBuf::new());
     match (engines.look().await, podman()) {
         (Some(Ok(engine)), _) => Ok(engine.name),
@@ -126,8 +126,8 @@ pub async fn container_engine() -> Result<String, Unavailable> {
     }
 }
 
-fn none() -> Unavailable {
-    Unavailable {
+fn none() -> UnavailableError {
+    UnavailableError {
         reason: "this machine has no container engine".to_owned(),
         hint: "install podman (`apt-get install podman`) or Docker, or deploy to `--target local`".to_owned(),
     }

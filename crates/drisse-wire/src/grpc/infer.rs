@@ -6,7 +6,7 @@ use super::inference::model_infer_response::InferOutputTensor;
 use super::inference::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::json::Writer;
 use crate::raw;
-use crate::shared_memory::{BYTE_SIZE, OFFSET, Place, REGION, Regions};
+use crate::shared_memory::{BYTE_SIZE, OFFSET, REGION, Regions, SharedMemoryParameters};
 use crate::v2::{Form, InferRequest, carried, classes, known_input, known_output, timeout, wanted_datatype};
 use drisse_core::{
     Buffer, Data, DataType, DataView, Element, Error, Inputs, Result, Shape, Signature, Sink, Strings,
@@ -104,14 +104,14 @@ fn natural(parameters: &Parameters, name: &str) -> Result<Option<usize>> {
 }
 
 /// Reads the parameters that say where in shared memory a tensor is.
-fn shared_memory_of(parameters: &Parameters) -> Result<Place> {
+fn shared_memory_of(parameters: &Parameters) -> Result<SharedMemoryParameters> {
     let region = match parameters.get(REGION).map(|given| &given.parameter_choice) {
         None => None,
         Some(Some(ParameterChoice::StringParam(region))) => Some(region.clone()),
         Some(_) => return Err(Error::invalid(format!("`{REGION}` must be a string"))),
     };
     let (offset, len) = (natural(parameters, OFFSET)?.unwrap_or(0), natural(parameters, BYTE_SIZE)?);
-    Ok(Place { region, offset, len })
+    Ok(SharedMemoryParameters { region, offset, len })
 }
 
 /// Reads a tensor from the field of its datatype; the other fields must be empty.

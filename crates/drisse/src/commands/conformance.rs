@@ -1,10 +1,10 @@
 //! `drisse conformance`: tests a server against the specifications of the inference protocols.
 
 use crate::cli::{Conformance, Output};
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::printer;
 use anyhow::Context;
-use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, Server, Unusable, Verdict};
+use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, RunError, Server, Verdict};
 use drisse_net::http::Address;
 use drisse_net::trusting;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Maximum number of failures and warnings in the text output. The JSON and JUnit reports contain all of them.
 const LISTED: usize = 40;
 
-pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, CliError> {
     if let Some(folder) = &arguments.models {
         return write_models(folder, output);
     }
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, F
     bar.finish_and_clear();
     let report = report.map_err(unusable)?;
     if report.verdicts.is_empty() {
-        return Err(Failure::new("no case has this text in its name")
+        return Err(CliError::new("no case has this text in its name")
             .hint("`drisse conformance --list` shows all cases"));
     }
     if let (Some(path), Some(mut file)) = (&arguments.junit, junit) {
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, F
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn server(arguments: &Conformance) -> Result<Server, Failure> {
+fn server(arguments: &Conformance) -> Result<Server, CliError> {
     let url = arguments.url.as_deref().unwrap_or_default();
     let key = match &arguments.key_file {
         None => None,
@@ -90,8 +90,8 @@ fn server(arguments: &Conformance) -> Result<Server, Failure> {
 }
 
 /// Parses the URL of a server. `alpn` is the protocol to negotiate over TLS.
-fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address, Failure> {
-    let refused = || Failure::new(format!("`{url}` is not a server URL")).hint("a URL is http://HOST:PORT");
+fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address, CliError> {
+    let refused = || CliError::new(format!("`{url}` is not a server URL")).hint("a URL is http://HOST:PORT");
     let (scheme, host) = url.split_once("://").ok_or_else(refused)?;
     let host = host.trim_end_matches('/');
     if host.is_empty() || host.contains(['/', '?', '#', '@']) {
@@ -104,7 +104,7 @@ fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address, Failure
         "http" | "grpc" => Ok(Address::Http(with("80"))),
         "https" => {
             let ca = ca.ok_or_else(|| {
-                Failure::new(format!("cannot trust {url}: no CA certificate is given"))
+                CliError::new(format!("cannot trust {url}: no CA certificate is given"))
                     .hint("name the CA certificate that signed the server's certificate: --ca FILE")
             })?;
             let mut config = (*trusting(ca)?).clone();
@@ -115,19 +115,19 @@ fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address, Failure
     }
 }
 
-fn unusable(error: Unusable) -> Failure {
+fn unusable(error: RunError) -> CliError {
     let hint = match error {
-        Unusable::Silent { .. } => "start the server, or correct its URL: http://HOST:PORT",
-        Unusable::Locked(_) => "name a file with the server's key: --key-file FILE",
-        Unusable::NoModels(_) => {
+        RunError::Silent { .. } => "start the server, or correct its URL: http://HOST:PORT",
+        RunError::Locked(_) => "name a file with the server's key: --key-file FILE",
+        RunError::NoModels(_) => {
             "`drisse conformance --models DIR` writes the models; `drisse serve DIR/*` serves them"
         }
     };
-    let code = if matches!(error, Unusable::Silent { .. }) { 2 } else { 1 };
-    Failure { code, ..Failure::new(error) }.hint(hint)
+    let code = if matches!(error, RunError::Silent { .. }) { 2 } else { 1 };
+    CliError { code, ..CliError::new(error) }.hint(hint)
 }
 
-fn write_models(folder: &Path, output: Output) -> Result<ExitCode, Failure> {
+fn write_models(folder: &Path, output: Output) -> Result<ExitCode, CliError> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create the folder {}", folder.display()))?;
     for name in MODELS.iter() {

@@ -2,7 +2,7 @@
 
 use crate::cli;
 use crate::connect::WorkspaceRef;
-use crate::failure::{Failure, TAKEN};
+use crate::error::{CliError, TAKEN};
 use crate::logs;
 use crate::wiring::{self, VERSION};
 use anyhow::Context;
@@ -19,7 +19,7 @@ fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
     }
 }
 
-pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitCode, CliError> {
     let workspace = place.folder()?.clone();
     let up = &arguments.up;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
@@ -70,8 +70,8 @@ pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitC
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(RunError { failure, taken }) => {
-            let failure = Failure::from(failure);
-            Err(if taken { Failure { code: TAKEN, ..failure } } else { failure })
+            let failure = CliError::from(failure);
+            Err(if taken { CliError { code: TAKEN, ..failure } } else { failure })
         }
     }
 }

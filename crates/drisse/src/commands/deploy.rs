@@ -2,7 +2,7 @@
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
@@ -27,7 +27,7 @@ pub(crate) async fn deploy(
     place: &WorkspaceRef,
     arguments: &Deploy,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let early = choose_file(&arguments.model)?;
     let client = place.connect().await?;
     let model = choose(place, &client, &arguments.model, early, &arguments.options).await?;
@@ -42,7 +42,7 @@ pub(crate) async fn update(
     place: &WorkspaceRef,
     arguments: &Update,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
     let client = place.connect().await?;
     let model = match &arguments.model {
@@ -58,7 +58,7 @@ pub(crate) async fn rollback(
     place: &WorkspaceRef,
     arguments: &Rollback,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let client = place.connect().await?;
     let timeout_ms = arguments.timeout.map(milliseconds);
     let request = RollbackRequest { revision: arguments.revision, timeout_ms };
@@ -69,7 +69,7 @@ pub(crate) async fn rollback(
 
 /// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
 /// registered model. Checks the file first, so that a wrong one is reported without starting the control plane.
-fn choose_file(text: &str) -> Result<Option<PathBuf>, Failure> {
+fn choose_file(text: &str) -> Result<Option<PathBuf>, CliError> {
     if text.starts_with("oci://") {
         return Ok(None);
     }
@@ -88,7 +88,7 @@ async fn choose(
     text: &str,
     file: Option<PathBuf>,
     options: &ServiceOptions,
-) -> Result<ModelChoice, Failure> {
+) -> Result<ModelChoice, CliError> {
     if text.starts_with("oci://") {
         return match super::transfer::pull(place, text, None, &options.registry).await? {
             Left::Done(done) => {
@@ -96,13 +96,13 @@ async fn choose(
                 Ok(ModelChoice::Registered(format!("{}:{version}", name.as_str().unwrap_or_default())))
             }
             Left::Detached(_) => {
-                let failure = Failure::new("interrupted: the model is being registered, but not deployed");
-                Err(Failure { code: INTERRUPTED, ..failure })
+                let failure = CliError::new("interrupted: the model is being registered, but not deployed");
+                Err(CliError { code: INTERRUPTED, ..failure })
             }
         };
     }
     if let Some(file) = file {
-        let text = file.to_str().ok_or_else(|| Failure::new("the path is not UTF-8"))?;
+        let text = file.to_str().ok_or_else(|| CliError::new("the path is not UTF-8"))?;
         return Ok(ModelChoice::Path(text.to_owned()));
     }
     let (name, version) = super::models::parse(text)?;
@@ -113,27 +113,27 @@ async fn choose(
     };
     match (registered, Path::new(text).exists()) {
         (true, false) => Ok(ModelChoice::Registered(text.to_owned())),
-        (true, true) => Err(Failure::new(format!(
+        (true, true) => Err(CliError::new(format!(
             "`{text}` is both a registered model and a file or folder here"
         ))
         .hint(format!("write ./{text} for the file, or run the command in another folder for the model"))),
-        (false, true) => Err(Failure::new(format!("no model is registered as `{text}`"))
+        (false, true) => Err(CliError::new(format!("no model is registered as `{text}`"))
             .hint(format!("write ./{text} for the file or folder"))),
-        (false, false) => Err(Failure::new(format!("model `{text}` not found"))
+        (false, false) => Err(CliError::new(format!("model `{text}` not found"))
             .hint("`drisse models` lists the registered models; a path has a `/` or an extension")),
     }
 }
 
-fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest, Failure> {
+fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest, CliError> {
     let sample = options.sample.as_ref().map(|sample| {
         let absolute = std::path::absolute(sample).context("cannot find the current folder")?;
         if !absolute.is_file() {
-            return Err(Failure::new(format!("sample {} not found", sample.display())));
+            return Err(CliError::new(format!("sample {} not found", sample.display())));
         }
-        absolute.into_os_string().into_string().map_err(|_| Failure::new("the sample's path is not UTF-8"))
+        absolute.into_os_string().into_string().map_err(|_| CliError::new("the sample's path is not UTF-8"))
     });
     if options.sample.is_some() && !matches!(model, Some(ModelChoice::Path(_))) {
-        return Err(Failure::new("cannot use --sample without a model file")
+        return Err(CliError::new("cannot use --sample without a model file")
             .hint("a sample is stored with its model: name the model file too"));
     }
     Ok(DeployRequest {
@@ -165,7 +165,7 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
     })
 }
 
-fn resources(options: &ServiceOptions) -> Result<Resources, Failure> {
+fn resources(options: &ServiceOptions) -> Result<Resources, CliError> {
     let restart = options.restart.map(|when| match when {
         WhenRestarted::Always => RestartPolicy::Always,
         WhenRestarted::OnFailure => RestartPolicy::OnFailure,
@@ -185,7 +185,7 @@ fn resources(options: &ServiceOptions) -> Result<Resources, Failure> {
 }
 
 /// Reads variables from a file, one NAME=VALUE per line. Empty lines and lines that begin with `#` are ignored.
-fn secrets(file: &Path) -> Result<Secrets, Failure> {
+fn secrets(file: &Path) -> Result<Secrets, CliError> {
     let shown = file.display();
     let text = match file == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin()),
@@ -196,7 +196,7 @@ fn secrets(file: &Path) -> Result<Secrets, Failure> {
     let variables = lines.map(|(number, line)| match line.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         // The message leaves out the line: it may be a secret.
-        _ => Err(Failure::new(format!("line {number} of {shown} is not NAME=VALUE"))),
+        _ => Err(CliError::new(format!("line {number} of {shown} is not NAME=VALUE"))),
     });
     Ok(Secrets(variables.collect::<Result<_, _>>()?))
 }
@@ -222,7 +222,7 @@ async fn finish(
     options: &ServiceOptions,
     sample: Option<PathBuf>,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let began = Instant::now();
     let name = operation.subject.clone();
     if options.no_wait {

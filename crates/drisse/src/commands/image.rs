@@ -4,7 +4,7 @@ use super::named::Named;
 use super::transfer;
 use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, ImagePush, Output};
 use crate::connect::{WorkspaceRef, env_onnxruntime};
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::wiring::{self, VERSION};
 use crate::{printer, units};
 use anyhow::Context;
@@ -24,7 +24,7 @@ pub(crate) async fn run(
     place: &WorkspaceRef,
     arguments: &Arguments,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     match &arguments.command {
         ImageCommand::Build(build) => self::build(place, build, output).await,
         ImageCommand::Push(push) => self::push(push, output).await,
@@ -44,7 +44,7 @@ pub(crate) async fn run(
     }
 }
 
-async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> Result<ExitCode, Failure> {
+async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> Result<ExitCode, CliError> {
     let began = Instant::now();
     let failed = || format!("cannot build an image of {}", arguments.model);
     let model = model(place, arguments).await?;
@@ -95,7 +95,7 @@ async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> 
 }
 
 /// `drisse image push`.
-async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure> {
+async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, CliError> {
     let to = arguments.to.clone().or_latest();
     let failed = || format!("cannot push to {to}");
     let unpacked = tempfile::tempdir_in(wiring::cache_folder()).with_context(failed)?;
@@ -110,7 +110,7 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure
             folder
         }
         _ => {
-            return Err(Failure::new("cannot push from a registry or from stdin: name a file or a folder")
+            return Err(CliError::new("cannot push from a registry or from stdin: name a file or a folder")
                 .hint("drisse image push oci-archive:FILE docker://HOST/REPOSITORY:TAG"));
         }
     };
@@ -120,7 +120,7 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageModel, Failure> {
+async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageModel, CliError> {
     let failed = || format!("cannot build an image of {}", arguments.model);
     let model = match Named::find(place, &arguments.model).await? {
         Named::Source(source) => {
@@ -147,7 +147,7 @@ async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageMode
 }
 
 /// Writes the image to its destination. A file is replaced only once the new one is complete.
-fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure> {
+fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), CliError> {
     let bar = ProgressBar::with_draw_target(Some(image.size()), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("writing {bytes} of {total_bytes} {eta}") {
         bar.set_style(style);
@@ -189,12 +189,12 @@ fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), Failure
 }
 
 /// Opens the cache of runtime layers of this machine.
-fn runtimes() -> Result<Runtimes, Failure> {
+fn runtimes() -> Result<Runtimes, CliError> {
     Ok(Runtimes::open(&wiring::cache_folder().join("images"))?)
 }
 
 /// Returns the runtime layer of this program and this machine's libraries; builds it if it is missing.
-fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime, Failure> {
+fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime, CliError> {
     let library = wiring::onnx_library(onnxruntime)?;
     let found = wiring::onnx_version(&library)?;
     let program = std::env::current_exe().context("cannot find this program's file")?;

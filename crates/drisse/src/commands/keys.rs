@@ -2,7 +2,7 @@
 
 use crate::cli::{Keys, Output, WhichKey};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::follow::{Left, follow};
 use crate::printer;
 use anyhow::Context;
@@ -14,7 +14,11 @@ use std::process::ExitCode;
 /// Maximum number of bytes to read from standard input. A key has at most 256 characters.
 const MAX_INPUT: u64 = 4096;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Keys, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(
+    place: &WorkspaceRef,
+    arguments: &Keys,
+    output: Output,
+) -> Result<ExitCode, CliError> {
     let value = arguments.set.map(|_| read_key()).transpose()?;
     let client = place.connect().await?;
     let name = &arguments.service;
@@ -29,7 +33,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Keys, output: Output) 
         }
     }
     let keys = place.ask(&client, async |client| client.keys(name).await).await?;
-    let open = || Failure::new(format!("service `{name}` has no keys: it accepts requests without one"));
+    let open = || CliError::new(format!("service `{name}` has no keys: it accepts requests without one"));
     if arguments.header {
         let key = keys.primary_key.ok_or_else(open)?;
         let header = format!("Authorization: Bearer {key}");
@@ -45,7 +49,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Keys, output: Output) 
 }
 
 /// Reads a key from standard input: other users could see it in a command line.
-fn read_key() -> Result<String, Failure> {
+fn read_key() -> Result<String, CliError> {
     if std::io::stdin().is_terminal() {
         printer::note("type the key, then Enter and Ctrl-D:");
     }
@@ -53,7 +57,7 @@ fn read_key() -> Result<String, Failure> {
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).context("cannot read the key")?;
     let key = text.trim();
     if key.is_empty() {
-        return Err(Failure::new("standard input contains no key")
+        return Err(CliError::new("standard input contains no key")
             .hint("`openssl rand -hex 32 | drisse keys NAME --set primary`"));
     }
     Ok(key.to_owned())

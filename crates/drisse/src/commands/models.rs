@@ -3,7 +3,7 @@
 use super::{sign, transfer};
 use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
@@ -19,7 +19,7 @@ pub(crate) async fn run(
     place: &WorkspaceRef,
     arguments: &Models,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let Some(command) = &arguments.command else { return list(place, &arguments.filter, output).await };
     match command {
         ModelsCommand::Register { path, name, tags, properties, sample } => {
@@ -121,11 +121,11 @@ async fn finish(
     operation: Operation,
     output: Output,
     text: impl FnOnce(&Value) -> String,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     left(follow(place, client, &operation).await?, output, text)
 }
 
-fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode, Failure> {
+fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode, CliError> {
     match left {
         Left::Done(done) => {
             printer::result(output, || done.result.clone(), || text(&done.result));
@@ -135,7 +135,7 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
     }
 }
 
-async fn list(place: &WorkspaceRef, filter: &ModelFilter, output: Output) -> Result<ExitCode, Failure> {
+async fn list(place: &WorkspaceRef, filter: &ModelFilter, output: Output) -> Result<ExitCode, CliError> {
     let client = place.connect().await?;
     let query = query(&[
         ("name", filter.name.as_deref()),
@@ -201,26 +201,26 @@ fn text(model: &Model) -> String {
 }
 
 /// Splits `NAME` or `NAME:VERSION`.
-pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), Failure> {
+pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), CliError> {
     let Some((name, version)) = text.split_once(':') else { return checked(text, None, text) };
     match version.parse() {
         Ok(version) if version > 0 => checked(name, Some(version), text),
-        _ => Err(Failure::new(format!("`{version}` is not a version"))
+        _ => Err(CliError::new(format!("`{version}` is not a version"))
             .hint("a version is a number from 1, as in `name:3`")),
     }
 }
 
-fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>), Failure> {
+fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>), CliError> {
     match name.parse::<drisse_core::ModelName>() {
         Ok(_) => Ok((name, version)),
-        Err(error) => Err(Failure::new(format!("model `{text}` not found: {error}"))
+        Err(error) => Err(CliError::new(format!("model `{text}` not found: {error}"))
             .hint("a path has a `/` or an extension")),
     }
 }
 
-fn absolute(path: &Path) -> Result<String, Failure> {
+fn absolute(path: &Path) -> Result<String, CliError> {
     let absolute = std::path::absolute(path).context("cannot find the current folder")?;
-    absolute.into_os_string().into_string().map_err(|_| Failure::new("the path is not UTF-8"))
+    absolute.into_os_string().into_string().map_err(|_| CliError::new("the path is not UTF-8"))
 }
 
 /// Builds a query string from the pairs that have a value.

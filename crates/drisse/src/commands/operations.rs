@@ -3,7 +3,7 @@
 use super::models::{note_more, paged, query};
 use crate::cli::{Operations, OperationsCommand, Output};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::follow::{Left, follow};
 use crate::printer;
 use drisse_wire::control::Operation;
@@ -14,7 +14,7 @@ pub(crate) async fn run(
     place: &WorkspaceRef,
     arguments: &Operations,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let client = place.connect().await?;
     match &arguments.command {
         None => {

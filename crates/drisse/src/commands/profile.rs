@@ -6,7 +6,7 @@ mod html;
 use super::named::Named;
 use crate::cli::{Output, Profile as Arguments};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::units::shown;
 use crate::wiring::EngineSettings;
 use crate::{printer, wiring};
@@ -36,13 +36,13 @@ pub(crate) async fn run(
     place: &WorkspaceRef,
     arguments: &Arguments,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
     let source = Named::find(place, path).await?.source().with_context(failed)?;
     let inputs = sample(&source, arguments.sample.as_deref())?.inputs.ok_or_else(|| {
         let hint = "give a sample request (a /score body) with --sample FILE";
-        Failure::new(format!("cannot profile {path}: cannot generate inputs for this model")).hint(hint)
+        CliError::new(format!("cannot profile {path}: cannot generate inputs for this model")).hint(hint)
     })?;
     let tuner = wiring::tuner(None, None);
     let settings = EngineSettings { threads: tuner.cores, onnxruntime: arguments.onnxruntime.clone() };
@@ -68,7 +68,7 @@ pub(crate) async fn run(
         None => {
             let goal = arguments.latency.unwrap_or_default();
             let hint = "give a longer --latency, or use a faster machine";
-            Err(Failure::new(format!("no setting runs {path} here within {goal:?}")).hint(hint))
+            Err(CliError::new(format!("no setting runs {path} here within {goal:?}")).hint(hint))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::Score;
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode, CliError> {
     let client = place.connect().await?;
     let body = match &arguments.file {
         Some(file) if file == Path::new("-") => {
@@ -36,8 +36,8 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitC
     }
     let message = serde_json::from_slice::<serde_json::Value>(&answer).ok();
     let message = message.as_ref().and_then(|answer| answer["message"].as_str()).unwrap_or(&text);
-    let failure = Failure::new(format!("service `{}` answered {status}: {message}", arguments.service));
-    Err(Failure { code: if status < 500 { 1 } else { 2 }, ..failure })
+    let failure = CliError::new(format!("service `{}` answered {status}: {message}", arguments.service));
+    Err(CliError { code: if status < 500 { 1 } else { 2 }, ..failure })
 }
 
 /// Sends a body to a service's endpoint, and returns the status and the answer.
@@ -46,15 +46,15 @@ pub(crate) async fn score(
     service: &Service,
     keys: &Keys,
     body: Bytes,
-) -> Result<(u16, Bytes), Failure> {
+) -> Result<(u16, Bytes), CliError> {
     let uri = &service.scoring_uri;
     let (scheme, rest) =
-        uri.split_once("://").ok_or_else(|| Failure::new("cannot score: the gateway is not running"))?;
+        uri.split_once("://").ok_or_else(|| CliError::new("cannot score: the gateway is not running"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let address = if scheme == "https" {
         let certificate = client.status().await?.gateway.certificate;
         let certificate =
-            certificate.ok_or_else(|| Failure::new("cannot score: the gateway's certificate is unknown"))?;
+            certificate.ok_or_else(|| CliError::new("cannot score: the gateway's certificate is unknown"))?;
         Address::Https(host.to_owned(), trusting(Path::new(&certificate))?)
     } else {
         Address::Http(host.to_owned())
@@ -62,13 +62,13 @@ pub(crate) async fn score(
     let ask = Ask { bearer: keys.primary_key.as_deref(), ..Ask::send(Method::POST, path, body) };
     let answer = address.ask(ask).await.context("cannot score through the gateway");
     answer.map_err(|error| {
-        let failure = Failure::from(error);
+        let failure = CliError::from(error);
         if scheme == "https" {
             failure.hint(
                 "the gateway's certificate must be an end-entity certificate (CA:FALSE) for this address",
             )
         } else {
-            Failure { code: 2, ..failure }
+            CliError { code: 2, ..failure }
         }
     })
 }

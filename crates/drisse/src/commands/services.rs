@@ -3,7 +3,7 @@
 use super::models::{paged, query};
 use crate::cli::{Delete, Output, Services, ServicesCommand};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::follow::{Left, follow};
 use crate::printer;
 use drisse_core::{cores, size};
@@ -16,7 +16,7 @@ pub(crate) async fn run(
     place: &WorkspaceRef,
     arguments: &Services,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let client = place.connect().await?;
     if let Some(ServicesCommand::Show { service }) = &arguments.command {
         let service = client.service(service).await?;
@@ -118,7 +118,7 @@ pub(crate) async fn delete(
     place: &WorkspaceRef,
     arguments: &Delete,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let client = place.connect().await?;
     let name = &arguments.service;
     let operation = client.delete(name, arguments.force).await?;

@@ -2,7 +2,7 @@
 
 use crate::cli::Output;
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Maximum size of a file of keys, in bytes; one key has about 180.
 const MAX_KEYS: u64 = 1 << 20;
 
-impl From<SignatureError> for Failure {
+impl From<SignatureError> for CliError {
     fn from(error: SignatureError) -> Self {
         let hint = error.hint();
         Self::from(anyhow::Error::new(error)).hint(hint)
@@ -26,7 +26,7 @@ impl From<SignatureError> for Failure {
 }
 
 /// `drisse models keygen`.
-pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode, CliError> {
     let key = SigningKey::generate()?;
     let public = SigningKey::from_pem(&key)?.public();
     let mut beside = file.as_os_str().to_owned();
@@ -58,7 +58,7 @@ pub(crate) async fn sign(
     model: &str,
     key: &Path,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let key = read_key(key, SigningKey::from_pem)?;
     let workspace = super::transfer::beside(place, "sign")?;
     let client = place.connect().await?;
@@ -87,7 +87,7 @@ pub(crate) async fn trust(
     remove: &[String],
     none: bool,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let mut added = Vec::new();
     for key in keys {
         added.extend(read_key(key.as_ref(), PublicKey::all_in)?);
@@ -116,7 +116,7 @@ pub(crate) async fn verify(
     client: &Client,
     model: Option<&str>,
     key: Option<&Path>,
-) -> Result<BTreeMap<String, String>, Failure> {
+) -> Result<BTreeMap<String, String>, CliError> {
     let keys = match key {
         Some(file) => read_key(file, PublicKey::all_in)?,
         None => trusted_by(client).await?,
@@ -138,7 +138,7 @@ pub(crate) async fn verify(
         let by = drisse_registry::verify(manifest_digest, bundles, &keys).map_err(|error| {
             let hint = error.hint();
             let what = format!("cannot verify the signature of model `{name}:{version}`");
-            Failure::from(anyhow::Error::new(error).context(what)).hint(hint)
+            CliError::from(anyhow::Error::new(error).context(what)).hint(hint)
         })?;
         printer::note(&format!("{name}:{version} is signed by key {by}"));
         signed.insert(format!("{name}:{version}"), by);
@@ -147,7 +147,7 @@ pub(crate) async fn verify(
 }
 
 /// Lists all registered models, page by page.
-async fn all(client: &Client) -> Result<Vec<Model>, Failure> {
+async fn all(client: &Client) -> Result<Vec<Model>, CliError> {
     let mut models = Vec::new();
     let mut after = None;
     loop {
@@ -162,14 +162,14 @@ async fn all(client: &Client) -> Result<Vec<Model>, Failure> {
 }
 
 /// Returns the keys that the workspace trusts.
-async fn trusted_by(client: &Client) -> Result<Vec<PublicKey>, Failure> {
+async fn trusted_by(client: &Client) -> Result<Vec<PublicKey>, CliError> {
     let document = client.trusted().await?;
     let keys = document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<Result<Vec<_>, _>>()?;
     Ok(keys.concat())
 }
 
 /// Reads and parses a file of keys.
-fn read_key<T>(file: &Path, parse: fn(&str) -> Result<T, SignatureError>) -> Result<T, Failure> {
+fn read_key<T>(file: &Path, parse: fn(&str) -> Result<T, SignatureError>) -> Result<T, CliError> {
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_KEYS).read_to_string(&mut text));
     read.with_context(|| format!("cannot read the key {}", file.display()))?;

@@ -2,7 +2,7 @@
 
 use crate::cli::{Output, TargetKind, Targets, TargetsCommand};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
@@ -16,7 +16,7 @@ pub(crate) async fn run(
     place: &WorkspaceRef,
     arguments: &Targets,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let client = place.connect().await?;
     match &arguments.command {
         None => {
@@ -54,18 +54,18 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn named(client: &Client, name: &str) -> Result<TargetInfo, Failure> {
+async fn named(client: &Client, name: &str) -> Result<TargetInfo, CliError> {
     let targets = client.targets().await?;
     let names: Vec<_> = targets.iter().map(|target| format!("`{}`", target.name)).collect();
     targets.into_iter().find(|target| target.name == name).ok_or_else(|| {
-        Failure::new(format!("target `{name}` not found"))
+        CliError::new(format!("target `{name}` not found"))
             .hint(format!("the targets are {}", names.join(", ")))
     })
 }
 
 /// Makes a socket's path absolute: the control plane runs in another folder.
-fn absolute(socket: &Path) -> Result<String, Failure> {
-    let socket = socket.to_str().ok_or_else(|| Failure::new("the socket's path is not UTF-8"))?;
+fn absolute(socket: &Path) -> Result<String, CliError> {
+    let socket = socket.to_str().ok_or_else(|| CliError::new("the socket's path is not UTF-8"))?;
     let socket = socket.strip_prefix("unix://").unwrap_or(socket);
     let path = std::path::absolute(socket).context("cannot find the current folder")?;
     Ok(path.display().to_string())

@@ -2,7 +2,7 @@
 
 use crate::cli::{Output, RegistryOptions};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::follow::{Left, follow};
 use crate::{printer, units, wiring};
 use anyhow::Context;
@@ -55,7 +55,7 @@ impl Drop for Bar {
     }
 }
 
-impl From<RemoteError> for Failure {
+impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let hint = error.hint();
         let failure = Self::from(anyhow::Error::new(error));
@@ -73,9 +73,9 @@ impl RegistryOptions {
 }
 
 /// Returns the workspace if it is on this machine, because the command reads its store. `verb` is for the error.
-pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace, Failure> {
+pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace, CliError> {
     place.folder().map_err(|_| {
-        Failure::new(format!("cannot {verb} models of a remote workspace"))
+        CliError::new(format!("cannot {verb} models of a remote workspace"))
             .hint("run this on the control plane's machine, with --workspace DIR")
     })
 }
@@ -87,7 +87,7 @@ pub(crate) async fn push(
     to: &str,
     options: &RegistryOptions,
     output: Output,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CliError> {
     let mut reference: Reference = to.parse()?;
     let workspace = beside(place, "push")?;
     let client = place.connect().await?;
@@ -109,7 +109,7 @@ pub(crate) async fn upload(
     store: &Store,
     digest: &str,
     signatures: &[String],
-) -> Result<Pushed, Failure> {
+) -> Result<Pushed, CliError> {
     let registry = RemoteRepository::to_push(reference, &options.access()).await?;
     let (bar, cache) = (Bar::new("pushing"), wiring::cache_folder().join("registries"));
     let pushed = registry.push(digest, store, &cache, &bar).await?;
@@ -135,7 +135,7 @@ pub(crate) async fn base(
     reference: &Reference,
     options: &RegistryOptions,
     architecture: &str,
-) -> Result<Base, Failure> {
+) -> Result<Base, CliError> {
     let registry = RemoteRepository::to_pull(reference, &options.access()).await?;
     let layout = Layout::open(&wiring::cache_folder().join("bases"), "layers")?;
     let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
@@ -148,16 +148,16 @@ pub(crate) async fn pull(
     from: &str,
     name: Option<&str>,
     options: &RegistryOptions,
-) -> Result<Left, Failure> {
+) -> Result<Left, CliError> {
     let reference: Reference = from.parse()?;
     let workspace = beside(place, "pull")?;
     let name = match name {
         Some(name) => match name.parse::<ModelName>() {
             Ok(name) => name.to_string(),
-            Err(error) => return Err(Failure::new(error.to_string())),
+            Err(error) => return Err(CliError::new(error.to_string())),
         },
         None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
-            Failure::new(format!("cannot derive a model name from `{}`", reference.name()))
+            CliError::new(format!("cannot derive a model name from `{}`", reference.name()))
                 .hint("give a name: --name NAME")
         })?,
     };
@@ -199,7 +199,7 @@ struct Layout {
 impl Layout {
     /// Opens and locks the folder of this name, which may contain the files of an interrupted pull. Removes the
     /// folders of pulls that were interrupted long ago.
-    fn open(pulls: &Path, name: &str) -> Result<Self, Failure> {
+    fn open(pulls: &Path, name: &str) -> Result<Self, CliError> {
         let folder = pulls.join(name);
         let open = || -> std::io::Result<File> {
             drisse_registry::make_folder(&folder)?;

@@ -3,7 +3,7 @@
 use super::deploy::this_program;
 use crate::cli::{Output, Up};
 use crate::connect::WorkspaceRef;
-use crate::failure::Failure;
+use crate::error::CliError;
 use crate::printer;
 use anyhow::Context;
 use drisse_control::Workspace;
@@ -27,7 +27,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Maximum time for everything to stop. Replicas take at most 25 s to answer their running requests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode, CliError> {
     if arguments.boot {
         return boot(place.folder()?, arguments, output);
     }
@@ -39,9 +39,9 @@ pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> 
     let began = Instant::now();
     while status.gateway.pid.is_none() {
         if began.elapsed() > GATEWAY_PATIENCE {
-            let failure = Failure {
+            let failure = CliError {
                 code: 2,
-                ..Failure::new(format!("the gateway did not start within {} s", GATEWAY_PATIENCE.as_secs()))
+                ..CliError::new(format!("the gateway did not start within {} s", GATEWAY_PATIENCE.as_secs()))
             };
             let log = place.folder()?.logs().join("gateway.log");
             return Err(failure.hint(format!("its log is {}", log.display())));
@@ -54,9 +54,9 @@ pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> 
 }
 
 /// Replaces the database with its backup, and prints the consequences.
-async fn restore(workspace: &Workspace) -> Result<(), Failure> {
+async fn restore(workspace: &Workspace) -> Result<(), CliError> {
     let restored = drisse_control::restore(workspace).await.map_err(|error| {
-        let failure = Failure::from(error.failure);
+        let failure = CliError::from(error.failure);
         if error.taken { failure.hint("stop it first: `drisse down`") } else { failure }
     })?;
     printer::note(&format!(
@@ -68,7 +68,7 @@ async fn restore(workspace: &Workspace) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) async fn status(place: &WorkspaceRef, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn status(place: &WorkspaceRef, output: Output) -> Result<ExitCode, CliError> {
     let (status, running) = match (place.running().await, place) {
         (Some((_, status)), _) => (status, true),
         (None, WorkspaceRef::Folder(workspace)) => (at_rest(workspace).await, false),
@@ -134,12 +134,12 @@ fn text(status: &Status) -> String {
     )
 }
 
-pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCode, Failure> {
+pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCode, CliError> {
     let workspace = place.folder()?;
     let mut running = place.running().await;
     if running.is_none() && left_containers(workspace) {
         let started = place.connect().await;
-        started.map_err(|failure| Failure {
+        started.map_err(|failure| CliError {
             error: failure.error.context("cannot stop the running containers"),
             ..failure
         })?;
@@ -167,9 +167,9 @@ pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCod
         stopped.await;
     };
     if tokio::time::timeout(PATIENCE, waited).await.is_err() {
-        return Err(Failure {
+        return Err(CliError {
             code: 2,
-            ..Failure::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()))
+            ..CliError::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()))
         }
         .hint(format!("the logs are in {}", workspace.logs().display())));
     }
@@ -202,7 +202,7 @@ async fn end_all(workspace: &Workspace) {
 }
 
 /// Installs, or only writes, a systemd unit that starts the workspace at boot.
-fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCode, Failure> {
+fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCode, CliError> {
     let root = rustix::process::getuid().is_root();
     let unit = unit(workspace, arguments, root)?;
     if let Some(file) = &arguments.unit {
@@ -211,7 +211,7 @@ fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     if !Path::new("/run/systemd/system").is_dir() {
-        return Err(Failure::new("cannot start at boot: this machine was not started by systemd").hint(
+        return Err(CliError::new("cannot start at boot: this machine was not started by systemd").hint(
             "write the unit for another machine with --unit FILE, or run `drisse up` from your init system",
         ));
     }
@@ -234,7 +234,7 @@ fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCod
         }
         let done = command.stdout(std::io::stderr()).status().context("cannot run systemctl")?;
         if !done.success() {
-            return Err(Failure::new(format!("systemctl {} failed", words.join(" "))));
+            return Err(CliError::new(format!("systemctl {} failed", words.join(" "))));
         }
     }
     if !root {
@@ -246,7 +246,7 @@ fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCod
 
 /// Returns the text of the unit. Its only process is the control plane: with `KillMode=process`, the gateway and
 /// the replicas keep running when it restarts, and the next control plane adopts them.
-fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, Failure> {
+fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, CliError> {
     let library = crate::wiring::onnx_library(arguments.onnxruntime.as_deref())?;
     let program = std::env::current_exe().context("cannot find this program's file")?;
     // In a command line, systemd expands `%` and `$` and splits at spaces.

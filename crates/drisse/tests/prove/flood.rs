@@ -20,7 +20,7 @@ fn served() -> Duration {
 }
 
 /// The server under attack.
-pub(crate) struct Door {
+pub(crate) struct Endpoint {
     pub(crate) host: String,
     path: String,
     key: Option<String>,
@@ -35,7 +35,7 @@ struct Harm {
     failed: Vec<String>,
 }
 
-type Attack = (&'static str, fn(&Door) -> Vec<TcpStream>);
+type Attack = (&'static str, fn(&Endpoint) -> Vec<TcpStream>);
 
 /// Attacks by name. Each returns its connections, which stay open while other clients are served.
 const ATTACKS: [Attack; 13] = [
@@ -54,7 +54,7 @@ const ATTACKS: [Attack; 13] = [
     ("HTTP/2: responses with a flow-control window of zero", h2::no_window),
 ];
 
-impl Door {
+impl Endpoint {
     /// The head of a scoring request with these further `headers`; the body follows it.
     pub(crate) fn head(&self, headers: &str) -> String {
         let key = self.key.as_ref().map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -121,32 +121,35 @@ impl Door {
     }
 }
 
-fn idle(door: &Door) -> Vec<TcpStream> {
+fn idle(endpoint: &Endpoint) -> Vec<TcpStream> {
     let count = if proof::whole() { 10_000 } else { 2_000 };
     // Stops early if this process may not open more files.
-    (0..count).map_while(|_| TcpStream::connect(&door.host).ok()).collect()
+    (0..count).map_while(|_| TcpStream::connect(&endpoint.host).ok()).collect()
 }
 
-fn slow_heads(door: &Door) -> Vec<TcpStream> {
-    let mut open: Vec<_> = (0..500).map(|_| door.connect()).collect();
-    for byte in door.head("x-slow: 1\r\n").as_bytes().iter().take(20) {
-        open.iter_mut().for_each(|stream| Door::push(stream, &[*byte]));
+fn slow_heads(endpoint: &Endpoint) -> Vec<TcpStream> {
+    let mut open: Vec<_> = (0..500).map(|_| endpoint.connect()).collect();
+    for byte in endpoint.head("x-slow: 1\r\n").as_bytes().iter().take(20) {
+        open.iter_mut().for_each(|stream| Endpoint::push(stream, &[*byte]));
     }
     open
 }
 
-fn slow_bodies(door: &Door) -> Vec<TcpStream> {
-    bodies_that_never_come(door, 500, 1_000_000)
+fn slow_bodies(endpoint: &Endpoint) -> Vec<TcpStream> {
+    bodies_that_never_come(endpoint, 500, 1_000_000)
 }
 
-fn large_slow_bodies(door: &Door) -> Vec<TcpStream> {
-    bodies_that_never_come(door, 200, 2_000_000)
+fn large_slow_bodies(endpoint: &Endpoint) -> Vec<TcpStream> {
+    bodies_that_never_come(endpoint, 200, 2_000_000)
 }
 
-fn bodies_that_never_come(door: &Door, count: usize, length: usize) -> Vec<TcpStream> {
+fn bodies_that_never_come(endpoint: &Endpoint, count: usize, length: usize) -> Vec<TcpStream> {
     let begin = |_| {
-        let mut stream = door.connect();
-        Door::push(&mut stream, (door.head(&format!("content-length: {length}\r\n")) + "{").as_bytes());
+        let mut stream = endpoint.connect();
+        Endpoint::push(
+            &mut stream,
+            (endpoint.head(&format!("content-length: {length}\r\n")) + "{").as_bytes(),
+        );
         stream
     };
     (0..count).map(begin).collect()
@@ -158,64 +161,67 @@ fn rows(count: usize) -> String {
     format!("{{\"data\":[{}]}}", vec![row; count].join(","))
 }
 
-fn slow_readers(door: &Door) -> Vec<TcpStream> {
+fn slow_readers(endpoint: &Endpoint) -> Vec<TcpStream> {
     // The response to 2,000 rows has about 450 KB.
     let body = rows(2_000);
-    let request = door.head(&format!("content-length: {}\r\n", body.len())) + &body;
+    let request = endpoint.head(&format!("content-length: {}\r\n", body.len())) + &body;
     let begin = |_| {
-        let mut stream = door.connect();
+        let mut stream = endpoint.connect();
         // Several requests on each connection, and no response is read.
-        (0..4).for_each(|_| Door::push(&mut stream, request.as_bytes()));
+        (0..4).for_each(|_| Endpoint::push(&mut stream, request.as_bytes()));
         stream
     };
     let count = if proof::whole() { 200 } else { 40 };
     (0..count).map(begin).collect()
 }
 
-fn endless_chunks(door: &Door) -> Vec<TcpStream> {
+fn endless_chunks(endpoint: &Endpoint) -> Vec<TcpStream> {
     let chunks = "1\r\n \r\n".repeat(100_000);
     let begin = |_| {
-        let mut stream = door.connect();
-        Door::push(&mut stream, (door.head("transfer-encoding: chunked\r\n") + &chunks).as_bytes());
+        let mut stream = endpoint.connect();
+        Endpoint::push(&mut stream, (endpoint.head("transfer-encoding: chunked\r\n") + &chunks).as_bytes());
         stream
     };
     let mut open: Vec<_> = (0..20).map(begin).collect();
     // Some bodies end: their responses show that the server has read everything.
     for stream in open.iter_mut().take(5) {
-        Door::push(stream, b"0\r\n\r\n");
+        Endpoint::push(stream, b"0\r\n\r\n");
         refused(stream, &["400"]);
     }
     open
 }
 
-fn header_flood(door: &Door) -> Vec<TcpStream> {
+fn header_flood(endpoint: &Endpoint) -> Vec<TcpStream> {
     let many: String = (0..10_000).map(|nth| format!("x-{nth}: 1\r\n")).collect();
     let long = format!("x-long: {}\r\n", "a".repeat(10 << 20));
     let begin = |nth: usize| {
-        let mut stream = door.connect();
-        Door::push(&mut stream, door.head(if nth.is_multiple_of(2) { &many } else { &long }).as_bytes());
+        let mut stream = endpoint.connect();
+        Endpoint::push(
+            &mut stream,
+            endpoint.head(if nth.is_multiple_of(2) { &many } else { &long }).as_bytes(),
+        );
         refused(&mut stream, &["431"]);
         stream
     };
     (0..20).map(begin).collect()
 }
 
-fn huge_bodies(door: &Door) -> Vec<TcpStream> {
+fn huge_bodies(endpoint: &Endpoint) -> Vec<TcpStream> {
     let begin = |_| {
-        let mut stream = door.connect();
-        Door::push(&mut stream, (door.head("content-length: 1000000000000\r\n") + "{").as_bytes());
+        let mut stream = endpoint.connect();
+        Endpoint::push(&mut stream, (endpoint.head("content-length: 1000000000000\r\n") + "{").as_bytes());
         refused(&mut stream, &["413"]);
         stream
     };
     (0..50).map(begin).collect()
 }
 
-fn deep_json(door: &Door) -> Vec<TcpStream> {
+fn deep_json(endpoint: &Endpoint) -> Vec<TcpStream> {
     let body = format!("{{\"data\":{}", "[".repeat(5_000_000));
     let begin = |_| {
-        let mut stream = door.connect();
-        let head = door.head(&format!("content-length: {}\r\n", body.len()));
-        Door::push(&mut stream, (head + &body).as_bytes());
+        let mut stream = endpoint.connect();
+        let head = endpoint.head(&format!("content-length: {}\r\n", body.len()));
+        Endpoint::push(&mut stream, (head + &body).as_bytes());
         refused(&mut stream, &["400"]);
         stream
     };
@@ -237,9 +243,9 @@ fn refused(stream: &mut TcpStream, statuses: &[&str]) {
     }
 }
 
-fn try_all(door: &Door, place: &str) {
+fn try_all(endpoint: &Endpoint, place: &str) {
     for (name, attack) in ATTACKS {
-        let harm = door.under(attack);
+        let harm = endpoint.under(attack);
         let figure = format!(
             "+{:.0} MiB; other requests: slowest {:.0} ms, {} failed",
             harm.grown.max(0.0),
@@ -259,7 +265,7 @@ fn at_the_scoring_server_no_flood_takes_its_memory_or_keeps_others_out() {
     let serving = Serving::start(&["examples/digits/digits.onnx", "--listen", "127.0.0.1:0"]);
     let host = serving.url().trim_start_matches("http://").to_owned();
     try_all(
-        &Door { host, path: "/score".to_owned(), key: None, pid: serving.child.id() },
+        &Endpoint { host, path: "/score".to_owned(), key: None, pid: serving.child.id() },
         "at the scoring server",
     );
 }
@@ -273,5 +279,5 @@ fn at_the_gateway_no_flood_takes_its_memory_or_keeps_others_out() {
     let (host, path) = uri.split_at(uri.find('/').unwrap());
     let key = deployed["primary_key"].as_str().map(str::to_owned);
     let pid = u32::try_from(workspace.pid("gateway").unwrap()).unwrap();
-    try_all(&Door { host: host.to_owned(), path: path.to_owned(), key, pid }, "at the gateway");
+    try_all(&Endpoint { host: host.to_owned(), path: path.to_owned(), key, pid }, "at the gateway");
 }

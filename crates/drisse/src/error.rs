@@ -14,7 +14,7 @@ pub(crate) const TAKEN: u8 = 3;
 
 /// The error of a command.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CliError {
     pub(crate) error: anyhow::Error,
     /// What the user can do next.
     pub(crate) hint: Option<String>,
@@ -22,7 +22,7 @@ pub(crate) struct Failure {
     pub(crate) code: u8,
 }
 
-impl Failure {
+impl CliError {
     /// Creates an error that the user can fix (exit code 1).
     pub(crate) fn new(message: impl fmt::Display) -> Self {
         anyhow::Error::msg(message.to_string()).into()
@@ -35,7 +35,7 @@ impl Failure {
     }
 }
 
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
         let hint = error.chain().find_map(|cause| {
             let inspect = cause.downcast_ref::<InspectError>().and_then(InspectError::hint);
@@ -45,40 +45,40 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-impl From<ServeError> for Failure {
+impl From<ServeError> for CliError {
     fn from(error: ServeError) -> Self {
         let (hint, code) = (error.hint(), if error.is_internal() { 2 } else { 1 });
         Self { error: error.into(), hint, code }
     }
 }
 
-impl From<EngineError> for Failure {
+impl From<EngineError> for CliError {
     fn from(error: EngineError) -> Self {
         ServeError::from(error).into()
     }
 }
 
-impl From<TlsError> for Failure {
+impl From<TlsError> for CliError {
     fn from(error: TlsError) -> Self {
         anyhow::Error::from(error).into()
     }
 }
 
-impl From<VariableError> for Failure {
+impl From<VariableError> for CliError {
     fn from(error: VariableError) -> Self {
         let hint = error.hint().map(str::to_owned);
         Self { error: error.into(), hint, code: 1 }
     }
 }
 
-impl From<ImageError> for Failure {
+impl From<ImageError> for CliError {
     fn from(error: ImageError) -> Self {
         anyhow::Error::from(error).into()
     }
 }
 
 /// Converts an error that the control plane has reported.
-impl From<control::Failure> for Failure {
+impl From<control::Failure> for CliError {
     fn from(reported: control::Failure) -> Self {
         let mut causes = reported.causes.into_iter().rev();
         let error = match causes.next() {
@@ -91,7 +91,7 @@ impl From<control::Failure> for Failure {
     }
 }
 
-impl From<ClientError> for Failure {
+impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(failure, _) => failure.into(),
