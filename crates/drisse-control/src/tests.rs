@@ -14,6 +14,7 @@ use drisse_targets::fake::{Fake, Script};
 use drisse_wire::control::{
     DeployRequest, KeyName, KeyRequest, ModelChoice, Operation, OperationState, RollbackRequest, Shutdown,
 };
+use sqlx::Connection as _;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,11 +59,17 @@ impl Plane {
 
     /// The same workspace, as a control plane that starts again finds it.
     async fn restart(self, folder: &tempfile::TempDir) -> Self {
+        let (place, routes) = self.end().await;
+        Self::open(folder.path(), &place, &routes).await
+    }
+
+    /// Ends the control plane. The replicas and the routes go on.
+    async fn end(self) -> (Fake, MemoryRoutes) {
         self.stop.end(Shutdown::Handover);
         self.tasks.close();
         self.tasks.wait().await;
         self.services.db.close().await;
-        Self::open(folder.path(), &self.place, &self.routes).await
+        (self.place, self.routes)
     }
 
     async fn begin(&self, kind: OperationKind) -> Operation {
@@ -296,8 +303,13 @@ async fn a_workspace_of_the_version_before_wants_what_it_wanted() {
     let older = "ALTER TABLE services ADD COLUMN replicas INTEGER NOT NULL DEFAULT 0; UPDATE services SET \
                  replicas = (SELECT replicas FROM wanted WHERE service = name); DROP TABLE wanted; \
                  PRAGMA user_version = 7";
-    sqlx::raw_sql(older).execute(plane.services.db.pool()).await.unwrap();
-    let plane = plane.restart(&folder).await;
+    // No query may run while its table changes.
+    let (place, routes) = plane.end().await;
+    let path = folder.path().join("drisse.db");
+    let mut connection = sqlx::SqliteConnection::connect(path.to_str().unwrap()).await.unwrap();
+    sqlx::raw_sql(older).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let plane = Plane::open(folder.path(), &place, &routes).await;
     let row = plane.services.db.existing_service("digits").await.unwrap();
     assert_eq!((row.revision, row.wanted), (1, vec![Share::whole(1, 2)]));
 }
