@@ -136,10 +136,13 @@ async fn follow(
             }
             return Ok(());
         }
-        tokio::select! {
-            changed = observed.changed() => changed.map_err(|_| OperationError::Stopping)?,
-            Ok(event) = events.recv() => op.progress.add(event),
-            ended = &mut cut_short => return Err(ended),
+        // Each observation is judged once, however many events there are until the next.
+        loop {
+            tokio::select! {
+                changed = observed.changed() => break changed.map_err(|_| OperationError::Stopping)?,
+                Ok(event) = events.recv() => op.progress.add(event),
+                ended = &mut cut_short => return Err(ended),
+            }
         }
     }
 }
