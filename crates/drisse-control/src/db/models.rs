@@ -259,6 +259,7 @@ impl Db {
     }
 }
 
+/// Returns a version of a model, read by a connection of its own or within a transaction; `None` is the newest.
 async fn find(executor: impl SqliteExecutor<'_>, name: &str, version: Option<u64>) -> Result<ModelRow> {
     let query =
         "SELECT * FROM models WHERE name = ? AND (? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1";

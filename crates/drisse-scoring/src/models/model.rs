@@ -28,7 +28,7 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// Returns version 1 of a model that the fake engine has loaded, for tests and benchmarks.
+    /// Returns version 1 of a model of no real engine, for tests and benchmarks.
     pub fn fake(name: ModelName, signature: Signature, scorer: Box<dyn Scorer>) -> Self {
         let (version, digest) = ("1".to_owned(), "sha256:0".to_owned());
         Self { name, version, digest, signature, platform: "fake", sample: None, workers: None, scorer }
