@@ -11,7 +11,7 @@ use crate::services::Services;
 use drisse_core::crash_point;
 use drisse_wire::control::{Failure, Operation, OperationState};
 pub(crate) use kind::OperationKind;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -147,7 +147,10 @@ impl Inner {
     async fn execute(&self, op: &Running, kind: OperationKind) -> Result<Value, OperationError> {
         let (services, models) = (&self.services, &self.services.models);
         match kind {
-            OperationKind::Register(request) => models::register(models, op, request).await,
+            OperationKind::Register(request) => {
+                let registered = models.register(&op.progress, op.subject(), request);
+                Ok(json!(op.unless_cut_short(registered).await?.document(vec![])))
+            }
             OperationKind::Deploy(request) | OperationKind::Update(request) => {
                 services.deploy(op, request).await
             }

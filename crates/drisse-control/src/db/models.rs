@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub(crate) type Tags = BTreeMap<String, String>;
 
 /// A version of a model.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct ModelRow {
     pub(crate) name: String,
     pub(crate) version: u64,

@@ -1,47 +1,13 @@
 //! The operations on models.
 
-use crate::db::models::ModelRow;
 use crate::error::Result;
-use crate::models::{Import, Models, Registration};
+use crate::models::Models;
 use crate::running::{OperationError, Running};
 use drisse_core::{ErrorKind, crash_point};
-use drisse_wire::control::{RegisterRequest, RepairRequest};
+use drisse_wire::control::RepairRequest;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-pub(super) async fn register(
-    models: &Arc<Models>,
-    op: &Running,
-    request: RegisterRequest,
-) -> Result<Value, OperationError> {
-    let name = op.subject().to_owned();
-    let properties = request.properties.unwrap_or_default();
-    let model: ModelRow = match request.package {
-        Some(package) => {
-            let import = Import {
-                layout: request.path.into(),
-                package,
-                signatures: request.signatures,
-                name,
-                tags: request.tags,
-                properties,
-            };
-            op.unless_cut_short(models.import(&op.progress, import)).await?
-        }
-        None => {
-            let registration = Registration {
-                path: request.path.into(),
-                name,
-                sample: request.sample.map(PathBuf::from),
-                tags: request.tags,
-                properties,
-            };
-            op.unless_cut_short(models.register(&op.progress, registration)).await?
-        }
-    };
-    Ok(json!(model.document(vec![])))
-}
 
 pub(super) async fn delete(
     models: &Arc<Models>,
