@@ -101,8 +101,8 @@ impl Db {
 
     /// Returns the version of the next model with this name.
     pub(crate) async fn next_version(&self, name: &str) -> Result<u64> {
-        let query = sqlx::query("SELECT coalesce(max(version), 0) + 1 AS next FROM models WHERE name = ?");
-        Ok(query.bind(name).fetch_one(self.pool()).await?.try_get::<i64, _>("next")? as u64)
+        let query = sqlx::query_scalar("SELECT coalesce(max(version), 0) + 1 FROM models WHERE name = ?");
+        Ok(query.bind(name).fetch_one(self.pool()).await.map(i64::cast_unsigned)?)
     }
 
     pub(crate) async fn insert_model(&self, model: &ModelRow) -> Result<()> {
@@ -149,7 +149,7 @@ impl Db {
             "UPDATE revisions SET package = ? WHERE model = ? AND version = ?",
         ] {
             let query = sqlx::query(query).bind(package).bind(name).bind(version as i64);
-            query.execute(&mut *write).await?;
+            query.execute(&mut *write.connection).await?;
         }
         Ok(write.commit().await?)
     }
@@ -164,7 +164,7 @@ impl Db {
     ) -> Result<ModelRow> {
         // No other change happens between the read and the write.
         let mut write = self.write().await?;
-        let mut model = find(&mut *write, name, version).await?;
+        let mut model = find(&mut *write.connection, name, version).await?;
         if replace_tags {
             model.tags.clear();
         }
@@ -184,7 +184,7 @@ impl Db {
         }
         let query = sqlx::query("UPDATE models SET tags = ?, properties = ? WHERE name = ? AND version = ?");
         let query = query.bind(text(&model.tags)).bind(text(&model.properties));
-        query.bind(&model.name).bind(model.version as i64).execute(&mut *write).await?;
+        query.bind(&model.name).bind(model.version as i64).execute(&mut *write.connection).await?;
         write.commit().await?;
         Ok(model)
     }
@@ -192,8 +192,7 @@ impl Db {
     /// Returns the services with a revision that uses this version.
     pub(crate) async fn users(&self, name: &str, version: u64) -> Result<Vec<String>> {
         let query = "SELECT DISTINCT service FROM revisions WHERE model = ? AND version = ? ORDER BY service";
-        let rows = sqlx::query(query).bind(name).bind(version as i64).fetch_all(self.pool()).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+        Ok(sqlx::query_scalar(query).bind(name).bind(version as i64).fetch_all(self.pool()).await?)
     }
 
     /// Returns all versions of all models.
