@@ -1,7 +1,7 @@
 //! `/v1/services`.
 
 use super::models::may_name_files;
-use super::{Json, Local, QueryParams, begun, page_limit};
+use super::{Answer, Begun, Json, Local, QueryParams, begin, page_limit};
 use crate::control::Control;
 use crate::db::rfc3339;
 use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow, Share};
@@ -57,7 +57,7 @@ pub(super) struct LogQuery {
 pub(super) async fn list(
     State(control): State<Control>,
     QueryParams(asked): QueryParams<Filter>,
-) -> Result<axum::Json<Page<Service>>> {
+) -> Answer<Page<Service>> {
     let filter = ServiceFilter {
         target: asked.target,
         state: asked.state.map(|state| state.to_string()),
@@ -77,7 +77,7 @@ pub(super) async fn deploy(
     State(control): State<Control>,
     Extension(local): Extension<Local>,
     Json(mut request): Json<DeployRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     let derived = check_model(&control, local, &request).await?;
     let derived = derived.ok_or_else(|| ControlError::invalid("no model is named"))?;
     let name = request.name.take().unwrap_or_else(|| derived.clone());
@@ -98,7 +98,7 @@ pub(super) async fn update(
     Extension(local): Extension<Local>,
     Path(name): Path<String>,
     Json(mut request): Json<DeployRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     control.db.existing_service(&name).await?;
     check_model(&control, local, &request).await?;
     request.name = Some(name.clone());
@@ -132,7 +132,7 @@ async fn change(
     name: &str,
     request: DeployRequest,
     kind: fn(DeployRequest) -> OperationKind,
-) -> Result<impl IntoResponse + use<>> {
+) -> Begun {
     check_options(&request)?;
     let there = control.db.service(name).await?;
     if there.as_ref().is_some_and(|service| service.deleting) {
@@ -149,15 +149,12 @@ async fn change(
     // Checked again when it is decided: an error here comes before a model is copied.
     control.services.check_fits(name, there.as_ref(), &request).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-    Ok(begun(control.operations.begin(kind(request), name, Some(timeout)).await?))
+    begin(control, kind(request), name, Some(timeout)).await
 }
 
 /// Shows a service, its revisions and what runs
 #[utoipa::path(get, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 200, body = Service), (status = "default", body = FailureBody)))]
-pub(super) async fn show(
-    State(control): State<Control>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<Service>> {
+pub(super) async fn show(State(control): State<Control>, Path(name): Path<String>) -> Answer<Service> {
     let row = control.db.existing_service(&name).await?;
     let revisions = control.db.revisions(&name).await?;
     let wanted = revisions.iter().find(|revision| revision.revision == row.revision);
@@ -191,9 +188,9 @@ pub(super) async fn delete(
     State(control): State<Control>,
     Path(name): Path<String>,
     QueryParams(asked): QueryParams<DeleteQuery>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     control.db.existing_service(&name).await?;
-    Ok(begun(control.operations.begin(OperationKind::Delete { force: asked.force }, &name, None).await?))
+    begin(&control, OperationKind::Delete { force: asked.force }, &name, None).await
 }
 
 /// Makes an earlier revision wanted again
@@ -202,10 +199,10 @@ pub(super) async fn rollback(
     State(control): State<Control>,
     Path(name): Path<String>,
     Json(request): Json<RollbackRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     control.db.existing_service(&name).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-    Ok(begun(control.operations.begin(OperationKind::Rollback(request), &name, Some(timeout)).await?))
+    begin(&control, OperationKind::Rollback(request), &name, Some(timeout)).await
 }
 
 /// Whether the wanted revision of a service asks for a key.
@@ -215,10 +212,7 @@ async fn asks_for_keys(control: &Control, row: &ServiceRow) -> Result<bool> {
 
 /// Shows a service's keys
 #[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name" = String, Path)), responses((status = 200, body = Keys), (status = "default", body = FailureBody)))]
-pub(super) async fn keys(
-    State(control): State<Control>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<Keys>> {
+pub(super) async fn keys(State(control): State<Control>, Path(name): Path<String>) -> Answer<Keys> {
     let row = control.db.existing_service(&name).await?;
     let auth = asks_for_keys(&control, &row).await?;
     let shown = |key: String| auth.then_some(key);
@@ -231,7 +225,7 @@ pub(super) async fn change_key(
     State(control): State<Control>,
     Path(name): Path<String>,
     Json(request): Json<KeyRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     let row = control.db.existing_service(&name).await?;
     let auth = asks_for_keys(&control, &row).await?;
     if !auth {
@@ -241,7 +235,7 @@ pub(super) async fn change_key(
     if let Some(key) = &request.value {
         crate::keys::check(key)?;
     }
-    Ok(begun(control.operations.begin(OperationKind::Keys(request), &name, Some(TIMEOUT)).await?))
+    begin(&control, OperationKind::Keys(request), &name, Some(TIMEOUT)).await
 }
 
 /// What a service's replicas write, line by line
