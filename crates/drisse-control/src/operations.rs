@@ -8,12 +8,12 @@ use crate::error::{ControlError, Result};
 use crate::progress::Progress;
 use crate::running::{OperationError, Running};
 use crate::services::Services;
-use drisse_core::crash_point;
+use drisse_core::{crash_point, lock};
 use drisse_wire::control::{Failure, Operation, OperationState};
 pub(crate) use kind::OperationKind;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -39,7 +39,7 @@ impl Operations {
 
     /// Returns the events of a running operation; `None` if it has ended.
     pub(crate) fn progress(&self, id: i64) -> Option<Arc<Progress>> {
-        self.0.running().get(&id).cloned()
+        lock(&self.0.running).get(&id).cloned()
     }
 
     /// Records an operation and starts it. Fails if the operation changes a service that another operation is changing.
@@ -91,10 +91,6 @@ impl Operations {
 }
 
 impl Inner {
-    fn running(&self) -> MutexGuard<'_, HashMap<i64, Arc<Progress>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn begin(
         self: Arc<Self>,
         kind: OperationKind,
@@ -131,7 +127,7 @@ impl Inner {
     }
 
     fn start(self: &Arc<Self>, op: Running, kind: Result<OperationKind>) {
-        self.running().insert(op.id(), Arc::clone(&op.progress));
+        lock(&self.running).insert(op.id(), Arc::clone(&op.progress));
         let inner = Arc::clone(self);
         let run = async move {
             let result = match &kind {
@@ -186,7 +182,7 @@ impl Inner {
             self.services.claims.release(op.subject());
             self.services.wake(op.subject());
         }
-        self.running().remove(&op.id());
+        lock(&self.running).remove(&op.id());
     }
 
     /// Writes the outcome to the database, and retries until that succeeds. The operation ends only then.

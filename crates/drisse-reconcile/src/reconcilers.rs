@@ -2,11 +2,11 @@
 
 use crate::reconciler::Reconciler;
 use crate::{Desired, Observed, ReconcileError, Routes};
-use drisse_core::{ServiceName, Target};
+use drisse_core::{ServiceName, Target, lock};
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -123,17 +123,17 @@ impl Reconcilers {
     /// Returns the task of a service. Starts it if it does not run.
     pub fn of(&self, name: &ServiceName) -> Handle {
         let start = || self.start_one(name);
-        self.0.handles().entry(name.clone()).or_insert_with(start).clone()
+        lock(&self.0.handles).entry(name.clone()).or_insert_with(start).clone()
     }
 
     /// Returns the task of a service; `None` if it does not run.
     pub fn get(&self, name: &ServiceName) -> Option<Handle> {
-        self.0.handles().get(name).cloned()
+        lock(&self.0.handles).get(name).cloned()
     }
 
     /// Returns the tasks of all services.
     pub fn all(&self) -> Vec<(ServiceName, Handle)> {
-        self.0.handles().iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
+        lock(&self.0.handles).iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
     }
 
     /// Wakes services when `target` reports that they have changed.
@@ -144,7 +144,7 @@ impl Reconcilers {
                 tokio::select! {
                     changed = changes.next() => {
                         let Some(name) = changed else { return };
-                        let handle = shared.handles().get(&name).cloned();
+                        let handle = lock(&shared.handles).get(&name).cloned();
                         handle.iter().for_each(Handle::wake);
                     }
                     () = shared.stop.cancelled() => return,
@@ -185,12 +185,8 @@ impl Reconcilers {
 }
 
 impl Inner {
-    fn handles(&self) -> MutexGuard<'_, HashMap<ServiceName, Handle>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Forgets the task of a deleted service.
     pub(crate) fn forget(&self, name: &ServiceName) {
-        self.handles().remove(name);
+        lock(&self.handles).remove(name);
     }
 }

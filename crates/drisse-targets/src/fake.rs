@@ -5,11 +5,11 @@ use crate::changes::Changes;
 use async_trait::async_trait;
 use drisse_core::{
     Applied, BoxStream, Capabilities, Capacity, Death, EventSink, LogOptions, Place, Replica, ReplicaId,
-    ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, UnavailableError,
+    ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, UnavailableError, lock,
 };
 use drisse_net::{Tasks, channel_stream, random_id};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 /// How the place behaves. The default does everything at once and never fails.
@@ -46,10 +46,6 @@ struct FakeState {
     logs: Mutex<HashMap<ServiceName, Vec<String>>>,
     changes: Changes,
     tasks: Tasks,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Fake {

@@ -8,14 +8,14 @@ mod watch;
 use crate::changes::Changes;
 use drisse_core::{
     BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
-    crash_point,
+    crash_point, lock,
 };
 use drisse_net::{Build, Tasks, blocking};
 use drisse_registry::Store;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use watch::{Entry, Running};
 pub(crate) use watch::{Files, GRACE, ServerExit, ServerHandle, Since, Tag, out_of_memory};
@@ -47,16 +47,6 @@ struct ServerTable {
     changes: Changes,
     /// Watch the servers.
     tasks: Tasks,
-}
-
-impl ServerTable {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaId, Entry>> {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keys(&self) -> MutexGuard<'_, HashMap<ServiceName, Option<String>>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Returns the arguments of a scoring server: its model, its files and its settings. Paths are as the server sees them.
@@ -151,7 +141,7 @@ impl Servers {
 
     /// Returns whether a replica is known.
     pub(crate) fn knows(&self, id: &ReplicaId) -> bool {
-        self.shared.lock().contains_key(id)
+        lock(&self.shared.replicas).contains_key(id)
     }
 
     /// Adds a replica and watches it until it ends.
@@ -173,11 +163,11 @@ impl Servers {
             servers.write_keys(&of)
         };
         let digest = blocking(write).await?;
-        self.shared.keys().insert(service.clone(), digest.clone());
+        lock(&self.shared.keys).insert(service.clone(), digest.clone());
         let Some(digest) = digest else { return Ok(()) };
         // Replicas with other keys reload them and confirm.
         let behind: Vec<_> = {
-            let replicas = self.shared.lock();
+            let replicas = lock(&self.shared.replicas);
             let behind = replicas.values().filter(|entry| {
                 entry.tag.service == *service
                     && matches!(entry.state, ReplicaState::Ready { .. })
@@ -188,7 +178,7 @@ impl Servers {
         for (id, admin) in behind {
             match watch::reload(&admin).await {
                 Ok(identity) => {
-                    if let Some(entry) = self.shared.lock().get_mut(&id) {
+                    if let Some(entry) = lock(&self.shared.replicas).get_mut(&id) {
                         entry.keys = identity.keys;
                     }
                 }
@@ -201,12 +191,13 @@ impl Servers {
 
     /// Removes old logs of ended replicas. Blocks on the disk.
     pub(crate) fn prune_logs(&self, service: &ServiceName) {
-        let written: Vec<_> = self.shared.lock().values().map(|entry| entry.files.log.clone()).collect();
+        let written: Vec<_> =
+            lock(&self.shared.replicas).values().map(|entry| entry.files.log.clone()).collect();
         logs::prune(&self.logs_of(service), &written);
     }
 
     pub(crate) fn stop(&self, replica: &ReplicaId) {
-        let mut replicas = self.shared.lock();
+        let mut replicas = lock(&self.shared.replicas);
         let Some(entry) = replicas.get_mut(replica) else { return };
         let service = entry.tag.service.clone();
         if matches!(entry.state, ReplicaState::Dead(_)) {
@@ -221,8 +212,8 @@ impl Servers {
     }
 
     pub(crate) fn list(&self, of: Option<&ServiceName>) -> Vec<Replica> {
-        let keys = self.shared.keys();
-        let replicas = self.shared.lock();
+        let keys = lock(&self.shared.keys);
+        let replicas = lock(&self.shared.replicas);
         let wanted = replicas.values().filter(|entry| of.is_none_or(|of| entry.tag.service == *of));
         wanted.map(|entry| entry.replica(keys.get(&entry.tag.service))).collect()
     }
@@ -244,7 +235,7 @@ impl Servers {
     /// Ends a service's replicas, waits until they are gone, and removes the service's folder.
     pub(crate) async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
         self.remove_replicas(service).await;
-        self.shared.keys().remove(service);
+        lock(&self.shared.keys).remove(service);
         let folder = self.folder(service);
         blocking(move || match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

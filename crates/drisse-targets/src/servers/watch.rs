@@ -2,7 +2,7 @@
 
 use super::ServerTable;
 use async_trait::async_trait;
-use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName, size};
+use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName, lock, size};
 use drisse_net::http::{Address, Ask};
 use drisse_net::{Build, SILENCE, blocking, hang};
 use hyper::Method;
@@ -210,7 +210,7 @@ impl Running {
             keys: None,
             stop: Arc::clone(&stop),
         };
-        self.shared.lock().insert(self.tag.id.clone(), entry);
+        lock(&self.shared.replicas).insert(self.tag.id.clone(), entry);
         let table = Arc::clone(&self.shared);
         table.tasks.spawn(self.life(handle, stop));
     }
@@ -254,10 +254,10 @@ impl Running {
         })
         .await;
         match death {
-            None => drop(shared.lock().remove(&tag.id)),
+            None => drop(lock(&shared.replicas).remove(&tag.id)),
             Some(death) => {
                 tracing::warn!(service = %tag.service, replica = %tag.id, "died: {}", death.reason);
-                if let Some(entry) = shared.lock().get_mut(&tag.id) {
+                if let Some(entry) = lock(&shared.replicas).get_mut(&tag.id) {
                     entry.state = ReplicaState::Dead(death);
                 }
             }
@@ -266,7 +266,7 @@ impl Running {
     }
 
     fn ready(&self, identity: Identity) {
-        if let Some(entry) = self.shared.lock().get_mut(&self.tag.id) {
+        if let Some(entry) = lock(&self.shared.replicas).get_mut(&self.tag.id) {
             entry.outdated |= identity.outdated;
             entry.keys = identity.keys;
             entry.state = ReplicaState::Ready {
@@ -347,7 +347,7 @@ pub(super) async fn remove_all(shared: &Arc<ServerTable>, service: &ServiceName)
     let mut changes = shared.changes.stream();
     loop {
         let left = {
-            let mut replicas = shared.lock();
+            let mut replicas = lock(&shared.replicas);
             replicas.retain(|_, entry| {
                 entry.tag.service != *service || !matches!(entry.state, ReplicaState::Dead(_))
             });
