@@ -39,7 +39,7 @@ pub struct Script {
 #[derive(Clone, Debug)]
 pub struct Fake(Arc<FakeState>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct FakeState {
     script: Mutex<Script>,
     replicas: Mutex<BTreeMap<ReplicaId, Replica>>,
@@ -51,13 +51,7 @@ struct FakeState {
 impl Fake {
     /// A place that follows `script`.
     pub fn new(script: Script) -> Self {
-        Self(Arc::new(FakeState {
-            script: Mutex::new(script),
-            replicas: Mutex::default(),
-            logs: Mutex::default(),
-            changes: Changes::new(),
-            tasks: Tasks::default(),
-        }))
+        Self(Arc::new(FakeState { script: Mutex::new(script), ..FakeState::default() }))
     }
 
     /// Behaves otherwise from now on.

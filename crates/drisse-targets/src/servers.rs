@@ -12,11 +12,13 @@ use drisse_core::{
 };
 use drisse_net::{Build, Tasks, blocking};
 use drisse_registry::Store;
+use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 use watch::{Entry, Running};
 pub(crate) use watch::{Files, GRACE, ServerExit, ServerHandle, Since, Tag, out_of_memory};
 
@@ -39,7 +41,7 @@ pub(crate) struct Servers {
 }
 
 /// The state that the watching tasks share with the place.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ServerTable {
     replicas: Mutex<HashMap<ReplicaId, Entry>>,
     /// The digest of each service's keys file, as last written.
@@ -101,23 +103,13 @@ fn evidence_beside(keys: &Path, revision: &RevisionSpec) -> PathBuf {
 impl Servers {
     /// Returns an empty set of servers that run as this user.
     pub(crate) fn ours(build: Build, services: PathBuf) -> Self {
-        Self::new(Some(build), services, "keys", false)
+        Self { build: Some(build), services, keys: "keys", others: false, shared: Arc::default() }
     }
 
     /// Returns an empty set of servers that may run as other users. The keys of a service are in a separate folder,
     /// which can be mounted. Builds are not compared: in an image, the time of the binary is not when it was built.
     pub(crate) fn of_others(services: PathBuf) -> Self {
-        Self::new(None, services, "secrets/drisse-keys", true)
-    }
-
-    fn new(build: Option<Build>, services: PathBuf, keys: &'static str, others: bool) -> Self {
-        let shared = ServerTable {
-            replicas: Mutex::default(),
-            keys: Mutex::default(),
-            changes: Changes::new(),
-            tasks: Tasks::default(),
-        };
-        Self { build, services, keys, others, shared: Arc::new(shared) }
+        Self { build: None, services, keys: "secrets/drisse-keys", others: true, shared: Arc::default() }
     }
 
     fn folder(&self, service: &ServiceName) -> PathBuf {
@@ -146,8 +138,19 @@ impl Servers {
 
     /// Adds a replica and watches it until it ends.
     pub(crate) fn watch(&self, handle: impl ServerHandle + 'static, tag: Tag, files: Files, since: Since) {
+        let stop = Arc::new(Notify::new());
+        let entry = Entry {
+            tag: tag.clone(),
+            files: files.clone(),
+            state: ReplicaState::Starting { since: SystemTime::now() },
+            outdated: since == (Since::Found { outdated: true }),
+            keys: None,
+            stop: Arc::clone(&stop),
+        };
+        lock(&self.shared.replicas).insert(tag.id.clone(), entry);
         let (build, shared) = (self.build.clone(), Arc::clone(&self.shared));
-        Running { tag, files, build, shared, since }.watch(Box::new(handle));
+        let running = Running { tag, files, build, shared, since };
+        self.shared.tasks.spawn(running.life(Box::new(handle), stop));
     }
 
     /// Makes a service's folders and keys file, and has its replicas reload and confirm the keys.
@@ -228,7 +231,25 @@ impl Servers {
 
     /// Ends a service's replicas and waits until they are gone.
     pub(crate) async fn remove_replicas(&self, service: &ServiceName) {
-        watch::remove_all(&self.shared, service).await;
+        let mut changes = self.changes();
+        loop {
+            let left = {
+                let mut replicas = lock(&self.shared.replicas);
+                replicas.retain(|_, entry| {
+                    entry.tag.service != *service || !matches!(entry.state, ReplicaState::Dead(_))
+                });
+                let ours = replicas.values_mut().filter(|entry| entry.tag.service == *service);
+                ours.map(|entry| {
+                    entry.state = ReplicaState::Stopping;
+                    entry.stop.notify_one();
+                })
+                .count()
+            };
+            if left == 0 {
+                break;
+            }
+            let _ = changes.next().await;
+        }
         crash_point("replicas are gone");
     }
 
@@ -248,18 +269,10 @@ impl Servers {
 }
 
 pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> TargetError {
-    let error_text = format!("cannot {what} {}: {error}", path.display());
-    let hint = drisse_registry::disk_hint(error);
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem => {
-            TargetError::permanent(error_text).hint(hint.unwrap_or_default())
-        }
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => {
-            TargetError::permanent(error_text)
-        }
-        _ => match hint {
-            Some(hint) => TargetError::new(error_text).hint(hint),
-            None => TargetError::new(error_text),
-        },
+    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    TargetError {
+        message: format!("cannot {what} {}: {error}", path.display()),
+        hint: drisse_registry::disk_hint(error).map(str::to_owned),
+        permanent: matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull),
     }
 }

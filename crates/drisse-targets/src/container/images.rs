@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// The size of a write buffer in bytes.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
 /// The host in the names of the images: they come from no registry.
 const HOST: &str = "localhost";
@@ -216,9 +216,6 @@ async fn prune(engine: &Engine) -> Result<(), EngineError> {
 }
 
 fn not_built(revision: &RevisionSpec, error: &ImageError) -> TargetError {
-    let mut message = format!("cannot build the image of `{}`: {error}", revision.service);
-    if let Some(source) = std::error::Error::source(error) {
-        message += &format!(": {source}");
-    }
+    let message = format!("cannot build the image of `{}`: {}", revision.service, with_source(error));
     TargetError { hint: error.hint(), ..TargetError::permanent(message) }
 }

@@ -199,23 +199,8 @@ impl Running {
         self.since != Since::Start
     }
 
-    /// Adds the replica and watches it until it has ended.
-    pub(crate) fn watch(self, handle: Box<dyn ServerHandle>) {
-        let stop = Arc::new(Notify::new());
-        let entry = Entry {
-            tag: self.tag.clone(),
-            files: self.files.clone(),
-            state: ReplicaState::Starting { since: SystemTime::now() },
-            outdated: self.since == (Since::Found { outdated: true }),
-            keys: None,
-            stop: Arc::clone(&stop),
-        };
-        lock(&self.shared.replicas).insert(self.tag.id.clone(), entry);
-        let table = Arc::clone(&self.shared);
-        table.tasks.spawn(self.life(handle, stop));
-    }
-
-    async fn life(self, mut handle: Box<dyn ServerHandle>, stop: Arc<Notify>) {
+    /// Watches the server until it has ended.
+    pub(super) async fn life(self, mut handle: Box<dyn ServerHandle>, stop: Arc<Notify>) {
         let mut was_ready = false;
         let mut stopped = false;
         let mut silent = false;
@@ -339,28 +324,4 @@ pub(super) async fn reload(admin: &Path) -> Result<Identity, String> {
 async fn ask(admin: &Address, ask: Ask<'_>) -> Option<serde_json::Value> {
     let answer = tokio::time::timeout(PATIENCE, admin.ask(ask)).await.ok()?.ok()?;
     (answer.0 == 200).then(|| serde_json::from_slice(&answer.1).ok())?
-}
-
-/// Ends all replicas of a service and waits until they are gone.
-pub(super) async fn remove_all(shared: &Arc<ServerTable>, service: &ServiceName) {
-    use futures_util::StreamExt;
-    let mut changes = shared.changes.stream();
-    loop {
-        let left = {
-            let mut replicas = lock(&shared.replicas);
-            replicas.retain(|_, entry| {
-                entry.tag.service != *service || !matches!(entry.state, ReplicaState::Dead(_))
-            });
-            let ours = replicas.values_mut().filter(|entry| entry.tag.service == *service);
-            ours.map(|entry| {
-                entry.state = ReplicaState::Stopping;
-                entry.stop.notify_one();
-            })
-            .count()
-        };
-        if left == 0 {
-            return;
-        }
-        let _ = changes.next().await;
-    }
 }
