@@ -154,9 +154,11 @@ impl Inner {
             OperationKind::Keys(request) => services.change_key(op, request).await,
             OperationKind::Delete { force } => services.delete(op, force).await,
             OperationKind::DeleteModel { name, version } => models::delete(models, op, &name, version).await,
-            OperationKind::Verify { model } => models::verify(models, op, model.as_deref(), None).await,
+            OperationKind::Verify { model } => {
+                op.unless_cut_short(models.verify(&op.progress, model.as_deref(), None)).await
+            }
             OperationKind::Repair { model, request } => {
-                models::verify(models, op, model.as_deref(), Some(request)).await
+                op.unless_cut_short(models.verify(&op.progress, model.as_deref(), Some(request))).await
             }
             OperationKind::Collect => models::collect(models, op).await,
         }

@@ -1,6 +1,6 @@
 //! The tasks of all services, with handles to wake and watch them.
 
-use crate::reconciler::Reconciler;
+use crate::reconciler::{Reconciler, TARGET_TIMEOUT};
 use crate::{Desired, Observed, ReconcileError, Routes};
 use drisse_core::{ServiceName, Target, lock};
 use futures_util::StreamExt;
@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -160,8 +161,28 @@ impl Reconcilers {
     /// # Errors
     /// Returns an error if a port fails. A target that does not answer is skipped.
     pub async fn remove_orphans(&self) -> Result<(), ReconcileError> {
-        let known: BTreeSet<_> = self.0.ports.desired.services().await?.into_iter().collect();
-        crate::orphans::remove(&self.0.ports, &known).await
+        let Ports { desired, routes, targets } = &self.0.ports;
+        let known: BTreeSet<_> = desired.services().await?.into_iter().collect();
+        // A service may have been deployed since.
+        let is_orphan = async |name: &ServiceName| {
+            Ok::<_, ReconcileError>(!known.contains(name) && desired.service(name).await?.is_none())
+        };
+        for name in routes.list().await? {
+            if is_orphan(&name).await? {
+                routes.remove(&name).await?;
+            }
+        }
+        for target in targets.all() {
+            let Ok(Ok(all)) = timeout(TARGET_TIMEOUT, target.list(None)).await else { continue };
+            let names: BTreeSet<_> = all.into_iter().map(|replica| replica.service).collect();
+            for name in &names {
+                if is_orphan(name).await? {
+                    tracing::warn!(service = %name, "removing replicas of a service that does not exist");
+                    target.remove(name).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn start_one(&self, name: &ServiceName) -> Handle {

@@ -34,17 +34,10 @@ pub(super) async fn list(
     State(control): State<Control>,
     QueryParams(asked): QueryParams<Filter>,
 ) -> Answer<Page<Model>> {
-    let after = asked.after.as_deref().map(split_version).transpose()?;
+    let Filter { name, tag, property, framework, after, limit } = asked;
+    let after = after.as_deref().map(split_version).transpose()?;
     let after = after.map(|(name, version)| (name.to_owned(), version.unwrap_or(0)));
-    let limit = page_limit(asked.limit);
-    let filter = ModelFilter {
-        name: asked.name,
-        tag: asked.tag,
-        property: asked.property,
-        framework: asked.framework,
-        after,
-        limit,
-    };
+    let filter = ModelFilter { name, tag, property, framework, after, limit: page_limit(limit) };
     let page = control.db.models(&filter).await?;
     let items = page.items.into_iter().map(|(row, users)| row.document(users)).collect();
     Ok(axum::Json(Page { items, next: page.next }))

@@ -58,14 +58,9 @@ pub(super) async fn list(
     State(control): State<Control>,
     QueryParams(asked): QueryParams<Filter>,
 ) -> Answer<Page<Service>> {
-    let filter = ServiceFilter {
-        target: asked.target,
-        state: asked.state.map(|state| state.to_string()),
-        model: asked.model,
-        tag: asked.tag,
-        after: asked.after,
-        limit: page_limit(asked.limit),
-    };
+    let Filter { target, state, model, tag, after, limit } = asked;
+    let state = state.map(|state| state.to_string());
+    let filter = ServiceFilter { target, state, model, tag, after, limit: page_limit(limit) };
     let page = control.db.services(&filter).await?;
     let items = page.items.into_iter().map(|(row, revision)| document(&control, row, &revision)).collect();
     Ok(axum::Json(Page { items, next: page.next }))

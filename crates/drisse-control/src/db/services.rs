@@ -79,7 +79,7 @@ impl ServiceRow {
 }
 
 /// A revision.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct RevisionRow {
     pub(crate) service: String,
     pub(crate) revision: u64,

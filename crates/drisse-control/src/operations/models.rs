@@ -4,9 +4,7 @@ use crate::error::Result;
 use crate::models::Models;
 use crate::running::{OperationError, Running};
 use drisse_core::{ErrorKind, crash_point};
-use drisse_wire::control::RepairRequest;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) async fn delete(
@@ -28,16 +26,6 @@ pub(super) async fn delete(
         Err(error) => return Err(error.into()),
     }
     Ok(json!({ "deleted": format!("{name}:{version}") }))
-}
-
-pub(super) async fn verify(
-    models: &Arc<Models>,
-    op: &Running,
-    model: Option<&str>,
-    repair: Option<RepairRequest>,
-) -> Result<Value, OperationError> {
-    let from = repair.map(|request| request.from.iter().map(PathBuf::from).collect());
-    op.unless_cut_short(models.verify(&op.progress, model, from)).await
 }
 
 pub(super) async fn collect(models: &Arc<Models>, op: &Running) -> Result<Value, OperationError> {
