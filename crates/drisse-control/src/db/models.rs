@@ -197,19 +197,11 @@ impl Db {
 
     /// Returns all versions of all models.
     pub(crate) async fn all_models(&self) -> Result<Vec<ModelParts>> {
-        let query =
-            sqlx::query("SELECT name, version, digest, package, source FROM models ORDER BY name, version");
-        let rows = query.fetch_all(self.pool()).await?;
-        let parts = |row: &SqliteRow| -> Result<ModelParts> {
-            Ok(ModelParts {
-                name: row.try_get("name")?,
-                version: row.try_get::<i64, _>("version")? as u64,
-                digest: row.try_get("digest")?,
-                package: row.try_get("package")?,
-                source: row.try_get("source")?,
-            })
-        };
-        rows.iter().map(parts).collect()
+        let query = "SELECT name, version, digest, package, source FROM models ORDER BY name, version";
+        let rows = sqlx::query_as(query).fetch_all(self.pool()).await?;
+        let parts =
+            |(name, version, digest, package, source)| ModelParts { name, version, digest, package, source };
+        Ok(rows.into_iter().map(parts).collect())
     }
 
     /// Deletes a version if no service uses it. The check and the deletion are one statement.

@@ -133,15 +133,10 @@ impl Db {
     }
 
     pub(crate) async fn events(&self, id: i64, after: i64) -> Result<Vec<Progress>> {
-        let query = "SELECT * FROM events WHERE operation = ? AND number > ? ORDER BY number";
-        let rows = sqlx::query(query).bind(id).bind(after).fetch_all(self.pool()).await?;
-        let event = |row: &SqliteRow| -> Result<Progress> {
-            Ok(Progress {
-                number: row.try_get("number")?,
-                at: rfc3339(row.try_get("at")?),
-                message: row.try_get("message")?,
-            })
-        };
-        rows.iter().map(event).collect()
+        let query =
+            "SELECT number, at, message FROM events WHERE operation = ? AND number > ? ORDER BY number";
+        let rows = sqlx::query_as(query).bind(id).bind(after).fetch_all(self.pool()).await?;
+        let event = |(number, at, message)| Progress { number, at: rfc3339(at), message };
+        Ok(rows.into_iter().map(event).collect())
     }
 }
