@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The default address of the gateway.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4790);
@@ -60,7 +61,7 @@ struct Inner {
     note: Option<String>,
     current: watch::Sender<Option<Current>>,
     /// Whether the gateway must stop.
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
 }
 
 /// The running process.
@@ -123,7 +124,7 @@ impl Gateway {
                 pid: found.process.pid(),
                 admin: workspace.sockets.join(format!("{}.a", found.id)),
             })),
-            stop: watch::Sender::new(false),
+            stop: CancellationToken::new(),
         });
         let supervised = Arc::clone(&inner).supervise(found, reuse);
         Ok((Self(inner), supervised))
@@ -153,7 +154,7 @@ impl Gateway {
 
     /// Stops the gateway, which answers the requests that it has.
     pub(crate) fn stop(&self) {
-        self.0.stop.send_replace(true);
+        self.0.stop.cancel();
     }
 }
 

@@ -5,22 +5,19 @@ use drisse_core::lock;
 use drisse_wire::control::Progress as Document;
 use std::sync::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The events of an operation, and whether a client has asked to cancel it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
     /// The time in milliseconds since 1970, and the message.
     events: Mutex<Vec<(i64, String)>>,
     /// The number of events. The sender is dropped when the operation has ended.
     count: watch::Sender<usize>,
-    cancel: watch::Sender<bool>,
+    cancel: CancellationToken,
 }
 
 impl Progress {
-    pub(crate) fn new() -> Self {
-        Self { events: Mutex::default(), count: watch::Sender::new(0), cancel: watch::Sender::new(false) }
-    }
-
     /// Adds an event, unless the last one says the same.
     pub(crate) fn add(&self, message: impl Into<String>) {
         let message = message.into();
@@ -59,13 +56,11 @@ impl Progress {
 
     /// Asks the operation to end early.
     pub(crate) fn cancel(&self) {
-        self.cancel.send_replace(true);
+        self.cancel.cancel();
     }
 
     /// Waits until a client cancels the operation.
     pub(crate) async fn canceled(&self) {
-        let mut cancel = self.cancel.subscribe();
-        // `self` holds the sender, so this cannot fail.
-        let _ = cancel.wait_for(|cancel| *cancel).await;
+        self.cancel.cancelled().await;
     }
 }
