@@ -3,7 +3,7 @@
 mod kind;
 mod models;
 
-use crate::db::operations::{OperationRow, Outcome};
+use crate::db::operations::Outcome;
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
 use crate::running::{OperationError, Running};
@@ -97,12 +97,14 @@ impl Inner {
         subject: &str,
         timeout: Option<Duration>,
     ) -> Result<Operation> {
-        let claims = &self.services.claims;
+        let ms = |timeout: Duration| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let deadline = timeout.map(|timeout| crate::db::now().saturating_add(ms(timeout)));
+        let (claims, request) = (&self.services.claims, kind.request()?);
         // Claimed before the first await, so that only one of two operations starts.
         if kind.changes_service() {
             claims.begin(subject)?;
         }
-        let row = self.write_down(&kind, subject, timeout).await;
+        let row = self.services.db.begin_operation(kind.name(), subject, &request, deadline).await;
         match &row {
             Ok(row) if kind.changes_service() => claims.assign(subject, row.document.id),
             Err(_) if kind.changes_service() => claims.release(subject),
@@ -113,17 +115,6 @@ impl Inner {
         crash_point("an operation is written down");
         self.start(Running::new(row, false), Ok(kind));
         Ok(document)
-    }
-
-    async fn write_down(
-        &self,
-        kind: &OperationKind,
-        subject: &str,
-        timeout: Option<Duration>,
-    ) -> Result<OperationRow> {
-        let ms = |timeout: Duration| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
-        let deadline = timeout.map(|timeout| crate::db::now().saturating_add(ms(timeout)));
-        self.services.db.begin_operation(kind.name(), subject, &kind.request()?, deadline).await
     }
 
     fn start(self: &Arc<Self>, op: Running, kind: Result<OperationKind>) {

@@ -8,7 +8,7 @@ use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow, Share};
 use crate::error::{ControlError, Result};
 use crate::models::{derived_name, open_source, split_version};
 use crate::operations::OperationKind;
-use crate::services::check_options;
+use crate::services::{check_options, parsed};
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -241,9 +241,7 @@ pub(super) async fn logs(
     QueryParams(asked): QueryParams<LogQuery>,
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
-    let service: ServiceName = name
-        .parse()
-        .map_err(|error| ControlError::invalid("the service has an invalid name").because(&error))?;
+    let service = parsed(&name)?;
     let options = LogOptions { lines: asked.lines.unwrap_or(100).min(100_000), follow: asked.follow };
     let lines = control.services.targets.target(&row.target)?.logs(&service, options).await?;
     let stopped = control.stop.token().cancelled_owned();
