@@ -10,6 +10,7 @@ use crate::control::Control;
 use crate::error::ControlError;
 use crate::error::Result as Done;
 use crate::keys;
+use crate::operations::OperationKind;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request as AxumRequest};
@@ -17,11 +18,12 @@ use axum::http::{Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use drisse_core::ErrorKind;
 use drisse_net::{Handler, ListenerKind};
-use drisse_wire::control::FailureBody;
+use drisse_wire::control::{FailureBody, Operation};
 use drisse_wire::http_status;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::time::Duration;
 use tower_service::Service;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -59,6 +61,12 @@ pub(crate) struct Api {
 /// Whether a request came over the Unix socket. Only such requests may name files of this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Local(bool);
+
+/// A JSON response.
+type Answer<T> = Done<axum::Json<T>>;
+
+/// The response of a handler that started an operation.
+type Begun = Done<(StatusCode, axum::Json<Operation>)>;
 
 fn routes() -> OpenApiRouter<Control> {
     OpenApiRouter::with_openapi(Document::openapi())
@@ -206,11 +214,10 @@ fn page_limit(asked: Option<u32>) -> u32 {
     asked.unwrap_or(PAGE).clamp(1, MAX_PAGE)
 }
 
-/// Returns the response of a handler that started an operation.
-fn begun(
-    operation: drisse_wire::control::Operation,
-) -> (StatusCode, axum::Json<drisse_wire::control::Operation>) {
-    (StatusCode::ACCEPTED, axum::Json(operation))
+/// Starts an operation and returns the response of its handler.
+async fn begin(control: &Control, kind: OperationKind, subject: &str, timeout: Option<Duration>) -> Begun {
+    let operation = control.operations.begin(kind, subject, timeout).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(operation)))
 }
 
 #[cfg(test)]

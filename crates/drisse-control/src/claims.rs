@@ -1,8 +1,9 @@
 //! Claims: only one operation at a time may change a service.
 
 use crate::error::{ControlError, Result};
+use drisse_core::lock;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// The services that operations are changing. Kept in memory: a restarted control plane claims them again for the
 /// operations that it continues.
@@ -27,13 +28,9 @@ enum Claimant {
 }
 
 impl Claims {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Claims a service for an operation that is about to be recorded. Fails while another operation has claimed it.
     pub(crate) fn begin(&self, service: &str) -> Result<()> {
-        let mut held = self.held();
+        let mut held = lock(&self.0);
         match held.operations.get(service) {
             None => drop(held.operations.insert(service.to_owned(), Claimant::Beginning)),
             Some(Claimant::Beginning) => {
@@ -52,26 +49,26 @@ impl Claims {
 
     /// Sets the operation that has claimed a service.
     pub(crate) fn assign(&self, service: &str, operation: i64) {
-        self.held().operations.insert(service.to_owned(), Claimant::Operation(operation));
+        lock(&self.0).operations.insert(service.to_owned(), Claimant::Operation(operation));
     }
 
     /// Releases a service.
     pub(crate) fn release(&self, service: &str) {
-        let mut held = self.held();
+        let mut held = lock(&self.0);
         held.operations.remove(service);
         held.forced.remove(service);
     }
 
     pub(crate) fn is_claimed(&self, service: &str) -> bool {
-        self.held().operations.contains_key(service)
+        lock(&self.0).operations.contains_key(service)
     }
 
     /// Lets a service be deleted even if its target does not answer.
     pub(crate) fn force(&self, service: &str) {
-        self.held().forced.insert(service.to_owned());
+        lock(&self.0).forced.insert(service.to_owned());
     }
 
     pub(crate) fn is_forced(&self, service: &str) -> bool {
-        self.held().forced.contains(service)
+        lock(&self.0).forced.contains(service)
     }
 }

@@ -18,8 +18,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, SqliteConnection};
-use std::ops::{Deref, DerefMut};
+use sqlx::{Row, Sqlite};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -114,7 +113,7 @@ impl Db {
     }
 
     async fn migrate(&self, path: &Path) -> Result<()> {
-        let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&self.pool).await?.try_get(0)?;
+        let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&self.pool).await?;
         let newest = SCHEMA.len() as i64;
         if version > newest {
             let message = format!("the database {} was written by a newer drisse", path.display());
@@ -122,9 +121,9 @@ impl Db {
         }
         for (number, schema) in (1_i64..).zip(SCHEMA).skip(usize::try_from(version).unwrap_or(0)) {
             let mut write = self.write().await?;
-            sqlx::raw_sql(schema).execute(&mut *write).await?;
+            sqlx::raw_sql(schema).execute(&mut *write.connection).await?;
             let pragma = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {number}"));
-            sqlx::raw_sql(pragma).execute(&mut *write).await?;
+            sqlx::raw_sql(pragma).execute(&mut *write.connection).await?;
             write.commit().await?;
         }
         Ok(())
@@ -191,22 +190,17 @@ pub(crate) fn missing(path: &Path) -> Option<&'static str> {
 /// 1.3). SQLite reports this only when it reads a missing page. A write-ahead log may contain the missing pages; a
 /// journal may undo a change of the file's size.
 fn is_cut_off(path: &Path) -> bool {
-    let beside = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        std::fs::metadata(name).is_ok_and(|metadata| metadata.len() > 0)
-    };
-    if beside("-wal") || beside("-journal") {
+    let has = |end| std::fs::metadata(backup::beside(path, end)).is_ok_and(|file| file.len() > 0);
+    if has("-wal") || has("-journal") {
         return false;
     }
-    let Ok(bytes) = std::fs::File::open(path).and_then(|file| {
+    let read = || -> std::io::Result<_> {
+        let mut file = std::fs::File::open(path)?;
         let mut header = [0; 32];
-        std::io::Read::read_exact(&mut &file, &mut header)?;
+        std::io::Read::read_exact(&mut file, &mut header)?;
         Ok((header, file.metadata()?.len()))
-    }) else {
-        return false;
     };
-    let (header, length) = bytes;
+    let Ok((header, length)) = read() else { return false };
     let page = match u16::from_be_bytes([header[16], header[17]]) {
         1 => 1 << 16,
         size => u64::from(size),
@@ -230,20 +224,6 @@ impl Write {
         self.done = true;
         crash_point("the database has changed");
         Ok(())
-    }
-}
-
-impl Deref for Write {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Write {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.connection
     }
 }
 

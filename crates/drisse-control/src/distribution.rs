@@ -5,8 +5,7 @@
 
 use crate::control::Control;
 use crate::db::Db;
-use crate::db::models::ModelFilter;
-use crate::db::models::ModelRow;
+use crate::db::models::{ModelFilter, ModelRow};
 use crate::error::{ControlError, Result};
 use crate::models::Models;
 use bytes::Bytes;
@@ -35,6 +34,8 @@ const PAGE: u32 = 1000;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
+type Answer = Result<Response<Body>, DistributionError>;
+
 /// The handler of the registry's requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Distribution {
@@ -49,11 +50,7 @@ impl Handler for Distribution {
         let head = request.method() == Method::HEAD;
         let answer = match request.method() {
             &Method::GET | &Method::HEAD => self.answer(&request).await,
-            _ => Err(DistributionError(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "UNSUPPORTED",
-                "this registry is read-only",
-            )),
+            _ => Err(READ_ONLY),
         };
         let mut response = answer.unwrap_or_else(|refusal| refusal.response());
         if head {
@@ -67,6 +64,8 @@ impl Handler for Distribution {
 #[derive(Debug)]
 struct DistributionError(StatusCode, &'static str, &'static str);
 
+const READ_ONLY: DistributionError =
+    DistributionError(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only");
 const NO_NAME: DistributionError =
     DistributionError(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "model not found");
 const NO_MANIFEST: DistributionError =
@@ -75,6 +74,9 @@ const NO_BLOB: DistributionError = DistributionError(StatusCode::NOT_FOUND, "BLO
 
 impl From<ControlError> for DistributionError {
     fn from(error: ControlError) -> Self {
+        if error.kind == ErrorKind::NotFound {
+            return NO_MANIFEST;
+        }
         tracing::warn!("a request to the registry failed: {:?}", error.failure);
         Self(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the store cannot be read")
     }
@@ -95,10 +97,7 @@ impl Distribution {
         Self { db: control.db.clone(), models: Arc::clone(&control.services.models) }
     }
 
-    async fn answer(
-        &self,
-        request: &Request<Incoming>,
-    ) -> std::result::Result<Response<Body>, DistributionError> {
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path().strip_prefix("/v2/").ok_or(NO_NAME)?;
         if path.is_empty() {
             return Ok(document("application/json", b"{}".to_vec()));
@@ -121,11 +120,7 @@ impl Distribution {
         }
     }
 
-    async fn manifest(
-        &self,
-        name: &str,
-        reference: &str,
-    ) -> std::result::Result<Response<Body>, DistributionError> {
+    async fn manifest(&self, name: &str, reference: &str) -> Answer {
         let digest = match reference.strip_prefix("sha256:") {
             Some(_) => {
                 let of = reference.to_owned();
@@ -136,16 +131,9 @@ impl Distribution {
                 reference.to_owned()
             }
             None => {
-                let version = if reference == "latest" {
-                    None
-                } else {
-                    Some(reference.parse().map_err(|_| NO_MANIFEST)?)
-                };
-                match self.db.model(name, version).await {
-                    Ok(model) => model.package,
-                    Err(error) if error.kind == ErrorKind::NotFound => return Err(NO_MANIFEST),
-                    Err(error) => return Err(error.into()),
-                }
+                let version = Some(reference).filter(|reference| *reference != "latest").map(str::parse);
+                let version = version.transpose().map_err(|_| NO_MANIFEST)?;
+                self.db.model(name, version).await?.package
             }
         };
         let of = digest.clone();
@@ -161,7 +149,7 @@ impl Distribution {
         Ok(self.db.models(&filter).await?.items.into_iter().map(|(row, _)| row).collect())
     }
 
-    async fn tags(&self, name: &str, query: &str) -> std::result::Result<Response<Body>, DistributionError> {
+    async fn tags(&self, name: &str, query: &str) -> Answer {
         let wanted = parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(PAGE).min(PAGE);
         let last = parameter(query, "last");
         let after = last
@@ -170,15 +158,8 @@ impl Distribution {
         if self.versions(name, None, 1).await?.is_empty() {
             return Err(NO_NAME);
         }
-        let mut tags: Vec<_> = match wanted {
-            0 => vec![],
-            _ => self
-                .versions(name, after, wanted + 1)
-                .await?
-                .iter()
-                .map(|row| row.version.to_string())
-                .collect(),
-        };
+        let rows = self.versions(name, after, wanted + 1).await?;
+        let mut tags: Vec<_> = rows.iter().map(|row| row.version.to_string()).collect();
         let more = tags.len() > wanted as usize;
         tags.truncate(wanted as usize);
         if !more && tags.len() < wanted as usize {
@@ -194,11 +175,7 @@ impl Distribution {
     }
 
     /// Lists the signatures of a manifest. The list of an unknown manifest is empty.
-    async fn referrers(
-        &self,
-        digest: &str,
-        query: &str,
-    ) -> std::result::Result<Response<Body>, DistributionError> {
+    async fn referrers(&self, digest: &str, query: &str) -> Answer {
         let kind = parameter(query, "artifactType");
         let mut entries = Vec::new();
         for signature in self.models.signatures(digest).await? {
@@ -224,22 +201,14 @@ impl Distribution {
 }
 
 /// Returns a blob, or the requested range of it.
-fn blob(
-    store: &Store,
-    digest: &str,
-    range: Option<&str>,
-) -> std::result::Result<Response<Body>, DistributionError> {
+fn blob(store: &Store, digest: &str, range: Option<&str>) -> Answer {
     let path = store.path(digest).map_err(|_| NO_BLOB)?;
     let mut file = File::open(path).map_err(|_| NO_BLOB)?;
     let size = file.metadata().map_err(|_| NO_BLOB)?.len();
-    let part = match range.and_then(|range| parse(range, size)) {
-        Some(Ok(part)) => Some(part),
-        Some(Err(())) => {
-            let mut response = full_response(StatusCode::RANGE_NOT_SATISFIABLE, Vec::new());
-            set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
-            return Ok(response);
-        }
-        None => None,
+    let Ok(part) = range.and_then(|range| parse(range, size)).transpose() else {
+        let mut response = full_response(StatusCode::RANGE_NOT_SATISFIABLE, Vec::new());
+        set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
+        return Ok(response);
     };
     let sent = part.clone().unwrap_or(0..size);
     file.seek(SeekFrom::Start(sent.start)).map_err(|_| NO_BLOB)?;
@@ -274,7 +243,7 @@ fn blocks(file: File, left: u64) -> impl stream::Stream<Item = io::Result<Frame<
 
 /// Parses `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-COUNT` (RFC 9110, section 14.1.2). Returns `Err` if the range
 /// is not in the blob, and `None` for any other text, or several ranges: the whole blob is sent then.
-fn parse(range: &str, size: u64) -> Option<std::result::Result<Range<u64>, ()>> {
+fn parse(range: &str, size: u64) -> Option<Result<Range<u64>, ()>> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let part = match (first, last) {
         ("", count) => size.saturating_sub(count.parse().ok()?)..size,

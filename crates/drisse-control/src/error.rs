@@ -17,6 +17,16 @@ pub(crate) struct ControlError {
     pub(crate) failure: Failure,
 }
 
+/// Why a control plane cannot run.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", failure.message)]
+pub struct RunError {
+    /// What failed, why, and what to do about it.
+    pub failure: Failure,
+    /// Whether the reason is that another control plane has the workspace.
+    pub taken: bool,
+}
+
 impl ControlError {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let internal = kind == ErrorKind::Internal;
@@ -145,5 +155,11 @@ impl From<ReconcileError> for ControlError {
 impl From<ControlError> for ReconcileError {
     fn from(error: ControlError) -> Self {
         error.failure.into()
+    }
+}
+
+impl From<ControlError> for RunError {
+    fn from(error: ControlError) -> Self {
+        Self { taken: false, failure: error.failure }
     }
 }

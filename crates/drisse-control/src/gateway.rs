@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The default address of the gateway.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4790);
@@ -48,9 +49,7 @@ pub struct GatewayChange {
 
 /// The gateway of this workspace.
 #[derive(Clone, Debug)]
-pub(crate) struct Gateway {
-    inner: Arc<Inner>,
-}
+pub(crate) struct Gateway(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -62,7 +61,7 @@ struct Inner {
     note: Option<String>,
     current: watch::Sender<Option<Current>>,
     /// Whether the gateway must stop.
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
 }
 
 /// The running process.
@@ -125,16 +124,16 @@ impl Gateway {
                 pid: found.process.pid(),
                 admin: workspace.sockets.join(format!("{}.a", found.id)),
             })),
-            stop: watch::Sender::new(false),
+            stop: CancellationToken::new(),
         });
         let supervised = Arc::clone(&inner).supervise(found, reuse);
-        Ok((Self { inner }, supervised))
+        Ok((Self(inner), supervised))
     }
 
     /// Returns the URL for clients on this machine, `http://HOST:PORT` or `https://HOST:PORT`.
     pub(crate) fn url(&self) -> String {
         let scheme = self.info().scheme;
-        let address = self.inner.settings.address.unwrap_or(USUAL);
+        let address = self.0.settings.address.unwrap_or(USUAL);
         let host = if address.ip().is_unspecified() {
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
         } else {
@@ -145,17 +144,17 @@ impl Gateway {
 
     pub(crate) fn info(&self) -> GatewayInfo {
         GatewayInfo {
-            pid: self.inner.current.borrow().as_ref().map(|current| current.pid),
-            address: self.inner.settings.address.map(|address| address.to_string()),
-            scheme: if self.inner.settings.tls.is_some() { "https" } else { "http" }.to_owned(),
-            certificate: self.inner.settings.tls.as_ref().map(|(path, _)| path.display().to_string()),
-            note: self.inner.note.clone(),
+            pid: self.0.current.borrow().as_ref().map(|current| current.pid),
+            address: self.0.settings.address.map(|address| address.to_string()),
+            scheme: if self.0.settings.tls.is_some() { "https" } else { "http" }.to_owned(),
+            certificate: self.0.settings.tls.as_ref().map(|(path, _)| path.display().to_string()),
+            note: self.0.note.clone(),
         }
     }
 
     /// Stops the gateway, which answers the requests that it has.
     pub(crate) fn stop(&self) {
-        self.inner.stop.send_replace(true);
+        self.0.stop.cancel();
     }
 }
 

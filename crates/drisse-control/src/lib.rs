@@ -34,9 +34,10 @@ mod tests;
 mod workspace;
 
 pub use api::openapi;
+pub use error::RunError;
 pub use gateway::GatewayChange;
 pub use health::{Health, examine};
 pub use restore::{Restored, restore};
-pub use run::{Change, Config, RunError, TcpApi, run};
+pub use run::{Change, Config, TcpApi, run};
 pub use targets::{Attach, Targets};
 pub use workspace::{Lock, Workspace};

@@ -3,17 +3,17 @@
 mod kind;
 mod models;
 
-use crate::db::operations::{OperationRow, Outcome};
+use crate::db::operations::Outcome;
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
 use crate::running::{OperationError, Running};
 use crate::services::Services;
-use drisse_core::crash_point;
+use drisse_core::{crash_point, lock};
 use drisse_wire::control::{Failure, Operation, OperationState};
 pub(crate) use kind::OperationKind;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -39,7 +39,7 @@ impl Operations {
 
     /// Returns the events of a running operation; `None` if it has ended.
     pub(crate) fn progress(&self, id: i64) -> Option<Arc<Progress>> {
-        self.0.running().get(&id).cloned()
+        lock(&self.0.running).get(&id).cloned()
     }
 
     /// Records an operation and starts it. Fails if the operation changes a service that another operation is changing.
@@ -91,22 +91,20 @@ impl Operations {
 }
 
 impl Inner {
-    fn running(&self) -> MutexGuard<'_, HashMap<i64, Arc<Progress>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn begin(
         self: Arc<Self>,
         kind: OperationKind,
         subject: &str,
         timeout: Option<Duration>,
     ) -> Result<Operation> {
-        let claims = &self.services.claims;
+        let ms = |timeout: Duration| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let deadline = timeout.map(|timeout| crate::db::now().saturating_add(ms(timeout)));
+        let (claims, request) = (&self.services.claims, kind.request()?);
         // Claimed before the first await, so that only one of two operations starts.
         if kind.changes_service() {
             claims.begin(subject)?;
         }
-        let row = self.write_down(&kind, subject, timeout).await;
+        let row = self.services.db.begin_operation(kind.name(), subject, &request, deadline).await;
         match &row {
             Ok(row) if kind.changes_service() => claims.assign(subject, row.document.id),
             Err(_) if kind.changes_service() => claims.release(subject),
@@ -119,19 +117,8 @@ impl Inner {
         Ok(document)
     }
 
-    async fn write_down(
-        &self,
-        kind: &OperationKind,
-        subject: &str,
-        timeout: Option<Duration>,
-    ) -> Result<OperationRow> {
-        let ms = |timeout: Duration| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
-        let deadline = timeout.map(|timeout| crate::db::now().saturating_add(ms(timeout)));
-        self.services.db.begin_operation(kind.name(), subject, &kind.request()?, deadline).await
-    }
-
     fn start(self: &Arc<Self>, op: Running, kind: Result<OperationKind>) {
-        self.running().insert(op.id(), Arc::clone(&op.progress));
+        lock(&self.running).insert(op.id(), Arc::clone(&op.progress));
         let inner = Arc::clone(self);
         let run = async move {
             let result = match &kind {
@@ -147,7 +134,10 @@ impl Inner {
     async fn execute(&self, op: &Running, kind: OperationKind) -> Result<Value, OperationError> {
         let (services, models) = (&self.services, &self.services.models);
         match kind {
-            OperationKind::Register(request) => models::register(models, op, request).await,
+            OperationKind::Register(request) => {
+                let registered = models.register(&op.progress, op.subject(), request);
+                Ok(json!(op.unless_cut_short(registered).await?.document(vec![])))
+            }
             OperationKind::Deploy(request) | OperationKind::Update(request) => {
                 services.deploy(op, request).await
             }
@@ -155,9 +145,11 @@ impl Inner {
             OperationKind::Keys(request) => services.change_key(op, request).await,
             OperationKind::Delete { force } => services.delete(op, force).await,
             OperationKind::DeleteModel { name, version } => models::delete(models, op, &name, version).await,
-            OperationKind::Verify { model } => models::verify(models, op, model.as_deref(), None).await,
+            OperationKind::Verify { model } => {
+                op.unless_cut_short(models.verify(&op.progress, model.as_deref(), None)).await
+            }
             OperationKind::Repair { model, request } => {
-                models::verify(models, op, model.as_deref(), Some(request)).await
+                op.unless_cut_short(models.verify(&op.progress, model.as_deref(), Some(request))).await
             }
             OperationKind::Collect => models::collect(models, op).await,
         }
@@ -183,7 +175,7 @@ impl Inner {
             self.services.claims.release(op.subject());
             self.services.wake(op.subject());
         }
-        self.running().remove(&op.id());
+        lock(&self.running).remove(&op.id());
     }
 
     /// Writes the outcome to the database, and retries until that succeeds. The operation ends only then.

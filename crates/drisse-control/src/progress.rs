@@ -1,33 +1,27 @@
 //! The progress events of a running operation, for clients that follow it.
 
 use crate::db::{now, rfc3339};
+use drisse_core::lock;
 use drisse_wire::control::Progress as Document;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The events of an operation, and whether a client has asked to cancel it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
     /// The time in milliseconds since 1970, and the message.
     events: Mutex<Vec<(i64, String)>>,
     /// The number of events. The sender is dropped when the operation has ended.
     count: watch::Sender<usize>,
-    cancel: watch::Sender<bool>,
+    cancel: CancellationToken,
 }
 
 impl Progress {
-    pub(crate) fn new() -> Self {
-        Self { events: Mutex::default(), count: watch::Sender::new(0), cancel: watch::Sender::new(false) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(i64, String)>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds an event, unless the last one says the same.
     pub(crate) fn add(&self, message: impl Into<String>) {
         let message = message.into();
-        let mut events = self.lock();
+        let mut events = lock(&self.events);
         if events.last().is_none_or(|(_, last)| *last != message) {
             events.push((now(), message));
         }
@@ -43,7 +37,7 @@ impl Progress {
 
     /// Returns all events.
     pub(crate) fn events(&self) -> Vec<(i64, String)> {
-        self.lock().clone()
+        lock(&self.events).clone()
     }
 
     /// Returns the events after number `after`. Events are numbered from 1.
@@ -53,18 +47,20 @@ impl Progress {
             at: rfc3339(*at),
             message: message.clone(),
         };
-        (1_i64..).zip(self.lock().iter()).skip_while(|(number, _)| *number <= after).map(event).collect()
+        (1_i64..)
+            .zip(lock(&self.events).iter())
+            .skip_while(|(number, _)| *number <= after)
+            .map(event)
+            .collect()
     }
 
     /// Asks the operation to end early.
     pub(crate) fn cancel(&self) {
-        self.cancel.send_replace(true);
+        self.cancel.cancel();
     }
 
     /// Waits until a client cancels the operation.
     pub(crate) async fn canceled(&self) {
-        let mut cancel = self.cancel.subscribe();
-        // `self` holds the sender, so this cannot fail.
-        let _ = cancel.wait_for(|cancel| *cancel).await;
+        self.cancel.cancelled().await;
     }
 }

@@ -1,8 +1,7 @@
 //! Replaces the database with its backup, while no control plane runs.
 
 use crate::db::backup::{beside, check, path_of, written};
-use crate::error::ControlError;
-use crate::run::RunError;
+use crate::error::{ControlError, RunError};
 use crate::workspace::Workspace;
 use drisse_registry::sync_folder_of;
 use std::fs::{self, File};

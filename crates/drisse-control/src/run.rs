@@ -4,16 +4,16 @@ mod listeners;
 
 use crate::control::{About, Control};
 use crate::db::Db;
-use crate::error::ControlError;
+use crate::error::{ControlError, RunError};
 use crate::gateway::{Gateway, GatewayChange};
 use crate::parts::Parts;
 use crate::stop::Stop;
 use crate::targets::{TargetTable, Targets};
-use crate::workspace::{LockError, Workspace};
+use crate::workspace::Workspace;
 use drisse_core::{Replica, ServiceSpec, Target, TargetError, crash_point};
 use drisse_net::Build;
 use drisse_registry::Store;
-use drisse_wire::control::{Failure, Shutdown};
+use drisse_wire::control::Shutdown;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -81,28 +81,6 @@ pub struct TcpApi {
     pub address: SocketAddr,
     /// The files of the certificate and the key; required if the address is not a loopback address.
     pub tls: Option<(PathBuf, PathBuf)>,
-}
-
-/// Why a control plane cannot run.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", failure.message)]
-pub struct RunError {
-    /// What failed, why, and what to do about it.
-    pub failure: Failure,
-    /// Whether the reason is that another control plane has the workspace.
-    pub taken: bool,
-}
-
-impl From<ControlError> for RunError {
-    fn from(error: ControlError) -> Self {
-        Self { taken: false, failure: error.failure }
-    }
-}
-
-impl From<LockError> for RunError {
-    fn from(error: LockError) -> Self {
-        Self { taken: matches!(error, LockError::Taken(_)), failure: error.into_failure() }
-    }
 }
 
 /// Runs the control plane of a workspace until `stop` completes or a client stops it. Calls `targets` once the

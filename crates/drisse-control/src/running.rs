@@ -44,7 +44,7 @@ impl Running {
             let left = (deadline - now()).clamp(0, deadline.saturating_sub(row.created).max(0));
             Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
         });
-        Self { row, progress: Arc::new(Progress::new()), resumed, until }
+        Self { row, progress: Arc::default(), resumed, until }
     }
 
     pub(crate) fn id(&self) -> i64 {

@@ -3,12 +3,12 @@
 use crate::db::Db;
 use crate::db::services::Counted;
 use crate::error::{ControlError, Result};
-use drisse_core::{Bound, Capacity, ServiceName, Target};
+use drisse_core::{Bound, Capacity, ServiceName, Target, lock};
 use drisse_reconcile::ReconcileError;
 use drisse_wire::control::{Headroom, TargetInfo, TargetSpec};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Creates a target from its name and spec, or returns why it cannot.
 pub type Attach =
@@ -57,12 +57,8 @@ impl TargetTable {
         Ok(Arc::new(Self { db: db.clone(), targets, now: Mutex::new(now) }))
     }
 
-    fn now(&self) -> MutexGuard<'_, BTreeMap<String, Attached>> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn attached(&self, name: &str) -> Result<Attached> {
-        let now = self.now();
+        let now = lock(&self.now);
         now.get(name).cloned().ok_or_else(|| {
             let names: Vec<_> = now.keys().map(|name| format!("`{name}`")).collect();
             ControlError::not_found(format!("target `{name}` not found"))
@@ -93,7 +89,7 @@ impl drisse_reconcile::Targets for TargetTable {
     }
 
     fn all(&self) -> Vec<Arc<dyn Target>> {
-        self.now().values().map(|attached| Arc::clone(&attached.target)).collect()
+        lock(&self.now).values().map(|attached| Arc::clone(&attached.target)).collect()
     }
 }
 
@@ -113,7 +109,7 @@ impl TargetTable {
     }
 
     pub(crate) async fn infos(&self) -> Result<Vec<TargetInfo>> {
-        let there: Vec<_> = self.now().clone().into_iter().collect();
+        let there: Vec<_> = lock(&self.now).clone().into_iter().collect();
         let mut infos = Vec::new();
         for (name, attached) in there {
             let (capacity, error) = match self.capacity(&name).await {
@@ -142,7 +138,7 @@ impl TargetTable {
         name.parse::<ServiceName>().map_err(|error| ControlError::invalid(failed()).because(&error))?;
         let made = target(&self.targets, name, &spec);
         let made = made.map_err(|why| ControlError::invalid(failed()).cause(why))?;
-        let before = self.now().get(name).cloned();
+        let before = lock(&self.now).get(name).cloned();
         let same = |attached: &Attached| {
             let socket = attached.spec.as_ref().and_then(|spec| spec.socket.as_ref());
             attached.target.kind() == spec.kind && socket == spec.socket.as_ref()
@@ -159,7 +155,7 @@ impl TargetTable {
         };
         self.db.keep_target(name, Some(&spec)).await?;
         let attached = Attached { target: Arc::clone(&target), spec: Some(spec) };
-        self.now().insert(name.to_owned(), attached);
+        lock(&self.now).insert(name.to_owned(), attached);
         Ok(is_new.then_some(target))
     }
 
@@ -178,7 +174,7 @@ impl TargetTable {
             self.no_services(name, &format!("cannot detach target `{name}`")).await?;
         }
         self.db.keep_target(name, None).await?;
-        let mut now = self.now();
+        let mut now = lock(&self.now);
         now.remove(name);
         now.extend(own);
         Ok(())

@@ -1,6 +1,6 @@
 //! The workspace's folder: the paths of its files, and the lock that allows one control plane at a time.
 
-use crate::error::{ControlError, Result};
+use crate::error::{ControlError, RunError};
 use drisse_net::{hex, runtime_folder, runtime_path};
 use drisse_registry::make_folder;
 use drisse_wire::control::Failure;
@@ -28,30 +28,6 @@ fn id(root: &Path) -> String {
 /// The lock of a workspace, held by its control plane. Dropping it unlocks the workspace.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "unlocked when it is closed")] File);
-
-/// Why a workspace cannot be locked.
-#[derive(Debug)]
-pub(crate) enum LockError {
-    /// Another control plane holds the lock.
-    Taken(Failure),
-    /// The folder cannot be written.
-    Failed(ControlError),
-}
-
-impl LockError {
-    pub(crate) fn into_failure(self) -> Failure {
-        match self {
-            Self::Taken(failure) => failure,
-            Self::Failed(error) => error.failure,
-        }
-    }
-}
-
-impl From<ControlError> for LockError {
-    fn from(error: ControlError) -> Self {
-        Self::Failed(error)
-    }
-}
 
 impl Workspace {
     /// Returns the workspace at this path without creating it. A folder that does not exist is an empty workspace.
@@ -139,7 +115,7 @@ impl Workspace {
     }
 
     /// Locks the workspace for this control plane, and creates its folders.
-    pub(crate) fn lock(&self) -> Result<Lock, LockError> {
+    pub(crate) fn lock(&self) -> Result<Lock, RunError> {
         let path = self.root.join("control.lock");
         let open = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = open.map_err(|error| {
@@ -148,7 +124,7 @@ impl Workspace {
         })?;
         file.try_lock().map_err(|_| {
             let message = format!("another control plane has the workspace {}", self.root.display());
-            LockError::Taken(Failure::new(message).hint("`drisse status` shows its process"))
+            RunError { failure: Failure::new(message).hint("`drisse status` shows its process"), taken: true }
         })?;
         for folder in [self.root.clone(), self.services(), self.routes(), self.logs()] {
             make_folder(&folder).map_err(|error| {

@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod inputs;
 mod limits;
+mod lock;
 mod model;
 mod plan;
 mod replica;
@@ -34,6 +35,7 @@ pub use engine::{
 pub use error::{Error, ErrorKind, Result};
 pub use inputs::Inputs;
 pub use limits::{Bound, Capacity, Demand, Limits, Restart, cores, size};
+pub use lock::lock;
 pub use model::{InvalidName, ModelName, ServiceName};
 pub use plan::{Plan, Routed, Step, failure, is_complete, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};

@@ -19,7 +19,6 @@ mod document;
 mod error;
 pub mod memory;
 mod observed;
-mod orphans;
 mod reconciler;
 mod reconcilers;
 mod routes;

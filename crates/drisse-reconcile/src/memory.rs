@@ -2,14 +2,10 @@
 
 use crate::{Desired, DesiredService, ReconcileError, Routes, Status, Targets};
 use async_trait::async_trait;
-use drisse_core::{RevisionSpec, ServiceName, Target};
+use drisse_core::{RevisionSpec, ServiceName, Target, lock};
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The desired state in memory. Clones share it.
 #[derive(Clone, Debug, Default)]

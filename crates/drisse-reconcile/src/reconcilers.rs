@@ -1,14 +1,15 @@
 //! The tasks of all services, with handles to wake and watch them.
 
-use crate::reconciler::Reconciler;
+use crate::reconciler::{Reconciler, TARGET_TIMEOUT};
 use crate::{Desired, Observed, ReconcileError, Routes};
-use drisse_core::{ServiceName, Target};
+use drisse_core::{ServiceName, Target, lock};
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -123,17 +124,17 @@ impl Reconcilers {
     /// Returns the task of a service. Starts it if it does not run.
     pub fn of(&self, name: &ServiceName) -> Handle {
         let start = || self.start_one(name);
-        self.0.handles().entry(name.clone()).or_insert_with(start).clone()
+        lock(&self.0.handles).entry(name.clone()).or_insert_with(start).clone()
     }
 
     /// Returns the task of a service; `None` if it does not run.
     pub fn get(&self, name: &ServiceName) -> Option<Handle> {
-        self.0.handles().get(name).cloned()
+        lock(&self.0.handles).get(name).cloned()
     }
 
     /// Returns the tasks of all services.
     pub fn all(&self) -> Vec<(ServiceName, Handle)> {
-        self.0.handles().iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
+        lock(&self.0.handles).iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
     }
 
     /// Wakes services when `target` reports that they have changed.
@@ -144,7 +145,7 @@ impl Reconcilers {
                 tokio::select! {
                     changed = changes.next() => {
                         let Some(name) = changed else { return };
-                        let handle = shared.handles().get(&name).cloned();
+                        let handle = lock(&shared.handles).get(&name).cloned();
                         handle.iter().for_each(Handle::wake);
                     }
                     () = shared.stop.cancelled() => return,
@@ -160,8 +161,28 @@ impl Reconcilers {
     /// # Errors
     /// Returns an error if a port fails. A target that does not answer is skipped.
     pub async fn remove_orphans(&self) -> Result<(), ReconcileError> {
-        let known: BTreeSet<_> = self.0.ports.desired.services().await?.into_iter().collect();
-        crate::orphans::remove(&self.0.ports, &known).await
+        let Ports { desired, routes, targets } = &self.0.ports;
+        let known: BTreeSet<_> = desired.services().await?.into_iter().collect();
+        // A service may have been deployed since.
+        let is_orphan = async |name: &ServiceName| {
+            Ok::<_, ReconcileError>(!known.contains(name) && desired.service(name).await?.is_none())
+        };
+        for name in routes.list().await? {
+            if is_orphan(&name).await? {
+                routes.remove(&name).await?;
+            }
+        }
+        for target in targets.all() {
+            let Ok(Ok(all)) = timeout(TARGET_TIMEOUT, target.list(None)).await else { continue };
+            let names: BTreeSet<_> = all.into_iter().map(|replica| replica.service).collect();
+            for name in &names {
+                if is_orphan(name).await? {
+                    tracing::warn!(service = %name, "removing replicas of a service that does not exist");
+                    target.remove(name).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn start_one(&self, name: &ServiceName) -> Handle {
@@ -185,12 +206,8 @@ impl Reconcilers {
 }
 
 impl Inner {
-    fn handles(&self) -> MutexGuard<'_, HashMap<ServiceName, Handle>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Forgets the task of a deleted service.
     pub(crate) fn forget(&self, name: &ServiceName) {
-        self.handles().remove(name);
+        lock(&self.handles).remove(name);
     }
 }

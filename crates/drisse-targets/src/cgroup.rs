@@ -84,9 +84,8 @@ impl Cgroups {
     fn fill(&self, group: &mut Group, name: &str, limits: Limits) -> Result<(), String> {
         if let Some(cpu) = limits.cpu {
             let quota = u64::from(cpu) * PERIOD / 1000;
-            let parent = self.cpu.as_ref().map_err(Clone::clone)?;
-            let folder = group.add(parent, name)?;
-            match parent.version {
+            let (folder, version) = group.add(&self.cpu, name)?;
+            match version {
                 Version::One => {
                     set(&folder, "cpu.cfs_period_us", &PERIOD.to_string())?;
                     set(&folder, "cpu.cfs_quota_us", &quota.to_string())?;
@@ -96,10 +95,9 @@ impl Cgroups {
         }
         if let Some(memory) = limits.memory {
             let memory = memory.to_string();
-            let parent = self.memory.as_ref().map_err(Clone::clone)?;
-            let folder = group.add(parent, name)?;
+            let (folder, version) = group.add(&self.memory, name)?;
             // Swap is limited too, because a server that swaps is slow. Not every kernel supports this.
-            match parent.version {
+            match version {
                 Version::One => {
                     set(&folder, "memory.limit_in_bytes", &memory)?;
                     let _ = set(&folder, "memory.memsw.limit_in_bytes", &memory);
@@ -171,14 +169,15 @@ impl Group {
         }
     }
 
-    fn add(&mut self, parent: &Parent, name: &str) -> Result<PathBuf, String> {
+    fn add(&mut self, parent: &Result<Parent, String>, name: &str) -> Result<(PathBuf, Version), String> {
+        let parent = parent.as_ref().map_err(Clone::clone)?;
         let folder = parent.folder.join(name);
         if !self.folders.contains(&folder) {
             fs::create_dir(&folder)
                 .map_err(|error| format!("cannot make the control group {}: {error}", folder.display()))?;
             self.folders.push(folder.clone());
         }
-        Ok(folder)
+        Ok((folder, parent.version))
     }
 }
 

@@ -12,11 +12,13 @@ const BEHIND: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Changes(broadcast::Sender<ServiceName>);
 
-impl Changes {
-    pub(crate) fn new() -> Self {
+impl Default for Changes {
+    fn default() -> Self {
         Self(broadcast::Sender::new(BEHIND))
     }
+}
 
+impl Changes {
     pub(crate) fn tell(&self, service: &ServiceName) {
         // There may be no listener.
         let _ = self.0.send(service.clone());

@@ -5,11 +5,11 @@ use crate::changes::Changes;
 use async_trait::async_trait;
 use drisse_core::{
     Applied, BoxStream, Capabilities, Capacity, Death, EventSink, LogOptions, Place, Replica, ReplicaId,
-    ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, UnavailableError,
+    ReplicaState, RevisionSpec, ServiceName, ServiceSpec, Target, TargetError, UnavailableError, lock,
 };
 use drisse_net::{Tasks, channel_stream, random_id};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 /// How the place behaves. The default does everything at once and never fails.
@@ -39,7 +39,7 @@ pub struct Script {
 #[derive(Clone, Debug)]
 pub struct Fake(Arc<FakeState>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct FakeState {
     script: Mutex<Script>,
     replicas: Mutex<BTreeMap<ReplicaId, Replica>>,
@@ -48,20 +48,10 @@ struct FakeState {
     tasks: Tasks,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Fake {
     /// A place that follows `script`.
     pub fn new(script: Script) -> Self {
-        Self(Arc::new(FakeState {
-            script: Mutex::new(script),
-            replicas: Mutex::default(),
-            logs: Mutex::default(),
-            changes: Changes::new(),
-            tasks: Tasks::default(),
-        }))
+        Self(Arc::new(FakeState { script: Mutex::new(script), ..FakeState::default() }))
     }
 
     /// Behaves otherwise from now on.

@@ -8,15 +8,17 @@ mod watch;
 use crate::changes::Changes;
 use drisse_core::{
     BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
-    crash_point,
+    crash_point, lock,
 };
 use drisse_net::{Build, Tasks, blocking};
 use drisse_registry::Store;
+use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 use watch::{Entry, Running};
 pub(crate) use watch::{Files, GRACE, ServerExit, ServerHandle, Since, Tag, out_of_memory};
 
@@ -39,7 +41,7 @@ pub(crate) struct Servers {
 }
 
 /// The state that the watching tasks share with the place.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ServerTable {
     replicas: Mutex<HashMap<ReplicaId, Entry>>,
     /// The digest of each service's keys file, as last written.
@@ -47,16 +49,6 @@ struct ServerTable {
     changes: Changes,
     /// Watch the servers.
     tasks: Tasks,
-}
-
-impl ServerTable {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaId, Entry>> {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keys(&self) -> MutexGuard<'_, HashMap<ServiceName, Option<String>>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Returns the arguments of a scoring server: its model, its files and its settings. Paths are as the server sees them.
@@ -111,23 +103,13 @@ fn evidence_beside(keys: &Path, revision: &RevisionSpec) -> PathBuf {
 impl Servers {
     /// Returns an empty set of servers that run as this user.
     pub(crate) fn ours(build: Build, services: PathBuf) -> Self {
-        Self::new(Some(build), services, "keys", false)
+        Self { build: Some(build), services, keys: "keys", others: false, shared: Arc::default() }
     }
 
     /// Returns an empty set of servers that may run as other users. The keys of a service are in a separate folder,
     /// which can be mounted. Builds are not compared: in an image, the time of the binary is not when it was built.
     pub(crate) fn of_others(services: PathBuf) -> Self {
-        Self::new(None, services, "secrets/drisse-keys", true)
-    }
-
-    fn new(build: Option<Build>, services: PathBuf, keys: &'static str, others: bool) -> Self {
-        let shared = ServerTable {
-            replicas: Mutex::default(),
-            keys: Mutex::default(),
-            changes: Changes::new(),
-            tasks: Tasks::default(),
-        };
-        Self { build, services, keys, others, shared: Arc::new(shared) }
+        Self { build: None, services, keys: "secrets/drisse-keys", others: true, shared: Arc::default() }
     }
 
     fn folder(&self, service: &ServiceName) -> PathBuf {
@@ -151,13 +133,24 @@ impl Servers {
 
     /// Returns whether a replica is known.
     pub(crate) fn knows(&self, id: &ReplicaId) -> bool {
-        self.shared.lock().contains_key(id)
+        lock(&self.shared.replicas).contains_key(id)
     }
 
     /// Adds a replica and watches it until it ends.
     pub(crate) fn watch(&self, handle: impl ServerHandle + 'static, tag: Tag, files: Files, since: Since) {
+        let stop = Arc::new(Notify::new());
+        let entry = Entry {
+            tag: tag.clone(),
+            files: files.clone(),
+            state: ReplicaState::Starting { since: SystemTime::now() },
+            outdated: since == (Since::Found { outdated: true }),
+            keys: None,
+            stop: Arc::clone(&stop),
+        };
+        lock(&self.shared.replicas).insert(tag.id.clone(), entry);
         let (build, shared) = (self.build.clone(), Arc::clone(&self.shared));
-        Running { tag, files, build, shared, since }.watch(Box::new(handle));
+        let running = Running { tag, files, build, shared, since };
+        self.shared.tasks.spawn(running.life(Box::new(handle), stop));
     }
 
     /// Makes a service's folders and keys file, and has its replicas reload and confirm the keys.
@@ -173,11 +166,11 @@ impl Servers {
             servers.write_keys(&of)
         };
         let digest = blocking(write).await?;
-        self.shared.keys().insert(service.clone(), digest.clone());
+        lock(&self.shared.keys).insert(service.clone(), digest.clone());
         let Some(digest) = digest else { return Ok(()) };
         // Replicas with other keys reload them and confirm.
         let behind: Vec<_> = {
-            let replicas = self.shared.lock();
+            let replicas = lock(&self.shared.replicas);
             let behind = replicas.values().filter(|entry| {
                 entry.tag.service == *service
                     && matches!(entry.state, ReplicaState::Ready { .. })
@@ -188,7 +181,7 @@ impl Servers {
         for (id, admin) in behind {
             match watch::reload(&admin).await {
                 Ok(identity) => {
-                    if let Some(entry) = self.shared.lock().get_mut(&id) {
+                    if let Some(entry) = lock(&self.shared.replicas).get_mut(&id) {
                         entry.keys = identity.keys;
                     }
                 }
@@ -201,12 +194,13 @@ impl Servers {
 
     /// Removes old logs of ended replicas. Blocks on the disk.
     pub(crate) fn prune_logs(&self, service: &ServiceName) {
-        let written: Vec<_> = self.shared.lock().values().map(|entry| entry.files.log.clone()).collect();
+        let written: Vec<_> =
+            lock(&self.shared.replicas).values().map(|entry| entry.files.log.clone()).collect();
         logs::prune(&self.logs_of(service), &written);
     }
 
     pub(crate) fn stop(&self, replica: &ReplicaId) {
-        let mut replicas = self.shared.lock();
+        let mut replicas = lock(&self.shared.replicas);
         let Some(entry) = replicas.get_mut(replica) else { return };
         let service = entry.tag.service.clone();
         if matches!(entry.state, ReplicaState::Dead(_)) {
@@ -221,8 +215,8 @@ impl Servers {
     }
 
     pub(crate) fn list(&self, of: Option<&ServiceName>) -> Vec<Replica> {
-        let keys = self.shared.keys();
-        let replicas = self.shared.lock();
+        let keys = lock(&self.shared.keys);
+        let replicas = lock(&self.shared.replicas);
         let wanted = replicas.values().filter(|entry| of.is_none_or(|of| entry.tag.service == *of));
         wanted.map(|entry| entry.replica(keys.get(&entry.tag.service))).collect()
     }
@@ -237,14 +231,32 @@ impl Servers {
 
     /// Ends a service's replicas and waits until they are gone.
     pub(crate) async fn remove_replicas(&self, service: &ServiceName) {
-        watch::remove_all(&self.shared, service).await;
+        let mut changes = self.changes();
+        loop {
+            let left = {
+                let mut replicas = lock(&self.shared.replicas);
+                replicas.retain(|_, entry| {
+                    entry.tag.service != *service || !matches!(entry.state, ReplicaState::Dead(_))
+                });
+                let ours = replicas.values_mut().filter(|entry| entry.tag.service == *service);
+                ours.map(|entry| {
+                    entry.state = ReplicaState::Stopping;
+                    entry.stop.notify_one();
+                })
+                .count()
+            };
+            if left == 0 {
+                break;
+            }
+            let _ = changes.next().await;
+        }
         crash_point("replicas are gone");
     }
 
     /// Ends a service's replicas, waits until they are gone, and removes the service's folder.
     pub(crate) async fn remove(&self, service: &ServiceName) -> Result<(), TargetError> {
         self.remove_replicas(service).await;
-        self.shared.keys().remove(service);
+        lock(&self.shared.keys).remove(service);
         let folder = self.folder(service);
         blocking(move || match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -257,18 +269,10 @@ impl Servers {
 }
 
 pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> TargetError {
-    let error_text = format!("cannot {what} {}: {error}", path.display());
-    let hint = drisse_registry::disk_hint(error);
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::ReadOnlyFilesystem => {
-            TargetError::permanent(error_text).hint(hint.unwrap_or_default())
-        }
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => {
-            TargetError::permanent(error_text)
-        }
-        _ => match hint {
-            Some(hint) => TargetError::new(error_text).hint(hint),
-            None => TargetError::new(error_text),
-        },
+    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    TargetError {
+        message: format!("cannot {what} {}: {error}", path.display()),
+        hint: drisse_registry::disk_hint(error).map(str::to_owned),
+        permanent: matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull),
     }
 }

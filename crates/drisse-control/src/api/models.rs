@@ -1,13 +1,12 @@
 //! `/v1/models`.
 
-use super::{Json, Local, QueryParams, begun, page_limit};
+use super::{Answer, Begun, Json, Local, QueryParams, begin, page_limit};
 use crate::control::Control;
 use crate::db::models::ModelFilter;
 use crate::error::{ControlError, Result};
 use crate::models::{derived_name, open_source, split_version};
 use crate::operations::OperationKind;
 use axum::extract::{Extension, Path, State};
-use axum::response::IntoResponse;
 use drisse_core::{ErrorKind, ModelName};
 use drisse_wire::control::{FailureBody, Model, ModelChange, Operation, Page, RegisterRequest};
 use serde::Deserialize;
@@ -34,18 +33,11 @@ pub(super) struct Filter {
 pub(super) async fn list(
     State(control): State<Control>,
     QueryParams(asked): QueryParams<Filter>,
-) -> Result<axum::Json<Page<Model>>> {
-    let after = asked.after.as_deref().map(split_version).transpose()?;
+) -> Answer<Page<Model>> {
+    let Filter { name, tag, property, framework, after, limit } = asked;
+    let after = after.as_deref().map(split_version).transpose()?;
     let after = after.map(|(name, version)| (name.to_owned(), version.unwrap_or(0)));
-    let limit = page_limit(asked.limit);
-    let filter = ModelFilter {
-        name: asked.name,
-        tag: asked.tag,
-        property: asked.property,
-        framework: asked.framework,
-        after,
-        limit,
-    };
+    let filter = ModelFilter { name, tag, property, framework, after, limit: page_limit(limit) };
     let page = control.db.models(&filter).await?;
     let items = page.items.into_iter().map(|(row, users)| row.document(users)).collect();
     Ok(axum::Json(Page { items, next: page.next }))
@@ -57,7 +49,7 @@ pub(super) async fn register(
     State(control): State<Control>,
     Extension(local): Extension<Local>,
     Json(request): Json<RegisterRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     may_name_files(local)?;
     let name = match (&request.name, &request.package) {
         (Some(name), Some(_)) => name.clone(),
@@ -69,7 +61,7 @@ pub(super) async fn register(
     };
     name.parse::<ModelName>()
         .map_err(|error| ControlError::invalid("cannot register the model").because(&error))?;
-    Ok(begun(control.operations.begin(OperationKind::Register(request), &name, None).await?))
+    begin(&control, OperationKind::Register(request), &name, None).await
 }
 
 /// Returns a version of a model; `latest` is the newest
@@ -77,7 +69,7 @@ pub(super) async fn register(
 pub(super) async fn show(
     State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
-) -> Result<axum::Json<Model>> {
+) -> Answer<Model> {
     let row = control.db.model(&name, number(&version)?).await?;
     let users = control.db.users(&row.name, row.version).await?;
     Ok(axum::Json(row.document(users)))
@@ -89,7 +81,7 @@ pub(super) async fn change(
     State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
     Json(change): Json<ModelChange>,
-) -> Result<axum::Json<Model>> {
+) -> Answer<Model> {
     let _models = control.services.models.lock().await;
     let row = control.db.change_model(&name, number(&version)?, &change, false).await?;
     let users = control.db.users(&row.name, row.version).await?;
@@ -101,7 +93,7 @@ pub(super) async fn change(
 pub(super) async fn delete(
     State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     let row = control.db.model(&name, number(&version)?).await?;
     let users = control.db.users(&row.name, row.version).await?;
     if let Some(first) = users.first() {
@@ -111,7 +103,7 @@ pub(super) async fn delete(
     }
     let subject = row.full_name();
     let kind = OperationKind::DeleteModel { name: row.name, version: row.version };
-    Ok(begun(control.operations.begin(kind, &subject, None).await?))
+    begin(&control, kind, &subject, None).await
 }
 
 /// Returns an error unless the request came over the Unix socket. Only the workspace's user may name files to read.

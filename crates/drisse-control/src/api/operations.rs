@@ -1,9 +1,10 @@
 //! `/v1/operations`.
 
-use super::QueryParams;
+use super::{Answer, Begun, QueryParams};
 use crate::control::Control;
 use crate::error::{ControlError, Result};
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use drisse_net::channel_stream;
@@ -41,17 +42,14 @@ pub(super) struct After {
 pub(super) async fn list(
     State(control): State<Control>,
     QueryParams(asked): QueryParams<Filter>,
-) -> Result<axum::Json<Page<Operation>>> {
+) -> Answer<Page<Operation>> {
     let limit = super::page_limit(asked.limit);
     Ok(axum::Json(control.db.operations(asked.subject.as_deref(), asked.after, limit).await?))
 }
 
 /// Returns an operation
 #[utoipa::path(get, path = "/v1/operations/{id}", params(("id" = i64, Path)), responses((status = 200, body = Operation), (status = "default", body = FailureBody)))]
-pub(super) async fn show(
-    State(control): State<Control>,
-    Path(id): Path<String>,
-) -> Result<axum::Json<Operation>> {
+pub(super) async fn show(State(control): State<Control>, Path(id): Path<String>) -> Answer<Operation> {
     Ok(axum::Json(control.db.operation(number(&id)?).await?.document))
 }
 
@@ -70,17 +68,14 @@ pub(super) async fn events(
 
 /// Sends events until the operation has ended or the client has disconnected.
 async fn follow(control: Control, id: i64, mut after: i64, sender: mpsc::Sender<Result<Event, Infallible>>) {
-    let running = control.operations.progress(id);
-    if let Some(running) = running {
+    if let Some(running) = control.operations.progress(id) {
         let mut news = running.news();
         // A strong reference would keep the sender alive, so that the end of the operation would never be seen.
         let weak = Arc::downgrade(&running);
         drop(running);
         loop {
             news.borrow_and_update();
-            let Some(running) = weak.upgrade() else { break };
-            let fresh = running.events_after(after);
-            drop(running);
+            let Some(fresh) = weak.upgrade().map(|running| running.events_after(after)) else { break };
             for progress in fresh {
                 after = progress.number;
                 if sender.send(Ok(event(&progress))).await.is_err() {
@@ -108,13 +103,10 @@ fn event(progress: &Progress) -> Event {
 
 /// Cancels a running operation; a service gets its previous state back
 #[utoipa::path(post, path = "/v1/operations/{id}/cancel", params(("id" = i64, Path)), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
-pub(super) async fn cancel(
-    State(control): State<Control>,
-    Path(id): Path<String>,
-) -> Result<impl IntoResponse> {
+pub(super) async fn cancel(State(control): State<Control>, Path(id): Path<String>) -> Begun {
     let id = number(&id)?;
     control.operations.cancel(id).await?;
-    Ok(super::begun(control.db.operation(id).await?.document))
+    Ok((StatusCode::ACCEPTED, axum::Json(control.db.operation(id).await?.document)))
 }
 
 fn number(id: &str) -> Result<i64> {

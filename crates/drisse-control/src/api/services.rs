@@ -1,14 +1,14 @@
 //! `/v1/services`.
 
 use super::models::may_name_files;
-use super::{Json, Local, QueryParams, begun, page_limit};
+use super::{Answer, Begun, Json, Local, QueryParams, begin, page_limit};
 use crate::control::Control;
 use crate::db::rfc3339;
 use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow, Share};
 use crate::error::{ControlError, Result};
 use crate::models::{derived_name, open_source, split_version};
 use crate::operations::OperationKind;
-use crate::services::check_options;
+use crate::services::{check_options, parsed};
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -57,15 +57,10 @@ pub(super) struct LogQuery {
 pub(super) async fn list(
     State(control): State<Control>,
     QueryParams(asked): QueryParams<Filter>,
-) -> Result<axum::Json<Page<Service>>> {
-    let filter = ServiceFilter {
-        target: asked.target,
-        state: asked.state.map(|state| state.to_string()),
-        model: asked.model,
-        tag: asked.tag,
-        after: asked.after,
-        limit: page_limit(asked.limit),
-    };
+) -> Answer<Page<Service>> {
+    let Filter { target, state, model, tag, after, limit } = asked;
+    let state = state.map(|state| state.to_string());
+    let filter = ServiceFilter { target, state, model, tag, after, limit: page_limit(limit) };
     let page = control.db.services(&filter).await?;
     let items = page.items.into_iter().map(|(row, revision)| document(&control, row, &revision)).collect();
     Ok(axum::Json(Page { items, next: page.next }))
@@ -77,7 +72,7 @@ pub(super) async fn deploy(
     State(control): State<Control>,
     Extension(local): Extension<Local>,
     Json(mut request): Json<DeployRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     let derived = check_model(&control, local, &request).await?;
     let derived = derived.ok_or_else(|| ControlError::invalid("no model is named"))?;
     let name = request.name.take().unwrap_or_else(|| derived.clone());
@@ -98,7 +93,7 @@ pub(super) async fn update(
     Extension(local): Extension<Local>,
     Path(name): Path<String>,
     Json(mut request): Json<DeployRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     control.db.existing_service(&name).await?;
     check_model(&control, local, &request).await?;
     request.name = Some(name.clone());
@@ -132,7 +127,7 @@ async fn change(
     name: &str,
     request: DeployRequest,
     kind: fn(DeployRequest) -> OperationKind,
-) -> Result<impl IntoResponse + use<>> {
+) -> Begun {
     check_options(&request)?;
     let there = control.db.service(name).await?;
     if there.as_ref().is_some_and(|service| service.deleting) {
@@ -149,15 +144,12 @@ async fn change(
     // Checked again when it is decided: an error here comes before a model is copied.
     control.services.check_fits(name, there.as_ref(), &request).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-    Ok(begun(control.operations.begin(kind(request), name, Some(timeout)).await?))
+    begin(control, kind(request), name, Some(timeout)).await
 }
 
 /// Shows a service, its revisions and what runs
 #[utoipa::path(get, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 200, body = Service), (status = "default", body = FailureBody)))]
-pub(super) async fn show(
-    State(control): State<Control>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<Service>> {
+pub(super) async fn show(State(control): State<Control>, Path(name): Path<String>) -> Answer<Service> {
     let row = control.db.existing_service(&name).await?;
     let revisions = control.db.revisions(&name).await?;
     let wanted = revisions.iter().find(|revision| revision.revision == row.revision);
@@ -191,9 +183,9 @@ pub(super) async fn delete(
     State(control): State<Control>,
     Path(name): Path<String>,
     QueryParams(asked): QueryParams<DeleteQuery>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     control.db.existing_service(&name).await?;
-    Ok(begun(control.operations.begin(OperationKind::Delete { force: asked.force }, &name, None).await?))
+    begin(&control, OperationKind::Delete { force: asked.force }, &name, None).await
 }
 
 /// Makes an earlier revision wanted again
@@ -202,10 +194,10 @@ pub(super) async fn rollback(
     State(control): State<Control>,
     Path(name): Path<String>,
     Json(request): Json<RollbackRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     control.db.existing_service(&name).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-    Ok(begun(control.operations.begin(OperationKind::Rollback(request), &name, Some(timeout)).await?))
+    begin(&control, OperationKind::Rollback(request), &name, Some(timeout)).await
 }
 
 /// Whether the wanted revision of a service asks for a key.
@@ -215,10 +207,7 @@ async fn asks_for_keys(control: &Control, row: &ServiceRow) -> Result<bool> {
 
 /// Shows a service's keys
 #[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name" = String, Path)), responses((status = 200, body = Keys), (status = "default", body = FailureBody)))]
-pub(super) async fn keys(
-    State(control): State<Control>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<Keys>> {
+pub(super) async fn keys(State(control): State<Control>, Path(name): Path<String>) -> Answer<Keys> {
     let row = control.db.existing_service(&name).await?;
     let auth = asks_for_keys(&control, &row).await?;
     let shown = |key: String| auth.then_some(key);
@@ -231,7 +220,7 @@ pub(super) async fn change_key(
     State(control): State<Control>,
     Path(name): Path<String>,
     Json(request): Json<KeyRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     let row = control.db.existing_service(&name).await?;
     let auth = asks_for_keys(&control, &row).await?;
     if !auth {
@@ -241,7 +230,7 @@ pub(super) async fn change_key(
     if let Some(key) = &request.value {
         crate::keys::check(key)?;
     }
-    Ok(begun(control.operations.begin(OperationKind::Keys(request), &name, Some(TIMEOUT)).await?))
+    begin(&control, OperationKind::Keys(request), &name, Some(TIMEOUT)).await
 }
 
 /// What a service's replicas write, line by line
@@ -252,9 +241,7 @@ pub(super) async fn logs(
     QueryParams(asked): QueryParams<LogQuery>,
 ) -> Result<impl IntoResponse> {
     let row = control.db.existing_service(&name).await?;
-    let service: ServiceName = name
-        .parse()
-        .map_err(|error| ControlError::invalid("the service has an invalid name").because(&error))?;
+    let service = parsed(&name)?;
     let options = LogOptions { lines: asked.lines.unwrap_or(100).min(100_000), follow: asked.follow };
     let lines = control.services.targets.target(&row.target)?.logs(&service, options).await?;
     let stopped = control.stop.token().cancelled_owned();

@@ -1,9 +1,8 @@
 //! `/v1/models/…/signatures` and `/v1/trust`.
 
-use super::Json;
 use super::models::number;
+use super::{Answer, Json};
 use crate::control::Control;
-use crate::error::Result;
 use axum::extract::{Path, State};
 use drisse_wire::control::{FailureBody, Signature, TrustDocument};
 
@@ -12,7 +11,7 @@ use drisse_wire::control::{FailureBody, Signature, TrustDocument};
 pub(super) async fn list(
     State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
-) -> Result<axum::Json<Vec<Signature>>> {
+) -> Answer<Vec<Signature>> {
     let model = control.db.model(&name, number(&version)?).await?;
     Ok(axum::Json(control.services.models.signatures(&model.package).await?))
 }
@@ -23,7 +22,7 @@ pub(super) async fn add(
     State(control): State<Control>,
     Path((name, version)): Path<(String, String)>,
     Json(signature): Json<Signature>,
-) -> Result<axum::Json<Vec<Signature>>> {
+) -> Answer<Vec<Signature>> {
     let model = control.db.model(&name, number(&version)?).await?;
     control.services.models.sign(&model, &signature.bundle).await?;
     Ok(axum::Json(control.services.models.signatures(&model.package).await?))
@@ -31,7 +30,7 @@ pub(super) async fn add(
 
 /// Returns the public keys that models must be signed with
 #[utoipa::path(get, path = "/v1/trust", responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
-pub(super) async fn trusted(State(control): State<Control>) -> Result<axum::Json<TrustDocument>> {
+pub(super) async fn trusted(State(control): State<Control>) -> Answer<TrustDocument> {
     Ok(axum::Json(control.services.models.trusted().await?))
 }
 
@@ -40,7 +39,7 @@ pub(super) async fn trusted(State(control): State<Control>) -> Result<axum::Json
 pub(super) async fn trust(
     State(control): State<Control>,
     Json(document): Json<TrustDocument>,
-) -> Result<axum::Json<TrustDocument>> {
+) -> Answer<TrustDocument> {
     control.services.models.set_trusted(&document).await?;
     Ok(axum::Json(control.services.models.trusted().await?))
 }

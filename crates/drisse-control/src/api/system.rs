@@ -1,6 +1,6 @@
 //! The control plane itself: status, shutdown, targets, and the maintenance of the store.
 
-use super::{Json, Local, QueryParams, begun};
+use super::{Answer, Begun, Json, Local, QueryParams, begin};
 use crate::control::Control;
 use crate::db::services::Counted;
 use crate::error::Result;
@@ -21,7 +21,7 @@ pub(super) struct OneModel {
 
 /// Returns the status of the control plane and the gateway
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), (status = "default", body = FailureBody)))]
-pub(super) async fn status(State(control): State<Control>) -> Result<axum::Json<Status>> {
+pub(super) async fn status(State(control): State<Control>) -> Answer<Status> {
     Ok(axum::Json(Status {
         version: control.about.version.to_owned(),
         build: control.about.build.to_string(),
@@ -46,7 +46,7 @@ pub(super) async fn shutdown(
 
 /// Lists the targets and whether they can be used
 #[utoipa::path(get, path = "/v1/targets", responses((status = 200, body = Vec<TargetInfo>), (status = "default", body = FailureBody)))]
-pub(super) async fn targets(State(control): State<Control>) -> Result<axum::Json<Vec<TargetInfo>>> {
+pub(super) async fn targets(State(control): State<Control>) -> Answer<Vec<TargetInfo>> {
     Ok(axum::Json(control.services.targets.infos().await?))
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn attach(
     Extension(local): Extension<Local>,
     Path(name): Path<String>,
     Json(spec): Json<TargetSpec>,
-) -> Result<axum::Json<serde_json::Value>> {
+) -> Answer<serde_json::Value> {
     if spec.socket.is_some() {
         super::models::may_name_files(local)?;
     }
@@ -72,7 +72,7 @@ pub(super) async fn attach(
 pub(super) async fn detach(
     State(control): State<Control>,
     Path(name): Path<String>,
-) -> Result<axum::Json<serde_json::Value>> {
+) -> Answer<serde_json::Value> {
     control.services.targets.detach(&name).await?;
     Ok(axum::Json(serde_json::json!({})))
 }
@@ -82,9 +82,9 @@ pub(super) async fn detach(
 pub(super) async fn verify(
     State(control): State<Control>,
     QueryParams(asked): QueryParams<OneModel>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     let subject = verified(&control, &asked).await?;
-    Ok(begun(control.operations.begin(OperationKind::Verify { model: asked.model }, &subject, None).await?))
+    begin(&control, OperationKind::Verify { model: asked.model }, &subject, None).await
 }
 
 /// Returns the subject of the operation: a registered model, or all.
@@ -103,21 +103,16 @@ pub(super) async fn repair(
     Extension(local): Extension<Local>,
     QueryParams(asked): QueryParams<OneModel>,
     Json(request): Json<RepairRequest>,
-) -> Result<impl IntoResponse> {
+) -> Begun {
     if !request.from.is_empty() {
         super::models::may_name_files(local)?;
     }
     let subject = verified(&control, &asked).await?;
-    Ok(begun(
-        control
-            .operations
-            .begin(OperationKind::Repair { model: asked.model, request }, &subject, None)
-            .await?,
-    ))
+    begin(&control, OperationKind::Repair { model: asked.model, request }, &subject, None).await
 }
 
 /// Removes blobs that no model refers to
 #[utoipa::path(post, path = "/v1/collect", responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
-pub(super) async fn collect(State(control): State<Control>) -> Result<impl IntoResponse> {
-    Ok(begun(control.operations.begin(OperationKind::Collect, "store", None).await?))
+pub(super) async fn collect(State(control): State<Control>) -> Begun {
+    begin(&control, OperationKind::Collect, "store", None).await
 }

@@ -5,7 +5,7 @@ use crate::blocking::blocking;
 use crate::error::{ControlError, Result};
 use drisse_registry::sync_folder_of;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{ConnectOptions, Connection};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -118,9 +118,9 @@ pub(crate) async fn open_to_read(path: &Path) -> std::result::Result<SqliteConne
 
 /// Runs SQLite's quick check of all pages.
 pub(crate) async fn whole(connection: &mut SqliteConnection) -> std::result::Result<(), String> {
-    let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(connection).await;
-    let result = row.and_then(|row| row.try_get::<String, _>(0)).map_err(|error| error.to_string())?;
-    if result == "ok" { Ok(()) } else { Err(result) }
+    let found = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await;
+    let found = found.map_err(|error| error.to_string())?;
+    if found == "ok" { Ok(()) } else { Err(found) }
 }
 
 fn new_backup(database: &Path) -> PathBuf {

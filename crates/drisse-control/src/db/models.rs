@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub(crate) type Tags = BTreeMap<String, String>;
 
 /// A version of a model.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct ModelRow {
     pub(crate) name: String,
     pub(crate) version: u64,
@@ -101,8 +101,8 @@ impl Db {
 
     /// Returns the version of the next model with this name.
     pub(crate) async fn next_version(&self, name: &str) -> Result<u64> {
-        let query = sqlx::query("SELECT coalesce(max(version), 0) + 1 AS next FROM models WHERE name = ?");
-        Ok(query.bind(name).fetch_one(self.pool()).await?.try_get::<i64, _>("next")? as u64)
+        let query = sqlx::query_scalar("SELECT coalesce(max(version), 0) + 1 FROM models WHERE name = ?");
+        Ok(query.bind(name).fetch_one(self.pool()).await.map(i64::cast_unsigned)?)
     }
 
     pub(crate) async fn insert_model(&self, model: &ModelRow) -> Result<()> {
@@ -149,7 +149,7 @@ impl Db {
             "UPDATE revisions SET package = ? WHERE model = ? AND version = ?",
         ] {
             let query = sqlx::query(query).bind(package).bind(name).bind(version as i64);
-            query.execute(&mut *write).await?;
+            query.execute(&mut *write.connection).await?;
         }
         Ok(write.commit().await?)
     }
@@ -164,7 +164,7 @@ impl Db {
     ) -> Result<ModelRow> {
         // No other change happens between the read and the write.
         let mut write = self.write().await?;
-        let mut model = find(&mut *write, name, version).await?;
+        let mut model = find(&mut *write.connection, name, version).await?;
         if replace_tags {
             model.tags.clear();
         }
@@ -184,7 +184,7 @@ impl Db {
         }
         let query = sqlx::query("UPDATE models SET tags = ?, properties = ? WHERE name = ? AND version = ?");
         let query = query.bind(text(&model.tags)).bind(text(&model.properties));
-        query.bind(&model.name).bind(model.version as i64).execute(&mut *write).await?;
+        query.bind(&model.name).bind(model.version as i64).execute(&mut *write.connection).await?;
         write.commit().await?;
         Ok(model)
     }
@@ -192,25 +192,16 @@ impl Db {
     /// Returns the services with a revision that uses this version.
     pub(crate) async fn users(&self, name: &str, version: u64) -> Result<Vec<String>> {
         let query = "SELECT DISTINCT service FROM revisions WHERE model = ? AND version = ? ORDER BY service";
-        let rows = sqlx::query(query).bind(name).bind(version as i64).fetch_all(self.pool()).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+        Ok(sqlx::query_scalar(query).bind(name).bind(version as i64).fetch_all(self.pool()).await?)
     }
 
     /// Returns all versions of all models.
     pub(crate) async fn all_models(&self) -> Result<Vec<ModelParts>> {
-        let query =
-            sqlx::query("SELECT name, version, digest, package, source FROM models ORDER BY name, version");
-        let rows = query.fetch_all(self.pool()).await?;
-        let parts = |row: &SqliteRow| -> Result<ModelParts> {
-            Ok(ModelParts {
-                name: row.try_get("name")?,
-                version: row.try_get::<i64, _>("version")? as u64,
-                digest: row.try_get("digest")?,
-                package: row.try_get("package")?,
-                source: row.try_get("source")?,
-            })
-        };
-        rows.iter().map(parts).collect()
+        let query = "SELECT name, version, digest, package, source FROM models ORDER BY name, version";
+        let rows = sqlx::query_as(query).fetch_all(self.pool()).await?;
+        let parts =
+            |(name, version, digest, package, source)| ModelParts { name, version, digest, package, source };
+        Ok(rows.into_iter().map(parts).collect())
     }
 
     /// Deletes a version if no service uses it. The check and the deletion are one statement.

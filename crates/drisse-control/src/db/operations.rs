@@ -67,10 +67,10 @@ impl Db {
                      VALUES (?, ?, ?, 'null', 'Running', ?, ?, 'null') RETURNING *";
         let query =
             sqlx::query(query).bind(kind).bind(subject).bind(text(request)).bind(now()).bind(deadline);
-        let row = operation(&query.fetch_one(&mut *write).await?)?;
+        let row = operation(&query.fetch_one(&mut *write.connection).await?)?;
         if row.document.id % PRUNED == 0 {
             let old = sqlx::query("DELETE FROM operations WHERE id <= ? AND state <> 'Running'");
-            old.bind(row.document.id - KEPT).execute(&mut *write).await?;
+            old.bind(row.document.id - KEPT).execute(&mut *write.connection).await?;
         }
         write.commit().await?;
         Ok(row)
@@ -121,27 +121,22 @@ impl Db {
             let query = sqlx::query(
                 "INSERT OR REPLACE INTO events (operation, number, at, message) VALUES (?, ?, ?, ?)",
             );
-            query.bind(id).bind(number).bind(at).bind(message).execute(&mut *write).await?;
+            query.bind(id).bind(number).bind(at).bind(message).execute(&mut *write.connection).await?;
         }
         let query = "UPDATE operations SET state = ?, error = ?, result = ?, finished = ?, \
                      request = json_remove(request, '$.resources.secret_env') WHERE id = ?";
         let query = sqlx::query(query).bind(format!("{:?}", outcome.state));
         let query =
             query.bind(outcome.error.as_ref().map(text)).bind(text(&outcome.result)).bind(now()).bind(id);
-        query.execute(&mut *write).await?;
+        query.execute(&mut *write.connection).await?;
         Ok(write.commit().await?)
     }
 
     pub(crate) async fn events(&self, id: i64, after: i64) -> Result<Vec<Progress>> {
-        let query = "SELECT * FROM events WHERE operation = ? AND number > ? ORDER BY number";
-        let rows = sqlx::query(query).bind(id).bind(after).fetch_all(self.pool()).await?;
-        let event = |row: &SqliteRow| -> Result<Progress> {
-            Ok(Progress {
-                number: row.try_get("number")?,
-                at: rfc3339(row.try_get("at")?),
-                message: row.try_get("message")?,
-            })
-        };
-        rows.iter().map(event).collect()
+        let query =
+            "SELECT number, at, message FROM events WHERE operation = ? AND number > ? ORDER BY number";
+        let rows = sqlx::query_as(query).bind(id).bind(after).fetch_all(self.pool()).await?;
+        let event = |(number, at, message)| Progress { number, at: rfc3339(at), message };
+        Ok(rows.into_iter().map(event).collect())
     }
 }

@@ -79,7 +79,7 @@ impl ServiceRow {
 }
 
 /// A revision.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct RevisionRow {
     pub(crate) service: String,
     pub(crate) revision: u64,
@@ -209,18 +209,17 @@ impl Db {
             query.push(" AND name > ").push_bind(after.clone());
         }
         query.push(" ORDER BY name LIMIT ").push_bind(i64::from(filter.limit) + 1);
-        let rows = query.build().fetch_all(self.pool()).await?;
+        let names: Vec<String> = query.build_query_scalar().fetch_all(self.pool()).await?;
         let mut items = Vec::new();
-        for row in rows.iter().take(filter.limit as usize) {
-            let name: String = row.try_get("name")?;
+        for name in names.iter().take(filter.limit as usize) {
             // One that was deleted meanwhile is not in the list.
-            if let Some(service) = self.service(&name).await?
-                && let Some(revision) = self.revision(&name, service.revision).await?
+            if let Some(service) = self.service(name).await?
+                && let Some(revision) = self.revision(name, service.revision).await?
             {
                 items.push((service, revision));
             }
         }
-        let more = rows.len() > filter.limit as usize;
+        let more = names.len() > filter.limit as usize;
         let next = items.last().filter(|_| more).map(|(service, _)| service.name.clone());
         Ok(Page { items, next })
     }
@@ -245,8 +244,7 @@ impl Db {
     }
 
     pub(crate) async fn service_names(&self) -> Result<Vec<String>> {
-        let rows = sqlx::query("SELECT name FROM services").fetch_all(self.pool()).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+        Ok(sqlx::query_scalar("SELECT name FROM services").fetch_all(self.pool()).await?)
     }
 
     pub(crate) async fn service_counts(&self, column: Counted) -> Result<BTreeMap<String, u64>> {
@@ -283,8 +281,8 @@ impl Db {
         let mut write = self.write().await?;
         let query =
             "SELECT coalesce(max(generation), 0), coalesce(max(revision), 0) FROM services WHERE name = ?";
-        let found = sqlx::query(query).bind(&row.name).fetch_one(&mut *write).await?;
-        let (there, served): (i64, i64) = (found.try_get(0)?, found.try_get(1)?);
+        let query = sqlx::query_as(query).bind(&row.name);
+        let (there, served): (i64, i64) = query.fetch_one(&mut *write.connection).await?;
         if there as u64 != expected {
             let message = format!("service `{}` was changed by somebody else at the same time", row.name);
             return Err(ControlError::conflict(message).hint("try again"));
@@ -314,14 +312,17 @@ impl Db {
             .bind(row.deleting)
             .bind(text(&row.cors_origins))
             .bind(row.access_log)
-            .execute(&mut *write)
+            .execute(&mut *write.connection)
             .await?;
-        sqlx::query("DELETE FROM wanted WHERE service = ?").bind(&row.name).execute(&mut *write).await?;
+        sqlx::query("DELETE FROM wanted WHERE service = ?")
+            .bind(&row.name)
+            .execute(&mut *write.connection)
+            .await?;
         for share in &row.wanted {
             let query =
                 "INSERT INTO wanted (service, revision, weight, replicas, scaled) VALUES (?, ?, ?, ?, ?)";
             let query = sqlx::query(query).bind(&row.name).bind(share.revision as i64).bind(share.weight);
-            query.bind(share.replicas).bind(share.scaled).execute(&mut *write).await?;
+            query.bind(share.replicas).bind(share.scaled).execute(&mut *write.connection).await?;
         }
         if let Some(new) = new {
             sqlx::query("INSERT INTO revisions (service, revision, model, version, digest, package, auth, max_wait_ms, \
@@ -338,7 +339,7 @@ impl Db {
                 .bind(now())
                 .bind(text(&new.serving))
                 .bind(text(&new.resources))
-                .execute(&mut *write)
+                .execute(&mut *write.connection)
                 .await?;
             let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;
             // The one that serves until the new one is ready may be older still.
@@ -349,12 +350,12 @@ impl Db {
                 .bind(oldest)
                 .bind(row.revision as i64)
                 .bind(served)
-                .execute(&mut *write)
+                .execute(&mut *write.connection)
                 .await?;
         }
         if let Some((operation, progress)) = decided {
             let query = sqlx::query("UPDATE operations SET progress = ? WHERE id = ?");
-            query.bind(text(progress)).bind(operation).execute(&mut *write).await?;
+            query.bind(text(progress)).bind(operation).execute(&mut *write.connection).await?;
         }
         Ok(write.commit().await?)
     }

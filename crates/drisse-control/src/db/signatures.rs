@@ -2,20 +2,17 @@
 
 use super::Db;
 use crate::error::Result;
-use sqlx::Row;
 
 impl Db {
     pub(crate) async fn referrers(&self, package: &str) -> Result<Vec<String>> {
         let query = "SELECT manifest FROM signatures WHERE package = ? ORDER BY manifest";
-        let rows = sqlx::query(query).bind(package).fetch_all(self.pool()).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+        Ok(sqlx::query_scalar(query).bind(package).fetch_all(self.pool()).await?)
     }
 
     /// Returns the manifests of all signatures of registered models.
     pub(crate) async fn every_referrer(&self) -> Result<Vec<String>> {
         let query = "SELECT manifest FROM signatures WHERE package IN (SELECT package FROM models)";
-        let rows = sqlx::query(query).fetch_all(self.pool()).await?;
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+        Ok(sqlx::query_scalar(query).fetch_all(self.pool()).await?)
     }
 
     pub(crate) async fn insert_referrer(&self, package: &str, manifest: &str) -> Result<()> {

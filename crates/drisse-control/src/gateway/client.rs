@@ -7,6 +7,7 @@ use drisse_core::{ErrorKind, ServiceName};
 use drisse_net::http::{Address, Ask};
 use drisse_reconcile::{ReconcileError, Routes};
 use drisse_wire::control::{Failure, FailureBody};
+use drisse_wire::http_status;
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
 use hyper::Method;
 use std::time::Instant;
@@ -64,13 +65,9 @@ impl Gateway {
                     let failure = failure.unwrap_or_else(|_| {
                         Failure::new(format!("the gateway refused a request with status {status}"))
                     });
-                    let kind = match status {
-                        400 => ErrorKind::InvalidInput,
-                        404 => ErrorKind::NotFound,
-                        409 => ErrorKind::Conflict,
-                        _ => ErrorKind::Internal,
-                    };
-                    return Err(ControlError { kind, failure });
+                    let kinds = [ErrorKind::InvalidInput, ErrorKind::NotFound, ErrorKind::Conflict];
+                    let kind = kinds.into_iter().find(|&kind| http_status(kind) == status);
+                    return Err(ControlError { kind: kind.unwrap_or(ErrorKind::Internal), failure });
                 }
                 Err(error) if Instant::now() > until => {
                     return Err(ControlError::internal("cannot send routes to the gateway").because(&error));
@@ -82,18 +79,18 @@ impl Gateway {
 
     /// Returns the admin address of the gateway; `None` if none runs.
     pub(crate) fn admin_now(&self) -> Option<Address> {
-        self.inner.current.borrow().as_ref().map(|current| Address::unix(&current.admin))
+        self.0.current.borrow().as_ref().map(|current| Address::unix(&current.admin))
     }
 
     async fn admin(&self) -> Result<Address> {
-        let mut current = self.inner.current.subscribe();
+        let mut current = self.0.current.subscribe();
         let up = tokio::time::timeout(PATIENCE, current.wait_for(Option::is_some)).await;
         match up {
             Ok(Ok(current)) => {
                 Ok(Address::Unix(current.as_ref().map(|current| current.admin.clone()).unwrap_or_default()))
             }
             _ => {
-                let log = self.inner.workspace.logs().join("gateway.log");
+                let log = self.0.workspace.logs().join("gateway.log");
                 Err(ControlError::internal("the gateway does not start")
                     .hint(format!("see its log, {}", log.display())))
             }

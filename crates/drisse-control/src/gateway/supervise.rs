@@ -30,8 +30,7 @@ impl Inner {
         let mut old = found;
         let mut running = old.take_if(|_| reuse).map(|found| (found.process, found.id));
         let mut pause = BACKOFF;
-        let mut stop = self.stop.subscribe();
-        while !*stop.borrow_and_update() {
+        while !self.stop.is_cancelled() {
             let began = Instant::now();
             let (mut process, id) = match running.take() {
                 Some(running) => running,
@@ -55,7 +54,7 @@ impl Inner {
                     process.ended().await;
                     false
                 }
-                () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+                () = self.stop.cancelled() => {
                     process.terminate();
                     process.ended().await;
                     false
@@ -75,7 +74,7 @@ impl Inner {
                         process.kill();
                         Some(process.ended().await)
                     }
-                    () = async { drop(stop.wait_for(|stop| *stop).await) } => None,
+                    () = self.stop.cancelled() => None,
                 };
                 match exit {
                     Some(exit) => tracing::warn!("the gateway ended: {exit}"),
@@ -87,7 +86,7 @@ impl Inner {
             }
             self.current.send_replace(None);
             self.remove_sockets(&id).await;
-            if began.elapsed() < STEADY && !*stop.borrow() {
+            if began.elapsed() < STEADY && !self.stop.is_cancelled() {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(STEADY);
             } else {

@@ -1,101 +1,67 @@
 //! Registers models from packages in an OCI image layout. Packages are copied unchanged, so that the digests in
 //! registries and signatures stay valid.
 
+use super::register::size_of;
 use super::{Models, signatures};
-use crate::blocking::blocking;
-use crate::db::models::{ModelRow, Tags};
+use crate::db::models::ModelRow;
+use crate::db::now;
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
 use drisse_core::crash_point;
 use drisse_registry::{BlobState, Manifest, ModelSource, Store, signature_document};
-use drisse_wire::control::ModelChange;
-use std::path::PathBuf;
-use std::sync::Arc;
-
-/// A package to register.
-#[derive(Clone, Debug)]
-pub(crate) struct Import {
-    /// The folder of the layout.
-    pub(crate) layout: PathBuf,
-    /// The digest of the package's manifest.
-    pub(crate) package: String,
-    /// The digests of the manifests of its signatures.
-    pub(crate) signatures: Vec<String>,
-    pub(crate) name: String,
-    pub(crate) tags: Option<Tags>,
-    pub(crate) properties: Tags,
-}
+use drisse_wire::control::RegisterRequest;
 
 impl Models {
-    /// Registers a package. If the name has a version with the same files, returns that version.
-    pub(crate) async fn import(self: &Arc<Self>, progress: &Arc<Progress>, what: Import) -> Result<ModelRow> {
-        let (models, progress) = (Arc::clone(self), Arc::clone(progress));
-        let replace = what.tags.is_some();
-        let change = ModelChange {
-            tags: what.tags.clone().unwrap_or_default(),
-            properties: what.properties.clone(),
-            ..ModelChange::default()
-        };
-        let row = blocking(move || {
-            let failed =
-                |error: ControlError| error.context(format!("cannot register package {}", what.package));
-            // Until the database refers to the blobs, they must not be collected.
-            let _packing = models.store.packing();
-            let layout = Store::existing(&what.layout);
-            let bundles = signatures::take(&models.store, &layout, &what.package, &what.signatures);
-            let bundles = bundles.map_err(failed)?;
-            // Checked before the package is parsed.
-            models.runtime.block_on(models.check_coming(&what.name, &what.package, &bundles))?;
-            let taken = take(&models.store, &layout, &what.package).map_err(failed)?;
-            crash_point("a package is in the store");
-            models.runtime.block_on(models.register_package(&what, taken, &|line| progress.add(line)))
-        })
-        .await?;
-        self.labelled(row, &change, replace).await
-    }
-
-    async fn register_package(&self, what: &Import, taken: Taken, tell: &dyn Fn(String)) -> Result<ModelRow> {
-        for manifest in &what.signatures {
-            self.db.insert_referrer(&what.package, manifest).await?;
-        }
-        // The lock makes sure that each registration gets its own version.
-        let _models = self.lock().await;
-        let Taken { source, digest, size } = taken;
-        if let Some(there) = self.db.model_by_digest(&what.name, &digest).await? {
-            if there.package != what.package {
-                self.db.set_package(&there.name, there.version, &what.package).await?;
+    /// Registers a package of the layout that the request names. Blocks on the disk.
+    pub(super) fn import(
+        &self,
+        progress: &Progress,
+        name: &str,
+        package: &str,
+        request: &RegisterRequest,
+    ) -> Result<ModelRow> {
+        let failed = |error: ControlError| error.context(format!("cannot register package {package}"));
+        // Until the database refers to the blobs, they must not be collected.
+        let _packing = self.store.packing();
+        let layout = Store::existing(request.path.as_ref());
+        let bundles = signatures::take(&self.store, &layout, package, &request.signatures).map_err(failed)?;
+        // Checked before the package is parsed.
+        self.runtime.block_on(self.check_coming(name, package, &bundles))?;
+        let (source, digest) = take(&self.store, &layout, package).map_err(failed)?;
+        crash_point("a package is in the store");
+        self.runtime.block_on(async {
+            for manifest in &request.signatures {
+                self.db.insert_referrer(package, manifest).await?;
             }
-            tell(format!("{} already has these files", there.full_name()));
-            return Ok(ModelRow { package: what.package.clone(), ..there });
-        }
-        let row = ModelRow {
-            name: what.name.clone(),
-            version: self.db.next_version(&what.name).await?,
-            digest,
-            package: what.package.clone(),
-            size,
-            framework: source.inspection.framework.map(str::to_owned),
-            signature: signature_document(&source.inspection.signature),
-            tags: Tags::new(),
-            properties: Tags::new(),
-            created: crate::db::now(),
-            source: None,
-        };
-        self.db.insert_model(&row).await?;
-        tell(format!("registered {}", row.full_name()));
-        Ok(row)
+            // The lock makes sure that each registration gets its own version.
+            let _models = self.lock().await;
+            if let Some(there) = self.db.model_by_digest(name, &digest).await? {
+                if there.package != package {
+                    self.db.set_package(&there.name, there.version, package).await?;
+                }
+                progress.add(format!("{} already has these files", there.full_name()));
+                return Ok(ModelRow { package: package.to_owned(), ..there });
+            }
+            let row = ModelRow {
+                name: name.to_owned(),
+                version: self.db.next_version(name).await?,
+                digest,
+                package: package.to_owned(),
+                size: size_of(&source),
+                framework: source.inspection.framework.map(str::to_owned),
+                signature: signature_document(&source.inspection.signature),
+                created: now(),
+                ..ModelRow::default()
+            };
+            self.db.insert_model(&row).await?;
+            progress.add(format!("registered {}", row.full_name()));
+            Ok(row)
+        })
     }
 }
 
-/// A package whose blobs are in the store.
-struct Taken {
-    source: ModelSource,
-    digest: String,
-    size: u64,
-}
-
-/// Copies a package's blobs, and inspects its model like that of a file.
-fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
+/// Copies a package's blobs, and inspects its model like that of a file. Also returns the digest of the model's files.
+fn take(store: &Store, layout: &Store, package: &str) -> Result<(ModelSource, String)> {
     let manifest = layout.manifest(package)?;
     for (what, blob) in manifest.every_blob() {
         if store.check(&blob.digest)? == BlobState::Good {
@@ -117,10 +83,7 @@ fn take(store: &Store, layout: &Store, package: &str) -> Result<Taken> {
         // A view of an invalid model must not be found.
         store.forget_view(&digest);
     }
-    let source = source?;
-    let size =
-        source.inspection.size + source.inspection.external_data.iter().map(|file| file.size).sum::<u64>();
-    Ok(Taken { source, digest, size })
+    Ok((source?, digest))
 }
 
 fn inspect(store: &Store, digest: &str, manifest: &Manifest) -> Result<ModelSource> {

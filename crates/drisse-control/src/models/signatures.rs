@@ -19,9 +19,8 @@ const MOST: usize = 64;
 impl Models {
     /// Returns the trusted keys. If there are none, models need no signature.
     pub(crate) async fn trusted(&self) -> Result<TrustDocument> {
-        Ok(TrustDocument {
-            keys: self.db.setting::<Option<Vec<String>>>(TRUSTED).await?.flatten().unwrap_or_default(),
-        })
+        let keys = self.db.setting::<Option<Vec<String>>>(TRUSTED).await?.flatten();
+        Ok(TrustDocument { keys: keys.unwrap_or_default() })
     }
 
     /// Replaces the trusted keys.
@@ -37,29 +36,26 @@ impl Models {
         if keys.is_empty() {
             return Ok(Trust::default());
         }
-        let bundles =
-            self.signatures(package).await?.into_iter().map(|signature| signature.bundle.into_bytes());
-        Ok(Trust { keys, bundles: bundles.collect() })
+        let signatures = self.signatures(package).await?.into_iter();
+        Ok(Trust { keys, bundles: signatures.map(|signature| signature.bundle.into_bytes()).collect() })
     }
 
     /// Returns an error if no trusted key has signed the model.
     pub(crate) async fn check_signed(&self, model: &str, package: &str) -> Result<()> {
-        let keys = read_keys(&self.trusted().await?)?;
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let bundles = self.signatures(package).await?;
-        checked(model, package, bundles.iter().map(|signature| signature.bundle.as_bytes()), &keys)
+        let Trust { keys, bundles } = self.trust(package).await?;
+        if keys.is_empty() { Ok(()) } else { self.check_coming(model, package, &bundles).await }
     }
 
     /// Returns an error if no trusted key has signed a package that is not registered yet.
     pub(crate) async fn check_coming(&self, model: &str, package: &str, bundles: &[Vec<u8>]) -> Result<()> {
         let keys = read_keys(&self.trusted().await?)?;
         if keys.is_empty() {
-            Ok(())
-        } else {
-            checked(model, package, bundles.iter().map(Vec::as_slice), &keys)
+            return Ok(());
         }
+        verify(package, bundles.iter().map(Vec::as_slice), &keys).map(drop).map_err(|error| {
+            let message = format!("model `{model}` may not run in this workspace");
+            ControlError::conflict(message).because(&error).hint(error.hint())
+        })
     }
 
     /// Returns the signatures of a package.
@@ -115,7 +111,7 @@ impl Models {
 }
 
 /// Copies signatures from another store, and returns their bundles.
-pub(crate) fn take(
+pub(super) fn take(
     store: &Store,
     other: &Store,
     package: &str,
@@ -136,22 +132,8 @@ pub(crate) fn take(
     Ok(bundles)
 }
 
-fn checked<'a>(
-    model: &str,
-    package: &str,
-    bundles: impl Iterator<Item = &'a [u8]>,
-    keys: &[PublicKey],
-) -> Result<()> {
-    verify(package, bundles, keys).map(drop).map_err(|error| {
-        let message = format!("model `{model}` may not run in this workspace");
-        ControlError::conflict(message).because(&error).hint(error.hint())
-    })
-}
-
 fn read_keys(document: &TrustDocument) -> Result<Vec<PublicKey>> {
-    let keys =
-        document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<std::result::Result<Vec<_>, _>>();
-    let keys = keys
-        .map_err(|error| ControlError::invalid("cannot trust the key").because(&error).hint(error.hint()))?;
-    Ok(keys.concat())
+    let keys = document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<Result<Vec<_>, _>>();
+    keys.map(|keys| keys.concat())
+        .map_err(|error| ControlError::invalid("cannot trust the key").because(&error).hint(error.hint()))
 }

@@ -7,6 +7,7 @@ use crate::db::models::ModelParts;
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
 use drisse_registry::{Blob, BlobState, Manifest, ModelSource, Store};
+use drisse_wire::control::RepairRequest;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,25 +16,19 @@ use std::sync::Arc;
 /// The maximum number of files in the folders that the user names.
 const MAX_FILES: usize = 100_000;
 
-/// A damaged model, and its faults.
-struct Damaged {
-    name: String,
-    faults: Vec<String>,
-}
-
 impl Models {
-    /// Verifies models. If `from` is given, repairs damaged ones, also from these files and folders.
+    /// Verifies models. With a request to repair, repairs damaged ones, also from the files and folders it names.
     pub(crate) async fn verify(
         self: &Arc<Self>,
         progress: &Arc<Progress>,
         wanted: Option<&str>,
-        from: Option<Vec<PathBuf>>,
+        repair: Option<RepairRequest>,
     ) -> Result<Value> {
         let parts = self.every(wanted).await?;
         let (models, progress) = (Arc::clone(self), Arc::clone(progress));
-        let (count, repairs) = (parts.len(), from.is_some());
+        let (count, repairs) = (parts.len(), repair.is_some());
         let checked = blocking(move || {
-            let from = from.map(|from| files(&from)).transpose()?;
+            let from = repair.map(|request| files(&request.from)).transpose()?;
             let (mut good, mut damaged, mut repaired) = (HashSet::new(), Vec::new(), Vec::new());
             for model in parts {
                 let name = format!("{}:{}", model.name, model.version);
@@ -55,7 +50,7 @@ impl Models {
                     progress.add(format!("{name} is repaired"));
                     repaired.push(name);
                 } else {
-                    damaged.push(Damaged { name, faults });
+                    damaged.push((name, faults.join("; ")));
                 }
             }
             Ok((damaged, repaired))
@@ -174,10 +169,10 @@ fn faults(store: &Store, model: &ModelParts, good: &mut HashSet<String>) -> Vec<
     faults
 }
 
-/// Returns the error that models are damaged, with a hint.
-fn damage_error(damaged: &[Damaged], repairs: bool) -> ControlError {
+/// Returns the error that models, each with its faults, are damaged.
+fn damage_error(damaged: &[(String, String)], repairs: bool) -> ControlError {
     let rest = if damaged.len() > 1 { format!(" and {} more", damaged.len() - 1) } else { String::new() };
-    let name = damaged.first().map_or("", |model| &model.name);
+    let name = damaged.first().map_or("", |(name, _)| name);
     let hint = match repairs {
         false => "`drisse models verify --repair` restores what it can",
         true => {
@@ -186,15 +181,14 @@ fn damage_error(damaged: &[Damaged], repairs: bool) -> ControlError {
         }
     };
     let mut error = ControlError::invalid(format!("model `{name}`{rest} is damaged")).hint(hint);
-    let causes = damaged.iter().map(|model| format!("{}: {}", model.name, model.faults.join("; ")));
-    error.failure.causes = causes.collect();
+    error.failure.causes = damaged.iter().map(|(name, faults)| format!("{name}: {faults}")).collect();
     error
 }
 
 /// Returns the named files, and the files in the named folders.
-fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut left = named.to_vec();
+fn files(named: &[String]) -> Result<Vec<PathBuf>> {
+    let named: Vec<_> = named.iter().map(PathBuf::from).collect();
+    let (mut found, mut left) = (Vec::new(), named.clone());
     while let Some(path) = left.pop() {
         let unread = |error: std::io::Error| {
             ControlError::invalid(format!("cannot read {}", path.display())).because(&error)

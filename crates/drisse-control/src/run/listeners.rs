@@ -32,10 +32,8 @@ pub(super) async fn serve(
     let (end, ends) = watch::channel(false);
     let unix = Api::local(control);
     let unix = serve_small(Listener::Unix(listener), unix, ends).map_err(|error| unserved(&error))?;
-    let metrics = about.metrics.map(|address| ("metrics", address));
-    let metrics = serve_plain(metrics, Metrics::new(control), end.subscribe())?;
-    let registry = about.registry.map(|address| ("registry", address));
-    let registry = serve_plain(registry, Distribution::new(control), end.subscribe())?;
+    let metrics = serve_plain("metrics", about.metrics, Metrics::new(control), end.subscribe())?;
+    let registry = serve_plain("registry", about.registry, Distribution::new(control), end.subscribe())?;
     let remote = serve_tcp(control, tcp.clone())?;
     // Stored only now, because an address that cannot be bound must not be used at the next start.
     control.db.keep_setting("control_api", tcp.as_ref()).await?;
@@ -63,11 +61,12 @@ fn serve_tcp(control: &Control, tcp: Option<TcpApi>) -> Result<impl Future<Outpu
             return Err(ControlError::invalid("the control API is served beyond this machine only over TLS")
                 .hint("give --control-cert and --control-key, or listen on 127.0.0.1"));
         }
+        let refused = |error: &(dyn std::error::Error + 'static)| {
+            ControlError::invalid("cannot serve the control API").because(error)
+        };
         let tls = tcp.tls.map(|(certificate, key)| Tls::open(&certificate, &key)).transpose();
-        let tls =
-            tls.map_err(|error| ControlError::invalid("cannot serve the control API").because(&error))?;
-        let listener = bind_tcp(tcp.address)
-            .map_err(|error| ControlError::invalid("cannot serve the control API").because(&error))?;
+        let tls = tls.map_err(|error| refused(&error))?;
+        let listener = bind_tcp(tcp.address).map_err(|error| refused(&error))?;
         let limits = Limits {
             max_connections: 256,
             header_timeout: Duration::from_secs(30),
@@ -91,24 +90,22 @@ fn serve_tcp(control: &Control, tcp: Option<TcpApi>) -> Result<impl Future<Outpu
     })
 }
 
-/// Serves plain HTTP at an address. `wanted` also has the name of the flag of `drisse up`. Without it, the returned
+/// Serves plain HTTP at an address. `what` is the name of the flag of `drisse up`. Without an address, the returned
 /// future never completes.
 fn serve_plain<H: Handler>(
-    wanted: Option<(&str, SocketAddr)>,
+    what: &str,
+    address: Option<SocketAddr>,
     handler: H,
     ends: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = ()> + use<H>> {
-    let serve = |(what, address)| {
-        let serve = || -> std::result::Result<_, Box<dyn std::error::Error>> {
-            Ok(serve_small(Listener::Tcp(bind_tcp(address)?), handler, ends)?)
-        };
-        serve().map_err(|error| {
-            ControlError::invalid(format!("cannot serve --{what}")).because(&*error).hint(format!(
-                "choose another address: `drisse up --{what} ADDRESS:PORT`, or none: `--no-{what}`"
-            ))
-        })
+    let serve = |address| -> Result<_, Box<dyn std::error::Error>> {
+        Ok(serve_small(Listener::Tcp(bind_tcp(address)?), handler, ends)?)
     };
-    let served = wanted.map(serve).transpose()?;
+    let served = address.map(serve).transpose().map_err(|error| {
+        ControlError::invalid(format!("cannot serve --{what}")).because(&*error).hint(format!(
+            "choose another address: `drisse up --{what} ADDRESS:PORT`, or none: `--no-{what}`"
+        ))
+    })?;
     Ok(async move {
         match served {
             Some(served) => served.await,

@@ -13,14 +13,6 @@ pub(crate) const LOCAL: &str = "local";
 /// Bytes of names and values of an environment together: what a process may be started with has its limit too.
 const MAX_ENVIRONMENT: usize = 64 << 10;
 
-/// What is asked of a target for a service.
-pub(super) struct Demanded<'a> {
-    pub(crate) service: &'a str,
-    pub(crate) target: &'a str,
-    pub(crate) resources: &'a Resources,
-    pub(crate) replicas: u32,
-}
-
 impl Services {
     /// Refuses a change that its target cannot take.
     pub(crate) async fn check_fits(
@@ -35,21 +27,22 @@ impl Services {
         };
         let resources = request.resources.clone().over(before.map(|row| row.resources).unwrap_or_default());
         let target = there.map(|service| &service.target).or(request.target.as_ref());
-        let asked = Demanded {
-            service: name,
-            target: target.map_or(LOCAL, |target| target),
-            resources: &resources,
-            replicas: request.replicas.or(there.map(ServiceRow::asked_replicas)).unwrap_or(1),
-        };
-        self.check_capacity(&asked).await
+        let target = target.map_or(LOCAL, |target| target);
+        let replicas = request.replicas.or(there.map(ServiceRow::asked_replicas)).unwrap_or(1);
+        self.check_capacity(name, target, &resources, replicas).await
     }
 
     /// Refuses what the target has no room for beside what is wanted of it already, or could not keep in bounds.
-    pub(super) async fn check_capacity(&self, asked: &Demanded<'_>) -> Result<()> {
-        let capacity = self.targets.capacity(asked.target).await?;
-        let limits = limits(asked.resources);
+    pub(super) async fn check_capacity(
+        &self,
+        service: &str,
+        target: &str,
+        resources: &Resources,
+        replicas: u32,
+    ) -> Result<()> {
+        let capacity = self.targets.capacity(target).await?;
+        let limits = limits(resources);
         let refused = |why: String| {
-            let (service, target) = (asked.service, asked.target);
             ControlError::conflict(format!("cannot run service `{service}` on target `{target}`: {why}"))
         };
         capacity.keeps(limits).map_err(|why| {
@@ -59,10 +52,9 @@ impl Services {
         if limits == Limits::default() && capacity.groups.is_none() {
             return Ok(());
         }
-        let (others, holds) = self.db.demand(asked.target, asked.service).await?;
-        let asks = Demand::of(limits, asked.replicas);
-        capacity.fits(others, holds, asks).map_err(|why| {
-            refused(why).hint(format!("`drisse services --target {}` lists what runs there", asked.target))
+        let (others, holds) = self.db.demand(target, service).await?;
+        capacity.fits(others, holds, Demand::of(limits, replicas)).map_err(|why| {
+            refused(why).hint(format!("`drisse services --target {target}` lists what runs there"))
         })
     }
 }

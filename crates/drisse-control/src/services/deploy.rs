@@ -7,11 +7,10 @@ use super::revision::new_service;
 use crate::db::models::ModelRow;
 use crate::db::now;
 use crate::error::{ControlError, Result};
-use crate::models::{Registration, split_version};
+use crate::models::split_version;
 use crate::running::{OperationError, Running};
-use drisse_wire::control::{DeployRequest, ModelChoice, ServiceState};
+use drisse_wire::control::{DeployRequest, ModelChoice, RegisterRequest, ServiceState};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 impl Services {
     /// Deploys or updates a service.
@@ -37,15 +36,17 @@ impl Services {
                 self.db.model(name, version).await.map(Some)
             }
             Some(ModelChoice::Path(path)) => {
-                let registration = Registration {
-                    path: PathBuf::from(path),
-                    // A service's name given for a file is its model's name too.
-                    name: op.subject().to_owned(),
-                    sample: request.sample.clone().map(PathBuf::from),
+                let files = RegisterRequest {
+                    path: path.clone(),
+                    package: None,
+                    signatures: vec![],
+                    name: None,
+                    sample: request.sample.clone(),
                     tags: None,
-                    properties: Default::default(),
+                    properties: None,
                 };
-                self.models.register(&op.progress, registration).await.map(Some)
+                // A service's name given for a file is its model's name too.
+                self.models.register(&op.progress, op.subject(), files).await.map(Some)
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::error::{ControlError, Result};
 use crate::keys;
 use drisse_core::Replica;
 use drisse_registry::signature_of;
-use drisse_wire::control::{DeployRequest, Resources, ServiceState, ServingOptions};
+use drisse_wire::control::{DeployRequest, ServiceState};
 
 const DEFAULT_MAX_WAIT_MS: u64 = 500;
 const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
@@ -46,26 +46,14 @@ impl Services {
         request: &DeployRequest,
     ) -> Result<Option<RevisionRow>> {
         let newest = self.db.revisions(&service.name).await?.first().map_or(0, |newest| newest.revision);
-        let mut next = match (current, model) {
-            (Some(current), _) => current.clone(),
-            (None, Some(model)) => RevisionRow {
-                service: service.name.clone(),
-                revision: 0,
-                model: model.name.clone(),
-                version: model.version,
-                digest: model.digest.clone(),
-                package: model.package.clone(),
-                auth: true,
-                max_wait_ms: DEFAULT_MAX_WAIT_MS,
-                scoring_timeout_ms: DEFAULT_SCORING_TIMEOUT_MS,
-                created: now(),
-                serving: ServingOptions::default(),
-                resources: Resources::default(),
-            },
-            (None, None) => {
-                return Err(ControlError::invalid("no model is named, and there is none to keep"));
-            }
-        };
+        let mut next = current.cloned().unwrap_or_else(|| RevisionRow {
+            service: service.name.clone(),
+            auth: true,
+            max_wait_ms: DEFAULT_MAX_WAIT_MS,
+            scoring_timeout_ms: DEFAULT_SCORING_TIMEOUT_MS,
+            created: now(),
+            ..RevisionRow::default()
+        });
         if let Some(model) = model {
             next.model.clone_from(&model.name);
             next.version = model.version;
@@ -95,15 +83,11 @@ impl Services {
         let (Some(old), Some(new)) = (signature_of(&old.signature), signature_of(&model.signature)) else {
             return Ok(());
         };
-        match old.difference(&new) {
-            None => Ok(()),
-            Some(difference) => {
-                let message =
-                    format!("cannot update service `{name}` to model `{}`: {difference}", model.full_name());
-                Err(ControlError::conflict(message)
-                    .hint("clients would notice; deploy with --replace if that is meant"))
-            }
-        }
+        let Some(difference) = old.difference(&new) else { return Ok(()) };
+        let message =
+            format!("cannot update service `{name}` to model `{}`: {difference}", model.full_name());
+        Err(ControlError::conflict(message)
+            .hint("clients would notice; deploy with --replace if that is meant"))
     }
 
     /// Whether a replica of a revision has ended, and nothing takes its place.

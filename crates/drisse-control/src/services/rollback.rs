@@ -1,7 +1,6 @@
 //! Going back to an earlier revision.
 
 use super::Services;
-use super::capacity::Demanded;
 use super::decision::{Before, Decided};
 use crate::db::now;
 use crate::db::services::ServiceRow;
@@ -27,9 +26,8 @@ impl Services {
                 let before = row.active.then(|| Before::of(&row));
                 let changed = row.revision != to || !row.active;
                 if let Some(earlier) = self.db.revision(name, to).await? {
-                    let (service, target, replicas) = (name, &*row.target, row.asked_replicas());
-                    let asked = Demanded { service, target, resources: &earlier.resources, replicas };
-                    self.check_capacity(&asked).await?;
+                    let replicas = row.asked_replicas();
+                    self.check_capacity(name, &row.target, &earlier.resources, replicas).await?;
                     self.models.check_signed(&earlier.model_name(), &earlier.package).await?;
                 }
                 if changed {

@@ -3,18 +3,18 @@
 use super::engine::{Engine, EngineError, with_source};
 use super::offer::Offer;
 use super::{ContainerConfig, refused};
-use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, crash_point};
+use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, crash_point, lock};
 use drisse_net::blocking;
 use drisse_net::http::escaped;
 use drisse_registry::{Image, ImageError, ImageModel, RuntimeParts, Runtimes};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// The size of a write buffer in bytes.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
 /// The host in the names of the images: they come from no registry.
 const HOST: &str = "localhost";
@@ -52,7 +52,7 @@ impl Images {
         events: &dyn EventSink,
     ) -> Result<String, TargetError> {
         let key = (revision.service.clone(), revision.revision);
-        let there = |images: &Self| images.brought().get(&key).cloned();
+        let there = |images: &Self| lock(&images.brought).get(&key).cloned();
         if let Some(id) = there(self) {
             return Ok(id);
         }
@@ -108,13 +108,13 @@ impl Images {
         if let Err(error) = self.tidy(engine, revision).await {
             tracing::warn!("cannot remove unused images from {}: {error}", engine.name);
         }
-        self.brought().insert(key, id.clone());
+        lock(&self.brought).insert(key, id.clone());
         Ok(id)
     }
 
     /// Forgets a revision's image, because it was removed from the engine from outside.
     pub(super) fn forget(&self, revision: &RevisionSpec) {
-        self.brought().remove(&(revision.service.clone(), revision.revision));
+        lock(&self.brought).remove(&(revision.service.clone(), revision.revision));
     }
 
     /// Removes the images of older revisions, except for the last one, so that a rollback to it is fast. A rollback to
@@ -126,7 +126,7 @@ impl Images {
         before.retain(|(number, _)| *number < new.revision);
         let last = before.iter().map(|(number, _)| *number).max();
         for (number, tag) in before.into_iter().filter(|(number, _)| Some(*number) != last) {
-            self.brought().remove(&(new.service.clone(), number));
+            lock(&self.brought).remove(&(new.service.clone(), number));
             match engine.delete(&format!("/images/{tag}")).await {
                 // 409: a container uses the image.
                 Ok(()) | Err(EngineError::Refused(409, _)) => {}
@@ -138,7 +138,7 @@ impl Images {
 
     /// Removes a service's images from the engine. Identical images of other services stay.
     pub(super) async fn remove(&self, engine: &Engine, service: &ServiceName) -> Result<(), EngineError> {
-        self.brought().retain(|(of, _), _| of != service);
+        lock(&self.brought).retain(|(of, _), _| of != service);
         for tag in self.tags(engine, service).await? {
             engine.delete(&format!("/images/{tag}?force=true")).await?;
         }
@@ -186,10 +186,6 @@ impl Images {
     fn repository(&self, service: &ServiceName) -> String {
         format!("drisse/{}/{service}", self.config.workspace)
     }
-
-    fn brought(&self) -> std::sync::MutexGuard<'_, HashMap<(ServiceName, u64), String>> {
-        self.brought.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Has the engine pull the layers of an image that it lacks, and returns the name of the image in the engine.
@@ -220,9 +216,6 @@ async fn prune(engine: &Engine) -> Result<(), EngineError> {
 }
 
 fn not_built(revision: &RevisionSpec, error: &ImageError) -> TargetError {
-    let mut message = format!("cannot build the image of `{}`: {error}", revision.service);
-    if let Some(source) = std::error::Error::source(error) {
-        message += &format!(": {source}");
-    }
+    let message = format!("cannot build the image of `{}`: {}", revision.service, with_source(error));
     TargetError { hint: error.hint(), ..TargetError::permanent(message) }
 }

@@ -4,7 +4,7 @@
 //! Source: <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md>, pull.
 
 use super::engine::EngineError;
-use super::images::Built;
+use super::images::{Built, CHUNK};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
@@ -24,9 +24,6 @@ use tokio::sync::watch;
 
 /// The user name with which an engine logs in. The password is random.
 const USER: &str = "drisse";
-
-/// The size of a write buffer in bytes.
-const CHUNK: usize = 256 << 10;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 

@@ -23,17 +23,20 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// A longer line is split, in bytes.
 const LONGEST: usize = 1 << 20;
 
+/// Reads at most [`TAIL`] bytes of a file, from the offset that `from` returns for the file's size.
+fn read(path: &Path, from: impl FnOnce(u64) -> u64) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let from = from(file.metadata()?.len());
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Returns the last `count` lines of a file; no lines if it cannot be read.
 pub(super) fn tail(path: &Path, count: usize) -> Vec<String> {
-    let read = || -> std::io::Result<String> {
-        let mut file = File::open(path)?;
-        let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let text = read().unwrap_or_default();
+    let bytes = read(path, |size| size.saturating_sub(TAIL)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
 }
@@ -156,28 +159,21 @@ fn timestamp(line: &str) -> Option<&str> {
 /// Returns the whole lines that were added to a file after the offset `from`, and advances `from`. Starts at the
 /// beginning if the file was replaced by a shorter one.
 fn grown(path: &Path, from: &mut u64) -> Vec<String> {
-    let mut added = Vec::new();
-    let mut read = || -> std::io::Result<()> {
-        let mut file = File::open(path)?;
-        let size = file.metadata()?.len();
+    let added = read(path, |size| {
         if size < *from {
             *from = 0;
         }
-        file.seek(SeekFrom::Start(*from))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL).read_to_end(&mut bytes)?;
-        let whole = match bytes.iter().rposition(|&byte| byte == b'\n') {
-            Some(end) => end + 1,
-            None if bytes.len() >= LONGEST => bytes.len(),
-            None => 0,
-        };
-        *from += whole as u64;
-        added.extend(String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned));
-        Ok(())
-    };
+        *from
+    });
     // The file may have been removed.
-    let _ = read();
-    added
+    let bytes = added.unwrap_or_default();
+    let whole = match bytes.iter().rposition(|&byte| byte == b'\n') {
+        Some(end) => end + 1,
+        None if bytes.len() >= LONGEST => bytes.len(),
+        None => 0,
+    };
+    *from += whole as u64;
+    String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

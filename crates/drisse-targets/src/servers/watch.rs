@@ -2,7 +2,7 @@
 
 use super::ServerTable;
 use async_trait::async_trait;
-use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName, size};
+use drisse_core::{Death, Replica, ReplicaId, ReplicaState, ServiceName, lock, size};
 use drisse_net::http::{Address, Ask};
 use drisse_net::{Build, SILENCE, blocking, hang};
 use hyper::Method;
@@ -199,23 +199,8 @@ impl Running {
         self.since != Since::Start
     }
 
-    /// Adds the replica and watches it until it has ended.
-    pub(crate) fn watch(self, handle: Box<dyn ServerHandle>) {
-        let stop = Arc::new(Notify::new());
-        let entry = Entry {
-            tag: self.tag.clone(),
-            files: self.files.clone(),
-            state: ReplicaState::Starting { since: SystemTime::now() },
-            outdated: self.since == (Since::Found { outdated: true }),
-            keys: None,
-            stop: Arc::clone(&stop),
-        };
-        self.shared.lock().insert(self.tag.id.clone(), entry);
-        let table = Arc::clone(&self.shared);
-        table.tasks.spawn(self.life(handle, stop));
-    }
-
-    async fn life(self, mut handle: Box<dyn ServerHandle>, stop: Arc<Notify>) {
+    /// Watches the server until it has ended.
+    pub(super) async fn life(self, mut handle: Box<dyn ServerHandle>, stop: Arc<Notify>) {
         let mut was_ready = false;
         let mut stopped = false;
         let mut silent = false;
@@ -254,10 +239,10 @@ impl Running {
         })
         .await;
         match death {
-            None => drop(shared.lock().remove(&tag.id)),
+            None => drop(lock(&shared.replicas).remove(&tag.id)),
             Some(death) => {
                 tracing::warn!(service = %tag.service, replica = %tag.id, "died: {}", death.reason);
-                if let Some(entry) = shared.lock().get_mut(&tag.id) {
+                if let Some(entry) = lock(&shared.replicas).get_mut(&tag.id) {
                     entry.state = ReplicaState::Dead(death);
                 }
             }
@@ -266,7 +251,7 @@ impl Running {
     }
 
     fn ready(&self, identity: Identity) {
-        if let Some(entry) = self.shared.lock().get_mut(&self.tag.id) {
+        if let Some(entry) = lock(&self.shared.replicas).get_mut(&self.tag.id) {
             entry.outdated |= identity.outdated;
             entry.keys = identity.keys;
             entry.state = ReplicaState::Ready {
@@ -339,28 +324,4 @@ pub(super) async fn reload(admin: &Path) -> Result<Identity, String> {
 async fn ask(admin: &Address, ask: Ask<'_>) -> Option<serde_json::Value> {
     let answer = tokio::time::timeout(PATIENCE, admin.ask(ask)).await.ok()?.ok()?;
     (answer.0 == 200).then(|| serde_json::from_slice(&answer.1).ok())?
-}
-
-/// Ends all replicas of a service and waits until they are gone.
-pub(super) async fn remove_all(shared: &Arc<ServerTable>, service: &ServiceName) {
-    use futures_util::StreamExt;
-    let mut changes = shared.changes.stream();
-    loop {
-        let left = {
-            let mut replicas = shared.lock();
-            replicas.retain(|_, entry| {
-                entry.tag.service != *service || !matches!(entry.state, ReplicaState::Dead(_))
-            });
-            let ours = replicas.values_mut().filter(|entry| entry.tag.service == *service);
-            ours.map(|entry| {
-                entry.state = ReplicaState::Stopping;
-                entry.stop.notify_one();
-            })
-            .count()
-        };
-        if left == 0 {
-            return;
-        }
-        let _ = changes.next().await;
-    }
 }
