@@ -1,7 +1,7 @@
 //! Connects to the control plane of a workspace, and starts it if it is not running.
 
 use crate::cli::Up;
-use crate::error::{CliError, TAKEN};
+use crate::error::{CliError, Result, TAKEN};
 use crate::printer;
 use crate::wiring::{self, VERSION};
 use anyhow::Context;
@@ -47,16 +47,16 @@ pub(crate) enum WorkspaceRef {
 
 impl WorkspaceRef {
     /// Opens the workspace of this name. Creates its folder if it does not exist.
-    pub(crate) fn new(named: Option<&str>) -> Result<Self, CliError> {
+    pub(crate) fn new(named: Option<&str>) -> Result<Self> {
         Self::at(named, Workspace::open)
     }
 
     /// Opens the workspace of this name and creates nothing, for commands that only read or stop.
-    pub(crate) fn existing(named: Option<&str>) -> Result<Self, CliError> {
+    pub(crate) fn existing(named: Option<&str>) -> Result<Self> {
         Self::at(named, Workspace::existing)
     }
 
-    fn at(named: Option<&str>, open: fn(&Path) -> std::io::Result<Workspace>) -> Result<Self, CliError> {
+    fn at(named: Option<&str>, open: fn(&Path) -> std::io::Result<Workspace>) -> Result<Self> {
         if let Some(url) = named.filter(|named| named.contains("://")) {
             return remote(url);
         }
@@ -86,7 +86,7 @@ impl WorkspaceRef {
     }
 
     /// Returns the workspace's folder, or an error if the workspace is remote.
-    pub(crate) fn folder(&self) -> Result<&Workspace, CliError> {
+    pub(crate) fn folder(&self) -> Result<&Workspace> {
         match self {
             Self::Folder(workspace) => Ok(workspace),
             Self::Remote(_, url) => Err(CliError::new(format!(
@@ -104,14 +104,14 @@ impl WorkspaceRef {
     }
 
     /// Connects to the control plane. Starts it if it is not running, and replaces one that is older than this binary.
-    pub(crate) async fn connect(&self) -> Result<Client, CliError> {
+    pub(crate) async fn connect(&self) -> Result<Client> {
         self.connect_with(&Up { onnxruntime: env_onnxruntime(), ..Up::default() })
             .await
             .map(|(client, _)| client)
     }
 
     /// Connects like [`Self::connect`], with the options of `drisse up`.
-    pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status), CliError> {
+    pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status)> {
         up.check()?;
         let client = self.client();
         let workspace = match self {
@@ -159,7 +159,7 @@ impl WorkspaceRef {
         &self,
         client: &Client,
         ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
-    ) -> Result<T, CliError> {
+    ) -> Result<T> {
         match ask(client).await {
             Err(ClientError::Unreachable(_)) => Ok(ask(&self.connect().await?).await?),
             other => Ok(other?),
@@ -183,7 +183,7 @@ impl Up {
     }
 
     /// Checks the certificates and keys, before a running control plane is stopped.
-    fn check(&self) -> Result<(), CliError> {
+    fn check(&self) -> Result<()> {
         for (certificate, key) in [(&self.tls_cert, &self.tls_key), (&self.control_cert, &self.control_key)] {
             if let (Some(certificate), Some(key)) = (certificate, key) {
                 Tls::open(certificate, key).context("cannot serve HTTPS")?;
@@ -197,7 +197,7 @@ pub(crate) fn env_onnxruntime() -> Option<PathBuf> {
     std::env::var_os("DRISSE_ONNXRUNTIME").map(PathBuf::from)
 }
 
-fn default_folder() -> Result<PathBuf, CliError> {
+fn default_folder() -> Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     let data = data.ok_or_else(|| {
@@ -207,7 +207,7 @@ fn default_folder() -> Result<PathBuf, CliError> {
     Ok(data.join("drisse"))
 }
 
-fn remote(url: &str) -> Result<WorkspaceRef, CliError> {
+fn remote(url: &str) -> Result<WorkspaceRef> {
     let token = std::env::var("DRISSE_TOKEN").ok().map(|token| token.trim().to_owned());
     let token = token.ok_or_else(|| {
         CliError::new(format!("cannot connect to {url}: DRISSE_TOKEN is not set"))
@@ -235,7 +235,7 @@ fn is_older(status: &Status) -> bool {
 }
 
 /// Stops only the control plane: the gateway and the replicas keep running.
-async fn hand_over(client: &Client, status: &Status) -> Result<(), CliError> {
+async fn hand_over(client: &Client, status: &Status) -> Result<()> {
     let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
     client.shutdown(Shutdown::Handover).await?;
     if let Some(mut process) = process {
@@ -246,7 +246,7 @@ async fn hand_over(client: &Client, status: &Status) -> Result<(), CliError> {
 }
 
 /// Starts a control plane and waits until it answers.
-async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status, CliError> {
+async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status> {
     let library = wiring::onnx_library(up.onnxruntime.as_deref())?;
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let logs = workspace.logs();
@@ -254,7 +254,7 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     made.with_context(|| format!("cannot write in the workspace {}", workspace.root.display()))?;
     let log = logs.join("control.log");
     let written = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let launch = || -> Result<Process, CliError> {
+    let launch = || -> Result<Process> {
         let arguments = arguments(workspace, up, &library);
         let launch = Launch { program: &program, arguments, settings: &FRUGAL, log: &log, stdin: None };
         let started = Process::start(launch).context("cannot start the control plane");

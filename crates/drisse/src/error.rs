@@ -12,6 +12,9 @@ use std::fmt;
 /// The exit code of a control plane whose workspace another one has. The command that started it waits for that one.
 pub(crate) const TAKEN: u8 = 3;
 
+/// The result of a command, or of a part of it.
+pub(crate) type Result<T, E = CliError> = std::result::Result<T, E>;
+
 /// The error of a command.
 #[derive(Debug)]
 pub(crate) struct CliError {

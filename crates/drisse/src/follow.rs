@@ -1,7 +1,7 @@
 //! Follows an operation: prints its progress, and detaches at Ctrl-C.
 
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::{printer, units};
 use drisse_client::Client;
 use drisse_net::SILENCE;
@@ -23,11 +23,7 @@ pub(crate) enum Left {
 }
 
 /// Follows an operation until it ends. Prints its progress with the elapsed time on stderr.
-pub(crate) async fn follow(
-    place: &WorkspaceRef,
-    client: &Client,
-    begun: &Operation,
-) -> Result<Left, CliError> {
+pub(crate) async fn follow(place: &WorkspaceRef, client: &Client, begun: &Operation) -> Result<Left> {
     let began = Instant::now();
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
@@ -91,7 +87,7 @@ async fn wait(
     client: &Client,
     id: i64,
     each: &mut dyn FnMut(&Progress),
-) -> Result<Operation, CliError> {
+) -> Result<Operation> {
     use drisse_client::ClientError;
     loop {
         match client.wait(id, each).await {

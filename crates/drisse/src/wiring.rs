@@ -1,6 +1,6 @@
 //! Creates the engines and targets. Only this module knows the concrete ones.
 
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_control::{Targets, Workspace};
@@ -24,7 +24,7 @@ const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUN
                         onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
 
 /// Returns the path of ONNX Runtime's library: the given one, one found on this machine, or a downloaded one.
-pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, CliError> {
+pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf> {
     let cache = onnx::cache_folder();
     let find = || -> anyhow::Result<_> {
         if let Some(found) = onnx::find(named, &cache).context("cannot use ONNX Runtime")? {
@@ -38,7 +38,7 @@ pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, CliError> {
 }
 
 /// Returns the version of a library, or an error if it cannot be used.
-pub(crate) fn onnx_version(library: &Path) -> Result<String, CliError> {
+pub(crate) fn onnx_version(library: &Path) -> Result<String> {
     onnx::probe(library)
         .context("cannot use ONNX Runtime")
         .map_err(|error| CliError::from(error).hint(NAME_ONE))

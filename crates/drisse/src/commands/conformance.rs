@@ -1,7 +1,7 @@
 //! `drisse conformance`: tests a server against the specifications of the inference protocols.
 
 use crate::cli::{Conformance, Output};
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, RunError, Server, Verdict};
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Maximum number of failures and warnings in the text output. The JSON and JUnit reports contain all of them.
 const LISTED: usize = 40;
 
-pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode> {
     if let Some(folder) = &arguments.models {
         return write_models(folder, output);
     }
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, C
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn server(arguments: &Conformance) -> Result<Server, CliError> {
+fn server(arguments: &Conformance) -> Result<Server> {
     let url = arguments.url.as_deref().unwrap_or_default();
     let key = match &arguments.key_file {
         None => None,
@@ -90,7 +90,7 @@ fn server(arguments: &Conformance) -> Result<Server, CliError> {
 }
 
 /// Parses the URL of a server. `alpn` is the protocol to negotiate over TLS.
-fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address, CliError> {
+fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address> {
     let refused = || CliError::new(format!("`{url}` is not a server URL")).hint("a URL is http://HOST:PORT");
     let (scheme, host) = url.split_once("://").ok_or_else(refused)?;
     let host = host.trim_end_matches('/');
@@ -127,7 +127,7 @@ fn unusable(error: RunError) -> CliError {
     CliError { code, ..CliError::new(error) }.hint(hint)
 }
 
-fn write_models(folder: &Path, output: Output) -> Result<ExitCode, CliError> {
+fn write_models(folder: &Path, output: Output) -> Result<ExitCode> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create the folder {}", folder.display()))?;
     for name in MODELS.iter() {

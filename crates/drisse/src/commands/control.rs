@@ -2,7 +2,7 @@
 
 use crate::cli;
 use crate::connect::WorkspaceRef;
-use crate::error::{CliError, TAKEN};
+use crate::error::{CliError, Result, TAKEN};
 use crate::logs;
 use crate::wiring::{self, VERSION};
 use anyhow::Context;
@@ -19,7 +19,7 @@ fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
     }
 }
 
-pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitCode> {
     let workspace = place.folder()?.clone();
     let up = &arguments.up;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;

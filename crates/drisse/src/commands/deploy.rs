@@ -2,7 +2,7 @@
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
@@ -23,11 +23,7 @@ const INTERRUPTED: u8 = 130;
 /// Bytes. A sample up to this length is written into the curl line; an answer up to this length is shown whole.
 const MAX_INLINE: usize = 240;
 
-pub(crate) async fn deploy(
-    place: &WorkspaceRef,
-    arguments: &Deploy,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn deploy(place: &WorkspaceRef, arguments: &Deploy, output: Output) -> Result<ExitCode> {
     let early = choose_file(&arguments.model)?;
     let client = place.connect().await?;
     let model = choose(place, &client, &arguments.model, early, &arguments.options).await?;
@@ -38,11 +34,7 @@ pub(crate) async fn deploy(
     finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
 }
 
-pub(crate) async fn update(
-    place: &WorkspaceRef,
-    arguments: &Update,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn update(place: &WorkspaceRef, arguments: &Update, output: Output) -> Result<ExitCode> {
     let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
     let client = place.connect().await?;
     let model = match &arguments.model {
@@ -54,11 +46,7 @@ pub(crate) async fn update(
     finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
 }
 
-pub(crate) async fn rollback(
-    place: &WorkspaceRef,
-    arguments: &Rollback,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn rollback(place: &WorkspaceRef, arguments: &Rollback, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let timeout_ms = arguments.timeout.map(milliseconds);
     let request = RollbackRequest { revision: arguments.revision, timeout_ms };
@@ -69,7 +57,7 @@ pub(crate) async fn rollback(
 
 /// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
 /// registered model. Checks the file first, so that a wrong one is reported without starting the control plane.
-fn choose_file(text: &str) -> Result<Option<PathBuf>, CliError> {
+fn choose_file(text: &str) -> Result<Option<PathBuf>> {
     if text.starts_with("oci://") {
         return Ok(None);
     }
@@ -88,7 +76,7 @@ async fn choose(
     text: &str,
     file: Option<PathBuf>,
     options: &ServiceOptions,
-) -> Result<ModelChoice, CliError> {
+) -> Result<ModelChoice> {
     if text.starts_with("oci://") {
         return match super::transfer::pull(place, text, None, &options.registry).await? {
             Left::Done(done) => {
@@ -124,7 +112,7 @@ async fn choose(
     }
 }
 
-fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest, CliError> {
+fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest> {
     let sample = options.sample.as_ref().map(|sample| {
         let absolute = std::path::absolute(sample).context("cannot find the current folder")?;
         if !absolute.is_file() {
@@ -165,7 +153,7 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
     })
 }
 
-fn resources(options: &ServiceOptions) -> Result<Resources, CliError> {
+fn resources(options: &ServiceOptions) -> Result<Resources> {
     let restart = options.restart.map(|when| match when {
         WhenRestarted::Always => RestartPolicy::Always,
         WhenRestarted::OnFailure => RestartPolicy::OnFailure,
@@ -185,7 +173,7 @@ fn resources(options: &ServiceOptions) -> Result<Resources, CliError> {
 }
 
 /// Reads variables from a file, one NAME=VALUE per line. Empty lines and lines that begin with `#` are ignored.
-fn secrets(file: &Path) -> Result<Secrets, CliError> {
+fn secrets(file: &Path) -> Result<Secrets> {
     let shown = file.display();
     let text = match file == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin()),
@@ -222,7 +210,7 @@ async fn finish(
     options: &ServiceOptions,
     sample: Option<PathBuf>,
     output: Output,
-) -> Result<ExitCode, CliError> {
+) -> Result<ExitCode> {
     let began = Instant::now();
     let name = operation.subject.clone();
     if options.no_wait {

@@ -2,7 +2,7 @@
 
 use crate::cli::Output;
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::{printer, wiring};
 use drisse_control::Health;
 use drisse_engines::onnx;
@@ -40,7 +40,7 @@ impl Finding {
     }
 }
 
-pub(crate) async fn run(place: &WorkspaceRef, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, output: Output) -> Result<ExitCode> {
     let mut findings = vec![onnx_runtime(), pip()];
     if let WorkspaceRef::Folder(workspace) = place {
         // If the workspace does not exist yet, its nearest existing parent is checked.

@@ -1,7 +1,7 @@
 //! `drisse inspect`: shows what a model file contains.
 
 use crate::cli::{Inspect, Output};
-use crate::error::CliError;
+use crate::error::Result;
 use crate::printer;
 use crate::units::shown;
 use anyhow::Context;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
 
-pub(crate) fn run(arguments: &Inspect, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &Inspect, output: Output) -> Result<ExitCode> {
     let path = arguments.file.display();
     let source = ModelSource::open(&arguments.file).with_context(|| format!("cannot inspect {path}"))?;
     let digest = source.digest().with_context(|| format!("cannot inspect {path}"))?;

@@ -2,7 +2,7 @@
 
 use crate::cli::{Logs, Output};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::printer;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -10,11 +10,7 @@ use std::process::ExitCode;
 /// Exit code after an interrupt from the keyboard: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Logs,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) -> Result<ExitCode> {
     if output == Output::Json && !arguments.follow {
         let client = place.connect().await?;
         let mut stream = client.logs(&arguments.service, arguments.lines, false).await?;

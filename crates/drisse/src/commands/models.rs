@@ -3,7 +3,7 @@
 use super::{sign, transfer};
 use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
@@ -15,11 +15,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Models,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
     let Some(command) = &arguments.command else { return list(place, &arguments.filter, output).await };
     match command {
         ModelsCommand::Register { path, name, tags, properties, sample } => {
@@ -121,11 +117,11 @@ async fn finish(
     operation: Operation,
     output: Output,
     text: impl FnOnce(&Value) -> String,
-) -> Result<ExitCode, CliError> {
+) -> Result<ExitCode> {
     left(follow(place, client, &operation).await?, output, text)
 }
 
-fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode, CliError> {
+fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode> {
     match left {
         Left::Done(done) => {
             printer::result(output, || done.result.clone(), || text(&done.result));
@@ -135,7 +131,7 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
     }
 }
 
-async fn list(place: &WorkspaceRef, filter: &ModelFilter, output: Output) -> Result<ExitCode, CliError> {
+async fn list(place: &WorkspaceRef, filter: &ModelFilter, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let query = query(&[
         ("name", filter.name.as_deref()),
@@ -201,7 +197,7 @@ fn text(model: &Model) -> String {
 }
 
 /// Splits `NAME` or `NAME:VERSION`.
-pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), CliError> {
+pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>)> {
     let Some((name, version)) = text.split_once(':') else { return checked(text, None, text) };
     match version.parse() {
         Ok(version) if version > 0 => checked(name, Some(version), text),
@@ -210,7 +206,7 @@ pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), CliError> {
     }
 }
 
-fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>), CliError> {
+fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>)> {
     match name.parse::<drisse_core::ModelName>() {
         Ok(_) => Ok((name, version)),
         Err(error) => Err(CliError::new(format!("model `{text}` not found: {error}"))
@@ -218,7 +214,7 @@ fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a s
     }
 }
 
-fn absolute(path: &Path) -> Result<String, CliError> {
+fn absolute(path: &Path) -> Result<String> {
     let absolute = std::path::absolute(path).context("cannot find the current folder")?;
     absolute.into_os_string().into_string().map_err(|_| CliError::new("the path is not UTF-8"))
 }

@@ -6,7 +6,7 @@ mod html;
 use super::named::Named;
 use crate::cli::{Output, Profile as Arguments};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::units::shown;
 use crate::wiring::EngineSettings;
 use crate::{printer, wiring};
@@ -32,11 +32,7 @@ struct Report<'a> {
     profile: Profile,
 }
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Arguments,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Arguments, output: Output) -> Result<ExitCode> {
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
     let source = Named::find(place, path).await?.source().with_context(failed)?;

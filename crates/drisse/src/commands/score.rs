@@ -2,7 +2,7 @@
 
 use crate::cli::Score;
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode> {
     let client = place.connect().await?;
     let body = match &arguments.file {
         Some(file) if file == Path::new("-") => {
@@ -46,7 +46,7 @@ pub(crate) async fn score(
     service: &Service,
     keys: &Keys,
     body: Bytes,
-) -> Result<(u16, Bytes), CliError> {
+) -> Result<(u16, Bytes)> {
     let uri = &service.scoring_uri;
     let (scheme, rest) =
         uri.split_once("://").ok_or_else(|| CliError::new("cannot score: the gateway is not running"))?;

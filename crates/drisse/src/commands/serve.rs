@@ -4,7 +4,7 @@ mod banner;
 mod surroundings;
 
 use crate::cli::{Output, Serve};
-use crate::error::CliError;
+use crate::error::Result;
 use crate::wiring::EngineSettings;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
@@ -20,7 +20,7 @@ const INTERRUPTED: u8 = 130;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
-pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
     surroundings::enter(arguments)?;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     if let Some(file) = &arguments.log_file {
@@ -89,7 +89,7 @@ fn service(arguments: &Serve) -> String {
 }
 
 /// Runs the server until a signal stops it.
-async fn serve(server: ScoringServer, arguments: &Serve, output: Output) -> Result<ExitCode, CliError> {
+async fn serve(server: ScoringServer, arguments: &Serve, output: Output) -> Result<ExitCode> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut code = ExitCode::SUCCESS;
@@ -123,6 +123,6 @@ async fn serve(server: ScoringServer, arguments: &Serve, output: Output) -> Resu
     Ok(code)
 }
 
-fn on(kind: SignalKind) -> Result<Signal, CliError> {
+fn on(kind: SignalKind) -> Result<Signal> {
     Ok(signal(kind).context("cannot wait for signals")?)
 }

@@ -3,7 +3,7 @@
 use super::models::{paged, query};
 use crate::cli::{Delete, Output, Services, ServicesCommand};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::follow::{Left, follow};
 use crate::printer;
 use drisse_core::{cores, size};
@@ -12,11 +12,7 @@ use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Services,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Services, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     if let Some(ServicesCommand::Show { service }) = &arguments.command {
         let service = client.service(service).await?;
@@ -114,11 +110,7 @@ fn text(service: &Service) -> String {
     out
 }
 
-pub(crate) async fn delete(
-    place: &WorkspaceRef,
-    arguments: &Delete,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn delete(place: &WorkspaceRef, arguments: &Delete, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let name = &arguments.service;
     let operation = client.delete(name, arguments.force).await?;

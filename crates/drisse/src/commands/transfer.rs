@@ -2,7 +2,7 @@
 
 use crate::cli::{Output, RegistryOptions};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units, wiring};
 use anyhow::Context;
@@ -73,7 +73,7 @@ impl RegistryOptions {
 }
 
 /// Returns the workspace if it is on this machine, because the command reads its store. `verb` is for the error.
-pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace, CliError> {
+pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace> {
     place.folder().map_err(|_| {
         CliError::new(format!("cannot {verb} models of a remote workspace"))
             .hint("run this on the control plane's machine, with --workspace DIR")
@@ -87,7 +87,7 @@ pub(crate) async fn push(
     to: &str,
     options: &RegistryOptions,
     output: Output,
-) -> Result<ExitCode, CliError> {
+) -> Result<ExitCode> {
     let mut reference: Reference = to.parse()?;
     let workspace = beside(place, "push")?;
     let client = place.connect().await?;
@@ -109,7 +109,7 @@ pub(crate) async fn upload(
     store: &Store,
     digest: &str,
     signatures: &[String],
-) -> Result<Pushed, CliError> {
+) -> Result<Pushed> {
     let registry = RemoteRepository::to_push(reference, &options.access()).await?;
     let (bar, cache) = (Bar::new("pushing"), wiring::cache_folder().join("registries"));
     let pushed = registry.push(digest, store, &cache, &bar).await?;
@@ -135,7 +135,7 @@ pub(crate) async fn base(
     reference: &Reference,
     options: &RegistryOptions,
     architecture: &str,
-) -> Result<Base, CliError> {
+) -> Result<Base> {
     let registry = RemoteRepository::to_pull(reference, &options.access()).await?;
     let layout = Layout::open(&wiring::cache_folder().join("bases"), "layers")?;
     let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
@@ -148,7 +148,7 @@ pub(crate) async fn pull(
     from: &str,
     name: Option<&str>,
     options: &RegistryOptions,
-) -> Result<Left, CliError> {
+) -> Result<Left> {
     let reference: Reference = from.parse()?;
     let workspace = beside(place, "pull")?;
     let name = match name {
@@ -199,7 +199,7 @@ struct Layout {
 impl Layout {
     /// Opens and locks the folder of this name, which may contain the files of an interrupted pull. Removes the
     /// folders of pulls that were interrupted long ago.
-    fn open(pulls: &Path, name: &str) -> Result<Self, CliError> {
+    fn open(pulls: &Path, name: &str) -> Result<Self> {
         let folder = pulls.join(name);
         let open = || -> std::io::Result<File> {
             drisse_registry::make_folder(&folder)?;
