@@ -132,8 +132,8 @@ impl WorkspaceRef {
             }
         };
         let answer = answer.map_err(|_| {
-            let failure = CliError::new("the control plane does not answer");
-            CliError { code: 2, ..failure }
+            CliError::new("the control plane does not answer")
+                .code(2)
                 .hint("`pgrep -af 'drisse control'` shows its process; kill it and try again")
         })?;
         match answer {
@@ -146,8 +146,7 @@ impl WorkspaceRef {
                 }
                 hand_over(&client, &status).await?;
             }
-            Err(ClientError::Unreachable(_)) => {}
-            // An answer that cannot be parsed comes from another version.
+            // It does not run, or an answer that cannot be parsed comes from another version.
             Err(_) => {}
         }
         let status = start(workspace, up, &client).await?;
@@ -240,7 +239,7 @@ async fn hand_over(client: &Client, status: &Status) -> Result<()> {
     client.shutdown(Shutdown::Handover).await?;
     if let Some(mut process) = process {
         let ended = tokio::time::timeout(PATIENCE, process.ended()).await;
-        ended.map_err(|_| CliError { code: 2, ..CliError::new("the older control plane does not stop") })?;
+        ended.map_err(|_| CliError::new("the older control plane does not stop").code(2))?;
     }
     Ok(())
 }
@@ -302,11 +301,9 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
             noted = true;
         }
         if began.elapsed() > START_PATIENCE {
-            let failure = CliError::new(format!(
-                "the control plane did not start within {} s",
-                START_PATIENCE.as_secs()
-            ));
-            return Err(CliError { code: 2, ..failure.hint(format!("its log is {}", log.display())) });
+            let seconds = START_PATIENCE.as_secs();
+            let failure = CliError::new(format!("the control plane did not start within {seconds} s"));
+            return Err(failure.code(2).hint(format!("its log is {}", log.display())));
         }
     }
 }
@@ -322,17 +319,10 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
         ("--control", up.control),
         ("--metrics", up.metrics),
         ("--registry", up.registry),
-    ]
-    .into_iter();
-    for (flag, address) in addresses.filter_map(|(flag, address)| Some((flag, address?))) {
-        add(flag, address.to_string().into());
+    ];
+    for (flag, address) in addresses {
+        address.iter().for_each(|address| add(flag, address.to_string().into()));
     }
-    for (flag, is_set) in
-        [("--no-control", up.no_control), ("--no-metrics", up.no_metrics), ("--no-registry", up.no_registry)]
-    {
-        arguments.extend(is_set.then(|| flag.into()));
-    }
-    let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
     let files = [
         ("--tls-cert", &up.tls_cert),
         ("--tls-key", &up.tls_key),
@@ -344,6 +334,9 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
             add(flag, std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
         }
     }
+    arguments.extend(up.no_control.then(|| "--no-control".into()));
+    arguments.extend(up.no_metrics.then(|| "--no-metrics".into()));
+    arguments.extend(up.no_registry.then(|| "--no-registry".into()));
     arguments
 }
 
@@ -360,7 +353,7 @@ fn logged_failure(log: &Path, from: u64, fallback: &str) -> CliError {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
     let Some(error) = lines.next().and_then(|line| line.strip_prefix("error: ")) else {
         let failure = CliError::new(fallback).hint(format!("its log is {}", log.display()));
-        return unwritable(log).unwrap_or(CliError { code: 2, ..failure });
+        return unwritable(log).unwrap_or(failure.code(2));
     };
     let rest: Vec<_> = lines.collect();
     let causes = rest.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));

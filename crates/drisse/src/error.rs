@@ -9,6 +9,9 @@ use drisse_serve::{EngineError, ServeError};
 use drisse_wire::control;
 use std::fmt;
 
+/// The exit code after an interrupt from the keyboard: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// The exit code of a control plane whose workspace another one has. The command that started it waits for that one.
 pub(crate) const TAKEN: u8 = 3;
 
@@ -31,10 +34,14 @@ impl CliError {
         anyhow::Error::msg(message.to_string()).into()
     }
 
+    /// Sets the exit code.
+    pub(crate) fn code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// Sets the hint.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Follows an operation: prints its progress, and detaches at Ctrl-C.
 
 use crate::connect::WorkspaceRef;
-use crate::error::{CliError, Result};
+use crate::error::{CliError, INTERRUPTED, Result};
 use crate::{printer, units};
 use drisse_client::Client;
 use drisse_net::SILENCE;
@@ -10,9 +10,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 /// How following an operation ended.
 pub(crate) enum Left {

@@ -124,7 +124,7 @@ fn unusable(error: RunError) -> CliError {
         }
     };
     let code = if matches!(error, RunError::Silent { .. }) { 2 } else { 1 };
-    CliError { code, ..CliError::new(error) }.hint(hint)
+    CliError::new(error).code(code).hint(hint)
 }
 
 fn write_models(folder: &Path, output: Output) -> Result<ExitCode> {

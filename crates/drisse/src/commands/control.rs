@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitC
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(RunError { failure, taken }) => {
             let failure = CliError::from(failure);
-            Err(if taken { CliError { code: TAKEN, ..failure } } else { failure })
+            Err(if taken { failure.code(TAKEN) } else { failure })
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
 use crate::connect::WorkspaceRef;
-use crate::error::{CliError, Result};
+use crate::error::{CliError, INTERRUPTED, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
@@ -17,9 +17,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
-
 /// Bytes. A sample up to this length is written into the curl line; an answer up to this length is shown whole.
 const MAX_INLINE: usize = 240;
 
@@ -31,7 +28,7 @@ pub(crate) async fn deploy(place: &WorkspaceRef, arguments: &Deploy, output: Out
     request.name.clone_from(&arguments.name);
     request.target.clone_from(&arguments.target);
     let operation = client.deploy(&request).await?;
-    finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
+    finish(place, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
 }
 
 pub(crate) async fn update(place: &WorkspaceRef, arguments: &Update, output: Output) -> Result<ExitCode> {
@@ -43,7 +40,7 @@ pub(crate) async fn update(place: &WorkspaceRef, arguments: &Update, output: Out
     };
     let request = request(&arguments.options, model)?;
     let operation = client.update(&arguments.service, &request).await?;
-    finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
+    finish(place, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
 }
 
 pub(crate) async fn rollback(place: &WorkspaceRef, arguments: &Rollback, output: Output) -> Result<ExitCode> {
@@ -51,8 +48,7 @@ pub(crate) async fn rollback(place: &WorkspaceRef, arguments: &Rollback, output:
     let timeout_ms = arguments.timeout.map(milliseconds);
     let request = RollbackRequest { revision: arguments.revision, timeout_ms };
     let operation = client.rollback(&arguments.service, request).await?;
-    let options = ServiceOptions { no_wait: arguments.no_wait, ..ServiceOptions::default() };
-    finish(place, &client, operation, &options, None, output).await
+    finish(place, &client, operation, arguments.no_wait, None, output).await
 }
 
 /// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
@@ -84,8 +80,8 @@ async fn choose(
                 Ok(ModelChoice::Registered(format!("{}:{version}", name.as_str().unwrap_or_default())))
             }
             Left::Detached(_) => {
-                let failure = CliError::new("interrupted: the model is being registered, but not deployed");
-                Err(CliError { code: INTERRUPTED, ..failure })
+                let message = "interrupted: the model is being registered, but not deployed";
+                Err(CliError::new(message).code(INTERRUPTED))
             }
         };
     }
@@ -207,13 +203,13 @@ async fn finish(
     place: &WorkspaceRef,
     client: &Client,
     operation: Operation,
-    options: &ServiceOptions,
+    no_wait: bool,
     sample: Option<PathBuf>,
     output: Output,
 ) -> Result<ExitCode> {
     let began = Instant::now();
     let name = operation.subject.clone();
-    if options.no_wait {
+    if no_wait {
         let id = operation.id;
         let document = || json!({ "name": name, "operation": id, "state": "Deploying" });
         let text = || {
@@ -229,25 +225,18 @@ async fn finish(
     let service = place.ask(client, async |client| client.service(&name).await).await?;
     let keys = place.ask(client, async |client| client.keys(&name).await).await?;
     let body = place.ask(client, async |client| client.sample(&name).await).await.ok();
-    let answer = match &body {
-        Some(body) => {
-            let answered = super::score::score(client, &service, &keys, body.clone()).await;
-            match answered {
-                Ok((200, answer)) => {
-                    printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
-                    Some(String::from_utf8_lossy(&answer).trim_end().to_owned())
-                }
-                // Some models refuse a generated sample, which is all zeros.
-                Ok((status, answer)) => {
-                    let text = printer::plain(&String::from_utf8_lossy(&answer));
-                    printer::note(&format!("cannot score the sample: status {status}: {text}"));
-                    None
-                }
-                Err(failure) => return Err(failure),
-            }
+    let mut answer = None;
+    if let Some(body) = &body {
+        let (status, answered) = super::score::score(client, &service, &keys, body.clone()).await?;
+        let text = String::from_utf8_lossy(&answered);
+        if status == 200 {
+            printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
+            answer = Some(text.trim_end().to_owned());
+        } else {
+            // Some models refuse a generated sample, which is all zeros.
+            printer::note(&format!("cannot score the sample: status {status}: {}", printer::plain(&text)));
         }
-        None => None,
-    };
+    }
     let document = || document(&service, &keys, &done, answer.as_deref());
     let text = || text(place, &service, sample.as_deref(), body.as_deref(), answer.as_deref());
     printer::result(output, document, text);

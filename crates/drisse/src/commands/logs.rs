@@ -2,13 +2,10 @@
 
 use crate::cli::{Logs, Output};
 use crate::connect::WorkspaceRef;
-use crate::error::Result;
+use crate::error::{INTERRUPTED, Result};
 use crate::printer;
 use serde_json::{Value, json};
 use std::process::ExitCode;
-
-/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) -> Result<ExitCode> {
     if output == Output::Json && !arguments.follow {

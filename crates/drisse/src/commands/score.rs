@@ -37,7 +37,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitC
     let message = serde_json::from_slice::<serde_json::Value>(&answer).ok();
     let message = message.as_ref().and_then(|answer| answer["message"].as_str()).unwrap_or(&text);
     let failure = CliError::new(format!("service `{}` answered {status}: {message}", arguments.service));
-    Err(CliError { code: if status < 500 { 1 } else { 2 }, ..failure })
+    Err(failure.code(if status < 500 { 1 } else { 2 }))
 }
 
 /// Sends a body to a service's endpoint, and returns the status and the answer.
@@ -68,7 +68,7 @@ pub(crate) async fn score(
                 "the gateway's certificate must be an end-entity certificate (CA:FALSE) for this address",
             )
         } else {
-            CliError { code: 2, ..failure }
+            failure.code(2)
         }
     })
 }

@@ -4,7 +4,7 @@ mod banner;
 mod surroundings;
 
 use crate::cli::{Output, Serve};
-use crate::error::Result;
+use crate::error::{INTERRUPTED, Result};
 use crate::wiring::EngineSettings;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
@@ -14,9 +14,6 @@ use drisse_serve::{Config, ScoringServer, TlsFiles, TrustFiles, build};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// The exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 

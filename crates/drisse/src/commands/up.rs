@@ -39,10 +39,8 @@ pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> 
     let began = Instant::now();
     while status.gateway.pid.is_none() {
         if began.elapsed() > GATEWAY_PATIENCE {
-            let failure = CliError {
-                code: 2,
-                ..CliError::new(format!("the gateway did not start within {} s", GATEWAY_PATIENCE.as_secs()))
-            };
+            let seconds = GATEWAY_PATIENCE.as_secs();
+            let failure = CliError::new(format!("the gateway did not start within {seconds} s")).code(2);
             let log = place.folder()?.logs().join("gateway.log");
             return Err(failure.hint(format!("its log is {}", log.display())));
         }
@@ -167,11 +165,8 @@ pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCod
         stopped.await;
     };
     if tokio::time::timeout(PATIENCE, waited).await.is_err() {
-        return Err(CliError {
-            code: 2,
-            ..CliError::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()))
-        }
-        .hint(format!("the logs are in {}", workspace.logs().display())));
+        let failure = CliError::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()));
+        return Err(failure.code(2).hint(format!("the logs are in {}", workspace.logs().display())));
     }
     let text = || "everything has stopped; `drisse up` starts it again\n".to_owned();
     printer::result(output, || json!({ "stopped": true }), text);
