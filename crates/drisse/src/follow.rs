@@ -6,7 +6,7 @@ use crate::{printer, units};
 use drisse_client::Client;
 use drisse_net::SILENCE;
 use drisse_wire::control::{Operation, OperationState, Progress};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,10 +22,7 @@ pub(crate) enum Left {
 /// Follows an operation until it ends. Prints its progress with the elapsed time on stderr.
 pub(crate) async fn follow(place: &WorkspaceRef, client: &Client, begun: &Operation) -> Result<Left> {
     let began = Instant::now();
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-        bar.set_style(style);
-    }
+    let bar = printer::bar(None, "{spinner} {msg} {elapsed}");
     bar.enable_steady_tick(Duration::from_millis(120));
     bar.set_message(format!("{} {}", begun.kind, begun.subject));
     let mut each = |progress: &Progress| {

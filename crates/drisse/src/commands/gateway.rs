@@ -62,14 +62,10 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode> {
     let runtime = runtime.context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+        // A signal that is caught no longer ends the process.
+        let _hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
         let stop = async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => return,
-                    _ = hangup.recv() => {}
-                }
-            }
+            terminate.recv().await;
         };
         let exporting = exporter.map(Exporter::start);
         let ended = gateway.run(stop).await.context("the gateway failed");

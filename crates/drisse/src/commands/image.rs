@@ -2,7 +2,7 @@
 
 use super::named::Named;
 use super::transfer;
-use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, ImagePush, Output};
+use crate::cli::{Destination, ImageBuild, ImageCommand, ImagePush, Output};
 use crate::connect::{WorkspaceRef, env_onnxruntime};
 use crate::error::{CliError, Result};
 use crate::wiring::{self, VERSION};
@@ -10,7 +10,6 @@ use crate::{printer, units};
 use anyhow::Context;
 use drisse_core::ServiceName;
 use drisse_registry::{Evidence, Image, ImageModel, Runtime, RuntimeParts, Runtimes, Store};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -20,8 +19,8 @@ use std::time::Instant;
 /// Buffer for an archive or a pipe, in bytes.
 const BUFFER: usize = 256 << 10;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Arguments, output: Output) -> Result<ExitCode> {
-    match &arguments.command {
+pub(crate) async fn run(place: &WorkspaceRef, command: &ImageCommand, output: Output) -> Result<ExitCode> {
+    match command {
         ImageCommand::Build(build) => self::build(place, build, output).await,
         ImageCommand::Push(push) => self::push(push, output).await,
         ImageCommand::Runtimes => {
@@ -76,8 +75,7 @@ async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> 
     };
     let text = || {
         let took = units::seconds(began.elapsed());
-        let all = units::shown(size);
-        let shared = units::shown(runtime.size);
+        let (all, shared) = (units::shown(size), units::shown(runtime.size));
         format!(
             "{reference} {digest}\n{all}, of which {shared} are the runtime layer that images share; built in {took}\n"
         )
@@ -144,10 +142,7 @@ async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageMode
 
 /// Writes the image to its destination. A file is replaced only once the new one is complete.
 fn write(image: &Image, to: &Destination, reference: &str) -> Result<()> {
-    let bar = ProgressBar::with_draw_target(Some(image.size()), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("writing {bytes} of {total_bytes} {eta}") {
-        bar.set_style(style);
-    }
+    let bar = printer::bar(Some(image.size()), "writing {bytes} of {total_bytes} {eta}");
     let progress = |bytes| bar.inc(bytes);
     match to {
         Destination::Archive(None, _) => {

@@ -1,7 +1,7 @@
 //! `drisse models`: registers, lists, tags, verifies and deletes models.
 
 use super::{sign, transfer};
-use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
+use crate::cli::{Models, ModelsCommand, Output, Page};
 use crate::connect::WorkspaceRef;
 use crate::error::{CliError, Result};
 use crate::follow::{Left, follow};
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
-    let Some(command) = &arguments.command else { return list(place, &arguments.filter, output).await };
+    let Some(command) = &arguments.command else { return list(place, arguments, output).await };
     match command {
         ModelsCommand::Register { path, name, tags, properties, sample } => {
             let request = RegisterRequest {
@@ -131,7 +131,7 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
     }
 }
 
-async fn list(place: &WorkspaceRef, filter: &ModelFilter, output: Output) -> Result<ExitCode> {
+async fn list(place: &WorkspaceRef, filter: &Models, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let query = query(&[
         ("name", filter.name.as_deref()),

@@ -19,14 +19,13 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Services, output: Outp
         printer::result(output, || json!(service), || text(&service));
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = &arguments.filter;
     let query = query(&[
-        ("target", filter.target.as_deref()),
-        ("state", filter.state.as_deref()),
-        ("model", filter.model.as_deref()),
-        ("tag", filter.tag.as_deref()),
+        ("target", arguments.target.as_deref()),
+        ("state", arguments.state.as_deref()),
+        ("model", arguments.model.as_deref()),
+        ("tag", arguments.tag.as_deref()),
     ]);
-    let page = client.services(&paged(query, &filter.page)).await?;
+    let page = client.services(&paged(query, &arguments.page)).await?;
     let row = |service: &Service| {
         vec![
             service.name.clone(),

@@ -10,7 +10,7 @@ use drisse_control::Workspace;
 use drisse_core::{ModelName, ServiceName};
 use drisse_registry::{Access, Base, Pushed, Reference, RemoteError, RemoteRepository, Store, Transfer};
 use drisse_wire::control::RegisterRequest;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -26,11 +26,8 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new(what: &str) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what.to_owned());
-        Self(bar)
+        let bar = printer::bar(Some(0), "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
+        Self(bar.with_message(what.to_owned()))
     }
 }
 
@@ -59,10 +56,7 @@ impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let hint = error.hint();
         let failure = Self::from(anyhow::Error::new(error));
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self { hint: hint.or(failure.hint), ..failure }
     }
 }
 
@@ -154,7 +148,7 @@ pub(crate) async fn pull(
     let name = match name {
         Some(name) => match name.parse::<ModelName>() {
             Ok(name) => name.to_string(),
-            Err(error) => return Err(CliError::new(error.to_string())),
+            Err(error) => return Err(CliError::new(error)),
         },
         None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
             CliError::new(format!("cannot derive a model name from `{}`", reference.name()))
