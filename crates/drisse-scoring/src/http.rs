@@ -14,7 +14,7 @@ mod v2;
 use crate::app::App;
 use crate::body::coding::{self, Coding};
 use crate::body::{self, HeldBody, Response};
-use crate::exchange::{Counted, Exchange, Operation, Outcome, Scoring};
+use crate::exchange::{Counted, Exchange, Operation, Scoring};
 use crate::models::Model;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::cors;
@@ -59,7 +59,7 @@ pub(crate) async fn handle(app: &Arc<App>, head: &Parts, body: Incoming) -> Resp
     };
     let operation = protocol.map_or(Operation::Other, |protocol| Operation::Http(protocol.path()));
     let error = result.as_ref().err();
-    let ids = exchange.end(head, &Outcome { operation, status, error });
+    let ids = exchange.end(head, operation, status, error);
     let failed = error.map(Error::kind);
     let mut response = match result {
         Ok(reply) => reply.into_response(),
