@@ -4,12 +4,12 @@ use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_control::{Targets, Workspace};
-use drisse_core::{EngineOptions, ReplicaSet, Target};
+use drisse_core::{ReplicaSet, Target};
 use drisse_engines::fake::FakeEngine;
 use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
-use drisse_scoring::{Config, Tuner};
+use drisse_scoring::Tuner;
 use drisse_serve::{EngineError, EngineTable, StartEngine};
 pub(crate) use drisse_targets::container_engine;
 use drisse_targets::{Container, ContainerConfig, Local, LocalConfig, fake};
@@ -89,14 +89,7 @@ fn fake_engine(_: &EngineSettings) -> Result<StartEngine, EngineError> {
 
 /// Creates the tuner, which measures the best threads and workers for a model; a given number is not measured.
 pub(crate) fn tuner(threads: Option<usize>, workers: Option<usize>) -> Tuner {
-    let cores = Config::default().workers;
-    Tuner {
-        cores,
-        threads,
-        workers,
-        folder: Some(onnx::cache_folder().join("tuning")),
-        options: EngineOptions::default(),
-    }
+    Tuner { threads, workers, folder: Some(onnx::cache_folder().join("tuning")), ..Tuner::default() }
 }
 
 /// Creates the targets of a workspace.
