@@ -91,7 +91,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { app, listeners, tls } = self;
         let failed = |what| move |source| ServerError { what, source };
-        let limits = app.config.limits();
+        let limits = app.config.limits.clone();
         let open = app.metrics.connections.clone();
         let front = HttpServer { listeners: listeners.scoring, tls: tls.clone(), limits, open };
         let stop = async {

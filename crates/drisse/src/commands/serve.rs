@@ -8,8 +8,8 @@ use crate::error::{INTERRUPTED, Result};
 use crate::wiring::EngineSettings;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
-use drisse_net::Build;
 use drisse_net::trace::Exporter;
+use drisse_net::{Build, Limits};
 use drisse_serve::{Config, ScoringServer, TlsFiles, TrustFiles, build};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -46,7 +46,7 @@ fn config(arguments: &Serve) -> Config {
     let scoring = drisse_scoring::Config {
         max_wait: arguments.max_wait,
         scoring_timeout: arguments.scoring_timeout,
-        drain_timeout: arguments.drain_timeout,
+        limits: Limits { drain_timeout: arguments.drain_timeout, ..Limits::default() },
         max_body: arguments.max_body,
         max_batch: arguments.max_batch,
         workers: defaults.workers.max(arguments.workers.unwrap_or(1)),
