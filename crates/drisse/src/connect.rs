@@ -11,7 +11,7 @@ use drisse_net::http::Address;
 use drisse_net::{Build, Exit, Launch, Process, Tls, trusting};
 use drisse_wire::control::{Shutdown, Status};
 use std::ffi::OsString;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -73,13 +73,11 @@ impl WorkspaceRef {
         match self {
             Self::Folder(workspace) => {
                 let default = default_folder().ok().and_then(|folder| folder.canonicalize().ok());
-                if default.as_deref() == Some(&*workspace.root)
-                    || std::env::var_os("DRISSE_WORKSPACE").is_some()
-                {
-                    String::new()
-                } else {
-                    format!(" --workspace {}", printer::quoted(&workspace.root.display().to_string()))
+                let is_default = default.as_deref() == Some(&*workspace.root);
+                if is_default || std::env::var_os("DRISSE_WORKSPACE").is_some() {
+                    return String::new();
                 }
+                format!(" --workspace {}", printer::quoted(&workspace.root.display().to_string()))
             }
             Self::Remote(_, url) => format!(" --workspace {url}"),
         }
@@ -140,9 +138,8 @@ impl WorkspaceRef {
             Ok(status) if !is_older(&status) && !up.changes_something() => return Ok((client, status)),
             Ok(status) => {
                 if is_older(&status) {
-                    let text =
-                        format!("replacing the running control plane, which is older ({})", status.build);
-                    printer::note(&text);
+                    let build = &status.build;
+                    printer::note(&format!("replacing the running control plane, which is older ({build})"));
                 }
                 hand_over(&client, &status).await?;
             }
@@ -345,9 +342,7 @@ fn logged_failure(log: &Path, from: u64, fallback: &str) -> CliError {
     let read = || -> std::io::Result<String> {
         let mut file = std::fs::File::open(log)?;
         file.seek(SeekFrom::Start(from))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        Ok(text)
+        std::io::read_to_string(file)
     };
     let text = read().unwrap_or_default();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
@@ -371,8 +366,5 @@ fn unwritable(log: &Path) -> Option<CliError> {
     let written = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&[0; 4096]));
     let error = written.err()?;
     let failure = CliError::new(format!("cannot write in {}: {error}", folder.display()));
-    Some(match drisse_registry::disk_hint(&error) {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    })
+    Some(CliError { hint: drisse_registry::disk_hint(&error).map(Into::into), ..failure })
 }

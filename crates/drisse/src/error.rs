@@ -5,7 +5,7 @@ use drisse_net::TlsError;
 use drisse_net::http::HttpError;
 use drisse_net::trace::VariableError;
 use drisse_registry::{ImageError, InspectError};
-use drisse_serve::{EngineError, ServeError};
+use drisse_serve::ServeError;
 use drisse_wire::control;
 use std::fmt;
 
@@ -59,12 +59,6 @@ impl From<ServeError> for CliError {
     fn from(error: ServeError) -> Self {
         let (hint, code) = (error.hint(), if error.is_internal() { 2 } else { 1 });
         Self { error: error.into(), hint, code }
-    }
-}
-
-impl From<EngineError> for CliError {
-    fn from(error: EngineError) -> Self {
-        ServeError::from(error).into()
     }
 }
 

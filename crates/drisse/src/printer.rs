@@ -43,6 +43,13 @@ pub(crate) fn bar(length: Option<u64>, template: &str) -> ProgressBar {
     ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr()).with_style(style)
 }
 
+/// Appends a line with a named value, unless the value is empty.
+pub(crate) fn line(out: &mut String, width: usize, name: &str, value: &str) {
+    if !value.trim().is_empty() {
+        *out += &format!("{name:<width$} {}\n", plain(value));
+    }
+}
+
 /// Prints a line for people on stderr.
 pub(crate) fn note(text: &str) {
     error_text(&format!("{text}\n"));

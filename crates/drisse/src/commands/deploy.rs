@@ -53,7 +53,7 @@ pub(crate) async fn rollback(place: &WorkspaceRef, arguments: &Rollback, output:
 
 /// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
 /// registered model. Checks the file first, so that a wrong one is reported without starting the control plane.
-fn choose_file(text: &str) -> Result<Option<PathBuf>> {
+fn choose_file(text: &str) -> Result<Option<String>> {
     if text.starts_with("oci://") {
         return Ok(None);
     }
@@ -61,7 +61,7 @@ fn choose_file(text: &str) -> Result<Option<PathBuf>> {
     if !text.contains('/') && path.extension().is_none() {
         return Ok(None);
     }
-    let absolute = std::path::absolute(path).context("cannot find the current folder")?;
+    let absolute = super::models::absolute(path)?;
     drisse_registry::ModelSource::open(path).with_context(|| format!("cannot deploy {text}"))?;
     Ok(Some(absolute))
 }
@@ -70,7 +70,7 @@ async fn choose(
     place: &WorkspaceRef,
     client: &Client,
     text: &str,
-    file: Option<PathBuf>,
+    file: Option<String>,
     options: &ServiceOptions,
 ) -> Result<ModelChoice> {
     if text.starts_with("oci://") {
@@ -86,8 +86,7 @@ async fn choose(
         };
     }
     if let Some(file) = file {
-        let text = file.to_str().ok_or_else(|| CliError::new("the path is not UTF-8"))?;
-        return Ok(ModelChoice::Path(text.to_owned()));
+        return Ok(ModelChoice::Path(file));
     }
     let (name, version) = super::models::parse(text)?;
     let registered = match client.model(name, version).await {
@@ -212,9 +211,8 @@ async fn finish(
     if no_wait {
         let id = operation.id;
         let document = || json!({ "name": name, "operation": id, "state": "Deploying" });
-        let text = || {
-            format!("operation {id} has started: `drisse{} operations show {id}` follows it\n", place.flag())
-        };
+        let flag = place.flag();
+        let text = || format!("operation {id} has started: `drisse{flag} operations show {id}` follows it\n");
         printer::result(output, document, text);
         return Ok(ExitCode::SUCCESS);
     }

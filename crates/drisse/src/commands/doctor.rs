@@ -138,13 +138,8 @@ fn stored(health: Health) -> [Finding; 3] {
     let whole = health.database.is_none();
     let database = Finding { bad: "damaged", ..Finding::new("database", true, whole, detail, &remedy) };
     let remedy = "the control plane writes it soon after each change; logs/control.log says why if it cannot";
-    let backup = Finding::new(
-        "backup",
-        false,
-        health.current,
-        health.backup.clone().map(|at| format!("written {at}")).unwrap_or_default(),
-        remedy,
-    );
+    let written = health.backup.as_ref().map(|at| format!("written {at}")).unwrap_or_default();
+    let backup = Finding::new("backup", false, health.current, written, remedy);
     let backup = if health.backup.is_some() { Finding { bad: "old", ..backup } } else { backup };
     let damaged = &health.damaged;
     let mut detail = match damaged.is_empty() {

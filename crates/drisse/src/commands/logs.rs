@@ -30,10 +30,8 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) 
             let Some(line) = line else { break };
             printer::text(&format!("{}\n", readable(&line)));
         }
-        if !arguments.follow {
-            return Ok(ExitCode::SUCCESS);
-        }
-        if place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists()) {
+        let is_stopped = || place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists());
+        if !arguments.follow || is_stopped() {
             return Ok(ExitCode::SUCCESS);
         }
         // The control plane was killed: the next one continues with new lines.

@@ -11,7 +11,6 @@ use drisse_client::Client;
 use drisse_net::http::escaped;
 use drisse_wire::control::{Model, ModelChange, Operation, RegisterRequest, RepairRequest};
 use serde_json::{Value, json};
-use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -169,12 +168,7 @@ pub(crate) fn note_more(next: &Option<String>, empty: bool, what: &str, output: 
 
 fn text(model: &Model) -> String {
     let mut out = String::new();
-    let mut line = |name: &str, value: &str| {
-        if !value.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(out, "{name:<10} {}", printer::plain(value));
-        }
-    };
+    let mut line = |name: &str, value: &str| printer::line(&mut out, 10, name, value);
     let pairs = |pairs: &std::collections::BTreeMap<String, String>| {
         pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
     };
@@ -214,7 +208,7 @@ fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a s
     }
 }
 
-fn absolute(path: &Path) -> Result<String> {
+pub(crate) fn absolute(path: &Path) -> Result<String> {
     let absolute = std::path::absolute(path).context("cannot find the current folder")?;
     absolute.into_os_string().into_string().map_err(|_| CliError::new("the path is not UTF-8"))
 }

@@ -12,7 +12,7 @@ use crate::wiring::EngineSettings;
 use crate::{printer, wiring};
 use anyhow::Context;
 use drisse_scoring::{Point, Profile, Profiling, profile};
-use drisse_serve::sample;
+use drisse_serve::{ServeError, sample};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Arguments, output: Out
     })?;
     let tuner = wiring::tuner(None, None);
     let settings = EngineSettings { threads: tuner.cores, onnxruntime: arguments.onnxruntime.clone() };
-    let engine = wiring::engines(&settings).start(&source.engine)?;
+    let engine = wiring::engines(&settings).start(&source.engine).map_err(ServeError::from)?;
     let package = source.inspection.package();
     printer::note(&format!("{path}: {} cores, {:?} for each setting", tuner.cores, arguments.time));
     let mut print = |point: &Point| printer::note(&line(point));

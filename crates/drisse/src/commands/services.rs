@@ -46,12 +46,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Services, output: Outp
 
 fn text(service: &Service) -> String {
     let mut out = String::new();
-    let mut line = |name: &str, value: &str| {
-        if !value.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(out, "{name:<10} {}", printer::plain(value));
-        }
-    };
+    let mut line = |name: &str, value: &str| printer::line(&mut out, 10, name, value);
     line("service", &service.name);
     line("state", &format!("{} ({} of {} replicas ready)", service.state, service.ready, service.replicas));
     if let Some(error) = &service.error {
