@@ -212,10 +212,7 @@ impl Models {
         match self.get(name) {
             Ok(model) => model.checked(version).map(drop),
             Err(_) if on_demand().is_some() => {
-                match self.residents.get().and_then(|all| all.last_failure(name)) {
-                    Some(failure) => Err(failure),
-                    None => Ok(()),
-                }
+                self.residents.get().and_then(|all| all.last_failure(name)).map_or(Ok(()), Err)
             }
             Err(unknown) => Err(unknown),
         }
