@@ -13,7 +13,7 @@ use drisse_core::{
     Buffer, Cancel, Data, DataType, Dim, ModelName, Port, Result, Scorer, ScorerLimits, Shape, Signature,
     Sink, Tensor, TensorType, ValueType, ValueView, Work,
 };
-use drisse_net::serve_connection;
+use drisse_net::{Limits, serve_connection};
 use drisse_scoring::{App, Config, Keys, LoadedModel, ModelSpec};
 use requests::Protocol;
 use std::io::Write;
@@ -34,7 +34,7 @@ fn main() {
     let client = Client::new(protocol, count);
     let app = app();
     #[expect(clippy::disallowed_methods, reason = "the task ends with the runtime")]
-    runtime.spawn(serve_connection(client.clone(), app.handler(), app_config().limits()));
+    runtime.spawn(serve_connection(client.clone(), app.handler(), app_config().limits));
     runtime.block_on(client.answered(WARM_UP));
     counted(&runtime, &client, count);
     // Checks that every response has the model's output.
@@ -50,7 +50,7 @@ fn counted(runtime: &Runtime, client: &Client, count: usize) {
 }
 
 fn app_config() -> Config {
-    Config { threads: 1, workers: 1, ..Config::default() }
+    Config { limits: Limits { threads: 1, ..Limits::default() }, workers: 1, ..Config::default() }
 }
 
 /// A server with one model and with keys.

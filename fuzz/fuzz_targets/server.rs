@@ -6,7 +6,7 @@ use drisse_core::{
     TensorType, ValueType,
 };
 use drisse_engines::fake::{FakeEngine, Script};
-use drisse_net::Handler;
+use drisse_net::{Handler, Limits};
 use drisse_scoring::{App, Config, LoadedModel, ModelSpec};
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ fn signature() -> Signature {
 /// Starts a server with two models: `echo` runs on the connection's thread; `queued` runs on another, and every third
 /// run fails.
 pub fn start() -> Arc<App> {
-    let config = Config { threads: 1, max_body: 1 << 20, max_held: 4 << 20, ..Config::default() };
+    let limits = Limits { threads: 1, ..Limits::default() };
+    let config = Config { limits, max_body: 1 << 20, max_held: 4 << 20, ..Config::default() };
     let app = App::new(config, None).expect("threads");
     let limits = ScorerLimits { concurrency: 1, steady: false, rows_independent: Ok(()) };
     let queued = Script { limits, fail_every: Some(3), ..Script::default() };

@@ -38,8 +38,8 @@ const HEAD: &str = "\
 
 /// Counts, and fails if a budget is exceeded. With `WRITE_DOCS` set, writes the counts as the new budgets instead.
 pub(crate) fn alone() -> Result<()> {
+    build()?;
     if std::env::var_os("WRITE_DOCS").is_some() {
-        build()?;
         ensure!(is_there(), "valgrind is needed: `apt-get install valgrind`");
         let counts = PROTOCOLS.iter().map(|protocol| Ok(format!("{protocol} = {}\n", count(protocol)?)));
         let counts = counts.collect::<Result<String>>()?;
@@ -47,7 +47,6 @@ pub(crate) fn alone() -> Result<()> {
         std::fs::write(file(), format!("{HEAD}\n{counts}"))?;
         return Ok(());
     }
-    build()?;
     ensure!(!can_count()? || compare(&mut Output::live())?, "a request costs more than its budget");
     Ok(())
 }
@@ -67,13 +66,10 @@ fn can_count() -> Result<bool> {
         return Ok(false);
     }
     if !is_there() {
-        ensure!(
-            std::env::var_os("CI").is_none(),
-            "CI requires valgrind, which cannot be installed: run as root"
-        );
-        println!(
-            "\n=== {STAGE}: not counted, valgrind is not installed: `apt-get install valgrind`, or run as root"
-        );
+        let is_ci = std::env::var_os("CI").is_some();
+        ensure!(!is_ci, "CI requires valgrind, which cannot be installed: run as root");
+        let remedy = "`apt-get install valgrind`, or run as root";
+        println!("\n=== {STAGE}: not counted, valgrind is not installed: {remedy}");
         return Ok(false);
     }
     Ok(true)
@@ -94,11 +90,8 @@ fn compare(output: &mut Output) -> Result<bool> {
         if matches!(verdict, Verdict::Over(_)) {
             held = false;
             let profile = profile(protocol);
-            writeln!(
-                output,
-                "    to see where they are spent: callgrind_annotate --inclusive=yes {} | head -80",
-                profile.display()
-            )?;
+            let annotate = format!("callgrind_annotate --inclusive=yes {} | head -80", profile.display());
+            writeln!(output, "    to see where they are spent: {annotate}")?;
             writeln!(output, "    if the change is worth them: WRITE_DOCS=1 cargo xtask count")?;
         }
     }
@@ -130,9 +123,8 @@ impl Verdict {
             }
             Self::Within(percent) => format!("budget {budget} ({percent:+.1} %)"),
             Self::FarUnder(percent) => {
-                format!(
-                    "budget {budget} ({percent:+.1} %): lower the budget to keep the gain: `WRITE_DOCS=1 cargo xtask count`"
-                )
+                let gain = "lower the budget to keep the gain: `WRITE_DOCS=1 cargo xtask count`";
+                format!("budget {budget} ({percent:+.1} %): {gain}")
             }
         }
     }

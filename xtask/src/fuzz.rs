@@ -64,14 +64,9 @@ pub(crate) fn schemas(stages: &Stages, cases: &str) -> Result<Row> {
     let mut command = Command::new(stages.need("Python packages", python::environment)?);
     command.arg("tests/conformance/schemas.py").arg(release_folder().join("drisse")).arg(cases);
     let Outcome { passed, failed, .. } = stages.run("conformance: schemas", &mut command)?;
-    Ok(Row {
-        part: PART.to_owned(),
-        claim: "both OpenAPI documents: no response is a 5xx, and every response is as documented".to_owned(),
-        figure: format!("{} requests, {failed} findings", grouped(passed + failed)),
-        limit: "0 findings".to_owned(),
-        held: passed > 0 && failed == 0,
-        commit: String::new(),
-    })
+    let claim = "both OpenAPI documents: no response is a 5xx, and every response is as documented";
+    let figure = format!("{} requests, {failed} findings", grouped(passed + failed));
+    Ok(Row::new(PART, claim, figure, "0 findings", passed > 0 && failed == 0))
 }
 
 /// Runs one target with this dictionary.
@@ -102,14 +97,9 @@ pub(crate) fn fuzz(stages: &Stages, length: Length, target: &str, words: &str) -
         Ok(clean && count >= wanted)
     })?;
     let findings = if held { "0 findings" } else { "**a finding**" };
-    Ok(Row {
-        part: PART.to_owned(),
-        claim: format!("the fuzz target `{target}` never panics, hangs or violates one of its assertions"),
-        figure: format!("{} executions, {seconds} s, {findings}", grouped(count)),
-        limit: "0 findings".to_owned(),
-        held,
-        commit: String::new(),
-    })
+    let claim = format!("the fuzz target `{target}` never panics, hangs or violates one of its assertions");
+    let figure = format!("{} executions, {seconds} s, {findings}", grouped(count));
+    Ok(Row::new(PART, &claim, figure, "0 findings", held))
 }
 
 /// `cargo xtask fuzz TARGET [FLAG]…`: builds the targets and runs one with these flags of libFuzzer, until it finds

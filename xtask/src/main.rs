@@ -21,8 +21,19 @@ mod test;
 mod tidy;
 mod tools;
 
+use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask test           sets up what the tests need and runs all of them
+cargo xtask count          counts the instructions per request and compares the budget
+cargo xtask bench          measures start, memory, throughput and CPU against limits
+cargo xtask prove [PART]…  tests Drisse's promises at length and writes docs/proof.md
+cargo xtask fuzz TARGET    runs one fuzz target until it finds something or is interrupted
+cargo xtask lines [REV]    counts lines of Rust per crate, compared with a git revision
+cargo xtask dist           builds the release files: program, digests, bill of materials
+";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,23 +47,7 @@ fn main() -> ExitCode {
         ["lines", revision] => lines::run(Some(revision)),
         ["dist"] => dist::run(),
         _ => {
-            eprintln!("cargo xtask test           sets up what the tests need and runs all of them");
-            eprintln!(
-                "cargo xtask count          counts the instructions per request and compares the budget"
-            );
-            eprintln!("cargo xtask bench          measures start, memory, throughput and CPU against limits");
-            eprintln!(
-                "cargo xtask prove [PART]…  tests Drisse's promises at length and writes docs/proof.md"
-            );
-            eprintln!(
-                "cargo xtask fuzz TARGET    runs one fuzz target until it finds something or is interrupted"
-            );
-            eprintln!(
-                "cargo xtask lines [REV]    counts lines of Rust per crate, compared with a git revision"
-            );
-            eprintln!(
-                "cargo xtask dist           builds the release files: program, digests, bill of materials"
-            );
+            eprint!("{USAGE}");
             return ExitCode::FAILURE;
         }
     };
@@ -68,6 +63,13 @@ fn main() -> ExitCode {
 /// The repository's root.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ is in the repository's root")
+}
+
+/// Runs a command that has to succeed, and returns what it prints on stdout.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The target folder of cargo.

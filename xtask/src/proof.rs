@@ -31,10 +31,15 @@ impl Row {
         json!({ "part": part, "claim": claim, "figure": figure, "limit": limit, "held": held, "commit": commit })
     }
 
+    /// Makes a row of this chapter.
+    pub(crate) fn new(part: &str, claim: &str, figure: String, limit: &str, held: bool) -> Self {
+        let [part, claim, limit] = [part, claim, limit].map(str::to_owned);
+        Self { part, claim, figure, limit, held, commit: String::new() }
+    }
+
     /// Makes a row of the chapter about the supply chain.
     pub(crate) fn supply(claim: &str, figure: impl Into<String>, limit: &str, held: bool) -> Self {
-        let [part, claim, limit] = ["7. Supply chain", claim, limit].map(str::to_owned);
-        Self { part, claim, figure: figure.into(), limit, held, commit: String::new() }
+        Self::new("7. Supply chain", claim, figure.into(), limit, held)
     }
 }
 

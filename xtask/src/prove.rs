@@ -34,8 +34,7 @@ pub(crate) fn run(named: &[&str]) -> Result<()> {
     stages.run("release build", Command::new("cargo").args(["build", "-q", "--release", "-p", "drisse"]))?;
     let is_wanted = |name: &&str| named.is_empty() || named.contains(name);
     for (name, prove) in PROOFS.iter().filter(|(name, _)| is_wanted(name)) {
-        let rows = prove(&stages)?;
-        keep(name, &rows)?;
+        keep(name, &prove(&stages)?)?;
     }
     let targets = fuzz::TARGETS.iter().filter(|(target, _)| is_wanted(target) || named.contains(&FUZZ));
     for (nth, (target, words)) in targets.enumerate() {

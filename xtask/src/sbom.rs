@@ -1,8 +1,8 @@
 //! The software bill of materials, as CycloneDX: every crate that is linked into the program, and the C libraries that
 //! they contain. It does not list what only runs during a build (macros, build scripts) or in tests.
 
-use crate::root;
-use anyhow::{Context, Result, ensure};
+use crate::{output, root};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,10 +18,11 @@ type Edges = BTreeMap<String, BTreeSet<String>>;
 /// that the same sources give the same text.
 pub(crate) fn document(target: &str, digest: &str) -> Result<Value> {
     let tree = ["tree", "--locked", "-p", "drisse", "-e", "normal,no-proc-macro", "--target", target];
-    let edges =
-        edges(&output(Command::new("cargo").args(tree).args(["--prefix", "depth", "--format", "|{p}"]))?)?;
-    let arguments = ["metadata", "--locked", "--format-version", "1", "--filter-platform", target];
-    let packages: Value = serde_json::from_str(&output(Command::new("cargo").args(arguments))?)?;
+    let format = ["--prefix", "depth", "--format", "|{p}"];
+    let cargo = |arguments: &[&str]| output(Command::new("cargo").args(arguments).current_dir(root()));
+    let edges = edges(&cargo(&[&tree[..], &format].concat())?)?;
+    let metadata = ["metadata", "--locked", "--format-version", "1", "--filter-platform", target];
+    let packages: Value = serde_json::from_str(&cargo(&metadata)?)?;
     let packages = packages["packages"].as_array().context("`cargo metadata` lists no packages")?;
     let lock = std::fs::read_to_string(root().join("Cargo.lock"))?;
     let mut components = Vec::new();
@@ -38,7 +39,7 @@ pub(crate) fn document(target: &str, digest: &str) -> Result<Value> {
             components.push(sqlite(package)?);
         }
     }
-    let compiler = output(Command::new("rustc").arg("-vV"))?;
+    let compiler = output(Command::new("rustc").arg("-vV").current_dir(root()))?;
     let release = compiler
         .lines()
         .find_map(|line| line.strip_prefix("release: "))
@@ -136,12 +137,6 @@ fn checksum<'a>(lock: &'a str, id: &str) -> Option<&'a str> {
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.current_dir(root()).output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::{python, root, tools};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -122,16 +122,17 @@ pub(crate) fn apt(arguments: &[&str], folder: &Path) -> bool {
 
 /// Returns whether a program can be started, whatever it answers to `--version`.
 pub(crate) fn exists(program: &str) -> bool {
-    let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok()
+    silent(&[program, "--version"]).is_ok()
 }
 
 /// Returns whether a command succeeds; what it prints is dropped.
 pub(crate) fn works(words: &[&str]) -> bool {
+    silent(words).is_ok_and(|status| status.success())
+}
+
+fn silent(words: &[&str]) -> std::io::Result<ExitStatus> {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()
 }
 
 #[cfg(test)]

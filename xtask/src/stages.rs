@@ -1,6 +1,6 @@
 //! The stages of a task: commands that run alone or beside each other, with what they print, their tests and times.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -126,12 +126,8 @@ impl Stages {
         if !matches!(succeeded, Ok(true)) {
             results.broken.push(name.to_owned());
         }
-        results.times.push(Times {
-            name: name.to_owned(),
-            began: began.duration_since(self.began),
-            took,
-            waits,
-        });
+        let began = began.duration_since(self.began);
+        results.times.push(Times { name: name.to_owned(), began, took, waits });
         succeeded
     }
 
@@ -167,9 +163,7 @@ impl Stages {
         }
         let failed = results.failed.max(results.broken.len() as u64);
         println!("{} passed, {failed} failed", results.passed);
-        if failed > 0 {
-            bail!("not everything passed");
-        }
+        ensure!(failed == 0, "not everything passed");
         Ok(())
     }
 

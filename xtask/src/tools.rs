@@ -56,13 +56,18 @@ fn otlp_receiver() -> Result<PathBuf> {
     }
     made(&format!("otlp-receiver-{:016x}", hasher.finish()), |part| {
         let mut build = Command::new("go");
-        build
-            .args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-o"])
-            .arg(part.join("receiver"));
-        let built = build.arg(".").current_dir(folder).env("CGO_ENABLED", "0").status();
-        ensure!(built.context("cannot run Go: see https://go.dev/dl")?.success(), "cannot build {RECEIVER}");
+        build.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-o"]);
+        build.arg(part.join("receiver")).arg(".").current_dir(folder);
+        run_go(&mut build, RECEIVER)?;
         Ok("receiver".into())
     })
+}
+
+/// Runs a command of Go that builds `what`.
+fn run_go(command: &mut Command, what: &str) -> Result<()> {
+    let built = command.env("CGO_ENABLED", "0").status().context("cannot run Go: see https://go.dev/dl")?;
+    ensure!(built.success(), "cannot build {what}");
+    Ok(())
 }
 
 /// Returns the file or folder of this name in the cache. If it is missing, `make` makes it inside the given folder and
@@ -137,11 +142,7 @@ fn oci_conformance() -> Result<PathBuf> {
     made(&format!("oci-conformance-{OCI_CONFORMANCE}"), |part| {
         let mut install = Command::new("go");
         install.arg("install").arg(format!("{OCI_CONFORMANCE_MODULE}@{OCI_CONFORMANCE}")).env("GOBIN", part);
-        let built = install.env("CGO_ENABLED", "0").status();
-        ensure!(
-            built.context("cannot run Go: see https://go.dev/dl")?.success(),
-            "cannot build {OCI_CONFORMANCE_MODULE}"
-        );
+        run_go(&mut install, OCI_CONFORMANCE_MODULE)?;
         Ok("conformance".into())
     })
 }

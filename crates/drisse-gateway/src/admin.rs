@@ -11,10 +11,13 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The size of a document, in bytes: 1 MiB has over 5,000 replicas.
 const MAX_DOCUMENT: usize = 1 << 20;
+
+const PATHS: &str = "the paths are /routes/NAME, /live, /ready, /metrics, /identity";
 
 /// The handler of requests to the admin socket.
 #[derive(Clone, Debug)]
@@ -62,8 +65,7 @@ impl Admin {
                     (StatusCode::OK, "application/json", identity.to_string())
                 }
                 "/routes" => {
-                    let generations: serde_json::Map<_, _> =
-                        table.generations().into_iter().map(|(name, g)| (name, json!(g))).collect();
+                    let generations = BTreeMap::from_iter(table.generations());
                     (StatusCode::OK, "application/json", json!(generations).to_string())
                 }
                 _ => match path.strip_prefix("/routes/").and_then(|name| table.get(name)) {
@@ -84,10 +86,7 @@ impl Admin {
                     Err(error) => refused(&error),
                 }
             }
-            _ => failed(
-                StatusCode::NOT_FOUND,
-                "the paths are /routes/NAME, /live, /ready, /metrics, /identity",
-            ),
+            _ => failed(StatusCode::NOT_FOUND, PATHS),
         }
     }
 
@@ -98,10 +97,8 @@ impl Admin {
         let document: RouteDocument = match serde_json::from_slice(&body.to_bytes()) {
             Ok(document) => document,
             Err(error) => {
-                return failed(
-                    StatusCode::BAD_REQUEST,
-                    &format!("the body is not a document of routes: {error}"),
-                );
+                let why = format!("the body is not a document of routes: {error}");
+                return failed(StatusCode::BAD_REQUEST, &why);
             }
         };
         if document.service != name {

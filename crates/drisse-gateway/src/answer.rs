@@ -52,13 +52,6 @@ pub(crate) enum AnswerBody {
 #[derive(Debug)]
 pub(crate) struct ReadingTask(JoinHandle<()>);
 
-/// A replica's answer under way.
-#[derive(Debug)]
-pub(crate) struct ReplicaAnswer {
-    pub(crate) body: Incoming,
-    pub(crate) lease: Lease,
-}
-
 /// The permit and the connection of an answer. If they are dropped before the answer has ended, the connection is
 /// closed, which makes the replica stop.
 #[derive(Debug)]
@@ -100,26 +93,27 @@ impl Drop for ReadingTask {
     }
 }
 
-impl ReplicaAnswer {
-    /// Returns the answer's body: whole if it is small, else as it comes. Returns an error if the replica breaks off
-    /// before anything was passed on.
-    pub(crate) async fn read(self, budget: &AnswerBudget) -> Result<AnswerBody, hyper::Error> {
-        let Self { mut body, lease } = self;
-        let length = body.size_hint();
-        if body.is_end_stream() {
-            lease.finish();
-            return Ok(AnswerBody::Whole(None));
-        }
-        if length.exact().is_some_and(|length| length <= SMALL) {
-            let whole = (&mut body).collect().await?.to_bytes();
-            lease.finish();
-            return Ok(AnswerBody::Whole(Some(whole)));
-        }
-        let (sender, pieces) = unbounded_channel();
-        #[expect(clippy::disallowed_methods, reason = "the answer owns the task, and aborts it")]
-        let reading = ReadingTask(tokio::spawn(read_ahead(body, lease, budget.clone(), sender)));
-        Ok(AnswerBody::ReadAhead { pieces, length, reading })
+/// Returns the body of a replica's answer: whole if it is small, else as it comes. Returns an error if the replica breaks
+/// off before anything was passed on.
+pub(crate) async fn read(
+    mut body: Incoming,
+    lease: Lease,
+    budget: &AnswerBudget,
+) -> Result<AnswerBody, hyper::Error> {
+    let length = body.size_hint();
+    if body.is_end_stream() {
+        lease.finish();
+        return Ok(AnswerBody::Whole(None));
     }
+    if length.exact().is_some_and(|length| length <= SMALL) {
+        let whole = (&mut body).collect().await?.to_bytes();
+        lease.finish();
+        return Ok(AnswerBody::Whole(Some(whole)));
+    }
+    let (sender, pieces) = unbounded_channel();
+    #[expect(clippy::disallowed_methods, reason = "the answer owns the task, and aborts it")]
+    let reading = ReadingTask(tokio::spawn(read_ahead(body, lease, budget.clone(), sender)));
+    Ok(AnswerBody::ReadAhead { pieces, length, reading })
 }
 
 async fn read_ahead(

@@ -2,7 +2,7 @@
 
 mod trust;
 
-use drisse_net::http::{Address, UnixSocket};
+use drisse_net::http::{Address, UnixSocket, over_tcp};
 use drisse_wire::routes::RouteReplica;
 use rustls::pki_types::ServerName;
 use std::io;
@@ -66,7 +66,7 @@ impl Endpoint {
     pub(crate) async fn connect(&self, version: HttpVersion) -> io::Result<ReplicaStream> {
         match self {
             Self::Unix(socket) => socket.connect().await.map(Either::Left),
-            Self::Tcp(host) => tcp(host).await.map(|stream| Either::Right(Either::Left(stream))),
+            Self::Tcp(host) => over_tcp(host).await.map(|stream| Either::Right(Either::Left(stream))),
             Self::Tls(tls) => {
                 let connected = tls.connect(version).await;
                 let failed = |error: io::Error| {
@@ -104,17 +104,10 @@ impl TlsEndpoint {
             HttpVersion::Http2 => &self.http2,
         };
         let connector = TlsConnector::from(Arc::clone(config));
-        let stream = connector.connect(self.name.clone(), tcp(&self.host).await?).await?;
+        let stream = connector.connect(self.name.clone(), over_tcp(&self.host).await?).await?;
         if version == HttpVersion::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other("the server does not speak HTTP/2, which gRPC needs"));
         }
         Ok(Box::new(stream))
     }
-}
-
-async fn tcp(host: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(host).await?;
-    // A request goes out at once, however small.
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

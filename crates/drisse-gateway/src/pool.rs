@@ -86,10 +86,7 @@ impl Pool {
         builder.max_buf_size(BUFFER);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         // Bounded by `sender`: ends when that is dropped or the replica closes.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the task ends with its connection, when the sender is dropped"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
         tokio::spawn(connection);
         Ok(PooledConnection { sender, used: false })
     }
@@ -115,10 +112,7 @@ impl Pool {
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
         // Bounded by `sender` and its clones, as are the tasks that `TokioExecutor` spawns for it: ends when the last
         // is dropped or the replica closes.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the task ends with its connection, when the sender is dropped"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
         tokio::spawn(connection);
         Ok(sender)
     }

@@ -96,15 +96,8 @@ impl Gateway {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), GatewayError> {
         let Self { config, table } = self;
         let state = GatewayState::new(&table, config.identity["nonce"].as_str(), config.traces);
-        let limits = Limits {
-            // An idle connection needs about 8 KiB.
-            max_connections: 16_384,
-            header_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(60),
-            max_head: 32 << 10,
-            drain_timeout: config.drain_timeout,
-            threads: config.threads,
-        };
+        let (drain_timeout, threads) = (config.drain_timeout, config.threads);
+        let limits = Limits { drain_timeout, threads, ..Limits::default() };
         let tls = config.tls.map(Arc::new);
         let open = table.metrics.connections.clone();
         let front = HttpServer { listeners: config.listeners, tls: tls.clone(), limits, open };

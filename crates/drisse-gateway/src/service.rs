@@ -7,6 +7,7 @@ use crate::sync::{Mutex, MutexGuard};
 use drisse_core::{Error, ErrorKind, ServiceTime};
 use drisse_net::{AccessLog, KeyDigests};
 use drisse_wire::routes::RouteDocument;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
@@ -92,11 +93,8 @@ impl Service {
             |id: &str| self.groups.iter().flat_map(|group| &group.replicas).any(|r| r.document.id == id);
         let busy = self.busy();
         let replicas = busy.iter().flat_map(|group| &group.replicas);
-        let mut ids: Vec<_> =
-            replicas.map(|replica| replica.document.id.clone()).filter(|id| !routed(id)).collect();
-        ids.sort();
-        ids.dedup();
-        ids
+        let ids = replicas.map(|replica| replica.document.id.clone()).filter(|id| !routed(id));
+        ids.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     pub(crate) fn replica_count(&self) -> usize {

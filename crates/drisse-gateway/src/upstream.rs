@@ -1,6 +1,6 @@
 //! The two kinds of connection that a request is sent over.
 
-use crate::answer::{AnswerBody, AnswerBudget, Lease, ReplicaAnswer};
+use crate::answer::{AnswerBody, AnswerBudget, Lease, read};
 use crate::endpoint::HttpVersion;
 use crate::forwarding::hop_by_hop;
 use crate::pool::PooledConnection;
@@ -85,7 +85,7 @@ impl Upstream {
                 head.version = Version::HTTP_11;
                 let worked = head.status != StatusCode::SERVICE_UNAVAILABLE;
                 let lease = Lease { permit, connection, core, worked };
-                ReplicaAnswer { body, lease }.read(budget).await?
+                read(body, lease, budget).await?
             }
             Self::Http2(_) => {
                 let worked = head.headers.get(STATUS).is_none_or(|status| status != UNAVAILABLE);

@@ -67,6 +67,23 @@ pub struct Limits {
     pub threads: usize,
 }
 
+impl Default for Limits {
+    /// The limits suit a machine of any size; a thread for each core.
+    fn default() -> Self {
+        Self {
+            // An idle connection takes about 8 KiB.
+            max_connections: 16_384,
+            header_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            max_head: 32 << 10,
+            // Kubernetes kills a pod after 30 s.
+            drain_timeout: Duration::from_secs(25),
+            // The machine's, or the cgroup's limit.
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
 /// The settings and the state that all connections of a server share.
 #[derive(Clone)]
 pub(crate) struct Connections {

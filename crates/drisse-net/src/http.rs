@@ -1,7 +1,8 @@
 //! A small HTTP client: each request opens a connection of its own, over TCP, TLS or a Unix socket.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use futures_util::{TryStreamExt, stream};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
@@ -13,9 +14,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -83,12 +82,8 @@ pub struct Ask<'a> {
     pub headers: HeaderMap,
 }
 
-/// The writing end of a [`Written`] body.
+/// The writing end of a [`written`] body.
 struct Chunks(mpsc::Sender<io::Result<Bytes>>);
-
-/// A request body that is sent while it is being written; see [`written`].
-#[derive(Debug)]
-pub struct Written(mpsc::Receiver<io::Result<Bytes>>);
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -106,8 +101,8 @@ impl Write for Chunks {
 /// any. `write` blocks while the body is sent more slowly than it is written. Requires a Tokio runtime.
 pub fn written<E: Send + 'static>(
     write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
-) -> (Written, JoinHandle<Option<E>>) {
-    let (chunks, body) = mpsc::channel(4);
+) -> (impl Body<Data = Bytes, Error = io::Error> + Send + 'static, JoinHandle<Option<E>>) {
+    let (chunks, mut body) = mpsc::channel::<io::Result<Bytes>>(4);
     let writing = tokio::task::spawn_blocking(move || {
         let written = write(&mut Chunks(chunks.clone()));
         // A truncated body must not look complete.
@@ -116,19 +111,8 @@ pub fn written<E: Send + 'static>(
         }
         written.err()
     });
-    (Written(body), writing)
-}
-
-impl Body for Written {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
-    }
+    let body = stream::poll_fn(move |context| body.poll_recv(context));
+    (StreamBody::new(body.map_ok(Frame::data)), writing)
 }
 
 impl<'a> Ask<'a> {
@@ -223,10 +207,7 @@ impl Address {
         let stream = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| self.broken(&error))?;
         // The connection's task ends with the response.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the task ends with its connection, when the sender is dropped"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
         tokio::spawn(connection);
         sender.send_request(request).await.map_err(|error| self.broken(&error))
     }
@@ -328,7 +309,10 @@ fn find_socket(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Connects over TCP, without delaying small messages until earlier ones are acknowledged.
-async fn over_tcp(host: &str) -> std::io::Result<TcpStream> {
+///
+/// # Errors
+/// Returns the system's error.
+pub async fn over_tcp(host: &str) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(host).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

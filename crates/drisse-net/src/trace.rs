@@ -49,16 +49,9 @@ pub struct Span {
     started: Instant,
 }
 
-/// A stage of handling a request, such as waiting in a queue. It becomes a child span.
-#[derive(Clone, Copy, Debug)]
-pub struct Stage {
-    /// The name of the child span.
-    pub name: &'static str,
-    /// When the stage began.
-    pub from: Instant,
-    /// When the stage ended.
-    pub to: Instant,
-}
+/// A stage of handling a request, such as waiting in a queue: its name, its beginning and its end. It becomes a child
+/// span.
+type Stage = (&'static str, Instant, Instant);
 
 /// Collects the stages of one request. Can be shared between threads.
 #[derive(Debug, Default)]
@@ -87,7 +80,7 @@ pub struct Traces {
 impl Stages {
     /// Adds a stage.
     pub fn note(&self, name: &'static str, from: Instant, to: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Stage { name, from, to });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((name, from, to));
     }
 
     fn take(&self) -> Vec<Stage> {
@@ -167,15 +160,15 @@ impl Traces {
         }
         let before = spans.len();
         whole.encode(&mut spans);
-        for stage in stages.map(Stages::take).unwrap_or_default() {
+        for (name, from, to) in stages.map(Stages::take).unwrap_or_default() {
             let part = otlp::Span {
                 id: fastrand::u64(1..),
                 parent: Some(span.id),
                 remote_parent: false,
-                name: stage.name,
+                name,
                 kind: otlp::INTERNAL,
-                start: at(stage.from),
-                end: at(stage.to),
+                start: at(from),
+                end: at(to),
                 attributes: &[],
                 failed: None,
                 ..whole

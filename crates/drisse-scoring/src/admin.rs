@@ -7,6 +7,7 @@ use crate::body::{self, Response, ResponseBody};
 use crate::exchange::Exchange;
 use crate::http::reply::{self, Reply};
 use crate::http::route::{RepositoryAction, Route};
+use crate::models::Model;
 use crate::{grpc, http};
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::{Handler, ListenerKind, blocking};
@@ -37,26 +38,24 @@ impl Handler for Admin {
     type Body = ResponseBody;
 
     async fn handle(self, request: Request<Incoming>) -> Response {
-        handle(&self.app, request, self.reach).await
+        let (app, reach) = (&self.app, self.reach);
+        if drisse_wire::grpc::is_call(&request) {
+            let allowed = may_change(&request, reach);
+            let (head, body) = request.into_parts();
+            return grpc::handle_operator(Exchange::begin(app, &head), &head, body, allowed).await;
+        }
+        let path = request.uri().path().to_owned();
+        let in_repository = path.starts_with("/v2/repository/");
+        let changes = in_repository || matches!(&*path, "/drain" | "/reload");
+        let result = match Route::of(request.method(), &path) {
+            Ok(Route::Repository(action)) => repository(app, action, request, reach).await,
+            Err(error) if in_repository => Err(error),
+            _ => answer(app, &request, reach).await,
+        };
+        let response =
+            result.map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response);
+        reply::allow(response, if changes { "POST" } else { "GET, HEAD" })
     }
-}
-
-async fn handle(app: &Arc<App>, request: Request<Incoming>, reach: Reach) -> Response {
-    if drisse_wire::grpc::is_call(&request) {
-        let allowed = may_change(&request, reach);
-        let (head, body) = request.into_parts();
-        return grpc::handle_operator(Exchange::begin(app, &head), &head, body, allowed).await;
-    }
-    let path = request.uri().path().to_owned();
-    let in_repository = path.starts_with("/v2/repository/");
-    let changes = in_repository || matches!(&*path, "/drain" | "/reload");
-    let result = match Route::of(request.method(), &path) {
-        Ok(Route::Repository(action)) => repository(app, action, request, reach).await,
-        Err(error) if in_repository => Err(error),
-        _ => answer(app, &request, reach).await,
-    };
-    let response = result.map_or_else(|error| reply::error(ErrorShape::Error, &error), Reply::into_response);
-    reply::allow(response, if changes { "POST" } else { "GET, HEAD" })
 }
 
 /// Loads and unloads models, as the scoring port does with `--model-control`.
@@ -125,19 +124,14 @@ fn may_change(request: &Request<Incoming>, reach: Reach) -> Result<()> {
 }
 
 fn identity(app: &App) -> serde_json::Value {
-    let models: Vec<_> = app
-        .models
-        .loaded()
-        .iter()
-        .map(|model| {
-            json!({
-                "name": model.name(),
-                "version": model.version,
-                "digest": model.digest,
-                "concurrency": model.runner.useful_concurrency(),
-            })
+    let model = |model: &Arc<Model>| {
+        json!({
+            "name": model.name(),
+            "version": model.version,
+            "digest": model.digest,
+            "concurrency": model.runner.useful_concurrency(),
         })
-        .collect();
+    };
     let keys = app.keys.as_ref().map(|keys| {
         let (generation, file) = keys.generation();
         json!({ "generation": generation, "file": format!("sha256:{file}") })
@@ -150,7 +144,7 @@ fn identity(app: &App) -> serde_json::Value {
         "replica": app.config.replica,
         "ready": app.is_ready(),
         "draining": app.is_draining(),
-        "models": models,
+        "models": app.models.loaded().iter().map(model).collect::<serde_json::Value>(),
         "keys": keys,
     })
 }

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::keys::Keys;
 use crate::memory::BodyMemory;
 use crate::metrics::Metrics;
-use crate::models::{LoadedModel, Models, Repository, Resident};
+use crate::models::{LoadedModel, Models, Repository, Resident, Residents};
 use crate::shared_memory::{RequestRegions, SharedMemory};
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
@@ -67,18 +67,18 @@ impl App {
 
     /// Sets what loads models while the server runs; only the first call has an effect.
     pub fn set_repository(&self, repository: Box<dyn Repository>) {
-        self.models.set_repository(repository);
+        let _ = self.models.repository.set(repository);
     }
 
     /// Makes these models load when they are first requested, within `bound` bytes of memory; only the first call has
     /// an effect, and it comes before [`set_ready`](Self::set_ready).
     pub fn load_on_demand(&self, models: Vec<Resident>, bound: u64) {
-        self.models.load_on_demand(models, bound);
+        let _ = self.models.residents.set(Residents::new(models, bound));
     }
 
     /// Records that all models that the server starts with are loaded.
     pub fn set_ready(&self) {
-        self.models.set_ready();
+        self.models.ready.store(true, Relaxed);
     }
 
     /// Makes the server not ready: it closes each connection after its next response.

@@ -28,26 +28,16 @@ pub struct Config {
     pub max_queue: usize,
     /// The largest number of rows of a shared run; 1: each request runs by itself.
     pub max_batch: usize,
-    /// The largest number of open connections; further ones are closed at once.
-    pub max_connections: usize,
-    /// The time to send a request's head, also the longest idle time of a kept-alive connection.
-    pub header_timeout: Duration,
+    /// The limits of connections, and the threads that serve them.
+    pub limits: Limits,
     /// The time to send a request's body.
     pub body_timeout: Duration,
-    /// A client that receives nothing of its response for this time is disconnected.
-    pub write_timeout: Duration,
-    /// The longest head of a request, in bytes.
-    pub max_head: usize,
-    /// The time for current requests after the server has begun to stop.
-    pub drain_timeout: Duration,
     /// Whether clients that may score may also load and unload models.
     pub model_control: bool,
     /// Names of POSIX shared memory that clients may use; with a `*` at the end, beginnings of names.
     pub shared_memory: Vec<String>,
     /// Origins whose web pages may score from browsers; `*`: all.
     pub cors_origins: Vec<String>,
-    /// Threads that serve connections.
-    pub threads: usize,
     /// Threads that run models.
     pub workers: usize,
     /// The id that the place that started this server gave it, returned by `/identity`.
@@ -62,44 +52,22 @@ pub struct Config {
     pub build: String,
 }
 
-impl Config {
-    /// Returns the limits of connections.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            max_connections: self.max_connections,
-            header_timeout: self.header_timeout,
-            write_timeout: self.write_timeout,
-            max_head: self.max_head,
-            drain_timeout: self.drain_timeout,
-            threads: self.threads,
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
-        // The machine's, or the cgroup's limit.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let limits = Limits::default();
         Self {
+            workers: limits.threads,
+            limits,
             max_wait: Duration::from_millis(500),
             scoring_timeout: Duration::from_secs(60),
             max_body: 100 << 20,
             max_held: 512 << 20,
             max_queue: 1000,
             max_batch: 256,
-            // An idle connection takes about 8 KiB.
-            max_connections: 16_384,
-            header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(60),
-            max_head: 32 << 10,
-            // Kubernetes kills a pod after 30 s.
-            drain_timeout: Duration::from_secs(25),
             model_control: false,
             shared_memory: Vec::new(),
             cors_origins: Vec::new(),
-            threads: cores,
-            workers: cores,
             replica: None,
             triton_metrics: false,
             access_log: None,

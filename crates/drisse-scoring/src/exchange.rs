@@ -43,14 +43,6 @@ pub(crate) struct Scoring<'a> {
     stages: Option<Arc<Stages>>,
 }
 
-/// How an exchange ended.
-pub(crate) struct Outcome<'a> {
-    pub(crate) operation: Operation,
-    /// The HTTP status, also of a gRPC call.
-    pub(crate) status: u16,
-    pub(crate) error: Option<&'a Error>,
-}
-
 /// The name of an exchange's span.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Operation {
@@ -68,14 +60,14 @@ impl<'a> Exchange<'a> {
         let mut counted = Counted::begin(app);
         let ids = Ids::of(head, app);
         let span = RequestSpan::begin(app, head, counted.started).map(Box::new);
-        counted.stages = span.as_ref().map(|span| span.stages());
+        counted.stages = span.as_ref().map(|span| Arc::clone(&span.stages));
         Self { counted, ids, span }
     }
 
-    /// Ends the exchange before its response is sent. Returns the ids that the response gets.
-    pub(crate) fn end(self, head: &Parts, outcome: &Outcome<'_>) -> Ids {
+    /// Ends the exchange before its response is sent. `status`: the HTTP status, also of a gRPC call. Returns the ids
+    /// that the response gets.
+    pub(crate) fn end(self, head: &Parts, operation: Operation, status: u16, error: Option<&Error>) -> Ids {
         let Self { counted, ids, span } = self;
-        let &Outcome { operation, status, error } = outcome;
         let took = counted.started.elapsed();
         let model = counted.model.as_deref();
         if let Some(model) = model {
@@ -97,8 +89,8 @@ impl<'a> Exchange<'a> {
         }
         if let Some(span) = span {
             match operation {
-                Operation::Http(path) => span.end(&format!("{method} {path}"), &ids, model, outcome),
-                Operation::Grpc => span.end(path.trim_start_matches('/'), &ids, model, outcome),
+                Operation::Http(path) => span.end(&format!("{method} {path}"), &ids, model, status, error),
+                Operation::Grpc => span.end(path.trim_start_matches('/'), &ids, model, status, error),
                 Operation::Other => {}
             }
         }

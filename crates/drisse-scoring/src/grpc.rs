@@ -13,7 +13,7 @@ mod tensorflow;
 use crate::app::App;
 use crate::body::coding::{Coding, GRPC_ACCEPT_ENCODING, GRPC_ENCODING, pack, unpack};
 use crate::body::{self, HeldBody, Response, ResponseBody};
-use crate::exchange::{Counted, Exchange, Operation, Outcome, status};
+use crate::exchange::{Counted, Exchange, Operation, status};
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::grpc;
@@ -56,14 +56,12 @@ pub(crate) async fn handle_operator(
     body: Incoming,
     allowed: Result<()>,
 ) -> Response {
-    let result = match allowed {
-        Ok(()) => operate(&exchange.counted, head, body).await,
-        Err(error) => Err(error),
-    };
+    let result = operate(&exchange.counted, head, body, allowed).await;
     conclude(exchange, head, Operation::Other, result).await
 }
 
-async fn operate(counted: &Counted<'_>, head: &Parts, body: Incoming) -> Result<Answer> {
+async fn operate(counted: &Counted<'_>, head: &Parts, body: Incoming, allowed: Result<()>) -> Result<Answer> {
+    allowed?;
     let call = Call::of(counted, head)?;
     match target(head).0 {
         inference::SERVICE => {
@@ -93,7 +91,7 @@ async fn conclude(
         Err(error) => Err(error),
     };
     let (status, error) = (status(&result), result.as_ref().err());
-    let ids = exchange.end(head, &Outcome { operation, status, error });
+    let ids = exchange.end(head, operation, status, error);
     let response = result.unwrap_or_else(|error| {
         let mut response = respond(ResponseBody::whole(Bytes::new()));
         response.headers_mut().extend(grpc::trailers(&error));

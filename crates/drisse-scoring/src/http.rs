@@ -14,11 +14,12 @@ mod v2;
 use crate::app::App;
 use crate::body::coding::{self, Coding};
 use crate::body::{self, HeldBody, Response};
-use crate::exchange::{Counted, Exchange, Operation, Outcome, Scoring};
+use crate::exchange::{Counted, Exchange, Operation, Scoring};
 use crate::models::Model;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_net::cors;
-use drisse_wire::{ErrorShape, documents};
+use drisse_wire::ErrorShape;
+use drisse_wire::documents::{LIVE, READY, model_config, model_metadata, v1_metadata, v1_status};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
@@ -48,7 +49,8 @@ pub(crate) async fn handle(app: &Arc<App>, head: &Parts, body: Incoming) -> Resp
     let protocol = if let Ok(Route::Run(protocol, _)) = &route { Some(*protocol) } else { None };
     let result = match route {
         Ok(route) => match answer(&mut exchange.counted, route, head, body).await {
-            Ok(reply) => finished(app, head, reply).await,
+            // Its memory counts until it is sent.
+            Ok(reply) => reply.packed(&head.headers).await.and_then(|reply| reply.held(app)),
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
@@ -59,7 +61,7 @@ pub(crate) async fn handle(app: &Arc<App>, head: &Parts, body: Incoming) -> Resp
     };
     let operation = protocol.map_or(Operation::Other, |protocol| Operation::Http(protocol.path()));
     let error = result.as_ref().err();
-    let ids = exchange.end(head, &Outcome { operation, status, error });
+    let ids = exchange.end(head, operation, status, error);
     let failed = error.map(Error::kind);
     let mut response = match result {
         Ok(reply) => reply.into_response(),
@@ -74,17 +76,6 @@ pub(crate) async fn handle(app: &Arc<App>, head: &Parts, body: Incoming) -> Resp
     ids.put_on(response, app.is_draining())
 }
 
-/// Compresses a reply as its client prefers, and counts its memory until it is sent.
-async fn finished(app: &App, head: &Parts, reply: Reply) -> Result<Reply> {
-    // The header is parsed last: few replies are long enough.
-    let coding = if reply.is_worth_packing() { Coding::accepted(&head.headers) } else { None };
-    let reply = match coding {
-        Some(coding) => reply.packed(coding).await?,
-        None => reply,
-    };
-    reply.held(app)
-}
-
 async fn answer(counted: &mut Counted<'_>, route: Route<'_>, head: &Parts, body: Incoming) -> Result<Reply> {
     let app = counted.app;
     if !route.is_open() {
@@ -92,21 +83,21 @@ async fn answer(counted: &mut Counted<'_>, route: Route<'_>, head: &Parts, body:
     }
     match route {
         Route::Healthy => Ok(Reply::text("Healthy")),
-        Route::Live => Ok(Reply::json(documents::LIVE)),
-        Route::Ready if app.is_ready() => Ok(Reply::json(documents::READY)),
+        Route::Live => Ok(Reply::json(LIVE)),
+        Route::Ready if app.is_ready() => Ok(Reply::json(READY)),
         Route::Ready => Err(Error::new(ErrorKind::Unavailable, "the server is not ready")),
         Route::Version => Ok(Reply::text(env!("CARGO_PKG_VERSION"))),
         Route::Swagger => describe::swagger(app, head.uri.query()),
         Route::Sample(target) => describe::sample(&*find(counted, target).await?),
         Route::ServerMetadata => Ok(describe::server(app)),
         Route::ModelReady(target) => ready(app, target),
-        Route::ModelMetadata(target) => Ok(describe::model(&*find(counted, target).await?)),
-        Route::ModelConfig(target) => Ok(describe::config(&*find(counted, target).await?)),
+        Route::ModelMetadata(target) => Ok(describe::model(&*find(counted, target).await?, model_metadata)),
+        Route::ModelConfig(target) => Ok(describe::model(&*find(counted, target).await?, model_config)),
         Route::Statistics(Target { name: None, .. }) => Ok(describe::statistics(&app.models.loaded())),
         Route::Statistics(target) => Ok(describe::statistics(&[find(counted, target).await?])),
         Route::V1Models => Ok(describe::v1_models(app)),
-        Route::V1Status(target) => Ok(describe::v1_status(&*find(counted, target).await?)),
-        Route::V1Metadata(target) => Ok(describe::v1_metadata(&*find(counted, target).await?)),
+        Route::V1Status(target) => Ok(describe::model(&*find(counted, target).await?, v1_status)),
+        Route::V1Metadata(target) => Ok(describe::model(&*find(counted, target).await?, v1_metadata)),
         Route::Repository(action) => {
             app.check_model_control()?;
             let body = body::read(app, body, counted.deadline(&head.headers)?).await?;

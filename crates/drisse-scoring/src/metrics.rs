@@ -113,15 +113,10 @@ pub(crate) fn now() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn latency() -> Histogram {
-    Histogram::new(SECONDS)
-}
-
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("drisse");
-        let histogram = || Family::new_with_constructor(latency as fn() -> Histogram);
-        let metrics = Self {
+        let histogram = || Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
+        let mut metrics = Self {
             requests: Family::default(),
             request_time: histogram(),
             queue_time: histogram(),
@@ -135,9 +130,9 @@ impl Metrics {
             held_bytes: Gauge::default(),
             refused_keys: Counter::default(),
             reload_failures: Counter::default(),
-            registry: Registry::default(),
+            registry: Registry::with_prefix("drisse"),
         };
-        let r = &mut registry;
+        let r = &mut metrics.registry;
         r.register("requests", "Scoring requests, by model and HTTP status", metrics.requests.clone());
         let unit = Unit::Seconds;
         let help = "From a request's head to its answer";
@@ -159,18 +154,16 @@ impl Metrics {
         r.register("refused_keys", "Requests whose key was missing or wrong", metrics.refused_keys.clone());
         let help = "Changed key or certificate files that could not be used";
         r.register("reload_failures", help, metrics.reload_failures.clone());
-        registry.register_collector(Box::new(Process));
-        Self { registry, ..metrics }
+        r.register_collector(Box::new(Process));
+        metrics
     }
 
     pub(crate) fn model(&self, name: &str) -> ModelMetrics {
         let label = ModelLabel { model: name.to_owned() };
+        let success = RequestLabels { model: name.to_owned(), status: 200 };
         ModelMetrics {
             name: name.to_owned(),
-            succeeded: self
-                .requests
-                .get_or_create(&RequestLabels { model: name.to_owned(), status: 200 })
-                .clone(),
+            succeeded: self.requests.get_or_create(&success).clone(),
             requests: self.requests.clone(),
             request_time: self.request_time.get_or_create(&label).clone(),
             queue_time: self.queue_time.get_or_create(&label).clone(),
@@ -267,30 +260,17 @@ struct Process;
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let memory = ConstGauge::new(i64::try_from(crate::memory::resident()).unwrap_or(i64::MAX));
-        let descriptor = encoder.encode_descriptor(
-            "process_resident_memory",
-            "Resident memory",
-            Some(&Unit::Bytes),
-            memory.metric_type(),
-        )?;
-        memory.encode(descriptor)?;
         let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let files = ConstGauge::new(i64::try_from(files).unwrap_or(i64::MAX));
-        let descriptor = encoder.encode_descriptor(
-            "process_open_fds",
-            "Open file descriptors",
-            None,
-            files.metric_type(),
-        )?;
-        files.encode(descriptor)?;
         let cpu = ConstCounter::<f64>::new(cpu_seconds());
-        let descriptor = encoder.encode_descriptor(
-            "process_cpu",
-            "Processor time used",
-            Some(&Unit::Seconds),
-            EncodeMetric::metric_type(&cpu),
-        )?;
-        cpu.encode(descriptor)
+        let metrics: [(_, _, _, &dyn EncodeMetric); 3] = [
+            ("process_resident_memory", "Resident memory", Some(&Unit::Bytes), &memory),
+            ("process_open_fds", "Open file descriptors", None, &files),
+            ("process_cpu", "Processor time used", Some(&Unit::Seconds), &cpu),
+        ];
+        metrics.into_iter().try_for_each(|(name, help, unit, metric)| {
+            metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+        })
     }
 }
 

@@ -10,14 +10,13 @@ pub use model::{LoadedModel, ModelSpec};
 pub use repository::Repository;
 pub(crate) use repository::{RepositoryEntry, check_parameters};
 pub use residents::Resident;
+pub(crate) use residents::Residents;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::schedule::{Batching, Loaded, QueuedRequest, Runner, Workers, warm_up};
+use crate::schedule::{Batching, Learned, QueuedRequest, Runner, Workers, warm_up};
 use arc_swap::ArcSwap;
 use drisse_core::{Error, ErrorKind, Result};
-use model::Shown;
-use residents::Residents;
 use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -34,14 +33,15 @@ pub(crate) struct Models {
     max_wait: Duration,
     /// The longest wait for a model that is loaded on demand.
     patience: Duration,
-    repository: OnceLock<Box<dyn Repository>>,
+    /// Loads models while the server runs.
+    pub(crate) repository: OnceLock<Box<dyn Repository>>,
     /// The models that are loaded on demand.
-    residents: OnceLock<Arc<Residents>>,
+    pub(crate) residents: OnceLock<Arc<Residents>>,
     /// Held while a model is loaded, one at a time: a loaded model's memory use is measured as the growth of the
     /// process, and loading takes more memory than the model.
     loading: Mutex<()>,
     /// Whether all models that the server starts with are loaded.
-    ready: AtomicBool,
+    pub(crate) ready: AtomicBool,
 }
 
 /// The models in memory.
@@ -94,38 +94,29 @@ impl Models {
         let limits = spec.limits();
         let residents = self.residents.get();
         let memory = residents.and_then(|residents| residents.in_memory(spec.name.as_str()));
-        let runner = Runner::new(Loaded {
+        let runner = Runner {
             queue: self.workers.add_queue(limits.concurrency),
             batching: Batching::new(self.max_batch, self.max_wait),
             metrics: self.metrics.model(spec.name.as_str()),
-            memory: memory.map(|memory| Box::new(memory) as Box<dyn Any + Send + Sync>),
             name: spec.name,
             signature: Arc::new(spec.signature),
             scorer: spec.scorer,
             limits,
-        });
+            learned: Learned::default(),
+            _memory: memory.map(|memory| Box::new(memory) as Box<dyn Any + Send + Sync>),
+        };
         if let Some(inputs) = &inputs
             && let Err(error) = warm_up(&runner, inputs)
         {
             tracing::warn!(model = %runner.name, "the sample cannot be scored: {error}");
         }
-        let (version, digest, platform, sample) = (spec.version, spec.digest, spec.platform, spec.sample);
-        let model = Arc::new(Model::new(runner, Shown { version, digest, platform, sample }));
+        let model = Model::new(runner, spec.version, spec.digest, spec.platform, spec.sample);
+        let model = Arc::new(model);
         self.change(|models| {
             models.retain(|other| other.name() != model.name());
             models.push(Arc::clone(&model));
         });
         model
-    }
-
-    /// Sets what loads models while the server runs; the first call counts.
-    pub(crate) fn set_repository(&self, repository: Box<dyn Repository>) {
-        let _ = self.repository.set(repository);
-    }
-
-    /// Makes these models load on demand, within `bound` bytes of memory; the first call counts.
-    pub(crate) fn load_on_demand(&self, models: Vec<Resident>, bound: u64) {
-        let _ = self.residents.set(Residents::new(models, bound));
     }
 
     fn change(&self, change: impl Fn(&mut Vec<Arc<Model>>)) {
@@ -171,11 +162,6 @@ impl Models {
         let served: Vec<_> = names.iter().take(12).map(|name| format!("`{name}`")).collect();
         let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
         Error::new(ErrorKind::NotFound, format!("{what}; this server has {}{more}", served.join(", ")))
-    }
-
-    /// Records that all models that the server starts with are loaded.
-    pub(crate) fn set_ready(&self) {
-        self.ready.store(true, Relaxed);
     }
 
     pub(crate) fn is_ready(&self) -> bool {

@@ -23,7 +23,7 @@ mod workers_tests;
 pub(crate) use batching::Batching;
 pub use profile::{Point, Profile, Profiling, profile};
 pub(crate) use run::{Mode, QueuedRequest, ResponseSink, Run};
-pub(crate) use runner::{Loaded, Runner};
+pub(crate) use runner::{Learned, Runner};
 pub use trial::Trial;
 pub use tune::{Tuner, Tuning};
 pub(crate) use warm::warm_up;

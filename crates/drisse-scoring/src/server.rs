@@ -7,6 +7,7 @@ use crate::exchange::Exchange;
 use crate::watch::watch;
 use crate::{grpc, http};
 use drisse_net::{Handler, HttpServer, Listener, ListenerKind, Tls, serve_small};
+use futures_util::future::OptionFuture;
 use hyper::Request;
 use hyper::body::Incoming;
 use std::future::Future;
@@ -91,7 +92,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
         let Self { app, listeners, tls } = self;
         let failed = |what| move |source| ServerError { what, source };
-        let limits = app.config.limits();
+        let limits = app.config.limits.clone();
         let open = app.metrics.connections.clone();
         let front = HttpServer { listeners: listeners.scoring, tls: tls.clone(), limits, open };
         let stop = async {
@@ -107,13 +108,7 @@ impl Server {
             let reach = if listener.is_local() { Reach::ThisMachine(kind) } else { Reach::Beyond };
             serve_small(listener, Admin { app: Arc::clone(&app), reach }, admin_ends)
         });
-        let admin = admin.transpose().map_err(failed("listen for the admin"))?;
-        let admin = async {
-            match admin {
-                Some(admin) => admin.await,
-                None => std::future::pending().await,
-            }
-        };
+        let admin = OptionFuture::from(admin.transpose().map_err(failed("listen for the admin"))?);
         let beside = async { tokio::join!(admin, watch(Arc::clone(&app), tls)) };
         let ended = tokio::select! {
             ended = &mut front => ended,

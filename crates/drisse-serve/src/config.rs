@@ -1,12 +1,11 @@
 //! The settings of one scoring server.
 
-use drisse_core::EngineOptions;
 use drisse_scoring::Tuner;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The settings of one scoring server.
-#[derive(Clone, Debug)]
+/// The settings of one scoring server. The default has no models and no listeners.
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The models.
     pub models: Vec<ModelPath>,
@@ -36,30 +35,6 @@ pub struct Config {
     pub tuner: Tuner,
     /// The limits of the server. [`build`](crate::build) opens its access log.
     pub scoring: drisse_scoring::Config,
-}
-
-impl Default for Config {
-    /// No models and no listeners.
-    fn default() -> Self {
-        let scoring = drisse_scoring::Config::default();
-        let (cores, options) = (scoring.workers, EngineOptions::default());
-        Self {
-            models: Vec::new(),
-            tcp: None,
-            unix: None,
-            admin: None,
-            keys: None,
-            no_auth: false,
-            tls: None,
-            trust: None,
-            sample: None,
-            digest: None,
-            model_memory: None,
-            access_log: None,
-            tuner: Tuner { cores, threads: None, workers: None, folder: None, options },
-            scoring,
-        }
-    }
 }
 
 /// A model file or folder, and the name and version to serve it under.

@@ -54,9 +54,13 @@ pub(crate) fn load_all(
     let mut served = Vec::new();
     if let Some(bound) = loader.config.model_memory {
         let mut residents = Vec::new();
-        for model in models {
-            residents.push(resident(&model));
-            served.push(loader.on_demand(model)?);
+        for InspectedModel { name, version, source } in models {
+            let found = &source.inspection;
+            let bytes = found.size + found.external_data.iter().map(|file| file.size).sum::<u64>();
+            residents.push(Resident { name: name.to_string(), bytes });
+            let sample = sample(&source, loader.config.sample.as_deref())?.origin;
+            let signature = source.inspection.signature;
+            served.push(ServedModel { name, version, digest: None, signature, sample });
         }
         app.load_on_demand(residents, bound);
     } else {
@@ -72,12 +76,6 @@ pub(crate) fn load_all(
     app.set_repository(Box::new(loader));
     app.set_ready();
     Ok(Some(served))
-}
-
-fn resident(model: &InspectedModel) -> Resident {
-    let found = &model.source.inspection;
-    let bytes = found.size + found.external_data.iter().map(|file| file.size).sum::<u64>();
-    Resident { name: model.name.to_string(), bytes }
 }
 
 impl Loader {
@@ -102,13 +100,6 @@ impl Loader {
         let engine: Arc<dyn Engine> = start()?.into();
         started.insert(name.to_owned(), Arc::clone(&engine));
         Ok(engine)
-    }
-
-    /// Describes a model that is loaded on demand.
-    fn on_demand(&self, model: InspectedModel) -> Result<ServedModel, ServeError> {
-        let InspectedModel { name, version, source } = model;
-        let sample = sample(&source, self.config.sample.as_deref())?.origin;
-        Ok(ServedModel { name, version, digest: None, signature: source.inspection.signature, sample })
     }
 
     /// Loads a model with the best tuning for its sample.

@@ -13,7 +13,6 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -26,13 +25,9 @@ pub struct ScoringServer {
     server: Server,
     models: Vec<InspectedModel>,
     loader: Loader,
-    end: ServerEnd,
     endpoints: Endpoints,
-}
-
-/// What is left to do when a server has answered its last request.
-struct ServerEnd {
     access_log: Option<Arc<AccessLog>>,
+    /// The Unix sockets to remove at the end.
     sockets: Vec<PathBuf>,
     /// Whether an engine is loading a model.
     in_engine: Arc<AtomicBool>,
@@ -55,9 +50,9 @@ pub fn build(mut config: Config, engines: EngineTable) -> Result<ScoringServer, 
     let app = App::new(config.scoring.clone(), keys).map_err(ServeError::Threads)?;
     let server = Server::new(Arc::clone(&app), listeners, tls);
     let in_engine = Arc::new(AtomicBool::new(false));
-    let end = ServerEnd { access_log, sockets: unix_sockets(&config), in_engine: Arc::clone(&in_engine) };
-    let loader = Loader::new(config, engines, &models, in_engine);
-    Ok(ScoringServer { app, server, models, loader, end, endpoints })
+    let sockets = unix_sockets(&config);
+    let loader = Loader::new(config, engines, &models, Arc::clone(&in_engine));
+    Ok(ScoringServer { app, server, models, loader, endpoints, access_log, sockets, in_engine })
 }
 
 impl ScoringServer {
@@ -79,9 +74,9 @@ impl ScoringServer {
         ready: impl FnOnce(&[ServedModel]) + Send + 'static,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Self { app, server, models, loader, end, .. } = self;
+        let Self { app, server, models, loader, access_log, sockets, in_engine, .. } = self;
         let (sender, loading) = oneshot::channel();
-        let in_engine = Arc::clone(&end.in_engine);
+        let is_loading = Arc::clone(&in_engine);
         let load = move || {
             let result = load_all(&app, models, loader).map(|models| {
                 crash_point("a server has its models");
@@ -104,25 +99,19 @@ impl ScoringServer {
         };
         let served = server.run(stop).await;
         crash_point("a server has answered everything");
-        end.clean_up(loader);
-        served?;
-        failed
-    }
-}
-
-impl ServerEnd {
-    fn clean_up(self, loader: JoinHandle<()>) {
-        self.access_log.iter().for_each(|log| log.flush(LAST_LINES));
-        for socket in self.sockets {
+        access_log.iter().for_each(|log| log.flush(LAST_LINES));
+        for socket in sockets {
             // Another process may have removed it already.
             let _ = std::fs::remove_file(socket);
         }
         // ONNX Runtime crashes if the process ends while it loads a model; a download can be interrupted.
-        if self.in_engine.load(SeqCst) {
+        if is_loading.load(SeqCst) {
             tracing::info!("waiting for the model that is being loaded");
             // A panic there is reported by its own thread.
             let _ = loader.join();
         }
+        served?;
+        failed
     }
 }
 

@@ -5,7 +5,7 @@ mod manage;
 mod serve;
 mod service;
 
-pub(crate) use image::{Destination, Image, ImageBuild, ImageCommand, ImagePush};
+pub(crate) use image::{Destination, ImageBuild, ImageCommand, ImagePush};
 pub(crate) use manage::*;
 pub(crate) use serve::Serve;
 pub(crate) use service::{Deploy, ServiceOptions, Update, WhenRestarted};
@@ -58,7 +58,8 @@ pub(crate) enum Command {
     /// Register, list, sign, verify, push, pull and delete models
     Models(Models),
     /// Build and push container images that serve a model
-    Image(Image),
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// List, attach, detach and check targets
     Targets(Targets),
     /// List, follow and cancel operations
@@ -86,7 +87,7 @@ pub(crate) enum Command {
     },
     /// Run a control plane
     #[command(hide = true)]
-    Control(Control),
+    Control(Up),
     /// Run a gateway
     #[command(hide = true)]
     Gateway(Gateway),

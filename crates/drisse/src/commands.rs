@@ -23,13 +23,13 @@ mod up;
 
 use crate::cli::{Cli, Command};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::printer;
 use anyhow::Context;
 use clap::CommandFactory;
 use std::process::ExitCode;
 
-pub(crate) fn run(cli: Cli) -> Result<ExitCode, CliError> {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let output = cli.output;
     let named = cli.workspace.as_deref();
     let read_only = matches!(cli.command, Command::Down | Command::Status | Command::Doctor);

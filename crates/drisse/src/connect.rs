@@ -1,7 +1,7 @@
 //! Connects to the control plane of a workspace, and starts it if it is not running.
 
 use crate::cli::Up;
-use crate::error::{CliError, TAKEN};
+use crate::error::{CliError, Result, TAKEN};
 use crate::printer;
 use crate::wiring::{self, VERSION};
 use anyhow::Context;
@@ -11,7 +11,7 @@ use drisse_net::http::Address;
 use drisse_net::{Build, Exit, Launch, Process, Tls, trusting};
 use drisse_wire::control::{Shutdown, Status};
 use std::ffi::OsString;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -47,16 +47,16 @@ pub(crate) enum WorkspaceRef {
 
 impl WorkspaceRef {
     /// Opens the workspace of this name. Creates its folder if it does not exist.
-    pub(crate) fn new(named: Option<&str>) -> Result<Self, CliError> {
+    pub(crate) fn new(named: Option<&str>) -> Result<Self> {
         Self::at(named, Workspace::open)
     }
 
     /// Opens the workspace of this name and creates nothing, for commands that only read or stop.
-    pub(crate) fn existing(named: Option<&str>) -> Result<Self, CliError> {
+    pub(crate) fn existing(named: Option<&str>) -> Result<Self> {
         Self::at(named, Workspace::existing)
     }
 
-    fn at(named: Option<&str>, open: fn(&Path) -> std::io::Result<Workspace>) -> Result<Self, CliError> {
+    fn at(named: Option<&str>, open: fn(&Path) -> std::io::Result<Workspace>) -> Result<Self> {
         if let Some(url) = named.filter(|named| named.contains("://")) {
             return remote(url);
         }
@@ -73,20 +73,18 @@ impl WorkspaceRef {
         match self {
             Self::Folder(workspace) => {
                 let default = default_folder().ok().and_then(|folder| folder.canonicalize().ok());
-                if default.as_deref() == Some(&*workspace.root)
-                    || std::env::var_os("DRISSE_WORKSPACE").is_some()
-                {
-                    String::new()
-                } else {
-                    format!(" --workspace {}", printer::quoted(&workspace.root.display().to_string()))
+                let is_default = default.as_deref() == Some(&*workspace.root);
+                if is_default || std::env::var_os("DRISSE_WORKSPACE").is_some() {
+                    return String::new();
                 }
+                format!(" --workspace {}", printer::quoted(&workspace.root.display().to_string()))
             }
             Self::Remote(_, url) => format!(" --workspace {url}"),
         }
     }
 
     /// Returns the workspace's folder, or an error if the workspace is remote.
-    pub(crate) fn folder(&self) -> Result<&Workspace, CliError> {
+    pub(crate) fn folder(&self) -> Result<&Workspace> {
         match self {
             Self::Folder(workspace) => Ok(workspace),
             Self::Remote(_, url) => Err(CliError::new(format!(
@@ -104,14 +102,14 @@ impl WorkspaceRef {
     }
 
     /// Connects to the control plane. Starts it if it is not running, and replaces one that is older than this binary.
-    pub(crate) async fn connect(&self) -> Result<Client, CliError> {
+    pub(crate) async fn connect(&self) -> Result<Client> {
         self.connect_with(&Up { onnxruntime: env_onnxruntime(), ..Up::default() })
             .await
             .map(|(client, _)| client)
     }
 
     /// Connects like [`Self::connect`], with the options of `drisse up`.
-    pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status), CliError> {
+    pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status)> {
         up.check()?;
         let client = self.client();
         let workspace = match self {
@@ -132,22 +130,20 @@ impl WorkspaceRef {
             }
         };
         let answer = answer.map_err(|_| {
-            let failure = CliError::new("the control plane does not answer");
-            CliError { code: 2, ..failure }
+            CliError::new("the control plane does not answer")
+                .code(2)
                 .hint("`pgrep -af 'drisse control'` shows its process; kill it and try again")
         })?;
         match answer {
             Ok(status) if !is_older(&status) && !up.changes_something() => return Ok((client, status)),
             Ok(status) => {
                 if is_older(&status) {
-                    let text =
-                        format!("replacing the running control plane, which is older ({})", status.build);
-                    printer::note(&text);
+                    let build = &status.build;
+                    printer::note(&format!("replacing the running control plane, which is older ({build})"));
                 }
                 hand_over(&client, &status).await?;
             }
-            Err(ClientError::Unreachable(_)) => {}
-            // An answer that cannot be parsed comes from another version.
+            // It does not run, or an answer that cannot be parsed comes from another version.
             Err(_) => {}
         }
         let status = start(workspace, up, &client).await?;
@@ -159,7 +155,7 @@ impl WorkspaceRef {
         &self,
         client: &Client,
         ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
-    ) -> Result<T, CliError> {
+    ) -> Result<T> {
         match ask(client).await {
             Err(ClientError::Unreachable(_)) => Ok(ask(&self.connect().await?).await?),
             other => Ok(other?),
@@ -183,7 +179,7 @@ impl Up {
     }
 
     /// Checks the certificates and keys, before a running control plane is stopped.
-    fn check(&self) -> Result<(), CliError> {
+    fn check(&self) -> Result<()> {
         for (certificate, key) in [(&self.tls_cert, &self.tls_key), (&self.control_cert, &self.control_key)] {
             if let (Some(certificate), Some(key)) = (certificate, key) {
                 Tls::open(certificate, key).context("cannot serve HTTPS")?;
@@ -197,7 +193,7 @@ pub(crate) fn env_onnxruntime() -> Option<PathBuf> {
     std::env::var_os("DRISSE_ONNXRUNTIME").map(PathBuf::from)
 }
 
-fn default_folder() -> Result<PathBuf, CliError> {
+fn default_folder() -> Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     let data = data.ok_or_else(|| {
@@ -207,7 +203,7 @@ fn default_folder() -> Result<PathBuf, CliError> {
     Ok(data.join("drisse"))
 }
 
-fn remote(url: &str) -> Result<WorkspaceRef, CliError> {
+fn remote(url: &str) -> Result<WorkspaceRef> {
     let token = std::env::var("DRISSE_TOKEN").ok().map(|token| token.trim().to_owned());
     let token = token.ok_or_else(|| {
         CliError::new(format!("cannot connect to {url}: DRISSE_TOKEN is not set"))
@@ -235,18 +231,18 @@ fn is_older(status: &Status) -> bool {
 }
 
 /// Stops only the control plane: the gateway and the replicas keep running.
-async fn hand_over(client: &Client, status: &Status) -> Result<(), CliError> {
+async fn hand_over(client: &Client, status: &Status) -> Result<()> {
     let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
     client.shutdown(Shutdown::Handover).await?;
     if let Some(mut process) = process {
         let ended = tokio::time::timeout(PATIENCE, process.ended()).await;
-        ended.map_err(|_| CliError { code: 2, ..CliError::new("the older control plane does not stop") })?;
+        ended.map_err(|_| CliError::new("the older control plane does not stop").code(2))?;
     }
     Ok(())
 }
 
 /// Starts a control plane and waits until it answers.
-async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status, CliError> {
+async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status> {
     let library = wiring::onnx_library(up.onnxruntime.as_deref())?;
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let logs = workspace.logs();
@@ -254,7 +250,7 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
     made.with_context(|| format!("cannot write in the workspace {}", workspace.root.display()))?;
     let log = logs.join("control.log");
     let written = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let launch = || -> Result<Process, CliError> {
+    let launch = || -> Result<Process> {
         let arguments = arguments(workspace, up, &library);
         let launch = Launch { program: &program, arguments, settings: &FRUGAL, log: &log, stdin: None };
         let started = Process::start(launch).context("cannot start the control plane");
@@ -302,11 +298,9 @@ async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status
             noted = true;
         }
         if began.elapsed() > START_PATIENCE {
-            let failure = CliError::new(format!(
-                "the control plane did not start within {} s",
-                START_PATIENCE.as_secs()
-            ));
-            return Err(CliError { code: 2, ..failure.hint(format!("its log is {}", log.display())) });
+            let seconds = START_PATIENCE.as_secs();
+            let failure = CliError::new(format!("the control plane did not start within {seconds} s"));
+            return Err(failure.code(2).hint(format!("its log is {}", log.display())));
         }
     }
 }
@@ -322,17 +316,10 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
         ("--control", up.control),
         ("--metrics", up.metrics),
         ("--registry", up.registry),
-    ]
-    .into_iter();
-    for (flag, address) in addresses.filter_map(|(flag, address)| Some((flag, address?))) {
-        add(flag, address.to_string().into());
+    ];
+    for (flag, address) in addresses {
+        address.iter().for_each(|address| add(flag, address.to_string().into()));
     }
-    for (flag, is_set) in
-        [("--no-control", up.no_control), ("--no-metrics", up.no_metrics), ("--no-registry", up.no_registry)]
-    {
-        arguments.extend(is_set.then(|| flag.into()));
-    }
-    let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
     let files = [
         ("--tls-cert", &up.tls_cert),
         ("--tls-key", &up.tls_key),
@@ -344,6 +331,9 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
             add(flag, std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
         }
     }
+    arguments.extend(up.no_control.then(|| "--no-control".into()));
+    arguments.extend(up.no_metrics.then(|| "--no-metrics".into()));
+    arguments.extend(up.no_registry.then(|| "--no-registry".into()));
     arguments
 }
 
@@ -352,15 +342,13 @@ fn logged_failure(log: &Path, from: u64, fallback: &str) -> CliError {
     let read = || -> std::io::Result<String> {
         let mut file = std::fs::File::open(log)?;
         file.seek(SeekFrom::Start(from))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        Ok(text)
+        std::io::read_to_string(file)
     };
     let text = read().unwrap_or_default();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
     let Some(error) = lines.next().and_then(|line| line.strip_prefix("error: ")) else {
         let failure = CliError::new(fallback).hint(format!("its log is {}", log.display()));
-        return unwritable(log).unwrap_or(CliError { code: 2, ..failure });
+        return unwritable(log).unwrap_or(failure.code(2));
     };
     let rest: Vec<_> = lines.collect();
     let causes = rest.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
@@ -378,8 +366,5 @@ fn unwritable(log: &Path) -> Option<CliError> {
     let written = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&[0; 4096]));
     let error = written.err()?;
     let failure = CliError::new(format!("cannot write in {}: {error}", folder.display()));
-    Some(match drisse_registry::disk_hint(&error) {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    })
+    Some(CliError { hint: drisse_registry::disk_hint(&error).map(Into::into), ..failure })
 }

@@ -5,12 +5,18 @@ use drisse_net::TlsError;
 use drisse_net::http::HttpError;
 use drisse_net::trace::VariableError;
 use drisse_registry::{ImageError, InspectError};
-use drisse_serve::{EngineError, ServeError};
+use drisse_serve::ServeError;
 use drisse_wire::control;
 use std::fmt;
 
+/// The exit code after an interrupt from the keyboard: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// The exit code of a control plane whose workspace another one has. The command that started it waits for that one.
 pub(crate) const TAKEN: u8 = 3;
+
+/// The result of a command, or of a part of it.
+pub(crate) type Result<T, E = CliError> = std::result::Result<T, E>;
 
 /// The error of a command.
 #[derive(Debug)]
@@ -28,10 +34,14 @@ impl CliError {
         anyhow::Error::msg(message.to_string()).into()
     }
 
+    /// Sets the exit code.
+    pub(crate) fn code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
     /// Sets the hint.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -49,12 +59,6 @@ impl From<ServeError> for CliError {
     fn from(error: ServeError) -> Self {
         let (hint, code) = (error.hint(), if error.is_internal() { 2 } else { 1 });
         Self { error: error.into(), hint, code }
-    }
-}
-
-impl From<EngineError> for CliError {
-    fn from(error: EngineError) -> Self {
-        ServeError::from(error).into()
     }
 }
 

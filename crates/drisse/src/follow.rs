@@ -1,18 +1,15 @@
 //! Follows an operation: prints its progress, and detaches at Ctrl-C.
 
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, INTERRUPTED, Result};
 use crate::{printer, units};
 use drisse_client::Client;
 use drisse_net::SILENCE;
 use drisse_wire::control::{Operation, OperationState, Progress};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 /// How following an operation ended.
 pub(crate) enum Left {
@@ -23,16 +20,9 @@ pub(crate) enum Left {
 }
 
 /// Follows an operation until it ends. Prints its progress with the elapsed time on stderr.
-pub(crate) async fn follow(
-    place: &WorkspaceRef,
-    client: &Client,
-    begun: &Operation,
-) -> Result<Left, CliError> {
+pub(crate) async fn follow(place: &WorkspaceRef, client: &Client, begun: &Operation) -> Result<Left> {
     let began = Instant::now();
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-        bar.set_style(style);
-    }
+    let bar = printer::bar(None, "{spinner} {msg} {elapsed}");
     bar.enable_steady_tick(Duration::from_millis(120));
     bar.set_message(format!("{} {}", begun.kind, begun.subject));
     let mut each = |progress: &Progress| {
@@ -91,7 +81,7 @@ async fn wait(
     client: &Client,
     id: i64,
     each: &mut dyn FnMut(&Progress),
-) -> Result<Operation, CliError> {
+) -> Result<Operation> {
     use drisse_client::ClientError;
     loop {
         match client.wait(id, each).await {

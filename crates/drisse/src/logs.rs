@@ -1,6 +1,6 @@
 //! Logging of a process: to stderr, or to a file that the process rotates itself.
 
-use crate::error::CliError;
+use crate::error::Result;
 use anyhow::Context;
 use drisse_net::LogWriter;
 use std::fs::{File, OpenOptions};
@@ -58,7 +58,7 @@ impl Logs {
 
 /// Redirects stderr to a file, so that it also contains the output of libraries and panics. The process rotates the
 /// file itself, because no other process may be running.
-pub(crate) fn write_to(path: &Path) -> Result<(), CliError> {
+pub(crate) fn write_to(path: &Path) -> Result<()> {
     take(path).with_context(|| format!("cannot log to {}", path.display()))?;
     let path = path.to_owned();
     let rotate = move || {

@@ -2,6 +2,7 @@
 
 use crate::cli::Output;
 use crate::error::CliError;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,6 +35,19 @@ pub(crate) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>
     }
     let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n") + "\n"
+}
+
+/// Shows the progress of a command on stderr, in the form of this template.
+pub(crate) fn bar(length: Option<u64>, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr()).with_style(style)
+}
+
+/// Appends a line with a named value, unless the value is empty.
+pub(crate) fn line(out: &mut String, width: usize, name: &str, value: &str) {
+    if !value.trim().is_empty() {
+        *out += &format!("{name:<width$} {}\n", plain(value));
+    }
 }
 
 /// Prints a line for people on stderr.

@@ -1,15 +1,15 @@
 //! Creates the engines and targets. Only this module knows the concrete ones.
 
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_control::{Targets, Workspace};
-use drisse_core::{EngineOptions, ReplicaSet, Target};
+use drisse_core::{ReplicaSet, Target};
 use drisse_engines::fake::FakeEngine;
 use drisse_engines::onnx::{self, OnnxEngine};
 use drisse_net::Build;
 use drisse_registry::Store;
-use drisse_scoring::{Config, Tuner};
+use drisse_scoring::Tuner;
 use drisse_serve::{EngineError, EngineTable, StartEngine};
 pub(crate) use drisse_targets::container_engine;
 use drisse_targets::{Container, ContainerConfig, Local, LocalConfig, fake};
@@ -24,7 +24,7 @@ const NAME_ONE: &str = "name a library with --onnxruntime FILE or DRISSE_ONNXRUN
                         onnxruntime`, unzip the wheel, onnxruntime/capi/libonnxruntime.so.*";
 
 /// Returns the path of ONNX Runtime's library: the given one, one found on this machine, or a downloaded one.
-pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, CliError> {
+pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf> {
     let cache = onnx::cache_folder();
     let find = || -> anyhow::Result<_> {
         if let Some(found) = onnx::find(named, &cache).context("cannot use ONNX Runtime")? {
@@ -38,7 +38,7 @@ pub(crate) fn onnx_library(named: Option<&Path>) -> Result<PathBuf, CliError> {
 }
 
 /// Returns the version of a library, or an error if it cannot be used.
-pub(crate) fn onnx_version(library: &Path) -> Result<String, CliError> {
+pub(crate) fn onnx_version(library: &Path) -> Result<String> {
     onnx::probe(library)
         .context("cannot use ONNX Runtime")
         .map_err(|error| CliError::from(error).hint(NAME_ONE))
@@ -89,14 +89,7 @@ fn fake_engine(_: &EngineSettings) -> Result<StartEngine, EngineError> {
 
 /// Creates the tuner, which measures the best threads and workers for a model; a given number is not measured.
 pub(crate) fn tuner(threads: Option<usize>, workers: Option<usize>) -> Tuner {
-    let cores = Config::default().workers;
-    Tuner {
-        cores,
-        threads,
-        workers,
-        folder: Some(onnx::cache_folder().join("tuning")),
-        options: EngineOptions::default(),
-    }
+    Tuner { threads, workers, folder: Some(onnx::cache_folder().join("tuning")), ..Tuner::default() }
 }
 
 /// Creates the targets of a workspace.

@@ -120,11 +120,9 @@ fn address(endpoint: &str, certificate: Option<&str>) -> Result<(Address, String
 
 fn sampling(variable: &impl Fn(&str) -> Option<String>) -> Result<Sampling, VariableError> {
     const VARIABLE: &str = "OTEL_TRACES_SAMPLER_ARG";
-    let ratio =
-        variable(VARIABLE).map(|text| text.trim().parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio)));
-    let ratio = match ratio {
-        Some(None) => return Err(VariableError::new(VARIABLE, "it must be a number from 0 to 1")),
-        Some(ratio) => ratio,
+    let ratio = match variable(VARIABLE).map(|text| text.trim().parse()) {
+        Some(Ok(ratio)) if (0.0..=1.0).contains(&ratio) => Some(ratio),
+        Some(_) => return Err(VariableError::new(VARIABLE, "it must be a number from 0 to 1")),
         None => None,
     };
     let Some(sampler) = variable("OTEL_TRACES_SAMPLER") else {

@@ -1,6 +1,6 @@
 //! The span of a traced request.
 
-use super::{Ids, Outcome};
+use super::Ids;
 use crate::app::App;
 use crate::models::Model;
 use drisse_core::{Error, ErrorKind};
@@ -13,7 +13,8 @@ use std::time::Instant;
 pub(super) struct RequestSpan {
     traces: Arc<Traces>,
     span: Span,
-    stages: Arc<Stages>,
+    /// Where the times of the request's parts are noted.
+    pub(super) stages: Arc<Stages>,
 }
 
 impl RequestSpan {
@@ -25,15 +26,17 @@ impl RequestSpan {
         Some(Self { traces: Arc::clone(traces), span, stages })
     }
 
-    /// Returns where the times of the request's parts are noted.
-    pub(super) fn stages(&self) -> Arc<Stages> {
-        Arc::clone(&self.stages)
-    }
-
     /// Ends the span and keeps it for export.
-    pub(super) fn end(self, name: &str, ids: &Ids, model: Option<&Model>, outcome: &Outcome<'_>) {
+    pub(super) fn end(
+        self,
+        name: &str,
+        ids: &Ids,
+        model: Option<&Model>,
+        status: u16,
+        error: Option<&Error>,
+    ) {
         let mut attributes = vec![
-            ("http.response.status_code", Value::Number(outcome.status.into())),
+            ("http.response.status_code", Value::Number(status.into())),
             ("drisse.request_id", Value::Text(ids.request())),
         ];
         if let Some(model) = model {
@@ -45,7 +48,7 @@ impl RequestSpan {
             matches!(error.kind(), ErrorKind::Internal | ErrorKind::Overloaded | ErrorKind::Unavailable)
                 || error.kind() == ErrorKind::DeadlineExceeded
         };
-        let failed = outcome.error.filter(ours).map(Error::message);
+        let failed = error.filter(ours).map(Error::message);
         self.traces.end(&self.span, name, &attributes, failed, Some(&self.stages));
     }
 }

@@ -50,10 +50,8 @@ fn watch(call: Call, service: String) -> ResponseBody {
             loop {
                 let now = status(&app, &service);
                 if sent != Some(now) {
-                    return Some((
-                        Frame::data(frame(&HealthCheckResponse { status: now.into() })),
-                        Some(Some(now)),
-                    ));
+                    let message = frame(&HealthCheckResponse { status: now.into() });
+                    return Some((Frame::data(message), Some(Some(now))));
                 }
                 if app.is_draining() {
                     return Some((end(Ok(())), None));

@@ -51,9 +51,8 @@ pub(super) async fn answer(counted: &mut Counted<'_>, call: Call, body: Incoming
         }
         "ModelConfig" => {
             let ModelConfigRequest { name, version } = parse(message)?;
-            frame(&ModelConfigResponse {
-                config: Some(config(find(app, &name, &version, call.deadline).await?.described())),
-            })
+            let config = config(find(app, &name, &version, call.deadline).await?.described());
+            frame(&ModelConfigResponse { config: Some(config) })
         }
         "ModelStatistics" => frame(&model_statistics(app, parse(message)?, call.deadline).await?),
         "ModelInfer" => frame(&infer(counted, parse(message)?, call.deadline).await?),
@@ -159,14 +158,12 @@ async fn message(app: &Arc<App>, message: Bytes) -> ModelStreamInferResponse {
         Err(error) => (Err(error), String::new()),
     };
     counted.end(&result);
-    match result {
-        Ok(response) => {
-            ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
-        }
+    let (error_message, response) = match result {
+        Ok(response) => (String::new(), response),
         // The id identifies the request.
-        Err(error) => ModelStreamInferResponse {
-            error_message: error.message().to_owned(),
-            infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
-        },
-    }
+        Err(error) => {
+            (error.message().to_owned(), ModelInferResponse { id, ..ModelInferResponse::default() })
+        }
+    };
+    ModelStreamInferResponse { error_message, infer_response: Some(response) }
 }

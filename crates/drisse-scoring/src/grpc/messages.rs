@@ -57,11 +57,9 @@ impl Messages {
                 },
             };
             let Some(frame) = frame else {
-                let whole = self.buffer.is_empty();
-                return if whole {
-                    Ok(None)
-                } else {
-                    Err(Error::invalid("the stream ends within a message"))
+                return match self.buffer.is_empty() {
+                    true => Ok(None),
+                    false => Err(Error::invalid("the stream ends within a message")),
                 };
             };
             let frame = frame.map_err(|error| Error::invalid(format!("the stream broke off: {error}")))?;

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::models::Model;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::{documents, openapi};
+use serde_json::Value;
 use std::sync::Arc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -17,12 +18,9 @@ pub(super) fn ready(name: &str) -> Reply {
     Reply::json(documents::model_ready(name).to_string())
 }
 
-pub(super) fn model(model: &Model) -> Reply {
-    Reply::json(documents::model_metadata(model.described()).to_string())
-}
-
-pub(super) fn config(model: &Model) -> Reply {
-    Reply::json(documents::model_config(model.described()).to_string())
+/// Returns what `document` says of a model.
+pub(super) fn model(model: &Model, document: fn(documents::Model<'_>) -> Value) -> Reply {
+    Reply::json(document(model.described()).to_string())
 }
 
 pub(super) fn statistics(models: &[Arc<Model>]) -> Reply {
@@ -32,14 +30,6 @@ pub(super) fn statistics(models: &[Arc<Model>]) -> Reply {
 
 pub(super) fn v1_models(app: &App) -> Reply {
     Reply::json(documents::v1_models(app.models.served_names().iter().map(String::as_str)).to_string())
-}
-
-pub(super) fn v1_status(model: &Model) -> Reply {
-    Reply::json(documents::v1_status(model.described()).to_string())
-}
-
-pub(super) fn v1_metadata(model: &Model) -> Reply {
-    Reply::json(documents::v1_metadata(model.described()).to_string())
 }
 
 pub(super) fn sample(model: &Model) -> Result<Reply> {

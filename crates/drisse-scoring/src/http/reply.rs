@@ -47,13 +47,11 @@ impl Reply {
         self
     }
 
-    /// Returns whether the body is long enough to be compressed.
-    pub(super) fn is_worth_packing(&self) -> bool {
-        self.body.len() >= WORTH_IT
-    }
-
-    /// Compresses the body.
-    pub(super) async fn packed(self, coding: Coding) -> Result<Self> {
+    /// Compresses the body as the client prefers.
+    pub(super) async fn packed(self, headers: &HeaderMap) -> Result<Self> {
+        // The header is parsed last: few replies are long enough.
+        let is_worth_it = self.body.len() >= WORTH_IT;
+        let Some(coding) = is_worth_it.then(|| Coding::accepted(headers)).flatten() else { return Ok(self) };
         let Some(body) = pack(coding, self.body.clone()).await? else { return Ok(self) };
         let vary = HeaderValue::from_static("accept-encoding");
         Ok(Self { body, ..self }.header(CONTENT_ENCODING, coding.name()).header(VARY, vary))
@@ -71,17 +69,14 @@ impl Reply {
 
     pub(crate) fn into_response(self) -> Response {
         let mut response = Response::new(ResponseBody::whole(self.body));
-        *response.status_mut() = status(self.status);
+        let status = StatusCode::from_u16(self.status);
+        *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *response.headers_mut() = self.headers;
         if let Some(content_type) = self.content_type {
             response.headers_mut().insert(CONTENT_TYPE, content_type);
         }
         response
     }
-}
-
-fn status(code: u16) -> StatusCode {
-    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Creates the response of an error, in its protocol's shape and with the headers of its kind.

@@ -75,6 +75,7 @@ pub(crate) struct Target<'a> {
 
 impl<'a> Route<'a> {
     pub(crate) fn of(method: &Method, path: &'a str) -> Result<Self> {
+        use RepositoryAction::{Index, Load, Unload};
         let only = Target { name: None, version: None };
         let named = |name| Target { name: Some(name), version: None };
         let versioned = |name, version| Target { name: Some(name), version: Some(version) };
@@ -103,13 +104,9 @@ impl<'a> Route<'a> {
             ["v2", "models", name, "versions", version, what] => {
                 v2(what, versioned(name, version)).ok_or_else(|| unknown(path))?
             }
-            ["v2", "repository", "index"] => (Self::Repository(RepositoryAction::Index), true),
-            ["v2", "repository", "models", name, "load"] => {
-                (Self::Repository(RepositoryAction::Load(name)), true)
-            }
-            ["v2", "repository", "models", name, "unload"] => {
-                (Self::Repository(RepositoryAction::Unload(name)), true)
-            }
+            ["v2", "repository", "index"] => (Self::Repository(Index), true),
+            ["v2", "repository", "models", name, "load"] => (Self::Repository(Load(name)), true),
+            ["v2", "repository", "models", name, "unload"] => (Self::Repository(Unload(name)), true),
             ["v2", "systemsharedmemory", rest @ ..] => shared(rest).ok_or_else(|| unknown(path))?,
             [""] => (Self::Healthy, false),
             ["health" | "ping"] => (Self::Ready, false),
@@ -176,16 +173,15 @@ fn v1<'a>(parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
         Some(_) => return None,
         None => (*last, false),
     };
-    let (target, metadata) = match (before, last) {
+    let (name, version, metadata) = match (before, last) {
         (_, "") => return None,
-        ([], name) => (Target { name: Some(name), version: None }, false),
-        ([name], "metadata") if !predict => (Target { name: Some(name), version: None }, true),
-        ([name, "versions"], version) => (Target { name: Some(name), version: Some(version) }, false),
-        ([name, "versions", version], "metadata") if !predict => {
-            (Target { name: Some(name), version: Some(version) }, true)
-        }
+        ([], name) => (name, None, false),
+        ([name], "metadata") if !predict => (*name, None, true),
+        ([name, "versions"], version) => (*name, Some(version), false),
+        ([name, "versions", version], "metadata") if !predict => (*name, Some(*version), true),
         _ => return None,
     };
+    let target = Target { name: Some(name), version };
     Some(match (predict, metadata) {
         (true, _) => (Route::Run(Protocol::V1, target), true),
         (false, true) => (Route::V1Metadata(target), false),

@@ -62,8 +62,13 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(runner: Runner, shown: Shown) -> Self {
-        let Shown { version, digest, platform, sample } = shown;
+    pub(super) fn new(
+        runner: Runner,
+        version: String,
+        digest: String,
+        platform: &'static str,
+        sample: Option<String>,
+    ) -> Self {
         let parts = Arc::new(AnswerParts::new(runner.name.as_str(), &version, &runner.signature));
         let (runner, loaded_at) = (Arc::new(runner), now());
         Self { runner, version, digest, platform, parts, sample, loaded_at }
@@ -97,14 +102,6 @@ impl Model {
     pub(super) fn last_used(&self) -> u64 {
         self.runner.metrics.last_used().max(self.loaded_at)
     }
-}
-
-/// What clients see of a model beside its name and signature.
-pub(super) struct Shown {
-    pub(super) version: String,
-    pub(super) digest: String,
-    pub(super) platform: &'static str,
-    pub(super) sample: Option<String>,
 }
 
 impl std::fmt::Debug for Model {

@@ -29,7 +29,7 @@ type LoadResult = Option<Result<Arc<Model>>>;
 
 /// The models that are loaded on demand, and their states.
 #[derive(Debug)]
-pub(super) struct Residents {
+pub(crate) struct Residents {
     models: Vec<Resident>,
     state: Mutex<Residency>,
     changed: Condvar,
@@ -55,7 +55,7 @@ impl Drop for InMemory {
 }
 
 impl Residents {
-    pub(super) fn new(models: Vec<Resident>, bound: u64) -> Arc<Self> {
+    pub(crate) fn new(models: Vec<Resident>, bound: u64) -> Arc<Self> {
         let state = Mutex::new(Residency::new(bound, models.iter().map(|model| model.bytes)));
         for Resident { name, bytes } in models.iter().filter(|model| model.bytes > bound) {
             let message = "the model is larger than the bound: while it is in memory, no other model is";
@@ -212,10 +212,7 @@ impl Models {
         match self.get(name) {
             Ok(model) => model.checked(version).map(drop),
             Err(_) if on_demand().is_some() => {
-                match self.residents.get().and_then(|all| all.last_failure(name)) {
-                    Some(failure) => Err(failure),
-                    None => Ok(()),
-                }
+                self.residents.get().and_then(|all| all.last_failure(name)).map_or(Ok(()), Err)
             }
             Err(unknown) => Err(unknown),
         }

@@ -40,12 +40,10 @@ fn tensors(one: TensorView<'_>, other: TensorView<'_>) -> bool {
     let datatype = one.datatype;
     match (one.data, other.data) {
         (DataView::Raw(one), DataView::Raw(other)) => match datatype {
-            DataType::Fp32 => {
-                floats(one, other, TOLERANCE, |[a, b, c, d]| f32::from_le_bytes([a, b, c, d]).into())
-            }
+            DataType::Fp32 => floats(one, other, TOLERANCE, f32::from_le_bytes),
             DataType::Fp64 => floats(one, other, TOLERANCE, f64::from_le_bytes),
-            DataType::Fp16 => floats(one, other, HALF_TOLERANCE, |bytes| f16::from_le_bytes(bytes).into()),
-            DataType::Bf16 => floats(one, other, HALF_TOLERANCE, |bytes| bf16::from_le_bytes(bytes).into()),
+            DataType::Fp16 => floats(one, other, HALF_TOLERANCE, f16::from_le_bytes),
+            DataType::Bf16 => floats(one, other, HALF_TOLERANCE, bf16::from_le_bytes),
             _ => one == other,
         },
         (DataView::Strings(one), DataView::Strings(other)) => one == other,
@@ -53,15 +51,16 @@ fn tensors(one: TensorView<'_>, other: TensorView<'_>) -> bool {
     }
 }
 
-fn floats<const N: usize>(one: &[u8], other: &[u8], tolerance: f64, read: impl Fn([u8; N]) -> f64) -> bool {
-    let numbers =
-        |bytes: &[u8]| bytes.as_chunks::<N>().0.iter().map(|&bytes| read(bytes)).collect::<Vec<_>>();
+fn floats<T, const N: usize>(one: &[u8], other: &[u8], tolerance: f64, read: fn([u8; N]) -> T) -> bool
+where
+    T: Into<f64>,
+{
+    let numbers = |bytes: &[u8]| -> Vec<f64> {
+        bytes.as_chunks::<N>().0.iter().map(|&bytes| read(bytes).into()).collect()
+    };
     let (one, other) = (numbers(one), numbers(other));
-    let largest = one
-        .iter()
-        .copied()
-        .filter(|number| number.is_finite())
-        .fold(0.0, |most: f64, number| most.max(number.abs()));
+    let finite = one.iter().filter(|number| number.is_finite());
+    let largest = finite.fold(0.0, |most: f64, number| most.max(number.abs()));
     one.len() == other.len()
         && one.iter().zip(&other).all(|(&one, &other)| {
             one == other || (one.is_nan() && other.is_nan()) || (one - other).abs() <= tolerance * largest

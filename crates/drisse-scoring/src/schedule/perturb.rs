@@ -28,27 +28,13 @@ fn perturb(tensor: &mut Tensor, random: &mut Random, reach: f64, all: bool) {
         }
     };
     match tensor.datatype {
-        DataType::Fp32 => {
-            floats(bytes, random, reach, |b| f32::from_le_bytes(b).into(), |v| (v as f32).to_le_bytes());
-        }
+        DataType::Fp32 => floats(bytes, random, reach, f32::from_le_bytes, |v| (v as f32).to_le_bytes()),
         DataType::Fp64 => floats(bytes, random, reach, f64::from_le_bytes, f64::to_le_bytes),
         DataType::Fp16 => {
-            floats(
-                bytes,
-                random,
-                reach,
-                |b| f16::from_le_bytes(b).into(),
-                |v| f16::from_f64(v).to_le_bytes(),
-            );
+            floats(bytes, random, reach, f16::from_le_bytes, |v| f16::from_f64(v).to_le_bytes())
         }
         DataType::Bf16 => {
-            floats(
-                bytes,
-                random,
-                reach,
-                |b| bf16::from_le_bytes(b).into(),
-                |v| bf16::from_f64(v).to_le_bytes(),
-            );
+            floats(bytes, random, reach, bf16::from_le_bytes, |v| bf16::from_f64(v).to_le_bytes())
         }
         _ if !all => {}
         DataType::Bool => bytes.iter_mut().for_each(|byte| *byte = (random.next() & 1) as u8),
@@ -64,15 +50,15 @@ fn perturb(tensor: &mut Tensor, random: &mut Random, reach: f64, all: bool) {
     }
 }
 
-fn floats<const N: usize>(
+fn floats<T: Into<f64>, const N: usize>(
     bytes: &mut [u8],
     random: &mut Random,
     reach: f64,
-    read: fn([u8; N]) -> f64,
+    read: fn([u8; N]) -> T,
     write: fn(f64) -> [u8; N],
 ) {
     let elements = bytes.as_chunks_mut::<N>().0;
-    let finite = || elements.iter().map(|&element| read(element)).filter(|number| number.is_finite());
+    let finite = || elements.iter().map(|&element| read(element).into()).filter(|number| number.is_finite());
     let signed = reach > 1.0 || finite().any(f64::is_sign_negative);
     let most = finite().fold(0.0, |most: f64, number| most.max(number.abs()));
     let most = reach * if most > 0.0 { most } else { 1.0 };

@@ -121,12 +121,12 @@ fn together(mut requests: Vec<QueuedRequest>) {
     let parts: Vec<_> = requests.iter().map(|request| &request.inputs).collect();
     let joined = Inputs::joined(&parts);
     let model = Arc::clone(&requests[0].model);
-    let (outputs, cancels) = (requests[0].outputs.clone(), Cancels::of(&requests));
-    let (mode, hooks) = (Mode::Queued(requests.len()), cancels.hooks());
+    let (outputs, mode) = (requests[0].outputs.clone(), Mode::Queued(requests.len()));
+    let cancels: Vec<_> = requests.iter().map(|request| request.cancel.clone()).collect();
+    let (cancel, hooks) = once_all_are(&cancels);
     let noted: Vec<_> = requests.iter().filter_map(|request| request.stages.clone()).collect();
     let mut split = Split::between(&mut requests, &model.batching);
-    let run =
-        Run { model: &model, inputs: &joined, outputs: &outputs, cancel: &cancels.all, mode, noted: &noted };
+    let run = Run { model: &model, inputs: &joined, outputs: &outputs, cancel: &cancel, mode, noted: &noted };
     let result = run.into_sink(&mut split);
     let Split { results, begun, .. } = split;
     drop(hooks);
@@ -145,31 +145,19 @@ fn together(mut requests: Vec<QueuedRequest>) {
     }
 }
 
-/// Cancels a shared run once all its requests are canceled.
-struct Cancels {
-    each: Vec<Cancel>,
-    /// The number of requests that are not canceled.
-    left: Arc<AtomicUsize>,
-    all: Cancel,
-}
-
-impl Cancels {
-    fn of(requests: &[QueuedRequest]) -> Self {
-        let each: Vec<_> = requests.iter().map(|request| request.cancel.clone()).collect();
-        Self { left: Arc::new(AtomicUsize::new(each.len())), each, all: Cancel::new() }
-    }
-
-    fn hooks(&self) -> Vec<OnCancel<'_>> {
-        let hook = |cancel| {
-            let (left, all) = (Arc::clone(&self.left), self.all.clone());
-            Cancel::on_cancel(cancel, move || {
-                if left.fetch_sub(1, SeqCst) == 1 {
-                    all.cancel();
-                }
-            })
-        };
-        self.each.iter().map(hook).collect()
-    }
+/// Returns what cancels a shared run once all its requests are canceled, and the hooks that see to it.
+fn once_all_are(canceled: &[Cancel]) -> (Cancel, Vec<OnCancel<'_>>) {
+    let (all, left) = (Cancel::new(), Arc::new(AtomicUsize::new(canceled.len())));
+    let hook = |cancel| {
+        let (left, all) = (Arc::clone(&left), all.clone());
+        Cancel::on_cancel(cancel, move || {
+            if left.fetch_sub(1, SeqCst) == 1 {
+                all.cancel();
+            }
+        })
+    };
+    let hooks = canceled.iter().map(hook).collect();
+    (all, hooks)
 }
 
 /// Passes each request its rows of the shared outputs.
@@ -266,8 +254,8 @@ impl Run<'_> {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                let name = &model.name;
-                Err(Error::internal(format!("model `{name}` panicked; the server's log says where")))
+                let message = format!("model `{}` panicked; the server's log says where", model.name);
+                Err(Error::internal(message))
             }
         }
     }

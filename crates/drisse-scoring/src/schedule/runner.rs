@@ -21,19 +21,6 @@ const NEVER_INLINE: Duration = Duration::from_millis(20);
 /// inline runs. One run can be slow because its thread was preempted.
 const INLINE_STRIKES: u32 = 8;
 
-/// What a [`Runner`] is made of.
-pub(crate) struct Loaded {
-    pub(crate) name: ModelName,
-    pub(crate) signature: Arc<Signature>,
-    pub(crate) scorer: Box<dyn Scorer>,
-    pub(crate) limits: ScorerLimits,
-    pub(crate) queue: QueueHandle<QueuedRequest>,
-    pub(crate) batching: Batching,
-    pub(crate) metrics: ModelMetrics,
-    /// Dropped after the scorer, when the model's memory is free.
-    pub(crate) memory: Option<Box<dyn Any + Send + Sync>>,
-}
-
 /// A loaded model that runs requests.
 pub(crate) struct Runner {
     pub(crate) name: ModelName,
@@ -43,14 +30,15 @@ pub(crate) struct Runner {
     pub(crate) queue: QueueHandle<QueuedRequest>,
     pub(crate) batching: Batching,
     pub(crate) metrics: ModelMetrics,
-    learned: Learned,
-    /// The last field, because fields are dropped in their order.
-    _memory: Option<Box<dyn Any + Send + Sync>>,
+    pub(crate) learned: Learned,
+    /// Dropped after the scorer, when the model's memory is free: the last field, because fields are dropped in their
+    /// order.
+    pub(crate) _memory: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// What runs have shown. A race between threads loses at most one measurement.
 #[derive(Debug, Default)]
-struct Learned {
+pub(crate) struct Learned {
     service_time: ServiceTime,
     /// Inputs of at most this many bytes run inline.
     inline_bytes: AtomicUsize,
@@ -58,12 +46,6 @@ struct Learned {
 }
 
 impl Runner {
-    pub(crate) fn new(loaded: Loaded) -> Self {
-        let Loaded { name, signature, scorer, limits, queue, batching, metrics, memory } = loaded;
-        let learned = Learned::default();
-        Self { name, signature, scorer, limits, queue, batching, metrics, learned, _memory: memory }
-    }
-
     /// Returns the estimates of the time of a run.
     pub(crate) fn service_time(&self) -> &ServiceTime {
         &self.learned.service_time

@@ -60,6 +60,14 @@ pub struct Tuner {
     pub options: EngineOptions,
 }
 
+impl Default for Tuner {
+    /// Measures everything with all threads, and stores nothing.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { cores, threads: None, workers: None, folder: None, options: EngineOptions::default() }
+    }
+}
+
 impl Tuner {
     /// Returns the choices: each power of two as the threads per run, with as many concurrent runs as use all cores.
     pub fn choices(&self) -> Vec<Tuning> {

@@ -2,6 +2,7 @@
 
 use crate::support::{Setup, start};
 use drisse_engines::fake::Script;
+use drisse_net::Limits;
 use drisse_scoring::Config;
 use drisse_testkit::post;
 use std::time::Duration;
@@ -56,7 +57,8 @@ fn a_slow_body_is_a_408_and_its_connection_ends() {
 
 #[test]
 fn a_head_that_does_not_come_ends_the_connection() {
-    let server = with(Config { header_timeout: Duration::from_millis(50), ..Config::default() });
+    let limits = Limits { header_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = with(Config { limits, ..Config::default() });
     for start in ["", "P", "POST /score HTTP/1.1\r\nhost:", "PRI * HTTP/2.0\r\n\r\nSM"] {
         let mut client = server.connect();
         client.push(start);
@@ -81,7 +83,8 @@ fn too_many_or_too_long_headers_are_a_431() {
 
 #[test]
 fn connections_over_the_limit_are_closed_and_the_others_served() {
-    let server = with(Config { max_connections: 2, ..Config::default() });
+    let limits = Limits { max_connections: 2, ..Limits::default() };
+    let server = with(Config { limits, ..Config::default() });
     let mut first = server.connect();
     let mut second = server.connect();
     for client in [&mut first, &mut second] {

@@ -6,12 +6,6 @@ use drisse_registry::{Reference, RemoteError};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-#[derive(Debug, Args)]
-pub(crate) struct Image {
-    #[command(subcommand)]
-    pub(crate) command: ImageCommand,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Build a container image that serves a model; needs no Dockerfile, daemon or base image

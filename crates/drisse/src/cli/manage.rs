@@ -53,21 +53,6 @@ pub(crate) struct Score {
 pub(crate) struct Services {
     #[command(subcommand)]
     pub(crate) command: Option<ServicesCommand>,
-    #[command(flatten)]
-    pub(crate) filter: ServiceFilter,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ServicesCommand {
-    /// Show a service, its revisions and its replicas
-    Show {
-        /// Name of the service
-        service: String,
-    },
-}
-
-#[derive(Debug, Default, Args)]
-pub(crate) struct ServiceFilter {
     /// List only services on this target
     #[arg(long)]
     pub(crate) target: Option<String>,
@@ -82,6 +67,15 @@ pub(crate) struct ServiceFilter {
     pub(crate) tag: Option<String>,
     #[command(flatten)]
     pub(crate) page: Page,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServicesCommand {
+    /// Show a service, its revisions and its replicas
+    Show {
+        /// Name of the service
+        service: String,
+    },
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -132,12 +126,6 @@ pub(crate) enum WhichKey {
 pub(crate) struct Models {
     #[command(subcommand)]
     pub(crate) command: Option<ModelsCommand>,
-    #[command(flatten)]
-    pub(crate) filter: ModelFilter,
-}
-
-#[derive(Debug, Default, Args)]
-pub(crate) struct ModelFilter {
     /// List only versions of this model
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -461,12 +449,6 @@ pub(crate) struct Up {
     /// ONNX Runtime library to load [default: next to the binary, in the cache, or downloaded]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Control {
-    #[command(flatten)]
-    pub(crate) up: Up,
 }
 
 #[derive(Debug, Args)]

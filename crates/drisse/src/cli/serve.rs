@@ -144,14 +144,9 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 /// Parses an address and a port like [`address`], and accepts only loopback addresses.
 pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address = address(text)?;
-    match address.ip().is_loopback() {
-        true => Ok(address),
-        false => {
-            Err("other machines could read all models: listen on 127.0.0.1, and put a proxy that requires a \
-                      login in front"
-                .to_owned())
-        }
-    }
+    let refusal = "other machines could read all models: listen on 127.0.0.1, and put a proxy that requires a login \
+                   in front";
+    if address.ip().is_loopback() { Ok(address) } else { Err(refusal.to_owned()) }
 }
 
 #[cfg(test)]

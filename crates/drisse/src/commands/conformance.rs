@@ -1,13 +1,12 @@
 //! `drisse conformance`: tests a server against the specifications of the inference protocols.
 
 use crate::cli::{Conformance, Output};
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_conformance::{Case, MODELS, Outcome, Protocol, Report, RunError, Server, Verdict};
 use drisse_net::http::Address;
 use drisse_net::trusting;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -18,7 +17,7 @@ use std::process::ExitCode;
 /// Maximum number of failures and warnings in the text output. The JSON and JUnit reports contain all of them.
 const LISTED: usize = 40;
 
-pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode> {
     if let Some(folder) = &arguments.models {
         return write_models(folder, output);
     }
@@ -43,10 +42,7 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, C
     let junit = arguments.junit.as_ref().map(create).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(
-        ProgressStyle::with_template("  {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
-    );
+    let bar = printer::bar(None, "  {pos}/{len} {msg}");
     let on_verdict = |all: usize, verdict: &Verdict| {
         bar.set_length(all as u64);
         bar.set_message(printer::plain(&verdict.case.name));
@@ -70,7 +66,7 @@ pub(crate) fn run(arguments: &Conformance, output: Output) -> Result<ExitCode, C
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn server(arguments: &Conformance) -> Result<Server, CliError> {
+fn server(arguments: &Conformance) -> Result<Server> {
     let url = arguments.url.as_deref().unwrap_or_default();
     let key = match &arguments.key_file {
         None => None,
@@ -90,7 +86,7 @@ fn server(arguments: &Conformance) -> Result<Server, CliError> {
 }
 
 /// Parses the URL of a server. `alpn` is the protocol to negotiate over TLS.
-fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address, CliError> {
+fn address(url: &str, ca: Option<&Path>, alpn: &[u8]) -> Result<Address> {
     let refused = || CliError::new(format!("`{url}` is not a server URL")).hint("a URL is http://HOST:PORT");
     let (scheme, host) = url.split_once("://").ok_or_else(refused)?;
     let host = host.trim_end_matches('/');
@@ -124,10 +120,10 @@ fn unusable(error: RunError) -> CliError {
         }
     };
     let code = if matches!(error, RunError::Silent { .. }) { 2 } else { 1 };
-    CliError { code, ..CliError::new(error) }.hint(hint)
+    CliError::new(error).code(code).hint(hint)
 }
 
-fn write_models(folder: &Path, output: Output) -> Result<ExitCode, CliError> {
+fn write_models(folder: &Path, output: Output) -> Result<ExitCode> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create the folder {}", folder.display()))?;
     for name in MODELS.iter() {
@@ -160,29 +156,17 @@ fn listed(cases: &[Case]) -> String {
 
 fn text(report: &Report) -> String {
     let mut text = String::new();
-    let mut count = 0;
-    for (word, verdict) in ["failed", "warned"].into_iter().flat_map(|word| {
-        report
-            .verdicts
-            .iter()
-            .filter(move |verdict| verdict.outcome.word() == word)
-            .map(move |one| (word, one))
-    }) {
-        count += 1;
-        if count > LISTED {
-            continue;
-        }
-        let case = &verdict.case;
+    let with = |word: &'static str| report.verdicts.iter().filter(move |one| one.outcome.word() == word);
+    let bad: Vec<_> = with("failed").chain(with("warned")).collect();
+    for verdict in bad.iter().take(LISTED) {
+        let (case, word) = (&verdict.case, verdict.outcome.word());
         let _ = writeln!(text, "{word}  {}: {}", case.protocol, printer::plain(&case.name));
         let _ = writeln!(text, "        {}", printer::plain(verdict.outcome.why().unwrap_or_default()));
         let _ = writeln!(text, "        {}\n", case.cites.join("\n        "));
     }
-    if count > LISTED {
-        let _ = writeln!(
-            text,
-            "… and {} more: --output json and --junit FILE contain all of them\n",
-            count - LISTED
-        );
+    if bad.len() > LISTED {
+        let more = bad.len() - LISTED;
+        let _ = writeln!(text, "… and {more} more: --output json and --junit FILE contain all of them\n");
     }
     let words = ["passed", "warned", "failed", "skipped"];
     let rows = report.by_protocol().into_iter().map(|(protocol, counts)| {
@@ -190,24 +174,19 @@ fn text(report: &Report) -> String {
         let why = skipped(report, protocol);
         std::iter::once(protocol.to_string()).chain(words.iter().map(number)).chain([why]).collect()
     });
-    let _ = writeln!(
-        text,
-        "{} {} at {}\n",
-        printer::plain(&report.server),
-        printer::plain(&report.version),
-        report.url
-    );
+    let (server, version) = (printer::plain(&report.server), printer::plain(&report.version));
+    let _ = writeln!(text, "{server} {version} at {}\n", report.url);
     text + &printer::table(&[&["protocol"], &words[..], &[""]].concat(), rows)
 }
 
 /// Returns the reasons why cases of a protocol were skipped, without duplicates.
 fn skipped(report: &Report, protocol: Protocol) -> String {
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<&str> = Vec::new();
     for verdict in report.verdicts.iter().filter(|verdict| verdict.case.protocol == protocol) {
         if let Outcome::Skipped(why) = &verdict.outcome
-            && !reasons.contains(why)
+            && !reasons.contains(&&**why)
         {
-            reasons.push(why.clone());
+            reasons.push(why);
         }
     }
     reasons.join("; ")

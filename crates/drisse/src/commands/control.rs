@@ -1,8 +1,8 @@
 //! `drisse control`: the control plane, which `drisse up` and every command that needs it starts.
 
-use crate::cli;
+use crate::cli::Up;
 use crate::connect::WorkspaceRef;
-use crate::error::{CliError, TAKEN};
+use crate::error::{CliError, Result, TAKEN};
 use crate::logs;
 use crate::wiring::{self, VERSION};
 use anyhow::Context;
@@ -19,9 +19,8 @@ fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
     }
 }
 
-pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitCode, CliError> {
+pub(crate) fn run(up: &Up, place: WorkspaceRef) -> Result<ExitCode> {
     let workspace = place.folder()?.clone();
-    let up = &arguments.up;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     // Only this user can access the files that this process and its children create.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -50,14 +49,12 @@ pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitC
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+        // A signal that is caught no longer ends the process.
+        let _hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
         let stop = async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => return,
-                    _ = interrupt.recv() => return,
-                    _ = hangup.recv() => {}
-                }
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
             }
         };
         let targets = |workspace: &drisse_control::Workspace, store: &drisse_registry::Store| {
@@ -71,7 +68,7 @@ pub(crate) fn run(arguments: &cli::Control, place: WorkspaceRef) -> Result<ExitC
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(RunError { failure, taken }) => {
             let failure = CliError::from(failure);
-            Err(if taken { CliError { code: TAKEN, ..failure } } else { failure })
+            Err(if taken { failure.code(TAKEN) } else { failure })
         }
     }
 }

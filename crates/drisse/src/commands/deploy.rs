@@ -2,7 +2,7 @@
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, INTERRUPTED, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
@@ -17,17 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
-
 /// Bytes. A sample up to this length is written into the curl line; an answer up to this length is shown whole.
 const MAX_INLINE: usize = 240;
 
-pub(crate) async fn deploy(
-    place: &WorkspaceRef,
-    arguments: &Deploy,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn deploy(place: &WorkspaceRef, arguments: &Deploy, output: Output) -> Result<ExitCode> {
     let early = choose_file(&arguments.model)?;
     let client = place.connect().await?;
     let model = choose(place, &client, &arguments.model, early, &arguments.options).await?;
@@ -35,14 +28,10 @@ pub(crate) async fn deploy(
     request.name.clone_from(&arguments.name);
     request.target.clone_from(&arguments.target);
     let operation = client.deploy(&request).await?;
-    finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
+    finish(place, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
 }
 
-pub(crate) async fn update(
-    place: &WorkspaceRef,
-    arguments: &Update,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn update(place: &WorkspaceRef, arguments: &Update, output: Output) -> Result<ExitCode> {
     let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
     let client = place.connect().await?;
     let model = match &arguments.model {
@@ -51,25 +40,20 @@ pub(crate) async fn update(
     };
     let request = request(&arguments.options, model)?;
     let operation = client.update(&arguments.service, &request).await?;
-    finish(place, &client, operation, &arguments.options, given_sample(&request), output).await
+    finish(place, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
 }
 
-pub(crate) async fn rollback(
-    place: &WorkspaceRef,
-    arguments: &Rollback,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn rollback(place: &WorkspaceRef, arguments: &Rollback, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let timeout_ms = arguments.timeout.map(milliseconds);
     let request = RollbackRequest { revision: arguments.revision, timeout_ms };
     let operation = client.rollback(&arguments.service, request).await?;
-    let options = ServiceOptions { no_wait: arguments.no_wait, ..ServiceOptions::default() };
-    finish(place, &client, operation, &options, None, output).await
+    finish(place, &client, operation, arguments.no_wait, None, output).await
 }
 
 /// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
 /// registered model. Checks the file first, so that a wrong one is reported without starting the control plane.
-fn choose_file(text: &str) -> Result<Option<PathBuf>, CliError> {
+fn choose_file(text: &str) -> Result<Option<String>> {
     if text.starts_with("oci://") {
         return Ok(None);
     }
@@ -77,7 +61,7 @@ fn choose_file(text: &str) -> Result<Option<PathBuf>, CliError> {
     if !text.contains('/') && path.extension().is_none() {
         return Ok(None);
     }
-    let absolute = std::path::absolute(path).context("cannot find the current folder")?;
+    let absolute = super::models::absolute(path)?;
     drisse_registry::ModelSource::open(path).with_context(|| format!("cannot deploy {text}"))?;
     Ok(Some(absolute))
 }
@@ -86,9 +70,9 @@ async fn choose(
     place: &WorkspaceRef,
     client: &Client,
     text: &str,
-    file: Option<PathBuf>,
+    file: Option<String>,
     options: &ServiceOptions,
-) -> Result<ModelChoice, CliError> {
+) -> Result<ModelChoice> {
     if text.starts_with("oci://") {
         return match super::transfer::pull(place, text, None, &options.registry).await? {
             Left::Done(done) => {
@@ -96,14 +80,13 @@ async fn choose(
                 Ok(ModelChoice::Registered(format!("{}:{version}", name.as_str().unwrap_or_default())))
             }
             Left::Detached(_) => {
-                let failure = CliError::new("interrupted: the model is being registered, but not deployed");
-                Err(CliError { code: INTERRUPTED, ..failure })
+                let message = "interrupted: the model is being registered, but not deployed";
+                Err(CliError::new(message).code(INTERRUPTED))
             }
         };
     }
     if let Some(file) = file {
-        let text = file.to_str().ok_or_else(|| CliError::new("the path is not UTF-8"))?;
-        return Ok(ModelChoice::Path(text.to_owned()));
+        return Ok(ModelChoice::Path(file));
     }
     let (name, version) = super::models::parse(text)?;
     let registered = match client.model(name, version).await {
@@ -124,7 +107,7 @@ async fn choose(
     }
 }
 
-fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest, CliError> {
+fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest> {
     let sample = options.sample.as_ref().map(|sample| {
         let absolute = std::path::absolute(sample).context("cannot find the current folder")?;
         if !absolute.is_file() {
@@ -165,7 +148,7 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
     })
 }
 
-fn resources(options: &ServiceOptions) -> Result<Resources, CliError> {
+fn resources(options: &ServiceOptions) -> Result<Resources> {
     let restart = options.restart.map(|when| match when {
         WhenRestarted::Always => RestartPolicy::Always,
         WhenRestarted::OnFailure => RestartPolicy::OnFailure,
@@ -185,7 +168,7 @@ fn resources(options: &ServiceOptions) -> Result<Resources, CliError> {
 }
 
 /// Reads variables from a file, one NAME=VALUE per line. Empty lines and lines that begin with `#` are ignored.
-fn secrets(file: &Path) -> Result<Secrets, CliError> {
+fn secrets(file: &Path) -> Result<Secrets> {
     let shown = file.display();
     let text = match file == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin()),
@@ -219,18 +202,17 @@ async fn finish(
     place: &WorkspaceRef,
     client: &Client,
     operation: Operation,
-    options: &ServiceOptions,
+    no_wait: bool,
     sample: Option<PathBuf>,
     output: Output,
-) -> Result<ExitCode, CliError> {
+) -> Result<ExitCode> {
     let began = Instant::now();
     let name = operation.subject.clone();
-    if options.no_wait {
+    if no_wait {
         let id = operation.id;
         let document = || json!({ "name": name, "operation": id, "state": "Deploying" });
-        let text = || {
-            format!("operation {id} has started: `drisse{} operations show {id}` follows it\n", place.flag())
-        };
+        let flag = place.flag();
+        let text = || format!("operation {id} has started: `drisse{flag} operations show {id}` follows it\n");
         printer::result(output, document, text);
         return Ok(ExitCode::SUCCESS);
     }
@@ -241,25 +223,18 @@ async fn finish(
     let service = place.ask(client, async |client| client.service(&name).await).await?;
     let keys = place.ask(client, async |client| client.keys(&name).await).await?;
     let body = place.ask(client, async |client| client.sample(&name).await).await.ok();
-    let answer = match &body {
-        Some(body) => {
-            let answered = super::score::score(client, &service, &keys, body.clone()).await;
-            match answered {
-                Ok((200, answer)) => {
-                    printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
-                    Some(String::from_utf8_lossy(&answer).trim_end().to_owned())
-                }
-                // Some models refuse a generated sample, which is all zeros.
-                Ok((status, answer)) => {
-                    let text = printer::plain(&String::from_utf8_lossy(&answer));
-                    printer::note(&format!("cannot score the sample: status {status}: {text}"));
-                    None
-                }
-                Err(failure) => return Err(failure),
-            }
+    let mut answer = None;
+    if let Some(body) = &body {
+        let (status, answered) = super::score::score(client, &service, &keys, body.clone()).await?;
+        let text = String::from_utf8_lossy(&answered);
+        if status == 200 {
+            printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
+            answer = Some(text.trim_end().to_owned());
+        } else {
+            // Some models refuse a generated sample, which is all zeros.
+            printer::note(&format!("cannot score the sample: status {status}: {}", printer::plain(&text)));
         }
-        None => None,
-    };
+    }
     let document = || document(&service, &keys, &done, answer.as_deref());
     let text = || text(place, &service, sample.as_deref(), body.as_deref(), answer.as_deref());
     printer::result(output, document, text);

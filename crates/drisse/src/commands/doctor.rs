@@ -2,7 +2,7 @@
 
 use crate::cli::Output;
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::{printer, wiring};
 use drisse_control::Health;
 use drisse_engines::onnx;
@@ -40,7 +40,7 @@ impl Finding {
     }
 }
 
-pub(crate) async fn run(place: &WorkspaceRef, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, output: Output) -> Result<ExitCode> {
     let mut findings = vec![onnx_runtime(), pip()];
     if let WorkspaceRef::Folder(workspace) = place {
         // If the workspace does not exist yet, its nearest existing parent is checked.
@@ -138,13 +138,8 @@ fn stored(health: Health) -> [Finding; 3] {
     let whole = health.database.is_none();
     let database = Finding { bad: "damaged", ..Finding::new("database", true, whole, detail, &remedy) };
     let remedy = "the control plane writes it soon after each change; logs/control.log says why if it cannot";
-    let backup = Finding::new(
-        "backup",
-        false,
-        health.current,
-        health.backup.clone().map(|at| format!("written {at}")).unwrap_or_default(),
-        remedy,
-    );
+    let written = health.backup.as_ref().map(|at| format!("written {at}")).unwrap_or_default();
+    let backup = Finding::new("backup", false, health.current, written, remedy);
     let backup = if health.backup.is_some() { Finding { bad: "old", ..backup } } else { backup };
     let damaged = &health.damaged;
     let mut detail = match damaged.is_empty() {

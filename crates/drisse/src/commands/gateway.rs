@@ -1,7 +1,7 @@
 //! `drisse gateway`: the gateway, which the control plane starts with the listening socket as standard input.
 
 use crate::cli;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::logs;
 use crate::wiring::VERSION;
 use anyhow::Context;
@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long unfinished requests may take when the gateway stops: as long as those of a scoring server.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
-pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode> {
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     logs::write_to(&arguments.log_file)?;
     let listener =
@@ -62,14 +62,10 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode, CliError> {
     let runtime = runtime.context("cannot start the runtime")?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+        // A signal that is caught no longer ends the process.
+        let _hangup = signal(SignalKind::hangup()).context("cannot wait for signals")?;
         let stop = async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => return,
-                    _ = hangup.recv() => {}
-                }
-            }
+            terminate.recv().await;
         };
         let exporting = exporter.map(Exporter::start);
         let ended = gateway.run(stop).await.context("the gateway failed");

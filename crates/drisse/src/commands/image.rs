@@ -2,15 +2,14 @@
 
 use super::named::Named;
 use super::transfer;
-use crate::cli::{Destination, Image as Arguments, ImageBuild, ImageCommand, ImagePush, Output};
+use crate::cli::{Destination, ImageBuild, ImageCommand, ImagePush, Output};
 use crate::connect::{WorkspaceRef, env_onnxruntime};
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::wiring::{self, VERSION};
 use crate::{printer, units};
 use anyhow::Context;
 use drisse_core::ServiceName;
 use drisse_registry::{Evidence, Image, ImageModel, Runtime, RuntimeParts, Runtimes, Store};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -20,12 +19,8 @@ use std::time::Instant;
 /// Buffer for an archive or a pipe, in bytes.
 const BUFFER: usize = 256 << 10;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Arguments,
-    output: Output,
-) -> Result<ExitCode, CliError> {
-    match &arguments.command {
+pub(crate) async fn run(place: &WorkspaceRef, command: &ImageCommand, output: Output) -> Result<ExitCode> {
+    match command {
         ImageCommand::Build(build) => self::build(place, build, output).await,
         ImageCommand::Push(push) => self::push(push, output).await,
         ImageCommand::Runtimes => {
@@ -44,7 +39,7 @@ pub(crate) async fn run(
     }
 }
 
-async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> Result<ExitCode, CliError> {
+async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> Result<ExitCode> {
     let began = Instant::now();
     let failed = || format!("cannot build an image of {}", arguments.model);
     let model = model(place, arguments).await?;
@@ -80,8 +75,7 @@ async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> 
     };
     let text = || {
         let took = units::seconds(began.elapsed());
-        let all = units::shown(size);
-        let shared = units::shown(runtime.size);
+        let (all, shared) = (units::shown(size), units::shown(runtime.size));
         format!(
             "{reference} {digest}\n{all}, of which {shared} are the runtime layer that images share; built in {took}\n"
         )
@@ -95,7 +89,7 @@ async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> 
 }
 
 /// `drisse image push`.
-async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, CliError> {
+async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode> {
     let to = arguments.to.clone().or_latest();
     let failed = || format!("cannot push to {to}");
     let unpacked = tempfile::tempdir_in(wiring::cache_folder()).with_context(failed)?;
@@ -120,7 +114,7 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode, CliErro
     Ok(ExitCode::SUCCESS)
 }
 
-async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageModel, CliError> {
+async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageModel> {
     let failed = || format!("cannot build an image of {}", arguments.model);
     let model = match Named::find(place, &arguments.model).await? {
         Named::Source(source) => {
@@ -147,11 +141,8 @@ async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageMode
 }
 
 /// Writes the image to its destination. A file is replaced only once the new one is complete.
-fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), CliError> {
-    let bar = ProgressBar::with_draw_target(Some(image.size()), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("writing {bytes} of {total_bytes} {eta}") {
-        bar.set_style(style);
-    }
+fn write(image: &Image, to: &Destination, reference: &str) -> Result<()> {
+    let bar = printer::bar(Some(image.size()), "writing {bytes} of {total_bytes} {eta}");
     let progress = |bytes| bar.inc(bytes);
     match to {
         Destination::Archive(None, _) => {
@@ -189,12 +180,12 @@ fn write(image: &Image, to: &Destination, reference: &str) -> Result<(), CliErro
 }
 
 /// Opens the cache of runtime layers of this machine.
-fn runtimes() -> Result<Runtimes, CliError> {
+fn runtimes() -> Result<Runtimes> {
     Ok(Runtimes::open(&wiring::cache_folder().join("images"))?)
 }
 
 /// Returns the runtime layer of this program and this machine's libraries; builds it if it is missing.
-fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime, CliError> {
+fn runtime(runtimes: &Runtimes, onnxruntime: Option<&Path>) -> Result<Runtime> {
     let library = wiring::onnx_library(onnxruntime)?;
     let found = wiring::onnx_version(&library)?;
     let program = std::env::current_exe().context("cannot find this program's file")?;

@@ -1,17 +1,16 @@
 //! `drisse inspect`: shows what a model file contains.
 
 use crate::cli::{Inspect, Output};
-use crate::error::CliError;
+use crate::error::Result;
 use crate::printer;
 use crate::units::shown;
 use anyhow::Context;
 use drisse_core::Port;
 use drisse_registry::{Inspection, ModelSource, signature_document};
 use serde_json::{Value, json};
-use std::fmt::Write;
 use std::process::ExitCode;
 
-pub(crate) fn run(arguments: &Inspect, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &Inspect, output: Output) -> Result<ExitCode> {
     let path = arguments.file.display();
     let source = ModelSource::open(&arguments.file).with_context(|| format!("cannot inspect {path}"))?;
     let digest = source.digest().with_context(|| format!("cannot inspect {path}"))?;
@@ -21,11 +20,8 @@ pub(crate) fn run(arguments: &Inspect, output: Output) -> Result<ExitCode, CliEr
 
 fn document(source: &ModelSource, digest: &str) -> Value {
     let found = &source.inspection;
-    let external: Vec<_> = found
-        .external_data
-        .iter()
-        .map(|file| json!({ "location": file.location, "bytes": file.size }))
-        .collect();
+    let external = found.external_data.iter();
+    let external = external.map(|file| json!({ "location": file.location, "bytes": file.size }));
     let signature = signature_document(&found.signature);
     json!({
         "name": source.name,
@@ -47,7 +43,7 @@ fn document(source: &ModelSource, digest: &str) -> Value {
         "operators": found.operators,
         "parameters": found.parameters,
         "data_dependent": found.traits.data_dependent,
-        "external_data": external,
+        "external_data": external.collect::<Value>(),
         "metadata": found.metadata,
         "sample": source.sample,
     })
@@ -56,12 +52,7 @@ fn document(source: &ModelSource, digest: &str) -> Value {
 fn text(source: &ModelSource, digest: &str) -> String {
     let found = &source.inspection;
     let mut out = String::new();
-    let mut line = |name: &str, value: &str| {
-        if !value.trim().is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(out, "{name:<12} {}", printer::plain(&shortened(value)));
-        }
-    };
+    let mut line = |name: &str, value: &str| printer::line(&mut out, 12, name, &shortened(value));
     line("model", &format!("{} ({}, {})", source.name, found.path.display(), shown(found.size)));
     line("digest", digest);
     let framework = found.framework.map(|framework| format!(", from {framework}")).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use crate::cli::{Keys, Output, WhichKey};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::follow::{Left, follow};
 use crate::printer;
 use anyhow::Context;
@@ -14,11 +14,7 @@ use std::process::ExitCode;
 /// Maximum number of bytes to read from standard input. A key has at most 256 characters.
 const MAX_INPUT: u64 = 4096;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Keys,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Keys, output: Output) -> Result<ExitCode> {
     let value = arguments.set.map(|_| read_key()).transpose()?;
     let client = place.connect().await?;
     let name = &arguments.service;
@@ -49,7 +45,7 @@ pub(crate) async fn run(
 }
 
 /// Reads a key from standard input: other users could see it in a command line.
-fn read_key() -> Result<String, CliError> {
+fn read_key() -> Result<String> {
     if std::io::stdin().is_terminal() {
         printer::note("type the key, then Enter and Ctrl-D:");
     }

@@ -2,19 +2,12 @@
 
 use crate::cli::{Logs, Output};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{INTERRUPTED, Result};
 use crate::printer;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
-
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Logs,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) -> Result<ExitCode> {
     if output == Output::Json && !arguments.follow {
         let client = place.connect().await?;
         let mut stream = client.logs(&arguments.service, arguments.lines, false).await?;
@@ -37,10 +30,8 @@ pub(crate) async fn run(
             let Some(line) = line else { break };
             printer::text(&format!("{}\n", readable(&line)));
         }
-        if !arguments.follow {
-            return Ok(ExitCode::SUCCESS);
-        }
-        if place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists()) {
+        let is_stopped = || place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists());
+        if !arguments.follow || is_stopped() {
             return Ok(ExitCode::SUCCESS);
         }
         // The control plane was killed: the next one continues with new lines.

@@ -1,9 +1,9 @@
 //! `drisse models`: registers, lists, tags, verifies and deletes models.
 
 use super::{sign, transfer};
-use crate::cli::{ModelFilter, Models, ModelsCommand, Output, Page};
+use crate::cli::{Models, ModelsCommand, Output, Page};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
@@ -11,16 +11,11 @@ use drisse_client::Client;
 use drisse_net::http::escaped;
 use drisse_wire::control::{Model, ModelChange, Operation, RegisterRequest, RepairRequest};
 use serde_json::{Value, json};
-use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Models,
-    output: Output,
-) -> Result<ExitCode, CliError> {
-    let Some(command) = &arguments.command else { return list(place, &arguments.filter, output).await };
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
+    let Some(command) = &arguments.command else { return list(place, arguments, output).await };
     match command {
         ModelsCommand::Register { path, name, tags, properties, sample } => {
             let request = RegisterRequest {
@@ -121,11 +116,11 @@ async fn finish(
     operation: Operation,
     output: Output,
     text: impl FnOnce(&Value) -> String,
-) -> Result<ExitCode, CliError> {
+) -> Result<ExitCode> {
     left(follow(place, client, &operation).await?, output, text)
 }
 
-fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode, CliError> {
+fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode> {
     match left {
         Left::Done(done) => {
             printer::result(output, || done.result.clone(), || text(&done.result));
@@ -135,7 +130,7 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
     }
 }
 
-async fn list(place: &WorkspaceRef, filter: &ModelFilter, output: Output) -> Result<ExitCode, CliError> {
+async fn list(place: &WorkspaceRef, filter: &Models, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let query = query(&[
         ("name", filter.name.as_deref()),
@@ -173,12 +168,7 @@ pub(crate) fn note_more(next: &Option<String>, empty: bool, what: &str, output: 
 
 fn text(model: &Model) -> String {
     let mut out = String::new();
-    let mut line = |name: &str, value: &str| {
-        if !value.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(out, "{name:<10} {}", printer::plain(value));
-        }
-    };
+    let mut line = |name: &str, value: &str| printer::line(&mut out, 10, name, value);
     let pairs = |pairs: &std::collections::BTreeMap<String, String>| {
         pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
     };
@@ -201,7 +191,7 @@ fn text(model: &Model) -> String {
 }
 
 /// Splits `NAME` or `NAME:VERSION`.
-pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), CliError> {
+pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>)> {
     let Some((name, version)) = text.split_once(':') else { return checked(text, None, text) };
     match version.parse() {
         Ok(version) if version > 0 => checked(name, Some(version), text),
@@ -210,7 +200,7 @@ pub(crate) fn parse(text: &str) -> Result<(&str, Option<u64>), CliError> {
     }
 }
 
-fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>), CliError> {
+fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a str, Option<u64>)> {
     match name.parse::<drisse_core::ModelName>() {
         Ok(_) => Ok((name, version)),
         Err(error) => Err(CliError::new(format!("model `{text}` not found: {error}"))
@@ -218,7 +208,7 @@ fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a s
     }
 }
 
-fn absolute(path: &Path) -> Result<String, CliError> {
+pub(crate) fn absolute(path: &Path) -> Result<String> {
     let absolute = std::path::absolute(path).context("cannot find the current folder")?;
     absolute.into_os_string().into_string().map_err(|_| CliError::new("the path is not UTF-8"))
 }

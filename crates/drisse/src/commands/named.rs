@@ -2,7 +2,7 @@
 
 use super::models;
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use anyhow::Context;
 use drisse_registry::{ModelSource, Store};
 use drisse_wire::control::Model;
@@ -19,7 +19,7 @@ pub(super) enum Named {
 
 impl Named {
     /// Finds the model that `text` names. A name with a `/` or a file extension is a path.
-    pub(super) async fn find(place: &WorkspaceRef, text: &str) -> Result<Self, CliError> {
+    pub(super) async fn find(place: &WorkspaceRef, text: &str) -> Result<Self> {
         let path = Path::new(text);
         if text.contains('/') || path.extension().is_some() || path.exists() {
             return Ok(Self::Source(Box::new(

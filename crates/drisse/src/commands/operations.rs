@@ -3,18 +3,14 @@
 use super::models::{note_more, paged, query};
 use crate::cli::{Operations, OperationsCommand, Output};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::follow::{Left, follow};
 use crate::printer;
 use drisse_wire::control::Operation;
 use serde_json::json;
 use std::process::ExitCode;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Operations,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Operations, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     match &arguments.command {
         None => {

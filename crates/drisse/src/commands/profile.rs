@@ -6,13 +6,13 @@ mod html;
 use super::named::Named;
 use crate::cli::{Output, Profile as Arguments};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::units::shown;
 use crate::wiring::EngineSettings;
 use crate::{printer, wiring};
 use anyhow::Context;
 use drisse_scoring::{Point, Profile, Profiling, profile};
-use drisse_serve::sample;
+use drisse_serve::{ServeError, sample};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,11 +32,7 @@ struct Report<'a> {
     profile: Profile,
 }
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Arguments,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Arguments, output: Output) -> Result<ExitCode> {
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
     let source = Named::find(place, path).await?.source().with_context(failed)?;
@@ -46,7 +42,7 @@ pub(crate) async fn run(
     })?;
     let tuner = wiring::tuner(None, None);
     let settings = EngineSettings { threads: tuner.cores, onnxruntime: arguments.onnxruntime.clone() };
-    let engine = wiring::engines(&settings).start(&source.engine)?;
+    let engine = wiring::engines(&settings).start(&source.engine).map_err(ServeError::from)?;
     let package = source.inspection.package();
     printer::note(&format!("{path}: {} cores, {:?} for each setting", tuner.cores, arguments.time));
     let mut print = |point: &Point| printer::note(&line(point));

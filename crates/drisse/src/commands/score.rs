@@ -2,7 +2,7 @@
 
 use crate::cli::Score;
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode> {
     let client = place.connect().await?;
     let body = match &arguments.file {
         Some(file) if file == Path::new("-") => {
@@ -37,7 +37,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitC
     let message = serde_json::from_slice::<serde_json::Value>(&answer).ok();
     let message = message.as_ref().and_then(|answer| answer["message"].as_str()).unwrap_or(&text);
     let failure = CliError::new(format!("service `{}` answered {status}: {message}", arguments.service));
-    Err(CliError { code: if status < 500 { 1 } else { 2 }, ..failure })
+    Err(failure.code(if status < 500 { 1 } else { 2 }))
 }
 
 /// Sends a body to a service's endpoint, and returns the status and the answer.
@@ -46,7 +46,7 @@ pub(crate) async fn score(
     service: &Service,
     keys: &Keys,
     body: Bytes,
-) -> Result<(u16, Bytes), CliError> {
+) -> Result<(u16, Bytes)> {
     let uri = &service.scoring_uri;
     let (scheme, rest) =
         uri.split_once("://").ok_or_else(|| CliError::new("cannot score: the gateway is not running"))?;
@@ -68,7 +68,7 @@ pub(crate) async fn score(
                 "the gateway's certificate must be an end-entity certificate (CA:FALSE) for this address",
             )
         } else {
-            CliError { code: 2, ..failure }
+            failure.code(2)
         }
     })
 }

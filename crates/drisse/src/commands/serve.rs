@@ -4,23 +4,20 @@ mod banner;
 mod surroundings;
 
 use crate::cli::{Output, Serve};
-use crate::error::CliError;
+use crate::error::{INTERRUPTED, Result};
 use crate::wiring::EngineSettings;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
-use drisse_net::Build;
 use drisse_net::trace::Exporter;
+use drisse_net::{Build, Limits};
 use drisse_serve::{Config, ScoringServer, TlsFiles, TrustFiles, build};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The exit code after an interrupt from the keyboard: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
-
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
-pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
     surroundings::enter(arguments)?;
     drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     if let Some(file) = &arguments.log_file {
@@ -49,7 +46,7 @@ fn config(arguments: &Serve) -> Config {
     let scoring = drisse_scoring::Config {
         max_wait: arguments.max_wait,
         scoring_timeout: arguments.scoring_timeout,
-        drain_timeout: arguments.drain_timeout,
+        limits: Limits { drain_timeout: arguments.drain_timeout, ..Limits::default() },
         max_body: arguments.max_body,
         max_batch: arguments.max_batch,
         workers: defaults.workers.max(arguments.workers.unwrap_or(1)),
@@ -89,7 +86,7 @@ fn service(arguments: &Serve) -> String {
 }
 
 /// Runs the server until a signal stops it.
-async fn serve(server: ScoringServer, arguments: &Serve, output: Output) -> Result<ExitCode, CliError> {
+async fn serve(server: ScoringServer, arguments: &Serve, output: Output) -> Result<ExitCode> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut code = ExitCode::SUCCESS;
@@ -123,6 +120,6 @@ async fn serve(server: ScoringServer, arguments: &Serve, output: Output) -> Resu
     Ok(code)
 }
 
-fn on(kind: SignalKind) -> Result<Signal, CliError> {
+fn on(kind: SignalKind) -> Result<Signal> {
     Ok(signal(kind).context("cannot wait for signals")?)
 }

@@ -3,7 +3,7 @@
 use super::models::{paged, query};
 use crate::cli::{Delete, Output, Services, ServicesCommand};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::Result;
 use crate::follow::{Left, follow};
 use crate::printer;
 use drisse_core::{cores, size};
@@ -12,25 +12,20 @@ use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Services,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Services, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     if let Some(ServicesCommand::Show { service }) = &arguments.command {
         let service = client.service(service).await?;
         printer::result(output, || json!(service), || text(&service));
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = &arguments.filter;
     let query = query(&[
-        ("target", filter.target.as_deref()),
-        ("state", filter.state.as_deref()),
-        ("model", filter.model.as_deref()),
-        ("tag", filter.tag.as_deref()),
+        ("target", arguments.target.as_deref()),
+        ("state", arguments.state.as_deref()),
+        ("model", arguments.model.as_deref()),
+        ("tag", arguments.tag.as_deref()),
     ]);
-    let page = client.services(&paged(query, &filter.page)).await?;
+    let page = client.services(&paged(query, &arguments.page)).await?;
     let row = |service: &Service| {
         vec![
             service.name.clone(),
@@ -51,12 +46,7 @@ pub(crate) async fn run(
 
 fn text(service: &Service) -> String {
     let mut out = String::new();
-    let mut line = |name: &str, value: &str| {
-        if !value.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(out, "{name:<10} {}", printer::plain(value));
-        }
-    };
+    let mut line = |name: &str, value: &str| printer::line(&mut out, 10, name, value);
     line("service", &service.name);
     line("state", &format!("{} ({} of {} replicas ready)", service.state, service.ready, service.replicas));
     if let Some(error) = &service.error {
@@ -114,11 +104,7 @@ fn text(service: &Service) -> String {
     out
 }
 
-pub(crate) async fn delete(
-    place: &WorkspaceRef,
-    arguments: &Delete,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn delete(place: &WorkspaceRef, arguments: &Delete, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let name = &arguments.service;
     let operation = client.delete(name, arguments.force).await?;

@@ -2,7 +2,7 @@
 
 use crate::cli::Output;
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
@@ -26,7 +26,7 @@ impl From<SignatureError> for CliError {
 }
 
 /// `drisse models keygen`.
-pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode> {
     let key = SigningKey::generate()?;
     let public = SigningKey::from_pem(&key)?.public();
     let mut beside = file.as_os_str().to_owned();
@@ -53,12 +53,7 @@ pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode, CliError> 
 }
 
 /// `drisse models sign`.
-pub(crate) async fn sign(
-    place: &WorkspaceRef,
-    model: &str,
-    key: &Path,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn sign(place: &WorkspaceRef, model: &str, key: &Path, output: Output) -> Result<ExitCode> {
     let key = read_key(key, SigningKey::from_pem)?;
     let workspace = super::transfer::beside(place, "sign")?;
     let client = place.connect().await?;
@@ -87,7 +82,7 @@ pub(crate) async fn trust(
     remove: &[String],
     none: bool,
     output: Output,
-) -> Result<ExitCode, CliError> {
+) -> Result<ExitCode> {
     let mut added = Vec::new();
     for key in keys {
         added.extend(read_key(key.as_ref(), PublicKey::all_in)?);
@@ -116,7 +111,7 @@ pub(crate) async fn verify(
     client: &Client,
     model: Option<&str>,
     key: Option<&Path>,
-) -> Result<BTreeMap<String, String>, CliError> {
+) -> Result<BTreeMap<String, String>> {
     let keys = match key {
         Some(file) => read_key(file, PublicKey::all_in)?,
         None => trusted_by(client).await?,
@@ -147,7 +142,7 @@ pub(crate) async fn verify(
 }
 
 /// Lists all registered models, page by page.
-async fn all(client: &Client) -> Result<Vec<Model>, CliError> {
+async fn all(client: &Client) -> Result<Vec<Model>> {
     let mut models = Vec::new();
     let mut after = None;
     loop {
@@ -162,14 +157,14 @@ async fn all(client: &Client) -> Result<Vec<Model>, CliError> {
 }
 
 /// Returns the keys that the workspace trusts.
-async fn trusted_by(client: &Client) -> Result<Vec<PublicKey>, CliError> {
+async fn trusted_by(client: &Client) -> Result<Vec<PublicKey>> {
     let document = client.trusted().await?;
     let keys = document.keys.iter().map(|key| PublicKey::all_in(key)).collect::<Result<Vec<_>, _>>()?;
     Ok(keys.concat())
 }
 
 /// Reads and parses a file of keys.
-fn read_key<T>(file: &Path, parse: fn(&str) -> Result<T, SignatureError>) -> Result<T, CliError> {
+fn read_key<T>(file: &Path, parse: fn(&str) -> Result<T, SignatureError>) -> Result<T> {
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_KEYS).read_to_string(&mut text));
     read.with_context(|| format!("cannot read the key {}", file.display()))?;

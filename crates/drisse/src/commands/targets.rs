@@ -2,7 +2,7 @@
 
 use crate::cli::{Output, TargetKind, Targets, TargetsCommand};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
@@ -12,11 +12,7 @@ use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(
-    place: &WorkspaceRef,
-    arguments: &Targets,
-    output: Output,
-) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(place: &WorkspaceRef, arguments: &Targets, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     match &arguments.command {
         None => {
@@ -54,7 +50,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn named(client: &Client, name: &str) -> Result<TargetInfo, CliError> {
+async fn named(client: &Client, name: &str) -> Result<TargetInfo> {
     let targets = client.targets().await?;
     let names: Vec<_> = targets.iter().map(|target| format!("`{}`", target.name)).collect();
     targets.into_iter().find(|target| target.name == name).ok_or_else(|| {
@@ -64,7 +60,7 @@ async fn named(client: &Client, name: &str) -> Result<TargetInfo, CliError> {
 }
 
 /// Makes a socket's path absolute: the control plane runs in another folder.
-fn absolute(socket: &Path) -> Result<String, CliError> {
+fn absolute(socket: &Path) -> Result<String> {
     let socket = socket.to_str().ok_or_else(|| CliError::new("the socket's path is not UTF-8"))?;
     let socket = socket.strip_prefix("unix://").unwrap_or(socket);
     let path = std::path::absolute(socket).context("cannot find the current folder")?;

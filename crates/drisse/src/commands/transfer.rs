@@ -2,7 +2,7 @@
 
 use crate::cli::{Output, RegistryOptions};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units, wiring};
 use anyhow::Context;
@@ -10,7 +10,7 @@ use drisse_control::Workspace;
 use drisse_core::{ModelName, ServiceName};
 use drisse_registry::{Access, Base, Pushed, Reference, RemoteError, RemoteRepository, Store, Transfer};
 use drisse_wire::control::RegisterRequest;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -26,11 +26,8 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new(what: &str) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what.to_owned());
-        Self(bar)
+        let bar = printer::bar(Some(0), "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
+        Self(bar.with_message(what.to_owned()))
     }
 }
 
@@ -59,10 +56,7 @@ impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let hint = error.hint();
         let failure = Self::from(anyhow::Error::new(error));
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        Self { hint: hint.or(failure.hint), ..failure }
     }
 }
 
@@ -73,7 +67,7 @@ impl RegistryOptions {
 }
 
 /// Returns the workspace if it is on this machine, because the command reads its store. `verb` is for the error.
-pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace, CliError> {
+pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace> {
     place.folder().map_err(|_| {
         CliError::new(format!("cannot {verb} models of a remote workspace"))
             .hint("run this on the control plane's machine, with --workspace DIR")
@@ -87,7 +81,7 @@ pub(crate) async fn push(
     to: &str,
     options: &RegistryOptions,
     output: Output,
-) -> Result<ExitCode, CliError> {
+) -> Result<ExitCode> {
     let mut reference: Reference = to.parse()?;
     let workspace = beside(place, "push")?;
     let client = place.connect().await?;
@@ -109,7 +103,7 @@ pub(crate) async fn upload(
     store: &Store,
     digest: &str,
     signatures: &[String],
-) -> Result<Pushed, CliError> {
+) -> Result<Pushed> {
     let registry = RemoteRepository::to_push(reference, &options.access()).await?;
     let (bar, cache) = (Bar::new("pushing"), wiring::cache_folder().join("registries"));
     let pushed = registry.push(digest, store, &cache, &bar).await?;
@@ -135,7 +129,7 @@ pub(crate) async fn base(
     reference: &Reference,
     options: &RegistryOptions,
     architecture: &str,
-) -> Result<Base, CliError> {
+) -> Result<Base> {
     let registry = RemoteRepository::to_pull(reference, &options.access()).await?;
     let layout = Layout::open(&wiring::cache_folder().join("bases"), "layers")?;
     let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
@@ -148,13 +142,13 @@ pub(crate) async fn pull(
     from: &str,
     name: Option<&str>,
     options: &RegistryOptions,
-) -> Result<Left, CliError> {
+) -> Result<Left> {
     let reference: Reference = from.parse()?;
     let workspace = beside(place, "pull")?;
     let name = match name {
         Some(name) => match name.parse::<ModelName>() {
             Ok(name) => name.to_string(),
-            Err(error) => return Err(CliError::new(error.to_string())),
+            Err(error) => return Err(CliError::new(error)),
         },
         None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
             CliError::new(format!("cannot derive a model name from `{}`", reference.name()))
@@ -199,7 +193,7 @@ struct Layout {
 impl Layout {
     /// Opens and locks the folder of this name, which may contain the files of an interrupted pull. Removes the
     /// folders of pulls that were interrupted long ago.
-    fn open(pulls: &Path, name: &str) -> Result<Self, CliError> {
+    fn open(pulls: &Path, name: &str) -> Result<Self> {
         let folder = pulls.join(name);
         let open = || -> std::io::Result<File> {
             drisse_registry::make_folder(&folder)?;

@@ -3,7 +3,7 @@
 use super::deploy::this_program;
 use crate::cli::{Output, Up};
 use crate::connect::WorkspaceRef;
-use crate::error::CliError;
+use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
 use drisse_control::Workspace;
@@ -27,7 +27,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Maximum time for everything to stop. Replicas take at most 25 s to answer their running requests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode> {
     if arguments.boot {
         return boot(place.folder()?, arguments, output);
     }
@@ -39,10 +39,8 @@ pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> 
     let began = Instant::now();
     while status.gateway.pid.is_none() {
         if began.elapsed() > GATEWAY_PATIENCE {
-            let failure = CliError {
-                code: 2,
-                ..CliError::new(format!("the gateway did not start within {} s", GATEWAY_PATIENCE.as_secs()))
-            };
+            let seconds = GATEWAY_PATIENCE.as_secs();
+            let failure = CliError::new(format!("the gateway did not start within {seconds} s")).code(2);
             let log = place.folder()?.logs().join("gateway.log");
             return Err(failure.hint(format!("its log is {}", log.display())));
         }
@@ -54,7 +52,7 @@ pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> 
 }
 
 /// Replaces the database with its backup, and prints the consequences.
-async fn restore(workspace: &Workspace) -> Result<(), CliError> {
+async fn restore(workspace: &Workspace) -> Result<()> {
     let restored = drisse_control::restore(workspace).await.map_err(|error| {
         let failure = CliError::from(error.failure);
         if error.taken { failure.hint("stop it first: `drisse down`") } else { failure }
@@ -68,7 +66,7 @@ async fn restore(workspace: &Workspace) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(crate) async fn status(place: &WorkspaceRef, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn status(place: &WorkspaceRef, output: Output) -> Result<ExitCode> {
     let (status, running) = match (place.running().await, place) {
         (Some((_, status)), _) => (status, true),
         (None, WorkspaceRef::Folder(workspace)) => (at_rest(workspace).await, false),
@@ -134,7 +132,7 @@ fn text(status: &Status) -> String {
     )
 }
 
-pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCode> {
     let workspace = place.folder()?;
     let mut running = place.running().await;
     if running.is_none() && left_containers(workspace) {
@@ -167,11 +165,8 @@ pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCod
         stopped.await;
     };
     if tokio::time::timeout(PATIENCE, waited).await.is_err() {
-        return Err(CliError {
-            code: 2,
-            ..CliError::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()))
-        }
-        .hint(format!("the logs are in {}", workspace.logs().display())));
+        let failure = CliError::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()));
+        return Err(failure.code(2).hint(format!("the logs are in {}", workspace.logs().display())));
     }
     let text = || "everything has stopped; `drisse up` starts it again\n".to_owned();
     printer::result(output, || json!({ "stopped": true }), text);
@@ -202,7 +197,7 @@ async fn end_all(workspace: &Workspace) {
 }
 
 /// Installs, or only writes, a systemd unit that starts the workspace at boot.
-fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCode, CliError> {
+fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCode> {
     let root = rustix::process::getuid().is_root();
     let unit = unit(workspace, arguments, root)?;
     if let Some(file) = &arguments.unit {
@@ -246,7 +241,7 @@ fn boot(workspace: &Workspace, arguments: &Up, output: Output) -> Result<ExitCod
 
 /// Returns the text of the unit. Its only process is the control plane: with `KillMode=process`, the gateway and
 /// the replicas keep running when it restarts, and the next control plane adopts them.
-fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String, CliError> {
+fn unit(workspace: &Workspace, arguments: &Up, root: bool) -> Result<String> {
     let library = crate::wiring::onnx_library(arguments.onnxruntime.as_deref())?;
     let program = std::env::current_exe().context("cannot find this program's file")?;
     // In a command line, systemd expands `%` and `$` and splits at spaces.

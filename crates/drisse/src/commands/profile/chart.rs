@@ -9,7 +9,7 @@ const ROWS: usize = 14;
 
 /// The axes: rows per second from 0 to the right, the logarithm of the p99 latency upwards.
 pub(super) struct Scales {
-    most: f64,
+    pub(super) most: f64,
     shortest: f64,
     longest: f64,
 }
@@ -31,10 +31,6 @@ impl Scales {
         let latency = point.trial.p99.as_secs_f64().max(self.shortest);
         let up = (latency / self.shortest).ln() / (self.longest / self.shortest).ln();
         (point.rate() / self.most, up)
-    }
-
-    pub(super) fn most(&self) -> f64 {
-        self.most
     }
 
     pub(super) fn latencies(&self) -> [Duration; 2] {
@@ -77,7 +73,7 @@ pub(super) fn draw(points: &[Point], recommended: Option<&Point>) -> String {
         let line: String = row.iter().collect();
         out += &format!("{label:>9} │{}\n", line.trim_end());
     }
-    let most = format!("{:.0} rows/s", scales.most());
+    let most = format!("{:.0} rows/s", scales.most);
     out += &format!("{:>9} └{}\n{:>9}  0{most:>width$}\n", "", "─".repeat(COLUMNS), "", width = COLUMNS - 1);
     for (nth, way) in ways.iter().enumerate() {
         out += &format!("{:>9}  {} {}\n", "", (b'a' + (nth % 26) as u8) as char, label(*way));

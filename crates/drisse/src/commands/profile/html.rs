@@ -61,7 +61,7 @@ fn plot(report: &Report<'_>) -> String {
     text(MARGIN - 8.0, MARGIN + 4.0, "end", &longest);
     text(MARGIN - 8.0, MARGIN - 16.0, "start", "p99, ms");
     text(MARGIN, bottom + 18.0, "middle", "0");
-    text(right, bottom + 18.0, "end", &format!("{:.0} rows/s", scales.most()));
+    text(right, bottom + 18.0, "end", &format!("{:.0} rows/s", scales.most));
     for (nth, way) in ways(points).into_iter().enumerate() {
         let color = COLORS[nth % COLORS.len()];
         let own = || points.iter().filter(|point| point.tuning == way);

@@ -4,7 +4,7 @@
 //! command line nor in the description of a container.
 
 use crate::cli::Serve;
-use crate::error::CliError;
+use crate::error::Result;
 use anyhow::Context;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -13,7 +13,7 @@ use std::process::Command;
 const ENTERED: &str = "DRISSE_ENV_FILE";
 
 /// Joins the control groups and, if there is an environment file, restarts the program with its variables.
-pub(super) fn enter(arguments: &Serve) -> Result<(), CliError> {
+pub(super) fn enter(arguments: &Serve) -> Result<()> {
     for group in &arguments.cgroup {
         let file = group.join("cgroup.procs");
         // 0 stands for the process that writes.
