@@ -20,6 +20,7 @@ mod model;
 mod plan;
 mod replica;
 mod replica_set;
+mod row_outputs;
 mod service_time;
 mod signature;
 mod target;
@@ -40,6 +41,7 @@ pub use model::{InvalidName, ModelName, ServiceName};
 pub use plan::{Plan, Routed, Step, failure, is_complete, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};
 pub use replica_set::{Place, ReplicaSet};
+pub use row_outputs::RowOutputs;
 pub use service_time::ServiceTime;
 pub use signature::{Dim, Port, Signature, TensorType, ValueType};
 pub use target::{

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::schedule::{Batching, Learned, QueuedRequest, Runner, Workers, warm_up};
 use arc_swap::ArcSwap;
-use drisse_core::{Error, ErrorKind, Result};
+use drisse_core::{Error, ErrorKind, Result, RowOutputs};
 use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -99,6 +99,7 @@ impl Models {
             batching: Batching::new(self.max_batch, self.max_wait),
             metrics: self.metrics.model(spec.name.as_str()),
             name: spec.name,
+            row_outputs: Arc::new(RowOutputs::of(&spec.signature)),
             signature: Arc::new(spec.signature),
             scorer: spec.scorer,
             limits,

@@ -11,6 +11,7 @@ mod batch_size;
 mod batching;
 mod perturb;
 mod profile;
+mod row_probe;
 mod run;
 mod runner;
 mod trial;

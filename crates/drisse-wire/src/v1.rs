@@ -6,7 +6,7 @@
 
 use crate::json::{Reader, Writer};
 use crate::score::{columns, rows};
-use drisse_core::{Error, ErrorKind, Inputs, Result, Signature, Sink, Value, ValueView};
+use drisse_core::{Error, ErrorKind, Inputs, Result, RowOutputs, Signature, Sink, Value, ValueView};
 use std::borrow::Borrow;
 
 /// The most rows of a response with several outputs: each row is an object of its own, and a million of them are tens
@@ -97,33 +97,38 @@ fn signature_name(reader: &mut Reader<'_>) -> Result<()> {
     }
 }
 
-/// Writes a response output by output.
+/// Writes a response output by output. Outputs come back as rows only if each has one entry per row of the request; else
+/// all of them are whole, by name.
 #[derive(Debug)]
-pub struct AnswerSink<S> {
+pub struct AnswerSink<S, R> {
     signature: S,
     layout: Layout,
+    row_outputs: R,
+    /// The number of rows in the request; `None` if it has none.
+    rows: Option<usize>,
+    /// Whether `predictions` repeats the text of `outputs`.
+    twice: bool,
     out: Writer,
     /// The outputs of a model with several, until all of them are known.
     outputs: Vec<(usize, Value)>,
 }
 
-impl<S: AsRef<Signature>> AnswerSink<S> {
-    /// Starts a response with all outputs of the signature.
-    pub fn new(signature: S, layout: Layout) -> Self {
+impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> AnswerSink<S, R> {
+    /// Starts a response to a request of `rows` rows, with all outputs of the signature.
+    pub fn new(signature: S, layout: Layout, row_outputs: R, rows: Option<usize>) -> Self {
         let mut out = Writer::new();
         out.raw(match layout {
             Layout::Rows => "{\"predictions\":",
             Layout::Columns | Layout::Either => OUTPUTS,
         });
-        Self { signature, layout, out, outputs: Vec::new() }
+        Self { signature, layout, row_outputs, rows, twice: false, out, outputs: Vec::new() }
     }
 
     /// Returns the whole response, and how many NaN and infinities it has as `null`.
     pub fn finish(self) -> (Vec<u8>, u64) {
         let not_finite = self.out.not_finite();
-        let twice = self.layout == Layout::Either && self.is_alone();
         let mut text = self.out.into_bytes();
-        if twice && text.len() <= MAX_TWICE {
+        if self.twice && text.len() <= MAX_TWICE {
             let values = OUTPUTS.len()..text.len();
             text.extend_from_slice(PREDICTIONS.as_bytes());
             text.extend_from_within(values);
@@ -136,7 +141,8 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
     fn print(&mut self) -> Result<()> {
         let signature = self.signature.as_ref();
         let outputs = std::mem::take(&mut self.outputs);
-        let rows = same_rows(&outputs).filter(|_| self.layout != Layout::Columns);
+        let has_rows = |(index, value): &(usize, Value)| self.has_rows(*index, &value.view());
+        let rows = self.rows.filter(|_| self.layout != Layout::Columns && outputs.iter().all(has_rows));
         if self.layout == Layout::Either {
             object(&mut self.out, signature, by_index(&outputs))?;
             if self.out.written() > MAX_TWICE {
@@ -159,20 +165,34 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         result
     }
 
-    fn is_alone(&self) -> bool {
-        self.signature.as_ref().outputs.len() == 1
+    /// Prints the only output while it is in the engine's memory.
+    fn print_alone(&mut self, value: ValueView<'_>) -> Result<()> {
+        let name = &self.signature.as_ref().outputs[0].name;
+        let as_rows = self.layout != Layout::Columns && self.has_rows(0, &value);
+        if as_rows || self.layout != Layout::Rows {
+            value_of(&mut self.out, name, value)?;
+        }
+        self.twice = as_rows && self.layout == Layout::Either;
+        if as_rows || self.layout == Layout::Columns || self.out.written() > MAX_TWICE {
+            return Ok(());
+        }
+        self.out.raw(if self.layout == Layout::Either { PREDICTIONS } else { "" });
+        self.out.raw("{");
+        self.out.string(name);
+        self.out.raw(":");
+        value_of(&mut self.out, name, value)?;
+        self.out.raw("}");
+        Ok(())
+    }
+
+    /// Whether an output has one entry per row of the request.
+    fn has_rows(&self, index: usize, value: &ValueView<'_>) -> bool {
+        self.rows.is_some_and(|rows| self.row_outputs.as_ref().has_rows(index, value, rows))
     }
 }
 
 fn by_index(outputs: &[(usize, Value)]) -> impl Iterator<Item = (usize, &Value)> {
     outputs.iter().map(|(index, value)| (*index, value))
-}
-
-/// Returns the number of rows of the outputs if all have the same.
-fn same_rows(outputs: &[(usize, Value)]) -> Option<usize> {
-    let mut rows = outputs.iter().map(|(_, value)| value.rows());
-    let first = rows.next()??;
-    rows.all(|rows| rows == Some(first)).then_some(first)
 }
 
 /// Writes `{"NAME": value, …}`.
@@ -198,14 +218,14 @@ fn value_of(out: &mut Writer, name: &str, value: ValueView<'_>) -> Result<()> {
     if name.ends_with("_bytes") { out.value_in_base64(value) } else { out.value(value) }
 }
 
-impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
+impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> Sink for AnswerSink<S, R> {
     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
-        if self.is_alone() {
-            return value_of(&mut self.out, &self.signature.as_ref().outputs[index].name, value);
+        let all = self.signature.as_ref().outputs.len();
+        if all == 1 {
+            return self.print_alone(value);
         }
         self.outputs.push((index, Value::copy_of(value)));
-        let all = self.outputs.len() == self.signature.as_ref().outputs.len();
-        if all { self.print() } else { Ok(()) }
+        if self.outputs.len() == all { self.print() } else { Ok(()) }
     }
 }
 
@@ -232,9 +252,12 @@ mod tests {
         Value::Tensor(Tensor { datatype: DataType::Int64, shape, data: Data::Raw(buffer) })
     }
 
+    /// The answer to two rows.
     fn answer(outputs: &[(&str, i64)], layout: Layout) -> String {
         let names: Vec<_> = outputs.iter().map(|(name, _)| *name).collect();
-        let mut sink = AnswerSink::new(signature(&names), layout);
+        let signature = signature(&names);
+        let row_outputs = Box::new(RowOutputs::of(&signature));
+        let mut sink = AnswerSink::new(signature, layout, row_outputs, Some(2));
         for (index, (_, rows)) in outputs.iter().enumerate() {
             sink.output(index, ValueView::Other(&tensor(*rows))).unwrap();
         }
@@ -250,12 +273,22 @@ mod tests {
         assert_eq!(answer(&two, Layout::Rows), rows);
         let columns = r#"{"outputs":{"y":[[0,1],[2,3]],"z":[[0,1],[2,3]]}}"#;
         assert_eq!(answer(&two, Layout::Columns), columns);
-        assert_eq!(answer(&[("y", 1)], Layout::Either), r#"{"outputs":[[0,1]],"predictions":[[0,1]]}"#);
-        let both = r#"{"outputs":{"y":[[0,1]],"z":[[0,1]]},"predictions":[{"y":[0,1],"z":[0,1]}]}"#;
-        assert_eq!(answer(&[("y", 1), ("z", 1)], Layout::Either), both);
-        // Outputs with different numbers of rows are whole tensors.
+        let both = r#"{"outputs":[[0,1],[2,3]],"predictions":[[0,1],[2,3]]}"#;
+        assert_eq!(answer(&[("y", 2)], Layout::Either), both);
+        let both = r#"{"outputs":{"y":[[0,1],[2,3]],"z":[[0,1],[2,3]]},"predictions":[{"y":[0,1],"z":[0,1]},{"y":[2,3],"z":[2,3]}]}"#;
+        assert_eq!(answer(&two, Layout::Either), both);
+    }
+
+    #[test]
+    fn outputs_without_a_row_per_row_of_the_request_are_whole() {
         let uneven = r#"{"predictions":{"y":[[0,1]],"z":[[0,1],[2,3]]}}"#;
         assert_eq!(answer(&[("y", 1), ("z", 2)], Layout::Rows), uneven);
+        let fewer = r#"{"predictions":{"y":[[0,1]],"z":[[0,1]]}}"#;
+        assert_eq!(answer(&[("y", 1), ("z", 1)], Layout::Rows), fewer);
+        assert_eq!(answer(&[("y", 1)], Layout::Rows), r#"{"predictions":{"y":[[0,1]]}}"#);
+        let both = r#"{"outputs":[[0,1]],"predictions":{"y":[[0,1]]}}"#;
+        assert_eq!(answer(&[("y", 1)], Layout::Either), both);
+        assert_eq!(answer(&[("y", 1)], Layout::Columns), r#"{"outputs":[[0,1]]}"#);
     }
 
     #[test]

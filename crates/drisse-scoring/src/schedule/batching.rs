@@ -5,8 +5,8 @@ use super::approx_eq::approx_eq;
 use super::batch_size::BatchSize;
 use super::perturb::perturbed;
 use super::runner::Runner;
-use super::trial::run_once;
-use drisse_core::{Cancel, Error, Inputs, Result, Scorer, Signature, Sink, Value, ValueView, Work};
+use super::trial::{Outputs, run_once};
+use drisse_core::{Cancel, Error, Inputs, Scorer, Signature, ValueView};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ pub(crate) fn rows_are_independent(
     }
     let rows = sample.rows().ok_or("the sample's inputs have no rows in common")?;
     let all = signature.outputs.len();
-    let outputs = |inputs: &Inputs| Kept::of(scorer, inputs, all, cancel);
+    let outputs = |inputs: &Inputs| Outputs::of(scorer, inputs, all, cancel);
     let mut parts = vec![(sample.clone(), outputs(sample).map_err(|_| "the sample does not score")?)];
     for (seed, reach) in (1..).zip(REACHES) {
         // Indices into a table cannot be arbitrary: if the model fails on random integers, the sample's stay.
@@ -144,7 +144,7 @@ pub(crate) fn rows_are_independent(
     let parts: Vec<_> = parts.iter().chain(parts.first()).collect();
     let joined = Inputs::joined(&parts.iter().map(|(inputs, _)| inputs).collect::<Vec<_>>());
     let together = outputs(&joined).map_err(|_| "the model does not take several rows")?;
-    let same = |(nth, (_, alone)): (usize, &&(Inputs, Kept))| {
+    let same = |(nth, (_, alone)): (usize, &&(Inputs, Outputs))| {
         let part = || nth * rows..(nth + 1) * rows;
         together.0.len() == alone.0.len()
             && together.0.iter().zip(&alone.0).all(|(together, alone)| {
@@ -189,25 +189,6 @@ fn time_sizes(model: &Runner, sample: &Inputs, cancel: &Cancel) {
     }
 }
 
-/// All outputs of a run.
-struct Kept(Vec<Value>);
-
-impl Kept {
-    fn of(scorer: &dyn Scorer, inputs: &Inputs, outputs: usize, cancel: &Cancel) -> Result<Self> {
-        let outputs: Vec<_> = (0..outputs).collect();
-        let mut kept = Self(Vec::new());
-        scorer.score(Work { inputs, outputs: &outputs }, cancel, &mut kept)?;
-        Ok(kept)
-    }
-}
-
-impl Sink for Kept {
-    fn output(&mut self, _: usize, value: ValueView<'_>) -> Result<()> {
-        self.0.push(Value::copy_of(value));
-        Ok(())
-    }
-}
-
 /// The error of a request if the outputs of a shared run have another number of rows than its inputs.
 pub(crate) fn other_rows() -> Error {
     Error::internal("an output of a shared run has another number of rows than the inputs")
@@ -217,7 +198,8 @@ pub(crate) fn other_rows() -> Error {
 mod tests {
     use super::*;
     use drisse_core::{
-        Buffer, Data, DataType, Dim, Port, ScorerLimits, Shape, Tensor, TensorType, ValueType,
+        Buffer, Data, DataType, Dim, Port, Result, ScorerLimits, Shape, Sink, Tensor, TensorType, ValueType,
+        Work,
     };
 
     const WIDTH: usize = 3;

@@ -15,6 +15,26 @@ pub(super) fn perturbed(inputs: &Inputs, seed: u64, reach: f64, all: bool) -> In
     perturbed
 }
 
+/// Returns `inputs` with the first row as [`perturbed`] makes it. Each input must have rows.
+pub(super) fn first_row_perturbed(inputs: &Inputs, seed: u64, reach: f64, all: bool) -> Inputs {
+    let mut changed = perturbed(inputs, seed, reach, all);
+    for ((_, changed), (_, tensor)) in changed.given_mut().zip(inputs.given()) {
+        let rows = usize::try_from(tensor.shape[0]).unwrap_or(1).max(1);
+        match (&mut changed.data, &tensor.data) {
+            (Data::Raw(changed), Data::Raw(buffer)) => {
+                let row = buffer.bytes().len() / rows;
+                changed.bytes_mut()[row..].copy_from_slice(&buffer.bytes()[row..]);
+            }
+            (Data::Strings(changed), Data::Strings(strings)) => {
+                let row = strings.len() / rows;
+                *changed = changed.iter().take(row).chain(strings.iter().skip(row)).collect();
+            }
+            _ => {}
+        }
+    }
+    changed
+}
+
 fn perturb(tensor: &mut Tensor, random: &mut Random, reach: f64, all: bool) {
     let bytes = match &mut tensor.data {
         Data::Raw(buffer) => buffer.bytes_mut(),

@@ -4,7 +4,7 @@ use super::batching::Batching;
 use super::run::{Mode, QueuedRequest};
 use super::workers::QueueHandle;
 use crate::metrics::ModelMetrics;
-use drisse_core::{Inputs, ModelName, Scorer, ScorerLimits, ServiceTime, Signature};
+use drisse_core::{Inputs, ModelName, RowOutputs, Scorer, ScorerLimits, ServiceTime, Signature};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -30,6 +30,7 @@ pub(crate) struct Runner {
     pub(crate) queue: QueueHandle<QueuedRequest>,
     pub(crate) batching: Batching,
     pub(crate) metrics: ModelMetrics,
+    pub(crate) row_outputs: Arc<RowOutputs>,
     pub(crate) learned: Learned,
     /// Dropped after the scorer, when the model's memory is free: the last field, because fields are dropped in their
     /// order.

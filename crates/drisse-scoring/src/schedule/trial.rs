@@ -1,6 +1,6 @@
 //! Timed runs of a model alone: their latency and their rate.
 
-use drisse_core::{Cancel, Inputs, Result, Scorer, Sink, ValueView, Work};
+use drisse_core::{Cancel, Inputs, Result, Scorer, Sink, Value, ValueView, Work};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,26 @@ impl Sink for Discard {
 pub(crate) fn run_once(scorer: &dyn Scorer, inputs: &Inputs, outputs: usize, cancel: &Cancel) -> Result<()> {
     let outputs: Vec<_> = (0..outputs).collect();
     scorer.score(Work { inputs, outputs: &outputs }, cancel, &mut Discard)
+}
+
+/// All outputs of a run.
+pub(crate) struct Outputs(pub(crate) Vec<Value>);
+
+impl Outputs {
+    /// Runs a scorer once. `outputs`: their number.
+    pub(crate) fn of(scorer: &dyn Scorer, inputs: &Inputs, outputs: usize, cancel: &Cancel) -> Result<Self> {
+        let outputs: Vec<_> = (0..outputs).collect();
+        let mut all = Self(Vec::new());
+        scorer.score(Work { inputs, outputs: &outputs }, cancel, &mut all)?;
+        Ok(all)
+    }
+}
+
+impl Sink for Outputs {
+    fn output(&mut self, _: usize, value: ValueView<'_>) -> Result<()> {
+        self.0.push(Value::copy_of(value));
+        Ok(())
+    }
 }
 
 impl Trial {

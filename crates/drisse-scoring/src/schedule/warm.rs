@@ -1,6 +1,7 @@
 //! The first runs of a model, before it is ready.
 
 use super::batching::prove;
+use super::row_probe::probe_rows;
 use super::run::Mode;
 use super::runner::Runner;
 use super::trial::run_once;
@@ -39,6 +40,7 @@ pub(crate) fn warm_up(model: &Runner, inputs: &Inputs) -> Result<()> {
                 break;
             }
         }
+        probe_rows(model, inputs, &cancel);
         if let Err(why) = prove(model, inputs, &cancel) {
             tracing::debug!(model = %model.name, "each request runs by itself: {why}");
         }
