@@ -132,16 +132,16 @@ mod tests {
             (&[&rows[..]][..], tensor(&[free("n")]), Some(true)),
             (&[&rows], tensor(&[two.clone(), free("n")]), Some(false)),
             (&[&rows], tensor(&[free("unk__7"), two.clone()]), None),
-            (&[&rows], tensor(&[any.clone()]), None),
+            (&[&rows], tensor(std::slice::from_ref(&any)), None),
             (&[&rows], tensor(&[]), Some(false)),
             (&[&rows], ValueType::Sequence(Box::new(map)), Some(true)),
             (&[&rows], ValueType::Sequence(Box::new(tensor(&[free("n")]))), Some(false)),
             (&[&steps], tensor(&[free("steps"), free("n")]), Some(false)),
-            (&[&fixed], tensor(&[two.clone()]), None),
+            (&[&fixed], tensor(std::slice::from_ref(&two)), None),
             (&[&[Dim::Fixed(1)]], tensor(&[Dim::Fixed(1)]), Some(true)),
             (&[&fixed], tensor(&[Dim::Fixed(3)]), Some(false)),
             (&[&fixed], tensor(&[free("found"), two.clone()]), Some(false)),
-            (&[], tensor(&[any.clone()]), Some(false)),
+            (&[], tensor(std::slice::from_ref(&any)), Some(false)),
         ] {
             assert_eq!(signature(inputs, output.clone()).has_rows(0), said, "{inputs:?} to {output:?}");
         }
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn an_output_that_once_had_another_number_of_entries_never_has_rows_again() {
         let any = Dim::Free(None);
-        let outputs = RowOutputs::of(&signature(&[&[any.clone()]], tensor(&[any])));
+        let outputs = RowOutputs::of(&signature(&[std::slice::from_ref(&any)], tensor(std::slice::from_ref(&any))));
         let two = Tensor::zeros(DataType::Fp32, Shape::from_slice(&[2])).unwrap();
         let two = ValueView::Tensor(two.view());
         assert!(!outputs.is_sure());

@@ -39,7 +39,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
     }
     let mut inputs = Inputs::new(signature);
     let mut form: Option<String> = None;
-    reader.object(|reader, key| {
+    reader.members(|reader, key| {
         let decode: fn(&mut Reader<'_>, &Signature, &mut Inputs) -> Result<()> = match key {
             "data" => columns,
             "inputs" => columns_or_v2,
@@ -206,17 +206,12 @@ fn as_column(signature: &Signature, index: usize, tensor: &mut Tensor) {
 pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     let mut columns: Option<Vec<String>> = None;
     let mut data = None;
-    reader.object(|reader, key| match key {
+    reader.members(|reader, key| match key {
         "columns" => {
             let mut names = Vec::new();
             reader.array(|reader| {
                 // pandas numbers columns without a name.
-                let numbered = matches!(reader.peek(), Some(b'0'..=b'9'));
-                names.push(if numbered {
-                    String::from_utf8_lossy(reader.number()).into_owned()
-                } else {
-                    reader.string()?.into_owned()
-                });
+                names.push(reader.string_or_number()?.into_owned());
                 Ok(())
             })?;
             columns = Some(names);

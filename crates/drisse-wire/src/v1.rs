@@ -53,7 +53,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
     let mut reader = Reader::new(body);
     let mut inputs = Inputs::new(signature);
     let mut layout = None;
-    reader.object(|reader, key| {
+    reader.members(|reader, key| {
         let given = match key {
             "instances" => Layout::Rows,
             "inputs" => layout_of_inputs(reader),
@@ -85,9 +85,6 @@ fn layout_of_inputs(reader: &mut Reader<'_>) -> Layout {
 
 /// Reads `signature_name`. An ONNX model has one signature, which TensorFlow's clients call `serving_default`.
 fn signature_name(reader: &mut Reader<'_>) -> Result<()> {
-    if reader.word_null() {
-        return Ok(());
-    }
     match &*reader.string()? {
         "" | "serving_default" => Ok(()),
         other => {

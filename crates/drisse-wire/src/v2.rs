@@ -87,9 +87,9 @@ pub fn decode(
     let mut has_inputs = false;
     let mut requested = Vec::new();
     let (mut in_binary, mut limit) = (false, None);
-    reader.object(|reader, key| match key {
+    reader.members(|reader, key| match key {
         "id" => {
-            id = if reader.word_null() { None } else { Some(reader.string()?.into_owned()) };
+            id = Some(reader.string_or_number()?.into_owned());
             Ok(())
         }
         "inputs" => {
@@ -99,7 +99,7 @@ pub fn decode(
             decode_inputs(reader, signature, &mut inputs, &mut beside)
         }
         "outputs" => reader.array(|reader| requested_output(reader, signature, regions, &mut requested)),
-        "parameters" => reader.object(|reader, key| match key {
+        "parameters" => reader.members(|reader, key| match key {
             "binary_data_output" => {
                 in_binary = reader.boolean()?;
                 Ok(())
@@ -183,7 +183,7 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
     let (mut name, mut shape, mut datatype) = (None, None, None);
     let (mut data_at, mut size, mut shared) = (None, None, SharedMemoryParameters::default());
     let mut elements = None;
-    reader.object(|reader, key| {
+    reader.members(|reader, key| {
         match key {
             "name" => name = Some(reader.string()?),
             "shape" => shape = Some(read_shape(reader)?),
@@ -200,7 +200,7 @@ fn input(reader: &mut Reader<'_>, signature: &Signature, beside: &mut Beside<'_>
                     None => reader.skip()?,
                 }
             }
-            "parameters" => reader.object(|reader, key| match key {
+            "parameters" => reader.members(|reader, key| match key {
                 "binary_data_size" => {
                     size = Some(reader.natural()?);
                     Ok(())
@@ -341,12 +341,12 @@ fn requested_output(
     requested: &mut Vec<Requested>,
 ) -> Result<()> {
     let (mut name, mut binary, mut classes, mut shared) = (None, None, 0, SharedMemoryParameters::default());
-    reader.object(|reader, key| match key {
+    reader.members(|reader, key| match key {
         "name" => {
             name = Some(reader.string()?.into_owned());
             Ok(())
         }
-        "parameters" => reader.object(|reader, key| {
+        "parameters" => reader.members(|reader, key| {
             match key {
                 "binary_data" => binary = Some(reader.boolean()?),
                 "classification" => classes = reader.natural()?,

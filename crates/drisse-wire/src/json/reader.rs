@@ -75,6 +75,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Reads an object as [`Self::object`] does, without the members that are `null`: `null` is as good as not given.
+    pub(crate) fn members(&mut self, mut member: impl FnMut(&mut Self, &str) -> Result<()>) -> Result<()> {
+        self.object(|reader, key| if reader.word_null() { Ok(()) } else { member(reader, key) })
+    }
+
     /// Reads a list and calls `element` for each element; `element` must read it.
     ///
     /// # Errors
@@ -346,7 +351,27 @@ impl<'a> Reader<'a> {
             Some(byte) if byte.is_ascii_graphic() => format!("`{}`", byte as char),
             Some(byte) => format!("byte 0x{byte:02x}"),
         };
-        self.error(format_args!("expected {wanted}, found {found}"))
+        match self.member() {
+            Some(member) => self.error(format_args!("expected {wanted} for `{member}`, found {found}")),
+            None => self.error(format_args!("expected {wanted}, found {found}")),
+        }
+    }
+
+    /// Returns the name of the member whose value is next; `None` if something else is next.
+    fn member(&self) -> Option<&'a str> {
+        let before = self.bytes[..self.at].trim_ascii_end().strip_suffix(b":")?;
+        let name = before.trim_ascii_end().strip_suffix(b"\"")?;
+        let start = name.iter().rposition(|&byte| byte == b'"')? + 1;
+        let name = std::str::from_utf8(&name[start..]).ok()?;
+        (name.len() <= 64 && !name.contains(['\\', '`'])).then_some(name)
+    }
+
+    /// Reads a string, or a number as it is written.
+    pub(crate) fn string_or_number(&mut self) -> Result<Cow<'a, str>> {
+        match self.peek() {
+            Some(b'0'..=b'9' | b'-') => Ok(String::from_utf8_lossy(self.number())),
+            _ => self.string(),
+        }
     }
 }
 

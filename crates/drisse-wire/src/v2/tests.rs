@@ -43,6 +43,31 @@ fn fields_may_come_in_any_order_and_data_flat_or_nested() {
 }
 
 #[test]
+fn null_is_as_good_as_not_given_and_an_id_may_be_a_number() {
+    let body = r#"{"id":null,"parameters":null,"outputs":null,"inputs":[
+        {"name":"X","datatype":"FP32","shape":[1,2],"data":[1,null],"parameters":null},
+        {"name":"s","shape":[1],"datatype":"BYTES","data":["é"],"parameters":{"binary_data_size":null}}]}"#;
+    let request = decode(body.as_bytes(), &[], &NoRegions, &signature()).unwrap();
+    assert_eq!((request.id, &*request.outputs), (None, &[0, 1][..]));
+    let Data::Raw(x) = &request.inputs.get(0).unwrap().data else { panic!("strings") };
+    assert!(x.elements::<f32>()[1].is_nan(), "null is NaN in the data of a tensor");
+    let outputs = r#""id":-7.5,"outputs":[{"name":"Z","parameters":null},
+        {"name":"Y","parameters":{"classification":null,"binary_data":null}}]"#;
+    let body = body.replace(r#""id":null"#, outputs).replace(r#","outputs":null"#, "");
+    let request = decode(body.as_bytes(), &[], &NoRegions, &signature()).unwrap();
+    assert_eq!((request.id.as_deref(), &*request.outputs), (Some("-7.5"), &[1, 0][..]));
+    assert!(request.forms.is_empty());
+    for (body, why) in [
+        (r#"{"inputs":null}"#, "the request has no `inputs`"),
+        (r#"{"inputs":[{"name":"X","shape":null}]}"#, "`datatype` is missing"),
+        (r#"{"parameters": 7,"inputs":[]}"#, "expected an object for `parameters`, found a number"),
+        (r#"{"inputs":[null]}"#, "expected an object, found null"),
+    ] {
+        assert!(refusal(body).contains(why), "{body}: {}", refusal(body));
+    }
+}
+
+#[test]
 fn a_refusal_names_the_field_what_was_given_and_what_is_wanted() {
     let x = |rest: &str| refusal(&format!(r#"{{"inputs":[{{"name":"X",{rest}}}]}}"#));
     for (given, wanted) in [
