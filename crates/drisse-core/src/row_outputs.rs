@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn an_output_that_once_had_another_number_of_entries_never_has_rows_again() {
         let any = Dim::Free(None);
-        let outputs = RowOutputs::of(&signature(&[std::slice::from_ref(&any)], tensor(std::slice::from_ref(&any))));
+        let outputs =
+            RowOutputs::of(&signature(&[std::slice::from_ref(&any)], tensor(std::slice::from_ref(&any))));
         let two = Tensor::zeros(DataType::Fp32, Shape::from_slice(&[2])).unwrap();
         let two = ValueView::Tensor(two.view());
         assert!(!outputs.is_sure());

@@ -2,7 +2,7 @@
 
 use crate::connection::{Connections, Handler, Limits, Stream};
 use crate::listen::{Listener, Listening};
-use crate::process::open_files;
+use crate::resource_limits::open_files;
 use crate::tls::Tls;
 use prometheus_client::metrics::gauge::Gauge;
 use std::future::Future;

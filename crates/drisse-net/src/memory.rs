@@ -1,5 +1,6 @@
 //! Protects the memory of a process, which holds keys and data, from core dumps and from other processes.
 
+use crate::resource_limits::ResourceLimit;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// The size limit of a core file, in bytes. No core file is this small. The kernel also starts no core handler if the
@@ -8,17 +9,23 @@ const NO_CORE: u64 = 1;
 
 /// Keeps the memory of this process out of core dumps and unreadable for other processes of its user.
 ///
+/// A hard limit of 0 for core files stays: it is stricter. If the system refuses a call, the other one has to do, and the
+/// log says so.
+///
 /// If `/proc` is mounted with `hidepid`, users see only processes that they may trace. They would not see their own
 /// processes that cannot be dumped, and replicas could not be found again. Then only the size limit is set.
-///
-/// # Errors
-/// Returns the system's error if the limit or the dumpable flag cannot be set.
-pub fn keep_memory_private() -> std::io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(NO_CORE), maximum: Some(NO_CORE) })?;
-    if !hides_processes(&std::fs::read_to_string("/proc/self/mounts").unwrap_or_default()) {
-        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+pub fn keep_memory_private() {
+    if ResourceLimit::of("Max core file size").hard >= NO_CORE
+        && let Err(error) =
+            setrlimit(Resource::Core, Rlimit { current: Some(NO_CORE), maximum: Some(NO_CORE) })
+    {
+        tracing::warn!("cannot limit the size of core dumps, which may contain keys: {error}");
     }
-    Ok(())
+    if !hides_processes(&std::fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+        && let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable)
+    {
+        tracing::warn!("cannot keep other processes of this user from reading keys in memory: {error}");
+    }
 }
 
 /// Returns whether `/proc` shows users only the processes that they may trace (proc(5), `hidepid`).

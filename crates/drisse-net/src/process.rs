@@ -240,17 +240,6 @@ impl std::fmt::Display for Build {
     }
 }
 
-/// Raises the limit of open files of this process to its maximum, and returns the limit.
-pub fn open_files() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // If raising fails, the current limit remains.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    getrlimit(Resource::Nofile)
-        .current
-        .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
-}
-
 /// Returns twelve random lowercase hexadecimal digits.
 pub fn random_id() -> String {
     let mut bytes = [0; 6];

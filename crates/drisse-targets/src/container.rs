@@ -17,14 +17,13 @@ use drisse_core::{
     TargetError, UnavailableError, crash_point,
 };
 use drisse_net::http::escaped;
-use drisse_net::{Build, blocking, random_id};
+use drisse_net::{Build, ResourceLimit, blocking, random_id};
 use drisse_registry::{KEYS, PROGRAM, Store, USER};
 use engine::{Engine, EngineError};
 use engines::Engines;
 pub use engines::container_engine;
 use handle::ContainerHandle;
 use images::Images;
-use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,8 +214,8 @@ impl Container {
         }
         let command: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
         let memory = revision.limits.memory.unwrap_or(0);
-        let limit = |name: &str, of: Resource, most: u64| {
-            let highest = getrlimit(of).maximum.unwrap_or(most).min(most);
+        let limit = |name: &str, of: &str, most: u64| {
+            let highest = ResourceLimit::of(of).hard.min(most);
             json!({"Name": name, "Soft": highest, "Hard": highest})
         };
         json!({
@@ -248,8 +247,8 @@ impl Container {
                 "RestartPolicy": {"Name": "no"},
                 // Not higher than the host's limits: an engine that may not raise them would start no container.
                 "Ulimits": [
-                    limit("nofile", Resource::Nofile, MAX_FILES),
-                    limit("nproc", Resource::Nproc, MAX_PROCESSES),
+                    limit("nofile", "Max open files", MAX_FILES),
+                    limit("nproc", "Max processes", MAX_PROCESSES),
                 ],
             },
         })

@@ -21,13 +21,13 @@ fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
 
 pub(crate) fn run(up: &Up, place: WorkspaceRef) -> Result<ExitCode> {
     let workspace = place.folder()?.clone();
-    drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     // Only this user can access the files that this process and its children create.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // Keeps running when the terminal that it was started from closes.
     let _ = rustix::process::setsid();
     std::fs::create_dir_all(workspace.logs()).context("cannot create the folder for logs")?;
     logs::write_to(&workspace.logs().join("control.log"))?;
+    drisse_net::keep_memory_private();
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let build = Build::current(VERSION);
     let pair = |certificate: &Option<_>, key: &Option<_>| certificate.clone().zip(key.clone());

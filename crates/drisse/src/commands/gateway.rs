@@ -18,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode> {
-    drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     logs::write_to(&arguments.log_file)?;
+    drisse_net::keep_memory_private();
     let listener =
         std::io::stdin().as_fd().try_clone_to_owned().context("cannot use the listening socket")?;
     let listener = TcpListener::from(listener);

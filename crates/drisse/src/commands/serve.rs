@@ -19,10 +19,10 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 
 pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
     surroundings::enter(arguments)?;
-    drisse_net::keep_memory_private().context("cannot keep keys out of core dumps")?;
     if let Some(file) = &arguments.log_file {
         logs::write_to(file)?;
     }
+    drisse_net::keep_memory_private();
     let exporter = Exporter::from_environment(&service(arguments))?;
     let mut config = config(arguments);
     config.scoring.traces = exporter.as_ref().map(Exporter::traces);

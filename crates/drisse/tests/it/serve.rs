@@ -1,9 +1,9 @@
 //! `drisse serve`, as a user sees it.
 
-use crate::support::{Serving, drisse, output, root};
+use crate::support::{Serving, drisse, library, output, root};
 use drisse_testkit::wait;
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[test]
 fn serves_the_example_and_ends_with_0_on_sigterm() {
@@ -16,6 +16,23 @@ fn serves_the_example_and_ends_with_0_on_sigterm() {
     assert_eq!(serving.document["models"][0]["scoring_uri"], format!("{}/score", serving.url()));
     serving.signal("-TERM");
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_hard_limit_of_0_for_core_dumps_is_strict_enough() {
+    let mut shell = match rustix::process::geteuid().is_root() {
+        // Root could raise the limit.
+        true => Command::new("setpriv"),
+        false => Command::new("env"),
+    };
+    if rustix::process::geteuid().is_root() {
+        shell.args(["--bounding-set", "-sys_resource"]);
+    }
+    shell.args(["sh", "-c", "ulimit -c 0 && exec \"$@\"", "sh"]);
+    let command = drisse(&["serve", "--output", "json", "--listen", "127.0.0.1:0", "examples/iris"]);
+    shell.arg(command.get_program()).args(command.get_args()).current_dir(root());
+    let serving = Serving::running(shell.env("DRISSE_ONNXRUNTIME", library()).stderr(Stdio::null()));
+    assert_eq!(serving.ask("GET /v2/health/ready HTTP/1.0\r\n\r\n").0, 200);
 }
 
 #[test]
