@@ -6,6 +6,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// The first error of writing to stdout.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
 /// Prints a result, as a JSON document or as text.
 pub(crate) fn result(output: Output, document: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
@@ -13,9 +17,29 @@ pub(crate) fn result(output: Output, document: impl FnOnce() -> Value, text: imp
         Output::Json => format!("{:#}\n", document()),
         Output::Text => text(),
     };
-    // A closed pipe (`| head`) is the reader's choice, not an error.
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+}
+
+/// Remembers that output is lost. A closed pipe (`| head`) is the reader's choice, not an error.
+fn written(result: std::io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Checks that all output was written.
+///
+/// # Errors
+/// Returns an error that says why some of it was not.
+pub(crate) fn check_written() -> Result<(), CliError> {
+    match LOST.get() {
+        None => Ok(()),
+        Some(error) => Err(CliError::new(format!("cannot write the output: {error}"))
+            .hint("what the command did stays done; it is only the output that is missing")),
+    }
 }
 
 /// Prints text on stdout unchanged.
@@ -74,8 +98,7 @@ pub(crate) fn quoted(path: &str) -> String {
 
 /// Prints clap's output: help on stdout, a usage error on stderr.
 pub(crate) fn usage(error: &clap::Error) {
-    // A closed pipe is the reader's choice, not an error.
-    let _ = error.print();
+    written(error.print());
 }
 
 /// Prints a failure with its causes and its hint. Returns the exit code.
