@@ -106,7 +106,7 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
         // Requested help is a result; anything else is an error that the user can fix.
         if !error.use_stderr() {
             printer::usage(&error);
-            return ExitCode::SUCCESS;
+            return printer::succeeded(ExitCode::SUCCESS);
         }
         // `--output json` also applies to usage errors, although clap could not parse the line.
         let arguments: Vec<_> = std::env::args().collect();

@@ -19,11 +19,17 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(done) => return done,
     };
-    let logs = logs::start(cli.is_server());
+    let is_server = cli.is_server();
+    let logs = logs::start(is_server);
     crash_points::watch();
     let output = cli.output;
     let ended = commands::run(cli);
     // The log is written first, so that the error is the last line.
     logs.finish();
-    ended.unwrap_or_else(|failure| printer::failure(&failure, output))
+    match ended {
+        // A server's work is to serve; what it prints when it starts is also in its log.
+        Ok(code) if is_server => code,
+        Ok(code) => printer::succeeded(code),
+        Err(failure) => printer::failure(&failure, output),
+    }
 }

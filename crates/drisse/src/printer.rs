@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-/// The first error of writing to stdout.
+/// The first error of writing to stdout, after which output is missing.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
 /// Prints a result, as a JSON document or as text.
@@ -21,24 +21,27 @@ pub(crate) fn result(output: Output, document: impl FnOnce() -> Value, text: imp
     written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
 }
 
-/// Remembers that output is lost. A closed pipe (`| head`) is the reader's choice, not an error.
+/// Remembers the error of writing to stdout.
 fn written(result: std::io::Result<()>) {
-    if let Err(error) = result
-        && error.kind() != std::io::ErrorKind::BrokenPipe
-    {
+    if let Err(error) = result {
         let _ = LOST.set(error);
     }
 }
 
-/// Checks that all output was written.
-///
-/// # Errors
-/// Returns an error that says why some of it was not.
-pub(crate) fn check_written() -> Result<(), CliError> {
+/// Whether some output could not be written, so that more of it has no reader.
+pub(crate) fn is_lost() -> bool {
+    LOST.get().is_some()
+}
+
+/// Returns the exit code of a command that succeeded: `code`, or 1 with an error on stderr if output is missing. A
+/// closed pipe (`| head`) is the reader's choice, not an error.
+pub(crate) fn succeeded(code: ExitCode) -> ExitCode {
     match LOST.get() {
-        None => Ok(()),
-        Some(error) => Err(CliError::new(format!("cannot write the output: {error}"))
-            .hint("what the command did stays done; it is only the output that is missing")),
+        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let error = CliError::new(format!("cannot write the output: {error}"));
+            failure(&error.hint("the command did what it does; only its output is missing"), Output::Text)
+        }
+        _ => code,
     }
 }
 
@@ -90,10 +93,18 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(spelled).collect()
 }
 
-/// Quotes a path or an argument for the shell.
-pub(crate) fn quoted(path: &str) -> String {
+/// Quotes a path or an argument for a shell: sh, bash, zsh or fish, which reads `\\` also between single quotes.
+pub(crate) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    let spelled = |c: char| match c {
+        '\'' => r"'\''".to_owned(),
+        '\\' => r#"'"\\"'"#.to_owned(),
+        c => c.to_string(),
+    };
+    format!("'{}'", text.chars().map(spelled).collect::<String>())
 }
 
 /// Prints clap's output: help on stdout, a usage error on stderr.
@@ -101,13 +112,14 @@ pub(crate) fn usage(error: &clap::Error) {
     written(error.print());
 }
 
-/// Prints a failure with its causes and its hint. Returns the exit code.
+/// Prints a failure with its causes and its hint, on stderr if stdout cannot be written. Returns the exit code.
 pub(crate) fn failure(failure: &CliError, output: Output) -> ExitCode {
     let causes: Vec<String> = failure.error.chain().skip(1).map(ToString::to_string).collect();
     if output == Output::Json {
         let error = json!({ "message": failure.error.to_string(), "causes": causes, "hint": failure.hint });
         result(output, || json!({ "error": error }), String::new);
-    } else {
+    }
+    if output == Output::Text || is_lost() {
         let causes = causes.iter().map(|cause| format!("  Caused by: {}\n", plain(cause)));
         let hint = failure.hint.iter().map(|hint| format!("\nhint: {hint}\n"));
         let error = format!("error: {}\n", plain(&failure.error.to_string()));

@@ -29,6 +29,9 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) 
             };
             let Some(line) = line else { break };
             printer::text(&format!("{}\n", readable(&line)));
+            if printer::is_lost() {
+                return Ok(ExitCode::SUCCESS);
+            }
         }
         let is_stopped = || place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists());
         if !arguments.follow || is_stopped() {

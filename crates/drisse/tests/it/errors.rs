@@ -73,3 +73,33 @@ fn a_request_that_the_model_refuses_is_an_error_with_its_status() {
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("service `digits` answered 400: input \"X\""), "{ran:?}");
 }
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_unless_its_reader_has_gone() {
+    let workspace = Workspace::new();
+    workspace.ok(&["models", "register", "examples/digits/digits.onnx"]);
+    for arguments in [
+        &["inspect", "examples/digits/digits.onnx"][..],
+        &["inspect", "examples/digits/digits.onnx", "--output", "json"],
+        &["models"],
+        &["models", "show", "digits:7", "--output", "json"],
+        &["status", "--output", "json"],
+        &["completions", "bash"],
+        &["conformance", "--list"],
+        &["--help"],
+        &["deploy", "--help"],
+        &["--version"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = workspace.command(arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.starts_with("error: "), "{arguments:?}: {said}");
+        let (read, write) = std::io::pipe().unwrap();
+        drop(read);
+        let ran = workspace.command(arguments).stdout(write).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let is_wrong = arguments.contains(&"digits:7");
+        assert!(is_wrong || (ran.status.code() == Some(0) && said.is_empty()), "{arguments:?}: {ran:?}");
+    }
+}
