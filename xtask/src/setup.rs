@@ -16,10 +16,12 @@ const CARGO_DENY: &str = "0.20.2";
 const CARGO_FUZZ: &str = "0.13.1";
 
 /// Debian packages that the Rust tests use, each with a command that shows whether it is installed.
-const PACKAGES: [(&str, &[&str]); 3] = [
+const PACKAGES: [(&str, &[&str]); 5] = [
     ("valgrind", &["valgrind", "--version"]),
     ("strace", &["strace", "--version"]),
     ("faketime", &["faketime", "--version"]),
+    ("zsh", &["zsh", "--version"]),
+    ("fish", &["fish", "--version"]),
 ];
 
 /// The threads that set things up.

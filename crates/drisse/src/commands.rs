@@ -2,6 +2,7 @@
 
 mod conformance;
 mod control;
+mod curl;
 mod deploy;
 mod doctor;
 mod gateway;

@@ -8,10 +8,11 @@ use anyhow::Context;
 use drisse_client::{Client, ClientError};
 use drisse_control::Workspace;
 use drisse_net::http::Address;
-use drisse_net::{Build, Exit, Launch, Process, Tls, trusting};
-use drisse_wire::control::{Shutdown, Status};
+use drisse_net::{Build, Exit, Launch, Process, Tls, pinning, trusting};
+use drisse_wire::control::{GatewayInfo, Shutdown, Status};
 use std::ffi::OsString;
 use std::io::{Seek, SeekFrom, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -67,16 +68,11 @@ impl WorkspaceRef {
         Ok(Self::Folder(Box::new(workspace)))
     }
 
-    /// Returns the `--workspace` option that a command line needs for this workspace, with a leading space; empty if
-    /// it needs none.
+    /// Returns the `--workspace` option of this workspace, with a leading space. A command line to paste has it also
+    /// where it repeats the default: another shell may have another `DRISSE_WORKSPACE`.
     pub(crate) fn flag(&self) -> String {
         match self {
             Self::Folder(workspace) => {
-                let default = default_folder().ok().and_then(|folder| folder.canonicalize().ok());
-                let is_default = default.as_deref() == Some(&*workspace.root);
-                if is_default || std::env::var_os("DRISSE_WORKSPACE").is_some() {
-                    return String::new();
-                }
                 format!(" --workspace {}", printer::quoted(&workspace.root.display().to_string()))
             }
             Self::Remote(_, url) => format!(" --workspace {url}"),
@@ -162,6 +158,39 @@ impl WorkspaceRef {
         }
     }
 
+    /// Returns where this machine reaches the gateway. Over TLS, it trusts the certificate that the gateway was given.
+    ///
+    /// # Errors
+    /// Returns an error if the gateway does not run, or listens only on another machine's loopback address.
+    pub(crate) fn gateway(&self, gateway: &GatewayInfo) -> Result<Address> {
+        let address = gateway.address.as_ref().filter(|_| gateway.pid.is_some());
+        let address = address.and_then(|address| address.parse::<SocketAddr>().ok());
+        let address = address.ok_or_else(|| CliError::new("cannot score: the gateway is not running"))?;
+        // The gateway of a remote workspace is on the machine of its control plane.
+        let machine = match self {
+            Self::Folder(_) => "localhost".to_owned(),
+            Self::Remote(_, url) => {
+                let uri = url.parse::<hyper::Uri>().unwrap_or_default();
+                uri.host().unwrap_or_default().to_owned()
+            }
+        };
+        let is_here = ["localhost", "[::1]"].contains(&&*machine) || machine.starts_with("127.");
+        let host = match address.ip() {
+            ip if ip.is_unspecified() && !is_here => format!("{machine}:{}", address.port()),
+            IpAddr::V4(ip) if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
+            IpAddr::V6(ip) if ip.is_unspecified() => format!("[::1]:{}", address.port()),
+            ip if ip.is_loopback() && !is_here => {
+                let error = format!("cannot score: the gateway listens on {address} of {machine} only");
+                return Err(CliError::new(error).hint("open it there: `drisse up --gateway 0.0.0.0:PORT`"));
+            }
+            _ => address.to_string(),
+        };
+        Ok(match &gateway.certificate_sha256 {
+            Some(fingerprint) => Address::Https(host, pinning(fingerprint)),
+            None => Address::Http(host),
+        })
+    }
+
     fn client(&self) -> Client {
         match self {
             Self::Folder(workspace) => Client::new(Address::unix(&workspace.control_socket()), None),
@@ -174,8 +203,9 @@ impl Up {
     /// Whether these options require a restart of the control plane.
     fn changes_something(&self) -> bool {
         let addresses = [self.gateway, self.control, self.metrics, self.registry];
-        let none = self.no_control || self.no_metrics || self.no_registry;
-        addresses.iter().any(Option::is_some) || self.tls_cert.is_some() || none
+        let none = self.no_control || self.no_metrics || self.no_registry || self.no_public_url;
+        let named = self.tls_cert.is_some() || self.public_url.is_some();
+        addresses.iter().any(Option::is_some) || named || none
     }
 
     /// Checks the certificates and keys, before a running control plane is stopped.
@@ -318,7 +348,9 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
         ("--registry", up.registry),
     ];
     for (flag, address) in addresses {
-        address.iter().for_each(|address| add(flag, address.to_string().into()));
+        if let Some(address) = address {
+            add(flag, address.to_string().into());
+        }
     }
     let files = [
         ("--tls-cert", &up.tls_cert),
@@ -331,6 +363,10 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
             add(flag, std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
         }
     }
+    if let Some(url) = &up.public_url {
+        add("--public-url", url.into());
+    }
+    arguments.extend(up.no_public_url.then(|| "--no-public-url".into()));
     arguments.extend(up.no_control.then(|| "--no-control".into()));
     arguments.extend(up.no_metrics.then(|| "--no-metrics".into()));
     arguments.extend(up.no_registry.then(|| "--no-registry".into()));

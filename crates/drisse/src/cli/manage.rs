@@ -1,6 +1,6 @@
 //! The arguments of the commands that manage services, models, targets and daemons.
 
-use super::serve::{address, loopback};
+use super::serve::{address, loopback, public_url};
 use super::service::pair;
 use crate::units::duration;
 use clap::{Args, Subcommand, ValueEnum};
@@ -104,7 +104,7 @@ pub(crate) struct Logs {
 pub(crate) struct Keys {
     /// Name of the service
     pub(crate) service: String,
-    /// Print the primary key as an HTTP header, for `curl -H @<(drisse keys SERVICE --header)`
+    /// Print the primary key as an HTTP header, for `drisse keys SERVICE --header | curl -H @- …`
     #[arg(long, conflicts_with_all = ["regenerate", "set"])]
     pub(crate) header: bool,
     /// Replace a key with a generated one; returns once all replicas and the gateway use it
@@ -413,6 +413,13 @@ pub(crate) struct Up {
     /// Private key of the gateway's certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// What clients connect to, if it is not the gateway's address, such as a load balancer [default: the first name in
+    /// the certificate]
+    #[arg(long, value_name = "URL", value_parser = public_url)]
+    pub(crate) public_url: Option<String>,
+    /// Forget the public URL
+    #[arg(long, conflicts_with = "public_url")]
+    pub(crate) no_public_url: bool,
     /// Also serve the control API at this address; clients need the token in control.token
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) control: Option<SocketAddr>,

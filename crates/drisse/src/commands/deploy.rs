@@ -1,6 +1,7 @@
 //! `drisse deploy`, `update` and `rollback`: start the operation, follow it, score the sample, show the endpoint.
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
+use crate::commands::curl::{Curl, this_program};
 use crate::connect::WorkspaceRef;
 use crate::error::{CliError, INTERRUPTED, Result};
 use crate::follow::{Left, follow};
@@ -17,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Bytes. A sample up to this length is written into the curl line; an answer up to this length is shown whole.
-const MAX_INLINE: usize = 240;
+/// Bytes. An answer up to this length is shown whole.
+const MAX_ANSWER: usize = 240;
 
 pub(crate) async fn deploy(place: &WorkspaceRef, arguments: &Deploy, output: Output) -> Result<ExitCode> {
     let early = choose_file(&arguments.model)?;
@@ -223,9 +224,10 @@ async fn finish(
     let service = place.ask(client, async |client| client.service(&name).await).await?;
     let keys = place.ask(client, async |client| client.keys(&name).await).await?;
     let body = place.ask(client, async |client| client.sample(&name).await).await.ok();
+    let gateway = place.ask(client, async |client| client.status().await).await?.gateway;
     let mut answer = None;
     if let Some(body) = &body {
-        let (status, answered) = super::score::score(client, &service, &keys, body.clone()).await?;
+        let (status, answered) = super::score::score(place, &gateway, &service, &keys, body.clone()).await?;
         let text = String::from_utf8_lossy(&answered);
         if status == 200 {
             printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
@@ -236,7 +238,16 @@ async fn finish(
         }
     }
     let document = || document(&service, &keys, &done, answer.as_deref());
-    let text = || text(place, &service, sample.as_deref(), body.as_deref(), answer.as_deref());
+    let text = || {
+        text(
+            place,
+            &service,
+            gateway.certificate.as_deref(),
+            sample.as_deref(),
+            body.as_deref(),
+            answer.as_deref(),
+        )
+    };
     printer::result(output, document, text);
     Ok(ExitCode::SUCCESS)
 }
@@ -266,6 +277,7 @@ fn document(service: &Service, keys: &Keys, done: &Operation, answer: Option<&st
 fn text(
     place: &WorkspaceRef,
     service: &Service,
+    certificate: Option<&str>,
     sample: Option<&Path>,
     body: Option<&[u8]>,
     answer: Option<&str>,
@@ -280,50 +292,33 @@ fn text(
     line("endpoint", &service.scoring_uri);
     line("openapi", &service.swagger_uri);
     if let Some(answer) = answer {
-        let end = answer.floor_char_boundary(MAX_INLINE);
+        let end = answer.floor_char_boundary(MAX_ANSWER);
         let more = if end < answer.len() { "…" } else { "" };
         line("answer", &format!("{}{more}", printer::plain(&answer[..end])));
     }
-    let _ = write!(out, "\ntry it:\n\n  {}\n\n", curl(place, service, sample, body));
+    let _ = write!(out, "\ntry it:\n\n  {}\n\n", curl(place, service, certificate, sample, body));
     out
 }
 
-/// Returns a curl line to paste into bash. It contains no key: other users can see command lines.
-fn curl(place: &WorkspaceRef, service: &Service, sample: Option<&Path>, body: Option<&[u8]>) -> String {
-    let mut curl = "curl".to_owned();
-    if service.auth {
-        let (drisse, flag, name) = (this_program(), place.flag(), &service.name);
-        let _ = write!(curl, " -H @<({drisse}{flag} keys {name} --header)");
-    }
+/// Returns a curl line to paste into a shell.
+fn curl(
+    place: &WorkspaceRef,
+    service: &Service,
+    certificate: Option<&str>,
+    sample: Option<&Path>,
+    body: Option<&[u8]>,
+) -> String {
+    let header = || format!("{}{} keys {} --header", this_program(), place.flag(), service.name);
     let uri = &service.scoring_uri;
-    let inline = body.filter(|body| body.len() <= MAX_INLINE && !body.contains(&b'\''));
-    match (sample, inline.and_then(|body| std::str::from_utf8(body).ok())) {
-        (Some(file), _) => {
-            let file = here(file);
-            format!("{curl} -d @{} {uri}", printer::quoted(&file.display().to_string()))
-        }
-        (None, Some(body)) => format!("{curl} -d '{}' {uri}", body.trim_end()),
-        (None, None) if body.is_some() => {
-            let from = uri.strip_suffix("/score").unwrap_or(uri);
-            format!("{curl} -s {from}/sample | {curl} -s -d @- {uri}")
-        }
-        (None, None) => format!("{curl} {}", service.swagger_uri),
-    }
-}
-
-/// Returns how to call this program from a shell: `drisse` if it is in `PATH`, else its path.
-pub(crate) fn this_program() -> String {
-    let Ok(program) = std::env::current_exe() else { return "drisse".to_owned() };
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&path).map(|folder| folder.join("drisse"));
-    if found.any(|found| found.canonicalize().is_ok_and(|found| found == program)) {
-        return "drisse".to_owned();
-    }
-    printer::quoted(&here(&program).display().to_string())
-}
-
-/// Returns the path relative to the current folder if it is below it, else unchanged.
-fn here(path: &Path) -> PathBuf {
-    let folder = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&folder).map_or_else(|_| path.to_owned(), Path::to_owned)
+    let curl = Curl {
+        header: service.auth.then(header),
+        socket: None,
+        certificate: certificate.map(Path::new),
+        uri: uri.clone(),
+        file: sample,
+        sample: body,
+        sample_uri: format!("{}/sample", uri.strip_suffix("/score").unwrap_or(uri)),
+        description_uri: service.swagger_uri.clone(),
+    };
+    curl.line()
 }

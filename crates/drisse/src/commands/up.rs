@@ -1,6 +1,6 @@
 //! `drisse up`, `down` and `status`: start, stop and show the daemons of a workspace.
 
-use super::deploy::this_program;
+use super::curl::this_program;
 use crate::cli::{Output, Up};
 use crate::connect::WorkspaceRef;
 use crate::error::{CliError, Result};

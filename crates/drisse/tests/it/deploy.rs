@@ -20,17 +20,30 @@ pub(crate) fn request(deployed: &Value) -> Request {
 #[test]
 fn one_command_makes_an_endpoint_and_the_line_it_prints_works_when_pasted() {
     let workspace = Workspace::new();
-    let ran = workspace.ok(&["deploy", DIGITS]);
+    let mut deploy = workspace.command(&["deploy", DIGITS]);
+    deploy.env("http_proxy", "h:1");
+    let ran = crate::workspace::ran(deploy);
     assert!(
         ran.stdout.contains("service   digits, revision 1, Ready\nmodel     digits:1 (sha256:"),
         "{ran:?}"
     );
     assert!(ran.stdout.contains("answer    {\"label\":[0],"), "{ran:?}");
-    let line = ran.stdout.lines().find(|line| line.trim_start().starts_with("curl")).unwrap();
-    let mut pasted = std::process::Command::new("bash");
-    pasted.args(["-c", line]).current_dir(root()).env("DRISSE_WORKSPACE", &workspace.root);
-    let pasted = pasted.output().unwrap();
-    assert!(pasted.stdout.starts_with(b"{\"label\":[0],"), "{line}: {pasted:?}");
+    let line = ran.stdout.lines().find(|line| line.contains("curl")).unwrap();
+    for shell in ["sh", "bash", "zsh", "fish"] {
+        let mut pasted = std::process::Command::new(shell);
+        pasted
+            .args(["-c", line])
+            .current_dir("/")
+            .env("DRISSE_WORKSPACE", "/nowhere")
+            .env("http_proxy", "h:1");
+        match pasted.output() {
+            Err(_) if std::env::var_os("CI").is_none() => eprintln!("{shell} is not installed"),
+            pasted => {
+                let pasted = pasted.unwrap();
+                assert!(pasted.stdout.starts_with(b"{\"label\":[0],"), "{shell}, {line}: {pasted:?}");
+            }
+        }
+    }
     let key = workspace.json(&["keys", "digits"])["primary_key"].as_str().unwrap().to_owned();
     assert!(!ran.stdout.contains(&key) && !ran.stderr.contains(&key), "no key in what is printed");
     for (_, command_line) in workspace.processes() {

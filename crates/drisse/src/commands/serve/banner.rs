@@ -1,16 +1,14 @@
 //! What a server prints when it is ready: its endpoints, its models and a curl line to paste.
 
 use crate::cli::{Output, Serve};
+use crate::commands::curl::{Curl, shown};
 use crate::printer;
 use drisse_registry::signature_document;
 use drisse_serve::{Endpoints, SampleOrigin, ServedModel};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-
-/// The longest generated sample that the command itself contains.
-const MAX_INLINE: usize = 240;
+use std::path::{Path, PathBuf};
 
 /// The largest number of models that are described.
 const MAX_SHOWN: usize = 8;
@@ -100,42 +98,32 @@ fn path(model: &ServedModel, models: &[ServedModel]) -> String {
     if models.len() == 1 { "/score".to_owned() } else { format!("/score/{}", model.name) }
 }
 
-/// Returns a curl line to paste into bash. It contains no key: other users can see command lines.
+/// Returns a curl line to paste into a shell.
 fn curl(arguments: &Serve, endpoints: &Endpoints, model: &ServedModel, models: &[ServedModel]) -> String {
-    let mut curl = "curl".to_owned();
-    match (&endpoints.tcp, &endpoints.unix) {
-        (None, Some(path)) => {
-            let _ = write!(curl, " --unix-socket {}", printer::quoted(&path.display().to_string()));
-        }
-        _ => {
-            if let Some(certificate) = &arguments.tls_cert {
-                let _ = write!(curl, " --cacert {}", printer::quoted(&certificate.display().to_string()));
-            }
-        }
-    }
-    if let Some(keys) = &arguments.keys {
+    let header = |keys: &PathBuf| {
         if starts_with_digest(keys) {
-            curl += " -H \"Authorization: Bearer $KEY\"";
-        } else {
-            let file = printer::quoted(&keys.display().to_string());
-            let _ = write!(curl, " -H @<(sed -n '/^[^#]/{{s/^/Authorization: Bearer /p;q}}' {file})");
+            return r#"printf 'Authorization: Bearer %s' "$KEY""#.to_owned();
         }
-    }
+        format!("sed -n '/^[^#]/{{s/^/Authorization: Bearer /p;q}}' {}", shown(keys))
+    };
     let url = url(arguments, endpoints);
-    let target = format!("{url}{}", path(model, models));
-    match &model.sample {
-        SampleOrigin::File(path) => {
-            format!("{curl} -d @{} {target}", printer::quoted(&path.display().to_string()))
-        }
-        SampleOrigin::Generated(sample) if sample.len() <= MAX_INLINE && !sample.contains('\'') => {
-            format!("{curl} -d '{sample}' {target}")
-        }
-        SampleOrigin::Generated(_) => {
-            let at = target.replacen("/score", "/sample", 1);
-            format!("{curl} -s {at} | {curl} -s -d @- {target}")
-        }
-        SampleOrigin::None => format!("{curl} {url}/v2/models/{}", model.name),
-    }
+    let uri = format!("{url}{}", path(model, models));
+    let (file, sample) = match &model.sample {
+        SampleOrigin::File(file) => (Some(file.as_path()), None),
+        SampleOrigin::Generated(sample) => (None, Some(sample.as_bytes())),
+        SampleOrigin::None => (None, None),
+    };
+    let curl = Curl {
+        header: arguments.keys.as_ref().map(header),
+        socket: endpoints.unix.as_deref().filter(|_| endpoints.tcp.is_none()),
+        certificate: arguments.tls_cert.as_deref().filter(|_| endpoints.tcp.is_some()),
+        sample_uri: uri.replacen("/score", "/sample", 1),
+        uri,
+        file,
+        sample,
+        description_uri: format!("{url}/v2/models/{}", model.name),
+    };
+    curl.line()
 }
 
 /// Whether the first key in the file is only a digest, so that the user has to supply the key.
