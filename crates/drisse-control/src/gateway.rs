@@ -2,12 +2,14 @@
 //! restart, replaces when it dies or is older than this binary, and sends routes to.
 
 mod client;
+mod public_url;
 mod supervise;
 
 use crate::db::Db;
 use crate::error::{ControlError, Result};
+use crate::run::Change;
 use crate::workspace::Workspace;
-use drisse_net::{Build, Tls, bind_tcp, take_descriptor};
+use drisse_net::{Build, Tls, bind_tcp, blocking, take_descriptor};
 use drisse_wire::control::GatewayInfo;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -36,15 +38,20 @@ struct Settings {
     chosen: bool,
     /// The files of the certificate and the key for HTTPS.
     tls: Option<(PathBuf, PathBuf)>,
+    /// What clients connect to, if the user named it.
+    #[serde(default)]
+    public_url: Option<String>,
 }
 
 /// A change of the gateway's settings. `None` keeps a setting.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct GatewayChange {
     /// The address to listen on.
     pub address: Option<SocketAddr>,
     /// The files of the certificate and the key for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// What clients connect to, `http(s)://HOST:PORT`, without a slash at the end.
+    pub public_url: Change<String>,
 }
 
 /// The gateway of this workspace.
@@ -57,6 +64,9 @@ struct Inner {
     program: PathBuf,
     build: Build,
     settings: Settings,
+    tls: Option<Arc<Tls>>,
+    /// What clients connect to.
+    url: String,
     listener: OwnedFd,
     note: Option<String>,
     current: watch::Sender<Option<Current>>,
@@ -85,15 +95,15 @@ impl Gateway {
             address: change.address.or(kept.address),
             chosen: change.address.is_some() || kept.chosen,
             tls: change.tls.or_else(|| kept.tls.clone()),
+            public_url: change.public_url.of(kept.public_url.clone()),
         };
         // Checked before a working gateway is replaced.
-        if let Some((certificate, key)) = &settings.tls {
-            Tls::open(certificate, key).map_err(|error| {
-                ControlError::invalid("the gateway cannot serve HTTPS")
-                    .because(&error)
-                    .hint("choose other files: `drisse up --tls-cert FILE --tls-key FILE`")
-            })?;
-        }
+        let tls = settings.tls.as_ref().map(|(certificate, key)| Tls::open(certificate, key));
+        let tls = tls.transpose().map_err(|error| {
+            ControlError::invalid("the gateway cannot serve HTTPS")
+                .because(&error)
+                .hint("choose other files: `drisse up --tls-cert FILE --tls-key FILE`")
+        })?;
         let found = supervise::find(workspace, &build).await;
         supervise::sweep(workspace, found.as_ref());
         let same_address = settings.address.is_none_or(|address| kept.address == Some(address));
@@ -113,7 +123,11 @@ impl Gateway {
         let address = listener.local_addr().ok();
         let settings = Settings { address, ..settings };
         db.keep_setting("gateway", Some(&settings)).await?;
+        let named = settings.public_url.clone();
+        let url = named.unwrap_or_else(|| public_url::of(settings.address.unwrap_or(USUAL), tls.as_ref()));
         let inner = Arc::new(Inner {
+            tls: tls.map(Arc::new),
+            url,
             workspace: workspace.clone(),
             program,
             build,
@@ -130,25 +144,25 @@ impl Gateway {
         Ok((Self(inner), supervised))
     }
 
-    /// Returns the URL for clients on this machine, `http://HOST:PORT` or `https://HOST:PORT`.
-    pub(crate) fn url(&self) -> String {
-        let scheme = self.info().scheme;
-        let address = self.0.settings.address.unwrap_or(USUAL);
-        let host = if address.ip().is_unspecified() {
-            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
-        } else {
-            address
-        };
-        format!("{scheme}://{host}")
+    /// Returns what clients connect to, `http://HOST:PORT` or `https://HOST:PORT`.
+    pub(crate) fn url(&self) -> &str {
+        &self.0.url
     }
 
-    pub(crate) fn info(&self) -> GatewayInfo {
+    pub(crate) async fn info(&self) -> GatewayInfo {
+        let inner = &self.0;
+        let certificate_sha256 = match inner.tls.clone() {
+            Some(tls) => Some(blocking(move || current_fingerprint(&tls)).await),
+            None => None,
+        };
         GatewayInfo {
-            pid: self.0.current.borrow().as_ref().map(|current| current.pid),
-            address: self.0.settings.address.map(|address| address.to_string()),
-            scheme: if self.0.settings.tls.is_some() { "https" } else { "http" }.to_owned(),
-            certificate: self.0.settings.tls.as_ref().map(|(path, _)| path.display().to_string()),
-            note: self.0.note.clone(),
+            pid: inner.current.borrow().as_ref().map(|current| current.pid),
+            address: inner.settings.address.map(|address| address.to_string()),
+            scheme: if inner.tls.is_some() { "https" } else { "http" }.to_owned(),
+            url: inner.url.clone(),
+            certificate: inner.settings.tls.as_ref().map(|(path, _)| path.display().to_string()),
+            certificate_sha256,
+            note: inner.note.clone(),
         }
     }
 
@@ -156,6 +170,14 @@ impl Gateway {
     pub(crate) fn stop(&self) {
         self.0.stop.cancel();
     }
+}
+
+/// Returns the fingerprint of the certificate in force: the gateway too keeps the one before if it cannot load another.
+fn current_fingerprint(tls: &Tls) -> String {
+    if let Err(error) = tls.reload() {
+        tracing::warn!("the gateway's new certificate cannot be used: {error}");
+    }
+    tls.fingerprint()
 }
 
 /// Binds the address that the user chose. Without one, binds the last or the default address or, if it is in use, any

@@ -65,7 +65,7 @@ pub enum Change<T> {
 }
 
 impl<T> Change<T> {
-    fn of(self, kept: Option<T>) -> Option<T> {
+    pub(crate) fn of(self, kept: Option<T>) -> Option<T> {
         match self {
             Self::Keep => kept,
             Self::Set(value) => Some(value),

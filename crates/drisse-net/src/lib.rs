@@ -39,5 +39,5 @@ pub use request::ListenerKind;
 pub use resource_limits::ResourceLimit;
 pub use small_server::serve_small;
 pub use tasks::Tasks;
-pub use tls::{Tls, TlsError, client_config, trusting};
+pub use tls::{Tls, TlsError, client_config, pinning, trusting};
 pub use watchdog::{SILENCE, excuse, hang};

@@ -1,9 +1,15 @@
 //! TLS: a server's certificate and key, which can be reloaded when the files change, and what a client trusts.
 
 use arc_swap::ArcSwap;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,6 +83,26 @@ impl Tls {
         Ok(changed)
     }
 
+    /// Returns the SHA-256 of the server's own certificate, as lower-case hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&self.current.load().chain[0])
+    }
+
+    /// Returns the DNS names of the server's own certificate, those with a wildcard excepted.
+    pub fn dns_names(&self) -> Vec<String> {
+        let loaded = self.current.load();
+        let Ok(certificate) = webpki::EndEntityCert::try_from(&loaded.chain[0]) else { return Vec::new() };
+        certificate.valid_dns_names().filter(|name| !name.contains('*')).map(str::to_owned).collect()
+    }
+
+    /// Whether the server's own certificate has this IP address among its names.
+    pub fn is_for_ip(&self, ip: std::net::IpAddr) -> bool {
+        let loaded = self.current.load();
+        let name = ServerName::IpAddress(IpAddr::from(ip));
+        webpki::EndEntityCert::try_from(&loaded.chain[0])
+            .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
+    }
+
     pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
         Arc::clone(&self.current.load().config).into()
     }
@@ -118,6 +144,67 @@ pub fn client_config(roots: RootCertStore) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.expect("the provider has the default versions of TLS");
     builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+/// Returns the TLS configuration of a client that trusts the server certificate with this [fingerprint](Tls::fingerprint)
+/// and no other, whatever names, authority and dates the certificate has.
+pub fn pinning(fingerprint: &str) -> Arc<ClientConfig> {
+    let mut config = client_config(RootCertStore::empty());
+    let provider = Arc::clone(config.crypto_provider());
+    let pinned = Pinned { fingerprint: fingerprint.to_owned(), provider };
+    config.dangerous().set_certificate_verifier(Arc::new(pinned));
+    Arc::new(config)
+}
+
+/// Accepts one certificate. The server still has to show that it has the certificate's key.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if fingerprint(end_entity) == self.fingerprint {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

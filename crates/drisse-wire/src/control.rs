@@ -415,8 +415,14 @@ pub struct GatewayInfo {
     pub address: Option<String>,
     /// `http` or `https`.
     pub scheme: String,
+    /// What clients connect to, `http://HOST` or `https://HOST`, with the port if it is not the scheme's own.
+    #[serde(default)]
+    pub url: String,
     /// The path of the certificate, if the gateway uses TLS.
     pub certificate: Option<String>,
+    /// The SHA-256 of the certificate, as lower-case hexadecimal digits, if the gateway uses TLS.
+    #[serde(default)]
+    pub certificate_sha256: Option<String>,
     /// A note for the user, such as a port other than the default.
     pub note: Option<String>,
 }

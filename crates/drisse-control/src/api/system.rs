@@ -27,7 +27,7 @@ pub(super) async fn status(State(control): State<Control>) -> Answer<Status> {
         build: control.about.build.to_string(),
         workspace: control.about.workspace.root.display().to_string(),
         control: ProcessInfo { pid: Some(std::process::id()) },
-        gateway: control.gateway.info(),
+        gateway: control.gateway.info().await,
         metrics: control.about.metrics.map(|address| address.to_string()),
         registry: control.about.registry.map(|address| address.to_string()),
         services: control.db.service_counts(Counted::State).await?,

@@ -149,6 +149,20 @@ pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
     if address.ip().is_loopback() { Ok(address) } else { Err(refusal.to_owned()) }
 }
 
+/// Parses the URL of a server, and returns it without a slash at the end.
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let is_server = |uri: &hyper::Uri| {
+        let schemed = matches!(uri.scheme_str(), Some("http" | "https"));
+        let bare = uri.path() == "/" && uri.query().is_none();
+        schemed && bare && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    };
+    let parsed = url.parse::<hyper::Uri>().ok().filter(is_server);
+    parsed
+        .map(|_| url.to_owned())
+        .ok_or_else(|| "expected https://HOST, or with a port https://HOST:PORT".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

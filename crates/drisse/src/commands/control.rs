@@ -31,7 +31,11 @@ pub(crate) fn run(up: &Up, place: WorkspaceRef) -> Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let build = Build::current(VERSION);
     let pair = |certificate: &Option<_>, key: &Option<_>| certificate.clone().zip(key.clone());
-    let gateway = GatewayChange { address: up.gateway, tls: pair(&up.tls_cert, &up.tls_key) };
+    let gateway = GatewayChange {
+        address: up.gateway,
+        tls: pair(&up.tls_cert, &up.tls_key),
+        public_url: change(up.public_url.clone(), up.no_public_url),
+    };
     let tcp = up.control.map(|address| TcpApi { address, tls: pair(&up.control_cert, &up.control_key) });
     let library = up.onnxruntime.clone();
     let config = Config {

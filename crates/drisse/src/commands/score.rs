@@ -5,10 +5,8 @@ use crate::connect::WorkspaceRef;
 use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
-use drisse_client::Client;
-use drisse_net::http::{Address, Ask};
-use drisse_net::trusting;
-use drisse_wire::control::{Keys, Service};
+use drisse_net::http::Ask;
+use drisse_wire::control::{GatewayInfo, Keys, Service};
 use hyper::Method;
 use hyper::body::Bytes;
 use std::io::Read;
@@ -28,7 +26,8 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitC
     };
     let service = client.service(&arguments.service).await?;
     let keys = client.keys(&arguments.service).await?;
-    let (status, answer) = score(&client, &service, &keys, body).await?;
+    let gateway = client.status().await?.gateway;
+    let (status, answer) = score(place, &gateway, &service, &keys, body).await?;
     let text = String::from_utf8_lossy(&answer);
     if status < 400 {
         printer::text(&format!("{}\n", text.trim_end()));
@@ -40,35 +39,17 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitC
     Err(failure.code(if status < 500 { 1 } else { 2 }))
 }
 
-/// Sends a body to a service's endpoint, and returns the status and the answer.
+/// Sends a body to a service through the gateway, and returns the status and the answer.
 pub(crate) async fn score(
-    client: &Client,
+    place: &WorkspaceRef,
+    gateway: &GatewayInfo,
     service: &Service,
     keys: &Keys,
     body: Bytes,
 ) -> Result<(u16, Bytes)> {
-    let uri = &service.scoring_uri;
-    let (scheme, rest) =
-        uri.split_once("://").ok_or_else(|| CliError::new("cannot score: the gateway is not running"))?;
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let address = if scheme == "https" {
-        let certificate = client.status().await?.gateway.certificate;
-        let certificate =
-            certificate.ok_or_else(|| CliError::new("cannot score: the gateway's certificate is unknown"))?;
-        Address::Https(host.to_owned(), trusting(Path::new(&certificate))?)
-    } else {
-        Address::Http(host.to_owned())
-    };
-    let ask = Ask { bearer: keys.primary_key.as_deref(), ..Ask::send(Method::POST, path, body) };
+    let address = place.gateway(gateway)?;
+    let path = format!("/api/v1/service/{}/score", service.name);
+    let ask = Ask { bearer: keys.primary_key.as_deref(), ..Ask::send(Method::POST, &path, body) };
     let answer = address.ask(ask).await.context("cannot score through the gateway");
-    answer.map_err(|error| {
-        let failure = CliError::from(error);
-        if scheme == "https" {
-            failure.hint(
-                "the gateway's certificate must be an end-entity certificate (CA:FALSE) for this address",
-            )
-        } else {
-            failure.code(2)
-        }
-    })
+    answer.map_err(|error| CliError::from(error).code(2))
 }

@@ -260,7 +260,7 @@ fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers(
 fn the_control_api_beyond_this_machine_is_https() {
     let workspace = Workspace::new();
     let free = own_address();
-    let (certificate, key) = certificate(&workspace, free.split(':').next().unwrap());
+    let (certificate, key) = certificate(&workspace, &["localhost", free.split(':').next().unwrap()]);
     workspace.ok(&["up", "--control", &free, "--control-cert", &certificate, "--control-key", &key]);
     let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
     let mut command = workspace.command(&["deploy", "nothing"]);
@@ -279,9 +279,10 @@ fn the_control_api_beyond_this_machine_is_https() {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
-/// Writes a self-signed certificate for this machine and its key, and returns their paths.
-fn certificate(workspace: &Workspace, host: &str) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), host.to_owned()]).unwrap();
+/// Writes a self-signed certificate and its key, and returns their paths.
+fn certificate(workspace: &Workspace, names: &[&str]) -> (String, String) {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let path = |name: &str| workspace.folder.path().join(name);
     std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
@@ -291,7 +292,7 @@ fn certificate(workspace: &Workspace, host: &str) -> (String, String) {
 #[test]
 fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
     let workspace = Workspace::new();
-    let (certificate, key) = certificate(&workspace, "127.0.0.1");
+    let (certificate, key) = certificate(&workspace, &["localhost", "127.0.0.1"]);
     let (certificate, key) = (&*certificate, &*key);
     let up = workspace.json(&["up", "--gateway", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key]);
     assert_eq!(up["gateway"]["scheme"], "https");
@@ -321,6 +322,23 @@ fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("error: cannot open the gateway's address"), "{ran:?}");
     assert!(ran.stderr.contains("hint: choose another one"), "{ran:?}");
+}
+
+#[test]
+fn a_gateway_with_a_certificate_for_its_public_name_is_deployed_to_and_scored() {
+    let workspace = Workspace::new();
+    let (certificate, key) = certificate(&workspace, &["models.example"]);
+    workspace.ok(&["up", "--gateway", "127.0.0.1:0", "--tls-cert", &certificate, "--tls-key", &key]);
+    let deployed = workspace.json(&["deploy", DIGITS]);
+    assert!(deployed["answer"]["label"].is_array(), "{deployed}");
+    assert!(deployed["scoring_uri"].as_str().unwrap().starts_with("https://models.example:"), "{deployed}");
+    workspace.ok(&["up", "--public-url", "https://ml.example/"]);
+    workspace.ok(&["score", "digits"]);
+    let shown = workspace.json(&["services", "show", "digits"]);
+    assert_eq!(shown["scoring_uri"], "https://ml.example/api/v1/service/digits/score");
+    workspace.ok(&["up", "--no-public-url"]);
+    let shown = workspace.json(&["services", "show", "digits"]);
+    assert!(shown["scoring_uri"].as_str().unwrap().starts_with("https://models.example:"), "{shown}");
 }
 
 #[test]
