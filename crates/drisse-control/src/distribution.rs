@@ -74,9 +74,6 @@ const NO_BLOB: DistributionError = DistributionError(StatusCode::NOT_FOUND, "BLO
 
 impl From<ControlError> for DistributionError {
     fn from(error: ControlError) -> Self {
-        if error.kind == ErrorKind::NotFound {
-            return NO_MANIFEST;
-        }
         tracing::warn!("a request to the registry failed: {:?}", error.failure);
         Self(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the store cannot be read")
     }
@@ -131,9 +128,14 @@ impl Distribution {
                 reference.to_owned()
             }
             None => {
-                let version = Some(reference).filter(|reference| *reference != "latest").map(str::parse);
-                let version = version.transpose().map_err(|_| NO_MANIFEST)?;
-                self.db.model(name, version).await?.package
+                let version = match reference {
+                    "latest" => None,
+                    number => Some(number.parse().map_err(|_| NO_MANIFEST)?),
+                };
+                match self.db.model(name, version).await {
+                    Err(error) if error.kind == ErrorKind::NotFound => return Err(NO_MANIFEST),
+                    found => found?.package,
+                }
             }
         };
         let of = digest.clone();
@@ -160,6 +162,7 @@ impl Distribution {
         }
         let rows = self.versions(name, after, wanted + 1).await?;
         let mut tags: Vec<_> = rows.iter().map(|row| row.version.to_string()).collect();
+        // For `n=0` there is no last tag, and so no link.
         let more = tags.len() > wanted as usize;
         tags.truncate(wanted as usize);
         if !more && tags.len() < wanted as usize {

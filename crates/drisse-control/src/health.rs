@@ -3,7 +3,7 @@
 use crate::Workspace;
 use crate::db::{self, backup};
 use drisse_registry::{BlobState, Store};
-use sqlx::{Connection, Row};
+use sqlx::Connection;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -54,14 +54,12 @@ async fn look(path: &Path, store: &Store, health: &mut Health) -> Result<(), Str
     let text = |error: sqlx::Error| error.to_string();
     let mut connection = backup::open_to_read(path).await.map_err(text)?;
     backup::whole(&mut connection).await?;
-    let query = sqlx::query("SELECT name || ':' || version, package FROM models ORDER BY name, version");
-    let rows = query.fetch_all(&mut connection).await.map_err(text)?;
+    let packages = backup::packages(&mut connection).await.map_err(text)?;
     // An error does not matter: everything has been read.
     let _ = connection.close().await;
-    health.models = rows.len();
-    for row in rows {
-        let name: String = row.try_get(0).map_err(text)?;
-        let manifest = match store.manifest(row.try_get(1).map_err(text)?) {
+    health.models = packages.len();
+    for (name, package) in packages {
+        let manifest = match store.manifest(&package) {
             Ok(manifest) => manifest,
             Err(error) => {
                 health.damaged.push(format!("{name}: {error}"));

@@ -99,7 +99,9 @@ impl Inner {
     ) -> Result<Operation> {
         let ms = |timeout: Duration| i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         let deadline = timeout.map(|timeout| crate::db::now().saturating_add(ms(timeout)));
-        let (claims, request) = (&self.services.claims, kind.request()?);
+        // Before the claim, which an error would not release.
+        let request = kind.request()?;
+        let claims = &self.services.claims;
         // Claimed before the first await, so that only one of two operations starts.
         if kind.changes_service() {
             claims.begin(subject)?;

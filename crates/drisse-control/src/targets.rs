@@ -104,8 +104,8 @@ impl TargetTable {
         let capacity = attached.target.check().await.map_err(|why| {
             ControlError::invalid(format!("target `{name}` cannot be used: {why}")).hint(why.hint)
         })?;
-        let groups = attached.spec.and_then(|spec| spec.max_services).or(capacity.groups);
-        Ok(Capacity { groups, ..capacity })
+        let services = attached.spec.and_then(|spec| spec.max_services).or(capacity.services);
+        Ok(Capacity { services, ..capacity })
     }
 
     pub(crate) async fn infos(&self) -> Result<Vec<TargetInfo>> {
@@ -118,10 +118,10 @@ impl TargetTable {
             };
             let promised = self.db.demand(&name, "").await?.0;
             infos.push(TargetInfo {
-                services: promised.groups,
+                services: promised.services,
                 kind: attached.target.kind().to_owned(),
                 attached: attached.spec,
-                max_services: capacity.groups,
+                max_services: capacity.services,
                 cpu_millis: room(capacity.cpu, promised.cpu),
                 memory_bytes: room(capacity.memory, promised.memory),
                 error,

@@ -50,7 +50,7 @@ pub struct Capacity {
     /// Memory, in bytes.
     pub memory: Bound,
     /// The largest number of services; `None`: not limited.
-    pub groups: Option<u32>,
+    pub services: Option<u32>,
 }
 
 /// The capacity of one resource, and whether a limit on it can be enforced.
@@ -66,7 +66,7 @@ pub struct Bound {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Demand {
     /// The number of services.
-    pub groups: u64,
+    pub services: u64,
     /// CPU time, in thousandths of a core.
     pub cpu: u64,
     /// Memory, in bytes.
@@ -77,14 +77,18 @@ impl Demand {
     /// Returns the demand of a service with so many replicas.
     pub fn of(limits: Limits, replicas: u32) -> Self {
         let all = |one: u64| one.saturating_mul(u64::from(replicas));
-        Self { groups: 1, cpu: all(limits.cpu.unwrap_or(0).into()), memory: all(limits.memory.unwrap_or(0)) }
+        Self {
+            services: 1,
+            cpu: all(limits.cpu.unwrap_or(0).into()),
+            memory: all(limits.memory.unwrap_or(0)),
+        }
     }
 
     /// Adds two demands.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
-            groups: self.groups.saturating_add(other.groups),
+            services: self.services.saturating_add(other.services),
             cpu: self.cpu.saturating_add(other.cpu),
             memory: self.memory.saturating_add(other.memory),
         }
@@ -109,7 +113,7 @@ impl Capacity {
             Err(format!("{asks} requested, {free} available ({used} of {most} used by other services)"))
         };
         let services = |number: u64| format!("{number} service{}", if number == 1 { "" } else { "s" });
-        check(self.groups.map(u64::from), others.groups, holds.groups, asks.groups, &services)?;
+        check(self.services.map(u64::from), others.services, holds.services, asks.services, &services)?;
         check(self.cpu.most, others.cpu, holds.cpu, asks.cpu, &cores)?;
         check(self.memory.most, others.memory, holds.memory, asks.memory, &|bytes| size(bytes))
     }
@@ -151,14 +155,14 @@ mod tests {
         Capacity {
             cpu: Bound { most: Some(2000), unenforceable: None },
             memory: Bound { most: Some(4 << 30), unenforceable: Some("the kernel is too old".to_owned()) },
-            groups: Some(20),
+            services: Some(20),
         }
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_is_requested_available_and_used() {
         let asks = |cpu, memory, replicas| Demand::of(Limits { cpu, memory }, replicas);
-        let others = Demand { groups: 19, cpu: 1500, memory: 3 << 30 };
+        let others = Demand { services: 19, cpu: 1500, memory: 3 << 30 };
         let nothing = Demand::default();
         assert_eq!(capacity().fits(others, nothing, asks(Some(250), None, 2)), Ok(()));
         assert_eq!(
@@ -170,12 +174,12 @@ mod tests {
             "1.5 GiB requested, 1 GiB available (3 GiB of 4 GiB used by other services)"
         );
         assert_eq!(
-            capacity().fits(Demand { groups: 20, ..nothing }, nothing, asks(None, None, 1)).unwrap_err(),
+            capacity().fits(Demand { services: 20, ..nothing }, nothing, asks(None, None, 1)).unwrap_err(),
             "1 service requested, 0 services available (20 services of 20 services used by other services)"
         );
-        let full = Demand { groups: 25, ..others };
+        let full = Demand { services: 25, ..others };
         assert_eq!(capacity().fits(full, asks(Some(800), None, 1), asks(Some(700), None, 1)), Ok(()));
-        let most = Demand { groups: u64::MAX, cpu: u64::MAX, memory: u64::MAX };
+        let most = Demand { services: u64::MAX, cpu: u64::MAX, memory: u64::MAX };
         assert!(capacity().fits(most, nothing, asks(Some(u32::MAX), Some(u64::MAX), u32::MAX)).is_err());
     }
 

@@ -67,12 +67,14 @@ impl App {
 
     /// Sets what loads models while the server runs; only the first call has an effect.
     pub fn set_repository(&self, repository: Box<dyn Repository>) {
+        // Only the first call has an effect.
         let _ = self.models.repository.set(repository);
     }
 
     /// Makes these models load when they are first requested, within `bound` bytes of memory; only the first call has
     /// an effect, and it comes before [`set_ready`](Self::set_ready).
     pub fn load_on_demand(&self, models: Vec<Resident>, bound: u64) {
+        // Only the first call has an effect.
         let _ = self.models.residents.set(Residents::new(models, bound));
     }
 

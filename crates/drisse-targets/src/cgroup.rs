@@ -169,6 +169,8 @@ impl Group {
         }
     }
 
+    /// Makes a group below `parent`, which may be the reason why there is none. Returns its folder and the version of
+    /// its hierarchy.
     fn add(&mut self, parent: &Result<Parent, String>, name: &str) -> Result<(PathBuf, Version), String> {
         let parent = parent.as_ref().map_err(Clone::clone)?;
         let folder = parent.folder.join(name);

@@ -81,7 +81,7 @@ pub struct ContainerConfig {
     /// The engine's socket; `None` looks for an engine.
     pub socket: Option<PathBuf>,
     /// The maximum number of services. Azure Container Instances allowed 20 per region.
-    pub groups: u32,
+    pub max_services: u32,
 }
 
 /// The place that runs replicas as containers of this machine.
@@ -309,7 +309,7 @@ impl Place for Container {
             self.engines.lost().await;
             engine = self.engines.get().await?;
         }
-        Ok(Capacity { groups: Some(self.config.groups), ..engine.capacity })
+        Ok(Capacity { services: Some(self.config.max_services), ..engine.capacity })
     }
 
     async fn prepare(&self, revision: &RevisionSpec, events: &dyn EventSink) -> Result<(), TargetError> {

@@ -116,7 +116,7 @@ impl Local {
                 Ok(Capacity {
                     cpu: Bound { most: Some(cores * 1000), unenforceable: groups.cpu.err() },
                     memory: Bound { most: cgroup::memory_of_machine(), unenforceable: groups.memory.err() },
-                    groups: None,
+                    services: None,
                 })
             }
         }

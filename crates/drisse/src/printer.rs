@@ -70,7 +70,7 @@ pub(crate) fn bar(length: Option<u64>, template: &str) -> ProgressBar {
     ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr()).with_style(style)
 }
 
-/// Appends a line with a named value, unless the value is empty.
+/// Appends a line with a named value, unless the value is blank.
 pub(crate) fn line(out: &mut String, width: usize, name: &str, value: &str) {
     if !value.trim().is_empty() {
         *out += &format!("{name:<width$} {}\n", plain(value));

@@ -124,7 +124,7 @@ pub(crate) fn targets(
         store: store.clone(),
         cache: cache_folder().join("images"),
         socket: None,
-        groups: 20,
+        max_services: 20,
     });
     if let Some(config) = &container {
         own.insert("container".to_owned(), Arc::new(ReplicaSet(Container::new(config.clone()))));

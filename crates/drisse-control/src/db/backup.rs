@@ -123,6 +123,14 @@ pub(crate) async fn whole(connection: &mut SqliteConnection) -> std::result::Res
     if found == "ok" { Ok(()) } else { Err(found) }
 }
 
+/// Returns the full name and the package of each registered model.
+pub(crate) async fn packages(
+    connection: &mut SqliteConnection,
+) -> std::result::Result<Vec<(String, String)>, sqlx::Error> {
+    let query = sqlx::query_as("SELECT name || ':' || version, package FROM models ORDER BY name, version");
+    query.fetch_all(connection).await
+}
+
 fn new_backup(database: &Path) -> PathBuf {
     beside(database, ".backup-new")
 }

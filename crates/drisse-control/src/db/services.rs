@@ -227,18 +227,19 @@ impl Db {
     /// What is wanted of a target now: for all services but one, and for that one. Of a thousand services, too, in a
     /// single query.
     pub(crate) async fn demand(&self, target: &str, service: &str) -> Result<(Demand, Demand)> {
-        let query = "SELECT services.name = ?, count(DISTINCT services.name), \
-                     CAST(total(coalesce(scaled, replicas) * (resources ->> '$.cpu_millis')) AS INTEGER), \
-                     CAST(total(coalesce(scaled, replicas) * (resources ->> '$.memory_bytes')) AS INTEGER) \
+        let query = "SELECT services.name = ? AS is_it, count(DISTINCT services.name) AS services, \
+                     CAST(total(coalesce(scaled, replicas) * (resources ->> '$.cpu_millis')) AS INTEGER) AS cpu, \
+                     CAST(total(coalesce(scaled, replicas) * (resources ->> '$.memory_bytes')) AS INTEGER) AS memory \
                      FROM services JOIN wanted ON wanted.service = services.name JOIN revisions \
                      ON revisions.service = services.name AND revisions.revision = wanted.revision \
                      WHERE target = ? AND active AND NOT deleting GROUP BY 1";
         let (mut others, mut its) = (Demand::default(), Demand::default());
         let query = sqlx::query(query).bind(service).bind(target);
         for row in &query.fetch_all(self.pool()).await? {
-            let number = |column: usize| row.try_get::<i64, _>(column).map(|number| number.max(0) as u64);
-            let demand = Demand { groups: number(1)?, cpu: number(2)?, memory: number(3)? };
-            *(if row.try_get(0)? { &mut its } else { &mut others }) = demand;
+            let number = |column| row.try_get::<i64, _>(column).map(|number| number.max(0) as u64);
+            let demand =
+                Demand { services: number("services")?, cpu: number("cpu")?, memory: number("memory")? };
+            *(if row.try_get("is_it")? { &mut its } else { &mut others }) = demand;
         }
         Ok((others, its))
     }
@@ -249,11 +250,12 @@ impl Db {
 
     pub(crate) async fn service_counts(&self, column: Counted) -> Result<BTreeMap<String, u64>> {
         let query = match column {
-            Counted::State => "SELECT state, count(*) FROM services GROUP BY state",
-            Counted::Target => "SELECT target, count(*) FROM services GROUP BY target",
+            Counted::State => "SELECT state AS value, count(*) AS services FROM services GROUP BY state",
+            Counted::Target => "SELECT target AS value, count(*) AS services FROM services GROUP BY target",
         };
         let rows = sqlx::query(query).fetch_all(self.pool()).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<i64, _>(1)? as u64))).collect()
+        let count = |row: &SqliteRow| Ok((row.try_get("value")?, row.try_get::<i64, _>("services")? as u64));
+        rows.iter().map(count).collect()
     }
 
     pub(crate) async fn revision(&self, name: &str, number: u64) -> Result<Option<RevisionRow>> {

@@ -302,7 +302,7 @@ async fn the_demand_on_a_target_counts_every_wanted_replica_of_active_services()
     let scaled = Share { scaled: Some(5), ..Share::whole(1, 2) };
     let row = ServiceRow { generation: 2, wanted: vec![scaled], ..service("two") };
     db.want(&row, None, 1, None).await.unwrap();
-    let of = |groups, replicas: u64| Demand { groups, cpu: replicas * 500, memory: replicas << 30 };
+    let of = |services, replicas: u64| Demand { services, cpu: replicas * 500, memory: replicas << 30 };
     assert_eq!(db.demand("local", "two").await.unwrap(), (of(1, 2), of(1, 5)));
     assert_eq!(db.demand("local", "new").await.unwrap(), (of(2, 7), of(0, 0)));
     assert_eq!(db.demand("container", "new").await.unwrap(), (of(0, 0), of(0, 0)));

@@ -65,6 +65,7 @@ impl Gateway {
                     let failure = failure.unwrap_or_else(|_| {
                         Failure::new(format!("the gateway refused a request with status {status}"))
                     });
+                    // The kinds of errors that the gateway's admin API answers with.
                     let kinds = [ErrorKind::InvalidInput, ErrorKind::NotFound, ErrorKind::Conflict];
                     let kind = kinds.into_iter().find(|&kind| http_status(kind) == status);
                     return Err(ControlError { kind: kind.unwrap_or(ErrorKind::Internal), failure });

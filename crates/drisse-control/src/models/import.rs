@@ -26,7 +26,7 @@ impl Models {
         let layout = Store::existing(request.path.as_ref());
         let bundles = signatures::take(&self.store, &layout, package, &request.signatures).map_err(failed)?;
         // Checked before the package is parsed.
-        self.runtime.block_on(self.check_coming(name, package, &bundles))?;
+        self.runtime.block_on(self.check_bundles(name, package, &bundles))?;
         let (source, digest) = take(&self.store, &layout, package).map_err(failed)?;
         crash_point("a package is in the store");
         self.runtime.block_on(async {

@@ -42,12 +42,12 @@ impl Models {
 
     /// Returns an error if no trusted key has signed the model.
     pub(crate) async fn check_signed(&self, model: &str, package: &str) -> Result<()> {
-        let Trust { keys, bundles } = self.trust(package).await?;
-        if keys.is_empty() { Ok(()) } else { self.check_coming(model, package, &bundles).await }
+        let bundles = self.trust(package).await?.bundles;
+        self.check_bundles(model, package, &bundles).await
     }
 
-    /// Returns an error if no trusted key has signed a package that is not registered yet.
-    pub(crate) async fn check_coming(&self, model: &str, package: &str, bundles: &[Vec<u8>]) -> Result<()> {
+    /// Returns an error if none of these signatures of a package is by a trusted key.
+    pub(crate) async fn check_bundles(&self, model: &str, package: &str, bundles: &[Vec<u8>]) -> Result<()> {
         let keys = read_keys(&self.trusted().await?)?;
         if keys.is_empty() {
             return Ok(());

@@ -49,7 +49,7 @@ impl Services {
             refused(why).hint("leave the limit out (`none`), or deploy to another target: `drisse targets`")
         })?;
         // Who asks for nothing that is counted fits anywhere.
-        if limits == Limits::default() && capacity.groups.is_none() {
+        if limits == Limits::default() && capacity.services.is_none() {
             return Ok(());
         }
         let (others, holds) = self.db.demand(target, service).await?;

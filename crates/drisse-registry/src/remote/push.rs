@@ -6,12 +6,13 @@ use super::{RemoteError, TRIES, Transfer, pause};
 use crate::StoreError;
 use crate::blobs::{Blob, Store, is_digest};
 use crate::durable::{make_folder, replace_file};
+use drisse_core::lock;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How many blobs are pushed at once.
@@ -193,10 +194,6 @@ fn existing(store: &Store, blob: &Blob) -> Result<PathBuf, RemoteError> {
         Ok(_) => Err(StoreError::Corrupt { digest: blob.digest.clone() }.into()),
         Err(_) => Err(StoreError::Missing { digest: blob.digest.clone() }.into()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PushedBlobs {

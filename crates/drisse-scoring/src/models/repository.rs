@@ -1,7 +1,7 @@
 //! Loading and unloading models while the server runs.
 
-use super::{LoadedModel, Models, load_panicked, lock, still_loading};
-use drisse_core::{Error, Result};
+use super::{LoadedModel, Models, load_panicked, still_loading};
+use drisse_core::{Error, Result, lock};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,9 +1,9 @@
 //! Models that are loaded when they are requested, within a bound on memory.
 
 use super::residency::{ModelIndex, Next, Residency};
-use super::{Model, Models, load_panicked, lock};
+use super::{Model, Models, load_panicked};
 use crate::memory::resident;
-use drisse_core::{Error, ErrorKind, Result};
+use drisse_core::{Error, ErrorKind, Result, lock};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};

@@ -123,7 +123,7 @@ fn together(mut requests: Vec<QueuedRequest>) {
     let model = Arc::clone(&requests[0].model);
     let (outputs, mode) = (requests[0].outputs.clone(), Mode::Queued(requests.len()));
     let cancels: Vec<_> = requests.iter().map(|request| request.cancel.clone()).collect();
-    let (cancel, hooks) = once_all_are(&cancels);
+    let (cancel, hooks) = cancel_when_all_are(&cancels);
     let noted: Vec<_> = requests.iter().filter_map(|request| request.stages.clone()).collect();
     let mut split = Split::between(&mut requests, &model.batching);
     let run = Run { model: &model, inputs: &joined, outputs: &outputs, cancel: &cancel, mode, noted: &noted };
@@ -146,8 +146,9 @@ fn together(mut requests: Vec<QueuedRequest>) {
 }
 
 /// Returns what cancels a shared run once all its requests are canceled, and the hooks that see to it.
-fn once_all_are(canceled: &[Cancel]) -> (Cancel, Vec<OnCancel<'_>>) {
-    let (all, left) = (Cancel::new(), Arc::new(AtomicUsize::new(canceled.len())));
+fn cancel_when_all_are(cancels: &[Cancel]) -> (Cancel, Vec<OnCancel<'_>>) {
+    // Counts the requests that are not canceled.
+    let (all, left) = (Cancel::new(), Arc::new(AtomicUsize::new(cancels.len())));
     let hook = |cancel| {
         let (left, all) = (Arc::clone(&left), all.clone());
         Cancel::on_cancel(cancel, move || {
@@ -156,7 +157,7 @@ fn once_all_are(canceled: &[Cancel]) -> (Cancel, Vec<OnCancel<'_>>) {
             }
         })
     };
-    let hooks = canceled.iter().map(hook).collect();
+    let hooks = cancels.iter().map(hook).collect();
     (all, hooks)
 }
 

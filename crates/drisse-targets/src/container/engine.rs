@@ -4,6 +4,7 @@
 //! own: the calls here have not changed for a decade.
 
 use drisse_core::{Bound, Capacity, UnavailableError};
+use drisse_net::blocking;
 use drisse_net::http::{Address, Ask, HttpError};
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName};
@@ -72,8 +73,9 @@ impl EngineError {
 impl Engine {
     /// Connects to the engine at a socket.
     pub(super) async fn at(socket: &Path) -> Result<Self, UnavailableError> {
+        let named = socket.to_owned();
         // Docker's socket may be a link to podman's.
-        let address = Address::unix(&socket.canonicalize().unwrap_or_else(|_| socket.to_owned()));
+        let address = blocking(move || Address::unix(&named.canonicalize().unwrap_or(named))).await;
         let failed = |reason: String| UnavailableError {
             reason: format!("no container engine answers on {}: {reason}", socket.display()),
             hint: START.to_owned(),
@@ -249,7 +251,7 @@ fn capacity(info: &Value, engine: &str) -> Capacity {
     Capacity {
         cpu: bound(cores, "CpuCfsQuota"),
         memory: bound(info["MemTotal"].as_u64(), "MemoryLimit"),
-        groups: None,
+        services: None,
     }
 }
 

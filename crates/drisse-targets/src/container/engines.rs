@@ -2,7 +2,7 @@
 
 use super::engine::{Engine, sockets};
 use drisse_core::UnavailableError;
-use drisse_net::{Launch, Process, Tasks};
+use drisse_net::{Launch, Process, Tasks, blocking};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -56,7 +56,7 @@ impl Engines {
     }
 
     async fn find(&self) -> Result<Engine, UnavailableError> {
-        match (self.look().await, &self.named, podman()) {
+        match (self.look().await, &self.named, blocking(podman).await) {
             (Some(Ok(engine)), ..) => Ok(engine),
             (None, Some(named), _) => Engine::at(named).await,
             (_, None, Some(podman)) => self.start(&podman).await,
@@ -69,7 +69,9 @@ impl Engines {
     async fn look(&self) -> Option<Result<Engine, UnavailableError>> {
         let mut refused = None;
         let own = self.named.is_none().then(|| self.own.0.clone());
-        for socket in sockets(self.named.as_deref()).into_iter().chain(own).filter(|socket| socket.exists()) {
+        let all = sockets(self.named.as_deref()).into_iter().chain(own);
+        let there = blocking(move || all.filter(|socket| socket.exists()).collect::<Vec<_>>()).await;
+        for socket in there {
             match Engine::at(&socket).await {
                 Ok(engine) => return Some(Ok(engine)),
                 Err(why) => drop(refused.get_or_insert(why)),
@@ -87,13 +89,14 @@ impl Engines {
         };
         let arguments = ["system", "service", IDLE].map(Into::into).into_iter();
         let arguments = arguments.chain([format!("unix://{}", socket.display()).into()]).collect();
-        let launch = Launch { program: podman, arguments, settings: &[], log, stdin: None };
-        let mut process = Process::start(launch).map_err(|error| failed(error.to_string()))?;
+        let (program, file) = (podman.to_owned(), log.clone());
+        let start = move || {
+            Process::start(Launch { program: &program, arguments, settings: &[], log: &file, stdin: None })
+        };
+        let mut process = blocking(start).await.map_err(|error| failed(error.to_string()))?;
         let until = Instant::now() + PATIENCE;
         loop {
-            if socket.exists()
-                && let Ok(engine) = Engine::at(socket).await
-            {
+            if let Ok(engine) = Engine::at(socket).await {
                 // Reaps the process. Its end is noticed when a call fails.
                 self.tasks.spawn(async move {
                     process.ended().await;
@@ -118,7 +121,7 @@ impl Engines {
 /// Returns an [`UnavailableError`] with a hint if no engine answers and podman is not installed.
 pub async fn container_engine() -> Result<String, UnavailableError> {
     let engines = Engines::new(None, Path::new("/nonexistent"), PathBuf::new());
-    match (engines.look().await, podman()) {
+    match (engines.look().await, blocking(podman).await) {
         (Some(Ok(engine)), _) => Ok(engine.name),
         (_, Some(podman)) => Ok(format!("{}, whose API is started when it is needed", podman.display())),
         (Some(Err(why)), None) => Err(why),

@@ -130,15 +130,15 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
     }
 }
 
-async fn list(place: &WorkspaceRef, filter: &Models, output: Output) -> Result<ExitCode> {
+async fn list(place: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
     let client = place.connect().await?;
     let query = query(&[
-        ("name", filter.name.as_deref()),
-        ("tag", filter.tag.as_deref()),
-        ("property", filter.property.as_deref()),
-        ("framework", filter.framework.as_deref()),
+        ("name", arguments.name.as_deref()),
+        ("tag", arguments.tag.as_deref()),
+        ("property", arguments.property.as_deref()),
+        ("framework", arguments.framework.as_deref()),
     ]);
-    let page = client.models(&paged(query, &filter.page)).await?;
+    let page = client.models(&paged(query, &arguments.page)).await?;
     let row = |model: &Model| {
         let tags: Vec<_> = model.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
         vec![

@@ -46,7 +46,7 @@ fn config(arguments: &Serve) -> Config {
     let scoring = drisse_scoring::Config {
         max_wait: arguments.max_wait,
         scoring_timeout: arguments.scoring_timeout,
-        limits: Limits { drain_timeout: arguments.drain_timeout, ..Limits::default() },
+        limits: Limits { drain_timeout: arguments.drain_timeout, ..defaults.limits },
         max_body: arguments.max_body,
         max_batch: arguments.max_batch,
         workers: defaults.workers.max(arguments.workers.unwrap_or(1)),

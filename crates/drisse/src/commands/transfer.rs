@@ -27,7 +27,9 @@ struct Bar(ProgressBar);
 impl Bar {
     fn new(what: &str) -> Self {
         let bar = printer::bar(Some(0), "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
-        Self(bar.with_message(what.to_owned()))
+        // Draws the bar, which `with_message` would not.
+        bar.set_message(what.to_owned());
+        Self(bar)
     }
 }
 

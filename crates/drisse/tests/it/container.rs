@@ -71,7 +71,7 @@ async fn keep_every_promise(engine: Engine) {
         log: folder.path().join("podman.log"),
         store,
         cache: CACHE.join("drisse/images"),
-        groups: 20,
+        max_services: 20,
         socket: Some(engine.socket()),
     };
     let all = async {
