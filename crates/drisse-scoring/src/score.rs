@@ -4,6 +4,8 @@ use crate::app::App;
 use crate::schedule::{Mode, QueuedRequest, ResponseSink, Run, Runner};
 use drisse_core::{Cancel, Error, ErrorKind, Inputs, Result, Sink};
 use drisse_net::trace::Stages;
+use futures_util::future::Either;
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -27,21 +29,38 @@ pub(crate) fn sooner(deadline: Instant, timeout: Option<Duration>) -> Instant {
 }
 
 /// Scores `request` with `model`. Dropping the future cancels the run.
-pub(crate) async fn score<S>(app: &App, model: &Arc<Runner>, request: Request<S>) -> Result<S>
+///
+/// A request that runs on this thread is scored before this function returns. Only one that waits for another thread
+/// needs a future of its own, which is boxed, so that the futures of all requests stay small: they are moved often.
+pub(crate) fn score<'a, S>(
+    app: &'a App,
+    model: &'a Arc<Runner>,
+    request: Request<S>,
+) -> impl Future<Output = Result<S>> + Send + use<'a, S>
 where
     S: Sink + Send + 'static,
 {
-    request.inputs.check(&model.signature)?;
-    if request.deadline <= Instant::now() {
-        return Err(late(model, "the request was read"));
-    }
-    let Request { inputs, outputs, deadline, stages, mut sink } = request;
+    let scored = match request.inputs.check(&model.signature) {
+        Err(error) => Err(error),
+        Ok(()) if request.deadline <= Instant::now() => Err(late(model, "the request was read")),
+        Ok(()) if model.runs_inline(request.inputs.byte_len()) => {
+            let Request { inputs, outputs, stages, mut sink, .. } = request;
+            let (cancel, noted) = (&Cancel::never(), stages.as_slice());
+            let run = Run { model, inputs: &inputs, outputs: &outputs, cancel, mode: Mode::Inline, noted };
+            run.into_sink(&mut sink).map(|()| sink)
+        }
+        Ok(()) => return Either::Right(Box::pin(score_on_worker(app, model, request))),
+    };
+    Either::Left(ready(scored))
+}
+
+/// Scores `request` on a worker's thread.
+async fn score_on_worker<S>(app: &App, model: &Arc<Runner>, request: Request<S>) -> Result<S>
+where
+    S: Sink + Send + 'static,
+{
+    let Request { inputs, outputs, deadline, stages, sink } = request;
     let bytes = inputs.byte_len();
-    if model.runs_inline(bytes) {
-        let (cancel, noted) = (&Cancel::never(), stages.as_slice());
-        let run = Run { model, inputs: &inputs, outputs: &outputs, cancel, mode: Mode::Inline, noted };
-        return run.into_sink(&mut sink).map(|()| sink);
-    }
     let mean = model.service_time().mean();
     let wait = admit(app, model, deadline)?;
     let estimate = wait.unwrap_or_default() + mean;
