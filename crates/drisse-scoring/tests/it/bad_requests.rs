@@ -36,7 +36,7 @@ fn table() -> Vec<Row> {
     score("\u{feff}[1]", "found a list");
     let mut infer = |body: String, why| rows.push((V2, json, body, 400, why));
     infer("{}".to_owned(), "the request has no `inputs`");
-    infer(v2("\"name\":7"), "expected a string, found a number");
+    infer(v2("\"name\":7"), "expected a string for `name`, found a number");
     infer(v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"FP32\""), "`data` is missing");
     infer(
         v2("\"name\":\"X\",\"shape\":[1,2],\"datatype\":\"INT8\",\"data\":[1,2]"),
