@@ -95,10 +95,11 @@ impl Distribution {
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
-        let path = request.uri().path().strip_prefix("/v2/").ok_or(NO_NAME)?;
-        if path.is_empty() {
+        let path = request.uri().path();
+        if path == "/v2" {
             return Ok(document("application/json", b"{}".to_vec()));
         }
+        let path = path.strip_prefix("/v2/").ok_or(NO_NAME)?;
         let parts: Vec<_> = path.split('/').collect();
         match *parts {
             [name, "manifests", reference] => self.manifest(name, reference).await,

@@ -47,7 +47,7 @@ impl<'a> Route<'a> {
             "/" => Self::Own(OwnPath::Healthy),
             "/ping" | "/health" | "/v2/health/ready" => Self::Own(OwnPath::Ready),
             "/v2/health/live" => Self::Own(OwnPath::Live),
-            "/v2" | "/v2/" => Self::Own(OwnPath::Metadata),
+            "/v2" => Self::Own(OwnPath::Metadata),
             _ => Self::Unknown,
         }
     }

@@ -1,15 +1,16 @@
 //! Serves one connection from start to end: TLS, HTTP/1.1 or HTTP/2, time limits, drain.
 
 use crate::answers::{Answers, Watched};
+use crate::path;
 use crate::request::ambiguous;
 use crate::tls::Tls;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http_body_util::{Either, Empty};
+use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
@@ -284,16 +285,27 @@ async fn guard(
     }
 }
 
-/// Returns the handler's response, or refuses an ambiguous request, which the handler must not see. Like hyper's own
-/// refusals, the response has no body.
+/// Returns the handler's response, or refuses a request that two servers could understand differently, which the
+/// handler must not see.
 async fn answer<H: Handler>(
     handler: H,
-    request: Request<Incoming>,
-) -> Response<Either<H::Body, Empty<Bytes>>> {
-    let Some(status) = ambiguous(&request) else { return handler.handle(request).await.map(Either::Left) };
-    tracing::debug!("a request was refused: its head is ambiguous");
-    let mut refusal = Response::new(Either::Right(Empty::new()));
-    *refusal.status_mut() = status;
-    refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    refusal
+    mut request: Request<Incoming>,
+) -> Response<Either<H::Body, Full<Bytes>>> {
+    if let Some(status) = ambiguous(&request) {
+        // Like hyper's own refusals, the response has no body.
+        tracing::debug!("a request was refused: its head is ambiguous");
+        let mut refusal = Response::new(Either::Right(Full::default()));
+        *refusal.status_mut() = status;
+        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return refusal;
+    }
+    if let Err(why) = path::normalize(request.uri_mut()) {
+        // Each protocol's clients find the message by one of the two names.
+        let text = format!("{{\"error\":\"{why}\",\"message\":\"{why}\"}}");
+        let mut refusal = Response::new(Either::Right(Full::from(text)));
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        refusal.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        return refusal;
+    }
+    handler.handle(request).await.map(Either::Left)
 }

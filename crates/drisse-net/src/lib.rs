@@ -15,6 +15,7 @@ mod listen;
 mod log_writer;
 mod memory;
 mod pass;
+mod path;
 mod process;
 mod request;
 mod resource_limits;

@@ -114,7 +114,7 @@ impl<'a> Route<'a> {
             ["swagger.json"] => (Self::Swagger, false),
             ["sample"] => (Self::Sample(only), false),
             ["sample", name] => (Self::Sample(named(name)), false),
-            ["v2"] | ["v2", ""] => (Self::ServerMetadata, false),
+            ["v2"] => (Self::ServerMetadata, false),
             ["v2", "health", "live"] => (Self::Live, false),
             ["v2", "health", "ready"] => (Self::Ready, false),
             _ => return Err(unknown(path)),

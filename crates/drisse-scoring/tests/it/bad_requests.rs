@@ -109,6 +109,9 @@ fn table() -> Vec<Row> {
         404,
         "no version `9`; the one served is `1`",
     ));
+    for path in ["//score", "/score//", "/./score", "/v2/%2e%2e/score", "/v2/models/a%2Fb/infer", "/score%00"] {
+        rows.push((path, json, good.clone(), 400, "the path has"));
+    }
     rows.push(("/swagger.json", json, good, 405, "this path takes GET, not POST"));
     rows
 }
@@ -119,6 +122,16 @@ fn lives(server: &Running) {
 }
 
 #[test]
+fn a_path_means_the_same_in_each_of_its_spellings() {
+    let server = start();
+    for path in ["/score/", "/%73core", "/score/?x=1", "/v1/models/echo%3Apredict"] {
+        let body = if path.starts_with("/v1") { "{\"instances\":[[1,2]]}" } else { "{\"data\":[[1,2]]}" };
+        let answer = server.post(path, body);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+}
+
+#[test]
 fn each_is_a_4xx_that_names_what_is_wrong() {
     let server = start();
     for (path, headers, body, status, why) in table() {
@@ -126,6 +139,7 @@ fn each_is_a_4xx_that_names_what_is_wrong() {
         let shown = &body[..body.len().min(80)];
         assert_eq!(answer.status, status, "{path} {headers} {shown}: {}", answer.body);
         let document: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert!(status != 400 || !why.starts_with("the path") || document["message"].is_string());
         let key = if path.starts_with("/v") { "error" } else { "message" };
         let message = document[key].as_str().unwrap_or_else(|| panic!("{path}: no `{key}` in {document}"));
         assert!(message.contains(why), "{path} {headers} {shown}: `{message}` does not name `{why}`");
