@@ -5,9 +5,9 @@ mod client;
 mod public_url;
 mod supervise;
 
+use crate::change::Change;
 use crate::db::Db;
 use crate::error::{ControlError, Result};
-use crate::run::Change;
 use crate::workspace::Workspace;
 use drisse_net::{Build, Tls, bind_tcp, blocking, take_descriptor};
 use drisse_wire::control::GatewayInfo;

@@ -9,6 +9,7 @@
 
 mod api;
 mod blocking;
+mod change;
 mod claims;
 mod control;
 mod db;
@@ -34,10 +35,11 @@ mod tests;
 mod workspace;
 
 pub use api::openapi;
+pub use change::Change;
 pub use error::RunError;
 pub use gateway::GatewayChange;
 pub use health::{Health, examine};
 pub use restore::{Restored, restore};
-pub use run::{Change, Config, TcpApi, run};
+pub use run::{Config, TcpApi, run};
 pub use targets::{Attach, Targets};
 pub use workspace::{Lock, Workspace};

@@ -2,6 +2,7 @@
 
 mod listeners;
 
+use crate::change::Change;
 use crate::control::{About, Control};
 use crate::db::Db;
 use crate::error::{ControlError, RunError};
@@ -50,28 +51,6 @@ pub struct Config {
     pub metrics: Change<SocketAddr>,
     /// The address at which the store is served, unauthenticated and read-only, as an OCI registry.
     pub registry: Change<SocketAddr>,
-}
-
-/// A change of a setting, which is stored for the next start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Change<T> {
-    /// Keeps the setting.
-    #[default]
-    Keep,
-    /// Sets a new value.
-    Set(T),
-    /// Removes the setting.
-    Clear,
-}
-
-impl<T> Change<T> {
-    pub(crate) fn of(self, kept: Option<T>) -> Option<T> {
-        match self {
-            Self::Keep => kept,
-            Self::Set(value) => Some(value),
-            Self::Clear => None,
-        }
-    }
 }
 
 /// The control API over TCP.

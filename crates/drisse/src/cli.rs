@@ -109,7 +109,7 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
             return printer::succeeded(ExitCode::SUCCESS);
         }
         // `--output json` also applies to usage errors, although clap could not parse the line.
-        let arguments: Vec<_> = std::env::args().collect();
+        let arguments: Vec<_> = std::env::args_os().collect();
         let json = arguments.iter().any(|word| word == "--output=json")
             || arguments.windows(2).any(|words| words[0] == "--output" && words[1] == "json");
         if json {

@@ -19,7 +19,7 @@ pub(crate) fn watch() {
 
 /// The role of this process, as the first word of the names of its crash points.
 fn role() -> &'static str {
-    match std::env::args().nth(1).as_deref() {
+    match std::env::args_os().nth(1).as_ref().and_then(|word| word.to_str()) {
         Some("control") => "control",
         Some("gateway") => "gateway",
         Some("serve") => "replica",

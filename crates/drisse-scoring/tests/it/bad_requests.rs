@@ -109,7 +109,8 @@ fn table() -> Vec<Row> {
         404,
         "no version `9`; the one served is `1`",
     ));
-    for path in ["//score", "/score//", "/./score", "/v2/%2e%2e/score", "/v2/models/a%2Fb/infer", "/score%00"] {
+    for path in ["//score", "/score//", "/./score", "/v2/%2e%2e/score", "/v2/models/a%2Fb/infer", "/score%00"]
+    {
         rows.push((path, json, good.clone(), 400, "the path has"));
     }
     rows.push(("/swagger.json", json, good, 405, "this path takes GET, not POST"));

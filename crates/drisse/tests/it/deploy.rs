@@ -37,7 +37,8 @@ fn one_command_makes_an_endpoint_and_the_line_it_prints_works_when_pasted() {
             .env("DRISSE_WORKSPACE", "/nowhere")
             .env("http_proxy", "h:1");
         match pasted.output() {
-            Err(_) if std::env::var_os("CI").is_none() => eprintln!("{shell} is not installed"),
+            // CI installs all four.
+            Err(_) if std::env::var_os("CI").is_none() => {}
             pasted => {
                 let pasted = pasted.unwrap();
                 assert!(pasted.stdout.starts_with(b"{\"label\":[0],"), "{shell}, {line}: {pasted:?}");

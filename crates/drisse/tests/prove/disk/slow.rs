@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// What a disk delays. Not `write`, which also sends on sockets and wakes threads.
-const CALLS: &str = "fsync,fdatasync,pwrite64,openat,rename,renameat,renameat2,unlink,unlinkat";
+const CALLS: &str = "fsync,fdatasync,openat,rename,renameat,renameat2,unlink,unlinkat";
 
 /// The same without `openat`: what a program starts opens its libraries.
-const CHANGES: &str = "fsync,fdatasync,pwrite64,rename,renameat,renameat2,unlink,unlinkat";
+const CHANGES: &str = "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat";
 
 /// Every call that names a file or waits for one.
 const FILE_CALLS: &str = "%file,fsync,fdatasync,ftruncate,fallocate";
