@@ -16,7 +16,7 @@ pub(crate) enum ProxyError {
 /// The routes name no service `name`.
 pub(crate) fn unknown_service(name: &str) -> Error {
     let name = &name[..name.floor_char_boundary(64)];
-    let message = format!("there is no service `{name}`: `drisse services` lists those there are");
+    let message = format!("there is no service `{name}`: `drisse services` lists the services");
     Error::new(ErrorKind::NotFound, message)
 }
 

@@ -149,7 +149,7 @@ fn unknown(path: &str) -> Error {
     let shown = &path[..path.floor_char_boundary(80)];
     Error::new(
         ErrorKind::MethodNotAllowed,
-        format!("there is no method `{shown}`: reflection lists those there are"),
+        format!("there is no method `{shown}`: server reflection lists the methods"),
     )
 }
 

@@ -74,12 +74,12 @@ pub(super) async fn deploy(
     Json(mut request): Json<DeployRequest>,
 ) -> Begun {
     let derived = check_model(&control, local, &request).await?;
-    let derived = derived.ok_or_else(|| ControlError::invalid("no model is named"))?;
+    let derived = derived.ok_or_else(|| ControlError::invalid("deploying a service requires `model`"))?;
     let name = request.name.take().unwrap_or_else(|| derived.clone());
     name.parse::<ServiceName>().map_err(|error| {
-        ControlError::invalid(format!("cannot deploy a service of the name `{name}`"))
+        ControlError::invalid(format!("cannot deploy service `{name}`"))
             .because(&error)
-            .hint("give it another one: --name NAME")
+            .hint("choose another name with --name NAME")
     })?;
     // What a file is registered as is decided once.
     request.name = Some(name.clone());
@@ -132,7 +132,7 @@ async fn change(
     let there = control.db.service(name).await?;
     if there.as_ref().is_some_and(|service| service.deleting) {
         return Err(ControlError::conflict(format!("service `{name}` is being deleted"))
-            .hint("try again when it is gone"));
+            .hint("try again after its deletion"));
     }
     if let (Some(target), Some(service)) = (&request.target, &there)
         && service.target != *target
@@ -153,8 +153,9 @@ pub(super) async fn show(State(control): State<Control>, Path(name): Path<String
     let row = control.db.existing_service(&name).await?;
     let revisions = control.db.revisions(&name).await?;
     let wanted = revisions.iter().find(|revision| revision.revision == row.revision);
-    let wanted =
-        wanted.ok_or_else(|| ControlError::internal(format!("service `{name}` has lost its revision")))?;
+    let wanted = wanted.ok_or_else(|| {
+        ControlError::internal(format!("the current revision of service `{name}` is missing"))
+    })?;
     let shares = row.wanted.clone();
     let mut service = document(&control, row, wanted);
     service.revisions = revisions.iter().map(|revision| revision_document(revision, &shares)).collect();
@@ -224,8 +225,10 @@ pub(super) async fn change_key(
     let row = control.db.existing_service(&name).await?;
     let auth = asks_for_keys(&control, &row).await?;
     if !auth {
-        return Err(ControlError::conflict(format!("service `{name}` is open: it has no keys"))
-            .hint(format!("`drisse update {name} --auth` closes it")));
+        return Err(ControlError::conflict(format!(
+            "service `{name}` accepts requests without a key: it has no keys"
+        ))
+        .hint(format!("`drisse update {name} --auth` makes it require a key")));
     }
     if let Some(key) = &request.value {
         crate::keys::check(key)?;
@@ -269,7 +272,7 @@ pub(super) async fn sample(
     let Some(sample) = control.services.models.with_store(read).await? else {
         let message = format!("model `{}` has no sample", revision.model_name());
         return Err(ControlError::not_found(message)
-            .hint("give one: `drisse deploy … --sample FILE`, or score with --file"));
+            .hint("add one with `drisse deploy … --sample FILE`, or score with --file"));
     };
     Ok(([(CONTENT_TYPE, "application/json")], sample))
 }

@@ -131,8 +131,9 @@ fn service(row: &SqliteRow) -> Result<ServiceRow> {
 
 fn state(row: &SqliteRow) -> Result<ServiceState> {
     let text: String = row.try_get("state")?;
-    serde_json::from_value(text.into())
-        .map_err(|error| ControlError::internal("the database holds an unknown state").because(&error))
+    serde_json::from_value(text.into()).map_err(|error| {
+        ControlError::internal("the database contains an unknown service state").because(&error)
+    })
 }
 
 fn revision(row: &SqliteRow) -> Result<RevisionRow> {
@@ -178,8 +179,8 @@ impl Db {
     /// A service that is there.
     pub(crate) async fn existing_service(&self, name: &str) -> Result<ServiceRow> {
         self.service(name).await?.ok_or_else(|| {
-            ControlError::not_found(format!("there is no service `{name}`"))
-                .hint("`drisse services` lists those there are")
+            ControlError::not_found(format!("service `{name}` not found"))
+                .hint("`drisse services` lists the services")
         })
     }
 
@@ -284,7 +285,7 @@ impl Db {
         let query = sqlx::query_as(query).bind(&row.name);
         let (there, served): (i64, i64) = query.fetch_one(&mut *write.connection).await?;
         if there as u64 != expected {
-            let message = format!("service `{}` was changed by somebody else at the same time", row.name);
+            let message = format!("service `{}` was changed by another request at the same time", row.name);
             return Err(ControlError::conflict(message).hint("try again"));
         }
         let query = "INSERT INTO services (name, target, revision, active, state, error, primary_key, \

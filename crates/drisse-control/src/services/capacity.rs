@@ -80,11 +80,11 @@ pub(crate) fn environment(resources: &Resources) -> BTreeMap<String, String> {
 /// Refuses limits and environments that no target could give.
 pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     if resources.cpu_millis.is_some_and(|cpu| (1..Limits::MIN_CPU).contains(&cpu)) {
-        return Err(ControlError::invalid("a replica needs at least 0.01 of a core"));
+        return Err(ControlError::invalid("the CPU limit of a replica must be at least 0.01 cores"));
     }
     if resources.memory_bytes.is_some_and(|memory| (1..Limits::MIN_MEMORY).contains(&memory)) {
         let least = drisse_core::size(Limits::MIN_MEMORY);
-        return Err(ControlError::invalid(format!("a replica needs at least {least} of memory")));
+        return Err(ControlError::invalid(format!("the memory limit of a replica must be at least {least}")));
     }
     let secrets = resources.secret_env.iter().flat_map(|secrets| &secrets.0);
     let variables: Vec<_> = resources.env.iter().flatten().chain(secrets).collect();
@@ -94,7 +94,7 @@ pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     let size: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
     if size > MAX_ENVIRONMENT {
         return Err(ControlError::invalid(format!(
-            "the environment has {size} bytes: at most {MAX_ENVIRONMENT}"
+            "the environment variables have {size} bytes in total; at most {MAX_ENVIRONMENT} are allowed"
         )));
     }
     Ok(())
@@ -104,14 +104,13 @@ pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
 fn check_variable(name: &str, value: &str) -> Result<()> {
     let first = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        let message = format!("`{}` is not a valid name of a variable", name.escape_default());
-        return Err(
-            ControlError::invalid(message).hint("one has letters, digits and `_`, and no digit in front")
-        );
+        let message = format!("`{}` is not a valid name of an environment variable", name.escape_default());
+        return Err(ControlError::invalid(message)
+            .hint("a name consists of letters, digits and `_`, and does not start with a digit"));
     }
     if value.contains(['\n', '\r', '\0']) {
-        let message = format!("the value of `{name}` has a line break or a NUL in it");
-        return Err(ControlError::invalid(message).hint("encode it, as base64 for one"));
+        let message = format!("the value of `{name}` contains a line break or a NUL character");
+        return Err(ControlError::invalid(message).hint("encode the value, for example as base64"));
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ impl Services {
             return Ok(());
         }
         let failure = row.error.unwrap_or_else(|| {
-            Failure::new(format!("revision {} of service `{name}` did not get ready", decided.revision))
+            Failure::new(format!("revision {} of service `{name}` did not become ready", decided.revision))
         });
         Err(ControlError { kind: ErrorKind::InvalidInput, failure })
     }
@@ -54,9 +54,9 @@ impl Services {
             None => {
                 let failure = match ended {
                     OperationError::Failed(error) => error.failure.clone(),
-                    OperationError::Canceled => Failure::new("its deployment was canceled"),
+                    OperationError::Canceled => Failure::new("the deployment was canceled"),
                     OperationError::TimedOut(missing) => {
-                        Failure::new(format!("it was not ready in time: {missing}"))
+                        Failure::new(format!("the service was not ready in time: {missing}"))
                     }
                     OperationError::Stopping => return Ok(()),
                 };

@@ -87,7 +87,9 @@ impl Services {
             (Some(model), _) => (model.full_name(), &model.package),
             (None, Some(current)) => (current.model_name(), &current.package),
             (None, None) => {
-                return Err(ControlError::invalid("no model is named, and there is none to keep"));
+                let message =
+                    format!("cannot deploy service `{name}`: no model is given, and it has none yet");
+                return Err(ControlError::invalid(message));
             }
         };
         self.models.check_signed(&runs, package).await?;

@@ -87,7 +87,7 @@ impl Services {
         let message =
             format!("cannot update service `{name}` to model `{}`: {difference}", model.full_name());
         Err(ControlError::conflict(message)
-            .hint("clients would notice; deploy with --replace if that is meant"))
+            .hint("the change can break clients; to make it anyway, deploy with --replace"))
     }
 
     /// Whether a replica of a revision has ended, and nothing takes its place.

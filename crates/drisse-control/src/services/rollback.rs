@@ -59,7 +59,7 @@ impl Services {
                 Some(named) => format!("service `{}` has no revision {named}", service.name),
                 None => format!("service `{}` has no revision before {}", service.name, service.revision),
             };
-            ControlError::invalid(message).hint(format!("it has {}", kept.join(", ")))
+            ControlError::invalid(message).hint(format!("its revisions are {}", kept.join(", ")))
         })
     }
 }
