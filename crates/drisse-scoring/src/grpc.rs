@@ -1,7 +1,7 @@
 //! gRPC on the scoring port: parse a message, call the same functions as HTTP, frame the response.
 //!
-//! Frames and statuses come from `drisse_wire::grpc` and not from a library, because bodies are read as all other bodies:
-//! counted against the server's memory, and decompressed on a thread that serves no connections.
+//! Frames and statuses come from `drisse_wire::grpc` and not from a library, because bodies are read as all other
+//! bodies: counted against the server's memory, and decompressed on a thread that serves no connections.
 
 mod health;
 mod inference;

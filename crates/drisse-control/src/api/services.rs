@@ -100,8 +100,8 @@ pub(super) async fn update(
     change(&control, &name, request, OperationKind::Update).await
 }
 
-/// Checks that the model of a request exists, before an operation is started for it. Returns the name of the model, or the
-/// name in the request if the model is a file; `None` if the request names no model.
+/// Checks that the model of a request exists, before an operation is started for it. Returns the name of the model, or
+/// the name in the request if the model is a file; `None` if the request names no model.
 async fn check_model(control: &Control, local: Local, request: &DeployRequest) -> Result<Option<String>> {
     if request.sample.is_some() {
         may_name_files(local)?;

@@ -1,4 +1,4 @@
-//! Whether the target of a service has the capacity for it, found out before anything is started.
+//! Checks that the target of a service has the capacity for it, before anything is started.
 
 use super::Services;
 use crate::db::services::ServiceRow;
@@ -7,14 +7,18 @@ use drisse_core::{Demand, Limits, Restart};
 use drisse_wire::control::{DeployRequest, Resources, RestartPolicy};
 use std::collections::BTreeMap;
 
-/// The target of services that name none.
+/// The default target of a service.
 pub(crate) const LOCAL: &str = "local";
 
-/// Bytes of names and values of an environment together: what a process may be started with has its limit too.
+/// The maximum size of all environment variables of a replica in bytes, names and values together. The kernel limits
+/// the environment of a process as well.
 const MAX_ENVIRONMENT: usize = 64 << 10;
 
 impl Services {
-    /// Refuses a change that its target cannot take.
+    /// Checks that the target has the capacity for a service after the change that `request` asks for.
+    ///
+    /// # Errors
+    /// Returns a conflict if the capacity does not suffice, or if the target cannot enforce a limit.
     pub(crate) async fn check_fits(
         &self,
         name: &str,
@@ -32,7 +36,10 @@ impl Services {
         self.check_capacity(name, target, &resources, replicas).await
     }
 
-    /// Refuses what the target has no room for beside what is wanted of it already, or could not keep in bounds.
+    /// Checks that the target has the capacity for the replicas of a service beside the other services on it.
+    ///
+    /// # Errors
+    /// Returns a conflict if the capacity does not suffice, or if the target cannot enforce a limit.
     pub(super) async fn check_capacity(
         &self,
         service: &str,
@@ -46,9 +53,10 @@ impl Services {
             ControlError::conflict(format!("cannot run service `{service}` on target `{target}`: {why}"))
         };
         capacity.keeps(limits).map_err(|why| {
-            refused(why).hint("leave the limit out (`none`), or deploy to another target: `drisse targets`")
+            refused(why)
+                .hint("remove the limit (`none`), or deploy to another target: `drisse targets` lists them")
         })?;
-        // Who asks for nothing that is counted fits anywhere.
+        // A service without limits fits on every target that does not limit the number of services.
         if limits == Limits::default() && capacity.groups.is_none() {
             return Ok(());
         }
@@ -71,13 +79,16 @@ pub(crate) fn restart(resources: &Resources) -> Restart {
     }
 }
 
-/// All variables, secret or not.
+/// Returns all environment variables, including secret ones.
 pub(crate) fn environment(resources: &Resources) -> BTreeMap<String, String> {
     let secrets = resources.secret_env.clone().unwrap_or_default().0;
     resources.env.clone().unwrap_or_default().into_iter().chain(secrets).collect()
 }
 
-/// Refuses limits and environments that no target could give.
+/// Checks limits and environment variables, whatever the target.
+///
+/// # Errors
+/// Returns an error that names the first invalid limit or variable.
 pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     if resources.cpu_millis.is_some_and(|cpu| (1..Limits::MIN_CPU).contains(&cpu)) {
         return Err(ControlError::invalid("the CPU limit of a replica must be at least 0.01 cores"));
@@ -100,7 +111,7 @@ pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     Ok(())
 }
 
-/// The error does not show values: they may be secrets.
+/// Checks the name and the value of an environment variable. The error does not show the value, which may be secret.
 fn check_variable(name: &str, value: &str) -> Result<()> {
     let first = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {

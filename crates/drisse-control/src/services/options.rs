@@ -1,4 +1,5 @@
-//! The options of a deployment: checks their values, and applies those that belong to the service and not to a revision.
+//! The options of a deployment: checks their values, and applies those that belong to the service and not to a
+//! revision.
 
 use super::capacity::check_resources;
 use crate::db::services::ServiceRow;
