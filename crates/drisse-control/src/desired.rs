@@ -1,4 +1,4 @@
-//! The desired state of services, out of the database, for the reconcilers.
+//! The desired state of services, which reconcilers read from the database.
 
 use crate::claims::Claims;
 use crate::db::Db;
