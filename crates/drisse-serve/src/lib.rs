@@ -28,7 +28,7 @@ mod sample;
 mod server;
 
 pub use config::{Config, Endpoint, ModelPath, TlsFiles, TrustFiles};
-pub use engines::{EngineError, EngineTable, StartEngine, UnknownEngine};
+pub use engines::{EngineError, EngineTable, StartEngine, UnknownEngineError};
 pub use error::ServeError;
 pub use listen::Endpoints;
 pub use loader::ServedModel;
