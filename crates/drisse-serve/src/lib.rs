@@ -1,8 +1,8 @@
 //! One scoring server from paths: [`Config`] → [`build`] → [`ScoringServer::run`].
 //!
-//! [`build`] inspects the models, verifies their signatures, reads the keys and binds the listeners, so that mistakes are
-//! reported before anything is loaded. [`ScoringServer::run`] serves at once, and loads the models meanwhile: finds or
-//! makes the sample, tunes, loads, warms up. The engines come from the caller's [`EngineTable`].
+//! [`build`] inspects the models, verifies their signatures, reads the keys and binds the listeners, so that mistakes
+//! are reported before anything is loaded. [`ScoringServer::run`] serves at once, and loads the models meanwhile: finds
+//! or makes the sample, tunes, loads, warms up. The engines come from the caller's [`EngineTable`].
 //!
 //! ```no_run
 //! use drisse_engines::fake::FakeEngine;
