@@ -129,7 +129,7 @@ impl Db {
         Ok(())
     }
 
-    /// Begins a transaction that writes. Waits while another one is open.
+    /// Begins a write transaction. Waits while another one is open.
     pub(crate) async fn write(&self) -> Result<Write> {
         let mut connection = self.pool.acquire().await?;
         let begun = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await;

@@ -1,4 +1,4 @@
-//! The desired state of services, out of the database, for the reconcilers.
+//! The desired state of services, which reconcilers read from the database.
 
 use crate::claims::Claims;
 use crate::db::Db;
@@ -29,7 +29,7 @@ impl DatabaseDesired {
     async fn spec(&self, service: &ServiceRow, revision: &RevisionRow) -> Result<RevisionSpec> {
         Ok(RevisionSpec {
             service: service.name.parse().map_err(|error| {
-                ControlError::internal("the database holds an invalid name").because(&error)
+                ControlError::internal("the database contains an invalid service name").because(&error)
             })?,
             revision: revision.revision,
             model_version: revision.version.to_string(),

@@ -33,22 +33,22 @@ impl ControlError {
         Self { kind, failure: Failure { internal, ..Failure::new(message) } }
     }
 
-    /// The request is invalid.
+    /// Creates the error of an invalid request.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidInput, message)
     }
 
-    /// The named object does not exist.
+    /// Creates the error that a named object does not exist.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
 
-    /// The request is not possible in the current state.
+    /// Creates the error of a request that is not possible in the current state.
     pub(crate) fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Conflict, message)
     }
 
-    /// Drisse or this machine failed.
+    /// Creates the error that Drisse or this machine failed.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }

@@ -38,7 +38,7 @@ struct Settings {
     chosen: bool,
     /// The files of the certificate and the key for HTTPS.
     tls: Option<(PathBuf, PathBuf)>,
-    /// What clients connect to, if the user named it.
+    /// The URL that clients connect to, if the user has set it.
     #[serde(default)]
     public_url: Option<String>,
 }
@@ -50,7 +50,7 @@ pub struct GatewayChange {
     pub address: Option<SocketAddr>,
     /// The files of the certificate and the key for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// What clients connect to, `http(s)://HOST:PORT`, without a slash at the end.
+    /// The URL that clients connect to: `http(s)://HOST:PORT`, without a slash at the end.
     pub public_url: Change<String>,
 }
 

@@ -51,7 +51,7 @@ impl Running {
         self.row.document.id
     }
 
-    /// The service or model that the operation changes.
+    /// Returns the service or model that the operation changes.
     pub(crate) fn subject(&self) -> &str {
         &self.row.document.subject
     }

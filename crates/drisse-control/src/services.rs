@@ -1,4 +1,4 @@
-//! Services: what is wanted of them is decided here, written down, and followed until it is so.
+//! Services: changes their desired state, stores it, and waits until the reconciler has reached it.
 
 pub(crate) mod capacity;
 mod convergence;
@@ -20,7 +20,7 @@ use drisse_reconcile::{Handle, Reconcilers};
 pub(crate) use options::check_options;
 use std::sync::Arc;
 
-/// What changes services. Clones are the same.
+/// Changes services. Clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) db: Db,
@@ -31,23 +31,23 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// The task of a service, started if it does not run.
+    /// Returns the reconciler task of a service. Starts it if it does not run.
     fn task(&self, name: &str) -> Result<Handle> {
         Ok(self.reconcilers.of(&parsed(name)?))
     }
 
-    /// The task of a service; `None` if it does not run.
+    /// Returns the reconciler task of a service; `None` if it does not run.
     pub(crate) fn running_task(&self, name: &str) -> Option<Handle> {
         self.reconcilers.get(&name.parse().ok()?)
     }
 
-    /// Has a service looked at soon.
+    /// Wakes the reconciler of a service.
     pub(crate) fn wake(&self, name: &str) {
         self.running_task(name).iter().for_each(Handle::wake);
     }
 }
 
-/// The name of a service.
+/// Parses the name of a service.
 pub(crate) fn parsed(name: &str) -> Result<ServiceName> {
     name.parse().map_err(|error| ControlError::invalid("the service has an invalid name").because(&error))
 }

@@ -57,7 +57,7 @@ impl Plane {
         Self::open(folder.path(), &Fake::new(Script::default()), &MemoryRoutes::default()).await
     }
 
-    /// The same workspace, as a control plane that starts again finds it.
+    /// Stops the control plane and starts it again with the same workspace.
     async fn restart(self, folder: &tempfile::TempDir) -> Self {
         let (place, routes) = self.end().await;
         Self::open(folder.path(), &place, &routes).await
@@ -97,13 +97,13 @@ impl Plane {
         assert_eq!(operation.state, OperationState::Succeeded, "{operation:?}");
     }
 
-    /// The wanted revision and the state.
+    /// Returns the wanted revision and the state.
     async fn state(&self) -> (u64, String) {
         let row = self.services.db.existing_service("digits").await.unwrap();
         (row.revision, row.state.to_string())
     }
 
-    /// The revisions that requests go to, with the number of replicas.
+    /// Returns the revisions that get requests, with their numbers of replicas.
     fn routed(&self) -> Vec<(u64, usize)> {
         let history = self.routes.history();
         let last = history.last().map_or(&[][..], |document| &document.revisions);
@@ -124,7 +124,7 @@ fn deploy() -> DeployRequest {
     DeployRequest { model: Some(ModelChoice::Path(path.display().to_string())), ..request() }
 }
 
-/// Another revision of the same model.
+/// Returns an update that makes another revision of the same model.
 fn update(max_wait_ms: u64) -> OperationKind {
     OperationKind::Update(DeployRequest { max_wait_ms: Some(max_wait_ms), ..request() })
 }

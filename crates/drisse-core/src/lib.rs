@@ -37,7 +37,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use inputs::Inputs;
 pub use limits::{Bound, Capacity, Demand, Limits, Restart, cores, size};
 pub use lock::lock;
-pub use model::{InvalidName, ModelName, ServiceName};
+pub use model::{InvalidNameError, ModelName, ServiceName};
 pub use plan::{Plan, Routed, Step, failure, is_complete, plan, routes};
 pub use replica::{Death, Replica, ReplicaId, ReplicaState};
 pub use replica_set::{Place, ReplicaSet};

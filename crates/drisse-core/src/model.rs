@@ -20,7 +20,7 @@ pub struct ModelName(String);
 /// let name: ServiceName = "digits-mlp".parse()?;
 /// assert_eq!(ServiceName::slug("Digits_MLP"), Some(name));
 /// assert!("Digits_MLP".parse::<ServiceName>().is_err());
-/// # Ok::<(), drisse_core::InvalidName>(())
+/// # Ok::<(), drisse_core::InvalidNameError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ServiceName(String);
@@ -28,7 +28,7 @@ pub struct ServiceName(String);
 /// The error for a name that is not valid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("`{name}` is not a valid name: {why}")]
-pub struct InvalidName {
+pub struct InvalidNameError {
     name: String,
     why: &'static str,
 }
@@ -39,7 +39,7 @@ impl ModelName {
     ///
     /// # Errors
     /// Returns the reason if the name is not valid.
-    pub fn served(name: &str) -> Result<Self, InvalidName> {
+    pub fn served(name: &str) -> Result<Self, InvalidNameError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let why = if name.is_empty() || name.len() > 128 {
             "a name has 1 to 128 characters"
@@ -48,7 +48,7 @@ impl ModelName {
         } else {
             return Ok(Self(name.to_owned()));
         };
-        Err(InvalidName { name: name.to_owned(), why })
+        Err(InvalidNameError { name: name.to_owned(), why })
     }
 
     /// Returns the name.
@@ -60,7 +60,7 @@ impl ModelName {
 /// The length of the longest name of a model or a service, in bytes.
 const MAX_NAME: usize = 48;
 
-fn checked(name: &str) -> Result<String, InvalidName> {
+fn checked(name: &str) -> Result<String, InvalidNameError> {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ok = match name.as_bytes() {
         [first, rest @ ..] if first.is_ascii_lowercase() && rest.len() < MAX_NAME => {
@@ -70,13 +70,13 @@ fn checked(name: &str) -> Result<String, InvalidName> {
     };
     let why = "a name has at most 48 lowercase letters, digits and hyphens, starts with a letter and does not end \
                with a hyphen";
-    if ok { Ok(name.to_owned()) } else { Err(InvalidName { name: name.to_owned(), why }) }
+    if ok { Ok(name.to_owned()) } else { Err(InvalidNameError { name: name.to_owned(), why }) }
 }
 
 impl FromStr for ModelName {
-    type Err = InvalidName;
+    type Err = InvalidNameError;
 
-    fn from_str(name: &str) -> Result<Self, InvalidName> {
+    fn from_str(name: &str) -> Result<Self, InvalidNameError> {
         checked(name).map(Self)
     }
 }
@@ -101,9 +101,9 @@ impl ServiceName {
 }
 
 impl FromStr for ServiceName {
-    type Err = InvalidName;
+    type Err = InvalidNameError;
 
-    fn from_str(name: &str) -> Result<Self, InvalidName> {
+    fn from_str(name: &str) -> Result<Self, InvalidNameError> {
         checked(name).map(Self)
     }
 }

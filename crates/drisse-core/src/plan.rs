@@ -65,7 +65,7 @@ pub struct Routed<'a> {
 /// let start_timeout = Duration::from_secs(300);
 /// let want = ServiceSpec { service, wanted: vec![], in_use: BTreeSet::new(), start_timeout };
 /// assert_eq!(plan(&want, &[], SystemTime::now()), Plan::default(), "nothing to start or stop");
-/// # Ok::<(), drisse_core::InvalidName>(())
+/// # Ok::<(), drisse_core::InvalidNameError>(())
 /// ```
 pub fn plan(want: &ServiceSpec, have: &[Replica], now: SystemTime) -> Plan {
     let mut plan = Plan::default();

@@ -14,7 +14,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The size of a document, in bytes: 1 MiB has over 5,000 replicas.
+/// The maximum size of a route document in bytes. 1 MiB is enough for 5,000 replicas.
 const MAX_DOCUMENT: usize = 1 << 20;
 
 const PATHS: &str = "the paths are /routes/NAME, /live, /ready, /metrics, /identity";
@@ -92,12 +92,12 @@ impl Admin {
 
     async fn put(&self, name: &str, body: Incoming) -> Answer {
         let Ok(body) = Limited::new(body, MAX_DOCUMENT).collect().await else {
-            return failed(StatusCode::PAYLOAD_TOO_LARGE, "the document is too large or broke off");
+            return failed(StatusCode::PAYLOAD_TOO_LARGE, "the document is too large or incomplete");
         };
         let document: RouteDocument = match serde_json::from_slice(&body.to_bytes()) {
             Ok(document) => document,
             Err(error) => {
-                let why = format!("the body is not a document of routes: {error}");
+                let why = format!("the body is not a route document: {error}");
                 return failed(StatusCode::BAD_REQUEST, &why);
             }
         };

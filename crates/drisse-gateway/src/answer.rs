@@ -1,5 +1,5 @@
-//! The bodies of answers: a replica's, or the gateway's own. A replica's answer is read as fast as the replica sends
-//! it, so that a client that reads slowly does not hold a permit.
+//! The bodies of answers: those of replicas and the gateway's own. The answer of a replica is read as fast as the
+//! replica sends it, so that a client that reads slowly does not hold a permit.
 
 use crate::pool::PooledConnection;
 use crate::replica_group::Permit;
@@ -15,31 +15,31 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-/// An answer of at most this many bytes is read whole before it is passed on: that is one write instead of several,
-/// and one that breaks off is still an error.
+/// An answer of at most this many bytes is read completely before it is passed on. This takes one write instead of
+/// several, and if the replica breaks off, the client gets an error.
 const SMALL: u64 = 64 << 10;
 
-/// Memory for longer answers that their clients have not read yet, for all together, in units of 1 KiB: 256 MiB.
-/// Once it is full, answers are read as their clients read them.
+/// The memory for the parts of all longer answers that their clients have not read yet, in units of 1 KiB: 256 MiB.
+/// While it is full, answers are read only as fast as their clients read them.
 const BUDGET: usize = 256 << 10;
 
-/// Bounds the memory of answers on their way.
+/// Bounds the memory of answers that are being sent.
 #[derive(Clone, Debug)]
 pub(crate) struct AnswerBudget(Arc<Semaphore>);
 
-/// A body on its way to a client.
+/// The body of an answer to a client.
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
     /// The gateway's own answer to a gRPC call.
     Message(Option<Bytes>, Option<HeaderMap>),
-    /// A replica's answer to a gRPC call, which holds its permit until it has ended.
+    /// The answer of a replica to a gRPC call. It holds its permit until it ends.
     Streamed {
         body: Incoming,
         permit: Option<Permit>,
         worked: bool,
     },
-    /// A replica's answer that `reading` reads ahead.
+    /// The answer of a replica that the task `reading` reads ahead.
     ReadAhead {
         pieces: UnboundedReceiver<Result<Bytes, hyper::Error>>,
         length: SizeHint,
@@ -48,7 +48,7 @@ pub(crate) enum AnswerBody {
     },
 }
 
-/// The task that reads an answer. It ends with the answer's body: when the client has it all, or leaves.
+/// The task that reads an answer. It is aborted when the body is dropped: when the client has received it, or has left.
 #[derive(Debug)]
 pub(crate) struct ReadingTask(JoinHandle<()>);
 
@@ -59,11 +59,11 @@ pub(crate) struct Lease {
     pub(crate) permit: Permit,
     pub(crate) connection: PooledConnection,
     pub(crate) core: usize,
-    /// Whether the request was worked on: a refusal says nothing about how long that takes.
+    /// Whether the replica worked on the request. The time of a refusal does not count as the time of a request.
     pub(crate) worked: bool,
 }
 
-/// A piece of an answer, and its part of the budget until it is sent.
+/// A piece of an answer, which holds its part of the budget until it is sent.
 struct Piece(Bytes, #[expect(dead_code, reason = "its drop releases the budget")] OwnedSemaphorePermit);
 
 impl AsRef<[u8]> for Piece {
@@ -93,8 +93,10 @@ impl Drop for ReadingTask {
     }
 }
 
-/// Returns the body of a replica's answer: whole if it is small, else as it comes. Returns an error if the replica breaks
-/// off before anything was passed on.
+/// Returns the body of a replica's answer: read completely if it is small, else read ahead by a task.
+///
+/// # Errors
+/// Returns an error if the replica breaks off in a small answer.
 pub(crate) async fn read(
     mut body: Incoming,
     lease: Lease,
@@ -129,7 +131,7 @@ async fn read_ahead(
             Err(error) => return drop(pieces.send(Err(error))),
         };
         let Ok(data) = data else { continue };
-        // Once the client has the last piece of an answer of known length, this task is aborted.
+        // If the length is known, this task is aborted when the client has the last piece: the lease ends before that.
         if body.is_end_stream() {
             lease.take().into_iter().for_each(Lease::finish);
         }
@@ -142,7 +144,7 @@ async fn read_ahead(
 }
 
 impl Lease {
-    /// The answer was read to its end: the connection is free again.
+    /// Releases the connection and the permit after the answer was read completely.
     fn finish(self) {
         self.permit.replica().pool.put(self.core, self.connection);
         if self.worked {
@@ -196,7 +198,7 @@ impl Body for AnswerBody {
     }
 }
 
-/// The gateway's own answer over HTTP.
+/// Creates an answer of the gateway itself to an HTTP request.
 pub(crate) fn own(
     status: StatusCode,
     content_type: &'static str,
@@ -208,7 +210,7 @@ pub(crate) fn own(
     response
 }
 
-/// The gateway's own answer to a gRPC call.
+/// Creates an answer of the gateway itself to a gRPC call.
 pub(crate) fn grpc_answer(body: AnswerBody) -> Response<AnswerBody> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

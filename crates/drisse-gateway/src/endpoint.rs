@@ -1,4 +1,4 @@
-//! Where a replica listens, and how a connection to it is opened.
+//! The endpoint of a replica: where it listens, and how connections to it are opened.
 
 mod trust;
 
@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-/// The bytes of a connection. One type, so that HTTP over it is compiled once, without dynamic dispatch.
+/// The stream of a connection. A single type, so that the HTTP client is compiled once and needs no dynamic dispatch.
 pub(crate) type ReplicaStream = Either<UnixStream, Either<TcpStream, Box<TlsStream<TcpStream>>>>;
 
 /// Where a replica listens.
@@ -24,7 +24,7 @@ pub(crate) enum Endpoint {
     Tls(Box<TlsEndpoint>),
 }
 
-/// `HOST:PORT` and how its certificate is checked: built once per replica, not per connection.
+/// `HOST:PORT` and how its certificate is checked. It is built once per replica, not once per connection.
 #[derive(Debug)]
 pub(crate) struct TlsEndpoint {
     host: String,
@@ -33,7 +33,7 @@ pub(crate) struct TlsEndpoint {
     http2: Arc<rustls::ClientConfig>,
 }
 
-/// The version of HTTP that a connection is for. TLS agrees on it by ALPN.
+/// The HTTP version of a connection. TLS negotiates it by ALPN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HttpVersion {
     Http1,
@@ -41,14 +41,14 @@ pub(crate) enum HttpVersion {
 }
 
 impl Endpoint {
-    /// The endpoint of a replica. Blocks: it may read the system's CA certificates.
+    /// Creates the endpoint of a replica. Blocks, because it may read the system's CA certificates.
     ///
     /// # Errors
     /// Returns the reason if the address is not `unix:PATH` or `http(s)://HOST:PORT`, or if the certificate cannot be
     /// trusted.
     pub(crate) fn new(replica: &RouteReplica) -> Result<Self, String> {
         let RouteReplica { address, certificate, .. } = replica;
-        let malformed = || format!("`{address}` is not an address of a replica");
+        let malformed = || format!("`{address}` is not a valid replica address");
         if let Some(host) = address.strip_prefix("https://") {
             return TlsEndpoint::new(host, certificate.as_deref()).map(|tls| Self::Tls(Box::new(tls)));
         }
@@ -59,7 +59,7 @@ impl Endpoint {
         }
     }
 
-    /// Opens a connection. No time limit of its own.
+    /// Opens a connection, without a time limit.
     ///
     /// # Errors
     /// Returns the system's error, or the reason why the replica's certificate is not trusted.
@@ -80,7 +80,7 @@ impl Endpoint {
 
 impl TlsEndpoint {
     fn new(host: &str, certificate: Option<&str>) -> Result<Self, String> {
-        let malformed = || format!("`https://{host}` is not an address of a replica");
+        let malformed = || format!("`https://{host}` is not a valid replica address");
         let (name, port) = host.rsplit_once(':').ok_or_else(malformed)?;
         port.parse::<u16>().map_err(|_| malformed())?;
         let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();

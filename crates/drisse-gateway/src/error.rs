@@ -1,31 +1,31 @@
-//! Why a request gets no answer from a replica.
+//! The errors of requests that get no answer from a replica.
 
 use drisse_core::{Error, ErrorKind};
 
-/// The reason why a request gets no answer from a replica.
+/// Why a request got no answer from a replica.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     /// The request is refused. No replica has read all of it.
     #[error(transparent)]
     Refused(#[from] Error),
-    /// The replica broke off after it may have begun to score the request.
+    /// The replica broke off and may have scored the request.
     #[error(transparent)]
     Broken(Error),
 }
 
-/// The routes name no service `name`.
+/// Returns the error of a request to a service that has no routes.
 pub(crate) fn unknown_service(name: &str) -> Error {
     let name = &name[..name.floor_char_boundary(64)];
-    let message = format!("there is no service `{name}`: `drisse services` lists those there are");
+    let message = format!("there is no service `{name}`: `drisse services` lists the services");
     Error::new(ErrorKind::NotFound, message)
 }
 
-/// The routes of the service were removed while the request waited.
+/// Returns the error of a request whose service was deleted while the request waited.
 pub(crate) fn deleted(service: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("service `{service}` was deleted"))
 }
 
-/// The deadline passed.
+/// Returns the error of a request whose deadline passed.
 pub(crate) fn late(service: &str) -> Error {
     let message = format!(
         "the deadline passed before a replica of service `{service}` had answered: allow more with \
@@ -34,7 +34,7 @@ pub(crate) fn late(service: &str) -> Error {
     Error::new(ErrorKind::DeadlineExceeded, message)
 }
 
-/// The replica broke off.
+/// Returns the error of a request that a replica did not answer completely.
 pub(crate) fn broken(service: &str) -> ProxyError {
     ProxyError::Broken(Error::internal(format!(
         "a replica of service `{service}` ended while it had this request: `drisse services show {service}` says \

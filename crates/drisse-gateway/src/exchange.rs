@@ -1,5 +1,5 @@
-//! An exchange: one request to a service, from the moment its service is known to the status of its answer. Its key is
-//! checked, and metrics, the access log and traces get it once, whichever protocol the client speaks.
+//! An exchange: one request to a service, from the moment its service is known to the status of its answer. It checks
+//! the key, and records the request once in metrics, access log and traces, whatever the protocol.
 
 use crate::answer::AnswerBody;
 use crate::error::ProxyError;
@@ -31,7 +31,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Begins the exchange of the request with this `head`, which carries its span on to the replica; checks its key.
+    /// Begins the exchange of the request with this `head`: adds its span to the headers and checks the key.
     pub(crate) fn begin(
         state: &GatewayState,
         service: &Arc<Service>,
@@ -49,8 +49,8 @@ impl Exchange {
         Self { service: Arc::clone(service), arrival, target, traced, authorized }
     }
 
-    /// Waits for the answer, unless the key is wrong, and ends the exchange with its status. If the client leaves
-    /// before, both are dropped, and the exchange is not counted: it has no status.
+    /// Waits for the answer, unless the key is wrong, and ends the exchange with its status. If the client disconnects
+    /// first, both are dropped and the exchange is not recorded, because it has no status.
     pub(crate) async fn run(
         mut self,
         answer: Pin<&mut impl Future<Output = Result<Response<AnswerBody>, ProxyError>>>,

@@ -1,4 +1,4 @@
-//! Headers between a client and a replica: those of one connection end here, and those that replicas need are added.
+//! The headers of forwarded requests: removes those of the client's connection, and adds those that replicas need.
 
 use crate::state::GatewayState;
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
     for named in all {
         for name in named.to_str().unwrap_or_default().split(',').map(str::trim) {
-            // Clients must not remove what frames the message.
+            // Clients must not remove the headers that frame the message.
             if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("host") {
                 headers.remove(name);
             }
@@ -50,25 +50,25 @@ pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The client's time limit. A malformed one is left for the replica to refuse.
+/// Returns the client's time limit; `None` if there is none or if it is malformed (the replica then refuses it).
 pub(crate) fn wanted_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(DEADLINE)?.to_str().ok()?;
     text.trim().parse().ok().filter(|&ms| ms > 0).map(Duration::from_millis)
 }
 
-/// Sends the replica the time that is left until `deadline`.
+/// Sets the header with the time that is left until `deadline`.
 pub(crate) fn set_time_left(headers: &mut HeaderMap, deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
     headers.insert(DEADLINE, HeaderValue::from(left.max(1)));
 }
 
-/// The id of the request that this answers; empty if the replica did not say it.
+/// Returns the id of the request that a response answers; empty if the response has none.
 pub(crate) fn request_id<B>(response: &Response<B>) -> &str {
     let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     id.unwrap_or_default()
 }
 
-/// The target of a request at a replica; `None` if the query is malformed.
+/// Returns the target of a request at a replica; `None` if the query is malformed.
 pub(crate) fn inner_uri(path: &str, query: Option<&str>) -> Option<Uri> {
     let text = match query {
         Some(query) => format!("{path}?{query}"),

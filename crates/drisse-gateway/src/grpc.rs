@@ -1,5 +1,5 @@
-//! Calls of gRPC. A call goes to one service: the one that its `drisse-service` metadata names, or the model in its
-//! first message. A stream stays a stream.
+//! gRPC calls. A call goes to one service: the one that its `drisse-service` metadata names, or else the one that its
+//! first message names as its model. Streams are forwarded as streams.
 
 mod own;
 
@@ -24,24 +24,24 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Names the service of a call.
+/// The metadata that names the service of a call.
 const SERVICE: HeaderName = HeaderName::from_static("drisse-service");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// How much of a first message is searched for the name of its model, in bytes.
+/// The number of bytes of a first message that are searched for the name of its model.
 const PEEK: usize = 4 << 10;
 
-/// How long that much may take to arrive.
+/// The longest time that these bytes may take to arrive.
 const PEEK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A call's path.
+/// The gRPC service and method in the path of a call.
 #[derive(Clone, Copy)]
 struct Method<'a> {
     service: &'a str,
     name: &'a str,
 }
 
-/// The beginning of a call's body, and the rest if there is more.
+/// The beginning of a call's body, and the rest, if any.
 struct CallBody {
     first: Bytes,
     rest: Option<Incoming>,
@@ -54,24 +54,24 @@ impl<'a> Method<'a> {
         Self { service, name }
     }
 
-    /// Whether more than one message may go either way.
+    /// Returns whether a call may have more than one message in either direction.
     fn streams(self) -> bool {
         matches!(self.name, "ModelStreamInfer" | "Watch" | "ServerReflectionInfo")
     }
 
-    /// Whether the call needs no key, as over HTTP.
+    /// Returns whether the call needs no key, because it is a probe.
     fn is_open(self) -> bool {
         self.service == HEALTH || self.service == INFERENCE && self.name == "ModelReady"
     }
 
-    /// Whether the gateway answers the call itself if it names no service.
+    /// Returns whether the gateway answers the call itself if the call names no service.
     fn is_own(self) -> bool {
         matches!(self.name, "ServerLive" | "ServerReady" | "ServerMetadata" | "Check")
     }
 }
 
 impl Core {
-    /// Answers a call of gRPC.
+    /// Answers a gRPC call.
     pub(crate) async fn call(
         &self,
         mut head: Parts,
@@ -102,7 +102,11 @@ impl Core {
         exchange.run(forwarded).await
     }
 
-    /// Finds the name of the service in the first message; the only service there is if the message names none.
+    /// Returns the service that the first message names, and the body. If the message names none, returns the only
+    /// service.
+    ///
+    /// # Errors
+    /// Returns an error if no service can be found, or if the message does not arrive in time.
     async fn peek(&self, method: Method<'_>, body: Incoming, started: Instant) -> Result<(String, CallBody)> {
         let body = first(method, body, started).await?;
         let name = match grpc::peek(method.name, &body.first) {
@@ -123,7 +127,7 @@ impl Core {
     ) -> Result<Response<AnswerBody>, ProxyError> {
         let wanted = head.headers.get(TIMEOUT).map(grpc::timeout).transpose()?;
         let wanted = wanted.or_else(|| wanted_timeout(&head.headers));
-        // Of a stream this bounds only the wait for a replica, which keeps the client's own limit.
+        // For a stream, this bounds only the wait for a replica. The replica observes the client's time limit.
         let deadline = started + service.timeout(wanted);
         let kind = if method.streams() { RequestKind::Stream } else { RequestKind::Call };
         let body = Upload::of(first);
@@ -147,7 +151,7 @@ impl Core {
     }
 }
 
-/// Reads the beginning of a call's first message, until it names its model.
+/// Reads the beginning of a call's first message until it names its model, up to [`PEEK`] bytes.
 async fn first(method: Method<'_>, mut body: Incoming, started: Instant) -> Result<CallBody> {
     let mut first = BytesMut::new();
     let whole = |first: BytesMut| Ok(CallBody { first: first.freeze(), rest: None });

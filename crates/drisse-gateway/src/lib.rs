@@ -4,8 +4,8 @@
 //! connection → path → service → key → permit, or a bounded wait for one → replica → answer
 //! ```
 //!
-//! One document per service ([`drisse_wire::routes::RouteDocument`]) says where requests go. It is pushed to the admin
-//! socket, kept on disk and then acknowledged.
+//! One document per service ([`drisse_wire::routes::RouteDocument`]) names the replicas that get its requests. It is
+//! pushed to the admin socket, stored on disk and then acknowledged.
 
 mod admin;
 mod answer;

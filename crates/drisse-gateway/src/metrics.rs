@@ -1,4 +1,4 @@
-//! Metrics for Prometheus. Labels are names of services that have routes, never text of a client.
+//! Metrics for Prometheus. Their labels are names of services that have routes, never texts of clients.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -38,7 +38,7 @@ pub(crate) struct Metrics {
 /// The metrics of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceMetrics {
-    /// By the first digit of the status, from 2.
+    /// By the class of the status, from 2xx to 5xx.
     requests: [Arc<Counter>; 4],
     time: Histogram,
     waiting: Gauge,
@@ -65,7 +65,7 @@ impl Default for Metrics {
         r.register_with_unit("request_time", help, Unit::Seconds, metrics.time.clone());
         r.register("waiting", "Requests that wait for a free replica", metrics.waiting.clone());
         r.register("retries", "Requests sent again because a replica was gone", metrics.retries.clone());
-        r.register("unknown", "Requests for no service there is", metrics.unknown.clone());
+        r.register("unknown", "Requests that name an unknown service", metrics.unknown.clone());
         r.register("connections", "Open connections", metrics.connections.clone());
         metrics
     }

@@ -1,4 +1,4 @@
-//! The paths of requests: which service they name, and the path at its replicas.
+//! The paths of requests: the service that a path names, and the path at its replicas.
 
 use drisse_wire::ErrorShape;
 
@@ -38,7 +38,7 @@ impl<'a> Route<'a> {
         }
         for prefix in ["/v2/models/", "/v1/models/"] {
             if let Some(rest) = path.strip_prefix(prefix) {
-                // As in `/v1/models/NAME:predict`.
+                // The name ends at a colon too: `/v1/models/NAME:predict`.
                 let name = &rest[..rest.find(['/', ':']).unwrap_or(rest.len())];
                 return if name.is_empty() { Self::Unknown } else { Self::Service { name, path } };
             }
@@ -53,7 +53,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Whether a replica answers this path without a key, for probes.
+/// Returns whether replicas answer this path without a key, because it is a probe.
 pub(crate) fn is_open(path: &str) -> bool {
     match path {
         "/" | "/ping" | "/health" | "/v2/health/live" | "/v2/health/ready" => true,
@@ -67,7 +67,7 @@ pub(crate) fn is_open(path: &str) -> bool {
     }
 }
 
-/// The shape of errors on this path.
+/// Returns the shape of errors on this path.
 pub(crate) fn shape(path: &str) -> ErrorShape {
     let inner = path.strip_prefix(PREFIX).map_or(path, |rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
     ErrorShape::of(inner)

@@ -1,4 +1,4 @@
-//! Connections to one replica, kept per core: the last one used is the first used again.
+//! The open connections to one replica, per core. The connection that was used last is reused first.
 
 use crate::endpoint::{Endpoint, HttpVersion};
 use crate::upload::Upload;
@@ -8,24 +8,24 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A replica closes a connection that is idle for 60 s: one of half that age is surely open.
+/// The longest time that a connection stays in the pool. A replica closes a connection that has been idle for 60 s.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 
-/// How many bytes of an answer HTTP/2 lets a replica send before they are read.
+/// The HTTP/2 flow-control window of a stream in bytes: a replica may send this much of an answer before it is read.
 const WINDOW: u32 = 1 << 20;
 
-/// How many bytes of an answer's head HTTP/1.1 takes at most, and of its body at once.
+/// The read buffer of an HTTP/1.1 connection in bytes, which also bounds the head of an answer.
 const BUFFER: usize = 256 << 10;
 
-/// A connection of HTTP/1.1 to a replica.
+/// An HTTP/1.1 connection to a replica.
 #[derive(Debug)]
 pub(crate) struct PooledConnection {
     pub(crate) sender: http1::SendRequest<Upload>,
-    /// Whether it has carried a request before: then its end may only have gone unnoticed.
+    /// Whether the connection has carried a request before. The replica may have closed it since.
     pub(crate) used: bool,
 }
 
-/// Connections to one replica, by core.
+/// The connections to one replica, by core.
 #[derive(Debug)]
 pub(crate) struct Pool {
     endpoint: Endpoint,
@@ -35,9 +35,9 @@ pub(crate) struct Pool {
 /// The connections of one core.
 #[derive(Debug, Default)]
 struct CorePool {
-    /// The idle ones of HTTP/1.1.
+    /// The idle HTTP/1.1 connections.
     idle: Mutex<Vec<IdleConnection>>,
-    /// The one of HTTP/2, which all calls of gRPC share.
+    /// The HTTP/2 connection, which all gRPC calls of the core share.
     http2: Mutex<Option<http2::SendRequest<Upload>>>,
 }
 
@@ -48,12 +48,12 @@ struct IdleConnection {
 }
 
 impl Pool {
-    /// A pool without connections.
+    /// Creates a pool without connections.
     pub(crate) fn new(endpoint: Endpoint, cores: usize) -> Self {
         Self { endpoint, cores: (0..cores.max(1)).map(|_| CorePool::default()).collect() }
     }
 
-    /// The idle connection used last, or a new one.
+    /// Returns the idle HTTP/1.1 connection that was used last, or opens one.
     pub(crate) async fn http1(&self, core: usize) -> io::Result<PooledConnection> {
         match self.idle(core).await {
             Some(connection) => Ok(connection),
@@ -67,13 +67,13 @@ impl Pool {
                 let mut idle = self.cores[core].idle.lock().unwrap_or_else(PoisonError::into_inner);
                 let IdleConnection { connection, since } = idle.pop()?;
                 if since.elapsed() > MAX_IDLE {
-                    // The others are older still.
+                    // The others have been idle for longer.
                     idle.clear();
                     return None;
                 }
                 connection
             };
-            // It came back with its answer's last byte; its task may still be finishing.
+            // The connection was returned with the last byte of its answer; its task may not have finished yet.
             if connection.sender.ready().await.is_ok() {
                 return Some(connection);
             }
@@ -85,13 +85,13 @@ impl Pool {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
-        // Bounded by `sender`: ends when that is dropped or the replica closes.
+        // The task ends when `sender` is dropped or the replica closes the connection.
         #[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
         tokio::spawn(connection);
         Ok(PooledConnection { sender, used: false })
     }
 
-    /// The open connection of HTTP/2, or a new one.
+    /// Returns the open HTTP/2 connection of a core, or opens one.
     pub(crate) async fn http2(&self, core: usize) -> io::Result<http2::SendRequest<Upload>> {
         let shared = &self.cores[core].http2;
         let open = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -110,14 +110,14 @@ impl Pool {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
         let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
-        // Bounded by `sender` and its clones, as are the tasks that `TokioExecutor` spawns for it: ends when the last
-        // is dropped or the replica closes.
+        // The task ends when the last clone of `sender` is dropped or the replica closes the connection, and so do the
+        // tasks that `TokioExecutor` spawns for it.
         #[expect(clippy::disallowed_methods, reason = "the task ends with its connection")]
         tokio::spawn(connection);
         Ok(sender)
     }
 
-    /// Takes back a connection whose answer was read to its end.
+    /// Returns a connection to the pool after its answer was read completely.
     pub(crate) fn put(&self, core: usize, connection: PooledConnection) {
         if !connection.sender.is_closed() {
             let mut idle = self.cores[core].idle.lock().unwrap_or_else(PoisonError::into_inner);

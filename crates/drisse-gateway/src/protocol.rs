@@ -1,4 +1,4 @@
-//! The protocol that a client speaks, and errors in its form.
+//! The protocol of a client, and the answers that report errors in it.
 
 use crate::answer::{AnswerBody, grpc_answer, own};
 use crate::error::ProxyError;
@@ -7,7 +7,7 @@ use drisse_wire::{ErrorShape, grpc, http_status};
 use hyper::{Response, StatusCode};
 use std::time::Instant;
 
-/// The protocol of a request, which decides what its errors look like.
+/// The protocol of a request, which determines the form of its errors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Protocol {
     /// HTTP, with errors of this shape.
@@ -15,29 +15,29 @@ pub(crate) enum Protocol {
     Grpc,
 }
 
-/// A request as it arrived.
+/// How and when a request arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
     pub(crate) protocol: Protocol,
-    /// When its head was there.
+    /// When the head of the request had arrived.
     pub(crate) started: Instant,
-    /// Probes need no key and are not traced.
+    /// Whether the request is a probe, which needs no key and is not traced.
     pub(crate) is_open: bool,
 }
 
 impl Protocol {
-    /// The answer that says why there is none from a replica, and the status that metrics and logs count: an error of
-    /// gRPC has the HTTP status 200.
+    /// Returns the answer that reports why no replica answered, and the status for metrics and logs: the HTTP status of
+    /// a gRPC error is always 200.
     pub(crate) fn failure(self, error: &ProxyError) -> (u16, Response<AnswerBody>) {
         match (self, error) {
-            // No kind of error stands for this status.
+            // No kind of error is mapped to this status.
             (Self::Http(shape), ProxyError::Broken(error)) => (502, http(shape, error, 502)),
             (_, ProxyError::Refused(error)) => (http_status(error.kind()), self.refusal(error)),
             (Self::Grpc, ProxyError::Broken(error)) => (http_status(error.kind()), self.refusal(error)),
         }
     }
 
-    /// The answer that says `error`.
+    /// Returns the answer that reports `error`.
     pub(crate) fn refusal(self, error: &Error) -> Response<AnswerBody> {
         match self {
             Self::Http(shape) => http(shape, error, http_status(error.kind())),

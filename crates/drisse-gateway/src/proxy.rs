@@ -1,5 +1,5 @@
-//! Requests over HTTP: find the service, check the key, read the body, send both to a replica. Calls of gRPC go
-//! to [`crate::grpc`].
+//! HTTP requests: finds the service, checks the key, reads the body, and sends the request to a replica. gRPC calls are
+//! handled by [`crate::grpc`].
 
 use crate::answer::{AnswerBody, own};
 use crate::error::ProxyError;
@@ -71,7 +71,7 @@ impl Core {
         response
     }
 
-    /// Sends a request to a replica of `service`, at the target `inner`.
+    /// Sends a request to a replica of `service`, with the target `inner`.
     async fn forward(
         &self,
         service: Arc<Service>,

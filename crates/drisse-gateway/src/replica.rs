@@ -1,4 +1,4 @@
-//! One replica as the gateway knows it: its route, its requests in flight, its open connections.
+//! One replica: its route, its requests in flight and its open connections.
 
 use crate::endpoint::Endpoint;
 use crate::pool::Pool;
@@ -7,7 +7,7 @@ use drisse_wire::routes::RouteReplica;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A replica. Lives as long as a route or a request names it, across changes of the routes.
+/// A replica. It is kept as long as a route or a request refers to it, also when the routes change.
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) document: RouteReplica,
@@ -15,12 +15,12 @@ pub(crate) struct Replica {
     in_flight: AtomicU32,
 }
 
-/// A request in flight, counted until dropped.
+/// A request in flight. It is counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<Replica>);
 
 impl Replica {
-    /// A replica without connections. Blocks as [`Endpoint::new`] does.
+    /// Creates a replica without connections. Blocks as [`Endpoint::new`] does.
     ///
     /// # Errors
     /// Returns the reason, with the replica's id, if its route cannot be used.
@@ -34,7 +34,7 @@ impl Replica {
         self.in_flight.load(Relaxed)
     }
 
-    /// Counts a request.
+    /// Counts a request as in flight until the returned value is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(Arc::clone(self))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// The replicas of one revision. They share as many permits as they take requests at once, and so one queue.
+/// The replicas of one revision. They share one queue, and as many permits as they accept concurrent requests.
 #[derive(Debug)]
 pub(crate) struct ReplicaGroup {
     pub(crate) weight: u64,
@@ -34,27 +34,27 @@ pub(crate) struct Permit {
 struct QueuePermit {
     requested: Instant,
     granted: Instant,
-    /// The estimate of the time between the two.
+    /// The estimated time between `requested` and `granted`.
     wait: Duration,
     times: Arc<ServiceTime>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Why there is no permit.
+/// Why a request got no permit.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PermitError {
-    /// The newer routes have to be used.
+    /// The routes changed: the request must use the newer ones.
     #[error("the routes changed")]
     RoutesChanged,
-    /// The estimated wait, in which a replica would be free, is too long.
+    /// The estimated wait for a replica is too long.
     #[error("a replica would be free in about {} ms, which is too late", .0.as_millis())]
     TooLong(Duration),
-    /// The time that the request waited.
+    /// No replica was free within this time.
     #[error("no replica was free within {} ms", .0.as_millis())]
     TimedOut(Duration),
 }
 
-/// By when a permit is needed.
+/// The time limits of a request that asks for a permit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// The end of the wait for a permit.
@@ -73,8 +73,8 @@ impl Drop for InQueue<'_> {
 }
 
 impl ReplicaGroup {
-    /// The group of a revision. Replicas among `known` keep their connections and counts. Blocks as [`Replica::new`]
-    /// does.
+    /// Creates the group of a revision. Replicas among `known` keep their connections and counts. Blocks as
+    /// [`Replica::new`] does.
     ///
     /// # Errors
     /// Returns the reason if the route of a replica cannot be used.
@@ -99,9 +99,9 @@ impl ReplicaGroup {
         Ok(Self { weight, replicas, free, permits, queued: AtomicU32::new(0), times })
     }
 
-    /// Returns a permit for the replica with the least in flight: at once, or when one is free. A request whose
-    /// estimated wait is too long is refused at once, but not if nothing else is in flight: then it is sent whatever
-    /// the estimate, which recovers that way. Replicas in `avoid` have just failed.
+    /// Returns a permit for the replica with the fewest requests in flight, if necessary after a wait. A request whose
+    /// estimated wait is too long is refused at once, unless no other request is in flight: then it is sent whatever
+    /// the estimate, so that the estimate can recover. Replicas in `avoid` have just failed.
     ///
     /// # Errors
     /// Returns an error if the routes change, or if the wait is or would be too long.
@@ -134,7 +134,7 @@ impl ReplicaGroup {
     ) -> Result<(OwnedSemaphorePermit, Duration), PermitError> {
         let ahead = self.queued.fetch_add(1, Relaxed);
         let _in_queue = InQueue(&self.queued);
-        // Each permit is released once in `mean`; in the worst case all of them at the same time.
+        // Each permit is released once per `mean`; in the worst case, all of them at the same time.
         let mean = self.times.mean();
         let rounds = ahead as usize / self.permits.max(1) + 1;
         let wait = mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
@@ -143,40 +143,40 @@ impl ReplicaGroup {
             return Err(PermitError::TooLong(wait));
         }
         let _waiting = metrics.waiting();
-        // A request that gets its permit later than that has no time left to be answered.
+        // A request that gets its permit later than this would not be answered in time.
         let until = patience.until.min(patience.deadline.checked_sub(mean).unwrap_or(patience.deadline));
         match timeout_at(until.into(), Arc::clone(&self.free).acquire_owned()).await {
             Ok(Ok(permit)) => Ok((permit, wait)),
             Ok(Err(_)) => Err(PermitError::RoutesChanged),
             Err(_) => {
-                // It would have taken another `mean` to answer.
+                // The answer would have taken another `mean`.
                 self.times.learn_estimate_error(wait + mean, now.elapsed() + mean);
                 Err(PermitError::TimedOut(now.elapsed()))
             }
         }
     }
 
-    /// Whether more than one request holds a permit.
+    /// Returns whether more than one request holds a permit.
     fn is_shared(&self) -> bool {
         self.free.available_permits() + 1 < self.permits
     }
 
-    /// A permit for a request that does not count against the replicas' concurrency.
+    /// Returns a permit that does not count against the concurrency of the replicas.
     pub(crate) fn bypass_queue(&self, avoid: &[Arc<Replica>]) -> Permit {
         Permit { in_flight: self.least(avoid).begin(), queue: None }
     }
 
-    /// Makes queued requests look at the newer routes.
+    /// Makes queued requests use the newer routes.
     pub(crate) fn retire(&self) {
         self.free.close();
     }
 
-    /// Whether a request holds a permit: from the moment it was granted, before the request is sent.
+    /// Returns whether a request holds a permit. A request holds it from the moment it is granted, before it is sent.
     pub(crate) fn is_busy(&self) -> bool {
         self.free.available_permits() < self.permits
     }
 
-    /// The replica with the least in flight, relative to its concurrency.
+    /// Returns the replica with the fewest requests in flight, relative to its concurrency.
     fn least(&self, avoid: &[Arc<Replica>]) -> &Arc<Replica> {
         let good = |replica: &&Arc<Replica>| avoid.iter().all(|avoid| !Arc::ptr_eq(replica, avoid));
         let load = |replica: &&Arc<Replica>| {
@@ -192,7 +192,7 @@ impl Permit {
         self.in_flight.replica()
     }
 
-    /// Releases the permit after an answer: how long it was held improves the estimate of later waits.
+    /// Releases the permit after an answer. The time that it was held improves the estimate of later waits.
     pub(crate) fn answered(self) {
         if let Some(QueuePermit { requested, granted, wait, times, .. }) = &self.queue {
             times.learn_estimate_error(*wait + times.mean(), requested.elapsed());

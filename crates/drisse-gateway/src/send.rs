@@ -1,5 +1,5 @@
-//! Sending a request to a replica, and to another one if the first surely did not read all of it. One rule for both
-//! protocols: a request is sent again if it was never sent, or if its connection was reset while some of it was unread.
+//! Sending a request to a replica, and again to another one if the first cannot have scored it: if nothing of the
+//! request was sent, or if its own connection was reset, which means that the replica had not read all of it.
 
 use crate::answer::AnswerBody;
 use crate::endpoint::HttpVersion;
@@ -20,13 +20,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A replica's own 504 says more than the gateway's: it gets this much longer to say it.
+/// The time that a replica gets after the deadline to send its own 504, whose message says more than the gateway's.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// Between two tries while every replica of the routes fails.
+/// The pause between two attempts while every replica of the service fails.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// A request that waited this long in the gateway tells its replica how much time is left.
+/// A request that has been in the gateway for longer than this tells its replica how much time is left.
 const LATE: Duration = Duration::from_millis(1);
 
 /// A request on its way to a replica.
@@ -37,7 +37,7 @@ pub(crate) struct Outgoing {
     pub(crate) body: Upload,
     pub(crate) kind: RequestKind,
     pub(crate) started: Instant,
-    /// When the answer must be there.
+    /// The time by which the answer must begin.
     pub(crate) deadline: Instant,
     /// Whether the client set the deadline itself.
     pub(crate) is_timed: bool,
@@ -46,13 +46,13 @@ pub(crate) struct Outgoing {
 /// What a request needs of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RequestKind {
-    /// A request over HTTP: a permit, and a connection of its own.
+    /// An HTTP request: needs a permit and a connection of its own.
     Http,
-    /// A request without a key: as strangers may send it, it takes no permit.
+    /// A probe, which needs no key. It takes no permit, so that strangers cannot take permits.
     Probe,
-    /// A call of gRPC with one message each way.
+    /// A gRPC call with one message each way.
     Call,
-    /// A call of gRPC that may be silent for hours: it takes no permit and has no deadline here. Its replica admits
+    /// A gRPC stream, which may be silent for hours. It takes no permit and has no deadline here: its replica admits
     /// each of its messages.
     Stream,
 }
@@ -60,7 +60,7 @@ pub(crate) enum RequestKind {
 /// The replicas that have failed a request.
 struct Failures {
     replicas: Vec<Arc<Replica>>,
-    /// No further try after this.
+    /// The time after which the request is not sent again.
     until: Instant,
 }
 
@@ -78,10 +78,13 @@ impl RequestKind {
 }
 
 impl Core {
-    /// Sends a request to a replica of its service and returns the answer as it begins.
+    /// Sends a request to a replica of its service. Returns the answer when its head has arrived.
+    ///
+    /// # Errors
+    /// Returns why no replica answered the request, or [`ProxyError::Broken`] if a replica may have scored it.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Response<AnswerBody>, ProxyError> {
         let (service, kind, deadline) = (Arc::clone(&outgoing.service), outgoing.kind, outgoing.deadline);
-        // Pinned where it is: moving so large a future costs a percent of a request.
+        // The future is pinned on the stack, because moving it would cost a percent of a request.
         let answer = pin!(self.try_replicas(outgoing));
         if kind == RequestKind::Stream {
             return answer.await;
@@ -128,19 +131,19 @@ impl Core {
             if error.is_user() {
                 return Err(malformed(&error).into());
             }
-            // hyper gives a request back of which nothing was sent.
+            // hyper returns the request if nothing of it was sent.
             let Some(request) = unsent.or_else(|| copy.filter(|_| was_reset(&error))) else {
                 return Err(broke_off(&service, &error));
             };
             (head, body) = request.into_parts();
-            // A connection that had been idle may only have been closed in the meantime: another one is opened.
+            // If the connection was idle before, only the connection has failed: another one is opened.
             if !upstream.was_idle() {
                 failures.add(&service, replica, &error).await?;
             }
         }
     }
 
-    /// A permit of the service as the routes have it now; `service` becomes that one.
+    /// Returns a permit of the service. If the routes change meanwhile, replaces `service` by its newer routes.
     async fn permit(
         &self,
         service: &mut Arc<Service>,
@@ -159,7 +162,7 @@ impl Core {
                 }
                 continue;
             }
-            // A replica may be starting: that is worth the same wait as a busy one.
+            // A replica may be starting: the request waits as it would for a busy one.
             let mut changes = self.state.table.changes();
             *service = self.current(service)?;
             if !service.has_replicas()
@@ -177,8 +180,10 @@ impl Core {
 }
 
 impl Failures {
-    /// Adds a replica. Once all of them have failed, pauses, so that they are tried again; returns an error if there
-    /// is not enough time for that.
+    /// Adds a replica. When all replicas have failed, pauses and clears the list, so that they are tried again.
+    ///
+    /// # Errors
+    /// Returns an error if there is not enough time to try them again.
     async fn add(
         &mut self,
         service: &Service,
@@ -206,8 +211,8 @@ fn broke_off(service: &Service, error: &hyper::Error) -> ProxyError {
     broken(service)
 }
 
-/// Whether the connection was reset, as it is if its other end closes it while bytes are unread. A replica scores only
-/// what it has read whole; if it has read everything and then ends, the connection ends in an orderly way.
+/// Returns whether the connection was reset. A connection is reset if the replica closes it (or exits) with unread
+/// bytes. A replica scores a request only after reading all of it, and if it then exits, its connection is not reset.
 fn was_reset(error: &hyper::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());

@@ -1,4 +1,4 @@
-//! The life of a gateway: read the routes, serve, drain, end.
+//! Running a gateway: reads the routes, serves, drains and stops.
 
 use crate::admin::Admin;
 use crate::state::{Core, GatewayState};
@@ -13,10 +13,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How often the files of the certificate are read.
+/// The interval at which the certificate's files are read.
 const TLS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a gateway that ends waits for each access log to be written.
+/// The longest wait for each access log to be written when a gateway stops.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The configuration of a [`Gateway`].
@@ -28,19 +28,19 @@ pub struct Config {
     pub admin: Listener,
     /// The certificate for HTTPS; `None` serves plain HTTP.
     pub tls: Option<Tls>,
-    /// The folder in which routes are kept.
+    /// The folder in which routes are stored.
     pub routes: PathBuf,
-    /// Threads that serve connections.
+    /// The number of threads that serve connections.
     pub threads: usize,
     /// Collects spans; `None` traces nothing.
     pub traces: Option<Arc<Traces>>,
-    /// How long requests in flight may take once the gateway stops.
+    /// The time that requests in flight get to complete when the gateway stops.
     pub drain_timeout: Duration,
     /// The document at `/identity`. Its `nonce` names this process in request ids: at least 12 ASCII characters.
     pub identity: serde_json::Value,
 }
 
-/// A gateway ready to run.
+/// A gateway that is ready to run.
 ///
 /// ```
 /// use drisse_gateway::{Config, Gateway};
@@ -67,7 +67,7 @@ pub struct Gateway {
     table: Arc<Table>,
 }
 
-/// The reason why a gateway cannot run.
+/// Why a gateway cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The routes cannot be read.
@@ -79,7 +79,7 @@ pub enum GatewayError {
 }
 
 impl Gateway {
-    /// Reads the routes that are kept on disk.
+    /// Creates a gateway with the routes that are stored on disk.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be created or read.
@@ -131,7 +131,7 @@ pub fn handler(table: &Arc<Table>) -> (impl Handler<Body: Unpin> + use<>, impl F
     (Core { state: Arc::clone(&state), index: 0 }, move || state.uploads.bytes())
 }
 
-/// Uses a renewed certificate.
+/// Reloads the certificate whenever its files change.
 async fn renew(tls: Option<Arc<Tls>>) {
     let Some(tls) = tls else { return std::future::pending().await };
     loop {

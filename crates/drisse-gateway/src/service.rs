@@ -1,4 +1,4 @@
-//! One service as the gateway routes it: its keys, its replicas, and the queue for a free one.
+//! The routes of one service: its keys, its replicas, and the queue in front of them.
 
 use crate::metrics::ServiceMetrics;
 use crate::replica::Replica;
@@ -20,18 +20,19 @@ pub(crate) struct Service {
     pub(crate) keys: KeyDigests,
     pub(crate) metrics: ServiceMetrics,
     groups: Vec<Arc<ReplicaGroup>>,
-    /// Groups of earlier routes, until none of their requests is in flight.
+    /// The groups of earlier routes that may still have requests in flight.
     retired: Mutex<Vec<Arc<ReplicaGroup>>>,
     /// The sum of the groups' weights.
     weights: u64,
-    /// Counts the requests, to spread them over the groups.
+    /// The number of requests so far, which spreads them over the groups.
     turn: AtomicU64,
     pub(crate) access_log: Option<Arc<AccessLog>>,
-    /// How long requests hold their permits, across changes of the routes.
+    /// How long requests hold their permits; kept when the routes change.
     times: Arc<ServiceTime>,
 }
 
-/// The log at `path`, which `before` may have open. Requests are answered even if it cannot be written.
+/// Opens the log at `path`, or returns the one that `before` has open. `None` if it cannot be written; requests are
+/// answered anyway.
 fn access_log(path: &str, before: Option<&Service>) -> Option<Arc<AccessLog>> {
     let path = Path::new(path);
     let known = before.and_then(|service| service.access_log.as_ref()).filter(|log| log.path() == path);
@@ -42,8 +43,8 @@ fn access_log(path: &str, before: Option<&Service>) -> Option<Arc<AccessLog>> {
 }
 
 impl Service {
-    /// The service that a document describes; replicas that `before` has too keep their connections and counts. Blocks
-    /// on the disk.
+    /// Creates the service that a document describes. Replicas that `before` has too keep their connections and counts.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// Returns the reason if a key or the route of a replica cannot be used.
@@ -74,20 +75,20 @@ impl Service {
         Ok(Self { document, keys, metrics, groups, retired, weights, turn, access_log, times })
     }
 
-    /// Makes queued requests look at the newer routes.
+    /// Makes queued requests use the newer routes.
     pub(crate) fn retire(&self) {
         self.groups.iter().for_each(|group| group.retire());
     }
 
-    /// The retired groups that still have requests in flight. Closes the connections of the others.
+    /// Returns the retired groups that still have requests in flight. Closes the connections of the others.
     fn busy(&self) -> MutexGuard<'_, Vec<Arc<ReplicaGroup>>> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|group| group.is_busy());
         retired
     }
 
-    /// The ids of replicas that are in no route any more and still have requests in flight. Requires that this service
-    /// has replaced the one before.
+    /// Returns the ids of replicas that are in no route any more but still have requests in flight. This service must
+    /// already have replaced the previous one.
     pub(crate) fn draining(&self) -> Vec<String> {
         let routed =
             |id: &str| self.groups.iter().flat_map(|group| &group.replicas).any(|r| r.document.id == id);
@@ -109,17 +110,16 @@ impl Service {
         Duration::from_millis(self.document.max_wait_ms)
     }
 
-    /// How long a request may take whose client allows `wanted`.
+    /// Returns the time limit of a request: that of the client or that of the service, whichever is shorter.
     pub(crate) fn timeout(&self, wanted: Option<Duration>) -> Duration {
         let longest = Duration::from_millis(self.document.scoring_timeout_ms);
         wanted.map_or(longest, |wanted| wanted.min(longest))
     }
 
-    /// Returns a permit of the group whose turn it is, as [`ReplicaGroup::permit`] does. The service must have
-    /// replicas.
+    /// Returns a permit of the next group, as [`ReplicaGroup::permit`] does. The service must have replicas.
     ///
     /// # Errors
-    /// As [`ReplicaGroup::permit`].
+    /// Returns an error in the same cases as [`ReplicaGroup::permit`].
     pub(crate) async fn permit(
         &self,
         patience: Patience,
@@ -128,12 +128,12 @@ impl Service {
         self.group().permit(patience, avoid, &self.metrics).await
     }
 
-    /// A permit that does not count against the replicas' concurrency. The service must have replicas.
+    /// Returns a permit that does not count against the concurrency of the replicas. The service must have replicas.
     pub(crate) fn bypass_queue(&self, avoid: &[Arc<Replica>]) -> Permit {
         self.group().bypass_queue(avoid)
     }
 
-    /// The group whose turn it is: each gets its share, spread evenly.
+    /// Returns the group of the next request. Each group gets its share of the requests, spread evenly.
     fn group(&self) -> &ReplicaGroup {
         if let [only] = &*self.groups {
             return only;
@@ -151,7 +151,7 @@ impl Service {
         &self.groups[0]
     }
 
-    /// The refusal of a request that got no permit.
+    /// Returns the error of a request that got no permit.
     pub(crate) fn overloaded(&self, why: &PermitError) -> Error {
         let name = &self.document.service;
         let message = format!(
@@ -164,11 +164,11 @@ impl Service {
         Error::new(ErrorKind::Overloaded, message).retry_after(wait)
     }
 
-    /// The refusal of a request while there is no replica to send it to.
+    /// Returns the error of a request while no replica accepts requests.
     pub(crate) fn unavailable(&self) -> Error {
         let name = &self.document.service;
         let message = format!(
-            "service `{name}` has no replica that takes requests: `drisse services show {name}` says why"
+            "service `{name}` has no replica that accepts requests: `drisse services show {name}` says why"
         );
         Error::new(ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1))
     }

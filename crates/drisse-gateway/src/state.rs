@@ -1,4 +1,4 @@
-//! The state of a gateway that all of its cores share.
+//! The state of a gateway, which all of its cores share.
 
 use crate::answer::AnswerBudget;
 use crate::table::Table;
@@ -7,10 +7,10 @@ use drisse_net::trace::Traces;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// How many characters of the nonce begin a request id.
+/// The number of characters of the nonce at the beginning of a request id.
 const NONCE: usize = 12;
 
-/// What the cores share.
+/// The state that the cores share.
 #[derive(Debug)]
 pub(crate) struct GatewayState {
     pub(crate) table: Arc<Table>,
@@ -34,7 +34,7 @@ pub(crate) struct Core {
 }
 
 impl GatewayState {
-    /// The state of a gateway that routes by `table`. `nonce` names this process in request ids.
+    /// Creates the state of a gateway that routes by `table`. `nonce` identifies this process in request ids.
     pub(crate) fn new(table: &Arc<Table>, nonce: Option<&str>, traces: Option<Arc<Traces>>) -> Arc<Self> {
         let nonce = nonce.filter(|nonce| nonce.is_ascii()).and_then(|nonce| nonce.get(..NONCE));
         Arc::new(Self {
@@ -48,7 +48,7 @@ impl GatewayState {
         })
     }
 
-    /// A request id that no other request of this or another gateway has.
+    /// Returns a request id that no other request of this or another gateway has.
     pub(crate) fn next_request_id(&self) -> String {
         format!("{}-{:x}", self.nonce, self.requests.fetch_add(1, Relaxed))
     }

@@ -1,4 +1,5 @@
-//! What requests of several cores synchronize by. `tests/races` replaces it by shuttle's, to try the orders of steps.
+//! The synchronization primitives that requests of several cores share. `tests/races` replaces them by those of
+//! shuttle, to try the interleavings of steps.
 
 pub(crate) use std::sync::atomic::AtomicU32;
 pub(crate) use std::sync::{Mutex, MutexGuard};

@@ -1,4 +1,4 @@
-//! All routes: one file per service, read at the start, replaced one by one.
+//! The routes of all services: one file per service, read at the start and replaced one by one.
 
 use crate::error::unknown_service;
 use crate::metrics::Metrics;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 type Services = HashMap<String, Arc<Service>>;
 
-/// The routes in force, and the folder they are kept in.
+/// The routes in force, and the folder in which they are stored.
 ///
 /// ```
 /// use drisse_gateway::Table;
@@ -40,7 +40,7 @@ pub struct Table {
     cores: usize,
 }
 
-/// The reason why a document is not in force.
+/// Why a route document was not put in force.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The document cannot be used.
@@ -61,19 +61,19 @@ pub enum TableError {
         /// The generation in force.
         current: u64,
     },
-    /// The document cannot be kept on disk.
-    #[error("cannot keep routes in {}", path.display())]
+    /// The document cannot be stored on disk.
+    #[error("cannot store routes in {}", path.display())]
     Io {
         /// The folder or the file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the file system.
         source: std::io::Error,
     },
 }
 
 impl Table {
-    /// Opens the routes kept in `folder`, and creates the folder if it is missing. A document that cannot be used is
-    /// logged and left out. `cores` is the number of cores that will send requests.
+    /// Reads the routes in `folder`, and creates the folder if it is missing. A document that cannot be used is logged
+    /// and left out. `cores` is the number of cores that will send requests.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be created or read.
@@ -92,7 +92,7 @@ impl Table {
         for entry in std::fs::read_dir(folder).map_err(io)?.flatten() {
             let path = entry.path();
             if path.extension().is_none_or(|extension| extension != "json") {
-                // An earlier run may have left it half written.
+                // An earlier process may have been killed while it wrote the file.
                 let _ = std::fs::remove_file(&path);
                 continue;
             }
@@ -111,10 +111,10 @@ impl Table {
         self.services.load().get(name).cloned()
     }
 
-    /// The service that a request names.
+    /// Returns the service that a request names.
     ///
     /// # Errors
-    /// Returns `NotFound` if it has no routes, and counts the request.
+    /// Returns `NotFound` if the service has no routes, and counts the request.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Service>, Error> {
         self.service_named(name).ok_or_else(|| {
             self.metrics.unknown.inc();
@@ -122,34 +122,34 @@ impl Table {
         })
     }
 
-    /// The name of the only service; `None` if there is another number of services.
+    /// Returns the name of the only service; `None` if there is no service or more than one.
     pub(crate) fn only_service(&self) -> Option<String> {
         let services = self.services.load();
         let mut names = services.keys();
         names.next().filter(|_| names.next().is_none()).cloned()
     }
 
-    /// The document in force; `None` if the service has no routes.
+    /// Returns the document in force; `None` if the service has no routes.
     pub fn get(&self, name: &str) -> Option<RouteDocument> {
         self.service_named(name).map(|service| service.document.clone())
     }
 
-    /// The names of all services, and the generations in force.
+    /// Returns the names of all services, with their generations in force.
     pub fn generations(&self) -> Vec<(String, u64)> {
         let services = self.services.load();
         services.iter().map(|(name, service)| (name.clone(), service.document.generation)).collect()
     }
 
-    /// Reports every later change of any route.
+    /// Returns a receiver that is notified of every later change of any route.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Puts a document on disk, then in force. The same document again changes nothing. Blocks on the disk and on an
-    /// earlier change of the same service.
+    /// Stores a document on disk, then puts it in force. Putting the same document again has no effect. Blocks on the
+    /// disk and on an earlier change of the same service.
     ///
     /// # Errors
-    /// Returns an error if the document cannot be used, is older than the one in force, or cannot be kept.
+    /// Returns an error if the document cannot be used, is older than the one in force, or cannot be stored.
     pub fn put(&self, document: RouteDocument) -> Result<RouteAcknowledgement, TableError> {
         self.alone(&document.service.clone(), || self.put_alone(document))
     }
@@ -179,7 +179,7 @@ impl Table {
     /// Removes the routes of a service, if there are any. Blocks as [`Self::put`] does.
     ///
     /// # Errors
-    /// Returns an error if the name is not a service's, or if the file cannot be removed.
+    /// Returns an error if the name is not a valid service name, or if the file cannot be removed.
     pub fn remove(&self, name: &str) -> Result<(), TableError> {
         // The name becomes part of a path.
         if let Err(error) = name.parse::<drisse_core::ServiceName>() {
@@ -258,7 +258,7 @@ impl Table {
     fn keep(&self, name: &str, document: &RouteDocument) -> Result<(), TableError> {
         let path = self.path(name);
         let write = || -> std::io::Result<()> {
-            // Always the same name: the next change replaces a file that a crash left half written.
+            // The name is always the same, so that the next change replaces a file that a crash left incomplete.
             let fresh = self.folder.join(format!("{name}.new"));
             let mut file = std::fs::File::create(&fresh)?;
             file.write_all(&serde_json::to_vec(document)?)?;

@@ -1,4 +1,4 @@
-//! The span of a request at the gateway: the parent of the replica's span.
+//! The span of a request at the gateway, which is the parent of the replica's span.
 
 use crate::protocol::{Arrival, Protocol};
 use drisse_net::trace::{Span, Stages, TRACEPARENT, Traces, Value};
@@ -17,7 +17,7 @@ pub(crate) struct Traced {
 
 impl Traced {
     /// Begins the span of the request with this `head`, and passes it on to the replica in `traceparent`. Returns
-    /// `None` if the request is not sampled; `traceparent` says so too, so that one decision holds for the whole way.
+    /// `None` if the request is not sampled. `traceparent` carries this decision on to the replica.
     pub(crate) fn begin(traces: &Arc<Traces>, head: &mut Parts, arrival: Arrival) -> Option<Self> {
         let span = traces.begin(&head.headers, arrival.started);
         head.headers.insert(TRACEPARENT, span.traceparent());

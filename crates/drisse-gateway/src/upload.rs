@@ -1,5 +1,5 @@
-//! The bodies of requests. They are read before their request gets a permit, so that a slow client holds none, and so
-//! that they can be sent again.
+//! The bodies of requests. A body is read before its request gets a permit, so that a slow client does not hold one,
+//! and so that the request can be sent again.
 
 use bytes::{Bytes, BytesMut};
 use drisse_core::{Error, ErrorKind, Result};
@@ -12,28 +12,28 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// A body that announces at most this many bytes is read whole …
+/// A body that announces at most this many bytes is read completely …
 const WHOLE: u64 = 32 << 20;
-/// … and of one that announces no length, at most this many bytes before it is sent on.
+/// … and of a body that announces no length, at most this many bytes are read before the request is sent.
 const UNANNOUNCED: u64 = 1 << 20;
 
-/// Bytes of all bodies in memory together; further ones are refused.
+/// The maximum size of all bodies in memory together, in bytes. Further requests are refused.
 const BUDGET: u64 = 256 << 20;
 
-/// The memory of a body that announces more than this is reserved when it begins, from three quarters of the budget.
-/// Of smaller bodies only the bytes that have arrived count, so that many that never arrive reserve nothing.
+/// For a body that announces more bytes than this, memory is reserved when it begins, from three quarters of the
+/// budget. Of a smaller body, only the bytes that have arrived count, so that bodies that never arrive reserve nothing.
 const LARGE: u64 = 1 << 20;
 
-/// The bytes of a body that are not counted: a connection needs as much anyway.
+/// The first bytes of a body, which are not counted: a connection needs as much memory anyway.
 const UNCOUNTED: u64 = 8 << 10;
 
 /// Pieces smaller than this are joined.
 const SMALL_PIECE: usize = 4 << 10;
 
-/// How long a body that is read whole may take to arrive.
+/// The longest time that a body that is read completely may take to arrive.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A body: the part that was read, then the rest as it arrives.
+/// The body of a request: the part that was read, then the rest as it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
     first: Option<Bytes>,
@@ -51,20 +51,23 @@ pub(crate) struct UploadBudget(Arc<AtomicU64>);
 struct UploadMemory(UploadBudget, u64);
 
 impl UploadBudget {
-    /// The bytes in memory now.
+    /// Returns the number of bytes in memory.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 impl UploadMemory {
-    /// Counts more bytes; an error if all bodies together then have more than `limit`.
+    /// Counts more bytes.
+    ///
+    /// # Errors
+    /// Returns `Overloaded` if all bodies together now have more bytes than `limit`.
     fn grow(&mut self, bytes: u64, limit: u64) -> Result<()> {
         self.1 += bytes;
         if self.0.0.fetch_add(bytes, Relaxed) + bytes <= limit {
             return Ok(());
         }
-        let message = "the bodies of the requests under way fill the gateway's memory for them";
+        let message = "the gateway's memory for request bodies is full";
         Err(Error::new(ErrorKind::Overloaded, message).retry_after(Duration::from_secs(1)))
     }
 }
@@ -76,25 +79,25 @@ impl Drop for UploadMemory {
 }
 
 impl Upload {
-    /// A body that begins with these bytes.
+    /// Creates a body that begins with these bytes.
     pub(crate) fn of(first: Bytes) -> Self {
         Self { first: Some(first).filter(|first| !first.is_empty()), ..Self::default() }
     }
 
-    /// The same, followed by `body` as it arrives.
+    /// Adds `body`, which follows as it arrives.
     pub(crate) fn and(self, body: Incoming) -> Self {
         Self { rest: Some(body), ..self }
     }
 
-    /// Reads a body, whole unless it is long.
+    /// Reads a body: completely, or the beginning of a long one.
     ///
     /// # Errors
-    /// Returns an error if the body is malformed, does not arrive in time, or if the bodies in memory are too many.
+    /// Returns an error if the body is malformed, does not arrive in time, or if the memory for bodies is full.
     pub(crate) async fn read(body: Incoming, budget: &UploadBudget, deadline: Instant) -> Result<Self> {
         Self::default().read_on(body, budget, deadline).await
     }
 
-    /// Reads the rest of a body of which this is the beginning, as [`Self::read`] does.
+    /// Reads `body`, which continues this body, as [`Self::read`] does.
     pub(crate) async fn read_on(
         self,
         mut body: Incoming,
@@ -127,7 +130,7 @@ impl Upload {
             read += length;
             match upload.first {
                 None => upload.first = Some(data),
-                // A million chunks of a byte would be a million pieces, each many times its byte.
+                // A million chunks of one byte would be a million pieces, each much larger than its byte.
                 Some(_) if data.len() < SMALL_PIECE => small.extend_from_slice(&data),
                 Some(_) => {
                     upload.push(small.split());
@@ -153,7 +156,7 @@ impl Upload {
         }
     }
 
-    /// A copy that shares the bytes; `None` unless all of them are in memory.
+    /// Returns a copy that shares the bytes; `None` if not all of them are in memory.
     pub(crate) fn again(&self) -> Option<Self> {
         let (first, more) = (self.first.clone(), self.more.clone());
         self.rest.is_none().then(|| Self { first, more, rest: None, reserved: self.reserved.clone() })
@@ -187,14 +190,14 @@ impl Body for Upload {
         let here: usize = self.first.iter().chain(&self.more).map(Bytes::len).sum();
         match &self.rest {
             None => SizeHint::with_exact(here as u64),
-            // Of a body that was read in part the length is unknown.
+            // The length of a body that was read in part is unknown.
             Some(rest) if here == 0 => rest.size_hint(),
             Some(_) => SizeHint::default(),
         }
     }
 }
 
-/// The refusal of a body that cannot be read to its end.
+/// Returns the error of a request whose body cannot be read completely.
 pub(crate) fn malformed(error: &hyper::Error) -> Error {
     Error::invalid(format!("the body ended early or is malformed: {error}"))
 }

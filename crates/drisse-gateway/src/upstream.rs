@@ -1,4 +1,4 @@
-//! The two kinds of connection that a request is sent over.
+//! The connections over which requests are sent: HTTP/1.1 and HTTP/2.
 
 use crate::answer::{AnswerBody, AnswerBudget, Lease, read};
 use crate::endpoint::HttpVersion;
@@ -14,21 +14,21 @@ use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
 use tokio_util::either::Either;
 
-/// In the head of a gRPC answer that is only an error.
+/// The status in the head of a gRPC answer that has no messages.
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const UNAVAILABLE: &str = "14";
 
 /// A connection to a replica.
 #[derive(Debug)]
 pub(crate) enum Upstream {
-    /// HTTP/1.1, for this request alone until its answer has ended.
+    /// HTTP/1.1: used by this request alone until its answer has ended.
     Http1(PooledConnection),
-    /// HTTP/2, shared with the other calls of this core.
+    /// HTTP/2: shared with the other calls of this core.
     Http2(http2::SendRequest<Upload>),
 }
 
 impl Upstream {
-    /// An open connection of this core, or a new one.
+    /// Returns an open connection of this core, or opens one.
     pub(crate) async fn connect(
         replica: &Replica,
         version: HttpVersion,
@@ -40,8 +40,8 @@ impl Upstream {
         }
     }
 
-    /// The request once more, if a reset of this connection would prove that it was not read whole, and if its body is
-    /// in memory. On a shared connection the bytes that were not read may be those of another call.
+    /// Returns a copy of the request to send again if the connection is reset. `None` if its body is not in memory, or
+    /// if the connection is shared: then the unread bytes that caused the reset may belong to another call.
     pub(crate) fn copy_to_retain(&self, head: &Parts, body: &Upload) -> Option<Request<Upload>> {
         if matches!(self, Self::Http2(_)) {
             return None;
@@ -63,13 +63,13 @@ impl Upstream {
         }
     }
 
-    /// Whether the connection has been idle: then its end may have gone unnoticed, which says nothing about the
-    /// replica.
+    /// Returns whether the connection was idle before. The replica may have closed it then, so an error on it does not
+    /// mean that the replica has failed.
     pub(crate) fn was_idle(&self) -> bool {
         matches!(self, Self::Http1(PooledConnection { used: true, .. }))
     }
 
-    /// The answer for the client. `permit` is released once the replica has sent all of it.
+    /// Returns the answer for the client. `permit` is released when the replica has sent all of the answer.
     pub(crate) async fn pass_on(
         self,
         response: Response<Incoming>,
@@ -79,7 +79,7 @@ impl Upstream {
     ) -> hyper::Result<Response<AnswerBody>> {
         let (mut head, body) = response.into_parts();
         hop_by_hop(&mut head.headers);
-        // A refusal says nothing about how long requests take: `worked` is false.
+        // The time of a refusal must not count as the time of a request: `worked` is false.
         let body = match self {
             Self::Http1(connection) => {
                 head.version = Version::HTTP_11;

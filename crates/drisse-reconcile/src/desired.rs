@@ -19,7 +19,7 @@ pub trait Desired: Debug + Send + Sync {
     /// Returns an error if the desired state cannot be read.
     async fn services(&self) -> Result<Vec<ServiceName>, ReconcileError>;
 
-    /// Returns what is wanted of a service; `None` if there is no such service.
+    /// Returns the desired state of a service; `None` if there is no such service.
     ///
     /// # Errors
     /// Returns an error if the desired state cannot be read or contradicts itself.
@@ -53,26 +53,26 @@ pub trait Desired: Debug + Send + Sync {
     async fn forget(&self, name: &ServiceName) -> Result<(), ReconcileError>;
 }
 
-/// What is wanted of one service.
+/// The desired state of one service.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DesiredService {
-    /// Grows with every change of what is wanted.
+    /// Increases with every change of the desired state.
     pub generation: u64,
     /// The name of the target that runs the service.
     pub target: String,
     /// The wanted revisions and their shares, at least one.
     pub wanted: Vec<Wanted>,
-    /// Whether replicas are to run. A service whose first deployment failed stays without.
+    /// Whether replicas should run. A service whose first deployment failed has none.
     pub active: bool,
-    /// Whether the service is to be removed, and how.
+    /// How the service is removed; `None` if it is not.
     pub deletion: Option<Deletion>,
     /// Origins whose web pages may send requests; `*` is every origin.
     pub cors_origins: Vec<String>,
-    /// The file that the gateway writes a line per request to.
+    /// The file to which the gateway writes a line per request.
     pub access_log: Option<PathBuf>,
     /// Whether an operation is changing the service: the operation then decides on the status.
     pub in_operation: bool,
-    /// The status that was kept last.
+    /// The status that was reported last.
     pub status: Status,
 }
 

@@ -57,7 +57,7 @@ pub(crate) struct Reconciler {
     pub(crate) generation: u64,
     /// Replicas that receive no new requests and have not answered all they have.
     pub(crate) draining: BTreeSet<ReplicaId>,
-    /// Whether the target reported what is wanted as complete in the last round.
+    /// Whether the target reported the service as complete in the last round.
     pub(crate) complete: bool,
 }
 
@@ -107,7 +107,8 @@ impl Reconciler {
         });
     }
 
-    /// Looks, routes, acts. Returns when to look again even if nothing changes.
+    /// Runs one round: lists the replicas, updates the routes and applies the desired state. Returns when the next
+    /// round is due even if nothing changes.
     async fn round(&mut self) -> Result<Option<SystemTime>, ReconcileError> {
         let ports = &self.shared.ports;
         let Some(service) = ports.desired.service(&self.name).await? else {
@@ -155,8 +156,8 @@ impl Reconciler {
         Ok([again, soon].into_iter().flatten().min())
     }
 
-    /// What is wanted, with the numbers of replicas that are there, if the target scales services by itself: at least
-    /// as many as wanted until it reports the service as complete.
+    /// Returns the desired state. If the target scales services by itself, the numbers of replicas are those of the
+    /// ready ones, and at least the wanted ones until the target reports the service as complete.
     fn as_scaled(&self, target: &dyn Target, spec: &ServiceSpec, have: &[Replica]) -> ServiceSpec {
         let mut spec = spec.clone();
         if target.capabilities().scales_itself {
@@ -176,7 +177,7 @@ impl Reconciler {
         Ok(listed.map_err(silent)??)
     }
 
-    /// The replicas that the routes name.
+    /// Returns the replicas that the routes name.
     fn in_use(&self) -> BTreeSet<ReplicaId> {
         let replicas = self.routed.iter().flat_map(|document| &document.revisions);
         replicas.flat_map(|revision| &revision.replicas).filter_map(|r| ReplicaId::new(&r.id)).collect()
@@ -267,7 +268,7 @@ impl Reconciler {
         Ok(confirmed)
     }
 
-    /// First no request goes there, then nothing runs there, then the service is forgotten.
+    /// Deletes the service: removes its routes, then its replicas, then its desired state.
     async fn remove(&mut self, target: &dyn Target, deletion: Deletion) -> Result<(), ReconcileError> {
         let ports = &self.shared.ports;
         ports.routes.remove(&self.name).await?;
@@ -289,7 +290,7 @@ impl Reconciler {
     }
 }
 
-/// The status to report. While an operation changes the service, the operation decides.
+/// Returns the status to report. While an operation changes the service, the operation decides.
 fn status(service: &DesiredService, converged: bool, have: &[Replica]) -> Status {
     let kept = &service.status;
     if service.in_operation || kept.state == ServiceState::Failed {

@@ -77,7 +77,7 @@ impl World {
         self.reconcilers.of(&name())
     }
 
-    /// Changes what is wanted, and waits until it is so.
+    /// Changes the desired state, and waits until the service has converged.
     async fn change(&self, change: impl FnOnce(&mut DesiredService)) {
         let generation = self.desired.change(&name(), change).unwrap();
         let handle = self.reconcilers.of(&name());

@@ -1,7 +1,7 @@
 //! gRPC on the scoring port: parse a message, call the same functions as HTTP, frame the response.
 //!
-//! Frames and statuses come from `drisse_wire::grpc` and not from a library, because bodies are read as all other bodies:
-//! counted against the server's memory, and decompressed on a thread that serves no connections.
+//! Frames and statuses come from `drisse_wire::grpc` and not from a library, because bodies are read as all other
+//! bodies: counted against the server's memory, and decompressed on a thread that serves no connections.
 
 mod health;
 mod inference;
@@ -149,7 +149,7 @@ fn unknown(path: &str) -> Error {
     let shown = &path[..path.floor_char_boundary(80)];
     Error::new(
         ErrorKind::MethodNotAllowed,
-        format!("there is no method `{shown}`: reflection lists those there are"),
+        format!("there is no method `{shown}`: server reflection lists the methods"),
     )
 }
 

@@ -18,7 +18,7 @@ type PrepareEngine = Box<dyn Fn() -> Result<StartEngine, EngineError> + Send + S
 ///
 /// let engines = EngineTable::default().with("fake", || Ok(Box::new(|| Ok(Box::new(FakeEngine::default())))));
 /// assert_eq!(engines.start("fake")?.name(), "fake");
-/// assert_eq!(engines.start("npu").unwrap_err().to_string(), "there is no engine `npu`: there is `fake`");
+/// assert_eq!(engines.start("npu").unwrap_err().to_string(), "engine `npu` not found; known engines: `fake`");
 /// # Ok::<(), drisse_serve::EngineError>(())
 /// ```
 #[derive(Default)]
@@ -31,10 +31,10 @@ pub struct EngineError {
     hint: Option<String>,
 }
 
-/// A model's package names an engine that is not in the table.
+/// The error for an engine that is not in the table.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("there is no engine `{name}`: there is {}", known.join(", "))]
-pub struct UnknownEngine {
+#[error("engine `{name}` not found; known engines: {}", known.join(", "))]
+pub struct UnknownEngineError {
     name: String,
     known: Vec<String>,
 }
@@ -54,8 +54,8 @@ impl EngineTable {
     /// Checks that there is an engine of this name.
     ///
     /// # Errors
-    /// [`UnknownEngine`], which names the engines of the table.
-    pub fn check(&self, name: &str) -> Result<(), UnknownEngine> {
+    /// [`UnknownEngineError`], which names the engines of the table.
+    pub fn check(&self, name: &str) -> Result<(), UnknownEngineError> {
         self.entry(name).map(drop)
     }
 
@@ -75,8 +75,8 @@ impl EngineTable {
         self.prepare(name)?()
     }
 
-    fn entry(&self, name: &str) -> Result<&PrepareEngine, UnknownEngine> {
-        self.0.get(name).ok_or_else(|| UnknownEngine {
+    fn entry(&self, name: &str) -> Result<&PrepareEngine, UnknownEngineError> {
+        self.0.get(name).ok_or_else(|| UnknownEngineError {
             name: name.chars().take(80).collect(),
             known: self.0.keys().map(|known| format!("`{known}`")).collect(),
         })

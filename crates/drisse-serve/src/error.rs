@@ -1,7 +1,7 @@
 //! Why a server cannot be built or run, and what to do next.
 
-use crate::engines::{EngineError, UnknownEngine};
-use drisse_core::InvalidName;
+use crate::engines::{EngineError, UnknownEngineError};
+use drisse_core::InvalidNameError;
 use drisse_net::{BindError, TlsError};
 use drisse_registry::{InspectError, SignatureError};
 use drisse_scoring::{KeysError, ServerError};
@@ -27,7 +27,7 @@ pub enum ServeError {
         /// The model's path.
         path: PathBuf,
         /// Why the name is not valid.
-        why: InvalidName,
+        why: InvalidNameError,
     },
     /// A model's version is not valid.
     #[error("`{version}` is not a valid version")]
@@ -56,8 +56,8 @@ pub enum ServeError {
     UnknownEngine {
         /// The model's path.
         path: PathBuf,
-        /// The engine, and those there are.
-        source: UnknownEngine,
+        /// The error, which names the engines of the table.
+        source: UnknownEngineError,
     },
     /// The file with the trusted keys cannot be read.
     #[error("cannot read the trusted keys from {}", path.display())]

@@ -1,8 +1,8 @@
 //! One scoring server from paths: [`Config`] → [`build`] → [`ScoringServer::run`].
 //!
-//! [`build`] inspects the models, verifies their signatures, reads the keys and binds the listeners, so that mistakes are
-//! reported before anything is loaded. [`ScoringServer::run`] serves at once, and loads the models meanwhile: finds or
-//! makes the sample, tunes, loads, warms up. The engines come from the caller's [`EngineTable`].
+//! [`build`] inspects the models, verifies their signatures, reads the keys and binds the listeners, so that mistakes
+//! are reported before anything is loaded. [`ScoringServer::run`] serves at once, and loads the models meanwhile: finds
+//! or makes the sample, tunes, loads, warms up. The engines come from the caller's [`EngineTable`].
 //!
 //! ```no_run
 //! use drisse_engines::fake::FakeEngine;
@@ -28,7 +28,7 @@ mod sample;
 mod server;
 
 pub use config::{Config, Endpoint, ModelPath, TlsFiles, TrustFiles};
-pub use engines::{EngineError, EngineTable, StartEngine, UnknownEngine};
+pub use engines::{EngineError, EngineTable, StartEngine, UnknownEngineError};
 pub use error::ServeError;
 pub use listen::Endpoints;
 pub use loader::ServedModel;

@@ -71,12 +71,12 @@ fn a_package_chooses_its_engine_by_name() {
 }
 
 #[test]
-fn an_unknown_engine_is_an_error_that_names_those_there_are() {
+fn an_unknown_engine_is_an_error_that_names_the_known_engines() {
     let package = package("npu");
     let error = build(config(&[package.path()]), engines()).unwrap_err();
     assert!(matches!(error, ServeError::UnknownEngine { .. }), "{error}");
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(cause, "there is no engine `npu`: there is `fake`, `onnx`");
+    assert_eq!(cause, "engine `npu` not found; known engines: `fake`, `onnx`");
 }
 
 #[test]

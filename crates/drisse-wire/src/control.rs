@@ -27,7 +27,7 @@ pub enum ModelChoice {
     Registered(String),
 }
 
-/// `POST /v1/models`.
+/// The body of `POST /v1/models`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterRequest {
@@ -49,7 +49,7 @@ pub struct RegisterRequest {
     pub properties: Option<BTreeMap<String, String>>,
 }
 
-/// `POST /v1/repair`.
+/// The body of `POST /v1/repair`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RepairRequest {
@@ -57,7 +57,7 @@ pub struct RepairRequest {
     pub from: Vec<String>,
 }
 
-/// `PATCH /v1/models/{name}/versions/{version}`.
+/// The body of `PATCH /v1/models/{name}/versions/{version}`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelChange {
@@ -97,17 +97,17 @@ pub struct Model {
     pub used_by: Vec<String>,
 }
 
-/// `POST /v1/services` and `PATCH /v1/services/{name}`. Omitted members keep their values.
+/// The body of `POST /v1/services` and `PATCH /v1/services/{name}`. Omitted members keep their values.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeployRequest {
-    /// The model to serve; can be omitted if the service exists.
+    /// The model to serve. Required in a POST; by default, a PATCH keeps the current model.
     pub model: Option<ModelChoice>,
-    /// The service's name; by default the model's. Not allowed in a PATCH.
+    /// The service's name; by default the model's. Ignored in a PATCH, whose path names the service.
     pub name: Option<String>,
     /// The target on which the service runs; by default `local`.
     pub target: Option<String>,
-    /// The number of replicas.
+    /// The number of replicas, from 1 to 100.
     pub replicas: Option<u32>,
     /// Whether requests need a key.
     pub auth: Option<bool>,
@@ -119,15 +119,15 @@ pub struct DeployRequest {
     pub access_log: Option<bool>,
     /// The path of a sample `/score` body on the control plane's machine.
     pub sample: Option<String>,
-    /// A request is refused if its estimated wait is longer than this, in milliseconds.
+    /// A request is refused if its estimated wait is longer than this, in milliseconds; at least 1.
     pub max_wait_ms: Option<u64>,
-    /// The longest time a request may take, in milliseconds.
+    /// The longest time a request may take, in milliseconds; at least 1.
     pub scoring_timeout_ms: Option<u64>,
     /// How replicas run the model; omitted members keep their values.
     pub serving: ServingOptions,
     /// Limits and environment of each replica; omitted members keep their values.
     pub resources: Resources,
-    /// The longest time this operation may take, in milliseconds.
+    /// The time limit of the operation in milliseconds, at least 1; by default 300000.
     pub timeout_ms: Option<u64>,
     /// Deploys even if the model's signature has changed.
     pub replace: bool,
@@ -143,7 +143,7 @@ pub struct ServingOptions {
     /// Concurrent runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
-    /// The most rows of several requests that may share one run; 1 turns batching off.
+    /// The maximum number of rows of a run that several requests share; 1 turns batching off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_batch: Option<u32>,
     /// Whether `/metrics` also has Triton's metric names.
@@ -165,17 +165,17 @@ impl ServingOptions {
     }
 }
 
-/// `POST /v1/services/{name}/rollback`.
+/// The body of `POST /v1/services/{name}/rollback`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RollbackRequest {
     /// The revision to return to; by default the one before the current revision.
     pub revision: Option<u64>,
-    /// The longest time this operation may take, in milliseconds.
+    /// The time limit of the operation in milliseconds; by default 300000.
     pub timeout_ms: Option<u64>,
 }
 
-/// `POST /v1/services/{name}/keys`.
+/// The body of `POST /v1/services/{name}/keys`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
@@ -194,7 +194,7 @@ pub enum KeyName {
     Secondary,
 }
 
-/// `GET /v1/services/{name}/keys`. Both keys are `null` if requests need no key.
+/// The response to `GET /v1/services/{name}/keys`. Both keys are `null` if requests need no key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Keys {
@@ -244,7 +244,7 @@ pub struct Service {
     pub auth: bool,
     /// The wanted number of replicas.
     pub replicas: u32,
-    /// Replicas of the wanted revision that accept requests.
+    /// The number of replicas of the wanted revision that accept requests.
     pub ready: u32,
     /// Labels that can be changed.
     pub tags: BTreeMap<String, String>,
@@ -329,7 +329,8 @@ pub enum OperationState {
 pub struct Operation {
     /// The operation's number.
     pub id: i64,
-    /// `register`, `deploy`, `update`, `rollback`, `keys`, `delete`, `delete-model`, `verify` or `collect`.
+    /// `register`, `deploy`, `update`, `rollback`, `keys`, `delete`, `delete-model`, `verify`, `repair` or
+    /// `collect`.
     pub kind: String,
     /// The service or model that the operation changes.
     pub subject: String,
@@ -357,7 +358,7 @@ pub struct Progress {
     pub message: String,
 }
 
-/// A server-sent event that carries a [`Progress`].
+/// A server-sent event with a progress event of an operation.
 #[derive(Debug, ToSchema)]
 pub struct ProgressEvent {
     /// The number of the progress event.
@@ -376,7 +377,7 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// `GET /v1/status`.
+/// The response to `GET /v1/status`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Drisse's version.
@@ -427,7 +428,7 @@ pub struct GatewayInfo {
     pub note: Option<String>,
 }
 
-/// `POST /v1/shutdown`.
+/// The body of `POST /v1/shutdown`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Shutdown {

@@ -33,7 +33,7 @@ pub struct RouteDocument {
     pub service: String,
     /// Increases with every change; a gateway never replaces a document by one of a lower generation.
     pub generation: u64,
-    /// Names of fields, of any part of the document, that a gateway must know to use the document as it is meant.
+    /// Names of fields, of any part of the document, that a gateway must know to use the document correctly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
     /// Digests of the keys that are accepted, each `sha256:HEX`. Empty: requests need no key.

@@ -34,13 +34,13 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let output = cli.output;
     let named = cli.workspace.as_deref();
     let read_only = matches!(cli.command, Command::Down | Command::Status | Command::Doctor);
-    let place = || if read_only { WorkspaceRef::existing(named) } else { WorkspaceRef::new(named) };
+    let workspace = || if read_only { WorkspaceRef::existing(named) } else { WorkspaceRef::new(named) };
     match cli.command {
         // These commands need no workspace, or run a runtime of their own.
         Command::Serve(serve) => return serve::run(&serve, output),
         Command::Inspect(inspect) => return inspect::run(&inspect, output),
         Command::Conformance(conformance) => return conformance::run(&conformance, output),
-        Command::Control(control) => return control::run(&control, place()?),
+        Command::Control(control) => return control::run(&control, workspace()?),
         Command::Gateway(gateway) => return gateway::run(&gateway),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -52,26 +52,26 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    let place = place()?;
+    let workspace = workspace()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Deploy(deploy) => deploy::deploy(&place, &deploy, output).await,
-            Command::Update(update) => deploy::update(&place, &update, output).await,
-            Command::Rollback(rollback) => deploy::rollback(&place, &rollback, output).await,
-            Command::Delete(delete) => services::delete(&place, &delete, output).await,
-            Command::Score(score) => score::run(&place, &score).await,
-            Command::Services(services) => services::run(&place, &services, output).await,
-            Command::Logs(logs) => logs::run(&place, &logs, output).await,
-            Command::Keys(keys) => keys::run(&place, &keys, output).await,
-            Command::Models(models) => models::run(&place, &models, output).await,
-            Command::Image(image) => image::run(&place, &image, output).await,
-            Command::Targets(targets) => targets::run(&place, &targets, output).await,
-            Command::Profile(profile) => profile::run(&place, &profile, output).await,
-            Command::Operations(operations) => operations::run(&place, &operations, output).await,
-            Command::Up(up) => up::up(&place, &up, output).await,
-            Command::Down => up::down(&place, output).await,
-            Command::Status => up::status(&place, output).await,
-            Command::Doctor => doctor::run(&place, output).await,
+            Command::Deploy(deploy) => deploy::deploy(&workspace, &deploy, output).await,
+            Command::Update(update) => deploy::update(&workspace, &update, output).await,
+            Command::Rollback(rollback) => deploy::rollback(&workspace, &rollback, output).await,
+            Command::Delete(delete) => services::delete(&workspace, &delete, output).await,
+            Command::Score(score) => score::run(&workspace, &score).await,
+            Command::Services(services) => services::run(&workspace, &services, output).await,
+            Command::Logs(logs) => logs::run(&workspace, &logs, output).await,
+            Command::Keys(keys) => keys::run(&workspace, &keys, output).await,
+            Command::Models(models) => models::run(&workspace, &models, output).await,
+            Command::Image(image) => image::run(&workspace, &image, output).await,
+            Command::Targets(targets) => targets::run(&workspace, &targets, output).await,
+            Command::Profile(profile) => profile::run(&workspace, &profile, output).await,
+            Command::Operations(operations) => operations::run(&workspace, &operations, output).await,
+            Command::Up(up) => up::up(&workspace, &up, output).await,
+            Command::Down => up::down(&workspace, output).await,
+            Command::Status => up::status(&workspace, output).await,
+            Command::Doctor => doctor::run(&workspace, output).await,
             _ => unreachable!("returned above"),
         }
     })

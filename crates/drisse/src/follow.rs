@@ -20,7 +20,7 @@ pub(crate) enum Left {
 }
 
 /// Follows an operation until it ends. Prints its progress with the elapsed time on stderr.
-pub(crate) async fn follow(place: &WorkspaceRef, client: &Client, begun: &Operation) -> Result<Left> {
+pub(crate) async fn follow(workspace: &WorkspaceRef, client: &Client, begun: &Operation) -> Result<Left> {
     let began = Instant::now();
     let bar = printer::bar(None, "{spinner} {msg} {elapsed}");
     bar.enable_steady_tick(Duration::from_millis(120));
@@ -32,11 +32,11 @@ pub(crate) async fn follow(place: &WorkspaceRef, client: &Client, begun: &Operat
     drisse_core::crash_point("an operation has begun");
     let id = begun.id;
     let waited = tokio::select! {
-        waited = wait(place, client, id, &mut each) => waited,
+        waited = wait(workspace, client, id, &mut each) => waited,
         never = watch_answers(client, &bar) => match never {},
         _ = tokio::signal::ctrl_c() => {
             bar.finish_and_clear();
-            let flag = place.flag();
+            let flag = workspace.flag();
             printer::note(&format!(
                 "\ndetached: the operation continues. `drisse{flag} operations show {id}` follows it, \
                  `drisse{flag} operations cancel {id}` cancels it"
@@ -77,7 +77,7 @@ async fn watch_answers(client: &Client, bar: &ProgressBar) -> Infallible {
 /// Waits until the operation ends. If the control plane is killed meanwhile, starts another one, which resumes the
 /// operation.
 async fn wait(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     client: &Client,
     id: i64,
     each: &mut dyn FnMut(&Progress),
@@ -87,11 +87,11 @@ async fn wait(
         match client.wait(id, each).await {
             Err(ClientError::Unreachable(_)) => {
                 // A control plane that was killed is started again, but not one that `drisse down` has stopped.
-                if place.folder()?.stopped_mark().exists() {
+                if workspace.folder()?.stopped_mark().exists() {
                     let stopped = format!("the workspace was stopped before operation {id} ended");
                     return Err(CliError::new(stopped).hint("`drisse up` resumes the operation"));
                 }
-                place.connect().await?;
+                workspace.connect().await?;
             }
             other => return Ok(other?),
         }

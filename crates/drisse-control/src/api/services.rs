@@ -22,32 +22,32 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// How long an operation on a service may take, unless asked otherwise.
+/// The default time limit of an operation on a service.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
-    /// Where it runs.
+    /// Only services on this target.
     target: Option<String>,
-    /// How it is.
+    /// Only services in this state.
     state: Option<ServiceState>,
-    /// `NAME` or `NAME:VERSION` of the model it serves.
+    /// Only services whose wanted revision serves this model: `NAME` or `NAME:VERSION`.
     model: Option<String>,
-    /// `KEY` or `KEY=VALUE`.
+    /// Only services with this tag: `KEY` or `KEY=VALUE`.
     tag: Option<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     after: Option<String>,
-    /// Items at most, up to 1000.
+    /// The maximum number of items, at most 1000 (default 50).
     limit: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogQuery {
-    /// The last lines that are there; 100 without.
+    /// The number of the newest lines to return, at most 100000 (default 100).
     lines: Option<usize>,
-    /// Whether to go on with those to come.
+    /// Whether to continue with new lines until the client disconnects.
     #[serde(default)]
     follow: bool,
 }
@@ -66,7 +66,7 @@ pub(super) async fn list(
     Ok(axum::Json(Page { items, next: page.next }))
 }
 
-/// Deploys a model: creates a service, or updates the one of that name
+/// Deploys a model: creates the service, or updates it if it exists
 #[utoipa::path(post, path = "/v1/services", request_body = DeployRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn deploy(
     State(control): State<Control>,
@@ -74,14 +74,14 @@ pub(super) async fn deploy(
     Json(mut request): Json<DeployRequest>,
 ) -> Begun {
     let derived = check_model(&control, local, &request).await?;
-    let derived = derived.ok_or_else(|| ControlError::invalid("no model is named"))?;
+    let derived = derived.ok_or_else(|| ControlError::invalid("deploying a service requires `model`"))?;
     let name = request.name.take().unwrap_or_else(|| derived.clone());
     name.parse::<ServiceName>().map_err(|error| {
-        ControlError::invalid(format!("cannot deploy a service of the name `{name}`"))
+        ControlError::invalid(format!("cannot deploy service `{name}`"))
             .because(&error)
-            .hint("give it another one: --name NAME")
+            .hint("choose another name with --name NAME")
     })?;
-    // What a file is registered as is decided once.
+    // A file is registered under this name.
     request.name = Some(name.clone());
     change(&control, &name, request, OperationKind::Deploy).await
 }
@@ -100,7 +100,8 @@ pub(super) async fn update(
     change(&control, &name, request, OperationKind::Update).await
 }
 
-/// The name the model would have; a wrong file or an unknown model is refused here, before anything starts.
+/// Checks that the model of a request exists, before an operation is started for it. Returns the name of the model, or
+/// the name in the request if the model is a file; `None` if the request names no model.
 async fn check_model(control: &Control, local: Local, request: &DeployRequest) -> Result<Option<String>> {
     if request.sample.is_some() {
         may_name_files(local)?;
@@ -132,7 +133,7 @@ async fn change(
     let there = control.db.service(name).await?;
     if there.as_ref().is_some_and(|service| service.deleting) {
         return Err(ControlError::conflict(format!("service `{name}` is being deleted"))
-            .hint("try again when it is gone"));
+            .hint("try again after its deletion"));
     }
     if let (Some(target), Some(service)) = (&request.target, &there)
         && service.target != *target
@@ -141,20 +142,21 @@ async fn change(
         let message = format!("service `{name}` runs on target `{}`, not `{target}`", service.target);
         return Err(ControlError::conflict(message).hint("deploy it under another name, or delete it first"));
     }
-    // Checked again when it is decided: an error here comes before a model is copied.
+    // The operation checks this again. Here, an error is reported before a model is copied.
     control.services.check_fits(name, there.as_ref(), &request).await?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
     begin(control, kind(request), name, Some(timeout)).await
 }
 
-/// Shows a service, its revisions and what runs
+/// Returns a service with its revisions and running replicas
 #[utoipa::path(get, path = "/v1/services/{name}", params(("name" = String, Path)), responses((status = 200, body = Service), (status = "default", body = FailureBody)))]
 pub(super) async fn show(State(control): State<Control>, Path(name): Path<String>) -> Answer<Service> {
     let row = control.db.existing_service(&name).await?;
     let revisions = control.db.revisions(&name).await?;
     let wanted = revisions.iter().find(|revision| revision.revision == row.revision);
-    let wanted =
-        wanted.ok_or_else(|| ControlError::internal(format!("service `{name}` has lost its revision")))?;
+    let wanted = wanted.ok_or_else(|| {
+        ControlError::internal(format!("the current revision of service `{name}` is missing"))
+    })?;
     let shares = row.wanted.clone();
     let mut service = document(&control, row, wanted);
     service.revisions = revisions.iter().map(|revision| revision_document(revision, &shares)).collect();
@@ -167,17 +169,16 @@ pub(super) async fn show(State(control): State<Control>, Path(name): Path<String
     Ok(axum::Json(service))
 }
 
-/// How a service is removed.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeleteQuery {
-    /// Whether it is forgotten where its target does not answer.
+    /// Whether to delete the service even if its target does not answer.
     #[serde(default)]
     force: bool,
 }
 
-/// Removes a service
+/// Deletes a service
 #[utoipa::path(delete, path = "/v1/services/{name}", params(("name" = String, Path), DeleteQuery), responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn delete(
     State(control): State<Control>,
@@ -188,7 +189,7 @@ pub(super) async fn delete(
     begin(&control, OperationKind::Delete { force: asked.force }, &name, None).await
 }
 
-/// Makes an earlier revision wanted again
+/// Returns a service to an earlier revision
 #[utoipa::path(post, path = "/v1/services/{name}/rollback", params(("name" = String, Path)), request_body = RollbackRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn rollback(
     State(control): State<Control>,
@@ -200,21 +201,21 @@ pub(super) async fn rollback(
     begin(&control, OperationKind::Rollback(request), &name, Some(timeout)).await
 }
 
-/// Whether the wanted revision of a service asks for a key.
-async fn asks_for_keys(control: &Control, row: &ServiceRow) -> Result<bool> {
+/// Returns whether the wanted revision of a service requires a key.
+async fn requires_key(control: &Control, row: &ServiceRow) -> Result<bool> {
     Ok(control.db.revision(&row.name, row.revision).await?.is_none_or(|revision| revision.auth))
 }
 
-/// Shows a service's keys
+/// Returns the keys of a service
 #[utoipa::path(get, path = "/v1/services/{name}/keys", params(("name" = String, Path)), responses((status = 200, body = Keys), (status = "default", body = FailureBody)))]
 pub(super) async fn keys(State(control): State<Control>, Path(name): Path<String>) -> Answer<Keys> {
     let row = control.db.existing_service(&name).await?;
-    let auth = asks_for_keys(&control, &row).await?;
+    let auth = requires_key(&control, &row).await?;
     let shown = |key: String| auth.then_some(key);
     Ok(axum::Json(Keys { primary_key: shown(row.primary_key), secondary_key: shown(row.secondary_key) }))
 }
 
-/// Replaces a key; done once every replica and the gateway have confirmed it
+/// Replaces a key; the operation ends when every replica and the gateway have confirmed the new key
 #[utoipa::path(post, path = "/v1/services/{name}/keys", params(("name" = String, Path)), request_body = KeyRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn change_key(
     State(control): State<Control>,
@@ -222,10 +223,12 @@ pub(super) async fn change_key(
     Json(request): Json<KeyRequest>,
 ) -> Begun {
     let row = control.db.existing_service(&name).await?;
-    let auth = asks_for_keys(&control, &row).await?;
+    let auth = requires_key(&control, &row).await?;
     if !auth {
-        return Err(ControlError::conflict(format!("service `{name}` is open: it has no keys"))
-            .hint(format!("`drisse update {name} --auth` closes it")));
+        return Err(ControlError::conflict(format!(
+            "service `{name}` accepts requests without a key: it has no keys"
+        ))
+        .hint(format!("`drisse update {name} --auth` makes it require a key")));
     }
     if let Some(key) = &request.value {
         crate::keys::check(key)?;
@@ -233,7 +236,7 @@ pub(super) async fn change_key(
     begin(&control, OperationKind::Keys(request), &name, Some(TIMEOUT)).await
 }
 
-/// What a service's replicas write, line by line
+/// Returns the log lines of a service's replicas
 #[utoipa::path(get, path = "/v1/services/{name}/logs", params(("name" = String, Path), LogQuery), responses((status = 200, content_type = "text/plain", body = String), (status = "default", body = FailureBody)))]
 pub(super) async fn logs(
     State(control): State<Control>,
@@ -251,7 +254,7 @@ pub(super) async fn logs(
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(lines)))
 }
 
-/// A `/score` body that the service's model takes
+/// Returns a sample `/score` body for the service's model
 #[utoipa::path(get, path = "/v1/services/{name}/sample", params(("name" = String, Path)), responses((status = 200, content_type = "application/json", body = Object), (status = "default", body = FailureBody)))]
 pub(super) async fn sample(
     State(control): State<Control>,
@@ -269,7 +272,7 @@ pub(super) async fn sample(
     let Some(sample) = control.services.models.with_store(read).await? else {
         let message = format!("model `{}` has no sample", revision.model_name());
         return Err(ControlError::not_found(message)
-            .hint("give one: `drisse deploy … --sample FILE`, or score with --file"));
+            .hint("add one with `drisse deploy … --sample FILE`, or score with --file"));
     };
     Ok(([(CONTENT_TYPE, "application/json")], sample))
 }
@@ -282,7 +285,7 @@ fn document(control: &Control, row: ServiceRow, revision: &RevisionRow) -> Servi
         let observed = observed.borrow();
         (observed.ready, observed.error.as_ref().map(|error| error.failure.clone()))
     });
-    // What cannot be looked after is not ready, whatever it was last.
+    // A service that cannot be observed is not ready, whatever its last state was.
     let (state, error) = match (row.state, unseen) {
         (ServiceState::Ready, Some(error)) => (ServiceState::Degraded, Some(error)),
         (state, _) => (state, row.error),

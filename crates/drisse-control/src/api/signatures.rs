@@ -34,7 +34,7 @@ pub(super) async fn trusted(State(control): State<Control>) -> Answer<TrustDocum
     Ok(axum::Json(control.services.models.trusted().await?))
 }
 
-/// Replaces the public keys that models must be signed with; running services continue
+/// Replaces the public keys that models must be signed with; running services keep running
 #[utoipa::path(put, path = "/v1/trust", request_body = TrustDocument, responses((status = 200, body = TrustDocument), (status = "default", body = FailureBody)))]
 pub(super) async fn trust(
     State(control): State<Control>,

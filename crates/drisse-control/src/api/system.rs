@@ -15,7 +15,7 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct OneModel {
-    /// `NAME` or `NAME:VERSION`; all models if it is missing.
+    /// The model to check: `NAME` or `NAME:VERSION` (default: all models).
     model: Option<String>,
 }
 
@@ -95,8 +95,7 @@ async fn verified(control: &Control, asked: &OneModel) -> Result<String> {
     Ok(model.clone())
 }
 
-/// Verifies blobs and restores damaged ones, from the store, the files that models were registered from, and the files
-/// that the request names
+/// Verifies models and restores damaged blobs from copies in the workspace, in the models' source files or in `from`
 #[utoipa::path(post, path = "/v1/repair", params(OneModel), request_body = RepairRequest, responses((status = 202, body = Operation), (status = "default", body = FailureBody)))]
 pub(super) async fn repair(
     State(control): State<Control>,

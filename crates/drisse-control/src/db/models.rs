@@ -22,7 +22,7 @@ pub(crate) struct ModelRow {
     pub(crate) tags: Tags,
     pub(crate) properties: Tags,
     pub(crate) created: i64,
-    /// The file it was registered from.
+    /// The file that the version was registered from.
     pub(crate) source: Option<String>,
 }
 

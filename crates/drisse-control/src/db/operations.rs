@@ -34,8 +34,9 @@ pub(crate) struct Outcome {
 fn operation(row: &SqliteRow) -> Result<OperationRow> {
     let (error, finished): (Option<String>, Option<i64>) = (row.try_get("error")?, row.try_get("finished")?);
     let state: String = row.try_get("state")?;
-    let state: OperationState = serde_json::from_value(state.into())
-        .map_err(|error| ControlError::internal("the database contains an unknown state").because(&error))?;
+    let state: OperationState = serde_json::from_value(state.into()).map_err(|error| {
+        ControlError::internal("the database contains an unknown operation state").because(&error)
+    })?;
     Ok(OperationRow {
         document: Operation {
             id: row.try_get("id")?,

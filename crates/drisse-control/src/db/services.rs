@@ -1,4 +1,4 @@
-//! Services and their revisions: what is wanted.
+//! The desired state of services, and their revisions.
 
 use super::models::{Tags, has_entry};
 use super::{Db, json, now, text};
@@ -10,18 +10,18 @@ use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
 
-/// Revisions of a service that are kept, for `rollback`; their models cannot be deleted.
+/// The number of revisions of a service that are kept for `rollback`. Their models cannot be deleted.
 const KEPT_REVISIONS: u64 = 20;
 
-/// A service as it is wanted.
+/// The desired state of a service.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct ServiceRow {
     pub(crate) name: String,
     pub(crate) target: String,
-    /// The wanted revision that commands change and show.
+    /// The revision that commands change and show, one of the wanted ones.
     pub(crate) revision: u64,
     pub(crate) active: bool,
-    /// All wanted revisions, at least one once the service has a revision.
+    /// The wanted revisions; empty only if the service has no revision yet.
     pub(crate) wanted: Vec<Share>,
     pub(crate) state: ServiceState,
     pub(crate) error: Option<Failure>,
@@ -40,45 +40,45 @@ pub(crate) struct ServiceRow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Share {
     pub(crate) revision: u64,
-    /// Its share of the requests, relative to the service's other wanted revisions.
+    /// The share of the requests, relative to the service's other wanted revisions.
     pub(crate) weight: u32,
-    /// As asked for.
+    /// The number of replicas that was requested.
     pub(crate) replicas: u32,
-    /// As an autoscaler has set it since.
+    /// The number of replicas that an autoscaler has set since; `None` if none has.
     #[serde(default)]
     pub(crate) scaled: Option<u32>,
 }
 
 impl Share {
-    /// All requests of a service.
+    /// Returns the share of the only wanted revision of a service.
     pub(crate) fn whole(revision: u64, replicas: u32) -> Self {
         Self { revision, weight: 1, replicas, scaled: None }
     }
 
-    /// The number of replicas that are to run.
+    /// Returns the wanted number of replicas.
     pub(crate) fn replicas(&self) -> u32 {
         self.scaled.unwrap_or(self.replicas)
     }
 }
 
 impl ServiceRow {
-    /// The number of replicas that were asked for, of all wanted revisions together.
+    /// Returns the number of requested replicas of all wanted revisions together.
     pub(crate) fn asked_replicas(&self) -> u32 {
         self.wanted.iter().map(|share| share.replicas).sum()
     }
 
-    /// Gives all requests to one revision. If it is the only wanted one already, what an autoscaler has set stays.
+    /// Makes a revision the only wanted one. If it already is, the number that an autoscaler has set is kept.
     pub(crate) fn want_only(&mut self, revision: u64, replicas: u32) {
         self.revision = revision;
         let share = Share::whole(revision, replicas);
-        let same = |there: &Share| Share { scaled: None, ..*there } == share;
+        let same = |old: &Share| Share { scaled: None, ..*old } == share;
         if !matches!(&*self.wanted, [only] if same(only)) {
             self.wanted = vec![share];
         }
     }
 }
 
-/// A revision.
+/// A revision of a service.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct RevisionRow {
     pub(crate) service: String,
@@ -95,7 +95,7 @@ pub(crate) struct RevisionRow {
     pub(crate) resources: Resources,
 }
 
-/// Which services a list has, and from where on.
+/// A filter and a position for a list of services.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ServiceFilter {
     pub(crate) target: Option<String>,
@@ -103,6 +103,7 @@ pub(crate) struct ServiceFilter {
     /// `NAME` or `NAME:VERSION` of the wanted revision's model.
     pub(crate) model: Option<String>,
     pub(crate) tag: Option<String>,
+    /// The name of the last service of the previous page.
     pub(crate) after: Option<String>,
     pub(crate) limit: u32,
 }
@@ -131,8 +132,9 @@ fn service(row: &SqliteRow) -> Result<ServiceRow> {
 
 fn state(row: &SqliteRow) -> Result<ServiceState> {
     let text: String = row.try_get("state")?;
-    serde_json::from_value(text.into())
-        .map_err(|error| ControlError::internal("the database holds an unknown state").because(&error))
+    serde_json::from_value(text.into()).map_err(|error| {
+        ControlError::internal("the database contains an unknown service state").because(&error)
+    })
 }
 
 fn revision(row: &SqliteRow) -> Result<RevisionRow> {
@@ -153,12 +155,12 @@ fn revision(row: &SqliteRow) -> Result<RevisionRow> {
 }
 
 impl RevisionRow {
-    /// `name:version` of its model.
+    /// Returns `NAME:VERSION` of the model.
     pub(crate) fn model_name(&self) -> String {
         format!("{}:{}", self.model, self.version)
     }
 
-    /// Whether it serves the same model with the same options.
+    /// Returns whether both serve the same model with the same options.
     pub(crate) fn same_as(&self, other: &Self) -> bool {
         let other = Self { revision: self.revision, created: self.created, ..other.clone() };
         Self { package: other.package.clone(), ..self.clone() } == other
@@ -167,7 +169,7 @@ impl RevisionRow {
 
 impl Db {
     pub(crate) async fn service(&self, name: &str) -> Result<Option<ServiceRow>> {
-        // One query: what is wanted of the service is of one moment.
+        // A single query, so that the service and its wanted revisions are from the same moment.
         let query = "SELECT services.*, (SELECT json_group_array(json_object('revision', revision, 'weight', \
                      weight, 'replicas', replicas, 'scaled', scaled)) FROM (SELECT * FROM wanted WHERE \
                      service = services.name ORDER BY revision)) AS wanted FROM services WHERE name = ?";
@@ -175,11 +177,14 @@ impl Db {
         query.fetch_optional(self.pool()).await?.as_ref().map(service).transpose()
     }
 
-    /// A service that is there.
+    /// Returns a service.
+    ///
+    /// # Errors
+    /// Returns an error of the kind `NotFound` if there is no such service.
     pub(crate) async fn existing_service(&self, name: &str) -> Result<ServiceRow> {
         self.service(name).await?.ok_or_else(|| {
-            ControlError::not_found(format!("there is no service `{name}`"))
-                .hint("`drisse services` lists those there are")
+            ControlError::not_found(format!("service `{name}` not found"))
+                .hint("`drisse services` lists the services")
         })
     }
 
@@ -212,7 +217,7 @@ impl Db {
         let names: Vec<String> = query.build_query_scalar().fetch_all(self.pool()).await?;
         let mut items = Vec::new();
         for name in names.iter().take(filter.limit as usize) {
-            // One that was deleted meanwhile is not in the list.
+            // A service that was deleted meanwhile is left out.
             if let Some(service) = self.service(name).await?
                 && let Some(revision) = self.revision(name, service.revision).await?
             {
@@ -224,8 +229,8 @@ impl Db {
         Ok(Page { items, next })
     }
 
-    /// What is wanted of a target now: for all services but one, and for that one. Of a thousand services, too, in a
-    /// single query.
+    /// Returns the demand on a target: of all services except `service`, and of `service`. A single query, so that it
+    /// is fast with a thousand services.
     pub(crate) async fn demand(&self, target: &str, service: &str) -> Result<(Demand, Demand)> {
         let query = "SELECT services.name = ? AS is_it, count(DISTINCT services.name) AS services, \
                      CAST(total(coalesce(scaled, replicas) * (resources ->> '$.cpu_millis')) AS INTEGER) AS cpu, \
@@ -264,15 +269,17 @@ impl Db {
         row.as_ref().map(revision).transpose()
     }
 
-    /// All that are kept, the newest first.
+    /// Returns all kept revisions of a service, the newest first.
     pub(crate) async fn revisions(&self, name: &str) -> Result<Vec<RevisionRow>> {
         let query = sqlx::query("SELECT * FROM revisions WHERE service = ? ORDER BY revision DESC");
         query.bind(name).fetch_all(self.pool()).await?.iter().map(revision).collect()
     }
 
-    /// Writes a service whole, and a new revision with it, where there is one; `expected` is the
-    /// generation it is based on, 0 for a new service. What was written in the meantime wins. `decided` is kept
-    /// with the operation that does this, in the same step.
+    /// Stores a service and, if given, a new revision and the decision of an operation, in one transaction. `expected`
+    /// is the generation that the change is based on, 0 for a new service.
+    ///
+    /// # Errors
+    /// Returns a conflict if the service has another generation, because it was changed meanwhile.
     pub(crate) async fn want(
         &self,
         row: &ServiceRow,
@@ -284,9 +291,9 @@ impl Db {
         let query =
             "SELECT coalesce(max(generation), 0), coalesce(max(revision), 0) FROM services WHERE name = ?";
         let query = sqlx::query_as(query).bind(&row.name);
-        let (there, served): (i64, i64) = query.fetch_one(&mut *write.connection).await?;
-        if there as u64 != expected {
-            let message = format!("service `{}` was changed by somebody else at the same time", row.name);
+        let (generation, served): (i64, i64) = query.fetch_one(&mut *write.connection).await?;
+        if generation as u64 != expected {
+            let message = format!("service `{}` was changed by another request at the same time", row.name);
             return Err(ControlError::conflict(message).hint("try again"));
         }
         let query = "INSERT INTO services (name, target, revision, active, state, error, primary_key, \
@@ -344,7 +351,7 @@ impl Db {
                 .execute(&mut *write.connection)
                 .await?;
             let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;
-            // The one that serves until the new one is ready may be older still.
+            // The revision that serves until the new one is ready may be even older.
             let old = "DELETE FROM revisions WHERE service = ? AND revision <= ? AND revision NOT IN (?, ?) \
                        AND revision NOT IN (SELECT revision FROM wanted WHERE wanted.service = revisions.service)";
             sqlx::query(old)
@@ -362,7 +369,7 @@ impl Db {
         Ok(write.commit().await?)
     }
 
-    /// Keeps the observed state of a service, unless something newer is wanted.
+    /// Stores the observed state of a service, unless its generation has changed.
     pub(crate) async fn set_state(
         &self,
         name: &str,
@@ -383,7 +390,7 @@ impl Db {
     }
 }
 
-/// By what services are counted.
+/// The column by which services are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Counted {
     State,

@@ -1,5 +1,5 @@
-//! The conformance suite of the database: what its verbs promise, whatever stores the rows. Another backend runs the same
-//! tests by another [`Scratch::open`].
+//! The conformance suite of the database: the promises of its methods, which hold for any backend. A new backend runs
+//! the same tests with its own [`Scratch::open`].
 
 use super::Db;
 use super::models::{ModelFilter, ModelRow, Tags};
@@ -24,7 +24,7 @@ impl Scratch {
         Self { db: Db::open(&folder.path().join("drisse.db")).await.unwrap(), folder }
     }
 
-    /// The same database, as the next process finds it.
+    /// Closes the database and opens it again, as the next process does.
     async fn reopen(self) -> Self {
         self.db.close().await;
         Self { db: Db::open(&self.folder.path().join("drisse.db")).await.unwrap(), ..self }

@@ -1,4 +1,4 @@
-//! What clients connect to, where the user has not named it.
+//! The URL that clients connect to, if the user has not set it.
 
 use drisse_net::Tls;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! Whether the target of a service has the capacity for it, found out before anything is started.
+//! Checks that the target of a service has the capacity for it, before anything is started.
 
 use super::Services;
 use crate::db::services::ServiceRow;
@@ -7,14 +7,18 @@ use drisse_core::{Demand, Limits, Restart};
 use drisse_wire::control::{DeployRequest, Resources, RestartPolicy};
 use std::collections::BTreeMap;
 
-/// The target of services that name none.
+/// The default target of a service.
 pub(crate) const LOCAL: &str = "local";
 
-/// Bytes of names and values of an environment together: what a process may be started with has its limit too.
+/// The maximum size of all environment variables of a replica in bytes, names and values together. The kernel limits
+/// the environment of a process as well.
 const MAX_ENVIRONMENT: usize = 64 << 10;
 
 impl Services {
-    /// Refuses a change that its target cannot take.
+    /// Checks that the target has the capacity for a service after the change that `request` asks for.
+    ///
+    /// # Errors
+    /// Returns a conflict if the capacity does not suffice, or if the target cannot enforce a limit.
     pub(crate) async fn check_fits(
         &self,
         name: &str,
@@ -32,7 +36,10 @@ impl Services {
         self.check_capacity(name, target, &resources, replicas).await
     }
 
-    /// Refuses what the target has no room for beside what is wanted of it already, or could not keep in bounds.
+    /// Checks that the target has the capacity for the replicas of a service beside the other services on it.
+    ///
+    /// # Errors
+    /// Returns a conflict if the capacity does not suffice, or if the target cannot enforce a limit.
     pub(super) async fn check_capacity(
         &self,
         service: &str,
@@ -46,9 +53,10 @@ impl Services {
             ControlError::conflict(format!("cannot run service `{service}` on target `{target}`: {why}"))
         };
         capacity.keeps(limits).map_err(|why| {
-            refused(why).hint("leave the limit out (`none`), or deploy to another target: `drisse targets`")
+            refused(why)
+                .hint("remove the limit (`none`), or deploy to another target: `drisse targets` lists them")
         })?;
-        // Who asks for nothing that is counted fits anywhere.
+        // A service without limits fits on every target that does not limit the number of services.
         if limits == Limits::default() && capacity.services.is_none() {
             return Ok(());
         }
@@ -71,20 +79,23 @@ pub(crate) fn restart(resources: &Resources) -> Restart {
     }
 }
 
-/// All variables, secret or not.
+/// Returns all environment variables, including secret ones.
 pub(crate) fn environment(resources: &Resources) -> BTreeMap<String, String> {
     let secrets = resources.secret_env.clone().unwrap_or_default().0;
     resources.env.clone().unwrap_or_default().into_iter().chain(secrets).collect()
 }
 
-/// Refuses limits and environments that no target could give.
+/// Checks limits and environment variables, whatever the target.
+///
+/// # Errors
+/// Returns an error that names the first invalid limit or variable.
 pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     if resources.cpu_millis.is_some_and(|cpu| (1..Limits::MIN_CPU).contains(&cpu)) {
-        return Err(ControlError::invalid("a replica needs at least 0.01 of a core"));
+        return Err(ControlError::invalid("the CPU limit of a replica must be at least 0.01 cores"));
     }
     if resources.memory_bytes.is_some_and(|memory| (1..Limits::MIN_MEMORY).contains(&memory)) {
         let least = drisse_core::size(Limits::MIN_MEMORY);
-        return Err(ControlError::invalid(format!("a replica needs at least {least} of memory")));
+        return Err(ControlError::invalid(format!("the memory limit of a replica must be at least {least}")));
     }
     let secrets = resources.secret_env.iter().flat_map(|secrets| &secrets.0);
     let variables: Vec<_> = resources.env.iter().flatten().chain(secrets).collect();
@@ -94,24 +105,23 @@ pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     let size: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
     if size > MAX_ENVIRONMENT {
         return Err(ControlError::invalid(format!(
-            "the environment has {size} bytes: at most {MAX_ENVIRONMENT}"
+            "the environment variables have {size} bytes in total; at most {MAX_ENVIRONMENT} are allowed"
         )));
     }
     Ok(())
 }
 
-/// The error does not show values: they may be secrets.
+/// Checks the name and the value of an environment variable. The error does not show the value, which may be secret.
 fn check_variable(name: &str, value: &str) -> Result<()> {
     let first = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if !first || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        let message = format!("`{}` is not a valid name of a variable", name.escape_default());
-        return Err(
-            ControlError::invalid(message).hint("one has letters, digits and `_`, and no digit in front")
-        );
+        let message = format!("`{}` is not a valid name of an environment variable", name.escape_default());
+        return Err(ControlError::invalid(message)
+            .hint("a name consists of letters, digits and `_`, and does not start with a digit"));
     }
     if value.contains(['\n', '\r', '\0']) {
-        let message = format!("the value of `{name}` has a line break or a NUL in it");
-        return Err(ControlError::invalid(message).hint("encode it, as base64 for one"));
+        let message = format!("the value of `{name}` contains a line break or a NUL character");
+        return Err(ControlError::invalid(message).hint("encode the value, for example as base64"));
     }
     Ok(())
 }

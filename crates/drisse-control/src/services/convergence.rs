@@ -1,4 +1,4 @@
-//! Following what was decided: until it is so, or until it is taken back because it cannot be.
+//! Waiting for a service to reach its desired state, and reverting the change if it cannot.
 
 use super::Services;
 use super::decision::Decided;
@@ -9,11 +9,14 @@ use drisse_reconcile::{Handle, Observed, explain};
 use drisse_wire::control::{Failure, ServiceState};
 
 impl Services {
-    /// Waits until what was decided is so. If it cannot be, what was before is wanted again.
+    /// Waits until the service has converged to the decision. If it cannot, restores the previous desired state.
+    ///
+    /// # Errors
+    /// Returns why the service did not converge, or why the operation was cut short.
     pub(super) async fn complete(&self, op: &Running, decided: &Decided) -> Result<(), OperationError> {
         let name = op.subject();
         if op.resumed {
-            self.was_taken_back(name, decided).await?;
+            self.check_not_reverted(name, decided).await?;
         }
         let converged = self.converged(op, decided.generation).await;
         match &converged {
@@ -21,27 +24,31 @@ impl Services {
             Ok(()) => {
                 self.db.set_state(name, decided.generation, ServiceState::Ready, None).await?;
             }
-            Err(ended) if decided.changed => self.take_back(name, decided, ended).await?,
+            Err(ended) if decided.changed => self.revert(name, decided, ended).await?,
             Err(_) => {}
         }
         converged
     }
 
-    /// Fails if the control plane before took back what was decided, and was killed before it reported that.
-    async fn was_taken_back(&self, name: &str, decided: &Decided) -> Result<()> {
+    /// Checks that the previous control plane did not revert the decision before it was killed.
+    ///
+    /// # Errors
+    /// Returns why the decision was reverted.
+    async fn check_not_reverted(&self, name: &str, decided: &Decided) -> Result<()> {
         let row = self.db.existing_service(name).await?;
         if row.generation == decided.generation {
             return Ok(());
         }
         let failure = row.error.unwrap_or_else(|| {
-            Failure::new(format!("revision {} of service `{name}` did not get ready", decided.revision))
+            Failure::new(format!("revision {} of service `{name}` did not become ready", decided.revision))
         });
         Err(ControlError { kind: ErrorKind::InvalidInput, failure })
     }
 
-    async fn take_back(&self, name: &str, decided: &Decided, ended: &OperationError) -> Result<()> {
+    /// Restores the desired state before the decision, or marks a first deployment as failed.
+    async fn revert(&self, name: &str, decided: &Decided, ended: &OperationError) -> Result<()> {
         let Some(mut row) = self.db.service(name).await? else { return Ok(()) };
-        // Something newer is wanted: that stands.
+        // A newer change replaced the decision, and is not reverted.
         if row.generation != decided.generation {
             return Ok(());
         }
@@ -54,9 +61,9 @@ impl Services {
             None => {
                 let failure = match ended {
                     OperationError::Failed(error) => error.failure.clone(),
-                    OperationError::Canceled => Failure::new("its deployment was canceled"),
+                    OperationError::Canceled => Failure::new("the deployment was canceled"),
                     OperationError::TimedOut(missing) => {
-                        Failure::new(format!("it was not ready in time: {missing}"))
+                        Failure::new(format!("the service was not ready in time: {missing}"))
                     }
                     OperationError::Stopping => return Ok(()),
                 };
@@ -68,7 +75,10 @@ impl Services {
         Ok(())
     }
 
-    /// Waits until a round has found everything as `generation` wants it.
+    /// Waits until the reconciler has observed that the service matches `generation`.
+    ///
+    /// # Errors
+    /// Returns why the service cannot converge, or why the operation was cut short.
     pub(super) async fn converged(&self, op: &Running, generation: u64) -> Result<(), OperationError> {
         let task = self.task(op.subject())?;
         let followed = follow(op, &task, |observed| {
@@ -76,7 +86,7 @@ impl Services {
                 if observed.converged {
                     return Ok(true);
                 }
-                // Earlier deaths do not count.
+                // Replicas that died before the operation began do not count.
                 if let Some(death) = observed.hopeless.as_ref().filter(|death| op.saw(death)) {
                     let (kind, name, target) = (&op.row.document.kind, op.subject(), &observed.target);
                     let failure = explain(death)
@@ -99,7 +109,7 @@ impl Services {
         })
     }
 
-    /// Waits until nothing is left of a service that is being deleted.
+    /// Waits until the routes and replicas of a deleted service are removed.
     pub(super) async fn gone(&self, op: &Running, generation: u64) -> Result<(), OperationError> {
         let task = self.task(op.subject())?;
         let followed = follow(op, &task, |observed| {
@@ -130,13 +140,13 @@ async fn follow(
     let mut cut_short = std::pin::pin!(op.cut_short());
     loop {
         if done(&observed.borrow_and_update())? {
-            // What is still in the channel belongs to this operation.
+            // Events that are still in the channel belong to this operation.
             while let Ok(event) = events.try_recv() {
                 op.progress.add(event);
             }
             return Ok(());
         }
-        // Each observation is judged once, however many events there are until the next.
+        // `done` is called once per observation, also if events arrive in between.
         loop {
             tokio::select! {
                 changed = observed.changed() => break changed.map_err(|_| OperationError::Stopping)?,

@@ -1,20 +1,21 @@
-//! What an operation decided, kept with it: a control plane that starts again continues from here.
+//! The decision of an operation on a service. It is stored with the operation, so that a restarted control plane
+//! continues from it.
 
 use crate::db::services::{ServiceRow, Share};
 use crate::running::Running;
 use serde::{Deserialize, Serialize};
 
-/// What an operation decided, kept with it.
+/// The decision of an operation, stored with it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(super) struct Decided {
     pub(super) generation: u64,
     pub(super) revision: u64,
     pub(super) changed: bool,
-    /// Where to go back to: nowhere, for a first deployment.
+    /// The desired state to restore if the operation fails; `None` for a first deployment.
     pub(super) before: Option<Before>,
 }
 
-/// What was wanted before.
+/// The desired state of a service before an operation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Before {
     pub(super) revision: u64,
@@ -29,7 +30,7 @@ impl Before {
         Self { revision: row.revision, replicas: row.asked_replicas(), wanted: row.wanted.clone() }
     }
 
-    /// What is to be wanted again.
+    /// Returns the revisions to restore.
     pub(super) fn wanted(&self) -> Vec<Share> {
         match &*self.wanted {
             [] => vec![Share::whole(self.revision, self.replicas)],
@@ -39,7 +40,7 @@ impl Before {
 }
 
 impl Decided {
-    /// What an earlier control plane decided for this operation; `None` if it had not come so far.
+    /// Returns the decision that an earlier control plane stored for this operation; `None` if it stored none.
     pub(super) fn of(op: &Running) -> Option<Self> {
         serde_json::from_value(op.row.progress.clone()).ok()
     }

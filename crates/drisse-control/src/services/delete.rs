@@ -1,4 +1,4 @@
-//! Removing a service.
+//! Deleting a service.
 
 use super::Services;
 use crate::error::Result;
@@ -7,7 +7,7 @@ use drisse_wire::control::ServiceState;
 use serde_json::Value;
 
 impl Services {
-    /// Removes a service, with `force` even if its target does not answer.
+    /// Deletes a service. With `force`, deletes it even if its target does not answer.
     pub(crate) async fn delete(&self, op: &Running, force: bool) -> Result<Value, OperationError> {
         let name = op.subject();
         if force {
@@ -21,7 +21,7 @@ impl Services {
             }
             self.gone(op, row.generation).await?;
         }
-        op.progress.add(format!("service {name} is gone"));
+        op.progress.add(format!("service {name} is deleted"));
         Ok(Value::Null)
     }
 }

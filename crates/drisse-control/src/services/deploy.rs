@@ -13,13 +13,13 @@ use drisse_wire::control::{DeployRequest, ModelChoice, RegisterRequest, ServiceS
 use serde_json::{Value, json};
 
 impl Services {
-    /// Deploys or updates a service.
+    /// Deploys or updates a service, and waits until it has converged.
     pub(crate) async fn deploy(&self, op: &Running, request: DeployRequest) -> Result<Value, OperationError> {
         let decided = match Decided::of(op) {
             Some(decided) => decided,
             None => {
                 let model = op.unless_cut_short(self.choose(op, &request)).await?;
-                // Not to be cut short: what is written down is completed or taken back.
+                // This is not cut short: a stored decision is completed or reverted.
                 self.decide(op, &request, model).await?
             }
         };
@@ -27,7 +27,7 @@ impl Services {
         Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
     }
 
-    /// The model asked for, registered where it is a file.
+    /// Returns the model that a request names; `None` if it names none. Registers the model if it is a file.
     async fn choose(&self, op: &Running, request: &DeployRequest) -> Result<Option<ModelRow>> {
         match &request.model {
             None => Ok(None),
@@ -45,13 +45,13 @@ impl Services {
                     tags: None,
                     properties: None,
                 };
-                // A service's name given for a file is its model's name too.
+                // The model gets the service's name.
                 self.models.register(&op.progress, op.subject(), files).await.map(Some)
             }
         }
     }
 
-    /// Compares with what is wanted, and writes down what is wanted now.
+    /// Compares a request with the desired state, and stores the new desired state.
     async fn decide(
         &self,
         op: &Running,
@@ -64,21 +64,21 @@ impl Services {
         if let Some(model) = &model {
             self.db.model(&model.name, Some(model.version)).await?;
         }
-        let there = self.db.service(name).await?;
-        let current = match &there {
+        let existing = self.db.service(name).await?;
+        let current = match &existing {
             Some(service) => self.db.revision(name, service.revision).await?,
             None => None,
         };
-        // One that never worked has no clients who could notice.
-        let worked = there.as_ref().is_some_and(|service| service.active);
+        // A service that never worked has no clients that a change could break.
+        let worked = existing.as_ref().is_some_and(|service| service.active);
         if let (Some(current), Some(model)) = (&current, &model)
             && worked
             && !request.replace
         {
-            self.same_signature(name, current, model).await?;
+            self.check_same_signature(name, current, model).await?;
         }
-        let expected = there.as_ref().map_or(0, |service| service.generation);
-        let mut row = match there {
+        let expected = existing.as_ref().map_or(0, |service| service.generation);
+        let mut row = match existing {
             Some(service) => service,
             None => new_service(name)?,
         };
@@ -87,7 +87,9 @@ impl Services {
             (Some(model), _) => (model.full_name(), &model.package),
             (None, Some(current)) => (current.model_name(), &current.package),
             (None, None) => {
-                return Err(ControlError::invalid("no model is named, and there is none to keep"));
+                let message =
+                    format!("cannot deploy service `{name}`: no model is given, and it has none yet");
+                return Err(ControlError::invalid(message));
             }
         };
         self.models.check_signed(&runs, package).await?;

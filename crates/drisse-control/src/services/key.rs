@@ -39,7 +39,7 @@ impl Services {
                 decided
             }
         };
-        // The key has changed whatever happens; success says that everybody knows.
+        // The key stays changed if this fails. Success means that every replica and the gateway have the new key.
         self.converged(op, decided.generation).await?;
         op.progress.add("every replica and the gateway have confirmed the keys");
         Ok(Value::Null)

@@ -1,4 +1,5 @@
-//! The options of a deployment: which are invalid, and which belong to the service rather than to a revision.
+//! The options of a deployment: checks their values, and applies those that belong to the service and not to a
+//! revision.
 
 use super::capacity::check_resources;
 use crate::db::services::ServiceRow;
@@ -6,10 +7,10 @@ use crate::error::{ControlError, Result};
 use drisse_core::Serving;
 use drisse_wire::control::{DeployRequest, ServingOptions};
 
-/// The most replicas of a service: more on one machine are a typing error.
+/// The maximum number of replicas of a service. A larger number is a typing error.
 const MAX_REPLICAS: u32 = 100;
 
-/// Takes over the options that belong to the service.
+/// Sets the options that belong to the service.
 pub(super) fn apply_options(row: &mut ServiceRow, request: &DeployRequest) {
     if let Some(target) = &request.target {
         row.target.clone_from(target);
@@ -23,7 +24,7 @@ pub(super) fn apply_options(row: &mut ServiceRow, request: &DeployRequest) {
     row.access_log = request.access_log.unwrap_or(row.access_log);
 }
 
-/// Browsers name origins without a path or a slash at the end.
+/// Returns whether a text is an origin as browsers send it (without a path or a slash at the end), `*` or `null`.
 fn is_origin(origin: &str) -> bool {
     let host = origin.split_once("://").map(|(_, host)| host);
     let plain =
@@ -31,29 +32,45 @@ fn is_origin(origin: &str) -> bool {
     matches!(origin, "*" | "null") || host.is_some_and(plain)
 }
 
-/// Refuses what cannot be meant, before an operation is begun.
+/// Checks the options of a request before an operation is started for it.
+///
+/// # Errors
+/// Returns an error that names an invalid option and the values that it can have.
 pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
     if request.replicas.is_some_and(|replicas| replicas == 0 || replicas > MAX_REPLICAS) {
-        return Err(ControlError::invalid(format!("replicas are from 1 to {MAX_REPLICAS}")));
+        return Err(ControlError::invalid(format!("`replicas` must be from 1 to {MAX_REPLICAS}")));
     }
     let origins = request.cors_origins.iter().flatten();
     if let Some(wrong) = origins.into_iter().find(|origin| !is_origin(origin)) {
-        let message = format!("`{wrong}` is not an origin of web pages");
+        let message = format!("`{wrong}` in `cors_origins` is not a valid origin");
         return Err(ControlError::invalid(message)
-            .hint("one is `https://HOST` or `https://HOST:PORT`; `*` is every one"));
+            .hint("write an origin as `https://HOST` or `https://HOST:PORT`; `*` allows every origin"));
     }
     let ServingOptions { threads, workers, max_batch, .. } = request.serving;
-    if [threads, workers, max_batch].iter().flatten().any(|&number| number > Serving::MAX) {
-        let message = format!("threads, workers and rows of a run are at most {}", Serving::MAX);
-        return Err(ControlError::invalid(message).hint("0 is what runs best"));
+    for (option, value) in [("threads", threads), ("workers", workers), ("max_batch", max_batch)] {
+        if value.is_some_and(|value| value > Serving::MAX) {
+            let message = format!("`{option}` must be from 0 to {}", Serving::MAX);
+            return Err(
+                ControlError::invalid(message).hint("with 0, each replica finds the best value itself")
+            );
+        }
     }
     check_resources(&request.resources)?;
-    if request.tags.iter().flatten().any(|(key, value)| format!("{key}{value}").contains(char::is_control)) {
-        return Err(ControlError::invalid("a tag has a line break or another control character in it"));
+    let has_control = |text: &str| text.contains(char::is_control);
+    let mut tags = request.tags.iter().flatten();
+    if let Some((key, _)) = tags.find(|(key, value)| has_control(key) || has_control(value)) {
+        let message =
+            format!("tag `{}` contains a control character, such as a line break", key.escape_debug());
+        return Err(ControlError::invalid(message));
     }
-    let zero = |time: Option<u64>| time == Some(0);
-    if zero(request.max_wait_ms) || zero(request.scoring_timeout_ms) || zero(request.timeout_ms) {
-        return Err(ControlError::invalid("a time limit is more than nothing"));
+    for (option, time) in [
+        ("max_wait", request.max_wait_ms),
+        ("scoring_timeout", request.scoring_timeout_ms),
+        ("timeout", request.timeout_ms),
+    ] {
+        if time == Some(0) {
+            return Err(ControlError::invalid(format!("`{option}` must be at least 1 ms")));
+        }
     }
     Ok(())
 }

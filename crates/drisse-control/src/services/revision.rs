@@ -1,4 +1,4 @@
-//! The next revision of a service: the current one with what was asked changed.
+//! The next revision of a service: the current one, with the changes that a request asks for.
 
 use super::Services;
 use super::capacity::{LOCAL, restart};
@@ -14,7 +14,7 @@ use drisse_wire::control::{DeployRequest, ServiceState};
 const DEFAULT_MAX_WAIT_MS: u64 = 500;
 const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
 
-/// A service that does not exist yet.
+/// Returns the row of a new service, which has no revision yet.
 pub(super) fn new_service(name: &str) -> Result<ServiceRow> {
     Ok(ServiceRow {
         name: name.to_owned(),
@@ -37,7 +37,7 @@ pub(super) fn new_service(name: &str) -> Result<ServiceRow> {
 }
 
 impl Services {
-    /// The revision that is wanted now, where it is not the one that was.
+    /// Returns the new revision that a request asks for; `None` if the current one already is as requested.
     pub(super) async fn next_revision(
         &self,
         service: &ServiceRow,
@@ -65,15 +65,18 @@ impl Services {
         next.scoring_timeout_ms = request.scoring_timeout_ms.unwrap_or(next.scoring_timeout_ms);
         next.serving = request.serving.over(next.serving);
         next.resources = request.resources.clone().over(next.resources);
-        // One that failed or has ended is tried again under a new number: what died under the old one is history.
-        let goes_on = |current: &RevisionRow| current.same_as(&next) && !self.has_ended(current);
-        let same = current.is_some_and(goes_on) && service.active;
+        // A revision that failed or whose replicas have ended gets a new number, so that earlier deaths do not count.
+        let still_runs = |current: &RevisionRow| current.same_as(&next) && !self.has_ended(current);
+        let same = current.is_some_and(still_runs) && service.active;
         next.revision = newest + 1;
         Ok((!same).then_some(next))
     }
 
-    /// Refuses a model whose inputs or outputs differ from the current one's.
-    pub(super) async fn same_signature(
+    /// Checks that the inputs and outputs of a new model are those of the current model.
+    ///
+    /// # Errors
+    /// Returns a conflict that names the first difference.
+    pub(super) async fn check_same_signature(
         &self,
         name: &str,
         current: &RevisionRow,
@@ -87,10 +90,10 @@ impl Services {
         let message =
             format!("cannot update service `{name}` to model `{}`: {difference}", model.full_name());
         Err(ControlError::conflict(message)
-            .hint("clients would notice; deploy with --replace if that is meant"))
+            .hint("the change can break clients; to make it anyway, deploy with --replace"))
     }
 
-    /// Whether a replica of a revision has ended, and nothing takes its place.
+    /// Returns whether a replica of a revision has ended and is not replaced.
     fn has_ended(&self, revision: &RevisionRow) -> bool {
         let restart = restart(&revision.resources);
         let ended = |replica: &Replica| {

@@ -1,4 +1,4 @@
-//! Going back to an earlier revision.
+//! Returning a service to an earlier revision.
 
 use super::Services;
 use super::decision::{Before, Decided};
@@ -10,7 +10,7 @@ use drisse_wire::control::{RollbackRequest, ServiceState};
 use serde_json::{Value, json};
 
 impl Services {
-    /// Makes an earlier revision wanted again.
+    /// Returns a service to an earlier revision, and waits until it has converged.
     pub(crate) async fn rollback(
         &self,
         op: &Running,
@@ -46,7 +46,10 @@ impl Services {
         Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
     }
 
-    /// The revision named, or the one before the wanted one.
+    /// Returns the named revision, or the one before the wanted revision.
+    ///
+    /// # Errors
+    /// Returns an error with the kept revisions if there is no such revision.
     async fn earlier(&self, service: &ServiceRow, named: Option<u64>) -> Result<u64> {
         let kept: Vec<_> = self.db.revisions(&service.name).await?.iter().map(|r| r.revision).collect();
         let found = match named {
@@ -59,7 +62,7 @@ impl Services {
                 Some(named) => format!("service `{}` has no revision {named}", service.name),
                 None => format!("service `{}` has no revision before {}", service.name, service.revision),
             };
-            ControlError::invalid(message).hint(format!("it has {}", kept.join(", ")))
+            ControlError::invalid(message).hint(format!("its revisions are {}", kept.join(", ")))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Which certificates of replicas are trusted.
+//! The certificates by which replicas are trusted.
 
 use drisse_net::client_config;
 use rustls::pki_types::CertificateDer;
@@ -6,13 +6,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::{Mutex, PoisonError};
 
-/// The configuration that trusts the system's CA certificates. Read once: it holds some hundred certificates.
+/// The configuration that trusts the system's CA certificates. It has some hundred certificates, so it is read once.
 static SYSTEM: Mutex<Option<ClientConfig>> = Mutex::new(None);
 
-/// A configuration that trusts the certificates in this PEM text, and no others.
+/// Returns a configuration that trusts only the certificates in this PEM text.
 ///
 /// # Errors
-/// Returns the reason if the text holds no certificate, or one that cannot be used.
+/// Returns the reason if the text contains no certificate, or one that cannot be used.
 pub(super) fn certificates(pem: &[u8]) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -25,8 +25,8 @@ pub(super) fn certificates(pem: &[u8]) -> Result<ClientConfig, String> {
     Ok(client_config(roots))
 }
 
-/// The configuration that trusts the system's CA certificates: those in `SSL_CERT_FILE` or `SSL_CERT_DIR`, or in the
-/// distribution's bundle. Blocks on the disk the first time.
+/// Returns the configuration that trusts the system's CA certificates: those in `SSL_CERT_FILE` or `SSL_CERT_DIR`, or
+/// in the distribution's bundle. Blocks on the disk the first time.
 ///
 /// # Errors
 /// Returns the reason if there are none.
@@ -37,7 +37,7 @@ pub(super) fn system() -> Result<ClientConfig, String> {
     }
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Bundles hold some that rustls does not take; the others count.
+    // rustls cannot parse some certificates of common bundles, so those are skipped.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));

@@ -1,4 +1,4 @@
-//! The calls of gRPC that the gateway answers itself.
+//! The gRPC calls that the gateway answers itself.
 
 use super::{Method, PEEK, first, unnamed};
 use crate::answer::{AnswerBody, grpc_answer};

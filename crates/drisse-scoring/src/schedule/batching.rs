@@ -6,7 +6,7 @@ use super::batch_size::BatchSize;
 use super::perturb::perturbed;
 use super::runner::Runner;
 use super::trial::{Outputs, run_once};
-use drisse_core::{Cancel, Error, Inputs, Scorer, Signature, ValueView};
+use drisse_core::{Cancel, Error, Inputs, ModelName, Scorer, Signature, ValueView};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -189,9 +189,13 @@ fn time_sizes(model: &Runner, sample: &Inputs, cancel: &Cancel) {
     }
 }
 
-/// The error of a request if the outputs of a shared run have another number of rows than its inputs.
-pub(crate) fn other_rows() -> Error {
-    Error::internal("an output of a shared run has another number of rows than the inputs")
+/// Returns the error of a request whose rows cannot be found in an output of a shared run of `rows` input rows.
+pub(crate) fn wrong_rows(model: &ModelName, output: ValueView<'_>, rows: usize) -> Error {
+    let output = match output {
+        ValueView::Tensor(tensor) => format!("an output of shape {:?}", tensor.shape),
+        ValueView::Other(_) => "an output that cannot be split into rows".to_owned(),
+    };
+    Error::internal(format!("a batched run of model `{model}` returned {output} for {rows} input rows"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What happens on the thread that runs a model: the run of one request, or one run that several requests share.
 
-use super::batching::{BatchShare, Batching, other_rows};
+use super::batching::{BatchShare, wrong_rows};
 use super::runner::Runner;
 use super::workers::Job;
 use drisse_core::{Cancel, Error, ErrorKind, Inputs, OnCancel, Result, Sink, ValueView, Work};
@@ -125,7 +125,7 @@ fn together(mut requests: Vec<QueuedRequest>) {
     let cancels: Vec<_> = requests.iter().map(|request| request.cancel.clone()).collect();
     let (cancel, hooks) = cancel_when_all_are(&cancels);
     let noted: Vec<_> = requests.iter().filter_map(|request| request.stages.clone()).collect();
-    let mut split = Split::between(&mut requests, &model.batching);
+    let mut split = Split::between(&mut requests, &model);
     let run = Run { model: &model, inputs: &joined, outputs: &outputs, cancel: &cancel, mode, noted: &noted };
     let result = run.into_sink(&mut split);
     let Split { results, begun, .. } = split;
@@ -167,12 +167,12 @@ struct Split<'a> {
     rows: usize,
     /// The result of each request's own sink.
     results: Vec<Result<()>>,
-    batching: &'a Batching,
+    model: &'a Runner,
     begun: bool,
 }
 
 impl<'a> Split<'a> {
-    fn between(requests: &'a mut [QueuedRequest], batching: &'a Batching) -> Self {
+    fn between(requests: &'a mut [QueuedRequest], model: &'a Runner) -> Self {
         let mut rows = 0;
         let part = |request: &'a mut QueuedRequest| {
             let from = rows;
@@ -181,7 +181,7 @@ impl<'a> Split<'a> {
         };
         let parts: Vec<_> = requests.iter_mut().map(part).collect();
         let results = parts.iter().map(|_| Ok(())).collect();
-        Self { parts, rows, results, batching, begun: false }
+        Self { parts, rows, results, model, begun: false }
     }
 }
 
@@ -195,8 +195,8 @@ impl Sink for Split<'_> {
             let taken = value.with_rows(rows.clone(), self.rows, |value| response.output(index, value));
             *result = taken.unwrap_or_else(|| {
                 // The outputs of the sample had these rows. Requests of this model share no more runs.
-                self.batching.stop();
-                Err(other_rows())
+                self.model.batching.stop();
+                Err(wrong_rows(&self.model.name, value, self.rows))
             });
         }
         Ok(())

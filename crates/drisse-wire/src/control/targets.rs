@@ -38,16 +38,16 @@ pub struct Headroom {
     pub unenforceable: Option<String>,
 }
 
-/// `PUT /v1/targets/{name}`: attaches a target, or changes how it is attached.
+/// The body of `PUT /v1/targets/{name}`: how a target is attached.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetSpec {
     /// The kind of target: `container`.
     pub kind: String,
-    /// The Unix socket of the container engine; by default an engine is looked for.
+    /// The Unix socket of the container engine; by default, Drisse searches for an engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
-    /// The largest number of services; by default the usual limit of the kind.
+    /// The largest number of services; by default the limit of the target's kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_services: Option<u32>,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `GET` and `PUT /v1/trust`: the keys with which a model must be signed to run.
+/// The body of `PUT /v1/trust` and the response to `GET /v1/trust`: the keys that models must be signed with.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustDocument {
@@ -11,7 +11,7 @@ pub struct TrustDocument {
     pub keys: Vec<String>,
 }
 
-/// `POST /v1/models/{name}/versions/{version}/signatures`: a signature of a model.
+/// A signature of a model; the body of `POST /v1/models/{name}/versions/{version}/signatures`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {

@@ -19,14 +19,14 @@ fn change<T>(set: Option<T>, clear: bool) -> Change<T> {
     }
 }
 
-pub(crate) fn run(up: &Up, place: WorkspaceRef) -> Result<ExitCode> {
-    let workspace = place.folder()?.clone();
+pub(crate) fn run(up: &Up, workspace: WorkspaceRef) -> Result<ExitCode> {
+    let folder = workspace.folder()?.clone();
     // Only this user can access the files that this process and its children create.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // Keeps running when the terminal that it was started from closes.
     let _ = rustix::process::setsid();
-    std::fs::create_dir_all(workspace.logs()).context("cannot create the folder for logs")?;
-    logs::write_to(&workspace.logs().join("control.log"))?;
+    std::fs::create_dir_all(folder.logs()).context("cannot create the folder for logs")?;
+    logs::write_to(&folder.logs().join("control.log"))?;
     drisse_net::keep_memory_private();
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let build = Build::current(VERSION);
@@ -39,7 +39,7 @@ pub(crate) fn run(up: &Up, place: WorkspaceRef) -> Result<ExitCode> {
     let tcp = up.control.map(|address| TcpApi { address, tls: pair(&up.control_cert, &up.control_key) });
     let library = up.onnxruntime.clone();
     let config = Config {
-        workspace,
+        workspace: folder,
         version: VERSION,
         build: build.clone(),
         program: program.clone(),
@@ -61,8 +61,8 @@ pub(crate) fn run(up: &Up, place: WorkspaceRef) -> Result<ExitCode> {
                 _ = interrupt.recv() => {}
             }
         };
-        let targets = |workspace: &drisse_control::Workspace, store: &drisse_registry::Store| {
-            wiring::targets(workspace, store, &program, &build, library)
+        let targets = |folder: &drisse_control::Workspace, store: &drisse_registry::Store| {
+            wiring::targets(folder, store, &program, &build, library)
         };
         Ok::<_, anyhow::Error>(drisse_control::run(config, targets, stop).await)
     })?;

@@ -23,9 +23,9 @@ pub(crate) struct Curl<'a> {
     pub(crate) file: Option<&'a Path>,
     /// The sample; `None` if there is none.
     pub(crate) sample: Option<&'a [u8]>,
-    /// Where the server has its sample: the source of one that is too long for the line.
+    /// The URI of the sample at the server, for a sample that is too long for the line.
     pub(crate) sample_uri: String,
-    /// What to get where there is no sample.
+    /// The URI to request if there is no sample.
     pub(crate) description_uri: String,
 }
 

@@ -21,35 +21,39 @@ use std::time::{Duration, Instant};
 /// Bytes. An answer up to this length is shown whole.
 const MAX_ANSWER: usize = 240;
 
-pub(crate) async fn deploy(place: &WorkspaceRef, arguments: &Deploy, output: Output) -> Result<ExitCode> {
+pub(crate) async fn deploy(workspace: &WorkspaceRef, arguments: &Deploy, output: Output) -> Result<ExitCode> {
     let early = choose_file(&arguments.model)?;
-    let client = place.connect().await?;
-    let model = choose(place, &client, &arguments.model, early, &arguments.options).await?;
+    let client = workspace.connect().await?;
+    let model = choose(workspace, &client, &arguments.model, early, &arguments.options).await?;
     let mut request = request(&arguments.options, Some(model))?;
     request.name.clone_from(&arguments.name);
     request.target.clone_from(&arguments.target);
     let operation = client.deploy(&request).await?;
-    finish(place, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
+    finish(workspace, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
 }
 
-pub(crate) async fn update(place: &WorkspaceRef, arguments: &Update, output: Output) -> Result<ExitCode> {
+pub(crate) async fn update(workspace: &WorkspaceRef, arguments: &Update, output: Output) -> Result<ExitCode> {
     let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
-    let client = place.connect().await?;
+    let client = workspace.connect().await?;
     let model = match &arguments.model {
-        Some(model) => Some(choose(place, &client, model, early, &arguments.options).await?),
+        Some(model) => Some(choose(workspace, &client, model, early, &arguments.options).await?),
         None => None,
     };
     let request = request(&arguments.options, model)?;
     let operation = client.update(&arguments.service, &request).await?;
-    finish(place, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
+    finish(workspace, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
 }
 
-pub(crate) async fn rollback(place: &WorkspaceRef, arguments: &Rollback, output: Output) -> Result<ExitCode> {
-    let client = place.connect().await?;
+pub(crate) async fn rollback(
+    workspace: &WorkspaceRef,
+    arguments: &Rollback,
+    output: Output,
+) -> Result<ExitCode> {
+    let client = workspace.connect().await?;
     let timeout_ms = arguments.timeout.map(milliseconds);
     let request = RollbackRequest { revision: arguments.revision, timeout_ms };
     let operation = client.rollback(&arguments.service, request).await?;
-    finish(place, &client, operation, arguments.no_wait, None, output).await
+    finish(workspace, &client, operation, arguments.no_wait, None, output).await
 }
 
 /// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
@@ -68,14 +72,14 @@ fn choose_file(text: &str) -> Result<Option<String>> {
 }
 
 async fn choose(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     client: &Client,
     text: &str,
     file: Option<String>,
     options: &ServiceOptions,
 ) -> Result<ModelChoice> {
     if text.starts_with("oci://") {
-        return match super::transfer::pull(place, text, None, &options.registry).await? {
+        return match super::transfer::pull(workspace, text, None, &options.registry).await? {
             Left::Done(done) => {
                 let (name, version) = (&done.result["name"], &done.result["version"]);
                 Ok(ModelChoice::Registered(format!("{}:{version}", name.as_str().unwrap_or_default())))
@@ -200,7 +204,7 @@ fn given_sample(request: &DeployRequest) -> Option<PathBuf> {
 }
 
 async fn finish(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     client: &Client,
     operation: Operation,
     no_wait: bool,
@@ -212,22 +216,23 @@ async fn finish(
     if no_wait {
         let id = operation.id;
         let document = || json!({ "name": name, "operation": id, "state": "Deploying" });
-        let flag = place.flag();
+        let flag = workspace.flag();
         let text = || format!("operation {id} has started: `drisse{flag} operations show {id}` follows it\n");
         printer::result(output, document, text);
         return Ok(ExitCode::SUCCESS);
     }
-    let done = match follow(place, client, &operation).await? {
+    let done = match follow(workspace, client, &operation).await? {
         Left::Done(done) => done,
         Left::Detached(code) => return Ok(code),
     };
-    let service = place.ask(client, async |client| client.service(&name).await).await?;
-    let keys = place.ask(client, async |client| client.keys(&name).await).await?;
-    let body = place.ask(client, async |client| client.sample(&name).await).await.ok();
-    let gateway = place.ask(client, async |client| client.status().await).await?.gateway;
+    let service = workspace.ask(client, async |client| client.service(&name).await).await?;
+    let keys = workspace.ask(client, async |client| client.keys(&name).await).await?;
+    let body = workspace.ask(client, async |client| client.sample(&name).await).await.ok();
+    let gateway = workspace.ask(client, async |client| client.status().await).await?.gateway;
     let mut answer = None;
     if let Some(body) = &body {
-        let (status, answered) = super::score::score(place, &gateway, &service, &keys, body.clone()).await?;
+        let (status, answered) =
+            super::score::score(workspace, &gateway, &service, &keys, body.clone()).await?;
         let text = String::from_utf8_lossy(&answered);
         if status == 200 {
             printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
@@ -240,7 +245,7 @@ async fn finish(
     let document = || document(&service, &keys, &done, answer.as_deref());
     let text = || {
         text(
-            place,
+            workspace,
             &service,
             gateway.certificate.as_deref(),
             sample.as_deref(),
@@ -275,7 +280,7 @@ fn document(service: &Service, keys: &Keys, done: &Operation, answer: Option<&st
 }
 
 fn text(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     service: &Service,
     certificate: Option<&str>,
     sample: Option<&Path>,
@@ -296,19 +301,19 @@ fn text(
         let more = if end < answer.len() { "…" } else { "" };
         line("answer", &format!("{}{more}", printer::plain(&answer[..end])));
     }
-    let _ = write!(out, "\ntry it:\n\n  {}\n\n", curl(place, service, certificate, sample, body));
+    let _ = write!(out, "\ntry it:\n\n  {}\n\n", curl(workspace, service, certificate, sample, body));
     out
 }
 
 /// Returns a curl line to paste into a shell.
 fn curl(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     service: &Service,
     certificate: Option<&str>,
     sample: Option<&Path>,
     body: Option<&[u8]>,
 ) -> String {
-    let header = || format!("{}{} keys {} --header", this_program(), place.flag(), service.name);
+    let header = || format!("{}{} keys {} --header", this_program(), workspace.flag(), service.name);
     let uri = &service.scoring_uri;
     let curl = Curl {
         header: service.auth.then(header),

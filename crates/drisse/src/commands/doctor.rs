@@ -40,18 +40,18 @@ impl Finding {
     }
 }
 
-pub(crate) async fn run(place: &WorkspaceRef, output: Output) -> Result<ExitCode> {
+pub(crate) async fn run(workspace: &WorkspaceRef, output: Output) -> Result<ExitCode> {
     let mut findings = vec![onnx_runtime(), pip()];
-    if let WorkspaceRef::Folder(workspace) = place {
+    if let WorkspaceRef::Folder(folder) = workspace {
         // If the workspace does not exist yet, its nearest existing parent is checked.
-        let existing = workspace.root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-        findings.push(writable(existing, &workspace.root));
+        let existing = folder.root.ancestors().find(|parent| parent.exists()).unwrap_or(Path::new("/"));
+        findings.push(writable(existing, &folder.root));
         findings.push(disk_space(existing));
-        if let Some(health) = drisse_control::examine(workspace).await {
+        if let Some(health) = drisse_control::examine(folder).await {
             findings.extend(stored(health));
         }
-        findings.push(sockets(&workspace.sockets));
-        findings.push(daemons(place).await);
+        findings.push(sockets(&folder.sockets));
+        findings.push(daemons(workspace).await);
     }
     findings.push(containers().await);
     findings.push(systemd());
@@ -174,8 +174,8 @@ async fn containers() -> Finding {
     Finding::new("containers", false, good, engine.unwrap_or_else(|why| why.reason), &remedy)
 }
 
-async fn daemons(place: &WorkspaceRef) -> Finding {
-    let running = place.running().await;
+async fn daemons(workspace: &WorkspaceRef) -> Finding {
+    let running = workspace.running().await;
     let detail = match &running {
         Some((_, status)) => {
             let gateway = status.gateway.address.clone().unwrap_or_default();

@@ -19,9 +19,13 @@ use std::time::Instant;
 /// Buffer for an archive or a pipe, in bytes.
 const BUFFER: usize = 256 << 10;
 
-pub(crate) async fn run(place: &WorkspaceRef, command: &ImageCommand, output: Output) -> Result<ExitCode> {
+pub(crate) async fn run(
+    workspace: &WorkspaceRef,
+    command: &ImageCommand,
+    output: Output,
+) -> Result<ExitCode> {
     match command {
-        ImageCommand::Build(build) => self::build(place, build, output).await,
+        ImageCommand::Build(build) => self::build(workspace, build, output).await,
         ImageCommand::Push(push) => self::push(push, output).await,
         ImageCommand::Runtimes => {
             let list = runtimes()?.list();
@@ -39,10 +43,10 @@ pub(crate) async fn run(place: &WorkspaceRef, command: &ImageCommand, output: Ou
     }
 }
 
-async fn build(place: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> Result<ExitCode> {
+async fn build(workspace: &WorkspaceRef, arguments: &ImageBuild, output: Output) -> Result<ExitCode> {
     let began = Instant::now();
     let failed = || format!("cannot build an image of {}", arguments.model);
-    let model = model(place, arguments).await?;
+    let model = model(workspace, arguments).await?;
     let runtimes = runtimes()?;
     let runtime = match &arguments.runtime {
         Some(digest) => runtimes.pinned(digest).with_context(failed)?,
@@ -114,9 +118,9 @@ async fn push(arguments: &ImagePush, output: Output) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageModel> {
+async fn model(workspace: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageModel> {
     let failed = || format!("cannot build an image of {}", arguments.model);
-    let model = match Named::find(place, &arguments.model).await? {
+    let model = match Named::find(workspace, &arguments.model).await? {
         Named::Source(source) => {
             let name =
                 ServiceName::slug(&source.name).map_or_else(|| "model".to_owned(), |name| name.to_string());
@@ -124,7 +128,7 @@ async fn model(place: &WorkspaceRef, arguments: &ImageBuild) -> Result<ImageMode
         }
         Named::Registered(store, found) => {
             let model = ImageModel::of_package(&store, &found.digest, &found.manifest_digest);
-            let client = place.connect().await?;
+            let client = workspace.connect().await?;
             let signatures = client.signatures(&found.name, Some(found.version)).await?;
             let evidence = Evidence {
                 manifest: store.read(&found.manifest_digest).with_context(failed)?,

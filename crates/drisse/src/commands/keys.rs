@@ -14,9 +14,9 @@ use std::process::ExitCode;
 /// Maximum number of bytes to read from standard input. A key has at most 256 characters.
 const MAX_INPUT: u64 = 4096;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Keys, output: Output) -> Result<ExitCode> {
+pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Keys, output: Output) -> Result<ExitCode> {
     let value = arguments.set.map(|_| read_key()).transpose()?;
-    let client = place.connect().await?;
+    let client = workspace.connect().await?;
     let name = &arguments.service;
     if let Some(which) = arguments.regenerate.or(arguments.set) {
         let key = match which {
@@ -24,11 +24,11 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Keys, output: Output) 
             WhichKey::Secondary => KeyName::Secondary,
         };
         let operation = client.change_key(name, &KeyRequest { key, value }).await?;
-        if let Left::Detached(code) = follow(place, &client, &operation).await? {
+        if let Left::Detached(code) = follow(workspace, &client, &operation).await? {
             return Ok(code);
         }
     }
-    let keys = place.ask(&client, async |client| client.keys(name).await).await?;
+    let keys = workspace.ask(&client, async |client| client.keys(name).await).await?;
     let open = || CliError::new(format!("service `{name}` has no keys: it accepts requests without one"));
     if arguments.header {
         let key = keys.primary_key.ok_or_else(open)?;

@@ -7,9 +7,9 @@ use crate::printer;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) -> Result<ExitCode> {
+pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Logs, output: Output) -> Result<ExitCode> {
     if output == Output::Json && !arguments.follow {
-        let client = place.connect().await?;
+        let client = workspace.connect().await?;
         let mut stream = client.logs(&arguments.service, arguments.lines, false).await?;
         let mut lines = Vec::new();
         while let Some(line) = stream.next().await? {
@@ -20,7 +20,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) 
     }
     let mut lines = arguments.lines;
     loop {
-        let client = place.connect().await?;
+        let client = workspace.connect().await?;
         let mut stream = client.logs(&arguments.service, lines, arguments.follow).await?;
         loop {
             let line = tokio::select! {
@@ -33,7 +33,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Logs, output: Output) 
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        let is_stopped = || place.folder().is_ok_and(|workspace| workspace.stopped_mark().exists());
+        let is_stopped = || workspace.folder().is_ok_and(|folder| folder.stopped_mark().exists());
         if !arguments.follow || is_stopped() {
             return Ok(ExitCode::SUCCESS);
         }

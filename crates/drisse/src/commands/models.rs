@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
-    let Some(command) = &arguments.command else { return list(place, arguments, output).await };
+pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
+    let Some(command) = &arguments.command else { return list(workspace, arguments, output).await };
     match command {
         ModelsCommand::Register { path, name, tags, properties, sample } => {
             let request = RegisterRequest {
@@ -30,19 +30,19 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output
             // A wrong file is reported without starting the control plane.
             drisse_registry::ModelSource::open(path)
                 .with_context(|| format!("cannot register {}", path.display()))?;
-            let client = place.connect().await?;
+            let client = workspace.connect().await?;
             let operation = client.register(&request).await?;
-            finish(place, &client, operation, output, named).await
+            finish(workspace, &client, operation, output, named).await
         }
         ModelsCommand::Show { model } => {
-            let client = place.connect().await?;
+            let client = workspace.connect().await?;
             let (name, version) = parse(model)?;
             let model = client.model(name, version).await?;
             printer::result(output, || json!(model), || text(&model));
             Ok(ExitCode::SUCCESS)
         }
         ModelsCommand::Tag { model, tags, remove, properties } => {
-            let client = place.connect().await?;
+            let client = workspace.connect().await?;
             let (name, version) = parse(model)?;
             let change = ModelChange {
                 tags: tags.iter().cloned().collect(),
@@ -54,10 +54,12 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output
             Ok(ExitCode::SUCCESS)
         }
         ModelsCommand::Keygen { file } => sign::keygen(file, output),
-        ModelsCommand::Sign { model, key } => sign::sign(place, model, key, output).await,
-        ModelsCommand::Trust { keys, remove, none } => sign::trust(place, keys, remove, *none, output).await,
+        ModelsCommand::Sign { model, key } => sign::sign(workspace, model, key, output).await,
+        ModelsCommand::Trust { keys, remove, none } => {
+            sign::trust(workspace, keys, remove, *none, output).await
+        }
         ModelsCommand::Verify { model, repair, from, key } => {
-            let client = place.connect().await?;
+            let client = workspace.connect().await?;
             let signed = sign::verify(&client, model.as_deref(), key.as_deref()).await?;
             let operation = if *repair {
                 let from = from.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
@@ -70,7 +72,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output
                 let repaired = if repaired > 0 { format!(", {repaired} repaired") } else { String::new() };
                 format!("{} models are intact{repaired}\n", result["models"])
             };
-            let left = match follow(place, &client, &operation).await? {
+            let left = match follow(workspace, &client, &operation).await? {
                 Left::Done(mut done) => {
                     done.result["signed"] = json!(signed);
                     Left::Done(done)
@@ -80,26 +82,26 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Models, output: Output
             self::left(left, output, text)
         }
         ModelsCommand::Delete { model } => {
-            let client = place.connect().await?;
+            let client = workspace.connect().await?;
             let (name, version) = parse(model)?;
             let operation = client.delete_model(name, version).await?;
             let text = |result: &Value| format!("deleted {}\n", result["deleted"].as_str().unwrap_or(model));
-            finish(place, &client, operation, output, text).await
+            finish(workspace, &client, operation, output, text).await
         }
         ModelsCommand::Push { model, to, registry } => {
-            transfer::push(place, model, to, registry, output).await
+            transfer::push(workspace, model, to, registry, output).await
         }
         ModelsCommand::Pull { from, name, registry } => {
-            left(transfer::pull(place, from, name.as_deref(), registry).await?, output, named)
+            left(transfer::pull(workspace, from, name.as_deref(), registry).await?, output, named)
         }
         ModelsCommand::Prune => {
-            let client = place.connect().await?;
+            let client = workspace.connect().await?;
             let operation = client.collect().await?;
             let text = |result: &Value| {
                 let bytes = units::shown(result["bytes"].as_u64().unwrap_or(0));
                 format!("removed {} blobs, {bytes}\n", result["blobs"])
             };
-            finish(place, &client, operation, output, text).await
+            finish(workspace, &client, operation, output, text).await
         }
     }
 }
@@ -111,13 +113,13 @@ fn named(result: &Value) -> String {
 }
 
 async fn finish(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     client: &Client,
     operation: Operation,
     output: Output,
     text: impl FnOnce(&Value) -> String,
 ) -> Result<ExitCode> {
-    left(follow(place, client, &operation).await?, output, text)
+    left(follow(workspace, client, &operation).await?, output, text)
 }
 
 fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Result<ExitCode> {
@@ -130,8 +132,8 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
     }
 }
 
-async fn list(place: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
-    let client = place.connect().await?;
+async fn list(workspace: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
+    let client = workspace.connect().await?;
     let query = query(&[
         ("name", arguments.name.as_deref()),
         ("tag", arguments.tag.as_deref()),

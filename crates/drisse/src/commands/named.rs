@@ -19,7 +19,7 @@ pub(super) enum Named {
 
 impl Named {
     /// Finds the model that `text` names. A name with a `/` or a file extension is a path.
-    pub(super) async fn find(place: &WorkspaceRef, text: &str) -> Result<Self> {
+    pub(super) async fn find(workspace: &WorkspaceRef, text: &str) -> Result<Self> {
         let path = Path::new(text);
         if text.contains('/') || path.extension().is_some() || path.exists() {
             return Ok(Self::Source(Box::new(
@@ -27,8 +27,8 @@ impl Named {
             )));
         }
         let (name, version) = models::parse(text)?;
-        let found = place.connect().await?.model(name, version).await?;
-        Ok(Self::Registered(Store::existing(&place.folder()?.store()), Box::new(found)))
+        let found = workspace.connect().await?.model(name, version).await?;
+        Ok(Self::Registered(Store::existing(&workspace.folder()?.store()), Box::new(found)))
     }
 
     /// Returns the model's files at a path where an engine can open them.

@@ -10,8 +10,12 @@ use drisse_wire::control::Operation;
 use serde_json::json;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Operations, output: Output) -> Result<ExitCode> {
-    let client = place.connect().await?;
+pub(crate) async fn run(
+    workspace: &WorkspaceRef,
+    arguments: &Operations,
+    output: Output,
+) -> Result<ExitCode> {
+    let client = workspace.connect().await?;
     match &arguments.command {
         None => {
             let query = query(&[("subject", arguments.subject.as_deref())]);
@@ -24,7 +28,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Operations, output: Ou
             // A failed operation is a result of this command, not its failure.
             let ended = match operation.finished_at {
                 Some(_) => operation,
-                None => match follow(place, &client, &operation).await {
+                None => match follow(workspace, &client, &operation).await {
                     Ok(Left::Detached(code)) => return Ok(code),
                     Ok(Left::Done(done)) => *done,
                     Err(failure) => client.operation(*id).await.map_err(|_| failure)?,

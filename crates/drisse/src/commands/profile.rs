@@ -32,10 +32,10 @@ struct Report<'a> {
     profile: Profile,
 }
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Arguments, output: Output) -> Result<ExitCode> {
+pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Arguments, output: Output) -> Result<ExitCode> {
     let path = &*arguments.model;
     let failed = || format!("cannot profile {path}");
-    let source = Named::find(place, path).await?.source().with_context(failed)?;
+    let source = Named::find(workspace, path).await?.source().with_context(failed)?;
     let inputs = sample(&source, arguments.sample.as_deref())?.inputs.ok_or_else(|| {
         let hint = "give a sample request (a /score body) with --sample FILE";
         CliError::new(format!("cannot profile {path}: cannot generate inputs for this model")).hint(hint)

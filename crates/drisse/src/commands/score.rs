@@ -13,8 +13,8 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitCode> {
-    let client = place.connect().await?;
+pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Score) -> Result<ExitCode> {
+    let client = workspace.connect().await?;
     let body = match &arguments.file {
         Some(file) if file == Path::new("-") => {
             let mut body = Vec::new();
@@ -27,7 +27,7 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitC
     let service = client.service(&arguments.service).await?;
     let keys = client.keys(&arguments.service).await?;
     let gateway = client.status().await?.gateway;
-    let (status, answer) = score(place, &gateway, &service, &keys, body).await?;
+    let (status, answer) = score(workspace, &gateway, &service, &keys, body).await?;
     let text = String::from_utf8_lossy(&answer);
     if status < 400 {
         printer::text(&format!("{}\n", text.trim_end()));
@@ -41,13 +41,13 @@ pub(crate) async fn run(place: &WorkspaceRef, arguments: &Score) -> Result<ExitC
 
 /// Sends a body to a service through the gateway, and returns the status and the answer.
 pub(crate) async fn score(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     gateway: &GatewayInfo,
     service: &Service,
     keys: &Keys,
     body: Bytes,
 ) -> Result<(u16, Bytes)> {
-    let address = place.gateway(gateway)?;
+    let address = workspace.gateway(gateway)?;
     let path = format!("/api/v1/service/{}/score", service.name);
     let ask = Ask { bearer: keys.primary_key.as_deref(), ..Ask::send(Method::POST, &path, body) };
     let answer = address.ask(ask).await.context("cannot score through the gateway");

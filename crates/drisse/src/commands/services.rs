@@ -12,8 +12,8 @@ use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Services, output: Output) -> Result<ExitCode> {
-    let client = place.connect().await?;
+pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Services, output: Output) -> Result<ExitCode> {
+    let client = workspace.connect().await?;
     if let Some(ServicesCommand::Show { service }) = &arguments.command {
         let service = client.service(service).await?;
         printer::result(output, || json!(service), || text(&service));
@@ -104,12 +104,12 @@ fn text(service: &Service) -> String {
     out
 }
 
-pub(crate) async fn delete(place: &WorkspaceRef, arguments: &Delete, output: Output) -> Result<ExitCode> {
-    let client = place.connect().await?;
+pub(crate) async fn delete(workspace: &WorkspaceRef, arguments: &Delete, output: Output) -> Result<ExitCode> {
+    let client = workspace.connect().await?;
     let name = &arguments.service;
     let operation = client.delete(name, arguments.force).await?;
     if !arguments.no_wait
-        && let Left::Detached(code) = follow(place, &client, &operation).await?
+        && let Left::Detached(code) = follow(workspace, &client, &operation).await?
     {
         return Ok(code);
     }

@@ -53,13 +53,18 @@ pub(crate) fn keygen(file: &Path, output: Output) -> Result<ExitCode> {
 }
 
 /// `drisse models sign`.
-pub(crate) async fn sign(place: &WorkspaceRef, model: &str, key: &Path, output: Output) -> Result<ExitCode> {
+pub(crate) async fn sign(
+    workspace: &WorkspaceRef,
+    model: &str,
+    key: &Path,
+    output: Output,
+) -> Result<ExitCode> {
     let key = read_key(key, SigningKey::from_pem)?;
-    let workspace = super::transfer::beside(place, "sign")?;
-    let client = place.connect().await?;
+    let folder = super::transfer::beside(workspace, "sign")?;
+    let client = workspace.connect().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
-    let store = Store::existing(&workspace.store());
+    let store = Store::existing(&folder.store());
     // The signature also covers the model as an image without a runtime layer, as image volumes mount it.
     let image = ImageModel::of_package(&store, &model.digest, &model.manifest_digest);
     let image = Image::of_model(&image.context("cannot read the model")?).context("cannot read the model")?;
@@ -77,7 +82,7 @@ pub(crate) async fn sign(place: &WorkspaceRef, model: &str, key: &Path, output: 
 
 /// `drisse models trust`.
 pub(crate) async fn trust(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     keys: &[impl AsRef<Path>],
     remove: &[String],
     none: bool,
@@ -87,7 +92,7 @@ pub(crate) async fn trust(
     for key in keys {
         added.extend(read_key(key.as_ref(), PublicKey::all_in)?);
     }
-    let client = place.connect().await?;
+    let client = workspace.connect().await?;
     let mut trusted = trusted_by(&client).await?;
     if !added.is_empty() || !remove.is_empty() || none {
         trusted.retain(|key| !none && !remove.iter().any(|id| !id.is_empty() && key.id().starts_with(id)));

@@ -12,8 +12,8 @@ use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(crate) async fn run(place: &WorkspaceRef, arguments: &Targets, output: Output) -> Result<ExitCode> {
-    let client = place.connect().await?;
+pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Targets, output: Output) -> Result<ExitCode> {
+    let client = workspace.connect().await?;
     match &arguments.command {
         None => {
             let targets = client.targets().await?;

@@ -69,8 +69,8 @@ impl RegistryOptions {
 }
 
 /// Returns the workspace if it is on this machine, because the command reads its store. `verb` is for the error.
-pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace> {
-    place.folder().map_err(|_| {
+pub(super) fn beside<'a>(workspace: &'a WorkspaceRef, verb: &str) -> Result<&'a Workspace> {
+    workspace.folder().map_err(|_| {
         CliError::new(format!("cannot {verb} models of a remote workspace"))
             .hint("run this on the control plane's machine, with --workspace DIR")
     })
@@ -78,19 +78,19 @@ pub(super) fn beside<'a>(place: &'a WorkspaceRef, verb: &str) -> Result<&'a Work
 
 /// `drisse models push`.
 pub(crate) async fn push(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     model: &str,
     to: &str,
     options: &RegistryOptions,
     output: Output,
 ) -> Result<ExitCode> {
     let mut reference: Reference = to.parse()?;
-    let workspace = beside(place, "push")?;
-    let client = place.connect().await?;
+    let folder = beside(workspace, "push")?;
+    let client = workspace.connect().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
     reference.tag.get_or_insert_with(|| model.version.to_string());
-    let store = Store::existing(&workspace.store());
+    let store = Store::existing(&folder.store());
     let signatures = client.signatures(&model.name, Some(model.version)).await?;
     let signatures: Vec<_> = signatures.into_iter().filter_map(|signature| signature.manifest).collect();
     let pushed = upload(&reference, options, &store, &model.manifest_digest, &signatures).await?;
@@ -140,13 +140,13 @@ pub(crate) async fn base(
 
 /// Pulls a package and registers it. The result of the operation is the model.
 pub(crate) async fn pull(
-    place: &WorkspaceRef,
+    workspace: &WorkspaceRef,
     from: &str,
     name: Option<&str>,
     options: &RegistryOptions,
 ) -> Result<Left> {
     let reference: Reference = from.parse()?;
-    let workspace = beside(place, "pull")?;
+    let folder = beside(workspace, "pull")?;
     let name = match name {
         Some(name) => match name.parse::<ModelName>() {
             Ok(name) => name.to_string(),
@@ -163,7 +163,7 @@ pub(crate) async fn pull(
     let layout = Layout::open(&pulls, package.digest.trim_start_matches("sha256:"))?;
     let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
     let bar = Bar::new("pulling");
-    registry.pull(&package, &store, &Store::existing(&workspace.store()), &bar).await?;
+    registry.pull(&package, &store, &Store::existing(&folder.store()), &bar).await?;
     drop(bar);
     let signatures = registry.pull_signatures(&package.digest, &store).await?;
     let size = units::shown(package.size());
@@ -177,9 +177,9 @@ pub(crate) async fn pull(
         tags: None,
         properties: None,
     };
-    let client = place.connect().await?;
+    let client = workspace.connect().await?;
     let operation = client.register(&request).await?;
-    let left = follow(place, &client, &operation).await?;
+    let left = follow(workspace, &client, &operation).await?;
     if let Left::Done(_) = left {
         layout.remove();
     }

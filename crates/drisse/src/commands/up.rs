@@ -27,21 +27,21 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Maximum time for everything to stop. Replicas take at most 25 s to answer their running requests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) async fn up(place: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode> {
+pub(crate) async fn up(workspace: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode> {
     if arguments.boot {
-        return boot(place.folder()?, arguments, output);
+        return boot(workspace.folder()?, arguments, output);
     }
     if arguments.restore {
-        restore(place.folder()?).await?;
+        restore(workspace.folder()?).await?;
     }
-    let (client, mut status) = place.connect_with(arguments).await?;
+    let (client, mut status) = workspace.connect_with(arguments).await?;
     // The gateway starts shortly after the control plane.
     let began = Instant::now();
     while status.gateway.pid.is_none() {
         if began.elapsed() > GATEWAY_PATIENCE {
             let seconds = GATEWAY_PATIENCE.as_secs();
             let failure = CliError::new(format!("the gateway did not start within {seconds} s")).code(2);
-            let log = place.folder()?.logs().join("gateway.log");
+            let log = workspace.folder()?.logs().join("gateway.log");
             return Err(failure.hint(format!("its log is {}", log.display())));
         }
         tokio::time::sleep(ASK_AGAIN).await;
@@ -66,10 +66,10 @@ async fn restore(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn status(place: &WorkspaceRef, output: Output) -> Result<ExitCode> {
-    let (status, running) = match (place.running().await, place) {
+pub(crate) async fn status(workspace: &WorkspaceRef, output: Output) -> Result<ExitCode> {
+    let (status, running) = match (workspace.running().await, workspace) {
         (Some((_, status)), _) => (status, true),
-        (None, WorkspaceRef::Folder(workspace)) => (at_rest(workspace).await, false),
+        (None, WorkspaceRef::Folder(folder)) => (at_rest(folder).await, false),
         (None, WorkspaceRef::Remote(client, _)) => (client.status().await?, true),
     };
     let document = || {
@@ -132,16 +132,16 @@ fn text(status: &Status) -> String {
     )
 }
 
-pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCode> {
-    let workspace = place.folder()?;
-    let mut running = place.running().await;
-    if running.is_none() && left_containers(workspace) {
-        let started = place.connect().await;
+pub(crate) async fn down(workspace: &WorkspaceRef, output: Output) -> Result<ExitCode> {
+    let folder = workspace.folder()?;
+    let mut running = workspace.running().await;
+    if running.is_none() && left_containers(folder) {
+        let started = workspace.connect().await;
         started.map_err(|failure| CliError {
             error: failure.error.context("cannot stop the running containers"),
             ..failure
         })?;
-        running = place.running().await;
+        running = workspace.running().await;
     }
     let stopped = async {
         if let Some((client, status)) = running {
@@ -152,7 +152,7 @@ pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCod
                 process.ended().await;
             }
         }
-        end_all(workspace).await;
+        end_all(folder).await;
     };
     let mut stopped = std::pin::pin!(stopped);
     let waited = async {
@@ -166,7 +166,7 @@ pub(crate) async fn down(place: &WorkspaceRef, output: Output) -> Result<ExitCod
     };
     if tokio::time::timeout(PATIENCE, waited).await.is_err() {
         let failure = CliError::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()));
-        return Err(failure.code(2).hint(format!("the logs are in {}", workspace.logs().display())));
+        return Err(failure.code(2).hint(format!("the logs are in {}", folder.logs().display())));
     }
     let text = || "everything has stopped; `drisse up` starts it again\n".to_owned();
     printer::result(output, || json!({ "stopped": true }), text);

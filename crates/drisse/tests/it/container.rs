@@ -415,7 +415,7 @@ fn an_engine_that_is_attached_runs_services_within_its_limits_and_is_detached_wh
     let waits = notes.find(|line| line.contains("no container engine answers")).unwrap();
     assert!(waits.ends_with("trying again"), "{waits}");
     assert!(engine.serve(), "the engine's API comes up again");
-    assert!(notes.last().unwrap().ends_with("service digits is gone"));
+    assert!(notes.last().unwrap().ends_with("service digits is deleted"));
     assert!(delete.wait().unwrap().success());
     // With --force, a service is deleted although its engine is down; its container is removed later.
     workspace.ok(&deploy);

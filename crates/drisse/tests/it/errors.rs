@@ -58,8 +58,8 @@ fn a_failure_is_a_document_where_one_was_asked_for() {
     let ran = workspace.run(&["--output", "json", "score", "nothing"]);
     assert_eq!(ran.code, 1);
     let error = ran.json()["error"].clone();
-    assert_eq!(error["message"], "there is no service `nothing`");
-    assert_eq!(error["hint"], "`drisse services` lists those there are");
+    assert_eq!(error["message"], "service `nothing` not found");
+    assert_eq!(error["hint"], "`drisse services` lists the services");
     assert_eq!(error["causes"], serde_json::json!([]));
 }
 

@@ -1,6 +1,6 @@
-//! A registry that lies: every wrong answer is detected.
+//! A faulty or hostile registry: every wrong answer is detected.
 
-use crate::lying_registry::{Liar, digest, liar, package, plain, sent_to};
+use crate::faulty_registry::{FaultyRegistry, digest, faulty, package, plain, sent_to};
 use crate::registry::User;
 use crate::support::root;
 use serde_json::json;
@@ -10,22 +10,22 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 const DIGITS: &str = "examples/digits/digits.onnx";
 
 #[test]
-fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
+fn wrong_answers_of_a_registry_are_detected_and_leave_nothing_registered() {
     let user = User::new();
-    let honest = liar(|_, _| None);
+    let honest = faulty(|_, _| None);
     assert_eq!(user.json(&["models", "pull", &honest.reference("honest:1")])["name"], "honest");
     let is_model = |path: &str| {
         path.contains("/blobs/") && path.contains(&digest(&fs::read(root().join(DIGITS)).unwrap())[7..])
     };
-    let refused = |what: &str, lie: &dyn Fn() -> Liar, why: &str| {
+    let refused = |what: &str, start: &dyn Fn() -> FaultyRegistry, why: &str| {
         // A new workspace, which has none of the blobs.
         let user = User::new();
-        let liar = lie();
-        user.refused(&["models", "pull", &liar.reference("x:1")], why);
+        let registry = start();
+        user.refused(&["models", "pull", &registry.reference("x:1")], why);
         assert_eq!(user.json(&["models"])["items"], json!([]), "{what}");
     };
     let changed = move |change: fn(Vec<u8>) -> Vec<u8>| {
-        liar(move |_, path| {
+        faulty(move |_, path| {
             let model = fs::read(root().join(DIGITS)).unwrap();
             is_model(path).then(|| plain(change(model)))
         })
@@ -45,21 +45,21 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
         let (manifest, _) = package(path, twice);
         move || {
             let manifest = manifest.clone();
-            liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())))
+            faulty(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())))
         }
     };
     refused("a path that leads out", &with("../digits.onnx", false), "not a plain path");
     refused("a path twice", &with("digits.onnx", true), "two layers are both");
-    let endless = || liar(|_, path| path.contains("/manifests/").then(|| plain(vec![b' '; 5 << 20])));
+    let endless = || faulty(|_, path| path.contains("/manifests/").then(|| plain(vec![b' '; 5 << 20])));
     refused("an endless manifest", &endless, "is longer than 4194304 bytes");
-    let elsewhere = || liar(move |_, path| is_model(path).then(|| sent_to("http://blobs.example/x")));
+    let elsewhere = || faulty(move |_, path| is_model(path).then(|| sent_to("http://blobs.example/x")));
     refused("blobs elsewhere without TLS", &elsewhere, "it redirects to blobs.example without TLS");
-    let moved = || liar(|_, path| path.contains("/manifests/").then(|| sent_to("/v2/y/manifests/1")));
+    let moved = || faulty(|_, path| path.contains("/manifests/").then(|| sent_to("/v2/y/manifests/1")));
     refused("a manifest elsewhere", &moved, "it sent a redirect");
-    let no_registry = || Liar::start(|_, _| (404, vec![], vec![]));
+    let no_registry = || FaultyRegistry::start(|_, _| (404, vec![], vec![]));
     refused("no registry", &no_registry, "the server is not a registry (status 404");
     let token = || {
-        Liar::start(|_, _| {
+        FaultyRegistry::start(|_, _| {
             let challenge = "Bearer realm=\"http://tokens.example/t\"".to_owned();
             (401, vec![("www-authenticate", challenge)], vec![])
         })
@@ -74,8 +74,11 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     };
     let (manifest, _) = package("digits.onnx", false);
     let manifest = vast(manifest);
-    let lying = liar(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())));
-    user.refused(&["models", "pull", &lying.reference("x:1")], "4611686018427387904 as the manifest says");
+    let misstated = faulty(move |_, path| path.contains("/manifests/").then(|| plain(manifest.clone())));
+    user.refused(
+        &["models", "pull", &misstated.reference("x:1")],
+        "4611686018427387904 as the manifest says",
+    );
 
     // A manifest requested by digest must have this digest.
     let (manifest, _) = package("digits.onnx", false);
@@ -85,7 +88,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
 
     // A tag that names other bytes at each request is requested only once.
     let count = AtomicUsize::new(0);
-    let fickle = liar(move |_, path| {
+    let fickle = faulty(move |_, path| {
         let asked = path.contains("/manifests/") && count.fetch_add(1, SeqCst) > 0;
         asked.then(|| plain(b"{}".to_vec()))
     });
@@ -93,7 +96,7 @@ fn a_registry_that_lies_is_not_believed_and_leaves_nothing_registered() {
     assert_eq!(fickle.asked("/manifests/1"), 1);
 
     // An upload that is redirected to another host.
-    let greedy = liar(|method, path| match method {
+    let greedy = faulty(|method, path| match method {
         "POST" => Some((202, vec![("location", "http://else.example/u".to_owned())], vec![])),
         "HEAD" => Some((404, vec![], vec![])),
         _ => (!path.contains("/v2/")).then(|| plain(vec![])),

@@ -80,9 +80,9 @@ fn more_than_a_target_has_is_refused_before_anything_is_started() {
         (["--memory", "0"], "expected at least 16 MiB, or `none`"),
         (["--cpu", "0"], "expected at least 0.01 cores, or `none`"),
         (["--cpu", "-1"], "unexpected argument"),
-        (["--env", "A=b\nc"], "the value of `A` has a line break or a NUL in it"),
-        (["--env", "a b=c"], "`a b` is not a valid name of a variable"),
-        (["--tag", "a=b\nc"], "a tag has a line break"),
+        (["--env", "A=b\nc"], "the value of `A` contains a line break or a NUL character"),
+        (["--env", "a b=c"], "`a b` is not a valid name of an environment variable"),
+        (["--tag", "a=b\nc"], "tag `a` contains a control character"),
     ] {
         refused(&workspace, &["deploy", DIGITS, option[0], option[1]], why);
     }

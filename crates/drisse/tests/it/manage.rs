@@ -194,7 +194,7 @@ fn an_interrupted_deploy_is_only_detached_and_its_operation_can_be_followed_and_
     assert_eq!(ended["state"], "Canceled", "{ended}");
     let service = workspace.json(&["services", "show", "slow"]);
     assert_eq!(service["state"], "Failed");
-    assert_eq!(service["error"]["message"], "its deployment was canceled");
+    assert_eq!(service["error"]["message"], "the deployment was canceled");
     let ran = workspace.run(&["operations", "cancel", "2"]);
     assert!(ran.code == 1 && ran.stderr.contains("operation 2 has ended already: Canceled"), "{ran:?}");
 }

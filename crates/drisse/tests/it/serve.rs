@@ -50,11 +50,14 @@ fn a_package_is_served_by_the_engine_that_it_names() {
     assert!(status == 200 && answer.contains("[7.0,7.0,"), "the fake engine echoes: {answer}");
     let (_, model) = serving.ask("GET /v2/models/digits HTTP/1.0\r\n\r\n");
     assert!(model.contains("\"platform\":\"fake\""), "{model}");
-    for (engine, known) in [("npu", "`npu`: there is `onnx`"), ("fake", "`fake`: there is `onnx`")] {
+    for (engine, known) in [
+        ("npu", "`npu` not found; known engines: `onnx`"),
+        ("fake", "`fake` not found; known engines: `onnx`"),
+    ] {
         names(engine);
         let (code, _, stderr) = output(&["serve", folder.path().to_str().unwrap()]);
         assert_eq!(code, 1);
-        assert!(stderr.contains(&format!("there is no engine {known}")), "{stderr}");
+        assert!(stderr.contains(&format!("engine {known}")), "{stderr}");
     }
 }
 

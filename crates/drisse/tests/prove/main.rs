@@ -20,8 +20,8 @@ mod surge;
 #[path = "../it/engine.rs"]
 mod engine;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
-#[path = "../it/lying_registry.rs"]
-mod lying_registry;
+#[path = "../it/faulty_registry.rs"]
+mod faulty_registry;
 #[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 #[path = "../it/support.rs"]
 mod support;

@@ -2,7 +2,7 @@
 //! process died meanwhile.
 
 use crate::engine::{CACHE, Engine, podman};
-use crate::lying_registry::liar;
+use crate::faulty_registry::faulty;
 use crate::support::{library, root};
 use crate::workspace::{Ran, Workspace, ran};
 use drisse_testkit::{PATIENCE, found};
@@ -156,7 +156,7 @@ impl Scenario {
         std::fs::create_dir(&steps).unwrap();
         let other = workspace.variant("other");
         let engine = self.contained.then(Engine::start).flatten();
-        let registry = liar(|_, _| None).reference("m:1");
+        let registry = faulty(|_, _| None).reference("m:1");
         let mut run = Run { scenario: self, workspace, steps, other, registry, key: None, ran: None, engine };
         for command in self.before {
             let ran = run.run(command);

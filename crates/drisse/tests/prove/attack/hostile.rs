@@ -29,7 +29,7 @@ pub(super) fn external(location: &str) -> Vec<u8> {
 }
 
 /// A model `y = Add(x, w)` whose weights declare these dimensions but contain only one number.
-pub(super) fn liar(dims: &[u64]) -> Vec<u8> {
+pub(super) fn short_weights(dims: &[u64]) -> Vec<u8> {
     let dims: Vec<_> = dims.iter().flat_map(|&dim| number(1, dim)).collect();
     let weights = bytes(5, &[dims, number(2, 1), bytes(8, b"w"), bytes(9, &[0; 4])].concat());
     graph(&[4], &[bytes(1, b"x"), bytes(1, b"w"), bytes(2, b"y"), bytes(4, b"Add")], &weights)

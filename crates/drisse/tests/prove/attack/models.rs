@@ -1,7 +1,7 @@
 //! Hostile models: files that are not models, declare false sizes, refer to other files, or need more memory than there
 //! is.
 
-use super::hostile::{external, liar, model, nested, up_to};
+use super::hostile::{external, model, nested, short_weights, up_to};
 use super::{every, host, over_tcp, request, statuses};
 use crate::proof::among_others;
 use crate::support::Serving;
@@ -57,8 +57,8 @@ const REFUSED: &[(&str, Make, &str)] = &[
     ("data in a tebibyte of holes",  |f| { sparse(&f.join("w"), b""); with(f, "w"); }, "almost nothing but holes"),
     ("subgraphs in subgraphs",       |f| write(f, &model(&[4], &[nested(500)])), "nested too deep"),
     ("a model that is cut off",      |f| write(f, &model(&[4], &[])[..40]), "is truncated"),
-    ("weights over 2^63",            |f| write(f, &liar(&[1 << 40, 1 << 40])), ""),
-    ("weights of a tebibyte",        |f| write(f, &liar(&[1 << 38])), ""),
+    ("weights over 2^63",            |f| write(f, &short_weights(&[1 << 40, 1 << 40])), ""),
+    ("weights of a tebibyte",        |f| write(f, &short_weights(&[1 << 38])), ""),
     ("subgraphs that protobuf reads", |f| write(f, &model(&[4], &[nested(30)])), ""),
 ];
 

@@ -151,7 +151,7 @@ impl Faults {
         for _ in pids {
             lines.by_ref().map(Result::unwrap).find(|line| line.contains("attached")).unwrap();
         }
-        // Somebody has to read what else it says.
+        // The rest of its output must be read, or it would block.
         std::thread::spawn(move || lines.for_each(drop));
         Self { strace, trace }
     }

@@ -13,12 +13,12 @@ const DIGITS: &str = "examples/digits/digits.onnx";
 pub(crate) type Answer = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
 /// A registry with scripted answers, which records its requests.
-pub(crate) struct Liar {
+pub(crate) struct FaultyRegistry {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-impl Liar {
+impl FaultyRegistry {
     pub(crate) fn start(answer: impl Fn(&str, &str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -105,11 +105,11 @@ pub(crate) fn sent_to(location: &str) -> Answer {
     (307, vec![("location", location.to_owned())], vec![])
 }
 
-/// A registry that serves one package, except for the requests that `lie` answers.
-pub(crate) fn liar(lie: impl Fn(&str, &str) -> Option<Answer> + Send + Sync + 'static) -> Liar {
+/// Starts a registry that serves one package, except for the requests that `fault` answers.
+pub(crate) fn faulty(fault: impl Fn(&str, &str) -> Option<Answer> + Send + Sync + 'static) -> FaultyRegistry {
     let (manifest, blobs) = package("digits.onnx", false);
-    Liar::start(move |method, path| {
-        if let Some(answer) = lie(method, path) {
+    FaultyRegistry::start(move |method, path| {
+        if let Some(answer) = fault(method, path) {
             return answer;
         }
         match path.rsplit('/').next().unwrap() {
