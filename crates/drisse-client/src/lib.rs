@@ -100,7 +100,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or the model does not exist.
     pub async fn model(&self, name: &str, version: Option<u64>) -> Result<Model> {
-        self.get(&model_path(name, version)).await
+        self.get(&model_path(name, version)?).await
     }
 
     /// Sets and removes tags of a version, and adds properties.
@@ -113,7 +113,7 @@ impl Client {
         version: Option<u64>,
         change: &ModelChange,
     ) -> Result<Model> {
-        self.send(Method::PATCH, &model_path(name, version), change).await
+        self.send(Method::PATCH, &model_path(name, version)?, change).await
     }
 
     /// Returns the cryptographic signatures of a version.
@@ -121,7 +121,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or the model does not exist.
     pub async fn signatures(&self, name: &str, version: Option<u64>) -> Result<Vec<Signature>> {
-        self.get(&format!("{}/signatures", model_path(name, version))).await
+        self.get(&format!("{}/signatures", model_path(name, version)?)).await
     }
 
     /// Adds a signature (a Sigstore bundle) to a version and returns all of its signatures.
@@ -130,7 +130,7 @@ impl Client {
     /// Returns a [`ClientError`] if the call fails or the signature is refused.
     pub async fn sign(&self, name: &str, version: Option<u64>, bundle: String) -> Result<Vec<Signature>> {
         let signature = Signature { manifest: None, bundle };
-        self.send(Method::POST, &format!("{}/signatures", model_path(name, version)), &signature).await
+        self.send(Method::POST, &format!("{}/signatures", model_path(name, version)?), &signature).await
     }
 
     /// Returns the public keys that models must be signed with.
@@ -154,7 +154,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn delete_model(&self, name: &str, version: Option<u64>) -> Result<Operation> {
-        self.send(Method::DELETE, &model_path(name, version), &()).await
+        self.send(Method::DELETE, &model_path(name, version)?, &()).await
     }
 
     /// Starts to check every blob of a model, or of all models, against its digest.
@@ -196,7 +196,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn update(&self, service: &str, request: &DeployRequest) -> Result<Operation> {
-        self.send(Method::PATCH, &format!("/services/{}", escaped(service)), request).await
+        self.send(Method::PATCH, &format!("/services/{}", segment(service)?), request).await
     }
 
     /// Starts to roll a service back to an earlier revision.
@@ -204,7 +204,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn rollback(&self, service: &str, request: RollbackRequest) -> Result<Operation> {
-        self.send(Method::POST, &format!("/services/{}/rollback", escaped(service)), &request).await
+        self.send(Method::POST, &format!("/services/{}/rollback", segment(service)?), &request).await
     }
 
     /// Starts to remove a service. With `force` it is forgotten even if its target does not answer.
@@ -213,7 +213,7 @@ impl Client {
     /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn delete(&self, service: &str, force: bool) -> Result<Operation> {
         let query = if force { "?force=true" } else { "" };
-        self.send(Method::DELETE, &format!("/services/{}{query}", escaped(service)), &()).await
+        self.send(Method::DELETE, &format!("/services/{}{query}", segment(service)?), &()).await
     }
 
     /// Returns a page of services; `query` is a query string without the `?`.
@@ -229,7 +229,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or the service does not exist.
     pub async fn service(&self, name: &str) -> Result<Service> {
-        self.get(&format!("/services/{}", escaped(name))).await
+        self.get(&format!("/services/{}", segment(name)?)).await
     }
 
     /// Returns the keys of a service.
@@ -237,7 +237,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or the service does not exist.
     pub async fn keys(&self, service: &str) -> Result<Keys> {
-        self.get(&format!("/services/{}/keys", escaped(service))).await
+        self.get(&format!("/services/{}/keys", segment(service)?)).await
     }
 
     /// Starts to replace one key of a service.
@@ -245,7 +245,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the operation is not accepted.
     pub async fn change_key(&self, service: &str, request: &KeyRequest) -> Result<Operation> {
-        self.send(Method::POST, &format!("/services/{}/keys", escaped(service)), request).await
+        self.send(Method::POST, &format!("/services/{}/keys", segment(service)?), request).await
     }
 
     /// Returns a sample `/score` body for a service's model.
@@ -253,7 +253,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or no sample is known.
     pub async fn sample(&self, service: &str) -> Result<Bytes> {
-        self.raw(Method::GET, &format!("/services/{}/sample", escaped(service)), Bytes::new()).await
+        self.raw(Method::GET, &format!("/services/{}/sample", segment(service)?), Bytes::new()).await
     }
 
     /// Returns the last `lines` log lines of a service's replicas and, with `follow`, new ones as they are written.
@@ -261,7 +261,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or the service does not exist.
     pub async fn logs(&self, service: &str, lines: usize, follow: bool) -> Result<Lines> {
-        self.stream(&format!("/services/{}/logs?lines={lines}&follow={follow}", escaped(service))).await
+        self.stream(&format!("/services/{}/logs?lines={lines}&follow={follow}", segment(service)?)).await
     }
 
     /// Returns a page of operations, newest first; `query` is a query string without the `?`.
@@ -324,7 +324,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or the target is refused.
     pub async fn attach(&self, target: &str, spec: &TargetSpec) -> Result<()> {
-        let path = format!("/targets/{}", escaped(target));
+        let path = format!("/targets/{}", segment(target)?);
         self.send(Method::PUT, &path, spec).await.map(|_: serde_json::Value| ())
     }
 
@@ -333,7 +333,7 @@ impl Client {
     /// # Errors
     /// Returns a [`ClientError`] if the call fails or the target is in use.
     pub async fn detach(&self, target: &str) -> Result<()> {
-        let path = format!("/targets/{}", escaped(target));
+        let path = format!("/targets/{}", segment(target)?);
         self.send(Method::DELETE, &path, &()).await.map(|_: serde_json::Value| ())
     }
 
@@ -393,9 +393,18 @@ impl Lines {
     }
 }
 
-fn model_path(name: &str, version: Option<u64>) -> String {
+fn model_path(name: &str, version: Option<u64>) -> Result<String> {
     let version = version.map_or("latest".to_owned(), |version| version.to_string());
-    format!("/models/{}/versions/{version}", escaped(name))
+    Ok(format!("/models/{}/versions/{version}", segment(name)?))
+}
+
+/// Returns a name as a segment of a path. A name that cannot be one names nothing, so the control plane is not asked.
+fn segment(name: &str) -> Result<String> {
+    if ["", ".", ".."].contains(&name) || name.contains(['/', '\0']) {
+        let message = format!("`{}` not found: it is not a valid name", name.escape_default());
+        return Err(ClientError::Refused(Failure::new(message), 404));
+    }
+    Ok(escaped(name))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {

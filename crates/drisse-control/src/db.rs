@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The migrations of the schema, one per version. They are applied in this order.
-const SCHEMA: [&str; 8] = [
+const SCHEMA: [&str; 9] = [
     include_str!("db/schema.sql"),
     include_str!("db/schema-2.sql"),
     include_str!("db/schema-3.sql"),
@@ -35,6 +35,7 @@ const SCHEMA: [&str; 8] = [
     include_str!("db/schema-6.sql"),
     include_str!("db/schema-7.sql"),
     include_str!("db/schema-8.sql"),
+    include_str!("db/schema-9.sql"),
 ];
 
 /// The number of connections: one writes, the others read.

@@ -26,6 +26,11 @@ pub(crate) struct DatabaseDesired {
 }
 
 impl DatabaseDesired {
+    /// Returns the folder of a service's keys and logs.
+    fn folder(&self, name: &ServiceName) -> PathBuf {
+        self.services.join(&*name.label())
+    }
+
     async fn spec(&self, service: &ServiceRow, revision: &RevisionRow) -> Result<RevisionSpec> {
         Ok(RevisionSpec {
             service: service.name.parse().map_err(|error| {
@@ -60,6 +65,7 @@ impl Desired for DatabaseDesired {
     }
 
     async fn service(&self, name: &ServiceName) -> Result<Option<DesiredService>, ReconcileError> {
+        let folder = self.folder(name);
         let name = name.as_str();
         let Some(row) = self.db.service(name).await? else { return Ok(None) };
         let mut wanted = Vec::new();
@@ -81,7 +87,7 @@ impl Desired for DatabaseDesired {
             active: row.active,
             deletion: row.deleting.then_some(forced),
             cors_origins: row.cors_origins,
-            access_log: row.access_log.then(|| self.services.join(name).join("access.log")),
+            access_log: row.access_log.then(|| folder.join("access.log")),
             in_operation: self.claims.is_claimed(name),
             status: Status { state: row.state, error: row.error },
         }))
@@ -110,7 +116,7 @@ impl Desired for DatabaseDesired {
     }
 
     async fn forget(&self, name: &ServiceName) -> Result<(), ReconcileError> {
-        let folder = self.services.join(name.as_str());
+        let folder = self.folder(name);
         // If its target did not answer, the files that are here are still left.
         let _ = blocking(move || std::fs::remove_dir_all(folder)).await;
         Ok(self.db.forget_service(name.as_str()).await?)

@@ -9,7 +9,7 @@ use crate::db::models::{ModelFilter, ModelRow};
 use crate::error::{ControlError, Result};
 use crate::models::Models;
 use bytes::Bytes;
-use drisse_core::ErrorKind;
+use drisse_core::{ErrorKind, ServiceName};
 use drisse_net::{Handler, blocking};
 use drisse_registry::{INDEX, MANIFEST, Store};
 use futures_util::stream;
@@ -100,22 +100,33 @@ impl Distribution {
             return Ok(document("application/json", b"{}".to_vec()));
         }
         let path = path.strip_prefix("/v2/").ok_or(NO_NAME)?;
-        let parts: Vec<_> = path.split('/').collect();
+        let mut parts: Vec<_> = path.split('/').collect();
+        let name = self.model_of(parts[0]).await?;
+        parts[0] = &name;
         match *parts {
             [name, "manifests", reference] => self.manifest(name, reference).await,
-            [name, "blobs", digest] => {
-                self.versions(name, None, 1).await?.first().ok_or(NO_NAME)?;
+            [_, "blobs", digest] => {
                 let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
                 let (digest, range) = (digest.to_owned(), range.map(str::to_owned));
                 self.models.with_store(move |store| blob(store, &digest, range.as_deref())).await
             }
             [name, "tags", "list"] => self.tags(name, request.uri().query().unwrap_or_default()).await,
-            [name, "referrers", digest] => {
-                self.versions(name, None, 1).await?.first().ok_or(NO_NAME)?;
+            [_, "referrers", digest] => {
                 self.referrers(digest, request.uri().query().unwrap_or_default()).await
             }
             _ => Err(NO_NAME),
         }
+    }
+
+    /// Returns the name of the model whose repository has this name: the model's own or, because names of repositories
+    /// have no upper case, its label.
+    async fn model_of(&self, repository: &str) -> Result<String, DistributionError> {
+        if !self.versions(repository, None, 1).await?.is_empty() {
+            return Ok(repository.to_owned());
+        }
+        let has_label =
+            |name: &String| name.parse::<ServiceName>().is_ok_and(|name| name.label() == repository);
+        self.db.model_names().await?.into_iter().find(has_label).ok_or(NO_NAME)
     }
 
     async fn manifest(&self, name: &str, reference: &str) -> Answer {
@@ -158,9 +169,6 @@ impl Distribution {
         let after = last
             .as_deref()
             .and_then(|last| if last == "latest" { Some(u64::MAX >> 1) } else { last.parse().ok() });
-        if self.versions(name, None, 1).await?.is_empty() {
-            return Err(NO_NAME);
-        }
         let rows = self.versions(name, after, wanted + 1).await?;
         let mut tags: Vec<_> = rows.iter().map(|row| row.version.to_string()).collect();
         // For `n=0` there is no last tag, and so no link.

@@ -252,7 +252,8 @@ impl Table {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.json"))
+        let label = name.parse::<drisse_core::ServiceName>().map(|name| name.label().into_owned());
+        self.folder.join(format!("{}.json", label.as_deref().unwrap_or(name)))
     }
 
     fn keep(&self, name: &str, document: &RouteDocument) -> Result<(), TableError> {

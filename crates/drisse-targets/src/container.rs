@@ -410,7 +410,7 @@ fn user(engine: &Engine) -> String {
 }
 
 fn name(tag: &Tag) -> String {
-    format!("drisse-{}-{}", tag.service, tag.id)
+    format!("drisse-{}-{}", tag.service.label(), tag.id)
 }
 
 fn log_name(tag: &Tag) -> String {

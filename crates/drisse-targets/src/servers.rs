@@ -113,7 +113,7 @@ impl Servers {
     }
 
     fn folder(&self, service: &ServiceName) -> PathBuf {
-        self.services.join(service.as_str())
+        self.services.join(&*service.label())
     }
 
     /// Returns the folder to which a service's replicas write their logs.

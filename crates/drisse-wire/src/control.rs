@@ -105,6 +105,8 @@ pub struct DeployRequest {
     pub model: Option<ModelChoice>,
     /// The service's name; by default the model's. Ignored in a PATCH, whose path names the service.
     pub name: Option<String>,
+    /// What the name was made of: the stem of the model's file, or the name of its folder. The control plane sets it.
+    pub stem: Option<String>,
     /// The target on which the service runs; by default `local`.
     pub target: Option<String>,
     /// The number of replicas, from 1 to 100.

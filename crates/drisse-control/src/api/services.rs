@@ -74,8 +74,10 @@ pub(super) async fn deploy(
     Json(mut request): Json<DeployRequest>,
 ) -> Begun {
     let derived = check_model(&control, local, &request).await?;
-    let derived = derived.ok_or_else(|| ControlError::invalid("deploying a service requires `model`"))?;
-    let name = request.name.take().unwrap_or_else(|| derived.clone());
+    let (derived, stem) =
+        derived.ok_or_else(|| ControlError::invalid("deploying a service requires `model`"))?;
+    request.stem = stem.filter(|_| request.name.is_none());
+    let name = request.name.take().unwrap_or(derived);
     name.parse::<ServiceName>().map_err(|error| {
         ControlError::invalid(format!("cannot deploy service `{name}`"))
             .because(&error)
@@ -100,9 +102,13 @@ pub(super) async fn update(
     change(&control, &name, request, OperationKind::Update).await
 }
 
-/// Checks that the model of a request exists, before an operation is started for it. Returns the name of the model, or
-/// the name in the request if the model is a file; `None` if the request names no model.
-async fn check_model(control: &Control, local: Local, request: &DeployRequest) -> Result<Option<String>> {
+/// Checks that the model of a request exists, before an operation is started for it. Returns the name that a service of
+/// the model has by default, and for a file what that name is made of; `None` if the request names no model.
+async fn check_model(
+    control: &Control,
+    local: Local,
+    request: &DeployRequest,
+) -> Result<Option<(String, Option<String>)>> {
     if request.sample.is_some() {
         may_name_files(local)?;
     }
@@ -112,13 +118,13 @@ async fn check_model(control: &Control, local: Local, request: &DeployRequest) -
             may_name_files(local)?;
             let source = open_source(path.as_ref()).await?;
             match &request.name {
-                Some(name) => Ok(Some(name.clone())),
-                None => derived_name(&source).map(Some),
+                Some(name) => Ok(Some((name.clone(), None))),
+                None => Ok(Some((derived_name(&source)?, Some(source.name)))),
             }
         }
         Some(ModelChoice::Registered(text)) => {
             let (name, version) = split_version(text)?;
-            Ok(Some(control.db.model(name, version).await?.name))
+            Ok(Some((control.db.model(name, version).await?.name, None)))
         }
     }
 }

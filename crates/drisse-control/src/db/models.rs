@@ -134,6 +134,10 @@ impl Db {
         Ok(())
     }
 
+    pub(crate) async fn model_names(&self) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar("SELECT DISTINCT name FROM models").fetch_all(self.pool()).await?)
+    }
+
     /// Returns the version of a model that has this package.
     pub(crate) async fn model_by_package(&self, name: &str, package: &str) -> Result<Option<ModelRow>> {
         let query =

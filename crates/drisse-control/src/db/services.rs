@@ -34,6 +34,9 @@ pub(crate) struct ServiceRow {
     pub(crate) deleting: bool,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) access_log: bool,
+    /// The stem of the file, or the name of the folder, that the service's name was made of; `None` if the user gave
+    /// the name.
+    pub(crate) stem: Option<String>,
 }
 
 /// A wanted revision of a service.
@@ -127,6 +130,7 @@ fn service(row: &SqliteRow) -> Result<ServiceRow> {
         deleting: row.try_get("deleting")?,
         cors_origins: json(row, "cors_origins")?,
         access_log: row.try_get("access_log")?,
+        stem: row.try_get("stem")?,
     })
 }
 
@@ -297,14 +301,14 @@ impl Db {
             return Err(ControlError::conflict(message).hint("try again"));
         }
         let query = "INSERT INTO services (name, target, revision, active, state, error, primary_key, \
-             secondary_key, tags, created, updated, generation, deleting, cors_origins, access_log) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             secondary_key, tags, created, updated, generation, deleting, cors_origins, access_log, stem) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (name) DO UPDATE SET target = excluded.target, revision = excluded.revision, \
              active = excluded.active, state = excluded.state, \
              error = excluded.error, primary_key = excluded.primary_key, \
              secondary_key = excluded.secondary_key, tags = excluded.tags, updated = excluded.updated, \
              generation = excluded.generation, deleting = excluded.deleting, \
-             cors_origins = excluded.cors_origins, access_log = excluded.access_log";
+             cors_origins = excluded.cors_origins, access_log = excluded.access_log, stem = excluded.stem";
         sqlx::query(query)
             .bind(&row.name)
             .bind(&row.target)
@@ -321,6 +325,7 @@ impl Db {
             .bind(row.deleting)
             .bind(text(&row.cors_origins))
             .bind(row.access_log)
+            .bind(&row.stem)
             .execute(&mut *write.connection)
             .await?;
         sqlx::query("DELETE FROM wanted WHERE service = ?")

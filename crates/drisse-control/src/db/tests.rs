@@ -77,6 +77,7 @@ fn service(name: &str) -> ServiceRow {
         deleting: false,
         cors_origins: vec!["https://example.org".to_owned()],
         access_log: true,
+        stem: Some("Digits 2".to_owned()),
     }
 }
 

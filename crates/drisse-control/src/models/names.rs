@@ -19,8 +19,8 @@ pub(crate) fn split_version(text: &str) -> Result<(&str, Option<u64>)> {
 
 /// Returns the name of a model without a given name, derived from its file.
 pub(crate) fn derived_name(source: &ModelSource) -> Result<String> {
-    let slug = ServiceName::slug(&source.name).map(|name| name.to_string());
-    slug.ok_or_else(|| {
+    let name = ServiceName::of_stem(&source.name).map(|name| name.to_string());
+    name.ok_or_else(|| {
         ControlError::invalid(format!("cannot derive a model name from `{}`", source.name))
             .hint("choose a name: --name NAME")
     })

@@ -6,6 +6,7 @@ use super::options::apply_options;
 use super::revision::new_service;
 use crate::db::models::ModelRow;
 use crate::db::now;
+use crate::db::services::ServiceRow;
 use crate::error::{ControlError, Result};
 use crate::models::split_version;
 use crate::running::{OperationError, Running};
@@ -36,6 +37,9 @@ impl Services {
                 self.db.model(name, version).await.map(Some)
             }
             Some(ModelChoice::Path(path)) => {
+                if let (Some(service), Some(stem)) = (self.db.service(op.subject()).await?, &request.stem) {
+                    check_same_stem(&service, stem)?;
+                }
                 let files = RegisterRequest {
                     path: path.clone(),
                     package: None,
@@ -80,7 +84,7 @@ impl Services {
         let expected = existing.as_ref().map_or(0, |service| service.generation);
         let mut row = match existing {
             Some(service) => service,
-            None => new_service(name)?,
+            None => ServiceRow { stem: request.stem.clone(), ..new_service(name)? },
         };
         let before = Before::of(&row);
         let (runs, package) = match (&model, &current) {
@@ -124,4 +128,22 @@ impl Services {
         }
         Ok(decided)
     }
+}
+
+/// Refuses a file whose name was made into that of a service which was made of another one: it is probably another
+/// model, which must not take over the service's clients.
+fn check_same_stem(service: &ServiceRow, stem: &str) -> Result<()> {
+    let same = match &service.stem {
+        Some(other) => other == stem,
+        // The user named the service, as the file is named.
+        None => service.name == stem,
+    };
+    if same {
+        return Ok(());
+    }
+    let name = &service.name;
+    let of = service.stem.as_ref().map_or_else(String::new, |other| format!(", which was made of `{other}`"));
+    Err(ControlError::conflict(format!("the name of `{stem}` would be that of service `{name}`{of}")).hint(format!(
+        "choose a name with --name NAME; `drisse update {name} FILE` makes the file that service's next version"
+    )))
 }

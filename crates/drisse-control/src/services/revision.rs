@@ -33,6 +33,7 @@ pub(super) fn new_service(name: &str) -> Result<ServiceRow> {
         deleting: false,
         cors_origins: vec![],
         access_log: false,
+        stem: None,
     })
 }
 

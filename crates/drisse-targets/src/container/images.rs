@@ -184,7 +184,7 @@ impl Images {
 
     /// Returns the name of a service's images without host and tag. The tag is the revision.
     fn repository(&self, service: &ServiceName) -> String {
-        format!("drisse/{}/{service}", self.config.workspace)
+        format!("drisse/{}/{}", self.config.workspace, service.label())
     }
 }
 

@@ -93,7 +93,7 @@ impl Handler for ImageServer {
                 .status(StatusCode::UNAUTHORIZED)
                 .header(WWW_AUTHENTICATE, "Basic realm=\"drisse\"")
                 .body(whole(b"")),
-            ["v2", ""] => answer.header(CONTENT_TYPE, "application/json").body(whole(b"{}")),
+            ["v2"] => answer.header(CONTENT_TYPE, "application/json").body(whole(b"{}")),
             ["v2", .., "manifests", _] => answer
                 .header(CONTENT_TYPE, MANIFEST)
                 .header(CONTENT_LENGTH, image.manifest().len())

@@ -62,10 +62,10 @@ fn choose_file(text: &str) -> Result<Option<String>> {
     if text.starts_with("oci://") {
         return Ok(None);
     }
-    let path = Path::new(text);
-    if !text.contains('/') && path.extension().is_none() {
+    if !super::named::is_path(text) {
         return Ok(None);
     }
+    let path = Path::new(text);
     let absolute = super::models::absolute(path)?;
     drisse_registry::ModelSource::open(path).with_context(|| format!("cannot deploy {text}"))?;
     Ok(Some(absolute))

@@ -122,8 +122,8 @@ async fn model(workspace: &WorkspaceRef, arguments: &ImageBuild) -> Result<Image
     let failed = || format!("cannot build an image of {}", arguments.model);
     let model = match Named::find(workspace, &arguments.model).await? {
         Named::Source(source) => {
-            let name =
-                ServiceName::slug(&source.name).map_or_else(|| "model".to_owned(), |name| name.to_string());
+            let name = ServiceName::of_stem(&source.name)
+                .map_or_else(|| "model".to_owned(), |name| name.to_string());
             ImageModel::of_source(&source, &name, "1").with_context(failed)?
         }
         Named::Registered(store, found) => {

@@ -8,6 +8,33 @@ use drisse_registry::{ModelSource, Store};
 use drisse_wire::control::Model;
 use std::path::{Path, PathBuf};
 
+/// The endings of model files, also of those that cannot be deployed: an error says what to do with them.
+const ENDINGS: [&str; 16] = [
+    "onnx",
+    "pkl",
+    "pickle",
+    "joblib",
+    "skops",
+    "pt",
+    "pth",
+    "h5",
+    "keras",
+    "pb",
+    "tflite",
+    "safetensors",
+    "gguf",
+    "ubj",
+    "cbm",
+    "zip",
+];
+
+/// Whether `text` is a path and not a name: it has a `/`, ends as model files do, or has another ending and is there.
+pub(super) fn is_path(text: &str) -> bool {
+    let path = Path::new(text);
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    text.contains('/') || ending.is_some_and(|ending| ENDINGS.contains(&&*ending) || path.exists())
+}
+
 /// A model named on the command line.
 #[derive(Debug)]
 pub(super) enum Named {
@@ -18,10 +45,10 @@ pub(super) enum Named {
 }
 
 impl Named {
-    /// Finds the model that `text` names. A name with a `/` or a file extension is a path.
+    /// Finds the model that `text` names.
     pub(super) async fn find(workspace: &WorkspaceRef, text: &str) -> Result<Self> {
         let path = Path::new(text);
-        if text.contains('/') || path.extension().is_some() || path.exists() {
+        if is_path(text) || path.exists() {
             return Ok(Self::Source(Box::new(
                 ModelSource::open_to_run(path).with_context(|| format!("cannot use {text}"))?,
             )));

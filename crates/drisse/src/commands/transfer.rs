@@ -152,7 +152,7 @@ pub(crate) async fn pull(
             Ok(name) => name.to_string(),
             Err(error) => return Err(CliError::new(error)),
         },
-        None => ServiceName::slug(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
+        None => ServiceName::of_stem(reference.name()).map(|name| name.to_string()).ok_or_else(|| {
             CliError::new(format!("cannot derive a model name from `{}`", reference.name()))
                 .hint("give a name: --name NAME")
         })?,

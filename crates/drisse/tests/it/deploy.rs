@@ -242,7 +242,7 @@ fn a_service_without_keys_is_open_and_closing_it_is_an_update() {
 #[test]
 fn names_and_paths_may_be_long_and_workspaces_stand_side_by_side() {
     let (long, other) = (Workspace::at_path_of(200), Workspace::new());
-    let name = format!("a{}", "b".repeat(47));
+    let name = format!("A{}", "b".repeat(127));
     let one = long.json(&["deploy", DIGITS, "--name", &name]);
     let two = other.json(&["deploy", "examples/iris/iris.onnx", "--name", &name]);
     assert_ne!(one["scoring_uri"], two["scoring_uri"]);
@@ -252,7 +252,50 @@ fn names_and_paths_may_be_long_and_workspaces_stand_side_by_side() {
     assert!(long.ok(&["score", &name]).stdout.starts_with("{\"label\":[0]"));
     let ran = long.run(&["deploy", DIGITS, "--name", &format!("{name}b")]);
     assert_eq!(ran.code, 1);
-    assert!(ran.stderr.contains("at most 48 lowercase letters"), "{ran:?}");
+    assert!(ran.stderr.contains("1 to 128 letters"), "{ran:?}");
+}
+
+#[test]
+fn a_file_whose_name_is_made_alike_does_not_take_over_a_service() {
+    let workspace = Workspace::new();
+    let file = |name: &str| {
+        let path = workspace.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy(root().join(DIGITS), &path).unwrap();
+        path.display().to_string()
+    };
+    let (first, other) = (file("my digits.onnx"), file("my+digits.onnx"));
+    assert_eq!(workspace.json(&["deploy", &first])["name"], "my-digits");
+    for second in [&other, &file("my-digits.onnx")] {
+        let ran = workspace.run(&["deploy", second]);
+        assert!(ran.code == 1 && ran.stderr.contains("which was made of `my digits`"), "{ran:?}");
+        assert!(ran.stderr.contains("--name NAME"), "{ran:?}");
+    }
+    assert_eq!(workspace.json(&["models"])["items"].as_array().unwrap().len(), 1, "nothing was registered");
+    assert_eq!(workspace.json(&["deploy", &file("elsewhere/my digits.onnx")])["name"], "my-digits");
+    assert_eq!(workspace.json(&["deploy", &other, "--name", "plus"])["name"], "plus");
+    assert_eq!(workspace.json(&["update", "my-digits", &other])["name"], "my-digits");
+}
+
+#[test]
+fn services_have_the_names_that_clients_ask_for() {
+    let workspace = Workspace::new();
+    let address = workspace.json(&["up"])["gateway"]["address"].as_str().unwrap().to_owned();
+    for name in ["MuC_EN_AdV", "a.b", "7"] {
+        let deployed = workspace.json(&["deploy", DIGITS, "--name", name, "--no-auth"]);
+        assert_eq!(deployed["name"], name);
+        for path in [format!("/v2/models/{name}/ready"), format!("/v1/models/{name}")] {
+            let answer = Request::get(&format!("http://{address}{path}")).send().unwrap();
+            assert_eq!(answer.0, 200, "{path}: {answer:?}");
+        }
+        workspace.ok(&["score", name]);
+        workspace.ok(&["delete", name]);
+        // The model is deployed by its name, also one that looks like a file's.
+        assert_eq!(workspace.json(&["deploy", name])["name"], name);
+        workspace.ok(&["delete", name]);
+    }
+    let left: Vec<_> = std::fs::read_dir(workspace.root.join("services")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn what_the_user_can_mend_exits_1_and_says_what_to_do() {
         &["deploy", "digits:9"],
         &["deploy", "digits:x"],
         &["deploy", "oci://127.0.0.1:1/digits"],
-        &["deploy", "examples/digits/digits.onnx", "--name", "Digits"],
+        &["deploy", "examples/digits/digits.onnx", "--name", "my digits"],
         &["deploy", "digits:1", "--target", "moon"],
         &["deploy", "digits:1", "--replicas", "0"],
         &["deploy", "digits:1", "--sample", "examples/iris/sample.json"],

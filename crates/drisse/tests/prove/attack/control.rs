@@ -65,7 +65,7 @@ const NAMES: &[(&str, &str)] = &[
     ("digits\0", "digits%00"),
     ("digits\n", "digits%0a"),
     ("digits ", "digits%20"),
-    ("Digits", "Digits"),
+    ("stats", "stats"),
     ("d\u{131}gits", "d%C4%B1gits"),
     ("-rf", "-rf"),
     ("%2e%2e", "%252e%252e"),
