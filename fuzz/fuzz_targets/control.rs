@@ -22,8 +22,9 @@ fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(body: &[u8]) {
 pub fn fuzz(body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     let stem = text.split('\n').next().unwrap_or_default();
-    for name in [stem.parse::<ServiceName>().ok(), ServiceName::slug(stem)].into_iter().flatten() {
+    for name in [stem.parse::<ServiceName>().ok(), ServiceName::of_stem(stem)].into_iter().flatten() {
         assert!(name.as_str().parse::<ServiceName>().is_ok() && name.as_str().parse::<ModelName>().is_ok());
+        assert!(name.label().len() <= 48 && name.label().starts_with(|c: char| c.is_ascii_lowercase()));
     }
     let all: [fn(&[u8]); 15] = [
         kept::<DeployRequest>,

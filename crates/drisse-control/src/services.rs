@@ -17,7 +17,7 @@ use crate::models::Models;
 use crate::targets::TargetTable;
 use drisse_core::ServiceName;
 use drisse_reconcile::{Handle, Reconcilers};
-pub(crate) use options::check_options;
+pub(crate) use options::{check_options, check_time};
 use std::sync::Arc;
 
 /// Changes services. Clones share their state.

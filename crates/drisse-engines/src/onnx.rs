@@ -4,12 +4,14 @@
 mod arena;
 mod fetch;
 mod library;
+mod locale;
 mod message;
 mod session;
 mod value;
 
 pub use fetch::{FetchError, fetch};
 pub use library::{LibraryError, PINNED, cache_folder, disable_telemetry, find, probe};
+pub use locale::{LocaleState, locale, provide_locale};
 
 use drisse_core::{Engine, EngineOptions, Error, LoadedPackage, Result, Scorer, UnavailableError};
 use ort::environment::{Environment, GlobalThreadPoolOptions};

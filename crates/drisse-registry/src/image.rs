@@ -107,8 +107,7 @@ impl ImageModel {
         let manifest = store.manifest(package)?;
         let (name, version) = store.name_of(&manifest)?;
         // The name may come from another tool, and becomes part of paths.
-        let name =
-            ServiceName::of_stem(&name).map_or_else(|| "model".to_owned(), |name| name.label().into_owned());
+        let name = ServiceName::of_stem(&name).map_or_else(|| "model".to_owned(), |name| name.to_string());
         let content = manifest.content().map(|(path, blob)| (path, blob.digest));
         let files = content.chain(store.derived_beside_model(&manifest));
         let files = files.map(|(path, digest)| Ok((path, store.path(&digest)?)));

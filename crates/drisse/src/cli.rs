@@ -94,6 +94,11 @@ pub(crate) enum Command {
 }
 
 impl Cli {
+    /// Whether the command runs models in this process.
+    pub(crate) fn runs_models(&self) -> bool {
+        matches!(self.command, Command::Serve(_) | Command::Profile(_))
+    }
+
     /// Whether the command serves requests until it is stopped.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.command, Command::Serve(_) | Command::Control(_) | Command::Gateway(_))

@@ -340,7 +340,7 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["control".into()];
     let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
     add("--workspace", workspace.root.clone().into());
-    add("--onnxruntime", library.into());
+    add("--onnxruntime", std::path::absolute(library).unwrap_or_else(|_| library.to_owned()).into());
     let addresses = [
         ("--gateway", up.gateway),
         ("--control", up.control),

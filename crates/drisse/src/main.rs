@@ -19,6 +19,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(done) => return done,
     };
+    if cli.runs_models() {
+        drisse_engines::onnx::provide_locale(&drisse_engines::onnx::cache_folder());
+    }
     let is_server = cli.is_server();
     let logs = logs::start(is_server);
     crash_points::watch();

@@ -8,7 +8,7 @@ use crate::db::services::{RevisionRow, ServiceFilter, ServiceRow, Share};
 use crate::error::{ControlError, Result};
 use crate::models::{derived_name, open_source, split_version};
 use crate::operations::OperationKind;
-use crate::services::{check_options, parsed};
+use crate::services::{check_options, check_time, parsed};
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -203,6 +203,7 @@ pub(super) async fn rollback(
     Json(request): Json<RollbackRequest>,
 ) -> Begun {
     control.db.existing_service(&name).await?;
+    check_time("timeout", request.timeout_ms)?;
     let timeout = request.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
     begin(&control, OperationKind::Rollback(request), &name, Some(timeout)).await
 }

@@ -63,14 +63,15 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
             format!("tag `{}` contains a control character, such as a line break", key.escape_debug());
         return Err(ControlError::invalid(message));
     }
-    for (option, time) in [
-        ("max_wait", request.max_wait_ms),
-        ("scoring_timeout", request.scoring_timeout_ms),
-        ("timeout", request.timeout_ms),
-    ] {
-        if time == Some(0) {
-            return Err(ControlError::invalid(format!("`{option}` must be at least 1 ms")));
-        }
+    check_time("max_wait", request.max_wait_ms)?;
+    check_time("scoring_timeout", request.scoring_timeout_ms)?;
+    check_time("timeout", request.timeout_ms)
+}
+
+/// Refuses a time limit of 0 ms.
+pub(crate) fn check_time(option: &str, time: Option<u64>) -> Result<()> {
+    if time == Some(0) {
+        return Err(ControlError::invalid(format!("`{option}` must be at least 1 ms")));
     }
     Ok(())
 }

@@ -43,11 +43,15 @@ pub enum LibraryError {
 #[expect(clippy::disallowed_methods, reason = "no other thread shares the environment yet")]
 pub fn disable_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
-    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
-    if is_alone && std::env::var_os(VARIABLE).is_none() {
+    if is_alone() && std::env::var_os(VARIABLE).is_none() {
         // SAFETY: this is the only thread, so that no other can read the environment at the same time.
         unsafe { std::env::set_var(VARIABLE, "1") };
     }
+}
+
+/// Whether this process has one thread only, so that its environment can be changed.
+pub(super) fn is_alone() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
 /// Returns the folder for fetched libraries: `drisse` in the user's cache folder.

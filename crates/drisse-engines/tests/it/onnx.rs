@@ -164,7 +164,8 @@ fn what_an_unusual_run_took_is_given_back() {
     drop(outputs);
     let after = resident();
     assert!(during > before + (250 << 10), "the output is in memory: {before} to {during} KiB");
-    assert!(after < before + (100 << 10), "before {before} KiB, during {during} KiB, after {after} KiB");
+    // Tests beside this one take memory of the same process: half of the output's 256 MiB is enough to see.
+    assert!(after + (128 << 10) < during, "before {before} KiB, during {during} KiB, after {after} KiB");
 }
 
 #[test]

@@ -80,3 +80,6 @@ save("recurrent", [h.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
      [tensor("x", T.FLOAT, ["n", "time", 2])], [tensor("y", T.FLOAT, ["n", 3])],
      [nh.from_array(np.ones((1, 12, 2), np.float32), "w"), nh.from_array(np.ones((1, 12, 3), np.float32), "r"),
       nh.from_array(np.array([0]), "zero")])
+
+save("lowercase", [h.make_node("StringNormalizer", ["text"], ["lower"], case_change_action="LOWER")],
+     [tensor("text", T.STRING, ["n"])], [tensor("lower", T.STRING, ["n"])])

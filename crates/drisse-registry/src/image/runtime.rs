@@ -22,7 +22,7 @@ const LIBRARY: &str = "/usr/lib/drisse/libonnxruntime.so";
 const USUAL: [&str; 4] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
 
 /// Version of the layer's composition: increase it when the same parts make another layer.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// The parts of which a runtime layer is made.
 #[derive(Clone, Copy)]
@@ -208,6 +208,27 @@ fn read(document: &Path) -> Option<Runtime> {
     serde_json::from_slice(&fs::read(document).ok()?).ok()
 }
 
+/// Adds the locale `en_US.UTF-8`, which ONNX Runtime's text operators require: the host's `C.UTF-8`, which changes the
+/// case of all of Unicode in the same way. Returns the host's files.
+fn locale(layer: &mut Layer) -> Result<Vec<PathBuf>, ImageError> {
+    const LOCALE: &str = "/usr/lib/locale/en_US.utf8";
+    let found = ["C.utf8", "C.UTF-8"].map(|name| Path::new("/usr/lib/locale").join(name));
+    let Some(plain) = found.iter().find(|folder| folder.is_dir()) else { return Ok(Vec::new()) };
+    let failed = |error| ImageError::io("read", plain, error);
+    let mut taken = Vec::new();
+    for folder in [plain.clone(), plain.join("LC_MESSAGES")] {
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_file() {
+                let name = path.strip_prefix(plain).unwrap_or(&path).display();
+                layer.file(&format!("{LOCALE}/{name}"), Source::file(&path)?);
+                taken.push(path);
+            }
+        }
+    }
+    Ok(taken)
+}
+
 /// Composes the layer. Returns the layer and the system packages its files came from.
 fn layer(parts: &RuntimeParts<'_>, closure: &SharedLibraries) -> Result<(Layer, Vec<String>), ImageError> {
     let mut layer = Layer::default();
@@ -231,6 +252,7 @@ fn layer(parts: &RuntimeParts<'_>, closure: &SharedLibraries) -> Result<(Layer, 
             taken.push(path.clone());
         }
     }
+    taken.extend(locale(&mut layer)?);
     for path in ["/etc/ssl/certs/ca-certificates.crt", "/etc/os-release"].map(Path::new) {
         if path.is_file() {
             taken.push(layer.host(path, false)?);

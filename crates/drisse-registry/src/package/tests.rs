@@ -76,7 +76,7 @@ fn a_package_of_another_tool_may_say_more_or_less_of_its_model() {
     for (descriptor, name) in [
         (
             json!({ "createdAt": "2025-01-01T00:00:00Z", "family": "Wine", "name": "Wine", "authors": ["x"] }),
-            "wine",
+            "Wine",
         ),
         (json!({ "name": "../../usr/lib" }), "usr-lib"),
         (json!({}), "model"),

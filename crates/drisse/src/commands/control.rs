@@ -27,6 +27,8 @@ pub(crate) fn run(up: &Up, workspace: WorkspaceRef) -> Result<ExitCode> {
     let _ = rustix::process::setsid();
     std::fs::create_dir_all(folder.logs()).context("cannot create the folder for logs")?;
     logs::write_to(&folder.logs().join("control.log"))?;
+    // Not the user's folder: what container engines run (conmon) leaves files in the folder that it was started from.
+    std::env::set_current_dir(folder.logs()).context("cannot use the folder for logs")?;
     drisse_net::keep_memory_private();
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let build = Build::current(VERSION);

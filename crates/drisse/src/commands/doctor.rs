@@ -41,7 +41,7 @@ impl Finding {
 }
 
 pub(crate) async fn run(workspace: &WorkspaceRef, output: Output) -> Result<ExitCode> {
-    let mut findings = vec![onnx_runtime(), pip()];
+    let mut findings = vec![onnx_runtime(), pip(), locale()];
     if let WorkspaceRef::Folder(folder) = workspace {
         // If the workspace does not exist yet, its nearest existing parent is checked.
         let existing = folder.root.ancestors().find(|parent| parent.exists()).unwrap_or(Path::new("/"));
@@ -100,6 +100,16 @@ fn pip() -> Finding {
     let good = has_pip();
     let detail = if good { "downloads ONNX Runtime, once" } else { "" }.to_owned();
     Finding::new("pip", false, good, detail, "`apt-get install python3-pip`")
+}
+
+fn locale() -> Finding {
+    let (good, detail) = match onnx::locale() {
+        onnx::LocaleState::Installed => (true, "en_US.UTF-8, for models of text"),
+        onnx::LocaleState::Replaced => (true, "C.UTF-8 takes the place of en_US.UTF-8, for models of text"),
+        onnx::LocaleState::Missing => (false, "models that change the case of text cannot be loaded"),
+    };
+    let remedy = "`apt-get install libc-bin`, which has C.UTF-8, or `locales` and generate en_US.UTF-8";
+    Finding::new("locale", false, good, detail.to_owned(), remedy)
 }
 
 fn writable(folder: &Path, root: &Path) -> Finding {

@@ -9,7 +9,7 @@ use crate::wiring::{self, VERSION};
 use crate::{printer, units};
 use anyhow::Context;
 use drisse_core::ServiceName;
-use drisse_registry::{Evidence, Image, ImageModel, Runtime, RuntimeParts, Runtimes, Store};
+use drisse_registry::{Evidence, Image, ImageModel, Reference, Runtime, RuntimeParts, Runtimes, Store};
 use serde_json::json;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -59,7 +59,7 @@ async fn build(workspace: &WorkspaceRef, arguments: &ImageBuild, output: Output)
     let image = Image::new(&runtimes, &runtime, &model, base.as_ref()).with_context(failed)?;
     let default_reference = match &arguments.to {
         Destination::Registry(to) => to.to_string(),
-        _ => format!("{}:{}", model.name, model.version),
+        _ => format!("{}:{}", repository(&model.name), model.version),
     };
     let reference = arguments.to.reference().unwrap_or(&default_reference);
     if let Destination::Registry(to) = &arguments.to {
@@ -90,6 +90,14 @@ async fn build(workspace: &WorkspaceRef, arguments: &ImageBuild, output: Output)
         _ => printer::result(output, document, text),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the name of a model's repository: the model's own or, if a repository cannot be named so, its label.
+fn repository(model: &str) -> String {
+    if format!("localhost/{model}").parse::<Reference>().is_ok() {
+        return model.to_owned();
+    }
+    model.parse::<ServiceName>().map_or_else(|_| "model".to_owned(), |name| name.label().into_owned())
 }
 
 /// `drisse image push`.

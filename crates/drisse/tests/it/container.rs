@@ -104,6 +104,11 @@ fn lives_and_leaves_nothing(mut engine: Engine) {
             containers.json(&["deploy", "examples/digits", "--target", "container", "--replicas", "2"]);
         assert_eq!((&deployed["state"], &deployed["target"]), (&"Ready".into(), &"container".into()));
         assert_eq!(containers.score("digits")["label"], serde_json::json!([0]));
+        // An image has the locale that models of text require.
+        let model = "crates/drisse-engines/tests/models/lowercase.onnx";
+        let text = containers.json(&["deploy", model, "--target", "container"]);
+        assert_eq!(text["state"], "Ready", "{text}");
+        containers.json(&["delete", "lowercase"]);
         let before = engine.containers();
         assert_eq!(before.len(), 2, "{before:?}");
         // The container is read-only, has no network, and its description contains no secret.
@@ -190,7 +195,7 @@ fn what_cannot_run_in_a_container_says_why() {
     let unknown = "crates/drisse-engines/tests/models/unknown_operator.onnx";
     let error = refused(&["deploy", unknown, "--target", "container"]);
     assert!(error.contains("No Op registered for Nope") && error.contains("exited with code 1"), "{error}");
-    containers.run(&["delete", "unknown-operator"]);
+    containers.run(&["delete", "unknown_operator"]);
     assert_eq!(engine.containers(), [""; 0]);
     let model = large_model(&containers.workspace.root, 100);
     let deploy = ["deploy", model.to_str().unwrap(), "--target", "container", "--memory", "64MiB"];
