@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct ModelSource {
     /// The contents of the model file.
     pub inspection: Inspection,
-    /// The stem of the file's name, or the folder's name if the file is `model.onnx`.
+    /// The stem of the file's name, or the folder's name if the stem is generic: `model`, or a version number.
     pub name: String,
     /// The `sample.json` beside the model, a `/score` body; `None` if it does not exist.
     pub sample: Option<PathBuf>,
@@ -128,14 +128,19 @@ fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
     Err(InspectError::Folder { path: folder.to_owned(), what })
 }
 
+/// Returns the stem of a model's file or, if that is generic (`model`, a version number), the name of the first folder
+/// above it that is not.
 fn name(file: &Path) -> String {
-    let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
-    let stem = text(file.file_stem()).unwrap_or_default();
-    if stem != "model" {
-        return stem;
-    }
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    absolute.parent().and_then(|folder| text(folder.file_name())).unwrap_or(stem)
+    let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+    let stem = absolute.file_stem().map(text).unwrap_or_default();
+    let folders = absolute.ancestors().skip(1).filter_map(Path::file_name).map(text);
+    let is_version = |name: &str| {
+        let number = name.strip_prefix('v').unwrap_or(name);
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let mut names = std::iter::once(stem.clone()).chain(folders);
+    names.find(|name| name != "model" && !is_version(name)).unwrap_or(stem)
 }
 
 #[cfg(test)]
@@ -160,6 +165,9 @@ mod tests {
     fn a_generic_stem_takes_the_folders_name() {
         assert_eq!(name(Path::new("/models/digits/model.onnx")), "digits");
         assert_eq!(name(Path::new("/models/digits/mlp.v2.onnx")), "mlp.v2");
+        assert_eq!(name(Path::new("/models/densenet_onnx/1/model.onnx")), "densenet_onnx");
+        assert_eq!(name(Path::new("/models/churn/v3.onnx")), "churn");
+        assert_eq!(name(Path::new("/1/model.onnx")), "model");
     }
 
     #[test]

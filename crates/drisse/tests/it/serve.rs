@@ -232,7 +232,7 @@ fn a_log_file_makes_room_for_a_new_one_when_it_is_large() {
 #[test]
 fn a_model_of_text_is_served_whatever_locales_the_machine_has() {
     let model = "crates/drisse-engines/tests/models/lowercase.onnx";
-    let serving = Serving::start(&["serve", model, "--listen", "127.0.0.1:0"]);
+    let serving = Serving::start(&[model, "--listen", "127.0.0.1:0"]);
     let answer = serving.post("/score", "", r#"{"data": {"text": ["\u00c0B", "STRASSE", "\u0416"]}}"#);
     assert_eq!(answer, (200, "{\"lower\":[\"\u{e0}b\",\"strasse\",\"\u{436}\"]}".to_owned()));
 }
