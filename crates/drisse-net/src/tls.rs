@@ -1,5 +1,6 @@
 //! TLS: a server's certificate and key, which can be reloaded when the files change, and what a client trusts.
 
+use crate::keys::hex;
 use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{self, CryptoProvider};
@@ -204,7 +205,7 @@ impl ServerCertVerifier for Pinned {
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(certificate))
 }
 
 fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

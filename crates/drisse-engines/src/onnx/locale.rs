@@ -32,7 +32,7 @@ pub fn locale() -> LocaleState {
 }
 
 /// Makes ONNX Runtime find the locale where only `C.UTF-8` is installed: under the missing name, through a link in
-/// `cache`. Call it before the process has other threads: then it does nothing.
+/// `cache`. Call it early: it does nothing once the process has other threads.
 #[expect(clippy::disallowed_methods, reason = "no other thread shares the environment yet")]
 pub fn provide_locale(cache: &Path) {
     if is_installed() || !super::library::is_alone() {
