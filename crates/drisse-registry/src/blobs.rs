@@ -104,8 +104,18 @@ impl Store {
     ///
     /// Returns [`StoreError::Io`] if the file cannot be read or the blob cannot be written.
     pub fn put_file(&self, path: &Path, progress: &dyn Fn(u64)) -> Result<Blob, StoreError> {
+        let source = crate::digest::open(path).map_err(|error| StoreError::io("read", path, error))?;
+        self.put_opened(source, path, progress)
+    }
+
+    /// Does the same as [`Self::put_file`] with an opened file.
+    pub(crate) fn put_opened(
+        &self,
+        mut source: File,
+        path: &Path,
+        progress: &dyn Fn(u64),
+    ) -> Result<Blob, StoreError> {
         let read = |error| StoreError::io("read", path, error);
-        let mut source = crate::digest::open(path).map_err(read)?;
         let mut target = self.scratch()?;
         let wrote = |error| StoreError::io("write", &self.scratch_folder(), error);
         let mut hasher = Sha256::new();

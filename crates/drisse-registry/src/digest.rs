@@ -44,7 +44,11 @@ pub(crate) fn open(path: &Path) -> std::io::Result<std::fs::File> {
 }
 
 pub(crate) fn file_digest(path: &Path) -> std::io::Result<String> {
-    let mut file = open(path)?;
+    digest_of_file(open(path)?)
+}
+
+/// Returns the SHA-256 of the rest of a file (hexadecimal).
+pub(crate) fn digest_of_file(mut file: std::fs::File) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 256 << 10];
     loop {

@@ -73,7 +73,7 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
 }
 
 /// Returns the folder that contains `path`: `.` for a bare name.
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
         Some(folder) => folder,

@@ -61,6 +61,24 @@ pub enum InspectError {
         /// Why the path is refused.
         why: String,
     },
+    /// The model refers to external data that does not exist.
+    #[error("{} keeps tensors in `{location}`, which does not exist", path.display())]
+    MissingData {
+        /// The model file.
+        path: PathBuf,
+        /// The path of the data file as the model states it.
+        location: String,
+    },
+    /// A file of the model is a link that is not followed.
+    #[error("{} is a link to {}, which is outside of {}", path.display(), target.display(), folder.display())]
+    Link {
+        /// The path of the link, or a path through it.
+        path: PathBuf,
+        /// The file that the path leads to.
+        target: PathBuf,
+        /// The folder that the user named.
+        folder: PathBuf,
+    },
     /// The description of the package is not valid.
     #[error("{} does not describe a model: {why}", path.display())]
     Description {
@@ -96,6 +114,15 @@ impl InspectError {
                  save_as_external_data=True, location='model.onnx.data')`"
                     .to_owned(),
             ),
+            Self::MissingData { path, location } => Some(format!(
+                "copy or download `{location}`, too: it belongs into the folder of {}",
+                path.display()
+            )),
+            Self::Link { folder, .. } => Some(format!(
+                "`cp -rL {} COPY` copies the folder with files in place of links; `drisse deploy` and `drisse models \
+                 register` follow the links with --follow-links",
+                folder.display()
+            )),
             Self::Folder { .. } => Some("name the model file itself, or call it `model.onnx`".to_owned()),
             Self::Description { .. } => Some("remove the file, or register the model again".to_owned()),
             Self::Io { .. } => None,
@@ -116,6 +143,9 @@ pub enum StoreError {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// A file of a model is gone, or a link that is not followed has taken its place since it was inspected.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
     /// A text is not a digest of the form `sha256:HEX`.
     #[error("`{digest}` is not a SHA-256 digest")]
     Digest {
@@ -175,6 +205,7 @@ impl StoreError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { source, .. } => crate::disk_hint(source).map(str::to_owned),
+            Self::Inspect(error) => error.hint(),
             Self::Missing { .. } | Self::Corrupt { .. } => Some(
                 "`drisse models verify --repair` fixes what it can; or register the model's files again"
                     .to_owned(),

@@ -39,7 +39,7 @@ pub const KEYS: &str = "/run/secrets/drisse-keys";
 /// The user and group id that images run as: unprivileged, and the same as `nonroot` in distroless images.
 pub const USER: u32 = 65532;
 
-/// The ports of the scoring listener and the admin listener.
+/// The ports of the scoring listener and the admin listener, unless the user chooses others (`drisse serve --image`).
 const PORTS: [u16; 2] = [8000, 8002];
 
 /// A model to be put into an image.
@@ -84,14 +84,8 @@ impl ImageModel {
     ///
     /// Returns [`ImageError::Inspect`] if a file cannot be read.
     pub fn of_source(source: &ModelSource, name: &str, version: &str) -> Result<Self, ImageError> {
-        let path = &source.inspection.path;
-        let folder = path.parent().unwrap_or(Path::new(""));
         let digest = source.digest()?;
-        let mut files = vec![(path.file_name().map(PathBuf::from).unwrap_or_default(), path.clone())];
-        for external in &source.inspection.external_data {
-            let relative: PathBuf = Path::new(&external.location).components().collect();
-            files.push((relative.clone(), folder.join(relative)));
-        }
+        let mut files = source.files();
         files.extend(source.sample.iter().map(|sample| ("sample.json".into(), sample.clone())));
         let derived = source.description.iter().filter(|_| source.engine != DEFAULT_ENGINE);
         files.extend(derived.map(|derived| (DERIVED.into(), derived.clone())));
@@ -254,7 +248,6 @@ fn config(
     let environment: Vec<_> = theirs.iter().chain(added).collect();
     let below = base.map_or(0, |base| base.layers.len());
     let history = std::iter::repeat_n("the base image".to_owned(), below);
-    let listen = PORTS.map(|port| format!("0.0.0.0:{port}"));
     let served = format!("{}:{}={file}", model.name, model.version);
     json!({
         "architecture": runtime.architecture,
@@ -263,7 +256,7 @@ fn config(
             "User": format!("{USER}:{USER}"),
             "ExposedPorts": PORTS.map(|port| (format!("{port}/tcp"), json!({}))).into_iter().collect::<serde_json::Map<_, _>>(),
             "Env": environment,
-            "Entrypoint": [PROGRAM, "serve", served, "--listen", listen[0], "--admin", listen[1]],
+            "Entrypoint": [PROGRAM, "serve", served, "--image"],
             // Refuses to start without keys: mount a keys file there, or pass `--no-auth` instead.
             "Cmd": ["--keys", KEYS],
             "WorkingDir": "/",

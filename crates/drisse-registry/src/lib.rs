@@ -21,6 +21,7 @@ mod digest;
 mod durable;
 mod error;
 mod image;
+mod links;
 mod onnx;
 mod package;
 mod referrer;

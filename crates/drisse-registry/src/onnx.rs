@@ -9,6 +9,7 @@ mod rows;
 
 pub use external::ExternalFile;
 
+use crate::links::Links;
 use crate::{InspectError, sniff};
 use drisse_core::{LoadedPackage, ModelTraits, Signature};
 use protobuf::Fault;
@@ -86,6 +87,11 @@ impl Inspection {
 /// # Ok::<(), drisse_registry::InspectError>(())
 /// ```
 pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
+    inspect_with(path, &Links::of(path, false)?)
+}
+
+/// Does the same as [`inspect`], and follows these links.
+pub(crate) fn inspect_with(path: &Path, links: &Links) -> Result<Inspection, InspectError> {
     let io = |source| InspectError::Io { path: path.to_owned(), source };
     // Checked before the file is opened: opening a pipe blocks until another process writes to it.
     let kind = std::fs::metadata(path).map_err(io)?;
@@ -94,8 +100,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
         let hint = "name a model file".to_owned();
         return Err(InspectError::NotOnnx { path: path.to_owned(), what, hint });
     }
-    let file = crate::digest::open(path).map_err(io)?;
-    let size = kind.len();
+    let file = links.open(path)?.file;
+    let size = file.metadata().map_err(io)?.len();
     if let Some((what, hint)) = sniff::other_format(&file, path).map_err(io)? {
         return Err(InspectError::NotOnnx { path: path.to_owned(), what, hint });
     }
@@ -117,7 +123,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     inspection.traits.requires_elements =
         REQUIRE_ELEMENTS.into_iter().find(|operator| inspection.operators.contains_key(*operator));
     inspection.framework = framework(&inspection.producer);
-    inspection.external_data = external::check(path, locations)?;
+    inspection.external_data = external::check(path, locations, links)?;
     Ok(inspection)
 }
 

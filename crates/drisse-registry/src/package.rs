@@ -154,17 +154,13 @@ impl Store {
     /// Returns [`StoreError::Changed`] if the model file's size differs from its inspection, or another error if a
     /// file cannot be copied.
     pub fn ingest(&self, source: &ModelSource, progress: &dyn Fn(u64)) -> Result<Ingested, StoreError> {
-        let path = &source.inspection.path;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let name = path.file_name().map(PathBuf::from).unwrap_or_default();
-        let model = self.put_file(path, progress)?;
-        if model.size != source.inspection.size {
-            return Err(StoreError::Changed { path: path.clone() });
+        let mut files = vec![];
+        for (name, path) in source.files() {
+            let file = source.open_file(&path)?;
+            files.push((name, self.put_opened(file, &path, progress)?));
         }
-        let mut files = vec![(name, model)];
-        for external in &source.inspection.external_data {
-            let relative: PathBuf = Path::new(&external.location).components().collect();
-            files.push((relative.clone(), self.put_file(&folder.join(&relative), progress)?));
+        if files.first().is_none_or(|(_, model)| model.size != source.inspection.size) {
+            return Err(StoreError::Changed { path: source.inspection.path.clone() });
         }
         let digest = digest_of(files.iter().map(|(path, blob)| (&**path, &*blob.digest)));
         let (engine, inspection) = (source.engine.clone(), source.inspection.clone());
@@ -381,7 +377,7 @@ impl Manifest {
 }
 
 /// Computes a model's digest from the paths and digests of its files.
-fn digest_of<'a>(files: impl Iterator<Item = (&'a Path, &'a str)>) -> String {
+pub(crate) fn digest_of<'a>(files: impl Iterator<Item = (&'a Path, &'a str)>) -> String {
     let bare = |digest: &'a str| digest.trim_start_matches("sha256:");
     let mut lines: Vec<_> =
         files.map(|(path, digest)| format!("{}  {}\n", bare(digest), path.display())).collect();

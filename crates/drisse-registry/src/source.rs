@@ -1,8 +1,11 @@
 //! Finding the files of a model from the path of a file or folder.
 
 use crate::blobs::hex;
-use crate::package::{DEFAULT_ENGINE, DERIVED, engine_in};
-use crate::{InspectError, Inspection, digest, inspect};
+use crate::durable::folder_of;
+use crate::links::{Links, hub_repository};
+use crate::onnx::inspect_with;
+use crate::package::{DEFAULT_ENGINE, DERIVED, digest_of, engine_in};
+use crate::{InspectError, Inspection, inspect};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::Read;
@@ -21,6 +24,9 @@ pub struct ModelSource {
     pub engine: String,
     /// `drisse.json` beside the model, if it is there: what its package says about it.
     pub description: Option<PathBuf>,
+    /// The files that are outside of the folder that was named, each with its real path: links lead there.
+    pub outside: Vec<(PathBuf, PathBuf)>,
+    links: Links,
 }
 
 /// The longest `drisse.json`: the signature of a model with thousands of inputs.
@@ -31,10 +37,13 @@ const MAX_MODEL: u64 = i32::MAX as u64;
 
 impl ModelSource {
     /// Finds and inspects the model at `path`: a file, or a folder with a `model.onnx` or exactly one `.onnx` file.
+    /// Follows links that end below that folder or the folder of that file, and those of a Hugging Face cache to the
+    /// blobs of the same repository.
     ///
     /// # Errors
     ///
-    /// Returns [`InspectError::Folder`] if a folder has no such file, or any error of [`inspect`].
+    /// Returns [`InspectError::Folder`] if a folder has no such file, [`InspectError::Link`] if a link leads elsewhere, or
+    /// any error of [`inspect`].
     ///
     /// ```
     /// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/digits");
@@ -44,12 +53,38 @@ impl ModelSource {
     /// # Ok::<(), drisse_registry::InspectError>(())
     /// ```
     pub fn open(path: &Path) -> Result<Self, InspectError> {
-        let file = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
-        let inspection = inspect(&file)?;
-        let sample = Some(file.with_file_name("sample.json")).filter(|sample| sample.is_file());
-        let description = Some(file.with_file_name(DERIVED)).filter(|path| path.is_file());
-        let engine = description.as_deref().map_or_else(|| Ok(DEFAULT_ENGINE.to_owned()), engine)?;
-        Ok(Self { name: name(&file), inspection, sample, engine, description })
+        Self::open_following(path, false)
+    }
+
+    /// Does the same as [`Self::open`], and follows all links if `all_links` is set.
+    ///
+    /// # Errors
+    ///
+    /// Returns any error of [`Self::open`].
+    pub fn open_following(path: &Path, all_links: bool) -> Result<Self, InspectError> {
+        let mut links = Links::of(path, all_links)?;
+        let named = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
+        let inspection = match inspect_with(&named, &links) {
+            // The file alone is a link, and its data lies beside the file that it leads to.
+            Err(InspectError::MissingData { .. }) if named.is_symlink() => {
+                let real = links.open(&named)?.real;
+                if !path.is_dir() {
+                    links = Links::of(&real, all_links)?;
+                }
+                inspect_with(&real, &links)?
+            }
+            outcome => outcome?,
+        };
+        let beside = |name| Some(inspection.path.with_file_name(name)).filter(|path| path.is_file());
+        let (sample, description) = (beside("sample.json"), beside(DERIVED));
+        let engine = DEFAULT_ENGINE.to_owned();
+        let mut source =
+            Self { name: name(&named), inspection, sample, engine, description, outside: Vec::new(), links };
+        if let Some(path) = &source.description {
+            source.engine = engine_of(source.open_file(path)?, path)?;
+        }
+        source.outside = source.find_outside()?;
+        Ok(source)
     }
 
     /// Does the same as [`Self::open`], and refuses a model file that is too large for any engine to load.
@@ -58,12 +93,20 @@ impl ModelSource {
     ///
     /// Returns [`InspectError::TooLarge`] if the file has 2 GiB or more, or any error of [`Self::open`].
     pub fn open_to_run(path: &Path) -> Result<Self, InspectError> {
-        let source = Self::open(path)?;
-        let Inspection { path, size, .. } = &source.inspection;
+        Self::open(path)?.to_run()
+    }
+
+    /// Returns the model unchanged, unless no engine can load it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InspectError::TooLarge`] if the file has 2 GiB or more.
+    pub fn to_run(self) -> Result<Self, InspectError> {
+        let Inspection { path, size, .. } = &self.inspection;
         if *size > MAX_MODEL {
             return Err(InspectError::TooLarge { path: path.clone(), size: *size });
         }
-        Ok(source)
+        Ok(self)
     }
 
     /// Returns a hash (hexadecimal) of what decides how the model runs: opsets, operators, parameter count, signature
@@ -84,18 +127,55 @@ impl ModelSource {
     ///
     /// Returns [`InspectError::Io`] if a file cannot be read.
     pub fn digest(&self) -> Result<String, InspectError> {
+        let mut digests = Vec::new();
+        for (name, path) in self.files() {
+            let io = |source| InspectError::Io { path: path.clone(), source };
+            let digest = crate::digest::digest_of_file(self.open_file(&path)?).map_err(io)?;
+            digests.push((name, digest));
+        }
+        Ok(digest_of(digests.iter().map(|(name, digest)| (&**name, &**digest))))
+    }
+
+    /// Returns the model file and its external data, each as its path in the model's folder and its path on this
+    /// machine. The model file is first.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, PathBuf)> {
         let path = &self.inspection.path;
-        let external = self.inspection.external_data.iter().map(|file| PathBuf::from(&file.location));
-        let files: Vec<_> = path.file_name().map(PathBuf::from).into_iter().chain(external).collect();
-        digest(path.parent().unwrap_or(Path::new("")), &files)
+        let model = (path.file_name().map(PathBuf::from).unwrap_or_default(), path.clone());
+        let external = self.inspection.external_data.iter().map(|file| {
+            let name: PathBuf = Path::new(&file.location).components().collect();
+            (name.clone(), folder_of(path).join(name))
+        });
+        std::iter::once(model).chain(external).collect()
+    }
+
+    /// Opens a file of the model, or its sample.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InspectError::Link`] if a link leads out of the model's folder, or [`InspectError::Io`] if the file
+    /// cannot be opened or is not a regular one.
+    pub fn open_file(&self, path: &Path) -> Result<File, InspectError> {
+        Ok(self.links.open(path)?.file)
+    }
+
+    fn find_outside(&self) -> Result<Vec<(PathBuf, PathBuf)>, InspectError> {
+        let beside = self.sample.iter().chain(&self.description).cloned();
+        let mut outside = Vec::new();
+        for path in self.files().into_iter().map(|(_, path)| path).chain(beside) {
+            let opened = self.links.open(&path)?;
+            if opened.outside {
+                outside.push((path, opened.real));
+            }
+        }
+        Ok(outside)
     }
 }
 
 /// Reads the engine that a package's description names.
-fn engine(path: &Path) -> Result<String, InspectError> {
+fn engine_of(file: File, path: &Path) -> Result<String, InspectError> {
     let io = |source| InspectError::Io { path: path.to_owned(), source };
     let mut text = Vec::new();
-    File::open(path).map_err(io)?.take(MAX_DESCRIPTION).read_to_end(&mut text).map_err(io)?;
+    file.take(MAX_DESCRIPTION).read_to_end(&mut text).map_err(io)?;
     engine_in(&text).map_err(|why| InspectError::Description { path: path.to_owned(), why })
 }
 
@@ -129,7 +209,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
 }
 
 /// Returns the stem of a model's file or, if that is generic (`model`, a version number), the name of the first folder
-/// above it that is not.
+/// above it that is not. In a Hugging Face cache that is the name of the repository.
 fn name(file: &Path) -> String {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
@@ -140,6 +220,10 @@ fn name(file: &Path) -> String {
         !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     };
     let mut names = std::iter::once(stem.clone()).chain(folders);
+    let repository = hub_repository(&absolute).and_then(Path::file_name).map(text);
+    if let Some(repository) = repository.filter(|_| stem == "model") {
+        return repository.rsplit("--").next().map(str::to_owned).unwrap_or(stem);
+    }
     names.find(|name| name != "model" && !is_version(name)).unwrap_or(stem)
 }
 

@@ -43,6 +43,9 @@ pub struct RegisterRequest {
     pub name: Option<String>,
     /// The path of a sample `/score` body; by default `sample.json` beside the model.
     pub sample: Option<String>,
+    /// Whether links in the model's folder are followed that lead out of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow_links: bool,
     /// Replaces the version's tags.
     pub tags: Option<BTreeMap<String, String>>,
     /// Properties to add to the version; existing properties cannot be changed.
@@ -121,6 +124,9 @@ pub struct DeployRequest {
     pub access_log: Option<bool>,
     /// The path of a sample `/score` body on the control plane's machine.
     pub sample: Option<String>,
+    /// Whether links in the model's folder are followed that lead out of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub follow_links: bool,
     /// A request is refused if its estimated wait is longer than this, in milliseconds; at least 1.
     pub max_wait_ms: Option<u64>,
     /// The longest time a request may take, in milliseconds; at least 1.

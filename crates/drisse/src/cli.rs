@@ -69,6 +69,7 @@ pub(crate) enum Command {
     /// Measure a model's latency and throughput on this machine, and recommend settings
     Profile(Profile),
     /// Run a standalone scoring server
+    #[command(args_override_self = true)]
     Serve(Box<Serve>),
     /// Test a server against the inference protocols
     Conformance(Conformance),

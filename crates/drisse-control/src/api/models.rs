@@ -55,7 +55,7 @@ pub(super) async fn register(
         (Some(name), Some(_)) => name.clone(),
         (None, Some(_)) => return Err(ControlError::invalid("registering a package requires `name`")),
         (name, None) => {
-            let source = open_source(request.path.as_ref()).await?;
+            let source = open_source(request.path.as_ref(), request.follow_links).await?;
             name.clone().map_or_else(|| derived_name(&source), Ok)?
         }
     };

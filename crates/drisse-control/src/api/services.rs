@@ -116,7 +116,7 @@ async fn check_model(
         None => Ok(None),
         Some(ModelChoice::Path(path)) => {
             may_name_files(local)?;
-            let source = open_source(path.as_ref()).await?;
+            let source = open_source(path.as_ref(), request.follow_links).await?;
             match &request.name {
                 Some(name) => Ok(Some((name.clone(), None))),
                 None => Ok(Some((derived_name(&source)?, Some(source.name)))),

@@ -27,10 +27,10 @@ pub(crate) fn derived_name(source: &ModelSource) -> Result<String> {
 }
 
 /// Opens a model on a blocking thread.
-pub(crate) async fn open_source(path: &Path) -> Result<ModelSource> {
+pub(crate) async fn open_source(path: &Path, follow_links: bool) -> Result<ModelSource> {
     if !path.is_absolute() {
         return Err(ControlError::invalid(format!("{} is not an absolute path", path.display())));
     }
     let path = path.to_owned();
-    blocking(move || Ok(ModelSource::open_to_run(&path)?)).await
+    blocking(move || Ok(ModelSource::open_following(&path, follow_links)?.to_run()?)).await
 }

@@ -47,7 +47,7 @@ impl Models {
 
     /// Registers a model from its files. Blocks on the disk.
     fn register_files(&self, progress: &Progress, name: &str, request: &RegisterRequest) -> Result<ModelRow> {
-        let source = ModelSource::open_to_run(request.path.as_ref())?;
+        let source = ModelSource::open_following(request.path.as_ref(), request.follow_links)?.to_run()?;
         let named = request.sample.as_deref().map(Path::new);
         let (sample, given) = sample(&source, named, &|line| progress.add(line))?;
         let (copied, size) = (AtomicU64::new(0), size_of(&source));

@@ -1,7 +1,7 @@
 //! Verifies every byte of models, and repairs damaged models.
 
 use super::Models;
-use super::samples::made_sample;
+use super::samples::{MAX_SAMPLE, made_sample};
 use crate::blocking::blocking;
 use crate::db::models::ModelParts;
 use crate::error::{ControlError, Result};
@@ -10,6 +10,7 @@ use drisse_registry::{Blob, BlobState, Manifest, ModelSource, Store};
 use drisse_wire::control::RepairRequest;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,7 +127,10 @@ impl Models {
         tell: &dyn Fn(String),
     ) -> Result<()> {
         let ingested = self.store.ingest(source, &|_| ())?;
-        let beside = source.sample.as_deref().and_then(|sample| std::fs::read(sample).ok());
+        let beside = source.sample.as_deref().and_then(|sample| {
+            let mut bytes = Vec::new();
+            source.open_file(sample).ok()?.take(MAX_SAMPLE).read_to_end(&mut bytes).ok().map(|_| bytes)
+        });
         let made = made_sample(&source.inspection.signature);
         let samples = [sample.clone(), beside, made.clone(), None];
         let pack = |sample: Option<&[u8]>| self.store.pack(&ingested, &model.name, model.version, sample);

@@ -46,6 +46,7 @@ impl Services {
                     signatures: vec![],
                     name: None,
                     sample: request.sample.clone(),
+                    follow_links: request.follow_links,
                     tags: None,
                     properties: None,
                 };

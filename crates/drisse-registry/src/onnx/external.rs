@@ -1,9 +1,11 @@
 //! External data: tensors in files beside the model. Only regular files in or below the model's folder are accepted.
 
 use crate::InspectError;
+use crate::durable::folder_of;
+use crate::links::Links;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 /// A file that uses less than 1/1000 of its size on disk is refused: it is an unfinished download, or made to keep
 /// readers busy. Compressing file systems do not reach this ratio with weights.
@@ -21,50 +23,54 @@ pub struct ExternalFile {
     pub size: u64,
 }
 
-/// Checks the paths of external data. Refuses paths that are absolute, leave the folder, pass through a link or do not
-/// exist.
-pub(super) fn check(model: &Path, locations: BTreeSet<String>) -> Result<Vec<ExternalFile>, InspectError> {
-    let folder = model.parent().unwrap_or(Path::new(""));
-    locations.into_iter().map(|location| one(model, folder, location)).collect()
-}
-
-fn one(model: &Path, folder: &Path, location: String) -> Result<ExternalFile, InspectError> {
-    let refused = |why: &str| InspectError::ExternalData {
+/// Checks the paths of external data. Refuses paths that are absolute, contain `..`, do not exist or lead through a link
+/// that is not followed.
+pub(super) fn check(
+    model: &Path,
+    locations: BTreeSet<String>,
+    links: &Links,
+) -> Result<Vec<ExternalFile>, InspectError> {
+    let refused = |location: &str, why: &str| InspectError::ExternalData {
         path: model.to_owned(),
-        location: location.clone(),
+        location: location.to_owned(),
         why: why.to_owned(),
     };
-    let relative = Path::new(&location);
-    if location.is_empty() || location.contains('\0') {
-        return Err(refused("is not a path"));
-    }
-    let mut path = PathBuf::from(folder);
-    let mut size = None;
-    for component in relative.components() {
-        match component {
-            Component::Normal(name) => path.push(name),
-            Component::CurDir => continue,
-            Component::ParentDir => return Err(refused("leads out of the model's folder (`..`)")),
-            Component::RootDir | Component::Prefix(_) => return Err(refused("is an absolute path")),
+    let one = |location: String| {
+        if let Some(why) = unusable(&location) {
+            return Err(refused(&location, why));
         }
-        let metadata = match path.symlink_metadata() {
+        let path = folder_of(model).join(&location);
+        let metadata = match path.metadata() {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(refused("does not exist: copy it beside the model"));
+                return Err(match path.is_symlink() {
+                    true => refused(&location, "is a link to a file that does not exist"),
+                    false => InspectError::MissingData { path: model.to_owned(), location },
+                });
             }
             Err(source) => return Err(InspectError::Io { path, source }),
         };
-        if metadata.is_symlink() {
-            return Err(refused("is a link: put the file itself beside the model"));
+        if !metadata.is_file() {
+            return Err(refused(&location, "is not a regular file"));
         }
-        size = metadata.is_file().then_some(metadata.len());
         // `st_blocks` counts units of 512 bytes.
         if metadata.len() > SMALL && metadata.blocks() * 512 < metadata.len() / MAX_HOLES {
-            return Err(refused("is almost nothing but holes: copy or download it again"));
+            return Err(refused(&location, "is almost nothing but holes: copy or download it again"));
         }
+        links.open(&path)?;
+        Ok(ExternalFile { location, size: metadata.len() })
+    };
+    locations.into_iter().map(one).collect()
+}
+
+/// Returns why a location cannot be a path in the model's folder, or `None` if it can.
+fn unusable(location: &str) -> Option<&'static str> {
+    if location.is_empty() || location.contains('\0') {
+        return Some("is not a path");
     }
-    match size {
-        Some(size) => Ok(ExternalFile { location, size }),
-        None => Err(refused("is not a regular file")),
-    }
+    Path::new(location).components().find_map(|component| match component {
+        Component::Normal(_) | Component::CurDir => None,
+        Component::ParentDir => Some("leads out of the model's folder (`..`)"),
+        Component::RootDir | Component::Prefix(_) => Some("is an absolute path"),
+    })
 }

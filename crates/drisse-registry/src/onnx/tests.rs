@@ -114,14 +114,19 @@ fn external_data_must_be_a_plain_file_beside_the_model() {
     let found = folder.inspect(&model(&[external("w.bin"), external("./w.bin")])).unwrap();
     assert_eq!(found.external_data[0].size, 16);
     std::fs::File::create(folder.0.path().join("holes")).unwrap().set_len(1 << 40).unwrap();
-    std::os::unix::fs::symlink("w.bin", folder.0.path().join("link")).unwrap();
-    std::os::unix::fs::symlink(".", folder.0.path().join("loop")).unwrap();
+    for (name, target) in [("link", "w.bin"), ("loop", "."), ("stolen", "/etc/passwd"), ("dangling", "gone")]
+    {
+        std::os::unix::fs::symlink(target, folder.0.path().join(name)).unwrap();
+    }
+    for followed in ["link", "loop/w.bin"] {
+        assert!(folder.inspect(&model(&[external(followed)])).is_ok(), "{followed}");
+    }
     for (location, why) in [
         ("/etc/passwd", "is an absolute path"),
         ("../w.bin", "leads out of the model's folder"),
-        ("a/../../w.bin", "does not exist"),
-        ("link", "is a link"),
-        ("loop/w.bin", "is a link"),
+        ("a/../../w.bin", "leads out of the model's folder"),
+        ("stolen", "is a link to /etc/passwd, which is outside"),
+        ("dangling", "is a link to a file that does not exist"),
         ("gone.bin", "does not exist"),
         (".", "is not a regular file"),
         ("holes", "is almost nothing but holes"),

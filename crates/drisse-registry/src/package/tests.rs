@@ -31,7 +31,8 @@ fn the_same_model_has_the_same_package_everywhere_and_its_digest_is_the_inspecto
 fn a_view_and_an_image_name_the_engine_if_it_is_not_the_default() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let source = ModelSource { engine: "npu".to_owned(), ..example("wine") };
+    let mut source = example("wine");
+    source.engine = "npu".to_owned();
     let model = store.ingest(&source, &|_| ()).unwrap();
     let package = store.pack(&model, "wine", 1, None).unwrap();
     let view = store.view_of(&model.digest, &store.manifest(&package).unwrap()).unwrap();

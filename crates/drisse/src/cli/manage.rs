@@ -160,6 +160,9 @@ pub(crate) enum ModelsCommand {
         /// Sample request (a /score body), instead of the sample.json next to the model
         #[arg(long, value_name = "FILE")]
         sample: Option<PathBuf>,
+        /// Follow links in the model's folder to files outside of it
+        #[arg(long)]
+        follow_links: bool,
     },
     /// Show a version of a model, by default the newest
     Show {

@@ -14,13 +14,13 @@ pub(crate) struct Serve {
     #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL", value_parser = model)]
     pub(crate) models: Vec<ModelPath>,
     /// Address to serve on [default: 127.0.0.1:8000, unless --unix is given]
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, env = "DRISSE_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,
     /// Unix socket to serve on
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "DRISSE_UNIX")]
     pub(crate) unix: Option<PathBuf>,
     /// Address for health checks, metrics and administration
-    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", value_parser = endpoint)]
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", value_parser = endpoint, env = "DRISSE_ADMIN")]
     pub(crate) admin: Option<Endpoint>,
     /// File with the accepted keys, one per line, plain or as sha256:HEX
     #[arg(long, value_name = "FILE")]
@@ -29,65 +29,68 @@ pub(crate) struct Serve {
     #[arg(long, conflicts_with = "keys")]
     pub(crate) no_auth: bool,
     /// Certificate chain for HTTPS (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "DRISSE_TLS_CERT")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// Private key of the certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "DRISSE_TLS_KEY")]
     pub(crate) tls_key: Option<PathBuf>,
     /// Serve only models signed by one of the public keys in this file (PEM)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "DRISSE_TRUSTED_KEYS")]
     pub(crate) trusted_keys: Option<PathBuf>,
     /// Folder with the signed manifest and its signatures [default: .drisse next to the model]
-    #[arg(long, value_name = "DIR", requires = "trusted_keys")]
+    #[arg(long, value_name = "DIR", requires = "trusted_keys", env = "DRISSE_EVIDENCE")]
     pub(crate) evidence: Option<PathBuf>,
     /// Sample request (a /score body) for warm-up and examples, instead of the model's sample.json
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "DRISSE_SAMPLE")]
     pub(crate) sample: Option<PathBuf>,
     /// Refuse a request at once if its estimated wait is longer than this
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration, env = "DRISSE_MAX_WAIT")]
     pub(crate) max_wait: Duration,
     /// Maximum time for a request
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "DRISSE_SCORING_TIMEOUT")]
     pub(crate) scoring_timeout: Duration,
     /// Time to finish running requests after SIGTERM
-    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "DRISSE_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Duration,
     /// Maximum size of a request body
-    #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = bytes, env = "DRISSE_MAX_BODY")]
     pub(crate) max_body: usize,
     /// Threads per run of a model [default: measured when the model is first loaded]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, env = "DRISSE_THREADS")]
     pub(crate) threads: Option<usize>,
     /// Concurrent runs of a model [default: measured when the model is first loaded]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, env = "DRISSE_WORKERS")]
     pub(crate) workers: Option<usize>,
     /// Maximum rows of requests combined into one run, for models that gain from it; 1 disables batching
-    #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
+    #[arg(long, value_name = "N", default_value = "256", value_parser = count, env = "DRISSE_MAX_BATCH")]
     pub(crate) max_batch: usize,
     /// Load models at their first request, and unload the least recently used to stay within this memory
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, env = "DRISSE_MODEL_MEMORY")]
     pub(crate) model_memory: Option<usize>,
     /// Allow clients to load and unload models over /v2/repository; --admin always allows it
-    #[arg(long)]
+    #[arg(long, env = "DRISSE_MODEL_CONTROL")]
     pub(crate) model_control: bool,
     /// Allow local clients to pass tensors in POSIX shared memory of this name (`NAME*`: prefix); may be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "DRISSE_SHARED_MEMORY", value_delimiter = ',')]
     pub(crate) shared_memory: Vec<String>,
     /// Allow web pages of this origin to send requests (`*`: any origin); may be repeated
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", env = "DRISSE_CORS_ORIGIN", value_delimiter = ',')]
     pub(crate) cors_origin: Vec<String>,
     /// Also export metrics under Triton's names (nv_inference_…)
-    #[arg(long)]
+    #[arg(long, env = "DRISSE_TRITON_METRICS")]
     pub(crate) triton_metrics: bool,
     /// ONNX Runtime library to load [default: next to the binary, in the cache, or downloaded]
     #[arg(long, value_name = "FILE", env = "DRISSE_ONNXRUNTIME")]
     pub(crate) onnxruntime: Option<PathBuf>,
     /// Write a JSON line for each request to this file, and rotate it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "DRISSE_ACCESS_LOG")]
     pub(crate) access_log: Option<PathBuf>,
     /// Write logs to this file instead of stderr, and rotate it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "DRISSE_LOG_FILE")]
     pub(crate) log_file: Option<PathBuf>,
+    /// Listen as an image does: on every address, at the port that the variable PORT names
+    #[arg(long, hide = true)]
+    pub(crate) image: bool,
     /// Folder of a control group to join; may be repeated
     #[arg(long, value_name = "DIR", hide = true)]
     pub(crate) cgroup: Vec<PathBuf>,

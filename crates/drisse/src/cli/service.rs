@@ -61,6 +61,9 @@ pub(crate) struct ServiceOptions {
     /// Sample request (a /score body) to store with the model, instead of the sample.json next to it
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,
+    /// Follow links in the model's folder to files outside of it
+    #[arg(long)]
+    pub(crate) follow_links: bool,
     /// Refuse a request at once if its estimated wait is longer than this [default: 500ms]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_wait: Option<Duration>,

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const MAX_ANSWER: usize = 240;
 
 pub(crate) async fn deploy(workspace: &WorkspaceRef, arguments: &Deploy, output: Output) -> Result<ExitCode> {
-    let early = choose_file(&arguments.model)?;
+    let early = choose_file(&arguments.model, arguments.options.follow_links)?;
     let client = workspace.connect().await?;
     let model = choose(workspace, &client, &arguments.model, early, &arguments.options).await?;
     let mut request = request(&arguments.options, Some(model))?;
@@ -33,7 +33,8 @@ pub(crate) async fn deploy(workspace: &WorkspaceRef, arguments: &Deploy, output:
 }
 
 pub(crate) async fn update(workspace: &WorkspaceRef, arguments: &Update, output: Output) -> Result<ExitCode> {
-    let early = arguments.model.as_deref().map(choose_file).transpose()?.flatten();
+    let file = |text: &String| choose_file(text, arguments.options.follow_links);
+    let early = arguments.model.as_ref().map(file).transpose()?.flatten();
     let client = workspace.connect().await?;
     let model = match &arguments.model {
         Some(model) => Some(choose(workspace, &client, model, early, &arguments.options).await?),
@@ -58,7 +59,7 @@ pub(crate) async fn rollback(
 
 /// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
 /// registered model. Checks the file first, so that a wrong one is reported without starting the control plane.
-fn choose_file(text: &str) -> Result<Option<String>> {
+fn choose_file(text: &str, follow_links: bool) -> Result<Option<String>> {
     if text.starts_with("oci://") {
         return Ok(None);
     }
@@ -67,7 +68,7 @@ fn choose_file(text: &str) -> Result<Option<String>> {
     }
     let path = Path::new(text);
     let absolute = super::models::absolute(path)?;
-    drisse_registry::ModelSource::open(path).with_context(|| format!("cannot deploy {text}"))?;
+    super::models::check_file(path, follow_links).with_context(|| format!("cannot deploy {text}"))?;
     Ok(Some(absolute))
 }
 
@@ -124,6 +125,10 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
         return Err(CliError::new("cannot use --sample without a model file")
             .hint("a sample is stored with its model: name the model file too"));
     }
+    if options.follow_links && !matches!(model, Some(ModelChoice::Path(_))) {
+        return Err(CliError::new("cannot use --follow-links without a model file")
+            .hint("links are followed while the model is registered: name its file or folder"));
+    }
     Ok(DeployRequest {
         model,
         replicas: options.replicas,
@@ -137,6 +142,7 @@ fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<Deplo
             .then(|| options.cors_origins.clone()),
         access_log: (options.access_log || options.no_access_log).then_some(options.access_log),
         sample: sample.transpose()?,
+        follow_links: options.follow_links,
         max_wait_ms: options.max_wait.map(milliseconds),
         scoring_timeout_ms: options.scoring_timeout.map(milliseconds),
         serving: ServingOptions {
@@ -199,7 +205,7 @@ fn given_sample(request: &DeployRequest) -> Option<PathBuf> {
         return Some(sample.into());
     }
     let Some(ModelChoice::Path(path)) = &request.model else { return None };
-    let source = drisse_registry::ModelSource::open(Path::new(path)).ok()?;
+    let source = drisse_registry::ModelSource::open_following(Path::new(path), request.follow_links).ok()?;
     source.sample
 }
 

@@ -9,6 +9,7 @@ use crate::{printer, units};
 use anyhow::Context;
 use drisse_client::Client;
 use drisse_net::http::escaped;
+use drisse_registry::{InspectError, ModelSource};
 use drisse_wire::control::{Model, ModelChange, Operation, RegisterRequest, RepairRequest};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -17,19 +18,19 @@ use std::process::ExitCode;
 pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
     let Some(command) = &arguments.command else { return list(workspace, arguments, output).await };
     match command {
-        ModelsCommand::Register { path, name, tags, properties, sample } => {
+        ModelsCommand::Register { path, name, tags, properties, sample, follow_links } => {
             let request = RegisterRequest {
                 path: absolute(path)?,
                 package: None,
                 signatures: vec![],
                 name: name.clone(),
                 sample: sample.as_deref().map(absolute).transpose()?,
+                follow_links: *follow_links,
                 tags: (!tags.is_empty()).then(|| tags.iter().cloned().collect()),
                 properties: (!properties.is_empty()).then(|| properties.iter().cloned().collect()),
             };
             // A wrong file is reported without starting the control plane.
-            drisse_registry::ModelSource::open(path)
-                .with_context(|| format!("cannot register {}", path.display()))?;
+            check_file(path, *follow_links).with_context(|| format!("cannot register {}", path.display()))?;
             let client = workspace.connect().await?;
             let operation = client.register(&request).await?;
             finish(workspace, &client, operation, output, named).await
@@ -208,6 +209,15 @@ fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a s
         Err(error) => Err(CliError::new(format!("model `{text}` not found: {error}"))
             .hint("a path has a `/` or an extension")),
     }
+}
+
+/// Checks a model's files before the control plane is started for them. Names the files that links lead to outside of
+/// the model's folder.
+pub(super) fn check_file(path: &Path, follow_links: bool) -> Result<(), InspectError> {
+    for (link, target) in ModelSource::open_following(path, follow_links)?.outside {
+        printer::note(&format!("follows the link {} to {}", link.display(), target.display()));
+    }
+    Ok(())
 }
 
 pub(crate) fn absolute(path: &Path) -> Result<String> {

@@ -4,18 +4,25 @@ mod banner;
 mod surroundings;
 
 use crate::cli::{Output, Serve};
-use crate::error::{INTERRUPTED, Result};
+use crate::error::{CliError, INTERRUPTED, Result};
 use crate::wiring::EngineSettings;
 use crate::{logs, printer, wiring};
 use anyhow::Context;
 use drisse_net::trace::Exporter;
 use drisse_net::{Build, Limits};
-use drisse_serve::{Config, ScoringServer, TlsFiles, TrustFiles, build};
-use std::net::{Ipv4Addr, SocketAddr};
+use drisse_serve::{Config, Endpoint, ScoringServer, TlsFiles, TrustFiles, build};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+
+/// What an image listens on unless it is told otherwise.
+const IMAGE_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8000);
+
+/// Where an image answers health checks and administrators unless it is told otherwise.
+const IMAGE_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8002);
 
 pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
     surroundings::enter(arguments)?;
@@ -24,7 +31,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
     }
     drisse_net::keep_memory_private();
     let exporter = Exporter::from_environment(&service(arguments))?;
-    let mut config = config(arguments);
+    let mut config = config(arguments, tcp(arguments)?);
     config.scoring.traces = exporter.as_ref().map(Exporter::traces);
     let threads = config.tuner.cores.max(arguments.threads.unwrap_or(1));
     let engines = wiring::engines(&EngineSettings { threads, onnxruntime: arguments.onnxruntime.clone() });
@@ -41,7 +48,28 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
     })
 }
 
-fn config(arguments: &Serve) -> Config {
+/// Returns the TCP address to serve on, if any.
+///
+/// # Errors
+/// Returns an error if the variable `PORT` of an image is not a port.
+fn tcp(arguments: &Serve) -> Result<Option<SocketAddr>> {
+    if arguments.listen.is_some() || arguments.unix.is_some() {
+        return Ok(arguments.listen);
+    }
+    if !arguments.image {
+        return Ok(Some(DEFAULT_LISTEN));
+    }
+    let Some(port) = std::env::var_os("PORT").filter(|port| !port.is_empty()) else {
+        return Ok(Some(IMAGE_LISTEN));
+    };
+    match port.to_str().and_then(|port| port.parse::<NonZeroU16>().ok()) {
+        Some(port) => Ok(Some(SocketAddr::new(IMAGE_LISTEN.ip(), port.get()))),
+        None => Err(CliError::new(format!("the variable PORT is not a port: `{}`", port.to_string_lossy()))
+            .hint("set it to a number from 1 to 65535, or give --listen ADDRESS:PORT")),
+    }
+}
+
+fn config(arguments: &Serve, tcp: Option<SocketAddr>) -> Config {
     let defaults = drisse_scoring::Config::default();
     let scoring = drisse_scoring::Config {
         max_wait: arguments.max_wait,
@@ -63,9 +91,9 @@ fn config(arguments: &Serve) -> Config {
     let trust = |keys| TrustFiles { keys, evidence: arguments.evidence.clone() };
     Config {
         models: arguments.models.clone(),
-        tcp: arguments.listen.or_else(|| arguments.unix.is_none().then_some(DEFAULT_LISTEN)),
+        tcp,
         unix: arguments.unix.clone(),
-        admin: arguments.admin.clone(),
+        admin: arguments.admin.clone().or(arguments.image.then_some(Endpoint::Tcp(IMAGE_ADMIN))),
         keys: arguments.keys.clone(),
         no_auth: arguments.no_auth,
         tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),

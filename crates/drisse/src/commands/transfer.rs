@@ -174,6 +174,7 @@ pub(crate) async fn pull(
         signatures,
         name: Some(name),
         sample: None,
+        follow_links: false,
         tags: None,
         properties: None,
     };

@@ -140,8 +140,10 @@ fn a_container_scores_without_any_privileges_and_does_not_start_without_keys() {
     assert!(closed.status.code() == Some(1) && said.contains("cannot read keys file"), "{closed:?}");
     assert!(said.contains("--no-auth"), "{said}");
     // With --no-auth it serves; curl connects from inside the container's network namespace.
-    let open =
-        engine.run(&[&confined[..], &["--detach", "--name", "digits", "digits:1", "--no-auth"]].concat());
+    let open = engine.run(
+        &[&confined[..], &["--detach", "--env", "PORT=8080", "--name", "digits", "digits:1", "--no-auth"]]
+            .concat(),
+    );
     assert!(open.status.success(), "{open:?}");
     let pid = engine.run(&["inspect", "--format", "{{.State.Pid}}", "digits"]);
     let pid = String::from_utf8(pid.stdout).unwrap().trim().to_owned();
@@ -159,7 +161,7 @@ fn a_container_scores_without_any_privileges_and_does_not_start_without_keys() {
         "--fail",
         "--data",
         &format!("@{sample}"),
-        "http://127.0.0.1:8000/score",
+        "http://127.0.0.1:8080/score",
     ];
     let answer: Value = serde_json::from_str(&tool("nsenter", &ask)).unwrap();
     assert_eq!(answer["label"], serde_json::json!([0]));

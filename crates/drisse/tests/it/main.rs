@@ -13,6 +13,7 @@ mod hostile_registries;
 mod image;
 mod inspect;
 mod limits;
+mod links;
 mod local;
 mod manage;
 mod many;

@@ -19,6 +19,39 @@ fn serves_the_example_and_ends_with_0_on_sigterm() {
 }
 
 #[test]
+fn an_option_beats_its_variable_and_the_last_of_two_counts() {
+    let arguments =
+        ["serve", "--output", "json", "examples/iris", "--listen", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let serving = Serving::running(
+        drisse(&arguments)
+            .envs([("DRISSE_LISTEN", "127.0.0.1:1"), ("DRISSE_MAX_BODY", "1KiB")])
+            .stderr(Stdio::null()),
+    );
+    assert_eq!(serving.post("/score", "", &" ".repeat(1025)).0, 413, "the variable is read");
+}
+
+#[test]
+fn an_image_listens_at_the_port_that_the_variable_port_names() {
+    let start = |port: &str, more: &[&str]| {
+        let arguments = ["serve", "--output", "json", "examples/iris", "--image", "--admin", "127.0.0.1:0"];
+        let mut command = drisse(&arguments);
+        command.args(["--no-auth"]).args(more).env("PORT", port);
+        command
+    };
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let busy = start(&port, &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&busy.stdout);
+    assert!(said.contains(&format!("0.0.0.0:{port}")), "it wants the port that is taken: {said}");
+    drop(Serving::running(start(&port, &["--listen", "127.0.0.1:0"]).stderr(Stdio::null())));
+    for wrong in ["0", "65536", "http", "-1"] {
+        let refused = start(wrong, &[]).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stdout);
+        assert!(refused.status.code() == Some(1) && said.contains("PORT is not a port"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn a_hard_limit_of_0_for_core_dumps_is_strict_enough() {
     let mut shell = match rustix::process::geteuid().is_root() {
         // Root could raise the limit.

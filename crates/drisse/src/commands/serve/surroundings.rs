@@ -6,6 +6,7 @@
 use crate::cli::Serve;
 use crate::error::Result;
 use anyhow::Context;
+use clap::Args;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -26,15 +27,16 @@ pub(super) fn enter(arguments: &Serve) -> Result<()> {
     }
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the environment in {}", file.display()))?;
+    let command = Serve::augment_args(clap::Command::new("serve"));
+    let settings: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
+    // A replica is what its target asks for: these variables are for servers that users start.
+    let own = |name: &str| name != "DRISSE_ONNXRUNTIME" && settings.iter().any(|setting| *setting == name);
+    let variables = text.lines().filter_map(|line| line.split_once('=')).filter(|(name, _)| !own(name));
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
     // A running multi-threaded process cannot change its environment safely: the program executes itself again.
-    let error = Command::new("/proc/self/exe")
-        .arg0(name)
-        .args(words)
-        .envs(text.lines().filter_map(|line| line.split_once('=')))
-        .env(ENTERED, file)
-        .exec();
+    let error =
+        Command::new("/proc/self/exe").arg0(name).args(words).envs(variables).env(ENTERED, file).exec();
     Err(anyhow::Error::from(error)
         .context("cannot restart with the variables of the environment file")
         .into())
