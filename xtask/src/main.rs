@@ -24,6 +24,7 @@ mod tools;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
 
 const USAGE: &str = "\
 cargo xtask test           sets up what the tests need and runs all of them
@@ -60,9 +61,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The repository's root.
+/// The repository's root: where cargo runs this program, which another clone with the same build folder may have built.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ is in the repository's root")
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+        Path::new(&manifest).parent().expect("xtask/ is in the repository's root").to_owned()
+    });
+    &ROOT
 }
 
 /// Runs a command that has to succeed, and returns what it prints on stdout.

@@ -14,7 +14,7 @@ use crate::operations::OperationKind;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request as AxumRequest};
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use drisse_core::ErrorKind;
 use drisse_net::{Handler, ListenerKind};
@@ -56,6 +56,8 @@ pub(crate) struct Api {
     listener: ListenerKind,
     /// The required token; `None` on the Unix socket, which only this user can connect to.
     token: Option<Arc<str>>,
+    /// Whether the workspace is down, so that nothing can be changed.
+    at_rest: bool,
 }
 
 /// Whether a request came over the Unix socket. Only such requests may name files of this machine.
@@ -132,13 +134,16 @@ impl Api {
                 ControlError::new(ErrorKind::MethodNotAllowed, "this path does not support this method")
             })
             .with_state(control.clone());
-        Self { router, listener, token }
+        Self { router, listener, token, at_rest: control.about.at_rest }
     }
 
     /// Returns why a request must be refused; `None` if it is accepted.
     fn refusal<B>(&self, request: &Request<B>) -> Option<ControlError> {
         if let Some(why) = self.listener.refusal(request) {
             return Some(ControlError::new(ErrorKind::Forbidden, why));
+        }
+        if self.at_rest && request.method() != Method::GET {
+            return Some(ControlError::conflict("the workspace is down").hint("`drisse up` starts it"));
         }
         let token = self.token.as_deref()?;
         let given = request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);

@@ -27,6 +27,8 @@ pub(crate) struct About {
     pub(crate) workspace: Workspace,
     pub(crate) version: &'static str,
     pub(crate) build: Build,
+    /// Whether the workspace is down: nothing runs, and this only shows what is kept.
+    pub(crate) at_rest: bool,
     /// The address of `/metrics`, if it is served.
     pub(crate) metrics: Option<SocketAddr>,
     /// The address of the store as a registry, if it is served.

@@ -67,7 +67,8 @@ struct Inner {
     tls: Option<Arc<Tls>>,
     /// What clients connect to.
     url: String,
-    listener: OwnedFd,
+    /// `None` if no gateway is to be started.
+    listener: Option<OwnedFd>,
     note: Option<String>,
     current: watch::Sender<Option<Current>>,
     /// Whether the gateway must stop.
@@ -132,7 +133,7 @@ impl Gateway {
             program,
             build,
             settings,
-            listener: listener.into(),
+            listener: Some(listener.into()),
             note,
             current: watch::Sender::new(found.as_ref().filter(|_| reuse).map(|found| Current {
                 pid: found.process.pid(),
@@ -142,6 +143,27 @@ impl Gateway {
         });
         let supervised = Arc::clone(&inner).supervise(found, reuse);
         Ok((Self(inner), supervised))
+    }
+
+    /// Returns the gateway of a workspace that is down: its settings, with nothing that could start it.
+    pub(crate) async fn at_rest(workspace: &Workspace, build: Build, db: &Db) -> Result<Self> {
+        let settings: Settings = db.setting("gateway").await?.unwrap_or_default();
+        let files = settings.tls.as_ref();
+        let tls = files.and_then(|(certificate, key)| Tls::open(certificate, key).ok());
+        let named = settings.public_url.clone();
+        let url = named.unwrap_or_else(|| public_url::of(settings.address.unwrap_or(USUAL), tls.as_ref()));
+        Ok(Self(Arc::new(Inner {
+            workspace: workspace.clone(),
+            program: PathBuf::new(),
+            build,
+            settings,
+            tls: tls.map(Arc::new),
+            url,
+            listener: None,
+            note: None,
+            current: watch::Sender::new(None),
+            stop: CancellationToken::new(),
+        })))
     }
 
     /// Returns what clients connect to, `http://HOST:PORT` or `https://HOST:PORT`.

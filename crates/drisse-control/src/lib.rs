@@ -40,6 +40,6 @@ pub use error::RunError;
 pub use gateway::GatewayChange;
 pub use health::{Health, examine};
 pub use restore::{Restored, restore};
-pub use run::{Config, TcpApi, run};
+pub use run::{Config, TcpApi, run, serve_at_rest};
 pub use targets::{Attach, Targets};
-pub use workspace::{Lock, Workspace};
+pub use workspace::{Holder, Lock, Workspace};

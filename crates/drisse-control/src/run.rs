@@ -1,6 +1,9 @@
 //! Runs the control plane: opens the workspace, continues operations, serves, and stops.
 
+mod at_rest;
 mod listeners;
+
+pub use at_rest::serve_at_rest;
 
 use crate::change::Change;
 use crate::control::{About, Control};
@@ -94,7 +97,8 @@ pub async fn run(
         db: db.clone(),
     };
     let (services, operations) = parts.assemble(&tasks, &stopped);
-    let about = About { workspace, version: config.version, build: config.build, metrics, registry };
+    let about =
+        About { workspace, version: config.version, build: config.build, at_rest: false, metrics, registry };
     let control = Control { about: Arc::new(about), db, services, operations, gateway, stop: stopped };
     // Ends with the gateway. Dropped, and so aborted, if the gateway continues.
     let mut supervisor = JoinSet::new();

@@ -108,11 +108,16 @@ impl TargetTable {
         Ok(Capacity { services, ..capacity })
     }
 
-    pub(crate) async fn infos(&self) -> Result<Vec<TargetInfo>> {
+    /// Returns all targets. While the workspace is down, they are not checked.
+    pub(crate) async fn infos(&self, at_rest: bool) -> Result<Vec<TargetInfo>> {
         let there: Vec<_> = lock(&self.now).clone().into_iter().collect();
         let mut infos = Vec::new();
         for (name, attached) in there {
-            let (capacity, error) = match self.capacity(&name).await {
+            let checked = match at_rest {
+                true => Err(ControlError::conflict("the workspace is down")),
+                false => self.capacity(&name).await,
+            };
+            let (capacity, error) = match checked {
                 Ok(capacity) => (capacity, None),
                 Err(error) => (Capacity::default(), Some(error.failure)),
             };

@@ -4,8 +4,11 @@ use crate::error::{ControlError, RunError};
 use drisse_net::{hex, runtime_folder, runtime_path};
 use drisse_registry::make_folder;
 use drisse_wire::control::Failure;
+use rustix::fs::{Access, access};
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +26,17 @@ pub struct Workspace {
 /// Returns the id of the workspace with this path.
 fn id(root: &Path) -> String {
     hex(&Sha256::digest(root.as_os_str().as_encoded_bytes()))[..10].to_owned()
+}
+
+/// The process that holds the lock of a workspace: its control plane.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The id of the process.
+    pub pid: u32,
+    /// The user that the process runs as.
+    pub user: u32,
+    /// The path that the workspace's folder had when the process was started, if the process names one.
+    pub started_at: Option<PathBuf>,
 }
 
 /// The lock of a workspace, held by its control plane. Dropping it unlocks the workspace.
@@ -59,6 +73,10 @@ impl Workspace {
         // A user who can rename files in the folder decides which models and keys are used.
         if ![0, me].contains(&metadata.uid()) {
             return Err(denied("it belongs to another user"));
+        }
+        let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        if metadata.uid() != me && access(&root, all).is_err() {
+            return Err(denied("it belongs to root: run the command as root"));
         }
         if mode & 0o077 != 0 && !root.join("drisse.db").exists() && fs::read_dir(&root)?.next().is_none() {
             fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
@@ -107,6 +125,36 @@ impl Workspace {
     /// Returns the path of a file that exists while the workspace is stopped on purpose (`drisse down`).
     pub fn stopped_mark(&self) -> PathBuf {
         self.root.join("stopped")
+    }
+
+    /// Returns the process that holds the lock of the workspace; `None` if there is none, or it cannot be found.
+    ///
+    /// Source of the format: <https://man7.org/linux/man-pages/man5/proc_locks.5.html>.
+    pub fn holder(&self) -> Option<Holder> {
+        let inode = fs::metadata(self.root.join("control.lock")).ok()?.ino();
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let pids = locks.lines().filter_map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let &[_, "FLOCK", _, "WRITE", pid, file, ..] = &words[..] else { return None };
+            let is_lock = file.rsplit(':').next()?.parse() == Ok(inode);
+            pid.parse::<u32>().ok().filter(|_| is_lock)
+        });
+        // The number of the inode alone may be that of a file on another disk.
+        pids.into_iter().find_map(|pid| {
+            let folder = PathBuf::from(format!("/proc/{pid}"));
+            let line = fs::read(folder.join("cmdline")).ok()?;
+            let words: Vec<_> = line.split(|&byte| byte == 0).collect();
+            let named = words.windows(2).find(|pair| pair[0] == b"--workspace").map(|pair| pair[1]);
+            let started_at = named.map(|path| PathBuf::from(OsStr::from_bytes(path)));
+            let user = fs::metadata(&folder).ok()?.uid();
+            words.contains(&&b"control"[..]).then_some(Holder { pid, user, started_at })
+        })
+    }
+
+    /// Returns this workspace as it was named when `holder` was started: with the sockets of that name.
+    pub fn as_held_by(&self, holder: &Holder) -> Self {
+        let id = id(holder.started_at.as_deref().unwrap_or(&self.root));
+        Self { sockets: runtime_path(&id), id, root: self.root.clone() }
     }
 
     /// Locks the workspace for a process other than a control plane; `None` if the lock cannot be taken.

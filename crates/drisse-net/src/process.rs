@@ -109,6 +109,26 @@ impl Process {
     /// # Errors
     /// Returns the system's error if `/proc` cannot be read. Processes that end meanwhile are left out.
     pub fn find(flag: &str, prefix: &str) -> io::Result<Vec<(Self, String)>> {
+        Self::find_where(flag, |_, value| value.starts_with(prefix))
+    }
+
+    /// Finds this user's processes that have `flag` among their arguments and a file below `folder` open, whatever the
+    /// folder was called when they were started. Returns each with the argument that follows `flag`. Requires a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// Returns the system's error if `/proc` cannot be read. Processes that end meanwhile are left out.
+    pub fn find_using(flag: &str, folder: &Path) -> io::Result<Vec<(Self, String)>> {
+        Self::find_where(flag, |process, _| {
+            let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+            files
+                .into_iter()
+                .any(|file| fs::read_link(file.path()).is_ok_and(|path| path.starts_with(folder)))
+        })
+    }
+
+    /// `matches` gets the process's folder in `/proc` and the argument that follows `flag`.
+    fn find_where(flag: &str, matches: impl Fn(&Path, &str) -> bool) -> io::Result<Vec<(Self, String)>> {
         let me = rustix::process::getuid().as_raw();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -121,7 +141,7 @@ impl Process {
             let words: Vec<_> = line.split(|&byte| byte == 0).collect();
             let value = words.windows(2).find(|pair| pair[0] == flag.as_bytes()).map(|pair| pair[1]);
             let Some(value) = value.and_then(|value| std::str::from_utf8(value).ok()) else { continue };
-            if ours && value.starts_with(prefix) && !process.is_over() {
+            if ours && matches(&entry.path(), value) && !process.is_over() {
                 found.push((process, value.to_owned()));
             }
         }

@@ -225,6 +225,8 @@ pub enum ServiceState {
     Failed,
     /// The service is being removed.
     Deleting,
+    /// The workspace is down: `drisse up` starts the service again.
+    Stopped,
 }
 
 /// A service.

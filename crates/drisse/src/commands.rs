@@ -5,6 +5,7 @@ mod control;
 mod curl;
 mod deploy;
 mod doctor;
+mod down;
 mod gateway;
 mod image;
 mod inspect;
@@ -69,7 +70,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Command::Profile(profile) => profile::run(&workspace, &profile, output).await,
             Command::Operations(operations) => operations::run(&workspace, &operations, output).await,
             Command::Up(up) => up::up(&workspace, &up, output).await,
-            Command::Down => up::down(&workspace, output).await,
+            Command::Down => down::down(&workspace, output).await,
             Command::Status => up::status(&workspace, output).await,
             Command::Doctor => doctor::run(&workspace, output).await,
             _ => unreachable!("returned above"),

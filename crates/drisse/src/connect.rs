@@ -1,33 +1,32 @@
 //! Connects to the control plane of a workspace, and starts it if it is not running.
 
+mod at_rest;
+mod start;
+
 use crate::cli::Up;
-use crate::error::{CliError, Result, TAKEN};
+use crate::error::{CliError, Result};
 use crate::printer;
-use crate::wiring::{self, VERSION};
 use anyhow::Context;
+use at_rest::{AtRest, Reached};
 use drisse_client::{Client, ClientError};
-use drisse_control::Workspace;
+use drisse_control::{Holder, Workspace};
 use drisse_net::http::Address;
-use drisse_net::{Build, Exit, Launch, Process, Tls, pinning, trusting};
-use drisse_wire::control::{GatewayInfo, Shutdown, Status};
-use std::ffi::OsString;
-use std::io::{Seek, SeekFrom, Write};
+use drisse_net::{Tls, pinning, trusting};
+use drisse_wire::control::{GatewayInfo, Status};
+use start::{hand_over, is_older, start};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Maximum time for a control plane to answer a command that only asks for its state.
+pub(crate) const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Maximum time for a control plane to answer or to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Maximum time for a control plane to start. A busy machine may stall for half a minute.
-const START_PATIENCE: Duration = Duration::from_secs(60);
-
 /// After this time, a note says what the command waits for.
 const SILENCE: Duration = Duration::from_secs(2);
-
-/// First pause before another start if the workspace was locked; doubles each time.
-const RETAKE: Duration = Duration::from_millis(50);
 
 /// Settings for glibc: one heap that returns free memory, because the control plane works in short bursts on many
 /// threads.
@@ -37,11 +36,22 @@ pub(crate) const FRUGAL: [(&str, &str); 3] =
 /// Pause between two requests for the status.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 
+/// Whether a control plane answers.
+#[derive(Debug)]
+pub(crate) enum Presence {
+    /// A client of it, and its status.
+    Answers(Client, Box<Status>),
+    /// It accepts connections but does not answer.
+    Silent,
+    /// There is none.
+    Absent,
+}
+
 /// A workspace, as the user named it.
 #[derive(Debug)]
 pub(crate) enum WorkspaceRef {
-    /// A folder on this machine.
-    Folder(Box<Workspace>),
+    /// A folder on this machine, and what it keeps, if that is read while the workspace is down.
+    Folder(Box<Workspace>, OnceLock<AtRest>),
     /// A remote control plane and its URL.
     Remote(Client, String),
 }
@@ -65,14 +75,14 @@ impl WorkspaceRef {
         let workspace = open(&root)
             .with_context(|| format!("cannot open the workspace {}", root.display()))
             .map_err(|error| CliError::from(error).hint("name another folder with --workspace DIR"))?;
-        Ok(Self::Folder(Box::new(workspace)))
+        Ok(Self::Folder(Box::new(workspace), OnceLock::new()))
     }
 
     /// Returns the `--workspace` option of this workspace, with a leading space. A command line to paste has it also
     /// where it repeats the default: another shell may have another `DRISSE_WORKSPACE`.
     pub(crate) fn flag(&self) -> String {
         match self {
-            Self::Folder(workspace) => {
+            Self::Folder(workspace, _) => {
                 format!(" --workspace {}", printer::quoted(&workspace.root.display().to_string()))
             }
             Self::Remote(_, url) => format!(" --workspace {url}"),
@@ -82,7 +92,7 @@ impl WorkspaceRef {
     /// Returns the workspace's folder, or an error if the workspace is remote.
     pub(crate) fn folder(&self) -> Result<&Workspace> {
         match self {
-            Self::Folder(workspace) => Ok(workspace),
+            Self::Folder(workspace, _) => Ok(workspace),
             Self::Remote(_, url) => Err(CliError::new(format!(
                 "cannot use the remote workspace {url}: this command needs its folder"
             ))
@@ -90,11 +100,45 @@ impl WorkspaceRef {
         }
     }
 
-    /// Returns a client of the control plane and its status, or `None` if it is not running.
-    pub(crate) async fn running(&self) -> Option<(Client, Status)> {
+    /// Asks the control plane for its status, for at most `patience`. Says so if it waits for long.
+    pub(crate) async fn presence(&self, patience: Duration) -> Presence {
         let client = self.client();
-        let status = tokio::time::timeout(PATIENCE, client.status()).await.ok()?.ok()?;
-        Some((client, status))
+        let answer = {
+            let mut asking = std::pin::pin!(client.status());
+            match tokio::time::timeout(SILENCE, &mut asking).await {
+                Err(_) => {
+                    printer::note("waiting: the control plane does not answer");
+                    tokio::time::timeout(patience.saturating_sub(SILENCE), asking).await
+                }
+                answered => answered,
+            }
+        };
+        match answer {
+            Ok(Ok(status)) => Presence::Answers(client, Box::new(status)),
+            // An answer that cannot be parsed comes from another version.
+            Ok(Err(_)) => Presence::Absent,
+            Err(_) => Presence::Silent,
+        }
+    }
+
+    /// Whether the user has stopped the workspace (`drisse down`) and not started it again.
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self, Self::Folder(workspace, _) if workspace.stopped_mark().exists())
+    }
+
+    /// Connects to the control plane like [`Self::connect`], for commands that do not start a workspace that is down:
+    /// then the client can only read what the workspace keeps.
+    pub(crate) async fn reach(&self) -> Result<Client> {
+        match self {
+            Self::Folder(workspace, at_rest) if self.is_down() => match at_rest.get() {
+                Some(at_rest) => Ok(at_rest.client()),
+                None => match at_rest::reach(self, workspace).await? {
+                    Reached::Running(client) => Ok(client),
+                    Reached::AtRest(reached) => Ok(at_rest.get_or_init(|| reached).client()),
+                },
+            },
+            _ => self.connect().await,
+        }
     }
 
     /// Connects to the control plane. Starts it if it is not running, and replaces one that is older than this binary.
@@ -107,41 +151,33 @@ impl WorkspaceRef {
     /// Connects like [`Self::connect`], with the options of `drisse up`.
     pub(crate) async fn connect_with(&self, up: &Up) -> Result<(Client, Status)> {
         up.check()?;
-        let client = self.client();
         let workspace = match self {
-            Self::Folder(workspace) => workspace,
+            Self::Folder(workspace, _) => workspace,
             Self::Remote(client, _) => {
                 let status = client.status().await?;
                 return Ok((client.clone(), status));
             }
         };
-        let answer = {
-            let mut asking = std::pin::pin!(client.status());
-            match tokio::time::timeout(SILENCE, &mut asking).await {
-                Err(_) => {
-                    printer::note("waiting: the control plane does not answer");
-                    tokio::time::timeout(PATIENCE, asking).await
+        match self.presence(PATIENCE).await {
+            Presence::Answers(client, status) => {
+                let is_older = is_older(&status);
+                if !is_older && !up.changes_something() {
+                    return Ok((client, *status));
                 }
-                answered => answered,
-            }
-        };
-        let answer = answer.map_err(|_| {
-            CliError::new("the control plane does not answer")
-                .code(2)
-                .hint("`pgrep -af 'drisse control'` shows its process; kill it and try again")
-        })?;
-        match answer {
-            Ok(status) if !is_older(&status) && !up.changes_something() => return Ok((client, status)),
-            Ok(status) => {
-                if is_older(&status) {
+                if is_older {
                     let build = &status.build;
                     printer::note(&format!("replacing the running control plane, which is older ({build})"));
                 }
                 hand_over(&client, &status).await?;
             }
-            // It does not run, or an answer that cannot be parsed comes from another version.
-            Err(_) => {}
+            Presence::Silent => {
+                return Err(CliError::new("the control plane does not answer")
+                    .code(2)
+                    .hint("`drisse down` ends it, and `drisse up` starts it again"));
+            }
+            Presence::Absent => refuse_other(workspace)?,
         }
+        let client = self.client();
         let status = start(workspace, up, &client).await?;
         Ok((client, status))
     }
@@ -153,7 +189,7 @@ impl WorkspaceRef {
         ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
     ) -> Result<T> {
         match ask(client).await {
-            Err(ClientError::Unreachable(_)) => Ok(ask(&self.connect().await?).await?),
+            Err(ClientError::Unreachable(_)) => Ok(ask(&self.reach().await?).await?),
             other => Ok(other?),
         }
     }
@@ -165,10 +201,13 @@ impl WorkspaceRef {
     pub(crate) fn gateway(&self, gateway: &GatewayInfo) -> Result<Address> {
         let address = gateway.address.as_ref().filter(|_| gateway.pid.is_some());
         let address = address.and_then(|address| address.parse::<SocketAddr>().ok());
-        let address = address.ok_or_else(|| CliError::new("cannot score: the gateway is not running"))?;
+        let address = address.ok_or_else(|| match self.is_down() {
+            true => CliError::new("cannot score: the workspace is down").hint("`drisse up` starts it"),
+            false => CliError::new("cannot score: the gateway is not running"),
+        })?;
         // The gateway of a remote workspace is on the machine of its control plane.
         let machine = match self {
-            Self::Folder(_) => "localhost".to_owned(),
+            Self::Folder(..) => "localhost".to_owned(),
             Self::Remote(_, url) => {
                 let uri = url.parse::<hyper::Uri>().unwrap_or_default();
                 uri.host().unwrap_or_default().to_owned()
@@ -193,10 +232,39 @@ impl WorkspaceRef {
 
     fn client(&self) -> Client {
         match self {
-            Self::Folder(workspace) => Client::new(Address::unix(&workspace.control_socket()), None),
+            Self::Folder(workspace, _) => Client::new(Address::unix(&workspace.control_socket()), None),
             Self::Remote(client, _) => client.clone(),
         }
     }
+}
+
+/// Refuses to start a control plane if the one that has the workspace cannot be reached under the workspace's name.
+fn refuse_other(workspace: &Workspace) -> Result<()> {
+    let Some(holder) = workspace.holder() else { return Ok(()) };
+    refuse_other_user(workspace, &holder)?;
+    match &holder.started_at {
+        Some(path) if *path != workspace.root => Err(CliError::new(format!(
+            "the workspace runs under its earlier name {} (process {})",
+            path.display(),
+            holder.pid
+        ))
+        .hint("`drisse down` stops it, and `drisse up` starts it under its new name")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a workspace whose control plane runs as another user.
+pub(crate) fn refuse_other_user(workspace: &Workspace, holder: &Holder) -> Result<()> {
+    if holder.user != rustix::process::geteuid().as_raw() {
+        let message = format!(
+            "the control plane of the workspace {} runs as another user (process {}, user {})",
+            workspace.root.display(),
+            holder.pid,
+            holder.user
+        );
+        return Err(CliError::new(message).hint("run the command as that user"));
+    }
+    Ok(())
 }
 
 impl Up {
@@ -254,153 +322,4 @@ fn remote(url: &str) -> Result<WorkspaceRef> {
         }
     };
     Ok(WorkspaceRef::Remote(Client::new(address, Some(token)), url.to_owned()))
-}
-
-fn is_older(status: &Status) -> bool {
-    Build::parse(&status.build).is_none_or(|theirs| theirs < Build::current(VERSION))
-}
-
-/// Stops only the control plane: the gateway and the replicas keep running.
-async fn hand_over(client: &Client, status: &Status) -> Result<()> {
-    let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
-    client.shutdown(Shutdown::Handover).await?;
-    if let Some(mut process) = process {
-        let ended = tokio::time::timeout(PATIENCE, process.ended()).await;
-        ended.map_err(|_| CliError::new("the older control plane does not stop").code(2))?;
-    }
-    Ok(())
-}
-
-/// Starts a control plane and waits until it answers.
-async fn start(workspace: &Workspace, up: &Up, client: &Client) -> Result<Status> {
-    let library = wiring::onnx_library(up.onnxruntime.as_deref())?;
-    let program = std::env::current_exe().context("cannot find this program's file")?;
-    let logs = workspace.logs();
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&logs);
-    made.with_context(|| format!("cannot write in the workspace {}", workspace.root.display()))?;
-    let log = logs.join("control.log");
-    let written = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let launch = || -> Result<Process> {
-        let arguments = arguments(workspace, up, &library);
-        let launch = Launch { program: &program, arguments, settings: &FRUGAL, log: &log, stdin: None };
-        let started = Process::start(launch).context("cannot start the control plane");
-        started.map_err(|error| {
-            CliError::from(error).hint("`drisse doctor` checks whether the workspace is writable")
-        })
-    };
-    let mut process = launch()?;
-    let began = Instant::now();
-    let (mut noted, mut taken, mut killed): (_, Option<Instant>, _) = (false, None, false);
-    let mut pause = RETAKE;
-    loop {
-        if let Ok(status) = client.status().await {
-            if let Some(note) = &status.gateway.note {
-                printer::note(note);
-            }
-            return Ok(status);
-        }
-        tokio::select! {
-            exit = process.ended(), if taken.is_none() => {
-                // Another command was faster: wait until its control plane answers.
-                if exit == Exit::Code(i32::from(TAKEN)) {
-                    taken = Some(Instant::now());
-                    continue;
-                }
-                // The process was killed, perhaps by the kernel for memory: start it once more.
-                if matches!(exit, Exit::Signal(_)) && !killed {
-                    killed = true;
-                    process = launch()?;
-                    continue;
-                }
-                return Err(logged_failure(&log, written, &format!("the control plane {exit}")));
-            }
-            () = tokio::time::sleep(ASK_AGAIN) => {}
-        }
-        // The lock may have belonged to a control plane that was just killed, or to `drisse down`. Neither leaves a
-        // control plane running, so start one again.
-        if taken.is_some_and(|since| since.elapsed() > pause) {
-            process = launch()?;
-            taken = None;
-            pause = (pause * 2).min(SILENCE);
-        }
-        if began.elapsed() > SILENCE && !noted {
-            printer::note(&format!("waiting for the control plane to start (it logs to {})", log.display()));
-            noted = true;
-        }
-        if began.elapsed() > START_PATIENCE {
-            let seconds = START_PATIENCE.as_secs();
-            let failure = CliError::new(format!("the control plane did not start within {seconds} s"));
-            return Err(failure.code(2).hint(format!("its log is {}", log.display())));
-        }
-    }
-}
-
-/// The command line of the control plane.
-fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["control".into()];
-    let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
-    add("--workspace", workspace.root.clone().into());
-    add("--onnxruntime", std::path::absolute(library).unwrap_or_else(|_| library.to_owned()).into());
-    let addresses = [
-        ("--gateway", up.gateway),
-        ("--control", up.control),
-        ("--metrics", up.metrics),
-        ("--registry", up.registry),
-    ];
-    for (flag, address) in addresses {
-        if let Some(address) = address {
-            add(flag, address.to_string().into());
-        }
-    }
-    let files = [
-        ("--tls-cert", &up.tls_cert),
-        ("--tls-key", &up.tls_key),
-        ("--control-cert", &up.control_cert),
-        ("--control-key", &up.control_key),
-    ];
-    for (flag, file) in files {
-        if let Some(file) = file {
-            add(flag, std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
-        }
-    }
-    if let Some(url) = &up.public_url {
-        add("--public-url", url.into());
-    }
-    arguments.extend(up.no_public_url.then(|| "--no-public-url".into()));
-    arguments.extend(up.no_control.then(|| "--no-control".into()));
-    arguments.extend(up.no_metrics.then(|| "--no-metrics".into()));
-    arguments.extend(up.no_registry.then(|| "--no-registry".into()));
-    arguments
-}
-
-/// Returns the error that a daemon has written to its log after `from` bytes, or `fallback` if there is none.
-fn logged_failure(log: &Path, from: u64, fallback: &str) -> CliError {
-    let read = || -> std::io::Result<String> {
-        let mut file = std::fs::File::open(log)?;
-        file.seek(SeekFrom::Start(from))?;
-        std::io::read_to_string(file)
-    };
-    let text = read().unwrap_or_default();
-    let mut lines = text.lines().skip_while(|line| !line.starts_with("error: "));
-    let Some(error) = lines.next().and_then(|line| line.strip_prefix("error: ")) else {
-        let failure = CliError::new(fallback).hint(format!("its log is {}", log.display()));
-        return unwritable(log).unwrap_or(failure.code(2));
-    };
-    let rest: Vec<_> = lines.collect();
-    let causes = rest.iter().filter_map(|line| line.trim_start().strip_prefix("Caused by: "));
-    let failure = drisse_wire::control::Failure {
-        causes: causes.map(str::to_owned).collect(),
-        hint: rest.iter().find_map(|line| line.strip_prefix("hint: ").map(str::to_owned)),
-        ..drisse_wire::control::Failure::new(error)
-    };
-    failure.into()
-}
-
-/// Returns the error if the folder of a log cannot be written.
-fn unwritable(log: &Path) -> Option<CliError> {
-    let folder = log.parent()?;
-    let written = tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(&[0; 4096]));
-    let error = written.err()?;
-    let failure = CliError::new(format!("cannot write in {}: {error}", folder.display()));
-    Some(CliError { hint: drisse_registry::disk_hint(&error).map(Into::into), ..failure })
 }

@@ -87,11 +87,11 @@ async fn wait(
         match client.wait(id, each).await {
             Err(ClientError::Unreachable(_)) => {
                 // A control plane that was killed is started again, but not one that `drisse down` has stopped.
-                if workspace.folder()?.stopped_mark().exists() {
+                if workspace.is_down() {
                     let stopped = format!("the workspace was stopped before operation {id} ended");
                     return Err(CliError::new(stopped).hint("`drisse up` resumes the operation"));
                 }
-                workspace.connect().await?;
+                workspace.reach().await?;
             }
             other => return Ok(other?),
         }

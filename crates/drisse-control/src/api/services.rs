@@ -294,6 +294,7 @@ fn document(control: &Control, row: ServiceRow, revision: &RevisionRow) -> Servi
     });
     // A service that cannot be observed is not ready, whatever its last state was.
     let (state, error) = match (row.state, unseen) {
+        _ if control.about.at_rest => (ServiceState::Stopped, row.error),
         (ServiceState::Ready, Some(error)) => (ServiceState::Degraded, Some(error)),
         (state, _) => (state, row.error),
     };

@@ -47,7 +47,7 @@ pub(super) async fn shutdown(
 /// Lists the targets and whether they can be used
 #[utoipa::path(get, path = "/v1/targets", responses((status = 200, body = Vec<TargetInfo>), (status = "default", body = FailureBody)))]
 pub(super) async fn targets(State(control): State<Control>) -> Answer<Vec<TargetInfo>> {
-    Ok(axum::Json(control.services.targets.infos().await?))
+    Ok(axum::Json(control.services.targets.infos(control.about.at_rest).await?))
 }
 
 /// Attaches a target, or changes how it is attached

@@ -116,7 +116,7 @@ impl Inner {
             add("--tls-cert", certificate.clone().into());
             add("--tls-key", key.clone().into());
         }
-        let stdin = Some(self.listener.try_clone()?);
+        let stdin = self.listener.as_ref().map(super::OwnedFd::try_clone).transpose()?;
         let program = self.program.clone();
         let start =
             move || Process::start(Launch { program: &program, arguments, settings: &[], log: &log, stdin });

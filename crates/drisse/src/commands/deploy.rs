@@ -50,7 +50,7 @@ pub(crate) async fn rollback(
     arguments: &Rollback,
     output: Output,
 ) -> Result<ExitCode> {
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let timeout_ms = arguments.timeout.map(milliseconds);
     let request = RollbackRequest { revision: arguments.revision, timeout_ms };
     let operation = client.rollback(&arguments.service, request).await?;

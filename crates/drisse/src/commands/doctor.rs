@@ -1,7 +1,7 @@
 //! `drisse doctor`: checks what this machine has and lacks.
 
 use crate::cli::Output;
-use crate::connect::WorkspaceRef;
+use crate::connect::{Presence, STATUS_PATIENCE, WorkspaceRef};
 use crate::error::Result;
 use crate::{printer, wiring};
 use drisse_control::Health;
@@ -42,7 +42,7 @@ impl Finding {
 
 pub(crate) async fn run(workspace: &WorkspaceRef, output: Output) -> Result<ExitCode> {
     let mut findings = vec![onnx_runtime(), pip(), locale()];
-    if let WorkspaceRef::Folder(folder) = workspace {
+    if let WorkspaceRef::Folder(folder, _) = workspace {
         // If the workspace does not exist yet, its nearest existing parent is checked.
         let existing = folder.root.ancestors().find(|parent| parent.exists()).unwrap_or(Path::new("/"));
         findings.push(writable(existing, &folder.root));
@@ -185,15 +185,20 @@ async fn containers() -> Finding {
 }
 
 async fn daemons(workspace: &WorkspaceRef) -> Finding {
-    let running = workspace.running().await;
-    let detail = match &running {
-        Some((_, status)) => {
+    let (good, detail, remedy) = match workspace.presence(STATUS_PATIENCE).await {
+        Presence::Answers(_, status) => {
             let gateway = status.gateway.address.clone().unwrap_or_default();
-            format!("control plane and gateway are running, {}://{gateway}", status.gateway.scheme)
+            let detail =
+                format!("control plane and gateway are running, {}://{gateway}", status.gateway.scheme);
+            (true, detail, "")
         }
-        None => "not running; any command that needs them starts them".to_owned(),
+        Presence::Silent => (false, "the control plane does not answer".to_owned(), "`drisse down` ends it"),
+        Presence::Absent if workspace.is_down() => (false, "the workspace is down".to_owned(), "`drisse up`"),
+        Presence::Absent => {
+            (false, "not running; any command that needs them starts them".to_owned(), "`drisse up`")
+        }
     };
-    Finding::new("daemons", false, running.is_some(), detail, "`drisse up`")
+    Finding::new("daemons", false, good, detail, remedy)
 }
 
 fn systemd() -> Finding {

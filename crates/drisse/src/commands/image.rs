@@ -136,7 +136,7 @@ async fn model(workspace: &WorkspaceRef, arguments: &ImageBuild) -> Result<Image
         }
         Named::Registered(store, found) => {
             let model = ImageModel::of_package(&store, &found.digest, &found.manifest_digest);
-            let client = workspace.connect().await?;
+            let client = workspace.reach().await?;
             let signatures = client.signatures(&found.name, Some(found.version)).await?;
             let evidence = Evidence {
                 manifest: store.read(&found.manifest_digest).with_context(failed)?,

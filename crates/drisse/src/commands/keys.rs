@@ -16,7 +16,7 @@ const MAX_INPUT: u64 = 4096;
 
 pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Keys, output: Output) -> Result<ExitCode> {
     let value = arguments.set.map(|_| read_key()).transpose()?;
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let name = &arguments.service;
     if let Some(which) = arguments.regenerate.or(arguments.set) {
         let key = match which {

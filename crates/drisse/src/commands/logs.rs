@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Logs, output: Output) -> Result<ExitCode> {
     if output == Output::Json && !arguments.follow {
-        let client = workspace.connect().await?;
+        let client = workspace.reach().await?;
         let mut stream = client.logs(&arguments.service, arguments.lines, false).await?;
         let mut lines = Vec::new();
         while let Some(line) = stream.next().await? {
@@ -20,8 +20,9 @@ pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Logs, output: Outp
     }
     let mut lines = arguments.lines;
     loop {
-        let client = workspace.connect().await?;
-        let mut stream = client.logs(&arguments.service, lines, arguments.follow).await?;
+        let client = workspace.reach().await?;
+        let follow = arguments.follow && !workspace.is_down();
+        let mut stream = client.logs(&arguments.service, lines, follow).await?;
         loop {
             let line = tokio::select! {
                 line = stream.next() => line?,
@@ -33,8 +34,7 @@ pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Logs, output: Outp
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        let is_stopped = || workspace.folder().is_ok_and(|folder| folder.stopped_mark().exists());
-        if !arguments.follow || is_stopped() {
+        if !arguments.follow || workspace.is_down() {
             return Ok(ExitCode::SUCCESS);
         }
         // The control plane was killed: the next one continues with new lines.

@@ -31,19 +31,19 @@ pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Models, output: Ou
             };
             // A wrong file is reported without starting the control plane.
             check_file(path, *follow_links).with_context(|| format!("cannot register {}", path.display()))?;
-            let client = workspace.connect().await?;
+            let client = workspace.reach().await?;
             let operation = client.register(&request).await?;
             finish(workspace, &client, operation, output, named).await
         }
         ModelsCommand::Show { model } => {
-            let client = workspace.connect().await?;
+            let client = workspace.reach().await?;
             let (name, version) = parse(model)?;
             let model = client.model(name, version).await?;
             printer::result(output, || json!(model), || text(&model));
             Ok(ExitCode::SUCCESS)
         }
         ModelsCommand::Tag { model, tags, remove, properties } => {
-            let client = workspace.connect().await?;
+            let client = workspace.reach().await?;
             let (name, version) = parse(model)?;
             let change = ModelChange {
                 tags: tags.iter().cloned().collect(),
@@ -60,7 +60,7 @@ pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Models, output: Ou
             sign::trust(workspace, keys, remove, *none, output).await
         }
         ModelsCommand::Verify { model, repair, from, key } => {
-            let client = workspace.connect().await?;
+            let client = workspace.reach().await?;
             let signed = sign::verify(&client, model.as_deref(), key.as_deref()).await?;
             let operation = if *repair {
                 let from = from.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
@@ -83,7 +83,7 @@ pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Models, output: Ou
             self::left(left, output, text)
         }
         ModelsCommand::Delete { model } => {
-            let client = workspace.connect().await?;
+            let client = workspace.reach().await?;
             let (name, version) = parse(model)?;
             let operation = client.delete_model(name, version).await?;
             let text = |result: &Value| format!("deleted {}\n", result["deleted"].as_str().unwrap_or(model));
@@ -96,7 +96,7 @@ pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Models, output: Ou
             left(transfer::pull(workspace, from, name.as_deref(), registry).await?, output, named)
         }
         ModelsCommand::Prune => {
-            let client = workspace.connect().await?;
+            let client = workspace.reach().await?;
             let operation = client.collect().await?;
             let text = |result: &Value| {
                 let bytes = units::shown(result["bytes"].as_u64().unwrap_or(0));
@@ -134,7 +134,7 @@ fn left(left: Left, output: Output, text: impl FnOnce(&Value) -> String) -> Resu
 }
 
 async fn list(workspace: &WorkspaceRef, arguments: &Models, output: Output) -> Result<ExitCode> {
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let query = query(&[
         ("name", arguments.name.as_deref()),
         ("tag", arguments.tag.as_deref()),

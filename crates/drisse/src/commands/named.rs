@@ -54,7 +54,7 @@ impl Named {
             )));
         }
         let (name, version) = models::parse(text)?;
-        let found = workspace.connect().await?.model(name, version).await?;
+        let found = workspace.reach().await?.model(name, version).await?;
         Ok(Self::Registered(Store::existing(&workspace.folder()?.store()), Box::new(found)))
     }
 

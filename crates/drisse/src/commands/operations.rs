@@ -15,7 +15,7 @@ pub(crate) async fn run(
     arguments: &Operations,
     output: Output,
 ) -> Result<ExitCode> {
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     match &arguments.command {
         None => {
             let query = query(&[("subject", arguments.subject.as_deref())]);
@@ -28,6 +28,7 @@ pub(crate) async fn run(
             // A failed operation is a result of this command, not its failure.
             let ended = match operation.finished_at {
                 Some(_) => operation,
+                None if workspace.is_down() => operation,
                 None => match follow(workspace, &client, &operation).await {
                     Ok(Left::Detached(code)) => return Ok(code),
                     Ok(Left::Done(done)) => *done,

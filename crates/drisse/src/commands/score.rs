@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Score) -> Result<ExitCode> {
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let body = match &arguments.file {
         Some(file) if file == Path::new("-") => {
             let mut body = Vec::new();

@@ -13,7 +13,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Services, output: Output) -> Result<ExitCode> {
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     if let Some(ServicesCommand::Show { service }) = &arguments.command {
         let service = client.service(service).await?;
         printer::result(output, || json!(service), || text(&service));
@@ -105,7 +105,7 @@ fn text(service: &Service) -> String {
 }
 
 pub(crate) async fn delete(workspace: &WorkspaceRef, arguments: &Delete, output: Output) -> Result<ExitCode> {
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let name = &arguments.service;
     let operation = client.delete(name, arguments.force).await?;
     if !arguments.no_wait

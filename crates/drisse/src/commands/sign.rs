@@ -61,7 +61,7 @@ pub(crate) async fn sign(
 ) -> Result<ExitCode> {
     let key = read_key(key, SigningKey::from_pem)?;
     let folder = super::transfer::beside(workspace, "sign")?;
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
     let store = Store::existing(&folder.store());
@@ -92,7 +92,7 @@ pub(crate) async fn trust(
     for key in keys {
         added.extend(read_key(key.as_ref(), PublicKey::all_in)?);
     }
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let mut trusted = trusted_by(&client).await?;
     if !added.is_empty() || !remove.is_empty() || none {
         trusted.retain(|key| !none && !remove.iter().any(|id| !id.is_empty() && key.id().starts_with(id)));

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Targets, output: Output) -> Result<ExitCode> {
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     match &arguments.command {
         None => {
             let targets = client.targets().await?;

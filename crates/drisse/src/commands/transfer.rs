@@ -86,7 +86,7 @@ pub(crate) async fn push(
 ) -> Result<ExitCode> {
     let mut reference: Reference = to.parse()?;
     let folder = beside(workspace, "push")?;
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let (name, version) = super::models::parse(model)?;
     let model = client.model(name, version).await?;
     reference.tag.get_or_insert_with(|| model.version.to_string());
@@ -147,6 +147,9 @@ pub(crate) async fn pull(
 ) -> Result<Left> {
     let reference: Reference = from.parse()?;
     let folder = beside(workspace, "pull")?;
+    if workspace.is_down() {
+        return Err(CliError::new("cannot pull: the workspace is down").hint("`drisse up` starts it"));
+    }
     let name = match name {
         Some(name) => match name.parse::<ModelName>() {
             Ok(name) => name.to_string(),
@@ -178,7 +181,7 @@ pub(crate) async fn pull(
         tags: None,
         properties: None,
     };
-    let client = workspace.connect().await?;
+    let client = workspace.reach().await?;
     let operation = client.register(&request).await?;
     let left = follow(workspace, &client, &operation).await?;
     if let Left::Done(_) = left {

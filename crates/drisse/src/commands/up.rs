@@ -1,18 +1,19 @@
-//! `drisse up`, `down` and `status`: start, stop and show the daemons of a workspace.
+//! `drisse up` and `status`: start and show the daemons of a workspace.
 
 use super::curl::this_program;
 use crate::cli::{Output, Up};
-use crate::connect::WorkspaceRef;
+use crate::connect::{Presence, STATUS_PATIENCE, WorkspaceRef};
 use crate::error::{CliError, Result};
 use crate::printer;
 use anyhow::Context;
-use drisse_control::Workspace;
+use drisse_control::{Holder, Workspace};
 use drisse_net::Process;
 use drisse_net::http::{Address, Ask};
-use drisse_wire::control::{GatewayInfo, ProcessInfo, Shutdown, Status};
+use drisse_wire::control::{GatewayInfo, ProcessInfo, Status};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// After this time, a note says what the command waits for.
@@ -23,9 +24,6 @@ const GATEWAY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pause between two requests for the status.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
-
-/// Maximum time for everything to stop. Replicas take at most 25 s to answer their running requests.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn up(workspace: &WorkspaceRef, arguments: &Up, output: Output) -> Result<ExitCode> {
     if arguments.boot {
@@ -47,7 +45,7 @@ pub(crate) async fn up(workspace: &WorkspaceRef, arguments: &Up, output: Output)
         tokio::time::sleep(ASK_AGAIN).await;
         status = client.status().await?;
     }
-    printer::result(output, || json!(status), || text(&status));
+    printer::result(output, || json!(status), || text(&status, "answers"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,22 +65,42 @@ async fn restore(workspace: &Workspace) -> Result<()> {
 }
 
 pub(crate) async fn status(workspace: &WorkspaceRef, output: Output) -> Result<ExitCode> {
-    let (status, running) = match (workspace.running().await, workspace) {
-        (Some((_, status)), _) => (status, true),
-        (None, WorkspaceRef::Folder(folder)) => (at_rest(folder).await, false),
-        (None, WorkspaceRef::Remote(client, _)) => (client.status().await?, true),
+    let (status, presence) = match workspace {
+        WorkspaceRef::Remote(client, _) => (client.status().await?, "answers"),
+        WorkspaceRef::Folder(folder, _) => {
+            let held = held(folder, folder.holder().as_ref());
+            match held.presence(STATUS_PATIENCE).await {
+                Presence::Answers(_, status) => (*status, "answers"),
+                Presence::Silent => (without_control(folder).await, "silent"),
+                Presence::Absent if workspace.is_down() => (without_control(folder).await, "down"),
+                Presence::Absent => (without_control(folder).await, "absent"),
+            }
+        }
     };
     let document = || {
         let mut document = json!(status);
-        document["running"] = json!(running);
+        document["running"] = json!(status.control.pid.is_some());
+        document["answers"] = json!(presence == "answers");
         document
     };
-    printer::result(output, document, || text(&status));
+    printer::result(output, document, || text(&status, presence));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the status of a workspace whose control plane is not running. Its gateway may run.
-async fn at_rest(workspace: &Workspace) -> Status {
+/// Returns the workspace under the name that its folder had when its control plane was started.
+pub(super) fn held(folder: &Workspace, holder: Option<&Holder>) -> WorkspaceRef {
+    let named = holder.map_or_else(|| folder.clone(), |holder| folder.as_held_by(holder));
+    if named.id != folder.id {
+        printer::note(
+            "the folder was renamed while the workspace ran: `drisse down`, then `drisse up`, start it under its new name",
+        );
+    }
+    WorkspaceRef::Folder(Box::new(named), OnceLock::new())
+}
+
+/// Returns the status of a workspace whose control plane does not answer. Its gateway may run.
+async fn without_control(workspace: &Workspace) -> Status {
+    let control = ProcessInfo { pid: workspace.holder().map(|holder| holder.pid) };
     let prefix = format!("{}/", workspace.id);
     let found = Process::find("--gateway", &prefix).unwrap_or_default();
     let mut gateway = GatewayInfo { scheme: "http".to_owned(), ..GatewayInfo::default() };
@@ -90,7 +108,8 @@ async fn at_rest(workspace: &Workspace) -> Status {
         gateway.pid = Some(process.pid());
         let id = value.strip_prefix(&prefix).unwrap_or_default();
         let admin = Address::Unix(workspace.sockets.join(format!("{id}.a")));
-        if let Ok((200, body)) = admin.ask(Ask::get("/identity")).await {
+        let identity = tokio::time::timeout(SILENCE, admin.ask(Ask::get("/identity"))).await;
+        if let Ok(Ok((200, body))) = identity {
             let identity: Value = serde_json::from_slice(&body).unwrap_or_default();
             gateway.address = identity["address"].as_str().map(str::to_owned);
         }
@@ -99,7 +118,7 @@ async fn at_rest(workspace: &Workspace) -> Status {
         version: crate::wiring::VERSION.to_owned(),
         build: String::new(),
         workspace: workspace.root.display().to_string(),
-        control: ProcessInfo::default(),
+        control,
         gateway,
         metrics: None,
         registry: None,
@@ -107,7 +126,7 @@ async fn at_rest(workspace: &Workspace) -> Status {
     }
 }
 
-fn text(status: &Status) -> String {
+fn text(status: &Status, presence: &str) -> String {
     let process = |pid: Option<u32>| pid.map_or("not running".to_owned(), |pid| format!("process {pid}"));
     let address = status.gateway.address.as_ref().filter(|_| status.gateway.pid.is_some());
     let address =
@@ -118,82 +137,23 @@ fn text(status: &Status) -> String {
     let registry =
         status.registry.as_ref().map(|address| format!("registry   oci://{address}/MODEL:VERSION\n"));
     format!(
-        "workspace  {}\ncontrol    {}\ngateway    {}{address}\n{}{}services   {}\n",
+        "workspace  {}\ncontrol    {}{}\ngateway    {}{address}\n{}{}services   {}\n",
         status.workspace,
         process(status.control.pid),
+        match presence {
+            "silent" => ", does not answer: `drisse down` ends it",
+            "down" => ": the workspace is down, `drisse up` starts it",
+            _ => "",
+        },
         process(status.gateway.pid),
         metrics.unwrap_or_default(),
         registry.unwrap_or_default(),
-        if status.control.pid.is_some() {
+        if presence == "answers" {
             services
         } else {
             "unknown while the control plane is not running".to_owned()
         },
     )
-}
-
-pub(crate) async fn down(workspace: &WorkspaceRef, output: Output) -> Result<ExitCode> {
-    let folder = workspace.folder()?;
-    let mut running = workspace.running().await;
-    if running.is_none() && left_containers(folder) {
-        let started = workspace.connect().await;
-        started.map_err(|failure| CliError {
-            error: failure.error.context("cannot stop the running containers"),
-            ..failure
-        })?;
-        running = workspace.running().await;
-    }
-    let stopped = async {
-        if let Some((client, status)) = running {
-            let process = status.control.pid.and_then(|pid| Process::of(pid).ok());
-            // An error means that the control plane is already stopping.
-            let _ = client.shutdown(Shutdown::All).await;
-            if let Some(mut process) = process {
-                process.ended().await;
-            }
-        }
-        end_all(folder).await;
-    };
-    let mut stopped = std::pin::pin!(stopped);
-    let waited = async {
-        tokio::select! {
-            () = &mut stopped => return,
-            () = tokio::time::sleep(SILENCE) => {
-                printer::note("waiting for running requests to finish");
-            }
-        }
-        stopped.await;
-    };
-    if tokio::time::timeout(PATIENCE, waited).await.is_err() {
-        let failure = CliError::new(format!("some processes did not stop within {} s", PATIENCE.as_secs()));
-        return Err(failure.code(2).hint(format!("the logs are in {}", folder.logs().display())));
-    }
-    let text = || "everything has stopped; `drisse up` starts it again\n".to_owned();
-    printer::result(output, || json!({ "stopped": true }), text);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Whether a killed control plane may have left running containers: each has a folder among the sockets. Only a
-/// control plane knows where they run.
-fn left_containers(workspace: &Workspace) -> bool {
-    let entries = std::fs::read_dir(&workspace.sockets).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "d"))
-}
-
-/// Stops the gateway and the replicas that a killed control plane has left. Holds the lock of the workspace, so
-/// that no control plane starts meanwhile; if one already runs, it owns these processes.
-async fn end_all(workspace: &Workspace) {
-    let Some(_held) = workspace.try_lock() else { return };
-    let prefix = format!("{}/", workspace.id);
-    let mut left = Vec::new();
-    for flag in ["--gateway", "--replica"] {
-        left.extend(Process::find(flag, &prefix).unwrap_or_default());
-    }
-    left.iter().for_each(|(process, _)| process.terminate());
-    for (process, _) in &mut left {
-        process.ended().await;
-    }
-    let _ = std::fs::remove_dir_all(&workspace.sockets);
 }
 
 /// Installs, or only writes, a systemd unit that starts the workspace at boot.

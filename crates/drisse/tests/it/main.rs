@@ -5,6 +5,7 @@ mod access;
 mod conformance;
 mod container;
 mod deploy;
+mod down;
 mod engine;
 mod errors;
 mod faulty_registry;
