@@ -18,10 +18,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 
-/// What an image listens on unless it is told otherwise.
+/// What an image listens on by default.
 const IMAGE_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8000);
 
-/// Where an image answers health checks and administrators unless it is told otherwise.
+/// Where an image answers health checks and administrators by default.
 const IMAGE_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8002);
 
 pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
