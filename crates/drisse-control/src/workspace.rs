@@ -157,9 +157,15 @@ impl Workspace {
         Self { sockets: runtime_path(&id), id, root: self.root.clone() }
     }
 
-    /// Locks the workspace for a process other than a control plane; `None` if the lock cannot be taken.
-    pub fn try_lock(&self) -> Option<Lock> {
-        self.lock().ok()
+    /// Locks the workspace for a process other than a control plane; `None` if another process has the lock.
+    ///
+    /// # Errors
+    /// Returns an error if the workspace cannot be written to.
+    pub fn try_lock(&self) -> Result<Option<Lock>, RunError> {
+        match self.lock() {
+            Err(error) if error.taken => Ok(None),
+            locked => locked.map(Some),
+        }
     }
 
     /// Locks the workspace for this control plane, and creates its folders.

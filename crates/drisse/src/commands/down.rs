@@ -116,10 +116,15 @@ async fn end_all(folder: &Workspace, held: &Workspace) -> Result<()> {
     if !folder.root.exists() {
         return Ok(());
     }
-    let Some(_lock) = folder.try_lock() else {
-        return Err(CliError::new("the workspace is in use again: another command has started it")
-            .code(2)
-            .hint("`drisse status` shows its processes"));
+    let _lock = match folder.try_lock() {
+        Ok(None) => {
+            return Err(CliError::new("the workspace is in use again: another command has started it")
+                .code(2)
+                .hint("`drisse status` shows its processes"));
+        }
+        Ok(lock) => lock,
+        // On a disk that cannot be written, no control plane can start either.
+        Err(_) => None,
     };
     let mut left = Vec::new();
     for flag in ["--gateway", "--replica"] {

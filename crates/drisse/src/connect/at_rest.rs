@@ -39,7 +39,7 @@ pub(super) async fn reach(named: &WorkspaceRef, workspace: &Workspace) -> Result
         if let Presence::Answers(client, _) = named.presence(SILENCE).await {
             return Ok(Reached::Running(client));
         }
-        if let Some(lock) = workspace.try_lock() {
+        if let Some(lock) = workspace.try_lock().map_err(|error| error.failure)? {
             break lock;
         }
         if began.elapsed() > PATIENCE {
