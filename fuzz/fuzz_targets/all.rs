@@ -10,6 +10,7 @@ mod grpc;
 mod http;
 mod inspect;
 mod keys;
+mod layout;
 mod package;
 mod predict;
 mod routes;
@@ -23,7 +24,7 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 /// The targets by name. `xtask/src/fuzz.rs` lists the same names with their dictionaries.
-const TARGETS: [(&str, fn(&[u8])); 13] = [
+const TARGETS: [(&str, fn(&[u8])); 14] = [
     ("v2", v2::fuzz),
     ("score", score::fuzz),
     ("predict", predict::fuzz),
@@ -35,6 +36,7 @@ const TARGETS: [(&str, fn(&[u8])); 13] = [
     ("routes", routes::fuzz),
     ("control", control::fuzz),
     ("keys", keys::fuzz),
+    ("layout", layout::fuzz),
     ("http", http::fuzz),
     ("gateway_http", gateway_http::fuzz),
 ];

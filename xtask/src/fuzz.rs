@@ -22,7 +22,7 @@ const MAX_INPUT: usize = 4 << 10;
 const BUILD: [&str; 3] = ["-O", "-s", "none"];
 
 /// Fuzz targets, each with the dictionary of words for its inputs ("" for none).
-pub(crate) const TARGETS: [(&str, &str); 13] = [
+pub(crate) const TARGETS: [(&str, &str); 14] = [
     ("v2", "json.dict"),
     ("score", "json.dict"),
     ("predict", "json.dict"),
@@ -34,6 +34,7 @@ pub(crate) const TARGETS: [(&str, &str); 13] = [
     ("routes", "json.dict"),
     ("control", "json.dict"),
     ("keys", ""),
+    ("layout", ""),
     ("http", "http.dict"),
     ("gateway_http", "http.dict"),
 ];

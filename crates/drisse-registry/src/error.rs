@@ -87,6 +87,26 @@ pub enum InspectError {
         /// The reason.
         why: String,
     },
+    /// The configuration that another server or tool has beside a model cannot be used.
+    #[error("cannot use {}: {why}", path.display())]
+    Configuration {
+        /// The path of the configuration.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+        /// What to do next.
+        hint: String,
+    },
+    /// A folder holds the folders of several models, as Triton's repositories do.
+    #[error("folder {} is a repository of {models} models", path.display())]
+    Repository {
+        /// The folder.
+        path: PathBuf,
+        /// How many models it holds.
+        models: usize,
+        /// The folder of the first.
+        first: PathBuf,
+    },
     /// A folder holds no model, or several.
     #[error("folder {} {what}", path.display())]
     Folder {
@@ -101,7 +121,13 @@ impl InspectError {
     /// Returns what the user can do next, or `None` if nothing specific is known.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NotOnnx { hint, .. } => Some(hint.clone()),
+            Self::NotOnnx { hint, .. } | Self::Configuration { hint, .. } => Some(hint.clone()),
+            Self::Repository { path, first, .. } => Some(format!(
+                "`drisse import triton {0}` deploys all of them, `drisse serve --repository {0}` serves them here; {1} is \
+                 the folder of one of them",
+                path.display(),
+                first.display()
+            )),
             Self::Truncated { .. } => {
                 Some("copy or download the file again, and compare its size with the original's".to_owned())
             }

@@ -21,6 +21,7 @@ mod digest;
 mod durable;
 mod error;
 mod image;
+mod layout;
 mod links;
 mod onnx;
 mod package;
@@ -40,6 +41,7 @@ pub use image::{
     Base, Elf, Image, ImageError, ImageModel, KEYS, PROGRAM, Runtime, RuntimeParts, Runtimes, USER, image_in,
     loader_cache, unpack,
 };
+pub use layout::{Configured, triton_repository};
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{INDEX, Ingested, MANIFEST, Manifest};
 pub use referrer::Referrer;

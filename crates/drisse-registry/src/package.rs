@@ -68,7 +68,7 @@ const MAX_PATH: usize = 1024;
 const MAX_NAME: usize = 255;
 
 /// Returns whether a path leads to a file inside its folder on any file system, and is a single line in any log.
-fn is_plain(path: &str) -> bool {
+pub(crate) fn is_plain(path: &str) -> bool {
     let plain = |part| matches!(part, Component::Normal(name) if name.len() <= MAX_NAME);
     let fits = (1..=MAX_PATH).contains(&path.len()) && !path.contains(char::is_control);
     fits && !path.ends_with('/') && Path::new(path).components().all(plain)

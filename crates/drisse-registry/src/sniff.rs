@@ -69,10 +69,11 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
         ),
         // A compressed joblib file can start as zlib, gzip, bz2, xz, lzma or lz4.
         _ if extension == "joblib" => ("a joblib file", format!("convert it: {sklearn}")),
-        [0x1f, 0x8b, ..] => ("compressed with gzip", format!("unpack it: `gunzip '{shown}'`")),
+        [0x1f, 0x8b, ..] if is_tar(&gunzipped(head)) => ("a tar archive compressed with gzip", untar(shown)),
+        [0x1f, 0x8b, ..] => ("compressed with gzip", format!("unpack it: `gunzip -k '{shown}'`")),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => ("compressed with zstd", format!("unpack it: `unzstd '{shown}'`")),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => ("compressed with xz", format!("unpack it: `unxz '{shown}'`")),
-        _ if head.get(257..262) == Some(b"ustar") => ("a tar archive", format!("unpack it: `tar xf '{shown}'`")),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => ("compressed with xz", format!("unpack it: `unxz -k '{shown}'`")),
+        _ if is_tar(head) => ("a tar archive", untar(shown)),
         _ if head.starts_with(b"\x89HDF\r\n\x1a\n") => ("an HDF5 file (Keras)", format!("convert it: {keras}")),
         _ if head.starts_with(b"GGUF") => (
             "a GGUF file (llama.cpp)",
@@ -117,6 +118,24 @@ fn by_content(head: &[u8], zip_names: &[u8], path: &Path, shown: &str) -> Option
         _ if text(head) => ("text", "name the model file itself".to_owned()),
         _ => return None,
     })
+}
+
+/// Returns whether a file that begins with these bytes is a tar archive.
+fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
+}
+
+/// Returns the first bytes of a file, of which `head` is the compressed beginning.
+fn gunzipped(head: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    // The end of what is read here is not that of the file.
+    let _ = flate2::read::GzDecoder::new(head).take(HEAD).read_to_end(&mut plain);
+    plain
+}
+
+/// Returns how an archive is unpacked: SageMaker's `model.tar.gz` has its files at the top.
+fn untar(shown: &str) -> String {
+    format!("unpack it and name the folder: `mkdir model && tar -xf '{shown}' -C model`")
 }
 
 fn xgboost(shown: &str) -> String {

@@ -2,6 +2,7 @@
 
 use crate::blobs::hex;
 use crate::durable::folder_of;
+use crate::layout::{Configured, Layout, check_no_repository};
 use crate::links::{Links, hub_repository};
 use crate::onnx::inspect_with;
 use crate::package::{DEFAULT_ENGINE, DERIVED, digest_of, engine_in};
@@ -16,9 +17,12 @@ use std::path::{Path, PathBuf};
 pub struct ModelSource {
     /// The contents of the model file.
     pub inspection: Inspection,
-    /// The stem of the file's name, or the folder's name if the stem is generic: `model`, or a version number.
+    /// The name in the configuration of another server beside the model, or the stem of the file's name, or the folder's
+    /// name if the stem is generic: `model`, or a version number.
     pub name: String,
-    /// The `sample.json` beside the model, a `/score` body; `None` if it does not exist.
+    /// What else that configuration says.
+    pub configured: Configured,
+    /// The `sample.json` beside the model, or the sample in that configuration: a `/score` body. `None` if neither exists.
     pub sample: Option<PathBuf>,
     /// The name of the engine that runs the model, from [`description`](Self::description).
     pub engine: String,
@@ -36,7 +40,8 @@ const MAX_DESCRIPTION: u64 = 16 << 20;
 const MAX_MODEL: u64 = i32::MAX as u64;
 
 impl ModelSource {
-    /// Finds and inspects the model at `path`: a file, or a folder with a `model.onnx` or exactly one `.onnx` file.
+    /// Finds and inspects the model at `path`: a file, a folder with a `model.onnx` or exactly one `.onnx` file, or a folder
+    /// of Triton, MLflow or MLServer.
     /// Follows links that end below that folder or the folder of that file, and those of a Hugging Face cache to the
     /// blobs of the same repository.
     ///
@@ -63,7 +68,11 @@ impl ModelSource {
     /// Returns any error of [`Self::open`].
     pub fn open_following(path: &Path, all_links: bool) -> Result<Self, InspectError> {
         let mut links = Links::of(path, all_links)?;
-        let named = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
+        let layout = match path.is_dir() {
+            true => in_folder(path, &links)?,
+            false => Layout::new(path.to_owned()),
+        };
+        let named = layout.file;
         let inspection = match inspect_with(&named, &links) {
             // The file alone is a link, and its data lies beside the file that it leads to.
             Err(InspectError::MissingData { .. }) if named.is_symlink() => {
@@ -76,10 +85,16 @@ impl ModelSource {
             outcome => outcome?,
         };
         let beside = |name| Some(inspection.path.with_file_name(name)).filter(|path| path.is_file());
-        let (sample, description) = (beside("sample.json"), beside(DERIVED));
-        let engine = DEFAULT_ENGINE.to_owned();
-        let mut source =
-            Self { name: name(&named), inspection, sample, engine, description, outside: Vec::new(), links };
+        let mut source = Self {
+            name: layout.name.unwrap_or_else(|| name(&named)),
+            configured: layout.configured,
+            sample: beside("sample.json").or(layout.sample),
+            engine: DEFAULT_ENGINE.to_owned(),
+            description: beside(DERIVED),
+            outside: Vec::new(),
+            inspection,
+            links,
+        };
         if let Some(path) = &source.description {
             source.engine = engine_of(source.open_file(path)?, path)?;
         }
@@ -179,8 +194,20 @@ fn engine_of(file: File, path: &Path) -> Result<String, InspectError> {
     engine_in(&text).map_err(|why| InspectError::Description { path: path.to_owned(), why })
 }
 
-fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
-    let io = |source| InspectError::Io { path: folder.to_owned(), source };
+/// Finds the model in a folder.
+fn in_folder(folder: &Path, links: &Links) -> Result<Layout, InspectError> {
+    if let Some(layout) = Layout::of(folder, links)? {
+        return Ok(layout);
+    }
+    let found = only_model(folder);
+    if matches!(found, Err(InspectError::Folder { .. })) && models_in(folder)?.is_empty() {
+        check_no_repository(folder)?;
+    }
+    found.map(Layout::new)
+}
+
+/// Returns the path of the `model.onnx` or of the only `.onnx` file in a folder.
+pub(crate) fn only_model(folder: &Path) -> Result<PathBuf, InspectError> {
     let named = folder.join("model.onnx");
     if named.is_file() {
         return Ok(named);
@@ -188,15 +215,7 @@ fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
     if folder.join("saved_model.pb").exists() {
         return inspect(&folder.join("saved_model.pb")).map(|found| found.path);
     }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|extension| extension == "onnx") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    let what = match &*found {
+    let what = match &*models_in(folder)? {
         [one] => return Ok(one.clone()),
         [] => "holds no .onnx file".to_owned(),
         several => {
@@ -206,6 +225,20 @@ fn in_folder(folder: &Path) -> Result<PathBuf, InspectError> {
         }
     };
     Err(InspectError::Folder { path: folder.to_owned(), what })
+}
+
+/// Returns the paths of the `.onnx` files in a folder, by name.
+pub(crate) fn models_in(folder: &Path) -> Result<Vec<PathBuf>, InspectError> {
+    let io = |source| InspectError::Io { path: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "onnx") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Returns the stem of a model's file or, if that is generic (`model`, a version number), the name of the first folder

@@ -92,7 +92,10 @@ impl Models {
         let memory = residents.and_then(|residents| residents.in_memory(spec.name.as_str()));
         let runner = Runner {
             queue: self.workers.add_queue(limits.concurrency),
-            batching: Batching::new(self.max_batch, self.max_wait),
+            batching: Batching::new(
+                spec.max_batch.map_or(self.max_batch, |most| most.min(self.max_batch)),
+                self.max_wait,
+            ),
             metrics: self.metrics.model(spec.name.as_str()),
             name: spec.name,
             row_outputs: Arc::new(RowOutputs::of(&spec.signature)),

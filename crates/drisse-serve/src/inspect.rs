@@ -56,7 +56,8 @@ pub(crate) fn inspect(
     engines.check(&source.engine).map_err(|source| ServeError::UnknownEngine { path: path(), source })?;
     let name = model.name.as_ref().unwrap_or(&source.name);
     let name = ModelName::served(name).map_err(|why| ServeError::Name { path: path(), why })?;
-    let version = model.version.clone().unwrap_or_else(|| "1".to_owned());
+    let version = model.version.as_ref().or(source.configured.version.as_ref());
+    let version = version.cloned().unwrap_or_else(|| "1".to_owned());
     match ModelName::served(&version) {
         Ok(_) => Ok(InspectedModel { name, version, source }),
         Err(_) => Err(ServeError::Version { version }),

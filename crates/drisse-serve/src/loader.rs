@@ -6,7 +6,8 @@ use crate::error::ServeError;
 use crate::inspect::{InspectedModel, inspect};
 use crate::sample::{SampleOrigin, sample};
 use drisse_core::{Engine, Error, ErrorKind, ModelName, Signature};
-use drisse_scoring::{App, LoadedModel, ModelSpec, Repository, Resident};
+use drisse_registry::{Inspection, ModelSource};
+use drisse_scoring::{App, LoadedModel, ModelSpec, Repository, Resident, Tuner};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,8 @@ pub struct ServedModel {
     pub signature: Signature,
     /// Where its sample comes from.
     pub sample: SampleOrigin,
+    /// What has no effect of the configuration beside it.
+    pub notes: Vec<String>,
 }
 
 /// Loads the models of one server.
@@ -59,8 +62,15 @@ pub(crate) fn load_all(
             let bytes = found.size + found.external_data.iter().map(|file| file.size).sum::<u64>();
             residents.push(Resident { name: name.to_string(), bytes });
             let sample = sample(&source, loader.config.sample.as_deref())?.origin;
-            let signature = source.inspection.signature;
-            served.push(ServedModel { name, version, digest: None, signature, sample });
+            let ModelSource { inspection: Inspection { signature, .. }, configured, .. } = source;
+            served.push(ServedModel {
+                name,
+                version,
+                digest: None,
+                signature,
+                sample,
+                notes: configured.notes,
+            });
         }
         app.load_on_demand(residents, bound);
     } else {
@@ -109,7 +119,10 @@ impl Loader {
         let package = source.inspection.package();
         let failed = |source| ServeError::Load { name: name.to_string(), path: package.path.clone(), source };
         let found = sample(&source, self.config.sample.as_deref())?;
-        let (likeness, tuner) = (source.likeness(), &self.config.tuner);
+        let likeness = source.likeness();
+        let tuner = &self.config.tuner;
+        // What the operator says of all models goes before what is said beside this one.
+        let tuner = &Tuner { workers: tuner.workers.or(source.configured.workers), ..tuner.clone() };
         let load = || tuner.load(&*engine, &package, &likeness, found.inputs.as_ref());
         // The digest is computed while the model is loaded, but not while choices are tried, which it would disturb.
         let (loaded, digest) = std::thread::scope(|scope| {
@@ -128,7 +141,7 @@ impl Loader {
         if let Some(expected) = self.config.digest.clone().filter(|expected| *expected != digest) {
             return Err(ServeError::Damaged { name: name.to_string(), digest, expected });
         }
-        let signature = source.inspection.signature;
+        let ModelSource { inspection: Inspection { signature, .. }, configured, .. } = source;
         let spec = ModelSpec {
             name: name.clone(),
             version: version.clone(),
@@ -137,9 +150,11 @@ impl Loader {
             platform: engine.platform(),
             sample: found.text,
             workers: Some(tuning.workers),
+            max_batch: configured.max_batch,
             scorer,
         };
-        let served = ServedModel { name, version, digest: Some(digest), signature, sample: found.origin };
+        let (digest, sample, notes) = (Some(digest), found.origin, configured.notes);
+        let served = ServedModel { name, version, digest, signature, sample, notes };
         Ok((LoadedModel { spec, warm_up: found.inputs }, served))
     }
 }

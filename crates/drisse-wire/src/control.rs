@@ -28,7 +28,7 @@ pub enum ModelChoice {
 }
 
 /// The body of `POST /v1/models`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterRequest {
     /// The model's file or folder, on the control plane's machine.

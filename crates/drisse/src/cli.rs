@@ -8,7 +8,7 @@ mod service;
 pub(crate) use image::{Destination, ImageBuild, ImageCommand, ImagePush};
 pub(crate) use manage::*;
 pub(crate) use serve::Serve;
-pub(crate) use service::{Deploy, ServiceOptions, Update, WhenRestarted};
+pub(crate) use service::{Deploy, Import, ImportTriton, ServiceOptions, Update, WhenRestarted};
 
 use crate::error::CliError;
 use crate::printer;
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Register, list, sign, verify, push, pull and delete models
     Models(Models),
+    /// Deploy the models of another server
+    #[command(subcommand)]
+    Import(Import),
     /// Build and push container images that serve a model
     #[command(subcommand)]
     Image(ImageCommand),

@@ -8,6 +8,7 @@ mod doctor;
 mod down;
 mod gateway;
 mod image;
+mod import;
 mod inspect;
 mod keys;
 mod logs;
@@ -23,7 +24,7 @@ mod targets;
 mod transfer;
 mod up;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Import};
 use crate::connect::WorkspaceRef;
 use crate::error::Result;
 use crate::printer;
@@ -65,6 +66,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
             Command::Logs(logs) => logs::run(&workspace, &logs, output).await,
             Command::Keys(keys) => keys::run(&workspace, &keys, output).await,
             Command::Models(models) => models::run(&workspace, &models, output).await,
+            Command::Import(Import::Triton(triton)) => import::triton(&workspace, &triton, output).await,
             Command::Image(image) => image::run(&workspace, &image, output).await,
             Command::Targets(targets) => targets::run(&workspace, &targets, output).await,
             Command::Profile(profile) => profile::run(&workspace, &profile, output).await,

@@ -114,18 +114,24 @@ pub(crate) fn usage(error: &clap::Error) {
 
 /// Prints a failure with its causes and its hint, on stderr if stdout cannot be written. Returns the exit code.
 pub(crate) fn failure(failure: &CliError, output: Output) -> ExitCode {
-    let causes: Vec<String> = failure.error.chain().skip(1).map(ToString::to_string).collect();
     if output == Output::Json {
+        let causes: Vec<String> = failure.error.chain().skip(1).map(ToString::to_string).collect();
         let error = json!({ "message": failure.error.to_string(), "causes": causes, "hint": failure.hint });
         result(output, || json!({ "error": error }), String::new);
     }
     if output == Output::Text || is_lost() {
-        let causes = causes.iter().map(|cause| format!("  Caused by: {}\n", plain(cause)));
-        let hint = failure.hint.iter().map(|hint| format!("\nhint: {hint}\n"));
-        let error = format!("error: {}\n", plain(&failure.error.to_string()));
-        error_text(&[error].into_iter().chain(causes).chain(hint).collect::<String>());
+        error_text(&failure_text(failure));
     }
     ExitCode::from(failure.code)
+}
+
+/// Returns the text of a failure with its causes and its hint.
+pub(crate) fn failure_text(failure: &CliError) -> String {
+    let causes =
+        failure.error.chain().skip(1).map(|cause| format!("  Caused by: {}\n", plain(&cause.to_string())));
+    let hint = failure.hint.iter().map(|hint| format!("\nhint: {hint}\n"));
+    let error = format!("error: {}\n", plain(&failure.error.to_string()));
+    [error].into_iter().chain(causes).chain(hint).collect()
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ pub struct ModelSpec {
     pub sample: Option<String>,
     /// Concurrent runs; `None`: [`ScorerLimits::concurrency`].
     pub workers: Option<usize>,
+    /// The most rows of a run that several requests share; `None`: the server's
+    /// [`max_batch`](crate::Config::max_batch), which is also the bound of any number here.
+    pub max_batch: Option<usize>,
     /// The loaded model.
     pub scorer: Box<dyn Scorer>,
 }
@@ -31,7 +34,8 @@ impl ModelSpec {
     /// Returns version 1 of a model of no real engine, for tests and benchmarks.
     pub fn fake(name: ModelName, signature: Signature, scorer: Box<dyn Scorer>) -> Self {
         let (version, digest) = ("1".to_owned(), "sha256:0".to_owned());
-        Self { name, version, digest, signature, platform: "fake", sample: None, workers: None, scorer }
+        let (platform, sample, workers, max_batch) = ("fake", None, None, None);
+        Self { name, version, digest, signature, platform, sample, workers, max_batch, scorer }
     }
 
     /// Returns the scorer's limits, with the operator's number of concurrent runs.

@@ -11,8 +11,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Serve {
     /// Model files or folders; NAME= sets the name to serve a model under [default: the file's name]
-    #[arg(required = true, value_name = "[NAME[:VERSION]=]MODEL", value_parser = model)]
+    #[arg(required_unless_present = "repository", value_name = "[NAME[:VERSION]=]MODEL", value_parser = model)]
     pub(crate) models: Vec<ModelPath>,
+    /// Serve all models of a Triton model repository, too
+    #[arg(long, value_name = "DIR", env = "DRISSE_REPOSITORY")]
+    pub(crate) repository: Option<PathBuf>,
     /// Address to serve on [default: 127.0.0.1:8000, unless --unix is given]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, env = "DRISSE_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,

@@ -2,7 +2,7 @@
 
 use super::manage::RegistryOptions;
 use crate::units::{bytes, duration};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use drisse_core::{Limits, Serving, size};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +19,28 @@ pub(crate) struct Deploy {
     pub(crate) target: Option<String>,
     #[command(flatten)]
     pub(crate) options: ServiceOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// Register all versions in a Triton model repository, and deploy each model under its name
+    Triton(ImportTriton),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportTriton {
+    /// The model repository: a folder with NAME/1/model.onnx
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// Target that runs the services [default: local]
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Number of replicas of each service [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas: Option<u32>,
+    /// Accept requests without a key
+    #[arg(long)]
+    pub(crate) no_auth: bool,
 }
 
 #[derive(Debug, Args)]

@@ -113,7 +113,7 @@ async fn choose(
     }
 }
 
-fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest> {
+pub(super) fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest> {
     let sample = options.sample.as_ref().map(|sample| {
         let absolute = std::path::absolute(sample).context("cannot find the current folder")?;
         if !absolute.is_file() {

@@ -25,6 +25,8 @@ fn document(source: &ModelSource, digest: &str) -> Value {
     let signature = signature_document(&found.signature);
     json!({
         "name": source.name,
+        "version": source.configured.version,
+        "notes": source.configured.notes,
         "path": found.path,
         "format": "onnx",
         "digest": digest,
@@ -70,6 +72,9 @@ fn text(source: &ModelSource, digest: &str) -> String {
     for (key, value) in &found.metadata {
         let first = value.lines().next().unwrap_or_default();
         line("metadata", &format!("{key} = {}", &first[..first.floor_char_boundary(120)]));
+    }
+    for note in &source.configured.notes {
+        line("note", note);
     }
     line("sample", &source.sample.as_ref().map(|path| path.display().to_string()).unwrap_or_default());
     out

@@ -212,10 +212,14 @@ fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a s
 }
 
 /// Checks a model's files before the control plane is started for them. Names the files that links lead to outside of
-/// the model's folder.
+/// the model's folder, and what has no effect of the configuration beside it.
 pub(super) fn check_file(path: &Path, follow_links: bool) -> Result<(), InspectError> {
-    for (link, target) in ModelSource::open_following(path, follow_links)?.outside {
+    let source = ModelSource::open_following(path, follow_links)?;
+    for (link, target) in source.outside {
         printer::note(&format!("follows the link {} to {}", link.display(), target.display()));
+    }
+    for note in source.configured.notes {
+        printer::note(&format!("note: {}", printer::plain(&note)));
     }
     Ok(())
 }

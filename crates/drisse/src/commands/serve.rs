@@ -10,7 +10,8 @@ use crate::{logs, printer, wiring};
 use anyhow::Context;
 use drisse_net::trace::Exporter;
 use drisse_net::{Build, Limits};
-use drisse_serve::{Config, Endpoint, ScoringServer, TlsFiles, TrustFiles, build};
+use drisse_registry::{ModelSource, triton_repository};
+use drisse_serve::{Config, Endpoint, ModelPath, ScoringServer, TlsFiles, TrustFiles, build};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
     }
     drisse_net::keep_memory_private();
     let exporter = Exporter::from_environment(&service(arguments))?;
-    let mut config = config(arguments, tcp(arguments)?);
+    let mut config = config(arguments, models(arguments)?, tcp(arguments)?);
     config.scoring.traces = exporter.as_ref().map(Exporter::traces);
     let threads = config.tuner.cores.max(arguments.threads.unwrap_or(1));
     let engines = wiring::engines(&EngineSettings { threads, onnxruntime: arguments.onnxruntime.clone() });
@@ -46,6 +47,30 @@ pub(crate) fn run(arguments: &Serve, output: Output) -> Result<ExitCode> {
         }
         ended
     })
+}
+
+/// Returns the models to serve. A model of the repository that cannot be served is reported and left out.
+///
+/// # Errors
+/// Returns an error if there is no repository, or no model in it that can be served.
+fn models(arguments: &Serve) -> Result<Vec<ModelPath>> {
+    let mut models = arguments.models.clone();
+    let Some(repository) = &arguments.repository else { return Ok(models) };
+    let attempt = || format!("cannot serve the repository {}", repository.display());
+    let folders = triton_repository(repository).with_context(attempt)?;
+    for folder in folders {
+        match ModelSource::open_to_run(&folder) {
+            Ok(_) => models.push(ModelPath::new(folder)),
+            Err(error) => {
+                let error = anyhow::Error::from(error).context(format!("{} is not served", folder.display()));
+                printer::note(&printer::failure_text(&error.into()));
+            }
+        }
+    }
+    if models.is_empty() {
+        return Err(CliError::new(attempt()).hint("none of its models can be served, as said above"));
+    }
+    Ok(models)
 }
 
 /// Returns the TCP address to serve on, if any.
@@ -69,7 +94,7 @@ fn tcp(arguments: &Serve) -> Result<Option<SocketAddr>> {
     }
 }
 
-fn config(arguments: &Serve, tcp: Option<SocketAddr>) -> Config {
+fn config(arguments: &Serve, models: Vec<ModelPath>, tcp: Option<SocketAddr>) -> Config {
     let defaults = drisse_scoring::Config::default();
     let scoring = drisse_scoring::Config {
         max_wait: arguments.max_wait,
@@ -90,7 +115,7 @@ fn config(arguments: &Serve, tcp: Option<SocketAddr>) -> Config {
     let tls = arguments.tls_cert.clone().zip(arguments.tls_key.clone());
     let trust = |keys| TrustFiles { keys, evidence: arguments.evidence.clone() };
     Config {
-        models: arguments.models.clone(),
+        models,
         tcp,
         unix: arguments.unix.clone(),
         admin: arguments.admin.clone().or(arguments.image.then_some(Endpoint::Tcp(IMAGE_ADMIN))),

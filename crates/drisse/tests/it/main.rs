@@ -9,6 +9,7 @@ mod down;
 mod engine;
 mod errors;
 mod faulty_registry;
+mod folders;
 mod help;
 mod hostile_registries;
 mod image;

@@ -27,6 +27,7 @@ fn document(arguments: &Serve, endpoints: &Endpoints, models: &[ServedModel]) ->
         document["name"] = json!(model.name.as_str());
         document["version"] = json!(model.version);
         document["digest"] = json!(model.digest);
+        document["notes"] = json!(model.notes);
         document["scoring_uri"] = json!(format!("{url}{}", path(model, models)));
         document
     };
@@ -52,6 +53,12 @@ fn text(arguments: &Serve, endpoints: &Endpoints, models: &[ServedModel]) -> Str
         }
         for port in model.signature.outputs.iter().take(MAX_SHOWN) {
             let _ = writeln!(out, "  output  {}", printer::plain(&format!("{} {}", port.name, port.kind)));
+        }
+    }
+    for model in models.iter().filter(|model| !model.notes.is_empty()) {
+        let _ = writeln!(out, "\nnotes on {}", model.name);
+        for note in &model.notes {
+            let _ = writeln!(out, "  {}", printer::plain(note));
         }
     }
     if models.len() > MAX_SHOWN {
