@@ -8,6 +8,7 @@
 
 mod credentials;
 mod error;
+mod http;
 mod partial;
 mod pull;
 mod push;

@@ -30,7 +30,7 @@ pub enum RemoteError {
         registry: String,
     },
     /// The registry requires credentials, or does not accept the ones it got.
-    #[error("cannot {what} {repository} in registry {registry}: {why}")]
+    #[error("cannot {what} {repository} in registry {registry}: {why}{}", after(unread))]
     Denied {
         /// The registry.
         registry: String,
@@ -40,14 +40,8 @@ pub enum RemoteError {
         repository: String,
         /// Why access was denied.
         why: String,
-    },
-    /// Credentials cannot be read.
-    #[error("cannot read credentials from {from}: {why}")]
-    Credentials {
-        /// The file or the credential helper.
-        from: String,
-        /// What is wrong.
-        why: String,
+        /// The files with logins and the credential helpers that cannot be read, each with the reason.
+        unread: Vec<String>,
     },
     /// The registry does not have the manifest or blob.
     #[error("there is no {what} in {reference}")]
@@ -106,6 +100,9 @@ impl RemoteError {
                  you trust the network"
                     .to_owned()
             }
+            Self::Denied { registry, unread, .. } if !unread.is_empty() => format!(
+                "correct or remove what cannot be read, or log in: `podman login {registry}` or `docker login {registry}`"
+            ),
             Self::Denied { registry, .. } => format!("log in: `podman login {registry}` or `docker login {registry}`"),
             Self::Unreachable { why, .. } if why.contains("UnknownIssuer") => {
                 "trust its authority with --registry-ca FILE, or put the certificate into /etc/containers/certs.d/HOST".to_owned()
@@ -129,4 +126,9 @@ impl RemoteError {
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+}
+
+/// Returns texts for the end of a message, each after a semicolon.
+fn after(texts: &[String]) -> String {
+    texts.iter().map(|text| format!("; {text}")).collect()
 }

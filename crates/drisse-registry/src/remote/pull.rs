@@ -166,7 +166,9 @@ impl RemoteRepository {
             progress.moved(-partial.size().cast_signed());
             partial.restart()?;
         }
-        if !continues && response.status() != StatusCode::OK {
+        let is_part =
+            matches!(response.status(), StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE);
+        if !continues && is_part {
             return Err(self.cut("it did not send the requested part of a blob".to_owned()));
         }
         while let Some(bytes) = response.chunk().await.map_err(|error| self.unreachable(&error))? {

@@ -1,7 +1,8 @@
 //! Pushing packages and images. Blobs that the registry already has are not sent again.
 
+use super::http::SILENCE;
 use super::partial::blocks;
-use super::registry::{RemoteRepository, SILENCE};
+use super::registry::RemoteRepository;
 use super::{RemoteError, TRIES, Transfer, pause};
 use crate::StoreError;
 use crate::blobs::{Blob, Store, is_digest};

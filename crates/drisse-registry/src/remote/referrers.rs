@@ -22,11 +22,10 @@ impl RemoteRepository {
     ///
     /// Returns an error if the registry or the store fails.
     pub async fn pull_signatures(&self, package: &str, store: &Store) -> Result<Vec<String>, RemoteError> {
-        let index = match self.referrers(package).await? {
-            Some(index) => index,
-            None => self.tagged(package).await?,
+        let entries = match self.referrers(package).await? {
+            Some(entries) => entries,
+            None => self.tagged(package).await?["manifests"].as_array().cloned().unwrap_or_default(),
         };
-        let entries = index["manifests"].as_array().cloned().unwrap_or_default();
         let signed = entries.iter().filter(|entry| entry["artifactType"] == BUNDLE).take(MOST);
         let mut found = Vec::new();
         for digest in signed.filter_map(|entry| entry["digest"].as_str()) {

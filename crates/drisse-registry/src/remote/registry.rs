@@ -1,26 +1,19 @@
 //! The HTTP client for one repository of a registry.
 
-use super::credentials::{self, Credentials};
-use super::reference::{host, is_loopback};
+use super::credentials::{self, Credentials, Login};
+use super::http::{SILENCE, bounded, client, error_message, is_busy, next_page, patiently, why};
+use super::reference::is_loopback;
 use super::token::Challenge;
-use super::{Reference, RemoteError, TRIES, pause};
+use super::{Reference, RemoteError};
 use crate::blobs::Blob;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, LINK, LOCATION, RANGE, WWW_AUTHENTICATE,
+};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-/// Time limit for connecting.
-const CONNECT: Duration = Duration::from_secs(10);
-
-/// How long a registry may send nothing (or, for uploads, accept nothing) before the request fails.
-pub(super) const SILENCE: Duration = Duration::from_secs(30);
-
-/// Longest pause before a busy registry is asked again, even if its `Retry-After` is longer.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Longest manifest in bytes (4 MiB), as the distribution specification recommends.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -28,8 +21,11 @@ const MAX_MANIFEST: usize = 4 << 20;
 /// How many bytes of an error response are read.
 const MAX_ERROR_BODY: usize = 64 << 10;
 
-/// Most redirects of a blob: registries keep blobs in other services.
+/// Most redirects of a request: registries keep blobs in other services, and manifests on other hosts.
 const MAX_REDIRECTS: usize = 5;
+
+/// Most pages of a list of referrers that are read.
+const MAX_PAGES: usize = 100;
 
 /// Media types of all manifests, for `Accept`.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -61,7 +57,8 @@ pub struct RemoteRepository {
     base: Url,
     reference: Reference,
     action: Action,
-    credentials: Credentials,
+    /// Looked up when the registry first requires a login, so that nothing that is wrong with it matters before.
+    login: OnceLock<Login>,
     /// The `Authorization` header that was last accepted.
     authorization: Mutex<Option<String>>,
 }
@@ -71,8 +68,7 @@ impl RemoteRepository {
     ///
     /// # Errors
     ///
-    /// Returns [`RemoteError::Unreachable`] if no registry answers, [`RemoteError::Plain`] if it does not use TLS, or
-    /// [`RemoteError::Credentials`] if a credentials file cannot be read.
+    /// Returns [`RemoteError::Unreachable`] if no registry answers, or [`RemoteError::Plain`] if it does not use TLS.
     pub async fn to_pull(reference: &Reference, access: &Access) -> Result<Self, RemoteError> {
         Self::open(reference, access, Action::Pull).await
     }
@@ -87,8 +83,7 @@ impl RemoteRepository {
     }
 
     async fn open(reference: &Reference, access: &Access, action: Action) -> Result<Self, RemoteError> {
-        let (name, repository) = (&reference.registry, &reference.repository);
-        let credentials = credentials::find(name, repository)?;
+        let name = &reference.registry;
         let http = client(reference, access, Some(SILENCE))?;
         let uploads = match action {
             Action::Pull => http.clone(),
@@ -106,15 +101,15 @@ impl RemoteRepository {
             match patiently(http.get(base.clone())).await {
                 // A TLS server answers plain HTTP with 400.
                 Ok(response) if scheme == "http" && response.status() == StatusCode::BAD_REQUEST => {}
-                Ok(response) if !matches!(response.status().as_u16(), 200 | 401) => {
+                Ok(response) if !matches!(response.status().as_u16(), 200..=299 | 307 | 308 | 401) => {
                     let status = response.status();
                     let what = if is_busy(status) { "it is busy" } else { "the server is not a registry" };
                     return Err(unreachable(format!("{what} (status {} at /v2/)", status.as_u16())));
                 }
                 Ok(_) => {
                     let reference = reference.clone();
-                    let authorization = Mutex::default();
-                    return Ok(Self { http, uploads, base, reference, action, credentials, authorization });
+                    let (login, authorization) = (OnceLock::new(), Mutex::default());
+                    return Ok(Self { http, uploads, base, reference, action, login, authorization });
                 }
                 Err(error) => drop(first.get_or_insert(error)),
             }
@@ -134,7 +129,7 @@ impl RemoteRepository {
     /// Gets a manifest by tag or digest. Returns its bytes and blob; a manifest requested by digest is verified.
     pub(crate) async fn manifest(&self, name: &str) -> Result<(Vec<u8>, Blob), RemoteError> {
         let url = self.url(&format!("manifests/{name}"));
-        let response = self.ask(|| self.http.get(url.clone()).header(ACCEPT, MANIFESTS)).await?;
+        let response = self.read(url, |url| self.http.get(url).header(ACCEPT, MANIFESTS)).await?;
         if response.status() == StatusCode::NOT_FOUND {
             let what = format!("manifest `{name}`");
             return Err(RemoteError::Absent { what, reference: self.reference.clone() });
@@ -152,24 +147,41 @@ impl RemoteRepository {
     }
 
     /// Lists the referrers of a manifest; `None` if the registry does not have the referrers API.
-    pub(super) async fn referrers(&self, digest: &str) -> Result<Option<Value>, RemoteError> {
-        let url = self.url(&format!("referrers/{digest}"));
-        let response = self.ask(|| self.http.get(url.clone()).header(ACCEPT, MANIFESTS)).await?;
-        if !response.status().is_success() {
-            return Ok(None);
+    pub(super) async fn referrers(&self, digest: &str) -> Result<Option<Vec<Value>>, RemoteError> {
+        let mut url = self.url(&format!("referrers/{digest}"));
+        let mut found = None;
+        for _ in 0..MAX_PAGES {
+            let response = self.read(url, |url| self.http.get(url).header(ACCEPT, MANIFESTS)).await?;
+            if found.is_none() && !response.status().is_success() {
+                return Ok(None);
+            }
+            let response = self.accepted(response, "list referrers").await?;
+            let links: Vec<_> = texts(&response, &LINK).collect();
+            let next = links.iter().find_map(|link| next_page(link));
+            let next = next.map(|next| self.resolved(&response, next)).transpose()?;
+            let bytes = bounded(response, MAX_MANIFEST).await.map_err(|why| self.deceived(why))?;
+            // A registry without the API may answer with an HTML page.
+            let Ok(mut page) = serde_json::from_slice::<Value>(&bytes) else { break };
+            let entries = page["manifests"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            found.get_or_insert_with(Vec::new).extend(entries);
+            match next {
+                Some(next) => url = next,
+                None => break,
+            }
         }
-        let bytes = bounded(response, MAX_MANIFEST).await.map_err(|why| self.deceived(why))?;
-        // A registry without the API may answer with an HTML page.
-        Ok(serde_json::from_slice(&bytes).ok())
+        Ok(found)
     }
 
-    /// Returns whether the repository has a blob.
+    /// Returns whether the repository has a blob. A registry that refuses to say so may still accept the blob.
     pub(super) async fn has(&self, blob: &Blob) -> Result<bool, RemoteError> {
         let url = self.url(&format!("blobs/{}", blob.digest));
-        let response = self.ask(|| self.http.head(url.clone())).await?;
-        match response.status() {
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => self.accepted(response, "say whether it has a blob").await.map(|_| true),
+        match self.read(url, |url| self.http.head(url)).await {
+            Ok(response) if is_busy(response.status()) => {
+                self.accepted(response, "say whether it has a blob").await.map(|_| true)
+            }
+            Ok(response) => Ok(response.status().is_success()),
+            Err(error) if error.may_pass() => Err(error),
+            Err(_) => Ok(false),
         }
     }
 
@@ -180,16 +192,8 @@ impl RemoteRepository {
             0 => request,
             _ => request.header(RANGE, format!("bytes={offset}-")),
         };
-        let mut response = self.ask(|| range(self.http.get(url.clone()))).await?;
-        for _ in 0..MAX_REDIRECTS {
-            if !response.status().is_redirection() {
-                break;
-            }
-            let next = self.redirect(&response)?;
-            // Without our credentials. The bytes are verified in any case.
-            response =
-                patiently(range(self.http.get(next))).await.map_err(|error| self.unreachable(&error))?;
-        }
+        // The bytes are verified, whichever host sends them.
+        let response = self.read(url, |url| range(self.http.get(url))).await?;
         match response.status() {
             StatusCode::NOT_FOUND => {
                 let what = format!("blob {}", blob.digest);
@@ -213,13 +217,16 @@ impl RemoteRepository {
         }
         let response = self.ask(|| self.http.post(url.clone()).body("")).await?;
         let response = self.accepted(response, "accept a blob").await?;
-        if response.status() == StatusCode::CREATED {
+        let status = response.status();
+        let next = texts(&response, &LOCATION).next();
+        let next = next.map(|location| self.joined(&response, &location)).transpose()?;
+        // A mount is answered with the address of the blob, and an upload that starts with that of the upload.
+        let is_there = next.as_ref().is_none_or(|next| next.path().ends_with(&blob.digest));
+        if from.is_some() && (status == StatusCode::CREATED || status != StatusCode::ACCEPTED && is_there) {
             return Ok(None);
         }
-        let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-        let location =
-            location.ok_or_else(|| self.deceived("it does not say where to upload a blob".to_owned()))?;
-        let mut url = self.base.join(location).map_err(|error| self.deceived(error.to_string()))?;
+        let mut url =
+            next.ok_or_else(|| self.deceived("it does not say where to upload a blob".to_owned()))?;
         if url.host_str() != self.base.host_str() {
             return Err(self.deceived(format!("it redirects an upload to another host: {url}")));
         }
@@ -257,7 +264,8 @@ impl RemoteRepository {
         let response = self.ask(request).await?;
         let response = self.accepted(response, "accept a manifest").await?;
         // A login page can have the status 200.
-        if response.status() != StatusCode::CREATED {
+        let is_page = texts(&response, &CONTENT_TYPE).any(|kind| kind.starts_with("text/html"));
+        if response.status() != StatusCode::CREATED && is_page {
             let status = response.status().as_u16();
             return Err(self.deceived(format!("it did not confirm a manifest (status {status})")));
         }
@@ -270,7 +278,35 @@ impl RemoteRepository {
         url
     }
 
-    /// Sends a request, and again with credentials if the registry requires them.
+    /// Sends a request that changes nothing, and follows redirects.
+    async fn read(&self, url: Url, request: impl Fn(Url) -> RequestBuilder) -> Result<Response, RemoteError> {
+        let mut response = self.send(url, &request).await?;
+        for _ in 0..MAX_REDIRECTS {
+            if !response.status().is_redirection() {
+                break;
+            }
+            let location = texts(&response, &LOCATION).next();
+            let location = location
+                .ok_or_else(|| self.deceived("it sent a redirect without a valid location".to_owned()))?;
+            let next = self.resolved(&response, &location)?;
+            response = self.send(next, &request).await?;
+        }
+        Ok(response)
+    }
+
+    /// Sends a request to any host. Only the registry itself gets the credentials.
+    async fn send(
+        &self,
+        url: Url,
+        request: &impl Fn(Url) -> RequestBuilder,
+    ) -> Result<Response, RemoteError> {
+        if url.origin() == self.base.origin() {
+            return self.ask(|| request(url.clone())).await;
+        }
+        patiently(request(url)).await.map_err(|error| self.unreachable(&error))
+    }
+
+    /// Sends a request to the registry, and again with credentials if it requires them.
     async fn ask(&self, request: impl Fn() -> RequestBuilder) -> Result<Response, RemoteError> {
         let known = self.authorization().clone();
         let with = |authorization: Option<String>| match authorization {
@@ -281,42 +317,58 @@ impl RemoteRepository {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let challenge = challenge.and_then(Challenge::parse);
-        let challenge = challenge.ok_or_else(|| self.denied("it does not say how to log in".to_owned()))?;
+        let Reference { registry, repository, .. } = &self.reference;
+        let credentials = &self.login.get_or_init(|| credentials::find(registry, repository)).credentials;
         let what = if self.action == Action::Push { "pull,push" } else { "pull" };
-        let scopes = [format!("repository:{}:{what}", self.reference.repository)];
+        let scopes = [format!("repository:{repository}:{what}")];
         let plain = self.base.scheme() == "http";
-        let answer = challenge.answer(&self.http, &self.credentials, &scopes, plain).await;
-        let answer = answer.map_err(|why| self.denied(why))?;
-        let Some(answer) = answer.filter(|answer| known.as_ref() != Some(answer)) else {
-            let why = match self.credentials {
-                Credentials::Anonymous => "it requires a login, and there are no credentials for it",
-                _ => "it does not accept the credentials",
-            };
-            return Err(self.denied(why.to_owned()));
+        let challenges = Challenge::all_in(response.headers(), response.url());
+        let mut failed = match (challenges.is_empty(), texts(&response, &WWW_AUTHENTICATE).next()) {
+            (true, None) => Some("it does not say how to log in".to_owned()),
+            (true, Some(_)) => Some("it asks for a login that is neither Basic nor Bearer".to_owned()),
+            _ => None,
         };
-        *self.authorization() = Some(answer.clone());
-        let response = patiently(with(Some(answer))).await.map_err(|error| self.unreachable(&error))?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.denied("it does not accept the credentials".to_owned()));
+        // The first one that can be met: registries offer what only other clients can do, too.
+        for challenge in challenges {
+            let answer = match challenge.answer(&self.http, credentials, &scopes, plain).await {
+                Ok(answer) => answer.filter(|answer| known.as_ref() != Some(answer)),
+                Err(why) => {
+                    failed.get_or_insert(why);
+                    None
+                }
+            };
+            let Some(answer) = answer else { continue };
+            let sent = patiently(with(Some(answer.clone()))).await;
+            let response = sent.map_err(|error| self.unreachable(&error))?;
+            if response.status() != StatusCode::UNAUTHORIZED {
+                *self.authorization() = Some(answer);
+                return Ok(response);
+            }
         }
-        Ok(response)
+        Err(self.denied(failed.unwrap_or_else(|| match credentials {
+            Credentials::Anonymous => "it requires a login, and there are no credentials for it".to_owned(),
+            _ => "it does not accept the credentials".to_owned(),
+        })))
     }
 
     fn authorization(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.authorization.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the URL a response redirects to. Refuses plain HTTP, except on loopback for a registry without TLS.
-    fn redirect(&self, response: &Response) -> Result<Url, RemoteError> {
-        let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-        let next = location.and_then(|location| response.url().join(location).ok());
-        let next =
-            next.ok_or_else(|| self.deceived("it sent a redirect without a valid location".to_owned()))?;
+    /// Resolves a reference in a response against the URL of its request: RFC 3986, section 5.
+    fn joined(&self, response: &Response, reference: &str) -> Result<Url, RemoteError> {
+        let wrong =
+            |error| self.deceived(format!("it refers to `{reference:.200}`, which is not a URL: {error}"));
+        response.url().join(reference).map_err(wrong)
+    }
+
+    /// Resolves a reference to what is to be read next. Refuses plain HTTP, except to the registry itself, and on loopback
+    /// for a registry without TLS.
+    fn resolved(&self, response: &Response, reference: &str) -> Result<Url, RemoteError> {
+        let next = self.joined(response, reference)?;
         let host = next.host_str().unwrap_or_default();
         let on_loopback = self.base.scheme() == "http" && is_loopback(host);
-        if next.scheme() != "https" && !on_loopback {
+        if next.scheme() != "https" && !on_loopback && next.origin() != self.base.origin() {
             return Err(self.deceived(format!("it redirects to {host} without TLS")));
         }
         Ok(next)
@@ -329,7 +381,7 @@ impl RemoteRepository {
             return Ok(response);
         }
         if status.is_redirection() {
-            return Err(self.deceived(format!("asked to {what}, it sent a redirect")));
+            return Err(self.deceived(format!("asked to {what}, it sent a redirect that is not followed")));
         }
         let body = bounded(response, MAX_ERROR_BODY).await.unwrap_or_default();
         let why = format!("status {}{}", status.as_u16(), error_message(&body));
@@ -358,99 +410,12 @@ impl RemoteRepository {
     fn denied(&self, why: String) -> RemoteError {
         let what = if self.action == Action::Push { "push to" } else { "pull from" };
         let Reference { registry, repository, .. } = self.reference.clone();
-        RemoteError::Denied { registry, what, repository, why }
+        let unread = self.login.get().map(|login| login.troubles.clone()).unwrap_or_default();
+        RemoteError::Denied { registry, what, repository, why, unread }
     }
 }
 
-/// Sends a request, and again while the registry is busy: after its `Retry-After`, or a pause that doubles each time.
-async fn patiently(mut request: RequestBuilder) -> reqwest::Result<Response> {
-    for tries in 1..TRIES {
-        // A streamed body cannot be sent twice; `push_blob` retries uploads itself.
-        let Some(again) = request.try_clone() else { break };
-        let response = request.send().await?;
-        if !is_busy(response.status()) {
-            return Ok(response);
-        }
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        tokio::time::sleep(seconds.map_or(pause(tries), Duration::from_secs).min(MAX_PAUSE)).await;
-        request = again;
-    }
-    request.send().await
-}
-
-fn is_busy(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 502 | 503 | 504)
-}
-
-/// Builds an HTTP client that trusts the system's certificate authorities, `access.ca`, and those in `certs.d` of podman
-/// and Docker.
-fn client(reference: &Reference, access: &Access, silence: Option<Duration>) -> Result<Client, RemoteError> {
-    // Fails if a provider is installed already: the whole program uses this one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let failed = |why: String| RemoteError::Unreachable { registry: reference.registry.clone(), why };
-    let mut authorities = Vec::new();
-    for file in access.ca.iter().cloned().chain(usual_authorities(&reference.registry)) {
-        let shown = file.display();
-        let unreadable =
-            |why: &dyn std::fmt::Display| failed(format!("cannot read certificates from {shown}: {why}"));
-        let bytes = std::fs::read(&file).map_err(|error| unreadable(&error))?;
-        let found = Certificate::from_pem_bundle(&bytes).map_err(|error| unreadable(&error))?;
-        if found.is_empty() {
-            return Err(unreadable(&"the file contains none"));
-        }
-        authorities.extend(found);
-    }
-    let mut client = Client::builder()
-        .user_agent(concat!("drisse/", env!("CARGO_PKG_VERSION")))
-        .redirect(Policy::none())
-        .connect_timeout(CONNECT)
-        .tls_certs_merge(authorities);
-    if let Some(silence) = silence {
-        client = client.read_timeout(silence);
-    }
-    if is_loopback(host(&reference.registry)) {
-        client = client.no_proxy();
-    }
-    client.build().map_err(|error| failed(why(&error)))
-}
-
-/// Returns the certificate authorities configured for a registry: containers-certs.d(5), and the same for Docker.
-fn usual_authorities(registry: &str) -> Vec<PathBuf> {
-    let folders =
-        ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(|folder| Path::new(folder).join(registry));
-    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
-    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "crt")).collect()
-}
-
-/// Reads a response's body of at most `max` bytes; a longer one is an error.
-pub(super) async fn bounded(mut response: Response, max: usize) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| why(&error))? {
-        if bytes.len() + chunk.len() > max {
-            return Err(format!("its answer is longer than {max} bytes"));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-/// Returns the root cause of a failed request.
-pub(super) fn why(error: &reqwest::Error) -> String {
-    if error.is_timeout() && !error.is_connect() {
-        return format!("it has sent nothing for {} s", SILENCE.as_secs());
-    }
-    let mut last: &dyn std::error::Error = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
-}
-
-/// Returns the message in an error response, `{"errors": [{"code", "message"}]}`, after a colon; empty if there is none.
-fn error_message(body: &[u8]) -> String {
-    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let first = &document["errors"][0];
-    let message = first["message"].as_str().or(first["code"].as_str()).unwrap_or_default();
-    let message: String = message.chars().filter(|letter| !letter.is_control()).take(500).collect();
-    if message.is_empty() { String::new() } else { format!(": {message}") }
+/// Returns the values of a header.
+fn texts<'a>(response: &'a Response, name: &HeaderName) -> impl Iterator<Item = Cow<'a, str>> {
+    response.headers().get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
 }

@@ -1,10 +1,11 @@
 //! Authentication challenges of registries, and requests to their token servers.
 
 use super::credentials::Credentials;
+use super::http::{bounded, why};
 use super::reference::is_loopback;
-use super::registry::bounded;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{Client, Url};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -12,13 +13,13 @@ use std::collections::BTreeMap;
 /// Longest answer of a token server, in bytes (1 MiB).
 const MAX_TOKEN: usize = 1 << 20;
 
-/// A `WWW-Authenticate` header: RFC 9110, section 11.6.1.
+/// A challenge of a `WWW-Authenticate` header: RFC 9110, section 11.6.1.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Challenge {
     /// A user name and password with each request.
     Basic,
     /// A token from the token server at `realm`.
-    Bearer { realm: String, service: Option<String> },
+    Bearer { realm: Url, service: Option<String> },
 }
 
 #[derive(Deserialize)]
@@ -28,18 +29,24 @@ struct Granted {
 }
 
 impl Challenge {
-    /// Parses the header; `None` if the scheme is not supported.
-    pub(super) fn parse(header: &str) -> Option<Self> {
-        let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
-        if scheme.eq_ignore_ascii_case("basic") {
-            return Some(Self::Basic);
+    /// Returns the challenges in the headers of a response that have a supported scheme, in their order. `from` is the
+    /// URL of the request, to which the address of a token server may be relative.
+    pub(super) fn all_in(headers: &HeaderMap, from: &Url) -> Vec<Self> {
+        // A header may have bytes that are not ASCII, in a realm for people.
+        let texts = headers.get_all(WWW_AUTHENTICATE).iter();
+        let texts = texts.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        texts.flat_map(|text| challenges(&text)).filter_map(|found| Self::of(found, from)).collect()
+    }
+
+    fn of((scheme, mut parameters): (String, BTreeMap<String, String>), from: &Url) -> Option<Self> {
+        match &*scheme {
+            "basic" => Some(Self::Basic),
+            "bearer" => {
+                let realm = from.join(&parameters.remove("realm")?).ok()?;
+                Some(Self::Bearer { realm, service: parameters.remove("service") })
+            }
+            _ => None,
         }
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let mut parameters = parameters(rest);
-        let realm = parameters.remove("realm")?;
-        Some(Self::Bearer { realm, service: parameters.remove("service") })
     }
 
     /// Returns the `Authorization` header for the challenge; `None` if there are no credentials for it. `plain`: whether
@@ -55,14 +62,12 @@ impl Challenge {
             (Self::Basic, Credentials::Basic { user, password }) => Ok(Some(basic(user, password))),
             (Self::Basic, _) => Ok(None),
             (Self::Bearer { realm, service }, _) => {
-                let url: Url =
-                    realm.parse().map_err(|_| format!("`{realm}`, its token server, is not a URL"))?;
-                let on_loopback = plain && is_loopback(url.host_str().unwrap_or_default());
+                let on_loopback = plain && is_loopback(realm.host_str().unwrap_or_default());
                 // Credentials must not be readable on the network.
-                if url.scheme() != "https" && !on_loopback {
+                if realm.scheme() != "https" && !on_loopback {
                     return Err(format!("its token server {realm} does not use TLS"));
                 }
-                token(http, url, service.as_deref(), credentials, scopes).await.map(Some)
+                token(http, realm.clone(), service.as_deref(), credentials, scopes).await.map(Some)
             }
         }
     }
@@ -103,7 +108,7 @@ async fn token(
             _ => request,
         }
     };
-    let response = request.send().await.map_err(|error| failed(&super::registry::why(&error)))?;
+    let response = request.send().await.map_err(|error| failed(&why(&error)))?;
     if !response.status().is_success() {
         return Err(failed(&format!("status {}", response.status().as_u16())));
     }
@@ -113,36 +118,56 @@ async fn token(
     token.map(|token| format!("Bearer {token}")).ok_or_else(|| failed(&"its answer has no token"))
 }
 
-/// Parses `name="value", name=value`.
-fn parameters(mut text: &str) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    while let Some((name, rest)) = text.split_once('=') {
-        let name = name.trim().trim_start_matches(',').trim().to_ascii_lowercase();
-        let value;
-        if let Some(quoted) = rest.strip_prefix('"') {
-            let mut plain = String::new();
-            let mut letters = quoted.char_indices();
-            let mut end = quoted.len();
-            while let Some((at, letter)) = letters.next() {
-                match letter {
-                    '\\' => plain.extend(letters.next().map(|(_, letter)| letter)),
-                    '"' => {
-                        end = at + 1;
-                        break;
-                    }
-                    letter => plain.push(letter),
-                }
+/// Parses a list of challenges: for each its scheme and parameters, with names in lower case.
+fn challenges(header: &str) -> Vec<(String, BTreeMap<String, String>)> {
+    let mut found: Vec<(String, BTreeMap<String, String>)> = Vec::new();
+    for part in split(header) {
+        let word =
+            part.split(|letter: char| letter == '=' || letter.is_whitespace()).next().unwrap_or_default();
+        let rest = part[word.len()..].trim_start();
+        // `name=value` belongs to the challenge before it. A scheme is followed by its first parameter, or by nothing.
+        let parameter = match rest.strip_prefix('=') {
+            Some(value) => Some((word, value)),
+            None => {
+                found.push((word.to_ascii_lowercase(), BTreeMap::new()));
+                rest.split_once('=')
             }
-            value = plain;
-            text = &quoted[end..];
-        } else {
-            let (plain, left) = rest.split_once(',').unwrap_or((rest, ""));
-            value = plain.trim().to_owned();
-            text = left;
+        };
+        if let (Some((name, value)), Some((_, parameters))) = (parameter, found.last_mut()) {
+            parameters.entry(name.trim().to_ascii_lowercase()).or_insert_with(|| unquoted(value.trim()));
         }
-        found.insert(name, value);
     }
     found
+}
+
+/// Splits a list at its commas, except those in quotes.
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let at_comma = move |letter: char| {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => return letter == ',' && !is_quoted,
+        }
+        false
+    };
+    list.split(at_comma).map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// Returns the value of a token or a quoted string.
+fn unquoted(value: &str) -> String {
+    let Some(quoted) = value.strip_prefix('"') else { return value.to_owned() };
+    let mut plain = String::new();
+    let mut letters = quoted.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => plain.extend(letters.next()),
+            '"' => break,
+            letter => plain.push(letter),
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -150,18 +175,64 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Returns the challenges in these headers of a response from `https://r.example/v2/a/manifests/1?x=y`.
+    fn read(headers: &[&str]) -> Vec<Challenge> {
+        let from = "https://r.example/v2/a/manifests/1?x=y".parse().unwrap();
+        let named = headers.iter().map(|text| (WWW_AUTHENTICATE, text.parse().unwrap()));
+        Challenge::all_in(&named.collect(), &from)
+    }
+
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer { realm: realm.parse().unwrap(), service: service.map(str::to_owned) }
+    }
+
     #[test]
     fn a_challenge_is_read_as_registries_write_it() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
-        };
-        let header =
-            r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a:pull""#;
-        assert_eq!(Challenge::parse(header), bearer("https://auth.example/token", Some("r.example")));
-        assert_eq!(Challenge::parse(r#"bearer Realm="a\"b", x=y"#), bearer("a\"b", None));
-        assert_eq!(Challenge::parse(r#"Basic realm="RemoteRepository""#), Some(Challenge::Basic));
-        assert_eq!(Challenge::parse("Negotiate abc"), None);
-        assert_eq!(Challenge::parse("Bearer"), None);
+        let realm = "https://auth.example/token";
+        let whole =
+            r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a:pull,push""#;
+        assert_eq!(read(&[whole]), [bearer(realm, Some("r.example"))]);
+        assert_eq!(read(&[r#"bearer  Realm = https://auth.example/token , x=y"#]), [bearer(realm, None)]);
+        assert_eq!(
+            read(&[r#"BEARER error="a \" realm=, b",realm="https://auth.example/t\oken""#]),
+            [bearer(realm, None)]
+        );
+        assert_eq!(read(&[r#"Basic realm="RemoteRepository""#]), [Challenge::Basic]);
+        assert_eq!(read(&["basic"]), [Challenge::Basic]);
+        assert_eq!(read(&["Negotiate abc==", "Bearer", "", ",,", r#"Bearer realm="http://[""#]), []);
+    }
+
+    #[test]
+    fn several_challenges_are_read_in_their_order() {
+        let (basic, token) = (Challenge::Basic, bearer("https://auth.example/t?a=b,c", Some("s")));
+        for headers in [
+            &[
+                r#"Negotiate, Basic realm="a, Digest x=y", Bearer realm="https://auth.example/t?a=b,c",service=s"#,
+            ][..],
+            &[
+                r#"Negotiate YII="#,
+                r#"Basic realm=x, charset="UTF-8",Bearer service=s,realm="https://auth.example/t?a=b,c""#,
+            ],
+            &[
+                r#"Digest qop="auth,auth-int", nonce=1"#,
+                "Basic",
+                r#"Bearer realm="https://auth.example/t?a=b,c", service="s""#,
+            ],
+        ] {
+            assert_eq!(read(headers), [basic.clone(), token.clone()], "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_token_server_is_relative_to_the_request() {
+        for (realm, whole) in [
+            ("/token", "https://r.example/token"),
+            ("//auth.example/token?a=b", "https://auth.example/token?a=b"),
+            ("../../token", "https://r.example/v2/token"),
+            ("?token", "https://r.example/v2/a/manifests/1?token"),
+        ] {
+            assert_eq!(read(&[&format!("Bearer realm=\"{realm}\"")]), [bearer(whole, None)]);
+        }
     }
 
     #[tokio::test]
@@ -169,16 +240,15 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let who = Credentials::Basic { user: "u".to_owned(), password: "p".to_owned() };
         for (realm, plain) in [("http://auth.example/token", true), ("http://127.0.0.1:1/token", false)] {
-            let challenge = Challenge::Bearer { realm: realm.to_owned(), service: None };
-            let error = challenge.answer(&Client::new(), &who, &[], plain).await.unwrap_err();
+            let error = bearer(realm, None).answer(&Client::new(), &who, &[], plain).await.unwrap_err();
             assert!(error.contains("does not use TLS"), "{error}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_header_is_read_without_a_panic(text in "(Bearer )?[ -~\"\\\\é]{0,60}") {
-            let _ = Challenge::parse(&text);
+        fn any_header_is_read_without_a_panic(text in "(Bearer )?[ -~\"\\\\,=é]{0,60}") {
+            let _ = challenges(&text);
         }
     }
 }
