@@ -119,9 +119,9 @@ impl From<sqlx::Error> for ControlError {
 impl From<drisse_registry::StoreError> for ControlError {
     fn from(error: drisse_registry::StoreError) -> Self {
         let failure = Failure { hint: error.hint(), ..Failure::of(&error) };
-        use drisse_registry::StoreError::{Changed, Io, Names};
+        use drisse_registry::StoreError::{Changed, Io, Names, Package};
         let theirs = match &error {
-            Changed { .. } | Names { .. } => true,
+            Changed { .. } | Names { .. } | Package { .. } => true,
             Io { source, .. } => {
                 use std::io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
                 matches!(source.kind(), StorageFull | ReadOnlyFilesystem)

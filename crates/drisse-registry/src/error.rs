@@ -198,6 +198,14 @@ pub enum StoreError {
         /// What is wrong with the manifest.
         why: String,
     },
+    /// A package of another tool is damaged, or does not hold exactly one ONNX model.
+    #[error("it is {kind} {what}")]
+    Package {
+        /// What it is, with its article: `a container image`.
+        kind: &'static str,
+        /// What is wrong with it: `without an ONNX model`.
+        what: String,
+    },
     /// A file changed while it was read.
     #[error("{} changed while it was read", path.display())]
     Changed {
@@ -241,6 +249,12 @@ impl StoreError {
                     .to_owned(),
             ),
             Self::Changed { .. } => Some("try again when the file is completely written".to_owned()),
+            Self::Package { what, .. } if what.contains("ONNX model") => Some(
+                "unpack it with the tool that made it, convert the model to ONNX if it has another format, and register \
+                 one model's file: `drisse models register FILE`"
+                    .to_owned(),
+            ),
+            Self::Package { .. } => Some("get it again from its source, or ask those who made it".to_owned()),
             _ => None,
         }
     }

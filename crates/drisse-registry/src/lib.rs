@@ -16,6 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod archive;
 mod blobs;
 mod digest;
 mod durable;
@@ -43,7 +44,7 @@ pub use image::{
 };
 pub use layout::{Configured, triton_repository};
 pub use onnx::{ExternalFile, Inspection, inspect};
-pub use package::{INDEX, Ingested, MANIFEST, Manifest};
+pub use package::{INDEX, Ingested, MANIFEST, Manifest, OtherPackage, Package, Unpacked};
 pub use referrer::Referrer;
 pub use remote::{Access, Pulled, Pushed, Reference, RemoteError, RemoteRepository, Transfer};
 pub use signature::{signature_document, signature_of};

@@ -5,8 +5,12 @@
 //! crate `oci-spec` is not used: it keeps annotations in a hash map, whose order changes from run to run.
 
 mod derived;
+mod other;
+mod unpack;
 
 pub(crate) use derived::{DEFAULT_ENGINE, DERIVED, engine_in};
+pub use other::OtherPackage;
+pub use unpack::Unpacked;
 
 use crate::blobs::{hex, is_digest};
 use crate::{Blob, Inspection, ModelSource, Store, StoreError};
@@ -26,6 +30,8 @@ const WEIGHT_CONFIG: &str = "application/vnd.cncf.model.weight.config.v1.raw";
 const DATASET: &str = "application/vnd.cncf.model.dataset.v1.raw";
 const FILEPATH: &str = "org.cncf.model.filepath";
 const TITLE: &str = "org.opencontainers.image.title";
+/// The annotations that may have a layer's path, the most reliable first. The second is an earlier one of ModelPack.
+const ANNOTATED_PATHS: [&str; 3] = [FILEPATH, "org.cnai.model.filepath", TITLE];
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The name a sample has in a package and in a view.
@@ -241,6 +247,16 @@ impl Store {
         Manifest::read(digest, &self.read(digest)?)
     }
 
+    /// Reads the manifest with this digest, of a package of Drisse or of another tool.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the blob is missing or damaged, or [`StoreError::Manifest`] if it cannot hold a model.
+    pub fn package(&self, digest: &str) -> Result<Package, StoreError> {
+        let wrong = |why| StoreError::Manifest { digest: digest.to_owned(), why };
+        Package::read(digest, &self.read(digest)?).map_err(wrong)
+    }
+
     /// Returns the name and version in a package's config; each is empty if the config does not have it.
     ///
     /// # Errors
@@ -293,6 +309,33 @@ impl Store {
     }
 }
 
+/// A package: one that is registered as it is, or one of another tool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Package {
+    /// A package in the form in which Drisse makes them.
+    Model(Manifest),
+    /// A package that is unpacked and packed again.
+    Other(OtherPackage),
+}
+
+impl Package {
+    /// Parses and validates a manifest; `digest` is the digest of `bytes`. The error says what it is instead.
+    pub(crate) fn read(digest: &str, bytes: &[u8]) -> Result<Self, String> {
+        match Manifest::read(digest, bytes) {
+            Ok(manifest) if manifest.is_one_model() => Ok(Self::Model(manifest)),
+            _ => OtherPackage::read(bytes).map(Self::Other),
+        }
+    }
+
+    /// Returns the blobs that are needed to register the package.
+    pub(crate) fn blobs(&self) -> Vec<Blob> {
+        match self {
+            Self::Model(manifest) => manifest.every_blob().map(|(_, blob)| blob).collect(),
+            Self::Other(package) => package.blobs(),
+        }
+    }
+}
+
 impl Manifest {
     /// Parses and validates a manifest; `digest` is the digest of `bytes`.
     pub(crate) fn read(digest: &str, bytes: &[u8]) -> Result<Self, StoreError> {
@@ -313,21 +356,18 @@ impl Manifest {
 
     /// Checks that the layers' paths can all be files in one folder.
     fn check_paths(&self) -> Result<(), String> {
-        let mut paths = BTreeSet::new();
-        for layer in &self.layers {
-            let path = layer.annotations.get(FILEPATH).map_or("", String::as_str);
-            if !is_plain(path) {
-                return Err(format!("{path:.100?} is not a plain path of a file inside the package"));
-            }
-            if !paths.insert(Path::new(path)) {
-                return Err(format!("two layers are both {path:.100?}"));
-            }
-        }
-        let inside = |path: &&&Path| path.ancestors().skip(1).any(|folder| paths.contains(folder));
-        match paths.iter().find(inside) {
-            Some(path) => Err(format!("{path:.100?} is inside a path that is a file")),
-            None => Ok(()),
-        }
+        check_paths(
+            self.layers.iter().map(|layer| layer.annotations.get(FILEPATH).map_or("", String::as_str)),
+        )
+    }
+
+    /// Returns whether the package is one model as Drisse packs it: the model file first, and not in a folder.
+    fn is_one_model(&self) -> bool {
+        let weights: Vec<_> = self.files([WEIGHT]).map(|(path, _)| path).collect();
+        let models = weights.iter().filter(|path| is_onnx(path)).count();
+        weights.first().is_some_and(|first| {
+            first.components().count() == 1 && (models == 0 || models == 1 && is_onnx(first))
+        })
     }
 
     /// Returns the digests of the package's config and layers.
@@ -374,6 +414,35 @@ impl Manifest {
             .filter(wanted)
             .filter_map(|layer| Some((PathBuf::from(layer.annotations.get(FILEPATH)?), &*layer.digest)))
     }
+}
+
+/// Checks that these paths can all be files in one folder.
+fn check_paths<'a>(all: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let mut paths = BTreeSet::new();
+    for path in all {
+        if !is_plain(path) {
+            return Err(format!("{path:.100?} is not a plain path of a file inside the package"));
+        }
+        if !paths.insert(Path::new(path)) {
+            return Err(format!("two layers are both {path:.100?}"));
+        }
+    }
+    match enclosing(&paths) {
+        Some(path) => Err(format!("{path:.100?} is inside a path that is a file")),
+        None => Ok(()),
+    }
+}
+
+/// Returns a path that is inside another one, which can then not be a file.
+fn enclosing<'a>(paths: &BTreeSet<&'a Path>) -> Option<&'a Path> {
+    paths.iter().copied().find(|path| path.ancestors().skip(1).any(|folder| paths.contains(folder)))
+}
+
+/// Returns whether a path has the name of an ONNX model. macOS puts files whose names begin with `._` into archives.
+fn is_onnx(path: impl AsRef<Path>) -> bool {
+    let (path, dot) = (path.as_ref(), |name: &str| name.starts_with("._"));
+    let is_beside = path.file_name().is_some_and(|name| name.to_str().is_some_and(dot));
+    !is_beside && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
 
 /// Computes a model's digest from the paths and digests of its files.

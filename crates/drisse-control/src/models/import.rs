@@ -1,14 +1,15 @@
 //! Registers models from packages in an OCI image layout. Packages are copied unchanged, so that the digests in
-//! registries and signatures stay valid.
+//! registries and signatures stay valid. Those that engines cannot read as they are get packed again.
 
-use super::register::size_of;
+use super::register::{Stored, size_of};
+use super::samples::sample;
 use super::{Models, signatures};
 use crate::db::models::ModelRow;
 use crate::db::now;
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
 use drisse_core::crash_point;
-use drisse_registry::{BlobState, Manifest, ModelSource, Store, signature_document};
+use drisse_registry::{BlobState, Manifest, ModelSource, Package, Store, signature_document};
 use drisse_wire::control::RegisterRequest;
 
 impl Models {
@@ -27,7 +28,15 @@ impl Models {
         let bundles = signatures::take(&self.store, &layout, package, &request.signatures).map_err(failed)?;
         // Checked before the package is parsed.
         self.runtime.block_on(self.check_bundles(name, package, &bundles))?;
-        let (source, digest) = take(&self.store, &layout, package).map_err(failed)?;
+        let Some((source, digest)) = take(&self.store, &layout, package).map_err(failed)? else {
+            if !bundles.is_empty() {
+                progress.add(
+                    "its signatures are of the package before it was unpacked; sign the model again"
+                        .to_owned(),
+                );
+            }
+            return self.repack(progress, name, package, &layout).map_err(failed);
+        };
         crash_point("a package is in the store");
         self.runtime.block_on(async {
             for manifest in &request.signatures {
@@ -58,11 +67,25 @@ impl Models {
             Ok(row)
         })
     }
+
+    /// Registers the model in a package of another tool, as if from its files. Blocks on the disk.
+    fn repack(&self, progress: &Progress, name: &str, package: &str, layout: &Store) -> Result<ModelRow> {
+        let unpacked = self.store.unpack(layout, package)?;
+        let opened =
+            ModelSource::open_to_run(&unpacked.model).map_err(ControlError::from).and_then(|source| {
+                let (sample, given) = sample(&source, None, &|line| progress.add(line))?;
+                Ok(Stored { model: unpacked.ingested(&source)?, sample, given, path: None })
+            });
+        // The view of the whole package is of no further use.
+        self.store.forget_view(package);
+        self.runtime.block_on(self.insert(progress, name, &opened?))
+    }
 }
 
 /// Copies a package's blobs, and inspects its model like that of a file. Also returns the digest of the model's files.
-fn take(store: &Store, layout: &Store, package: &str) -> Result<(ModelSource, String)> {
-    let manifest = layout.manifest(package)?;
+/// `None` if the package has to be packed again.
+fn take(store: &Store, layout: &Store, package: &str) -> Result<Option<(ModelSource, String)>> {
+    let Package::Model(manifest) = layout.package(package)? else { return Ok(None) };
     for (what, blob) in manifest.every_blob() {
         if store.check(&blob.digest)? == BlobState::Good {
             continue;
@@ -79,22 +102,17 @@ fn take(store: &Store, layout: &Store, package: &str) -> Result<(ModelSource, St
     store.put_bytes(&layout.read(package)?)?;
     let digest = manifest.model_digest();
     let source = inspect(store, &digest, &manifest);
-    if source.is_err() {
+    if !matches!(source, Ok(Some(_))) {
         // A view of an invalid model must not be found.
         store.forget_view(&digest);
     }
-    Ok((source?, digest))
+    Ok(source?.map(|source| (source, digest)))
 }
 
-fn inspect(store: &Store, digest: &str, manifest: &Manifest) -> Result<ModelSource> {
+/// Opens the model of a package; `None` if the package has weights to which the model does not refer.
+fn inspect(store: &Store, digest: &str, manifest: &Manifest) -> Result<Option<ModelSource>> {
     let view = store.view_of(digest, manifest)?;
     let file = manifest.model_file().ok_or_else(|| ControlError::invalid("the package has no model file"))?;
     let source = ModelSource::open_to_run(&view.join(file))?;
-    if source.digest()? != *digest {
-        let message = "the package contains weights that its model does not refer to";
-        return Err(
-            ControlError::invalid(message).hint("a model is one file and the external data it refers to")
-        );
-    }
-    Ok(source)
+    Ok((source.digest()? == *digest).then_some(source))
 }

@@ -8,7 +8,7 @@ use crate::db::now;
 use crate::error::{ControlError, Result};
 use crate::progress::Progress;
 use drisse_core::{ModelName, crash_point};
-use drisse_registry::{ModelSource, signature_document};
+use drisse_registry::{Ingested, ModelSource, signature_document};
 use drisse_wire::control::{ModelChange, RegisterRequest};
 use std::path::Path;
 use std::sync::Arc;
@@ -64,36 +64,50 @@ impl Models {
             ControlError::from(error).context(format!("cannot register {}", request.path))
         })?;
         crash_point("a model's files are in the store");
-        self.runtime.block_on(async {
-            // The lock makes sure that each registration gets its own version.
-            let _models = self.lock().await;
-            let path = source.inspection.path.to_str().map(str::to_owned);
-            if let Some(there) = self.db.model_by_digest(name, &model.digest).await? {
-                if there.source != path {
-                    self.db.set_source(&there.name, there.version, path.as_deref()).await?;
-                }
-                return refresh(self, there, &model, sample.as_deref(), given).await;
-            }
-            let version = self.db.next_version(name).await?;
-            let package = store.pack(&model, name, version, sample.as_deref())?;
-            crash_point("a model is packed");
-            let row = ModelRow {
-                name: name.to_owned(),
-                version,
-                digest: model.digest,
-                package,
-                size,
-                framework: model.inspection.framework.map(str::to_owned),
-                signature: signature_document(&model.inspection.signature),
-                created: now(),
-                source: path,
-                ..ModelRow::default()
-            };
-            self.db.insert_model(&row).await?;
-            progress.add(format!("registered {}", row.full_name()));
-            Ok(row)
-        })
+        let path = source.inspection.path.to_str().map(str::to_owned);
+        self.runtime.block_on(self.insert(progress, name, &Stored { model, sample, given, path }))
     }
+
+    /// Packs a model whose files are in the store and inserts its row, or returns the version that has these files.
+    pub(super) async fn insert(&self, progress: &Progress, name: &str, stored: &Stored) -> Result<ModelRow> {
+        let Stored { model, sample, given, path } = stored;
+        // The lock makes sure that each registration gets its own version.
+        let _models = self.lock().await;
+        if let Some(there) = self.db.model_by_digest(name, &model.digest).await? {
+            if path.is_some() && there.source != *path {
+                self.db.set_source(&there.name, there.version, path.as_deref()).await?;
+            }
+            return refresh(self, there, model, sample.as_deref(), *given).await;
+        }
+        let version = self.db.next_version(name).await?;
+        let package = self.store.pack(model, name, version, sample.as_deref())?;
+        crash_point("a model is packed");
+        let row = ModelRow {
+            name: name.to_owned(),
+            version,
+            digest: model.digest.clone(),
+            package,
+            size: model.files.iter().map(|(_, blob)| blob.size).sum(),
+            framework: model.inspection.framework.map(str::to_owned),
+            signature: signature_document(&model.inspection.signature),
+            created: now(),
+            source: path.clone(),
+            ..ModelRow::default()
+        };
+        self.db.insert_model(&row).await?;
+        progress.add(format!("registered {}", row.full_name()));
+        Ok(row)
+    }
+}
+
+/// A model whose files are in the store.
+pub(super) struct Stored {
+    pub(super) model: Ingested,
+    /// The sample to pack, and whether it is a given one.
+    pub(super) sample: Option<Vec<u8>>,
+    pub(super) given: bool,
+    /// The path of the file from which the model was registered.
+    pub(super) path: Option<String>,
 }
 
 /// Returns the size of a model's files in bytes.
@@ -106,7 +120,7 @@ pub(super) fn size_of(source: &ModelSource) -> u64 {
 async fn refresh(
     models: &Models,
     there: ModelRow,
-    model: &drisse_registry::Ingested,
+    model: &Ingested,
     sample: Option<&[u8]>,
     given: bool,
 ) -> Result<ModelRow> {

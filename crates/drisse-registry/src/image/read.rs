@@ -4,11 +4,11 @@
 //! match its digest.
 
 use super::ImageError;
+use crate::archive::{Refused, Stream};
 use crate::blobs::{Store, is_hex};
 use crate::durable::make_folder;
 use crate::package::REF_NAME;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -27,52 +27,35 @@ const DOCUMENTS: [&str; 4] = ["oci-layout", "index.json", "manifest.json", "repo
 /// be written.
 pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), ImageError> {
     let wrong = |why: String| ImageError::Archive { why };
-    let unreadable = |error: io::Error| wrong(format!("it cannot be read: {}", brief(&error)));
     make_folder(folder).map_err(|error| ImageError::io("make", folder, error))?;
     let store = Store::open(folder)?;
-    let mut seen = BTreeSet::new();
-    let mut archive = tar::Archive::new(archive);
-    for entry in archive.entries().map_err(unreadable)? {
-        let mut entry = entry.map_err(unreadable)?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-        let kind = entry.header().entry_type();
-        if kind.is_dir() {
-            continue;
-        }
-        if !kind.is_file() {
-            return Err(wrong(format!("its entry `{name}` is not a regular file")));
-        }
-        if !seen.insert(name.clone()) {
-            return Err(wrong(format!("its entry `{name}` appears twice")));
-        }
-        if DOCUMENTS.contains(&&*name) {
-            if entry.size() > MAX_DOCUMENT {
-                return Err(wrong(format!("its entry `{name}` is longer than {MAX_DOCUMENT} bytes")));
+    Stream::new(archive, u64::MAX).files(
+        |_| true,
+        |name, size, data| {
+            if DOCUMENTS.contains(&name) {
+                if size > MAX_DOCUMENT {
+                    return Err(wrong(format!("its entry `{name}` is longer than {MAX_DOCUMENT} bytes")));
+                }
+                let mut text = Vec::new();
+                data.read_to_end(&mut text).map_err(|error| wrong(error.to_string()))?;
+                let is_used = name == "index.json" && text.len() as u64 == size;
+                return if is_used { Ok(store.replace(&folder.join(name), &text)?) } else { Ok(()) };
             }
-            let mut text = Vec::new();
-            entry.read_to_end(&mut text).map_err(unreadable)?;
-            if text.len() as u64 != entry.size() {
-                return Err(wrong(format!("it ends inside `{name}`")));
+            let hex = name.strip_prefix("blobs/sha256/").filter(|hex| is_hex(hex));
+            let hex = hex.ok_or_else(|| wrong(format!("its entry `{name}` does not belong to an image")))?;
+            let blob = store.put(|out| io::copy(data, out).map(drop))?;
+            if blob.digest.ends_with(hex) {
+                return Ok(());
             }
-            if name == "index.json" {
-                store.replace(&folder.join(name), &text)?;
-            }
-            continue;
-        }
-        let hex = name.strip_prefix("blobs/sha256/").filter(|hex| is_hex(hex));
-        let hex = hex.ok_or_else(|| wrong(format!("its entry `{name}` does not belong to an image")))?;
-        let blob = store.put(|out| io::copy(&mut entry, out).map(drop))?;
-        if !blob.digest.ends_with(hex) {
-            return Err(wrong(format!("its blob {hex} has the digest {}", blob.digest)));
-        }
-    }
-    Ok(())
+            Err(wrong(format!("its blob {hex} has the digest {}", blob.digest)))
+        },
+    )
 }
 
-/// Shortens an error's text, which may contain bytes of the archive.
-fn brief(error: &io::Error) -> String {
-    let text: String = error.to_string().chars().take(60).collect();
-    text.split(':').next().unwrap_or_default().to_owned()
+impl From<Refused> for ImageError {
+    fn from(Refused(why): Refused) -> Self {
+        Self::Archive { why }
+    }
 }
 
 /// Returns the digest of the manifest of the image named `reference` in a layout, or of the only image if `None`.
@@ -132,9 +115,10 @@ mod tests {
         let good = format!("blobs/sha256/{}", &Blob::of(b"x").digest[7..]);
         let other = format!("blobs/sha256/{}", "0".repeat(64));
         for (entries, why) in [
-            (vec![("../x", Regular, &b"x"[..], 1)], "does not belong to an image"),
-            (vec![("/etc/x", Regular, b"x", 1)], "does not belong to an image"),
-            (vec![("blobs/sha256/../../x", Regular, b"x", 1)], "does not belong to an image"),
+            (vec![("../x", Regular, &b"x"[..], 1)], "not a plain path"),
+            (vec![("/etc/x", Regular, b"x", 1)], "not a plain path"),
+            (vec![("blobs/sha256/../../x", Regular, b"x", 1)], "not a plain path"),
+            (vec![("etc/x", Regular, b"x", 1)], "does not belong to an image"),
             (vec![("index.json", Symlink, b"", 0)], "not a regular file"),
             (vec![(&*good, Link, b"", 0)], "not a regular file"),
             (vec![(&*good, Char, b"", 0)], "not a regular file"),

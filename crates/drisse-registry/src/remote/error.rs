@@ -114,8 +114,13 @@ impl RemoteError {
                 "name a tag: oci://HOST/REPOSITORY:TAG; `drisse models push` uses the model's version as the tag"
                     .to_owned()
             }
+            Self::NoModel { why, .. } if why.contains("an index of") => {
+                "name one of them by its digest: oci://HOST/REPOSITORY@DIGEST".to_owned()
+            }
             Self::NoModel { .. } => {
-                "`drisse models push` pushes models; run container images with podman or Docker".to_owned()
+                "a package must hold one ONNX model: convert the model if it has another format, and register its file \
+                 with `drisse models register FILE`; run container images with podman or Docker"
+                    .to_owned()
             }
             Self::Store(error) => return error.hint(),
             _ => return None,

@@ -3,8 +3,9 @@
 use super::partial::{Outcome, Partial};
 use super::registry::RemoteRepository;
 use super::{RemoteError, TRIES, Transfer, pause};
+use crate::blobs::is_digest;
 use crate::blobs::{Blob, BlobState, Store};
-use crate::package::Manifest;
+use crate::package::Package;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
@@ -15,50 +16,43 @@ use std::collections::BTreeMap;
 const AT_ONCE: usize = 4;
 
 /// A package in a registry, resolved to its digest: later changes of the tag have no effect.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pulled {
     /// The manifest's digest.
     pub digest: String,
-    /// The validated manifest.
-    pub manifest: Manifest,
+    blobs: Vec<Blob>,
     bytes: Vec<u8>,
 }
 
 impl Pulled {
-    /// Returns the total size of the package's blobs in bytes, without the manifest.
+    /// Returns the total size of the blobs to pull in bytes, without the manifest.
     pub fn size(&self) -> u64 {
-        self.manifest.every_blob().map(|(_, blob)| blob.size).fold(0, u64::saturating_add)
+        self.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add)
     }
 }
 
 impl RemoteRepository {
-    /// Resolves the reference to a package by reading its manifest.
+    /// Resolves the reference to a package by reading its manifest; in an index, that of the only manifest, or of the
+    /// image for this machine.
     ///
     /// # Errors
     ///
-    /// Returns [`RemoteError::NoModel`] if the reference is something else (an image, an index), or another error if
-    /// the registry fails.
+    /// Returns [`RemoteError::NoModel`] if the reference is something else that cannot hold an ONNX model, or another
+    /// error if the registry fails.
     pub async fn package(&self) -> Result<Pulled, RemoteError> {
-        let (bytes, blob) = self.manifest(self.reference().manifest()).await?;
-        let manifest = Manifest::read(&blob.digest, &bytes).map_err(|error| {
-            let no_model = |why: String| RemoteError::NoModel { reference: self.reference().clone(), why };
-            let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            let kind = |name: &str| document[name].as_str().unwrap_or_default();
-            match (kind("artifactType"), kind("mediaType"), document["config"]["mediaType"].as_str()) {
-                (_, index, _) if index.contains("index") || index.contains("list") => {
-                    no_model("it is an index of several manifests".to_owned())
-                }
-                (_, _, Some(config))
-                    if config.contains("image.config") || config.contains("container.image") =>
-                {
-                    no_model("it is a container image".to_owned())
-                }
-                ("", ..) => no_model(error.to_string()),
-                (kind, ..) if !kind.contains("cncf.model") => no_model(format!("it is of type {kind}")),
-                _ => no_model(error.to_string()),
-            }
-        })?;
-        Ok(Pulled { digest: blob.digest, manifest, bytes })
+        let no_model = |why: String| RemoteError::NoModel { reference: self.reference().clone(), why };
+        let (mut bytes, mut blob) = self.manifest(self.reference().manifest()).await?;
+        let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if let Some(entries) = document["manifests"].as_array() {
+            let chosen = only(entries).ok_or_else(|| {
+                let digests: Vec<_> =
+                    entries.iter().filter_map(|entry| entry["digest"].as_str()).take(5).collect();
+                no_model(format!("it is an index of several manifests: {}", digests.join(", ")))
+            })?;
+            (bytes, blob) = self.manifest(chosen).await?;
+        }
+        let package = Package::read(&blob.digest, &bytes).map_err(no_model)?;
+        Ok(Pulled { digest: blob.digest, blobs: package.blobs(), bytes })
     }
 
     /// Pulls a package's blobs into `store`, except those that `other` has. Cancel safe: a later pull into the same
@@ -74,8 +68,7 @@ impl RemoteRepository {
         other: &Store,
         progress: &dyn Transfer,
     ) -> Result<(), RemoteError> {
-        let blobs = package.manifest.every_blob().map(|(_, blob)| blob).collect();
-        self.pull_blobs(blobs, store, Some(other), progress).await?;
+        self.pull_blobs(package.blobs.clone(), store, Some(other), progress).await?;
         store.put_bytes(&package.bytes)?;
         Ok(())
     }
@@ -187,6 +180,23 @@ impl RemoteRepository {
         }
         Ok(())
     }
+}
+
+/// Returns the digest of the manifest to take from an index: the only one, or that of the image for this machine. Builders
+/// of images add manifests of an unknown platform, which say how an image was built.
+fn only(entries: &[Value]) -> Option<&str> {
+    let all: Vec<_> = entries.iter().filter(|entry| entry["platform"]["os"] != "unknown").collect();
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let is_ours = |entry: &&&Value| {
+        entry["platform"]["os"] == "linux" && entry["platform"]["architecture"] == architecture
+    };
+    let chosen = if let [one] = &*all { one } else { all.iter().find(is_ours)? };
+    // A malformed digest would be requested as if it were a tag.
+    chosen["digest"].as_str().filter(|digest| is_digest(digest))
 }
 
 /// Returns the offset at which a partial response starts: 5 in `Content-Range: bytes 5-9/10`.
