@@ -12,6 +12,14 @@ const DIGITS: &str = "examples/digits/digits.onnx";
 
 pub(crate) type Answer = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
+/// A request to a faulty registry.
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) authorization: Option<String>,
+    pub(crate) body: Vec<u8>,
+}
+
 /// A registry with scripted answers, which records its requests.
 pub(crate) struct FaultyRegistry {
     address: String,
@@ -20,6 +28,11 @@ pub(crate) struct FaultyRegistry {
 
 impl FaultyRegistry {
     pub(crate) fn start(answer: impl Fn(&str, &str) -> Answer + Send + Sync + 'static) -> Self {
+        Self::answering(move |request| answer(&request.method, &request.path))
+    }
+
+    /// Starts a registry whose answers depend on whole requests.
+    pub(crate) fn answering(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -32,24 +45,29 @@ impl FaultyRegistry {
                     // Clients try TLS first.
                     continue;
                 }
-                let mut length = 0;
+                let (mut length, mut authorization) = (0, None);
                 loop {
                     let mut header = String::new();
                     if reader.read_line(&mut header).is_err() || header.trim().is_empty() {
                         break;
                     }
-                    if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap();
-                    }
-                    if header.to_ascii_lowercase().starts_with("authorization:") {
-                        seen.lock().unwrap().push("authorization".to_owned());
+                    let (name, value) = header.split_once(':').unwrap();
+                    match &*name.to_ascii_lowercase() {
+                        "content-length" => length = value.trim().parse().unwrap(),
+                        "authorization" => authorization = Some(value.trim().to_owned()),
+                        _ => {}
                     }
                 }
-                let mut words = line.split(' ');
-                let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
-                let _ = std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink());
-                seen.lock().unwrap().push(format!("{method} {path}"));
-                let (status, headers, body) = answer(&method, &path);
+                let mut words = line.split(' ').map(str::to_owned);
+                let (method, path) = (words.next().unwrap(), words.next().unwrap());
+                let mut body = Vec::new();
+                let _ = (&mut reader).take(length).read_to_end(&mut body);
+                let mut lines = seen.lock().unwrap();
+                lines.extend(authorization.as_ref().map(|_| "authorization".to_owned()));
+                lines.push(format!("{method} {path}"));
+                drop(lines);
+                let is_head = method == "HEAD";
+                let (status, headers, body) = answer(&Request { method, path, authorization, body });
                 let mut head =
                     format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
                 for (name, value) in headers {
@@ -57,7 +75,7 @@ impl FaultyRegistry {
                 }
                 let mut client = reader.into_inner();
                 let _ = client.write_all(format!("{head}\r\n").as_bytes());
-                let _ = if method == "HEAD" { Ok(()) } else { client.write_all(&body) };
+                let _ = if is_head { Ok(()) } else { client.write_all(&body) };
             }
         });
         Self { address, asked }
@@ -65,6 +83,10 @@ impl FaultyRegistry {
 
     pub(crate) fn reference(&self, name: &str) -> String {
         format!("oci://{}/{name}", self.address)
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
     }
 
     pub(crate) fn asked(&self, what: &str) -> usize {

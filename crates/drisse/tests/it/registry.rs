@@ -87,7 +87,7 @@ impl User {
         Self { workspace: Workspace::new(), cache: tempfile::tempdir().unwrap() }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.workspace.command(arguments);
         command.env("XDG_CACHE_HOME", self.cache.path()).env("DRISSE_ONNXRUNTIME", crate::support::library());
         // The logins of the user who runs the tests must not be used.
