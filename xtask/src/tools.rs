@@ -118,8 +118,16 @@ fn unpack(name: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Returns Prometheus, which has `promtool` beside it.
 fn prometheus() -> Result<PathBuf> {
-    unpacked("prometheus")
+    if exists("prometheus") {
+        return Ok("prometheus".into());
+    }
+    let folder = made("prometheus-tools-debian", |part| {
+        unpack("prometheus", part)?;
+        Ok("usr/bin".into())
+    })?;
+    Ok(folder.join("prometheus"))
 }
 
 /// Returns the folders (as in `PATH`) with Docker's daemon and the programs it starts: installed, or unpacked from

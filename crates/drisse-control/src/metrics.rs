@@ -5,22 +5,19 @@ use crate::control::Control;
 use crate::gateway::Gateway;
 use bytes::Bytes;
 use drisse_core::ReplicaState;
-use drisse_net::Handler;
 use drisse_net::http::{Address, Ask};
+use drisse_net::{Handler, OPENMETRICS, accepted};
 use drisse_reconcile::Reconcilers;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-
-/// OpenMetrics 1.0, section "Protocol Negotiation".
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How long a process may take to answer. Then it is left out of the scrape.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -49,7 +46,8 @@ impl Handler for Metrics {
                 let patience = timeout.map_or(PATIENCE, |timeout| PATIENCE.min(timeout / 2));
                 // The semaphore is never closed.
                 let _turn = self.turn.acquire().await;
-                (StatusCode::OK, OPENMETRICS, self.collect(patience).await)
+                let (kind, text) = accepted(request.headers(), self.collect(patience).await);
+                (StatusCode::OK, kind, text)
             }
             _ => (StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found; see /metrics\n".to_owned()),
         };
@@ -123,7 +121,8 @@ impl Metrics {
 
 impl Source {
     async fn scrape(&self, patience: Duration) -> Option<String> {
-        let asked = self.admin.as_ref()?.ask(Ask::get("/metrics"));
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(OPENMETRICS))]);
+        let asked = self.admin.as_ref()?.ask(Ask { headers, ..Ask::get("/metrics") });
         let (status, body) = tokio::time::timeout(patience, asked).await.ok()?.ok()?;
         (status == 200).then(|| String::from_utf8_lossy(&body).into_owned())
     }

@@ -3,7 +3,7 @@
 use crate::state::GatewayState;
 use crate::table::TableError;
 use bytes::Bytes;
-use drisse_net::{Handler, ListenerKind, blocking};
+use drisse_net::{Handler, ListenerKind, accepted, blocking};
 use drisse_wire::control::Failure;
 use drisse_wire::routes::RouteDocument;
 use http_body_util::{BodyExt, Full, Limited};
@@ -56,8 +56,8 @@ impl Admin {
                 "/ready" if draining => failed(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping"),
                 "/ready" => text("ready\n"),
                 "/metrics" => {
-                    let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                    (StatusCode::OK, openmetrics, table.metrics.encode())
+                    let (content_type, text) = accepted(&head.headers, table.metrics.encode());
+                    (StatusCode::OK, content_type, text)
                 }
                 "/identity" => {
                     let mut identity = (*self.identity).clone();

@@ -10,7 +10,7 @@ use crate::http::route::{RepositoryAction, Route};
 use crate::models::Model;
 use crate::{grpc, http};
 use drisse_core::{Error, ErrorKind, Result};
-use drisse_net::{Handler, ListenerKind, blocking};
+use drisse_net::{Handler, ListenerKind, accepted, blocking};
 use drisse_wire::ErrorShape;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
@@ -87,8 +87,8 @@ async fn answer(app: &Arc<App>, request: &Request<Incoming>, reach: Reach) -> Re
                 (metrics, true) => triton::append(&metrics, &from.models.loaded()),
                 (metrics, false) => metrics,
             });
-            let metrics = Reply::text(metrics.await);
-            Ok(metrics.of_type("application/openmetrics-text; version=1.0.0; charset=utf-8"))
+            let (content_type, metrics) = accepted(request.headers(), metrics.await);
+            Ok(Reply::text(metrics).of_type(content_type))
         }
         "/identity" if get => Ok(Reply::json(identity(app).to_string())),
         "/drain" if request.method() == Method::POST => {

@@ -77,7 +77,7 @@ fn tritons_names_say_the_same_where_they_are_asked_for() {
     assert_eq!((triton("request_success", ""), triton("exec_count", "")), (3.0, 4.0));
     assert_eq!(triton("request_failure", ",reason=\"OTHER\""), 1.0);
     assert!(triton("request_duration_us", "") >= triton("compute_infer_duration_us", ""));
-    let text = server.admin("GET", "/metrics", "").body;
+    let text = server.admin("GET", "/metrics", "accept: application/openmetrics-text\r\n").body;
     assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
     assert!(!start().admin("GET", "/metrics", "").body.contains("nv_"), "not unless asked for");
 }

@@ -7,7 +7,7 @@ use crate::deploy::request;
 use crate::support::{Serving, root};
 use crate::workspace::{Workspace, kill, own_address};
 use drisse_testkit::Request;
-use real::{Prometheus, get};
+use real::{Prometheus, get, promtool};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ fn send(prometheus: &Prometheus, metric: &str, labels: [&str; 2], round: &[(&Req
 /// Waits for a scrape without an error that has every sample served at `address`.
 fn scraped_whole(prometheus: &Prometheus, address: &str) {
     let text = get(address, "/metrics").unwrap();
-    assert!(text.ends_with("# EOF\n"), "{text}");
+    assert_eq!(promtool(&text).as_deref(), Some(""), "{text}");
     let served = text.lines().filter(|line| !line.starts_with('#')).count();
     prometheus.until("a whole scrape", || {
         let scraped = prometheus.query("scrape_samples_scraped");

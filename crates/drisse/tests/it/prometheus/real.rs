@@ -5,6 +5,7 @@ use drisse_testkit::{Connection, found};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fmt::Debug;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -100,6 +101,24 @@ pub(crate) fn get(address: &str, path: &str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
     let answer = Connection::tcp(address).ok()?.exchange(request).ok()?;
     Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+/// Checks metrics in Prometheus' text format with Prometheus' own tool, and returns what it says, without Triton's names.
+/// `None` if Prometheus is not installed.
+pub(crate) fn promtool(metrics: &str) -> Option<String> {
+    let program = program()?.with_file_name("promtool");
+    let piped = || Stdio::piped();
+    let mut child = Command::new(program)
+        .args(["check", "metrics"])
+        .stdin(piped())
+        .stdout(piped())
+        .stderr(piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    Some(said.lines().filter(|line| !line.starts_with("nv_")).collect())
 }
 
 /// Percent-encodes a parameter of a URL.
