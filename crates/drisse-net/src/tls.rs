@@ -11,8 +11,12 @@ use rustls::{
     SignatureScheme,
 };
 use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How much of a file is read to find out its form, in bytes (64 KiB).
+const MAX_HEAD: u64 = 64 << 10;
 
 /// A certificate chain and its private key, from PEM files.
 #[derive(Debug)]
@@ -111,8 +115,9 @@ impl Tls {
 
 fn load(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
     let chain = read_chain(certificate)?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable("key", key, error.to_string()))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+        unreadable("key", key, other_form(key, "pkey").unwrap_or_else(|| error.to_string()))
+    })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -213,11 +218,61 @@ fn read_chain(certificate: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unreadable("certificate", certificate, error.to_string()))?;
     if chain.is_empty() {
-        return Err(unreadable("certificate", certificate, "the file contains no certificate".to_owned()));
+        let why = other_form(certificate, "x509").unwrap_or("the file contains no certificate".to_owned());
+        return Err(unreadable("certificate", certificate, why));
     }
     Ok(chain)
 }
 
+/// Says which form a file has instead of plain PEM, and which command of OpenSSL converts it; `None` if that is not known.
+fn other_form(path: &Path, command: &str) -> Option<String> {
+    let mut head = Vec::new();
+    std::fs::File::open(path).ok()?.take(MAX_HEAD).read_to_end(&mut head).ok()?;
+    let has = |text: &str| head.windows(text.len()).any(|window| window == text.as_bytes());
+    let path = path.display();
+    if has("BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
+        return Some(format!(
+            "it is encrypted, and Drisse asks for no password: `openssl {command} -in '{path}' -out plain.pem` decrypts it"
+        ));
+    }
+    // DER's tag of a sequence, and a length of more than a byte.
+    matches!(head[..], [0x30, 0x81..=0x84, ..]).then(|| {
+        format!(
+            "it is DER and not PEM: `openssl {command} -inform DER -in '{path}' -out converted.pem` converts it, and \
+             `openssl pkcs12 -in '{path}' -out converted.pem -nodes` a PKCS #12 file"
+        )
+    })
+}
+
 fn unreadable(what: &'static str, path: &Path, why: String) -> TlsError {
     TlsError::Pem { what, path: path.to_owned(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_certificates_in_another_form_are_named_with_the_command_that_converts_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = path("certificate.pem", made.cert.pem().as_bytes());
+        let error = |certificate: &Path, key: &Path| Tls::open(certificate, key).unwrap_err().to_string();
+        for (content, why) in [
+            (&b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIF\n-----END ENCRYPTED PRIVATE KEY-----\n"[..], "it is encrypted"),
+            (b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIF\n-----END RSA PRIVATE KEY-----\n", "it is encrypted"),
+            (&made.signing_key.serialize_der(), "it is DER and not PEM: `openssl pkey -inform DER"),
+            (b"", "no items found"),
+        ] {
+            let said = error(&certificate, &path("key", content));
+            assert!(said.contains(why), "{said}");
+        }
+        let said = error(&path("certificate.der", made.cert.der()), &path("key", b""));
+        assert!(said.contains("`openssl x509 -inform DER"), "{said}");
+    }
 }
