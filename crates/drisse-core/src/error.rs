@@ -28,6 +28,8 @@ pub enum ErrorKind {
     TooLarge,
     /// The content type names a format that the endpoint does not accept.
     UnsupportedMediaType,
+    /// The form in which the response is wanted cannot carry it.
+    NotAcceptable,
     /// The headers are over a limit.
     HeadersTooLarge,
     /// The request was refused at once because it would not be answered in time.

@@ -13,7 +13,7 @@ use crate::service::Service;
 use crate::state::Core;
 use crate::upload::{Upload, malformed};
 use bytes::{Bytes, BytesMut};
-use drisse_core::{Error, ErrorKind, Result};
+use drisse_core::{Error, ErrorKind, Result, printable};
 use drisse_wire::grpc::{self, HEALTH, INFERENCE, Peeked};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -81,8 +81,7 @@ impl Core {
         let protocol = Protocol::Grpc;
         let path = head.uri.path().to_owned();
         let method = Method::of(&path);
-        let named =
-            head.headers.get(SERVICE).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+        let named = head.headers.get(SERVICE).map(|name| printable(name.as_bytes()).into_owned());
         let found = match named {
             Some(name) => Ok((name, CallBody { first: Bytes::new(), rest: Some(body) })),
             None if method.is_own() => {

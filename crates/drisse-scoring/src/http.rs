@@ -16,7 +16,7 @@ use crate::body::coding::{self, Coding};
 use crate::body::{self, HeldBody, Response};
 use crate::exchange::{Counted, Exchange, Operation, Scoring};
 use crate::models::Model;
-use drisse_core::{Error, ErrorKind, Result};
+use drisse_core::{Error, ErrorKind, Result, printable};
 use drisse_net::cors;
 use drisse_wire::ErrorShape;
 use drisse_wire::documents::{LIVE, READY, model_config, model_metadata, v1_metadata, v1_status};
@@ -155,7 +155,7 @@ fn acceptable(head: &Parts, protocol: Protocol) -> Result<()> {
     if given.as_bytes() == b"application/json" {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(given.as_bytes());
+    let text = printable(given.as_bytes());
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let passes = match &*essence {
         "" | "application/json" | "text/json" | "text/plain" | "application/octet-stream" | "*/*" => true,

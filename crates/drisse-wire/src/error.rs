@@ -22,6 +22,7 @@ fn row(kind: ErrorKind) -> (u16, i32) {
         ErrorKind::Forbidden => (403, 7),
         ErrorKind::NotFound => (404, 5),
         ErrorKind::MethodNotAllowed => (405, 12),
+        ErrorKind::NotAcceptable => (406, 3),
         ErrorKind::Conflict => (409, 10),
         ErrorKind::RequestTimeout => (408, 4),
         ErrorKind::TooLarge => (413, 8),
@@ -49,6 +50,20 @@ pub fn error_headers(error: &Error, headers: &mut HeaderMap) {
         _ => {}
     }
 }
+
+/// Returns the error of a response that cannot carry `output`, with the `remedy`; other errors as they are.
+pub(crate) fn with_remedy(error: Error, output: &str, remedy: &str) -> Error {
+    match error.kind() {
+        ErrorKind::NotAcceptable => {
+            let message = format!("output \"{output}\": {}: {remedy}", error.message());
+            Error::new(ErrorKind::NotAcceptable, message)
+        }
+        _ => error,
+    }
+}
+
+/// The remedy where a protocol has no binary form.
+pub(crate) const V2_HAS_BINARY: &str = "send the request to /v2/models/NAME/infer, with `binary_data_output` or without this output in `outputs`";
 
 /// The shape of a JSON error body, which depends on the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -85,22 +85,21 @@ pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Inpu
 fn table(body: &[u8], signature: &Signature) -> Result<Vec<u8>> {
     let broken = |error: csv::Error| Error::invalid(format!("the CSV cannot be read: {error}"));
     let mut lines = csv::ReaderBuilder::new().has_headers(false).from_reader(body);
-    let mut row = csv::ByteRecord::new();
-    if !lines.read_byte_record(&mut row).map_err(broken)? {
+    let mut row = csv::StringRecord::new();
+    if !lines.read_record(&mut row).map_err(broken)? {
         return Err(Error::invalid("the CSV has no rows"));
     }
     let text_only = signature
         .only_input()
         .and_then(|(_, port)| port.tensor())
         .is_some_and(|only| only.datatype == DataType::Bytes);
-    let known = |name: &[u8]| signature.inputs.iter().any(|port| port.name.as_bytes() == name);
+    let known = |name: &str| signature.input(name).is_some();
     // The first row is a header if it has only names of inputs or, for a single numeric input, anything that is not a
     // number.
     let head =
         row.iter().all(known) || !text_only && signature.only_input().is_some() && !row.iter().all(is_value);
-    let texts = |column: &[u8]| {
-        let port = std::str::from_utf8(column).ok().and_then(|name| signature.input(name));
-        port.map_or(text_only, |(_, port)| {
+    let texts = |column: &str| {
+        signature.input(column).map_or(text_only, |(_, port)| {
             port.tensor().is_some_and(|tensor| tensor.datatype == DataType::Bytes)
         })
     };
@@ -116,7 +115,7 @@ fn table(body: &[u8], signature: &Signature) -> Result<Vec<u8>> {
         cells(&mut out, &row, &quoted);
     }
     let mut first = head;
-    while lines.read_byte_record(&mut row).map_err(broken)? {
+    while lines.read_record(&mut row).map_err(broken)? {
         out.raw(if std::mem::take(&mut first) { "" } else { "," });
         cells(&mut out, &row, &quoted);
     }
@@ -124,21 +123,21 @@ fn table(body: &[u8], signature: &Signature) -> Result<Vec<u8>> {
     Ok(out.into_bytes())
 }
 
-fn cells(out: &mut Writer, row: &csv::ByteRecord, quoted: &[bool]) {
-    out.list(row.iter().zip(quoted), |out, (cell, quoted)| match std::str::from_utf8(cell) {
+fn cells(out: &mut Writer, row: &csv::StringRecord, quoted: &[bool]) {
+    out.list(row.iter().zip(quoted), |out, (cell, quoted)| match cell {
         _ if *quoted => out.string(cell),
-        Ok("") => out.raw("null"),
-        Ok("True") => out.raw("true"),
-        Ok("False") => out.raw("false"),
-        Ok(text) if is_value(cell) => out.raw(text.trim()),
+        "" => out.raw("null"),
+        "True" => out.raw("true"),
+        "False" => out.raw("false"),
+        _ if is_value(cell) => out.raw(cell.trim()),
         // Not a number: kept as text, so that the error shows it.
         _ => out.string(cell),
     });
 }
 
-fn is_value(cell: &[u8]) -> bool {
+fn is_value(cell: &str) -> bool {
     let cell = cell.trim_ascii();
-    well_formed(cell) || matches!(cell, b"" | b"NaN" | b"true" | b"false" | b"True" | b"False")
+    well_formed(cell.as_bytes()) || matches!(cell, "" | "NaN" | "true" | "false" | "True" | "False")
 }
 
 #[cfg(test)]

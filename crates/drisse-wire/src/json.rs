@@ -12,4 +12,4 @@ pub use reader::Reader;
 pub(crate) use reader::well_formed;
 pub use tensor::TensorReader;
 pub(crate) use tensor::integer;
-pub use writer::Writer;
+pub use writer::{BytesForm, Writer};

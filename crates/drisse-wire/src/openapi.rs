@@ -92,6 +92,7 @@ fn score(model: &Described<'_>, alone: bool) -> Value {
     for (status, what) in [
         ("400", "the body cannot be read, or does not fit the model"),
         ("401", "the key is missing or wrong"),
+        ("406", "an output has bytes that are not UTF-8, which JSON cannot carry"),
         ("413", "the body is over the limit"),
         ("415", "the content type is not JSON"),
         ("503", "too many requests are waiting, or the server is stopping; see Retry-After"),

@@ -1,7 +1,8 @@
 //! `POST /score`: accepts Azure ML's `{"data": …}` and the well-known bodies of other servers. The response has one form
 //! for all of them: an object of outputs by name, as nested lists.
 
-use crate::json::{Reader, TensorReader, Writer};
+use crate::error::{V2_HAS_BINARY, with_remedy};
+use crate::json::{BytesForm, Reader, TensorReader, Writer};
 use crate::shared_memory::NoRegions;
 use crate::v2;
 use drisse_core::{
@@ -66,7 +67,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
 
 /// Returns a body that [`decode`] reads as `inputs`; `None` if JSON cannot represent them.
 pub fn encode(signature: &Signature, inputs: &Inputs) -> Option<String> {
-    let mut out = Writer::new();
+    let mut out = Writer::new().with_bytes_as(BytesForm::TextOrBase64);
     out.raw("{\"data\":");
     let only = signature.only_input().map(|(index, _)| index);
     match (only, inputs.given().collect::<Vec<_>>().as_slice()) {
@@ -89,16 +90,25 @@ pub fn encode(signature: &Signature, inputs: &Inputs) -> Option<String> {
 fn columns_or_v2(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
     // V2's tensors are objects in a list; the list of a column has numbers or strings.
     let mut ahead = reader.clone();
-    if ahead.take(b'[') && ahead.peek() == Some(b'{') {
+    if ahead.take(b'[') && ahead.peek() == Some(b'{') && !is_base64(&ahead, signature) {
         let mut beside = v2::Beside { binary: &[], regions: &NoRegions };
         return v2::decode_inputs(reader, signature, inputs, &mut beside);
     }
     columns(reader, signature, inputs)
 }
 
+/// Whether the object that comes next is a string of the only input, `{"b64": …}`, and not an object of inputs by name.
+pub(crate) fn is_base64(reader: &Reader<'_>, signature: &Signature) -> bool {
+    let mut ahead = reader.clone();
+    let only = signature.only_input().and_then(|(_, port)| port.tensor());
+    only.is_some_and(|only| only.datatype == DataType::Bytes)
+        && ahead.take(b'{')
+        && ahead.string().is_ok_and(|key| key == "b64" && signature.input(&key).is_none())
+}
+
 /// Reads the only input as nested lists, or an object of inputs by name.
 pub(crate) fn columns(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut Inputs) -> Result<()> {
-    if reader.peek() == Some(b'{') {
+    if reader.peek() == Some(b'{') && !is_base64(reader, signature) {
         return reader.object(|reader, name| {
             let index = input_index(signature, name)?;
             let port = &signature.inputs[index];
@@ -152,7 +162,7 @@ pub(crate) fn rows(reader: &mut Reader<'_>, signature: &Signature, inputs: &mut 
             let tensor = readers[index].as_mut().expect("created above");
             tensor.read_row(reader).map_err(|error| named(error, name))
         };
-        if reader.peek() == Some(b'{') {
+        if reader.peek() == Some(b'{') && !is_base64(reader, signature) {
             reader.object(|reader, name| row(reader, input_index(signature, name)?))?;
         } else {
             row(reader, only(signature)?)?;
@@ -362,9 +372,10 @@ impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
         if std::mem::replace(&mut self.any, true) {
             self.out.raw(",");
         }
-        self.out.string(&self.signature.as_ref().outputs[index].name);
+        let name = &self.signature.as_ref().outputs[index].name;
+        self.out.string(name);
         self.out.raw(":");
-        self.out.value(value)
+        self.out.value(value).map_err(|error| with_remedy(error, name, V2_HAS_BINARY))
     }
 }
 

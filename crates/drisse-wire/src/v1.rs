@@ -4,8 +4,9 @@
 //! Sources: <https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol>,
 //! <https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_rest.md>
 
-use crate::json::{Reader, Writer};
-use crate::score::{columns, rows};
+use crate::error::{V2_HAS_BINARY, with_remedy};
+use crate::json::{BytesForm, Reader, Writer};
+use crate::score::{columns, is_base64, rows};
 use drisse_core::{Error, ErrorKind, Inputs, Result, RowOutputs, Signature, Sink, Value, ValueView};
 use std::borrow::Borrow;
 
@@ -56,7 +57,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
     reader.members(|reader, key| {
         let given = match key {
             "instances" => Layout::Rows,
-            "inputs" => layout_of_inputs(reader),
+            "inputs" => layout_of_inputs(reader, signature),
             "signature_name" => return signature_name(reader),
             _ => return reader.skip(),
         };
@@ -73,11 +74,11 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
     Ok((inputs, layout.ok_or_else(|| Error::invalid(missing))?))
 }
 
-/// Returns the layout of `inputs`. A list of objects is KServe's rows, because tensors have no objects.
-fn layout_of_inputs(reader: &mut Reader<'_>) -> Layout {
+/// Returns the layout of `inputs`. A list of objects is KServe's rows, because tensors have no objects but those of bytes.
+fn layout_of_inputs(reader: &mut Reader<'_>, signature: &Signature) -> Layout {
     let mut ahead = reader.clone();
     match ahead.take(b'[').then(|| ahead.peek()) {
-        Some(Some(b'{')) => Layout::Rows,
+        Some(Some(b'{')) if !is_base64(&ahead, signature) => Layout::Rows,
         Some(_) => Layout::Either,
         None => Layout::Columns,
     }
@@ -210,9 +211,11 @@ fn object(
     Ok(())
 }
 
-/// Writes a value. In TensorFlow Serving, the name of an output of bytes ends with `_bytes`; they are sent in base64.
+/// Writes a value. TensorFlow Serving has base64 for bytes that are not text, and for all outputs whose name ends with
+/// `_bytes` (api_rest.md, "Output of binary values").
 fn value_of(out: &mut Writer, name: &str, value: ValueView<'_>) -> Result<()> {
-    if name.ends_with("_bytes") { out.value_in_base64(value) } else { out.value(value) }
+    let form = if name.ends_with("_bytes") { BytesForm::Base64 } else { BytesForm::TextOrBase64 };
+    out.value_as(value, form).map_err(|error| with_remedy(error, name, V2_HAS_BINARY))
 }
 
 impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> Sink for AnswerSink<S, R> {

@@ -348,7 +348,7 @@ fn port<R: Read + Seek>(proto: &mut Proto<R>) -> Result<Port> {
     proto.message(|proto| {
         while let Some(field) = proto.field()? {
             match field {
-                Field::Bytes(1, _) => name = proto.text(MAX_NAME)?,
+                Field::Bytes(1, _) => name = proto.name(MAX_NAME)?,
                 Field::Bytes(2, _) => kind = Some(value_type(proto)?),
                 _ => {}
             }

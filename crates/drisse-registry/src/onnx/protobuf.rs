@@ -107,9 +107,20 @@ impl<R: Read + Seek> Proto<R> {
         Ok(())
     }
 
-    /// Reads the pending bytes as text. More than `max` bytes are an error; invalid UTF-8 is replaced.
+    /// Reads the pending bytes as text for people. More than `max` bytes are an error; bytes that are not UTF-8 are
+    /// written as `\xNN`.
     pub(crate) fn text(&mut self, max: u64) -> Result<String> {
-        Ok(String::from_utf8_lossy(&self.bytes(max)?).into_owned())
+        Ok(drisse_core::printable(&self.bytes(max)?).into_owned())
+    }
+
+    /// Reads the pending bytes as a name that requests use. More than `max` bytes are an error, and so are bytes that are
+    /// not UTF-8: no protocol could carry the name.
+    pub(crate) fn name(&mut self, max: u64) -> Result<String> {
+        let start = self.at;
+        String::from_utf8(self.bytes(max)?).map_err(|error| {
+            let shown = drisse_core::printable(error.as_bytes()).into_owned();
+            self.corrupt(start, format!("the name `{shown}` of an input or output is not UTF-8"))
+        })
     }
 
     /// Reads the pending bytes. More than `max` bytes are an error.

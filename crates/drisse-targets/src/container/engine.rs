@@ -3,7 +3,7 @@
 //! The API: <https://docs.docker.com/reference/api/engine/>. Paths contain no version, so that each engine uses its
 //! own: the calls here have not changed for a decade.
 
-use drisse_core::{Bound, Capacity, UnavailableError};
+use drisse_core::{Bound, Capacity, UnavailableError, printable};
 use drisse_net::blocking;
 use drisse_net::http::{Address, Ask, HttpError};
 use hyper::Method;
@@ -261,7 +261,7 @@ fn read(answer: Result<(u16, bytes::Bytes), HttpError>) -> Result<Value, EngineE
     if status < 400 {
         return Ok(document);
     }
-    let text = || String::from_utf8_lossy(&body).trim().to_owned();
+    let text = || printable(&body).trim().to_owned();
     Err(EngineError::Refused(status, document["message"].as_str().map_or_else(text, str::to_owned)))
 }
 
@@ -283,7 +283,7 @@ fn unframed(mut frames: &[u8]) -> String {
         text.extend_from_slice(frame);
         frames = left;
     }
-    String::from_utf8_lossy(&text).into_owned()
+    printable(&text).into_owned()
 }
 
 impl fmt::Display for EngineError {

@@ -1,7 +1,7 @@
 //! Reads the logs of a service's replicas. Each replica has one file and a rotated predecessor; lines are returned in
 //! the order of their time.
 
-use drisse_core::{BoxStream, LogOptions};
+use drisse_core::{BoxStream, LogOptions, printable};
 use drisse_net::{blocking, channel_stream};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -36,7 +36,7 @@ fn read(path: &Path, from: impl FnOnce(u64) -> u64) -> std::io::Result<Vec<u8>> 
 /// Returns the last `count` lines of a file; no lines if it cannot be read.
 pub(super) fn tail(path: &Path, count: usize) -> Vec<String> {
     let bytes = read(path, |size| size.saturating_sub(TAIL)).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
+    let text = printable(&bytes);
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|&line| line.to_owned()).collect()
 }
@@ -173,7 +173,7 @@ fn grown(path: &Path, from: &mut u64) -> Vec<String> {
         None => 0,
     };
     *from += whole as u64;
-    String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned).collect()
+    printable(&bytes[..whole]).lines().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

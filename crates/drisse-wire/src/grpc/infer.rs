@@ -4,7 +4,7 @@ use super::inference::infer_parameter::ParameterChoice;
 use super::inference::model_infer_request::InferRequestedOutputTensor;
 use super::inference::model_infer_response::InferOutputTensor;
 use super::inference::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
-use crate::json::Writer;
+use crate::json::{BytesForm, Writer};
 use crate::raw;
 use crate::shared_memory::{BYTE_SIZE, OFFSET, REGION, Regions, SharedMemoryParameters};
 use crate::v2::{Form, InferRequest, carried, classes, known_input, known_output, timeout, wanted_datatype};
@@ -259,9 +259,9 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
             Some(contents(&view)?)
         };
         if let Some(keys) = keys {
-            let mut list = Writer::new();
+            let mut list = Writer::new().with_bytes_as(BytesForm::TextOrBase64);
             list.flat(&keys.view())?;
-            let text = String::from_utf8_lossy(&list.into_bytes()).into_owned();
+            let text = list.into_text();
             let choice = Some(ParameterChoice::StringParam(text));
             parameters.insert("keys".to_owned(), InferParameter { parameter_choice: choice });
         }
@@ -278,7 +278,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
 
 impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
-        let name = format!("\"{}\"", self.signature.as_ref().outputs[index].name);
+        let name = self.signature.as_ref().outputs[index].name.clone();
         carried(&name, value, |tensor, keys| self.tensor(index, tensor, keys))
     }
 }

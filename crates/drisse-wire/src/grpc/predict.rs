@@ -230,7 +230,7 @@ impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
         let name = &self.signature.as_ref().outputs[index].name;
         let outputs = &mut self.answer.outputs;
-        carried(&format!("\"{name}\""), value, |tensor, _| {
+        carried(name, value, |tensor, _| {
             outputs.insert(name.clone(), write(tensor)?);
             Ok(())
         })

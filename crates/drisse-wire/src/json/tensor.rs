@@ -3,7 +3,9 @@
 use super::Reader;
 use super::number::{self, Float};
 use super::reader::well_formed;
-use base64::engine::{Engine, general_purpose::STANDARD as BASE64};
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, Engine};
 use drisse_core::{Buffer, Data, DataType, Element, Error, Result, Shape, Strings, Tensor, element_count};
 use half::{bf16, f16};
 use std::fmt;
@@ -242,7 +244,7 @@ fn string(reader: &mut Reader<'_>, strings: &mut Strings) -> Result<()> {
             let start = reader.position();
             reader.object(|reader, key| {
                 if key == "b64" {
-                    bytes = BASE64.decode(&*reader.string()?).ok()
+                    bytes = from_base64(&reader.string()?);
                 } else {
                     reader.skip()?
                 }
@@ -254,6 +256,20 @@ fn string(reader: &mut Reader<'_>, strings: &mut Strings) -> Result<()> {
         _ => return Err(reader.unexpected("a string (the datatype is BYTES)")),
     }
     Ok(())
+}
+
+/// Decodes base64: of the standard alphabet or the one for URLs, with or without padding and line ends.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    const ANY_PADDING: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, ANY_PADDING);
+    let standard = |byte: u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => other,
+    };
+    let plain = || text.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(standard).collect::<Vec<_>>();
+    BASE64.decode(text).or_else(|_| BASE64.decode(plain())).ok()
 }
 
 fn ragged(reader: &Reader<'_>) -> Error {
@@ -446,6 +462,11 @@ mod tests {
         let tensor = read(DataType::Bytes, r#"["a", {"b64": "/w=="}]"#).unwrap();
         let Data::Strings(strings) = &tensor.data else { panic!("numbers") };
         assert_eq!(strings.iter().collect::<Vec<_>>(), [b"a" as &[u8], b"\xff"]);
+        for same in ["/w==", "/w", "_w", "_w==\\n", "\\r\\n/w\\t=="] {
+            let tensor = read(DataType::Bytes, &format!(r#"[{{"b64": "{same}"}}]"#)).unwrap();
+            let Data::Strings(strings) = &tensor.data else { panic!("numbers") };
+            assert_eq!(strings.iter().collect::<Vec<_>>(), [b"\xff"], "{same}");
+        }
         for text in [r#"[{"b64": "?"}]"#, "[{}]", r#"[{"b64": 1}]"#] {
             assert!(read(DataType::Bytes, text).is_err(), "{text}");
         }

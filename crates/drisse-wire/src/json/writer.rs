@@ -1,7 +1,9 @@
 //! Prints responses: numbers straight from the tensor, in the shortest form that parses to the same value.
 
 use base64::engine::{Engine, general_purpose::STANDARD as BASE64};
-use drisse_core::{DataType, DataView, Element, Tensor, TensorView, Value, ValueView, element_count};
+use drisse_core::{
+    DataType, DataView, Element, Strings, Tensor, TensorView, Value, ValueView, element_count,
+};
 use drisse_core::{Error, ErrorKind, Result};
 
 /// The most empty lists that are printed: an empty tensor of shape `[n, 0]` prints as n of them.
@@ -23,8 +25,18 @@ const MAX_ANSWER: usize = 1 << 30;
 pub struct Writer {
     out: Vec<u8>,
     not_finite: u64,
-    /// Whether strings of tensors are printed as `{"b64": …}`.
-    base64: bool,
+    bytes: BytesForm,
+}
+
+/// The form of the strings of tensors, which hold any bytes, while JSON's strings are UTF-8.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BytesForm {
+    /// A string; other bytes than UTF-8 are an error.
+    Text,
+    /// A string, or `{"b64": …}` for other bytes than UTF-8.
+    TextOrBase64,
+    /// `{"b64": …}`: TensorFlow Serving's form of bytes that are not text.
+    Base64,
 }
 
 /// Whether a tensor is printed as one flat list, or as lists nested as its shape is.
@@ -39,7 +51,13 @@ impl Writer {
     #[expect(clippy::new_without_default, reason = "`new` is clearer")]
     pub fn new() -> Self {
         // Enough for the whole response of a small model.
-        Self { out: Vec::with_capacity(512), not_finite: 0, base64: false }
+        Self { out: Vec::with_capacity(512), not_finite: 0, bytes: BytesForm::Text }
+    }
+
+    /// Sets the form of the strings of tensors, for this document.
+    #[must_use]
+    pub fn with_bytes_as(self, bytes: BytesForm) -> Self {
+        Self { bytes, ..self }
     }
 
     /// Returns the number of bytes written so far.
@@ -50,6 +68,12 @@ impl Writer {
     /// Returns the document.
     pub fn into_bytes(self) -> Vec<u8> {
         self.out
+    }
+
+    /// Returns the document as text.
+    pub(crate) fn into_text(self) -> String {
+        // What is written is always UTF-8.
+        String::from_utf8(self.out).unwrap_or_default()
     }
 
     /// Returns how many NaN and infinities were printed as `null`, because JSON has no such numbers.
@@ -63,11 +87,19 @@ impl Writer {
         self.out.extend_from_slice(json.as_bytes());
     }
 
-    /// Appends a string, quoted and escaped. Bytes that are not UTF-8 become U+FFFD.
-    pub fn string(&mut self, text: impl AsRef<[u8]>) {
+    /// Appends a string, quoted and escaped.
+    pub fn string(&mut self, text: impl AsRef<str>) {
+        self.quoted(text.as_ref().as_bytes());
+    }
+
+    /// Appends a document as a string.
+    pub(crate) fn document(&mut self, json: &Self) {
+        self.quoted(&json.out);
+    }
+
+    /// Appends UTF-8 as a string.
+    fn quoted(&mut self, bytes: &[u8]) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let text = String::from_utf8_lossy(text.as_ref());
-        let bytes = text.as_bytes();
         self.out.push(b'"');
         let mut from = 0;
         for (at, &byte) in bytes.iter().enumerate() {
@@ -116,7 +148,8 @@ impl Writer {
     /// Appends the elements in one flat list.
     ///
     /// # Errors
-    /// Returns an error if JSON cannot represent the datatype, or if the text would be too long.
+    /// [`NotAcceptable`](ErrorKind::NotAcceptable) if JSON cannot represent the elements: their datatype, or bytes that
+    /// are not UTF-8; [`TooLarge`](ErrorKind::TooLarge) if the text would be too long.
     pub fn flat(&mut self, tensor: &TensorView<'_>) -> Result<()> {
         self.tensor(tensor, Layout::Flat)
     }
@@ -154,21 +187,26 @@ impl Writer {
         }
     }
 
-    /// Appends any value, with strings as `{"b64": "…"}`: TensorFlow Serving's form of bytes that are not text.
+    /// Appends any value, with its strings in the form `bytes`.
     ///
     /// # Errors
     /// As for [`Self::flat`].
-    pub fn value_in_base64(&mut self, value: ValueView<'_>) -> Result<()> {
-        self.base64 = true;
+    pub fn value_as(&mut self, value: ValueView<'_>, bytes: BytesForm) -> Result<()> {
+        let usual = std::mem::replace(&mut self.bytes, bytes);
         let written = self.value(value);
-        self.base64 = false;
+        self.bytes = usual;
         written
     }
 
-    /// Appends a string of a tensor.
+    /// Appends a string of a tensor; it is UTF-8 if the form is [`BytesForm::Text`].
     fn element(&mut self, string: &[u8]) {
-        if !self.base64 {
-            return self.string(string);
+        let is_text = match self.bytes {
+            BytesForm::Text => true,
+            BytesForm::TextOrBase64 => std::str::from_utf8(string).is_ok(),
+            BytesForm::Base64 => false,
+        };
+        if is_text {
+            return self.quoted(string);
         }
         self.raw("{\"b64\":\"");
         self.raw(&BASE64.encode(string));
@@ -176,22 +214,22 @@ impl Writer {
     }
 
     fn map(&mut self, keys: &Tensor, values: &Tensor) -> Result<()> {
-        let keys = printed(keys)?;
-        let values = printed(values)?;
+        // JSON's keys are strings, whatever their type in the model.
+        let keys = printed(keys, BytesForm::Text)?;
+        let values = printed(values, self.bytes)?;
         self.out.push(b'{');
         for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
             if index > 0 {
                 self.out.push(b',');
             }
-            // JSON's keys are strings, whatever their type in the model.
-            if key.starts_with('"') {
-                self.raw(key);
+            if key.starts_with(b"\"") {
+                self.out.extend_from_slice(key);
             } else {
-                self.string(key);
+                self.quoted(key);
             }
             self.out.push(b':');
-            self.not_finite += u64::from(value == "null");
-            self.raw(value);
+            self.not_finite += u64::from(value == b"null");
+            self.out.extend_from_slice(value);
         }
         self.out.push(b'}');
         Ok(())
@@ -210,7 +248,7 @@ impl Writer {
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
         let elements = element_count(tensor.shape).unwrap_or(usize::MAX);
-        let estimate = self.out.len().saturating_add(elements.saturating_mul(widest(tensor)));
+        let estimate = self.out.len().saturating_add(elements.saturating_mul(widest(tensor, self.bytes)));
         if estimate > MAX_ANSWER {
             let (datatype, shape) = (tensor.datatype, tensor.shape);
             let message = format!("an output of {datatype} {shape:?} is too large for JSON");
@@ -218,6 +256,9 @@ impl Writer {
         }
         let bytes = match tensor.data {
             DataView::Strings(strings) => {
+                if self.bytes == BytesForm::Text {
+                    check_text(strings)?;
+                }
                 let mut strings = strings.iter();
                 let count = element_count(tensor.shape).unwrap_or(0);
                 self.arrange(layout, count, &mut |writer| writer.element(strings.next().unwrap_or_default()));
@@ -242,7 +283,8 @@ impl Writer {
             DataType::Fp32 => self.numbers::<f32>(bytes, layout, Self::float),
             DataType::Fp64 => self.numbers::<f64>(bytes, layout, Self::double),
             other => {
-                return Err(Error::invalid(format!("JSON cannot represent {other} elements")));
+                let message = format!("JSON cannot represent {other} elements");
+                return Err(Error::new(ErrorKind::NotAcceptable, message));
             }
         }
         Ok(())
@@ -308,9 +350,12 @@ impl Writer {
 }
 
 /// Returns the length in bytes of a tensor's longest possible element with its comma; for strings, the average.
-fn widest(tensor: &TensorView<'_>) -> usize {
+fn widest(tensor: &TensorView<'_>, form: BytesForm) -> usize {
     match (tensor.data, tensor.datatype) {
-        (DataView::Strings(strings), _) => 3 + strings.byte_len() / strings.len().max(1),
+        (DataView::Strings(strings), _) => {
+            let average = strings.byte_len() / strings.len().max(1);
+            if form == BytesForm::Text { 3 + average } else { 14 + average / 3 * 4 }
+        }
         (_, DataType::Bool | DataType::Int8 | DataType::Uint8) => 6,
         (_, DataType::Int16 | DataType::Uint16) => 7,
         (_, DataType::Int32 | DataType::Uint32 | DataType::Fp16 | DataType::Bf16) => 12,
@@ -319,26 +364,42 @@ fn widest(tensor: &TensorView<'_>) -> usize {
     }
 }
 
-/// Prints each element of a map's keys or values on its own.
-fn printed(tensor: &Tensor) -> Result<Vec<String>> {
-    let mut one_by_one = Vec::new();
-    match tensor.view().data {
-        DataView::Strings(strings) => {
-            for string in strings.iter() {
-                let mut writer = Writer::new();
-                writer.string(string);
-                one_by_one.push(String::from_utf8_lossy(&writer.into_bytes()).into_owned());
-            }
-        }
-        DataView::Raw(_) => {
-            let mut writer = Writer::new();
-            writer.flat(&tensor.view())?;
-            let text = writer.into_bytes();
-            let inner = String::from_utf8_lossy(&text[1..text.len() - 1]).into_owned();
-            one_by_one.extend(inner.split(',').filter(|part| !part.is_empty()).map(str::to_owned));
+/// Refuses strings that are not UTF-8.
+fn check_text(strings: &Strings) -> Result<()> {
+    match strings.iter().position(|string| std::str::from_utf8(string).is_err()) {
+        None => Ok(()),
+        Some(nth) => {
+            let message = format!("JSON cannot represent its element {nth}, whose bytes are not UTF-8");
+            Err(Error::new(ErrorKind::NotAcceptable, message))
         }
     }
-    Ok(one_by_one)
+}
+
+/// Prints each element of a map's keys or values on its own.
+fn printed(tensor: &Tensor, form: BytesForm) -> Result<Vec<Vec<u8>>> {
+    let mut writer = Writer::new().with_bytes_as(form);
+    match tensor.view().data {
+        DataView::Strings(strings) => {
+            if form == BytesForm::Text {
+                check_text(strings)?;
+            }
+            let one = |string| {
+                writer.out.clear();
+                writer.element(string);
+                writer.out.clone()
+            };
+            Ok(strings.iter().map(one).collect())
+        }
+        DataView::Raw(_) => {
+            writer.flat(&tensor.view())?;
+            let inner = &writer.out[1..writer.out.len() - 1];
+            Ok(inner
+                .split(|&byte| byte == b',')
+                .filter(|part| !part.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -390,5 +451,30 @@ mod tests {
         writer.value(ValueView::Other(&Value::Sequence(vec![by_number, by_name]))).unwrap();
         let text = String::from_utf8(writer.into_bytes()).unwrap();
         assert_eq!(text, r#"[{"0":0.25,"7":0.75},{"a":0.25,"b\"":0.75}]"#);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_an_error_or_base64_and_never_replaced() {
+        let strings: Strings = [&b"a"[..], b"\xff"].into_iter().collect();
+        let tensor = Tensor {
+            datatype: DataType::Bytes,
+            shape: Shape::from_slice(&[2]),
+            data: Data::Strings(strings),
+        };
+        let error = Writer::new().nested(&tensor.view()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAcceptable);
+        assert!(error.message().contains("element 1, whose bytes are not UTF-8"), "{error}");
+        for (form, json) in [
+            (BytesForm::TextOrBase64, r#"["a",{"b64":"/w=="}]"#),
+            (BytesForm::Base64, r#"[{"b64":"YQ=="},{"b64":"/w=="}]"#),
+        ] {
+            let mut writer = Writer::new().with_bytes_as(form);
+            writer.flat(&tensor.view()).unwrap();
+            assert_eq!(writer.into_text(), json);
+        }
+        let ones = self::tensor(DataType::Int64, &[2], &[1_i64, 2]);
+        let by_bytes = Value::Map { keys: tensor.clone(), values: ones };
+        let mut writer = Writer::new().with_bytes_as(BytesForm::TextOrBase64);
+        assert!(writer.value(ValueView::Other(&by_bytes)).is_err(), "an object's keys are strings");
     }
 }

@@ -2,7 +2,8 @@
 
 use super::Form;
 use super::classes::classes;
-use crate::json::Writer;
+use crate::error::with_remedy;
+use crate::json::{BytesForm, Writer};
 use crate::raw;
 use drisse_core::{
     Buffer, Data, DataType, Error, Result, Shape, Signature, Sink, Tensor, TensorView, Value, ValueView,
@@ -13,7 +14,7 @@ use drisse_core::{
 pub struct AnswerParts {
     head: String,
     outputs: Vec<String>,
-    /// Each output's name, quoted.
+    /// Each output's name.
     names: Vec<String>,
 }
 
@@ -22,8 +23,9 @@ impl AnswerParts {
     pub fn new(name: &str, version: &str, signature: &Signature) -> Self {
         let quote = |text: &str| serde_json::Value::from(text).to_string();
         let head = format!("{{\"model_name\":{},\"model_version\":{}", quote(name), quote(version));
-        let names: Vec<_> = signature.outputs.iter().map(|port| quote(&port.name)).collect();
-        let outputs = names.iter().map(|name| format!("{{\"name\":{name},\"datatype\":\"")).collect();
+        let names: Vec<_> = signature.outputs.iter().map(|port| port.name.clone()).collect();
+        let outputs =
+            names.iter().map(|name| format!("{{\"name\":{},\"datatype\":\"", quote(name))).collect();
         Self { head, outputs, names }
     }
 }
@@ -104,7 +106,11 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
             raw::write(tensor, &mut self.binary)?;
         } else if form.window.is_none() {
             self.out.raw(",\"data\":");
-            self.out.flat(tensor)?;
+            self.out.flat(tensor).map_err(|error| {
+                let remedy =
+                    "request it with the parameter `binary_data`, or name other outputs in `outputs`";
+                with_remedy(error, &self.parts.as_ref().names[index], remedy)
+            })?;
         }
         self.out.raw("}");
         Ok(())
@@ -115,10 +121,10 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         self.out.raw(",\"parameters\":{");
         if let Some(keys) = keys {
             // A parameter is a string, a number or a boolean, so the list is sent as JSON in a string.
-            let mut list = Writer::new();
+            let mut list = Writer::new().with_bytes_as(BytesForm::TextOrBase64);
             list.flat(&keys.view())?;
             self.out.raw("\"keys\":");
-            self.out.string(list.into_bytes());
+            self.out.document(&list);
         }
         let separator = if keys.is_some() { "," } else { "" };
         if form.binary {
@@ -152,7 +158,7 @@ impl<P: AsRef<AnswerParts>> Sink for AnswerSink<P> {
 }
 
 /// Calls `tensor` with the tensor that represents a value in V2: the value itself, or for maps with equal keys the
-/// table of their values, and those keys. `name` is the output's quoted name, for errors.
+/// table of their values, and those keys. `name` is the output's name, for errors.
 pub(crate) fn carried(
     name: &str,
     value: ValueView<'_>,
@@ -162,13 +168,13 @@ pub(crate) fn carried(
         ValueView::Tensor(view) => tensor(&view, None),
         ValueView::Other(Value::Tensor(owned)) => tensor(&owned.view(), None),
         ValueView::Other(Value::Sequence(none)) if none.is_empty() => Err(Error::invalid(format!(
-            "output {name} is an empty list of maps, which this protocol cannot represent: send at least one row, or \
+            "output \"{name}\" is an empty list of maps, which this protocol cannot represent: send at least one row, or \
              name other outputs in `outputs`"
         ))),
         ValueView::Other(other) => match table(other) {
             Some((keys, rows)) => tensor(&rows.view(), Some(&keys)),
             None => Err(Error::invalid(format!(
-                "output {name} is not a tensor, and this protocol carries only tensors: name the outputs you want in \
+                "output \"{name}\" is not a tensor, and this protocol carries only tensors: name the outputs you want in \
                  `outputs`, or send the request to /score"
             ))),
         },
