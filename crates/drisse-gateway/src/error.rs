@@ -20,6 +20,12 @@ pub(crate) fn unknown_service(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, message)
 }
 
+/// Says in Triton's words, which its clients look for, that no service has the model's name.
+pub(crate) fn unknown_model(error: Error, name: &str) -> Error {
+    let name = &name[..name.floor_char_boundary(64)];
+    error.context(format_args!("Request for unknown model: '{name}' is not found"))
+}
+
 /// Returns the error of a request whose service was deleted while the request waited.
 pub(crate) fn deleted(service: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("service `{service}` was deleted"))

@@ -4,7 +4,7 @@
 mod own;
 
 use crate::answer::AnswerBody;
-use crate::error::ProxyError;
+use crate::error::{ProxyError, unknown_model};
 use crate::exchange::Exchange;
 use crate::forwarding::{prepare, wanted_timeout};
 use crate::protocol::{Arrival, Protocol};
@@ -90,7 +90,10 @@ impl Core {
             }
             None => self.peek(method, body, started).await,
         };
-        let found = found.and_then(|(name, body)| Ok((self.state.table.find(&name)?, body)));
+        let found = found.and_then(|(name, body)| {
+            let service = self.state.table.find(&name).map_err(|error| unknown_model(error, &name))?;
+            Ok((service, body))
+        });
         let (service, body) = match found {
             Ok(found) => found,
             Err(error) => return protocol.refusal(&error),

@@ -2,7 +2,7 @@
 //! handled by [`crate::grpc`].
 
 use crate::answer::{AnswerBody, own};
-use crate::error::ProxyError;
+use crate::error::{ProxyError, unknown_model};
 use crate::exchange::Exchange;
 use crate::forwarding::{inner_uri, prepare, wanted_timeout};
 use crate::path::{self, OwnPath, Route};
@@ -51,6 +51,9 @@ impl Core {
         };
         let service = match self.state.table.find(name) {
             Ok(service) => service,
+            Err(error) if path.starts_with("/v2/models/") => {
+                return protocol.refusal(&unknown_model(error, name));
+            }
             Err(error) => return protocol.refusal(&error),
         };
         let origin = cors::origin(&service.document.cors_origins, &head.headers);

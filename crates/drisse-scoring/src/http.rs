@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use reply::Reply;
-use route::{Protocol, Route, Target};
+use route::{MemoryKind, Protocol, Route, Target};
 use std::sync::Arc;
 
 /// A request that a protocol's handler decodes, scores and answers.
@@ -103,9 +103,12 @@ async fn answer(counted: &mut Counted<'_>, route: Route<'_>, head: &Parts, body:
             let body = body::read(app, body, counted.deadline(&head.headers)?).await?;
             repository::answer(app, action, &body.bytes).await
         }
-        Route::SharedMemory(action) => {
+        Route::SharedMemory(kind, action) => {
             let body = body::read(app, body, counted.deadline(&head.headers)?).await?;
-            shared_memory::answer(app, action, &body.bytes)
+            match kind {
+                MemoryKind::System => shared_memory::answer(app, action, &body.bytes),
+                MemoryKind::Cuda => shared_memory::answer_cuda(action),
+            }
         }
         Route::Run(protocol, target) => {
             let model = find(counted, target).await?;

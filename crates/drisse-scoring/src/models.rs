@@ -138,7 +138,10 @@ impl Models {
         if let Some(&index) = models.by_name.get(name) {
             return Ok(Arc::clone(&models[index]));
         }
-        Err(self.unknown(format!("there is no model `{}`", &name[..name.floor_char_boundary(64)])))
+        let name = &name[..name.floor_char_boundary(64)];
+        // Clients of Triton look for its words.
+        Err(self
+            .unknown(format!("Request for unknown model: '{name}' is not found: there is no model `{name}`")))
     }
 
     /// Returns the only model's name if it is loaded on demand.

@@ -95,7 +95,6 @@ impl SharedMemory {
 
     /// Returns the region of this name, or all regions.
     pub(crate) fn status(&self, name: Option<&str>) -> Result<Vec<(String, Region)>> {
-        self.check_on()?;
         let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         match name {
             None => Ok(regions.iter().map(|(name, region)| (name.clone(), region.clone())).collect()),
@@ -107,14 +106,12 @@ impl SharedMemory {
     }
 
     /// Removes the region of this name, or all regions. A missing region is not an error.
-    pub(crate) fn unregister(&self, name: Option<&str>) -> Result<()> {
-        self.check_on()?;
+    pub(crate) fn unregister(&self, name: Option<&str>) {
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         match name {
             None => regions.clear(),
             Some(name) => drop(regions.remove(name)),
         }
-        Ok(())
     }
 
     fn allows(&self, key: &str) -> bool {
@@ -139,6 +136,20 @@ fn unknown(name: &str) -> Error {
     Error::invalid(format!("no shared memory region `{name}` is registered"))
 }
 
+/// Returns the error of a client that registers memory of a GPU.
+pub(crate) fn no_cuda_region(name: &str) -> Error {
+    let name = &name[..name.floor_char_boundary(80)];
+    Error::invalid(format!(
+        "cannot register the CUDA region `{name}`: this server uses no GPU; register system shared memory"
+    ))
+}
+
+/// Returns the error of a client that asks for a region of a GPU's memory: none can be registered.
+pub(crate) fn unknown_cuda(name: &str) -> Error {
+    let name = &name[..name.floor_char_boundary(80)];
+    Error::invalid(format!("no CUDA shared memory region `{name}` is registered"))
+}
+
 /// The regions as one request uses them: what it reads counts against the memory for bodies.
 pub(crate) struct RequestRegions<'a> {
     regions: &'a SharedMemory,
@@ -156,6 +167,7 @@ impl<'a> RequestRegions<'a> {
 
 impl Regions for RequestRegions<'_> {
     fn part(&self, name: &str, offset: usize, len: usize) -> Result<Arc<dyn Part>> {
+        self.regions.check_on()?;
         let regions = self.regions.status(Some(name))?;
         let (_, region) = regions.first().ok_or_else(|| unknown(name))?;
         let (offset, wanted) = (offset as u64, len as u64);

@@ -121,8 +121,8 @@ pub fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
     }
 }
 
-/// Returns the document of `GET /v2/models/NAME/config`: Triton's `ModelConfig` as JSON. `max_batch_size` is 0, which
-/// says that the shapes include the batch dimension.
+/// Returns the document of `GET /v2/models/NAME/config`: Triton's `ModelConfig` as JSON, with the keys that Triton prints
+/// for their defaults. `max_batch_size` is 0, which says that the shapes include the batch dimension.
 ///
 /// Source: <https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto>
 pub fn model_config(model: Model<'_>) -> Value {
@@ -131,10 +131,19 @@ pub fn model_config(model: Model<'_>) -> Value {
             .iter()
             .map(|port| {
                 let (datatype, dims) = v2_tensor(&port.kind);
-                let mut document =
-                    json!({ "name": port.name, "data_type": config_type(datatype), "dims": dims });
+                let mut document = json!({
+                    "name": port.name,
+                    "data_type": config_type(datatype),
+                    "dims": dims,
+                    "is_shape_tensor": false,
+                    "is_non_linear_format_io": false,
+                });
                 if input {
+                    document["format"] = json!("FORMAT_NONE");
+                    document["allow_ragged_batch"] = json!(false);
                     document["optional"] = json!(port.optional);
+                } else {
+                    document["label_filename"] = json!("");
                 }
                 document
             })
@@ -144,11 +153,26 @@ pub fn model_config(model: Model<'_>) -> Value {
         "name": model.name,
         "platform": model.platform,
         "backend": model.platform.split('_').next().unwrap_or_default(),
+        "runtime": "",
         "version_policy": { "latest": { "num_versions": 1 } },
         "max_batch_size": 0,
         "input": ports(&model.signature.inputs, true),
         "output": ports(&model.signature.outputs, false),
+        "batch_input": [],
+        "batch_output": [],
+        "optimization": {
+            "priority": "PRIORITY_DEFAULT",
+            "input_pinned_memory": { "enable": true },
+            "output_pinned_memory": { "enable": true },
+            "gather_kernel_buffer_threshold": 0,
+            "eager_batching": false,
+        },
+        "instance_group": [],
         "default_model_filename": "model.onnx",
+        "cc_model_filenames": {},
+        "metric_tags": {},
+        "parameters": {},
+        "model_warmup": [],
     })
 }
 

@@ -36,6 +36,20 @@ pub(crate) fn timeout(microseconds: usize) -> Option<Duration> {
     (microseconds > 0).then(|| Duration::from_micros(microseconds as u64))
 }
 
+/// Triton's parameter for the requests of one sequence, to a model that keeps a state between them; 0 and an empty string
+/// are no sequence.
+///
+/// Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_sequence.md>
+pub(crate) const SEQUENCE: &str = "sequence_id";
+
+/// Returns the error of a request that belongs to a sequence.
+pub(crate) fn no_sequences() -> Error {
+    Error::invalid(format!(
+        "the model keeps no state between requests, which `{SEQUENCE}` asks for: send the request without it, and the \
+         state as an input of the model if it has one"
+    ))
+}
+
 /// The form of an output in the response.
 #[derive(Clone, Debug, Default)]
 pub struct Form {
@@ -108,6 +122,10 @@ pub fn decode(
                 limit = timeout(reader.natural()?);
                 Ok(())
             }
+            SEQUENCE => match &*reader.string_or_number()? {
+                "" | "0" => Ok(()),
+                _ => Err(no_sequences()),
+            },
             _ => reader.skip(),
         }),
         _ => reader.skip(),

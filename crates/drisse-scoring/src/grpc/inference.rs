@@ -7,15 +7,16 @@ use crate::body::ResponseBody;
 use crate::exchange::{Counted, Scoring};
 use crate::models::Model;
 use crate::score::sooner;
-use crate::shared_memory::Region;
+use crate::shared_memory::{Region, no_cuda_region, unknown_cuda};
 use bytes::Bytes;
 use drisse_core::Result;
 use drisse_wire::grpc::inference::{
-    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-    ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
-    ModelStreamInferResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
-    SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
-    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse,
+    CudaSharedMemoryUnregisterResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
+    ModelStatisticsResponse, ModelStreamInferResponse, ServerLiveResponse, ServerMetadataResponse,
+    ServerReadyResponse, SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse,
+    SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
     SystemSharedMemoryUnregisterResponse, system_shared_memory_status_response::RegionStatus,
 };
 use drisse_wire::grpc::{AnswerSink, config, decode, frame, metadata, parse, statistics};
@@ -71,9 +72,22 @@ pub(super) async fn answer(counted: &mut Counted<'_>, call: Call, body: Incoming
         }
         "SystemSharedMemoryUnregister" => {
             let SystemSharedMemoryUnregisterRequest { name } = parse(message)?;
-            app.shared_memory.unregister(Some(&*name).filter(|name| !name.is_empty()))?;
+            app.shared_memory.unregister(Some(&*name).filter(|name| !name.is_empty()));
             frame(&SystemSharedMemoryUnregisterResponse {})
         }
+        // No engine uses a GPU yet: there are no regions.
+        "CudaSharedMemoryStatus" => {
+            let CudaSharedMemoryStatusRequest { name } = parse(message)?;
+            if !name.is_empty() {
+                return Err(unknown_cuda(&name));
+            }
+            frame(&CudaSharedMemoryStatusResponse::default())
+        }
+        "CudaSharedMemoryRegister" => {
+            let CudaSharedMemoryRegisterRequest { name, .. } = parse(message)?;
+            return Err(no_cuda_region(&name));
+        }
+        "CudaSharedMemoryUnregister" => frame(&CudaSharedMemoryUnregisterResponse {}),
         other => return Err(unknown(&format!("{SERVICE}/{other}"))),
     };
     Ok(Answer::One(app.memory.hold_response(answer)?))

@@ -17,7 +17,7 @@ pub(super) async fn answer(app: &App, method: &str, message: Bytes) -> Result<By
         "RepositoryIndex" => frame(&index(app, parse(message)?)),
         "RepositoryModelLoad" => {
             let RepositoryModelLoadRequest { model_name, parameters, .. } = parse(message)?;
-            check_parameters(parameters.keys().map(|name| &**name))?;
+            check_parameters(&model_name, parameters.keys().map(|name| &**name))?;
             app.models.load(&model_name).await?;
             frame(&RepositoryModelLoadResponse {})
         }

@@ -20,7 +20,7 @@ pub(crate) async fn answer(app: &App, action: RepositoryAction<'_>, body: &[u8])
         RepositoryAction::Load(name) => {
             let parameters = body["parameters"].as_object().into_iter().flatten();
             let given = parameters.filter(|(_, value)| !value.is_null());
-            check_parameters(given.map(|(name, _)| &**name))?;
+            check_parameters(name, given.map(|(name, _)| &**name))?;
             app.models.load(name).await.map(|()| Reply::empty(200))
         }
         RepositoryAction::Unload(name) => app.models.unload(name).map(|()| Reply::empty(200)),

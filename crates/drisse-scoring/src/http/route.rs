@@ -21,7 +21,7 @@ pub(crate) enum Route<'a> {
     V1Status(Target<'a>),
     V1Metadata(Target<'a>),
     Repository(RepositoryAction<'a>),
-    SharedMemory(SharedMemoryAction<'a>),
+    SharedMemory(MemoryKind, SharedMemoryAction<'a>),
     Run(Protocol, Target<'a>),
 }
 
@@ -56,6 +56,14 @@ pub(crate) enum RepositoryAction<'a> {
     Index,
     Load(&'a str),
     Unload(&'a str),
+}
+
+/// The memory that clients share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MemoryKind {
+    System,
+    /// Of a GPU, which no engine uses yet.
+    Cuda,
 }
 
 /// What to do with one region of the memory that clients share, or with all.
@@ -107,7 +115,12 @@ impl<'a> Route<'a> {
             ["v2", "repository", "index"] => (Self::Repository(Index), true),
             ["v2", "repository", "models", name, "load"] => (Self::Repository(Load(name)), true),
             ["v2", "repository", "models", name, "unload"] => (Self::Repository(Unload(name)), true),
-            ["v2", "systemsharedmemory", rest @ ..] => shared(rest).ok_or_else(|| unknown(path))?,
+            ["v2", "systemsharedmemory", rest @ ..] => {
+                shared(MemoryKind::System, rest).ok_or_else(|| unknown(path))?
+            }
+            ["v2", "cudasharedmemory", rest @ ..] => {
+                shared(MemoryKind::Cuda, rest).ok_or_else(|| unknown(path))?
+            }
             [""] => (Self::Healthy, false),
             ["health" | "ping"] => (Self::Ready, false),
             ["version"] => (Self::Version, false),
@@ -150,19 +163,21 @@ fn v2<'a>(what: &str, target: Target<'a>) -> Option<(Route<'a>, bool)> {
     })
 }
 
-/// Routes below `/v2/systemsharedmemory/`, and whether they require POST.
-fn shared<'a>(parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
+/// Routes below `/v2/systemsharedmemory/` and `/v2/cudasharedmemory/`, and whether they require POST.
+fn shared<'a>(kind: MemoryKind, parts: &[&'a str]) -> Option<(Route<'a>, bool)> {
+    use SharedMemoryAction::{Register, Status, Unregister};
     let (name, what) = match parts {
         ["region", name, what] => (Some(*name), *what),
         [what] => (None, *what),
         _ => return None,
     };
-    match (what, name) {
-        ("status", name) => Some((Route::SharedMemory(SharedMemoryAction::Status(name)), false)),
-        ("register", Some(name)) => Some((Route::SharedMemory(SharedMemoryAction::Register(name)), true)),
-        ("unregister", name) => Some((Route::SharedMemory(SharedMemoryAction::Unregister(name)), true)),
-        _ => None,
-    }
+    let (action, post) = match (what, name) {
+        ("status", name) => (Status(name), false),
+        ("register", Some(name)) => (Register(name), true),
+        ("unregister", name) => (Unregister(name), true),
+        _ => return None,
+    };
+    Some((Route::SharedMemory(kind, action), post))
 }
 
 /// Routes below `/v1/models/`, and whether they require POST. A verb follows a colon in the last part.

@@ -1,11 +1,11 @@
-//! `/v2/systemsharedmemory`: lists, registers and unregisters the memory that clients share.
+//! `/v2/systemsharedmemory` and `/v2/cudasharedmemory`: list, register and unregister the memory that clients share.
 //!
 //! Source: <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_shared_memory.md>
 
 use super::reply::Reply;
 use super::route::SharedMemoryAction;
 use crate::app::App;
-use crate::shared_memory::Region;
+use crate::shared_memory::{Region, no_cuda_region, unknown_cuda};
 use drisse_core::{Error, Result};
 use serde_json::{Value, json};
 
@@ -33,7 +33,18 @@ pub(super) fn answer(app: &App, action: SharedMemoryAction<'_>, body: &[u8]) -> 
             app.shared_memory.register(name, key, offset, byte_size).map(|()| Reply::empty(200))
         }
         SharedMemoryAction::Unregister(name) => {
-            app.shared_memory.unregister(name).map(|()| Reply::empty(200))
+            app.shared_memory.unregister(name);
+            Ok(Reply::empty(200))
         }
+    }
+}
+
+/// Answers a request about the memory of GPUs: there are no regions.
+pub(super) fn answer_cuda(action: SharedMemoryAction<'_>) -> Result<Reply> {
+    match action {
+        SharedMemoryAction::Status(None) => Ok(Reply::json("[]")),
+        SharedMemoryAction::Status(Some(name)) => Err(unknown_cuda(name)),
+        SharedMemoryAction::Register(name) => Err(no_cuda_region(name)),
+        SharedMemoryAction::Unregister(_) => Ok(Reply::empty(200)),
     }
 }

@@ -94,8 +94,11 @@ impl Model {
         match version {
             Some(version) if version != self.version => {
                 let (name, serves) = (self.name(), &self.version);
-                let message =
-                    format!("model `{name}` has no version `{version}`; the one served is `{serves}`");
+                // Clients of Triton look for its words.
+                let message = format!(
+                    "Request for unknown model: '{name}' version {version} is not found: model `{name}` has no \
+                     version `{version}`; the one served is `{serves}`"
+                );
                 Err(Error::new(ErrorKind::NotFound, message))
             }
             _ => Ok(self),

@@ -41,8 +41,8 @@ impl RepositoryEntry {
     }
 }
 
-/// Refuses parameters that would change a model: its operator decides what is served, and how.
-pub(crate) fn check_parameters<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<()> {
+/// Refuses parameters that would change the `model`: its operator decides what is served, and how.
+pub(crate) fn check_parameters<'a>(model: &str, mut names: impl Iterator<Item = &'a str>) -> Result<()> {
     match names.find(|name| *name == "config" || name.starts_with("file:")) {
         None => Ok(()),
         Some(name) => {
@@ -50,9 +50,14 @@ pub(crate) fn check_parameters<'a>(mut names: impl Iterator<Item = &'a str>) -> 
             let message = format!(
                 "the parameter `{name}` is not accepted: a model is loaded as the server's operator named it"
             );
-            Err(Error::invalid(message))
+            Err(failed_to_load(Error::invalid(message), model))
         }
     }
+}
+
+/// Says in Triton's words, which its clients look for, that a model was not loaded.
+fn failed_to_load(error: Error, model: &str) -> Error {
+    error.context(format_args!("failed to load '{}'", &model[..model.floor_char_boundary(80)]))
 }
 
 impl Models {
@@ -68,7 +73,9 @@ impl Models {
         let loaded = tokio::task::spawn_blocking(move || {
             let repository = models.repository.get().ok_or_else(still_loading)?;
             let _one = lock(&models.loading);
-            repository.load(&name).map(|loaded| drop(models.add(loaded)))
+            let loaded = repository.load(&name).map_err(|error| failed_to_load(error, &name))?;
+            drop(models.add(loaded));
+            Ok(())
         });
         loaded.await.map_err(|_| load_panicked())?
     }

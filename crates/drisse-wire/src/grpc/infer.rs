@@ -1,4 +1,4 @@
-//! `ModelInfer`: requests and responses with raw contents (bytes) or typed contents (lists of values).
+//! `ModelInfer`: requests with raw contents (bytes) or typed contents (lists of values), responses with raw contents.
 
 use super::inference::infer_parameter::ParameterChoice;
 use super::inference::model_infer_request::InferRequestedOutputTensor;
@@ -7,16 +7,18 @@ use super::inference::{InferParameter, InferTensorContents, ModelInferRequest, M
 use crate::json::{BytesForm, Writer};
 use crate::raw;
 use crate::shared_memory::{BYTE_SIZE, OFFSET, REGION, Regions, SharedMemoryParameters};
-use crate::v2::{Form, InferRequest, carried, classes, known_input, known_output, timeout, wanted_datatype};
+use crate::v2::{
+    Form, InferRequest, SEQUENCE, carried, classes, known_input, known_output, no_sequences, timeout,
+    wanted_datatype,
+};
 use drisse_core::{
-    Buffer, Data, DataType, DataView, Element, Error, Inputs, Result, Shape, Signature, Sink, Strings,
-    Tensor, TensorView, ValueView, element_count,
+    Buffer, Data, DataType, Element, Error, Inputs, Result, Shape, Signature, Sink, Strings, Tensor,
+    TensorView, ValueView, element_count,
 };
 use std::collections::HashMap;
 use std::fmt;
 
-/// Decodes a request to the model with this signature. Outputs are sent as the inputs were: as raw contents (`binary`
-/// in [`Form`]), or as typed contents if any input has these.
+/// Decodes a request to the model with this signature.
 ///
 /// # Errors
 /// Returns an error that names the input, output or parameter that does not fit the signature or the protocol.
@@ -36,7 +38,6 @@ pub fn decode(
         return Err(Error::invalid(message));
     }
     let mut inputs = Inputs::new(signature);
-    let typed = request.inputs.iter().any(|input| input.contents.is_some());
     let mut raw_contents = raw_contents.into_iter();
     for input in request.inputs {
         let (index, port) = known_input(signature, &input.name)?;
@@ -68,7 +69,6 @@ pub fn decode(
         inputs.set(signature, index, tensor)?;
     }
     let (mut outputs, mut forms) = (Vec::new(), Vec::new());
-    let binary = !typed;
     for InferRequestedOutputTensor { name, parameters } in request.outputs {
         let index = known_output(signature, &name)?;
         if outputs.contains(&index) {
@@ -76,11 +76,19 @@ pub fn decode(
         }
         outputs.push(index);
         let window = shared_memory_of(&parameters)?.find(regions, format_args!("output \"{name}\""))?;
-        forms.push(Form { binary, classes: class_count(&parameters)?, window });
+        forms.push(Form { binary: true, classes: class_count(&parameters)?, window });
     }
     if outputs.is_empty() {
         outputs = (0..signature.outputs.len()).collect();
-        forms = vec![Form { binary, ..Form::default() }; outputs.len()];
+        forms = vec![Form { binary: true, ..Form::default() }; outputs.len()];
+    }
+    let sequence = match request.parameters.get(SEQUENCE).map(|given| &given.parameter_choice) {
+        None | Some(Some(ParameterChoice::Int64Param(0) | ParameterChoice::Uint64Param(0))) => false,
+        Some(Some(ParameterChoice::StringParam(id))) => !id.is_empty(),
+        Some(_) => true,
+    };
+    if sequence {
+        return Err(no_sequences());
     }
     let id = (!request.id.is_empty()).then_some(request.id);
     let timeout = natural(&request.parameters, "timeout")?.and_then(timeout);
@@ -230,12 +238,10 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
                 (highest.view(), None)
             }
         };
-        // FP16 and BF16 have no field of typed contents: with one of them, all outputs are raw contents.
-        let half = self.signature.as_ref().outputs.iter().any(|port| {
-            port.tensor().is_some_and(|tensor| matches!(tensor.datatype, DataType::Fp16 | DataType::Bf16))
-        });
         let mut parameters = HashMap::new();
-        let contents = if let Some(window) = &form.window {
+        // Also in shared memory, an output has its place in the list.
+        let mut bytes = Vec::new();
+        if let Some(window) = &form.window {
             let len = window.put(&view)?;
             let number =
                 |number: usize| ParameterChoice::Int64Param(i64::try_from(number).unwrap_or(i64::MAX));
@@ -245,19 +251,10 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
             {
                 parameters.insert(name.to_owned(), InferParameter { parameter_choice: Some(choice) });
             }
-            // Keeps the raw contents in the order of the outputs.
-            if form.binary || half {
-                self.answer.raw_output_contents.push(Default::default());
-            }
-            None
-        } else if form.binary || half {
-            let mut bytes = Vec::new();
-            raw::write(&view, &mut bytes)?;
-            self.answer.raw_output_contents.push(bytes.into());
-            None
         } else {
-            Some(contents(&view)?)
-        };
+            raw::write(&view, &mut bytes)?;
+        }
+        self.answer.raw_output_contents.push(bytes.into());
         if let Some(keys) = keys {
             let mut list = Writer::new().with_bytes_as(BytesForm::TextOrBase64);
             list.flat(&keys.view())?;
@@ -270,7 +267,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
             datatype: view.datatype.name().to_owned(),
             shape: view.shape.to_vec(),
             parameters,
-            contents,
+            contents: None,
         });
         Ok(())
     }
@@ -281,35 +278,4 @@ impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
         let name = self.signature.as_ref().outputs[index].name.clone();
         carried(&name, value, |tensor, keys| self.tensor(index, tensor, keys))
     }
-}
-
-/// Returns typed contents with the tensor in the field of its datatype.
-fn contents(tensor: &TensorView<'_>) -> Result<InferTensorContents> {
-    let mut contents = InferTensorContents::default();
-    let bytes = match tensor.data {
-        DataView::Strings(strings) => {
-            contents.bytes_contents = strings.iter().map(<[u8]>::to_vec).collect();
-            return Ok(contents);
-        }
-        DataView::Raw(bytes) => Buffer::copy_from(bytes),
-    };
-    match tensor.datatype {
-        DataType::Bool => contents.bool_contents = bytes.bytes().iter().map(|&value| value != 0).collect(),
-        DataType::Int8 => contents.int_contents = bytes.elements::<i8>().iter().map(|&v| v.into()).collect(),
-        DataType::Int16 => {
-            contents.int_contents = bytes.elements::<i16>().iter().map(|&v| v.into()).collect()
-        }
-        DataType::Int32 => contents.int_contents = bytes.elements().to_vec(),
-        DataType::Int64 => contents.int64_contents = bytes.elements().to_vec(),
-        DataType::Uint8 => contents.uint_contents = bytes.bytes().iter().map(|&v| v.into()).collect(),
-        DataType::Uint16 => {
-            contents.uint_contents = bytes.elements::<u16>().iter().map(|&v| v.into()).collect()
-        }
-        DataType::Uint32 => contents.uint_contents = bytes.elements().to_vec(),
-        DataType::Uint64 => contents.uint64_contents = bytes.elements().to_vec(),
-        DataType::Fp32 => contents.fp32_contents = bytes.elements().to_vec(),
-        DataType::Fp64 => contents.fp64_contents = bytes.elements().to_vec(),
-        other => return Err(Error::invalid(format!("typed contents have no field for {other} elements"))),
-    }
-    Ok(contents)
 }
