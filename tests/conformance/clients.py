@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import sys
+import uuid
 import zlib
 
 import ml_dtypes
@@ -264,8 +265,17 @@ def test_score_has_azure_s_headers_and_codes(_, url):
     assert float(answer.headers["x-ms-run-fn-exec-ms"]) > 0
     assert answer.headers["x-ms-server-version"].startswith("drisse/")
     assert answer.headers["x-ms-client-request-id"] == "c" * 100 and answer.headers["x-request-id"] == "r"
-    refused = requests.post(f"{url}/score", data=sample, headers={"x-ms-client-request-id": "c" * 101})
-    assert refused.status_code == 431, refused.text
+    for path, body in (("/score", sample), ("/score", "broken"), ("/", None), ("/swagger.json", None)):
+        ask = lambda headers: requests.request("POST" if body else "GET", url + path, data=body, headers=headers)
+        for name in ("x-request-id", "x-ms-request-id", "x-ms-client-request-id"):
+            refused = ask({name: "c" * 101})
+            assert refused.status_code == 431 and name in refused.text and name not in refused.headers, (name, refused.headers)
+        made = ask({}).headers
+        assert str(uuid.UUID(made["x-request-id"])) == made["x-request-id"] == made["x-ms-request-id"], made
+        given = ask({"x-ms-request-id": "m", "TraceId": "t"}).headers
+        assert (given["x-ms-request-id"], given["x-ms-client-request-id"], given["traceid"]) == ("m", "m", "t"), given
+    options = requests.options(f"{url}/score")
+    assert options.status_code == 200 and options.text == "" and "x-ms-request-id" in options.headers
     versions = [requests.get(f"{url}/swagger.json{query}").json() for query in ("", "?version=3", "?version=3.1", "?version=2")]
     assert [document.get("openapi") or document["swagger"] for document in versions] == ["3.0.3", "3.0.3", "3.1.0", "2.0"]
     assert requests.get(f"{url}/swagger.json?version=4").status_code == 404

@@ -2,6 +2,7 @@
 
 use crate::state::GatewayState;
 use bytes::Bytes;
+use drisse_wire::ids::REQUEST_ID;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
@@ -11,7 +12,6 @@ use hyper::{Response, Uri, Version};
 use std::time::{Duration, Instant};
 
 const DEADLINE: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Removes the headers of the client's connection, and adds those that a replica needs.
 pub(crate) fn prepare(head: &mut Parts, state: &GatewayState) {
@@ -20,10 +20,8 @@ pub(crate) fn prepare(head: &mut Parts, state: &GatewayState) {
     if !head.headers.contains_key(HOST) {
         head.headers.insert(HOST, HeaderValue::from_static("drisse"));
     }
-    if !head.headers.contains_key(REQUEST_ID)
-        && let Ok(id) = HeaderValue::try_from(state.next_request_id())
-    {
-        head.headers.insert(REQUEST_ID, id);
+    if !head.headers.contains_key(REQUEST_ID) {
+        head.headers.insert(REQUEST_ID, state.request_ids.next());
     }
 }
 

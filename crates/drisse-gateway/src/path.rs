@@ -67,6 +67,11 @@ pub(crate) fn is_open(path: &str) -> bool {
     }
 }
 
+/// Returns whether this path at a replica is Azure ML's for scoring.
+pub(crate) fn is_score(path: &str) -> bool {
+    path == "/score" || path.strip_prefix("/score/").is_some_and(|name| !name.contains('/'))
+}
+
 /// Returns the shape of errors on this path.
 pub(crate) fn shape(path: &str) -> ErrorShape {
     let inner = path.strip_prefix(PREFIX).map_or(path, |rest| &rest[rest.find('/').unwrap_or(rest.len())..]);

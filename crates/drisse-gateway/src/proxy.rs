@@ -14,8 +14,9 @@ use crate::upload::Upload;
 use drisse_core::{Error, ErrorKind};
 use drisse_net::{Handler, cors};
 use drisse_wire::documents;
+use drisse_wire::ids::{AzureIds, REQUEST_ID};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use std::pin::pin;
@@ -33,7 +34,13 @@ impl Handler for Core {
             return pin!(self.call(head, body, started)).await;
         }
         let http1 = head.version < Version::HTTP_2;
+        let mut head = head;
+        let ids = self.azure_ids(&mut head);
         let mut response = pin!(self.answer(head, body, started)).await;
+        // Replicas have put theirs on their answers.
+        if let Some(ids) = ids.filter(|_| !response.headers().contains_key(REQUEST_ID)) {
+            ids.put_on(response.headers_mut());
+        }
         if http1 && self.state.is_draining() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -42,6 +49,20 @@ impl Handler for Core {
 }
 
 impl Core {
+    /// Returns the ids of a request on a path of Azure ML's, which gets one if it has none.
+    fn azure_ids(&self, head: &mut Parts) -> Option<AzureIds> {
+        let path = match Route::of(head.uri.path()) {
+            Route::Service { path, .. } => path,
+            Route::Own(OwnPath::Healthy) => "/",
+            Route::Own(_) | Route::Unknown => return None,
+        };
+        if !AzureIds::has_path(path) {
+            return None;
+        }
+        let request = head.headers.entry(REQUEST_ID).or_insert_with(|| self.state.request_ids.next()).clone();
+        Some(AzureIds::of(&head.headers, &request))
+    }
+
     async fn answer(&self, mut head: Parts, body: Incoming, started: Instant) -> Response<AnswerBody> {
         let protocol = Protocol::Http(path::shape(head.uri.path()));
         let (name, path) = match Route::of(head.uri.path()) {
@@ -61,6 +82,11 @@ impl Core {
             let mut response = own(StatusCode::NO_CONTENT, "text/plain; charset=utf-8", "");
             response.headers_mut().extend(headers);
             cors::allow(response.headers_mut(), origin.clone());
+            return response;
+        }
+        if head.method == Method::OPTIONS && path::is_score(path) {
+            let mut response = own(StatusCode::OK, "text/plain; charset=utf-8", "");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
             return response;
         }
         let arrival = Arrival { protocol, started, is_open: path::is_open(path) };

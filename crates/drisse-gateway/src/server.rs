@@ -36,7 +36,7 @@ pub struct Config {
     pub traces: Option<Arc<Traces>>,
     /// The time that requests in flight get to complete when the gateway stops.
     pub drain_timeout: Duration,
-    /// The document at `/identity`. Its `nonce` names this process in request ids: at least 12 ASCII characters.
+    /// The document at `/identity`.
     pub identity: serde_json::Value,
 }
 
@@ -95,7 +95,7 @@ impl Gateway {
     /// Returns an error if the sockets cannot be served.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), GatewayError> {
         let Self { config, table } = self;
-        let state = GatewayState::new(&table, config.identity["nonce"].as_str(), config.traces);
+        let state = GatewayState::new(&table, config.traces);
         let (drain_timeout, threads) = (config.drain_timeout, config.threads);
         let limits = Limits { drain_timeout, threads, ..Limits::default() };
         let tls = config.tls.map(Arc::new);
@@ -127,7 +127,7 @@ impl Gateway {
 /// with [`drisse_net::serve_connection`].
 #[doc(hidden)]
 pub fn handler(table: &Arc<Table>) -> (impl Handler<Body: Unpin> + use<>, impl Fn() -> u64 + use<>) {
-    let state = GatewayState::new(table, None, None);
+    let state = GatewayState::new(table, None);
     (Core { state: Arc::clone(&state), index: 0 }, move || state.uploads.bytes())
 }
 

@@ -4,11 +4,9 @@ use crate::answer::AnswerBudget;
 use crate::table::Table;
 use crate::upload::UploadBudget;
 use drisse_net::trace::Traces;
+use drisse_wire::ids::RequestIds;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-/// The number of characters of the nonce at the beginning of a request id.
-const NONCE: usize = 12;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The state that the cores share.
 #[derive(Debug)]
@@ -21,8 +19,7 @@ pub(crate) struct GatewayState {
     pub(crate) uploads: UploadBudget,
     /// … and of answers.
     pub(crate) answers: AnswerBudget,
-    nonce: String,
-    requests: AtomicU64,
+    pub(crate) request_ids: RequestIds,
 }
 
 /// One core's request handler.
@@ -34,23 +31,16 @@ pub(crate) struct Core {
 }
 
 impl GatewayState {
-    /// Creates the state of a gateway that routes by `table`. `nonce` identifies this process in request ids.
-    pub(crate) fn new(table: &Arc<Table>, nonce: Option<&str>, traces: Option<Arc<Traces>>) -> Arc<Self> {
-        let nonce = nonce.filter(|nonce| nonce.is_ascii()).and_then(|nonce| nonce.get(..NONCE));
+    /// Creates the state of a gateway that routes by `table`.
+    pub(crate) fn new(table: &Arc<Table>, traces: Option<Arc<Traces>>) -> Arc<Self> {
         Arc::new(Self {
             traces,
             table: Arc::clone(table),
             draining: AtomicBool::new(false),
             uploads: UploadBudget::default(),
             answers: AnswerBudget::default(),
-            nonce: nonce.unwrap_or("000000000000").to_owned(),
-            requests: AtomicU64::new(0),
+            request_ids: RequestIds::new(),
         })
-    }
-
-    /// Returns a request id that no other request of this or another gateway has.
-    pub(crate) fn next_request_id(&self) -> String {
-        format!("{}-{:x}", self.nonce, self.requests.fetch_add(1, Relaxed))
     }
 
     pub(crate) fn is_draining(&self) -> bool {

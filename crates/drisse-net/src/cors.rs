@@ -46,7 +46,7 @@ pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<HeaderMap> {
 /// Adds the headers to a response that let a page of `origin` read it.
 pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     const EXPOSED: HeaderValue = HeaderValue::from_static(
-        "inference-header-content-length, retry-after, x-request-id, x-ms-client-request-id, \
+        "inference-header-content-length, retry-after, x-request-id, x-ms-request-id, x-ms-client-request-id, traceid, \
          x-ms-run-fn-exec-ms, x-ms-run-function-failed, x-ms-server-version",
     );
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -6,11 +6,11 @@ use crate::memory::BodyMemory;
 use crate::metrics::Metrics;
 use crate::models::{LoadedModel, Models, Repository, Resident, Residents};
 use crate::shared_memory::{RequestRegions, SharedMemory};
-use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
+use drisse_wire::ids::RequestIds;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 
 /// The state of a server, shared by all its connections.
 ///
@@ -35,7 +35,7 @@ pub struct App {
     /// Tells the server's process from every other.
     pub(crate) nonce: String,
     draining: AtomicBool,
-    requests: AtomicU64,
+    pub(crate) request_ids: RequestIds,
 }
 
 impl App {
@@ -53,7 +53,7 @@ impl App {
             nonce: format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2)),
             shared_memory: SharedMemory::new(&config.shared_memory),
             draining: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
+            request_ids: RequestIds::new(),
             config,
             keys,
         }))
@@ -123,19 +123,6 @@ impl App {
     /// Returns the shared memory as one request uses it.
     pub(crate) fn regions(&self) -> RequestRegions<'_> {
         RequestRegions::new(&self.shared_memory, &self.memory, self.config.max_body)
-    }
-
-    /// Returns an id for a request whose client sent none.
-    pub(crate) fn next_request_id(&self) -> Bytes {
-        let number = self.requests.fetch_add(1, Relaxed);
-        // In hexadecimal without leading zeros, at least one digit.
-        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
-        let digit = |nth: u32| b"0123456789abcdef"[(number >> (4 * nth)) as usize & 15];
-        let mut id = Vec::with_capacity(32);
-        id.extend_from_slice(&self.nonce.as_bytes()[..12]);
-        id.push(b'-');
-        id.extend((0..digits).rev().map(digit));
-        id.into()
     }
 }
 

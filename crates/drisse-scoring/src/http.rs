@@ -21,7 +21,7 @@ use drisse_net::cors;
 use drisse_wire::ErrorShape;
 use drisse_wire::documents::{LIVE, READY, model_config, model_metadata, v1_metadata, v1_status};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use reply::Reply;
 use route::{MemoryKind, Protocol, Route, Target};
@@ -47,7 +47,7 @@ pub(crate) async fn handle(app: &Arc<App>, head: &Parts, body: Incoming) -> Resp
     let path = head.uri.path();
     let route = Route::of(&head.method, path);
     let protocol = if let Ok(Route::Run(protocol, _)) = &route { Some(*protocol) } else { None };
-    let result = match route {
+    let result = match exchange.ids.check().and(route) {
         Ok(route) => match answer(&mut exchange.counted, route, head, body).await {
             // Its memory counts until it is sent.
             Ok(reply) => reply.packed(&head.headers).await.and_then(|reply| reply.held(app)),
@@ -82,6 +82,7 @@ async fn answer(counted: &mut Counted<'_>, route: Route<'_>, head: &Parts, body:
         counted.authorize(&head.headers)?;
     }
     match route {
+        Route::Options => Ok(Reply::empty(200).header(ALLOW, HeaderValue::from_static("POST, OPTIONS"))),
         Route::Healthy => Ok(Reply::text("Healthy")),
         Route::Live => Ok(Reply::json(LIVE)),
         Route::Ready if app.is_ready() => Ok(Reply::json(READY)),

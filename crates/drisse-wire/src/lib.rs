@@ -7,6 +7,7 @@ pub mod control;
 pub mod documents;
 mod error;
 pub mod grpc;
+pub mod ids;
 pub mod invocations;
 pub mod json;
 pub mod openapi;

@@ -7,6 +7,9 @@ use std::sync::mpsc;
 
 const SCORE: &str = "/api/v1/service/s/score";
 
+/// The digest of the key `secret`.
+const SECRET: &str = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
 /// A replica that answers every request with its path and body.
 fn echo(mut peer: Peer) {
     loop {
@@ -42,7 +45,11 @@ fn a_request_reaches_the_replica_under_its_own_path_and_without_what_is_between_
     for gone in ["x-hop", "te", "upgrade", "keep-alive", "connection"] {
         assert_eq!(header(&head, gone), None, "{head}");
     }
-    assert!(header(&head, "x-request-id").is_some_and(|id| id.starts_with("0123456789ab-")), "{head}");
+    assert!(
+        header(&head, "x-request-id")
+            .is_some_and(|id| id.len() == 36 && id.starts_with(|c: char| c.is_ascii_hexdigit())),
+        "{head}"
+    );
     assert!(header(&answer, "x-kept").is_some() && header(&answer, "x-secret").is_none(), "{answer}");
 }
 
@@ -237,8 +244,7 @@ fn a_replica_is_reported_as_draining_until_its_last_answer() {
 fn keys_open_what_is_not_open_and_paths_that_lead_nowhere_say_so() {
     let gateway = Running::start();
     let replica = gateway.replica("r", echo);
-    let digest = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"; // of `secret`
-    gateway.put(&RouteDocument { keys: vec![digest.to_owned()], ..document(1, vec![replica]) });
+    gateway.put(&RouteDocument { keys: vec![SECRET.to_owned()], ..document(1, vec![replica]) });
     let status = |path: &str, headers: &str| {
         let (answer, body) = gateway.post(path, headers, "");
         (answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), body)
@@ -263,6 +269,25 @@ fn keys_open_what_is_not_open_and_paths_that_lead_nowhere_say_so() {
     assert_eq!(status("/", "").0, 405);
     assert_eq!(gateway.admin("DELETE", "/routes/s", "").0, 200);
     assert_eq!(status(SCORE, key).0, 404);
+}
+
+#[test]
+fn the_gateways_own_answers_have_the_ids_and_the_words_that_clients_look_for() {
+    let gateway = Running::start();
+    gateway.put(&RouteDocument { keys: vec![SECRET.to_owned()], ..document(1, vec![]) });
+    let ids = "x-request-id: r\r\nx-ms-request-id: m\r\ntraceid: t\r\n";
+    for path in [SCORE, "/api/v1/service/other/score", "/"] {
+        let (head, _) = gateway.post(path, ids, "");
+        let found = ["x-request-id", "x-ms-request-id", "x-ms-client-request-id", "traceid"];
+        assert_eq!(found.map(|name| header(&head, name)), ["r", "m", "m", "t"].map(Some), "{head}");
+        let (head, _) = gateway.post(path, "", "");
+        assert_eq!(header(&head, "x-ms-request-id").map(str::len), Some(36), "{head}");
+    }
+    assert_eq!(header(&gateway.post("/v2/models/s/infer", ids, "").0, "x-ms-request-id"), None);
+    let body = gateway.post("/v2/models/other/infer", "", "").1;
+    assert!(body.contains("Request for unknown model: 'other' is not found"), "{body}");
+    let options = format!("OPTIONS {SCORE} HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert_eq!(gateway.connect().send(options).unwrap().status, 200, "without a key");
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use crate::app::App;
 use crate::body::Response;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue};
+use drisse_core::Result;
+use drisse_wire::ids::{AzureIds, CLIENT_REQUEST_ID, REQUEST_ID};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 
 /// The longest id that is returned, in bytes: longer ids would only fill logs.
 const MAX_ID: usize = 200;
@@ -15,20 +14,30 @@ const MAX_ID: usize = 200;
 pub(crate) struct Ids {
     request: HeaderValue,
     client: Option<HeaderValue>,
+    /// Those of a request on a path of Azure ML's, instead.
+    azure: Option<Box<AzureIds>>,
     http1: bool,
 }
 
 impl Ids {
     /// Returns the client's ids, or a new one.
     pub(crate) fn of(head: &Parts, app: &App) -> Self {
-        let plain = |value: &&HeaderValue| value.len() <= MAX_ID && value.to_str().is_ok();
+        let plain =
+            |value: &&HeaderValue| !value.is_empty() && value.len() <= MAX_ID && value.to_str().is_ok();
         let given = head.headers.get(REQUEST_ID).filter(plain).cloned();
-        let made = || HeaderValue::from_maybe_shared(app.next_request_id()).expect("hexadecimal digits");
-        Self {
-            request: given.unwrap_or_else(made),
-            client: head.headers.get(CLIENT_REQUEST_ID).filter(plain).cloned(),
-            http1: head.version < hyper::Version::HTTP_2,
+        let request = given.unwrap_or_else(|| app.request_ids.next());
+        let http1 = head.version < hyper::Version::HTTP_2;
+        if AzureIds::has_path(head.uri.path()) {
+            let azure = Some(Box::new(AzureIds::of(&head.headers, &request)));
+            return Self { request, client: None, azure, http1 };
         }
+        let client = head.headers.get(CLIENT_REQUEST_ID).filter(plain).cloned();
+        Self { request, client, azure: None, http1 }
+    }
+
+    /// Refuses a request with an id that is longer than its protocol allows.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.azure.as_ref().map_or(Ok(()), |azure| azure.check())
     }
 
     /// Returns the request's id, for logs.
@@ -40,9 +49,14 @@ impl Ids {
     /// for that).
     pub(crate) fn put_on(self, mut response: Response, closing: bool) -> Response {
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, self.request);
-        if let Some(client) = self.client {
-            headers.insert(CLIENT_REQUEST_ID, client);
+        match self.azure {
+            Some(azure) => azure.put_on(headers),
+            None => {
+                headers.insert(REQUEST_ID, self.request);
+                if let Some(client) = self.client {
+                    headers.insert(CLIENT_REQUEST_ID, client);
+                }
+            }
         }
         if self.http1 && closing {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

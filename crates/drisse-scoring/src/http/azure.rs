@@ -4,22 +4,17 @@
 
 use super::Call;
 use super::reply::Reply;
-use drisse_core::{Error, ErrorKind, Result};
+use drisse_core::{ErrorKind, Result};
 use drisse_wire::score::{AnswerSink, decode};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
 use std::time::Instant;
 
-const CLIENT_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 const RUN_MS: HeaderName = HeaderName::from_static("x-ms-run-fn-exec-ms");
 const RUN_FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed");
 
-/// The longest client id, in characters.
-const MAX_CLIENT_ID: usize = 100;
-
 pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
-    let Call { scoring, head, body } = call;
-    check_client_id(&head.headers)?;
+    let Call { scoring, body, .. } = call;
     let runner = &scoring.model.runner;
     let inputs = decode(&body.bytes, &runner.signature)?;
     let outputs = (0..runner.signature.outputs.len()).collect();
@@ -34,17 +29,6 @@ pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
         Ok(took) => reply.header(RUN_MS, took),
         Err(_) => reply,
     })
-}
-
-fn check_client_id(headers: &HeaderMap) -> Result<()> {
-    match headers.get(CLIENT_ID).filter(|id| id.len() > MAX_CLIENT_ID) {
-        None => Ok(()),
-        Some(id) => {
-            let message =
-                format!("{CLIENT_ID} has {} characters, at most {MAX_CLIENT_ID} are accepted", id.len());
-            Err(Error::new(ErrorKind::HeadersTooLarge, message))
-        }
-    }
 }
 
 /// Adds the headers that Azure ML's server adds to every response on this path.

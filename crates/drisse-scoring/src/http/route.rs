@@ -6,6 +6,8 @@ use hyper::Method;
 /// What a request asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Route<'a> {
+    /// `OPTIONS` of `/score`, which Azure ML answers with 200.
+    Options,
     Healthy,
     Live,
     Ready,
@@ -98,6 +100,7 @@ impl<'a> Route<'a> {
             rest = &rest[end + 1..];
         }
         let (route, post) = match &parts[..count] {
+            ["score"] | ["score", _] if method == Method::OPTIONS => return Ok(Self::Options),
             ["score"] => (Self::Run(Protocol::Azure, only), true),
             ["score", name] => (Self::Run(Protocol::Azure, named(name)), true),
             ["invocations"] => (Self::Run(Protocol::Invocations, only), true),
@@ -143,12 +146,16 @@ impl<'a> Route<'a> {
 
     /// Returns the methods that a path accepts, for `Allow`.
     pub(super) fn methods(path: &'a str) -> &'static str {
-        if Self::of(&Method::POST, path).is_ok() { "POST" } else { "GET, HEAD" }
+        match Self::of(&Method::POST, path) {
+            Ok(Self::Run(Protocol::Azure, _)) => "POST, OPTIONS",
+            Ok(_) => "POST",
+            Err(_) => "GET, HEAD",
+        }
     }
 
     /// Returns whether the route is answered without a key, because probes have none.
     pub(super) fn is_open(self) -> bool {
-        matches!(self, Self::Healthy | Self::Live | Self::Ready | Self::ModelReady(_))
+        matches!(self, Self::Options | Self::Healthy | Self::Live | Self::Ready | Self::ModelReady(_))
     }
 }
 
@@ -227,6 +234,7 @@ mod tests {
         let metadata = Route::of(&Method::GET, "/v1/models/m/versions/1/metadata").unwrap();
         assert_eq!(metadata, Route::V1Metadata(target));
         assert_eq!(Route::of(&Method::HEAD, "/").unwrap(), Route::Healthy);
+        assert_eq!(Route::of(&Method::OPTIONS, "/score/m").unwrap(), Route::Options);
         for (method, path, kind) in [
             (Method::GET, "/score", ErrorKind::MethodNotAllowed),
             (Method::POST, "/v2", ErrorKind::MethodNotAllowed),

@@ -152,7 +152,7 @@ fn each_is_a_4xx_that_names_what_is_wrong() {
 #[test]
 fn a_405_lists_the_methods_there_are() {
     let server = start();
-    assert!(server.get("/score").headers.contains("allow: post\r\n"));
+    assert!(server.get("/score").headers.contains("allow: post, options\r\n"));
     assert!(server.post("/swagger.json", "").headers.contains("allow: get, head\r\n"));
     assert!(server.admin("GET", "/drain", "").headers.contains("allow: post\r\n"));
 }
