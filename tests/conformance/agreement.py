@@ -226,6 +226,9 @@ def compare(score, got, rows, what, forms):
     if isinstance(got, dict):
         assert got == score, f"{what}: {got} for {score}"
         form = "object"
+        # MLflow's tensors are always answered so, if the model has several outputs.
+    elif what[0] == "invocations" and not what[1].startswith("dataframe") and only is None:
+        raise AssertionError(f"{what}: {got} for {score}")
     elif got == only and what[3] == "outputs":
         form = "whole"
     else:

@@ -6,6 +6,7 @@
 
 use crate::json::{Reader, Writer, well_formed};
 use crate::score;
+use crate::v1::Layout;
 use drisse_core::{DataType, Error, ErrorKind, Inputs, Result, Signature};
 
 /// The format of a request body.
@@ -45,7 +46,8 @@ impl Format {
     }
 }
 
-/// Decodes the body of `POST /invocations`.
+/// Decodes the body of `POST /invocations`. MLflow answers a table with records, one per row, and tensors with whole
+/// outputs by name.
 ///
 /// # Errors
 /// Returns an error that says what cannot be parsed, or which input or column does not fit the signature.
@@ -57,19 +59,23 @@ impl Format {
 /// # let x = Port { name: "x".to_owned(), kind: ValueType::Tensor(kind), optional: false };
 /// # let signature = Signature { inputs: vec![x], outputs: vec![] };
 /// // The only input is FP32 [?, 2].
-/// let inputs = decode(b"a,b\n1,2\n3,4\n", Format::of(Some("text/csv"))?, &signature)?;
+/// let (inputs, _) = decode(b"a,b\n1,2\n3,4\n", Format::of(Some("text/csv"))?, &signature)?;
 /// assert_eq!(inputs.get(0).map(|x| x.shape.to_vec()), Some(vec![2, 2]));
 /// # Ok::<(), drisse_core::Error>(())
 /// ```
-pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Inputs> {
+pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<(Inputs, Layout)> {
     let table: fn(&mut Reader<'_>, &Signature, &mut Inputs) -> Result<()> = match format {
-        Format::Json => return score::decode(body, signature),
+        Format::Json => {
+            let (inputs, form) = score::decode_form(body, signature)?;
+            let is_table = form.is_some_and(|form| form.starts_with("dataframe"));
+            return Ok((inputs, if is_table { Layout::Rows } else { Layout::Named }));
+        }
         Format::Csv => {
             let table = table(body, signature)?;
             let mut inputs = Inputs::new(signature);
             score::split(&mut Reader::new(&table), signature, &mut inputs)
                 .map_err(|error| error.context("the CSV, converted to JSON"))?;
-            return Ok(inputs);
+            return Ok((inputs, Layout::Rows));
         }
         Format::Split => score::split,
         Format::Records => score::records,
@@ -78,7 +84,7 @@ pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Inpu
     let mut inputs = Inputs::new(signature);
     table(&mut reader, signature, &mut inputs)?;
     reader.end()?;
-    Ok(inputs)
+    Ok((inputs, Layout::Rows))
 }
 
 /// Converts a CSV to pandas' `split` form in JSON. Numbers stay numbers; an empty cell is a missing value.
@@ -170,17 +176,17 @@ mod tests {
     #[test]
     fn a_csv_has_its_columns_names_in_front_or_not() {
         for csv in ["1,2\n3,4\n", "a,b\n1,2\n3,4", "\"1\", 2\r\n3,4\r\n"] {
-            let inputs = decode(csv.as_bytes(), Format::Csv, &matrix()).unwrap();
+            let (inputs, _) = decode(csv.as_bytes(), Format::Csv, &matrix()).unwrap();
             let x = inputs.get(0).unwrap();
             assert_eq!((floats(x), x.shape.as_slice()), (vec![1.0, 2.0, 3.0, 4.0], &[2, 2][..]), "{csv}");
         }
-        let missing = decode(b"1,\n", Format::Csv, &matrix()).unwrap();
+        let (missing, _) = decode(b"1,\n", Format::Csv, &matrix()).unwrap();
         assert!(floats(missing.get(0).unwrap())[1].is_nan());
     }
 
     #[test]
     fn named_columns_are_inputs_and_numbers_in_a_column_of_text_are_text() {
-        let inputs = decode(b"city,age\nBern,3\n\"7, rue\",4\n12,5\n", Format::Csv, &columns()).unwrap();
+        let (inputs, _) = decode(b"city,age\nBern,3\n\"7, rue\",4\n12,5\n", Format::Csv, &columns()).unwrap();
         let Data::Strings(cities) = &inputs.get(1).unwrap().data else { panic!("numbers") };
         assert_eq!(cities.iter().collect::<Vec<_>>(), [b"Bern" as &[u8], b"7, rue", b"12"]);
         assert_eq!(inputs.get(0).unwrap().shape.as_slice(), [3, 1]);

@@ -34,6 +34,11 @@ const FORMS: &str = "send {\"data\": …} with the input as nested lists, or wit
 /// # Ok::<(), drisse_core::Error>(())
 /// ```
 pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
+    decode_form(body, signature).map(|(inputs, _)| inputs)
+}
+
+/// Decodes a body, and returns the key that says which form it has, if it has one.
+pub(crate) fn decode_form(body: &[u8], signature: &Signature) -> Result<(Inputs, Option<String>)> {
     let mut reader = Reader::new(body);
     if reader.peek() != Some(b'{') {
         return Err(reader.unexpected(&format!("an object ({FORMS})")));
@@ -58,9 +63,9 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<Inputs> {
     })?;
     reader.end()?;
     match form {
-        Some(_) => Ok(inputs),
+        Some(_) => Ok((inputs, form)),
         // A model without required inputs needs no `data`.
-        None if signature.inputs.iter().all(|port| port.optional) => Ok(inputs),
+        None if signature.inputs.iter().all(|port| port.optional) => Ok((inputs, form)),
         None => Err(Error::invalid(format!("the body has no `data`: {FORMS}"))),
     }
 }

@@ -31,6 +31,8 @@ pub enum Layout {
     /// `inputs` with a list: a whole tensor for TensorFlow Serving's clients, rows with the same values for KServe's.
     /// The response has the values under both names, `outputs` and `predictions`.
     Either,
+    /// MLflow's tensors in: `predictions` out, with several outputs whole and by name.
+    Named,
 }
 
 /// Decodes the body of `POST /v1/models/NAME:predict`.
@@ -66,7 +68,7 @@ pub fn decode(body: &[u8], signature: &Signature) -> Result<(Inputs, Layout)> {
         }
         match given {
             Layout::Rows => rows(reader, signature, &mut inputs),
-            Layout::Columns | Layout::Either => columns(reader, signature, &mut inputs),
+            Layout::Columns | Layout::Either | Layout::Named => columns(reader, signature, &mut inputs),
         }
     })?;
     reader.end()?;
@@ -116,7 +118,7 @@ impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> AnswerSink<S, R> {
     pub fn new(signature: S, layout: Layout, row_outputs: R, rows: Option<usize>) -> Self {
         let mut out = Writer::new();
         out.raw(match layout {
-            Layout::Rows => "{\"predictions\":",
+            Layout::Rows | Layout::Named => "{\"predictions\":",
             Layout::Columns | Layout::Either => OUTPUTS,
         });
         Self { signature, layout, row_outputs, rows, twice: false, out, outputs: Vec::new() }
@@ -140,7 +142,8 @@ impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> AnswerSink<S, R> {
         let signature = self.signature.as_ref();
         let outputs = std::mem::take(&mut self.outputs);
         let has_rows = |(index, value): &(usize, Value)| self.has_rows(*index, &value.view());
-        let rows = self.rows.filter(|_| self.layout != Layout::Columns && outputs.iter().all(has_rows));
+        let whole = matches!(self.layout, Layout::Columns | Layout::Named);
+        let rows = self.rows.filter(|_| !whole && outputs.iter().all(has_rows));
         if self.layout == Layout::Either {
             object(&mut self.out, signature, by_index(&outputs))?;
             if self.out.written() > MAX_TWICE {
@@ -167,7 +170,7 @@ impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> AnswerSink<S, R> {
     fn print_alone(&mut self, value: ValueView<'_>) -> Result<()> {
         let name = &self.signature.as_ref().outputs[0].name;
         let as_rows = self.layout != Layout::Columns && self.has_rows(0, &value);
-        if as_rows || self.layout != Layout::Rows {
+        if as_rows || matches!(self.layout, Layout::Columns | Layout::Either) {
             value_of(&mut self.out, name, value)?;
         }
         self.twice = as_rows && self.layout == Layout::Either;
@@ -273,6 +276,8 @@ mod tests {
         assert_eq!(answer(&two, Layout::Rows), rows);
         let columns = r#"{"outputs":{"y":[[0,1],[2,3]],"z":[[0,1],[2,3]]}}"#;
         assert_eq!(answer(&two, Layout::Columns), columns);
+        assert_eq!(answer(&two, Layout::Named), columns.replace("outputs", "predictions"));
+        assert_eq!(answer(&[("y", 2)], Layout::Named), r#"{"predictions":[[0,1],[2,3]]}"#);
         let both = r#"{"outputs":[[0,1],[2,3]],"predictions":[[0,1],[2,3]]}"#;
         assert_eq!(answer(&[("y", 2)], Layout::Either), both);
         let both = r#"{"outputs":{"y":[[0,1],[2,3]],"z":[[0,1],[2,3]]},"predictions":[{"y":[0,1],"z":[0,1]},{"y":[2,3],"z":[2,3]}]}"#;
