@@ -178,6 +178,13 @@ def numbers(value):
     return [number for item in value for number in numbers(item)] if isinstance(value, list) else [value]
 
 
+def fits(described, output):
+    """Whether an output has the datatype and a shape of the metadata, where V2 writes [-1] for any number of dimensions."""
+    shape, declared = output["shape"], described["shape"]
+    alike = len(shape) == len(declared) and all(want in (-1, got) for want, got in zip(declared, shape))
+    return output["datatype"] == described["datatype"] and (alike or set(declared) == {-1})
+
+
 def check(server, calls, model, rows, forms):
     """Compares the protocols for one request, and returns the number of answers. `forms` has the form of each answer for
     other numbers of rows."""
@@ -185,25 +192,29 @@ def check(server, calls, model, rows, forms):
     data = x.tolist() if model.inputs else {}
     status, score = server.request("POST", f"/score/{model.name}", json.dumps({"data": data}))
     assert status == 200, f"{status} {score}"
-    tensors = [name for name in score if name not in model.sequences]
     v2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": list(x.shape), "data": x.reshape(-1).tolist()}] if model.inputs else []}
-    if model.sequences:
-        status, answer = server.request("POST", f"/v2/models/{model.name}/infer", json.dumps(v2))
-        assert status == 400 and "carries only tensors" in answer["error"], f"{status} {answer}"
-        v2["outputs"] = [{"name": name} for name in tensors]
-    status, answer = server.request("POST", f"/v2/models/{model.name}/infer", json.dumps(v2))
-    assert status == 200 or not tensors, f"{status} {answer}"
-    carried = {output["name"]: output["data"] for output in answer.get("outputs", [])}
-    assert [*carried] == tensors, f"V2: {[*carried]}"
-    answers = 2
-    for name, values in carried.items():
-        assert values == numbers(score[name]), f"V2, {name}: {values} for {score[name]}"
-    for protocol, call in (("gRPC", calls.infer), ("TF Serving", calls.predict)) if tensors else ():
-        outputs = call(model.name, x, tensors)
-        assert sorted(outputs) == sorted(tensors), f"{protocol}: {[*outputs]}"
+    # Elements of sequences have names of their own, also in another order and beside the whole sequence.
+    elements = [f"{name}.{nth}" for name in model.sequences for nth in reversed(range(len(score[name])))]
+    values = {name: numbers(value) for name, value in score.items()}
+    values |= {name: numbers(score[name.rpartition(".")[0]][int(name.rpartition(".")[2])]) for name in elements}
+    answers = 1
+    for named in [[], [*elements, *score]] if elements else [[]]:
+        wanted = sorted(named or score)
+        status, answer = server.request("POST", f"/v2/models/{model.name}/infer", json.dumps(v2 | {"outputs": [{"name": name} for name in named]}))
+        assert status == 200, f"{status} {answer}"
+        carried = {output["name"]: output for output in answer["outputs"]}
+        assert sorted(carried) == wanted, f"V2: {[*carried]}"
+        for name, output in carried.items():
+            assert output["data"] == values[name], f"V2, {name}: {output['data']} for {score}"
+            assert name in elements or fits(model.metadata[name], output), f"V2: {output} for {model.metadata[name]}"
         answers += 1
-        for name, values in outputs.items():
-            assert values.reshape(-1).tolist() == numbers(score[name]), f"{protocol}, {name}: {values} for {score[name]}"
+        for protocol, call in (("gRPC", calls.infer), ("TF Serving", calls.predict)):
+            outputs = call(model.name, x, named)
+            assert sorted(outputs) == wanted, f"{protocol}: {[*outputs]}"
+            answers += 1
+            for name, output in outputs.items():
+                assert output.reshape(-1).tolist() == values[name], f"{protocol}, {name}: {output} for {score}"
+                assert protocol != "gRPC" or [*output.shape] == carried[name]["shape"], f"{name}: {output.shape}"
     bodies = [("instances", data), ("inputs", data), ("inputs", {"x": data})] if model.inputs else [("inputs", {})]
     if model.inputs and not model.steps:
         bodies += [("dataframe_split", {"data": data}), ("dataframe_records", [dict(zip("abc", row)) for row in data])]
@@ -252,6 +263,8 @@ def main(binary, seed=None):
             # `/invocations` names no model, so each has a server of its own.
             server = Server(binary, [str(model.path)])
             calls, forms = Grpc(server.socket), {}
+            status, metadata = server.request("GET", f"/v2/models/{model.name}")
+            model.metadata = {output["name"]: output for output in metadata["outputs"]}
             # The form of the first answer must hold for the others, in whatever order they come.
             for rows in [model.fixed] if model.fixed or not model.inputs else rng.permutation(ROWS).tolist():
                 try:

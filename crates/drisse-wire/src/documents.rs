@@ -2,6 +2,7 @@
 
 mod v1;
 
+use crate::v2::{carries, properties};
 use drisse_core::{DataType, Dim, Port, Signature, ValueType};
 use serde_json::{Value, json};
 
@@ -77,17 +78,26 @@ pub const MODEL_REPOSITORY: &str = "model_repository";
 /// The extension of servers that let clients pass tensors in shared memory.
 pub const SHARED_MEMORY: &str = "system_shared_memory";
 
-/// Returns the document of `GET /v2/models/NAME`: the model's inputs and outputs with V2's datatypes and shapes. A
-/// dimension of -1 has any length.
+/// Returns the document of `GET /v2/models/NAME`: the model's inputs, and the outputs that V2 carries, with V2's datatypes
+/// and shapes. A dimension of -1 has any length.
 pub fn model_metadata(model: Model<'_>) -> Value {
-    let tensors = |ports: &[Port]| ports.iter().map(tensor_metadata).collect::<Value>();
-    json!({
+    let mut document = json!({
         "name": model.name,
         "versions": [model.version],
         "platform": model.platform,
-        "inputs": tensors(&model.signature.inputs),
-        "outputs": tensors(&model.signature.outputs),
-    })
+        "inputs": model.signature.inputs.iter().map(tensor_metadata).collect::<Value>(),
+        "outputs": carried_outputs(model.signature).map(tensor_metadata).collect::<Value>(),
+    });
+    let properties = properties(model.signature);
+    if !properties.is_empty() {
+        document["properties"] = json!(properties);
+    }
+    document
+}
+
+/// Iterates over the outputs that tensors can stand for: those that V2 and TensorFlow Serving's gRPC answer.
+pub(crate) fn carried_outputs(signature: &Signature) -> impl Iterator<Item = &Port> {
+    signature.outputs.iter().filter(|port| carries(&port.kind))
 }
 
 fn tensor_metadata(port: &Port) -> Value {
@@ -121,14 +131,22 @@ pub fn v2_tensor(kind: &ValueType) -> (DataType, Vec<i64>) {
     }
 }
 
+/// Returns whether that tensor may have any number of dimensions.
+pub(crate) fn has_any_rank(kind: &ValueType) -> bool {
+    match kind {
+        ValueType::Tensor(tensor) => tensor.shape.is_none(),
+        ValueType::Optional(inner) | ValueType::Sequence(inner) => has_any_rank(inner),
+        ValueType::Map { .. } | ValueType::Other(_) => false,
+    }
+}
+
 /// Returns the document of `GET /v2/models/NAME/config`: Triton's `ModelConfig` as JSON, with the keys that Triton prints
 /// for their defaults. `max_batch_size` is 0, which says that the shapes include the batch dimension.
 ///
 /// Source: <https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto>
 pub fn model_config(model: Model<'_>) -> Value {
-    let ports = |ports: &[Port], input: bool| -> Value {
+    let ports = |ports: &mut dyn Iterator<Item = &Port>, input: bool| -> Value {
         ports
-            .iter()
             .map(|port| {
                 let (datatype, dims) = v2_tensor(&port.kind);
                 let mut document = json!({
@@ -156,8 +174,8 @@ pub fn model_config(model: Model<'_>) -> Value {
         "runtime": "",
         "version_policy": { "latest": { "num_versions": 1 } },
         "max_batch_size": 0,
-        "input": ports(&model.signature.inputs, true),
-        "output": ports(&model.signature.outputs, false),
+        "input": ports(&mut model.signature.inputs.iter(), true),
+        "output": ports(&mut carried_outputs(model.signature), false),
         "batch_input": [],
         "batch_output": [],
         "optimization": {

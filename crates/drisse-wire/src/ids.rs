@@ -40,7 +40,6 @@ impl RequestIds {
     /// let (one, two) = (ids.next(), ids.next());
     /// assert_eq!((one.len(), one != two), (36, true));
     /// ```
-    #[expect(clippy::should_implement_trait, reason = "threads share it")]
     pub fn next(&self) -> HeaderValue {
         // SplitMix64's increment: each number of a sequence is another one.
         let step = self.made.fetch_add(1, Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -4,6 +4,7 @@
 //! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
 
 mod answer;
+mod carried;
 mod classes;
 
 use crate::json::{Reader, TensorReader, integer};
@@ -12,8 +13,9 @@ use crate::shared_memory::{self, Regions, SharedMemoryParameters, Window};
 use drisse_core::{DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, Tensor, element_count};
 use std::time::Duration;
 
-pub(crate) use answer::carried;
 pub use answer::{Answer, AnswerParts, AnswerSink};
+pub use carried::Wanted;
+pub(crate) use carried::{all_outputs, carries, indexes, known_output, properties};
 pub(crate) use classes::classes;
 
 /// A decoded infer request.
@@ -25,7 +27,8 @@ pub struct InferRequest {
     pub inputs: Inputs,
     /// The indexes in the signature of the requested outputs, in their order; all outputs if the request names none.
     pub outputs: Vec<usize>,
-    /// The form of each of `outputs`. Outputs beyond the end of this list have the default form.
+    /// The form of each requested output, in the order of `outputs`: several if elements of a sequence are requested.
+    /// Empty if each of `outputs` has the default form.
     pub forms: Vec<Form>,
     /// The time limit in the parameter `timeout` (microseconds), counted from now; `None` if there is none.
     pub timeout: Option<Duration>,
@@ -53,6 +56,8 @@ pub(crate) fn no_sequences() -> Error {
 /// The form of an output in the response.
 #[derive(Clone, Debug, Default)]
 pub struct Form {
+    /// Which output it is.
+    pub wanted: Wanted,
     /// Whether the output is sent as bytes after the JSON.
     pub binary: bool,
     /// If not 0, this many of the output's highest elements are sent as `VALUE:INDEX`, instead of the output.
@@ -344,9 +349,9 @@ fn shared_parameter(reader: &mut Reader<'_>, key: &str, shared: &mut SharedMemor
     Ok(())
 }
 
-/// A requested output: its index in the signature, and its form as far as the request states it.
+/// A requested output, and its form as far as the request states it.
 struct Requested {
-    index: usize,
+    wanted: Wanted,
     binary: Option<bool>,
     classes: usize,
     window: Option<Window>,
@@ -375,41 +380,48 @@ fn requested_output(
         _ => reader.skip(),
     })?;
     let name = name.ok_or_else(|| Error::invalid("a requested output has no `name`"))?;
-    let index = known_output(signature, &name)?;
-    if requested.iter().any(|other| other.index == index) {
+    let wanted = known_output(signature, &name)?;
+    if requested.iter().any(|other| other.wanted == wanted) {
         return Err(Error::invalid(format!("output \"{name}\" is requested twice")));
     }
     let window = shared.find(regions, format_args!("output \"{name}\""))?;
-    requested.push(Requested { index, binary, classes, window });
+    requested.push(Requested { wanted, binary, classes, window });
     Ok(())
-}
-
-/// Returns the index of the output with this name; the error lists the outputs that exist.
-pub(crate) fn known_output(signature: &Signature, name: &str) -> Result<usize> {
-    signature.output(name).map(|(index, _)| index).ok_or_else(|| {
-        let known = signature.output_names();
-        Error::invalid(format!("the model has no output \"{name}\"; its outputs are {known}"))
-    })
 }
 
 /// Returns the outputs and their forms: all outputs if none is requested, and no forms if all have the default form.
 fn forms(requested: Vec<Requested>, in_binary: bool, signature: &Signature) -> (Vec<usize>, Vec<Form>) {
     if requested.is_empty() {
-        let all: Vec<_> = (0..signature.outputs.len()).collect();
-        let forms =
-            if in_binary { vec![Form { binary: true, ..Form::default() }; all.len()] } else { Vec::new() };
+        let all = all_outputs(signature);
+        let form = |&index: &usize| Form {
+            binary: true,
+            wanted: Wanted { index, element: None },
+            ..Form::default()
+        };
+        let forms = if in_binary { all.iter().map(form).collect() } else { Vec::new() };
         return (all, forms);
     }
-    let outputs = requested.iter().map(|one| one.index).collect();
     let form = |one: Requested| Form {
         // An output in shared memory is not sent as bytes too.
         binary: one.binary.unwrap_or(in_binary) && one.window.is_none(),
         classes: one.classes,
         window: one.window,
+        wanted: one.wanted,
     };
-    let mut forms: Vec<_> = requested.into_iter().map(form).collect();
-    if forms.iter().all(|form| !form.binary && form.classes == 0 && form.window.is_none()) {
+    let (outputs, mut forms) = in_order(requested.into_iter().map(form).collect());
+    let is_default = |form: &Form| !form.binary && form.classes == 0 && form.window.is_none();
+    if forms.iter().all(|form| is_default(form) && form.wanted.element.is_none()) {
         forms.clear();
+    }
+    (outputs, forms)
+}
+
+/// Returns the outputs of these forms, each once, and the forms in their order: several elements of a sequence are one
+/// output.
+pub(crate) fn in_order(mut forms: Vec<Form>) -> (Vec<usize>, Vec<Form>) {
+    let outputs = indexes(forms.iter().map(|form| form.wanted));
+    if outputs.len() < forms.len() {
+        forms.sort_by_key(|form| outputs.iter().position(|&index| index == form.wanted.index));
     }
     (outputs, forms)
 }

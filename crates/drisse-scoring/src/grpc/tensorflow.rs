@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::exchange::{Counted, Scoring};
 use crate::models::Model;
 use drisse_core::Result;
-use drisse_wire::grpc::predict::{AnswerSink, decode, metadata, model, status};
+use drisse_wire::grpc::predict::{AnswerSink, decode, metadata, model, outputs, status};
 use drisse_wire::grpc::tensorflow::serving::{
     GetModelMetadataRequest, GetModelStatusRequest, ModelSpec, PredictRequest, PredictResponse,
 };
@@ -50,7 +50,8 @@ async fn predict(scoring: Scoring<'_>, request: PredictRequest) -> Result<Predic
     scoring.admit()?;
     let model = Arc::clone(&scoring.model);
     let signature = &model.runner.signature;
-    let (inputs, outputs) = decode(request, signature)?;
-    let sink = AnswerSink::new(Arc::clone(signature), model.name(), &model.version);
+    let (inputs, wanted) = decode(request, signature)?;
+    let outputs = outputs(&wanted, signature);
+    let sink = AnswerSink::new(Arc::clone(signature), model.name(), &model.version, wanted);
     Ok(scoring.score(inputs, outputs, sink).await?.finish())
 }

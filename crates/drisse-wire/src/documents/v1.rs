@@ -1,7 +1,7 @@
 //! Documents about models under `/v1`. Where KServe and TensorFlow Serving both define one, the object has the members
 //! of both.
 
-use super::{Model, v2_tensor};
+use super::{Model, has_any_rank, v2_tensor};
 use drisse_core::{DataType, Port};
 use serde_json::{Map, Value, json};
 
@@ -44,7 +44,7 @@ pub fn v1_metadata(model: Model<'_>) -> Value {
 
 fn tensor_info(port: &Port) -> Value {
     let (datatype, shape) = v2_tensor(&port.kind);
-    let unknown = port.tensor().is_some_and(|tensor| tensor.shape.is_none());
+    let unknown = has_any_rank(&port.kind);
     let dims = if unknown { Vec::new() } else { shape };
     // 64-bit numbers are strings in protobuf's JSON.
     let dims: Vec<_> = dims.iter().map(|size| json!({ "size": size.to_string(), "name": "" })).collect();

@@ -8,8 +8,8 @@ use crate::json::{BytesForm, Writer};
 use crate::raw;
 use crate::shared_memory::{BYTE_SIZE, OFFSET, REGION, Regions, SharedMemoryParameters};
 use crate::v2::{
-    Form, InferRequest, SEQUENCE, carried, classes, known_input, known_output, no_sequences, timeout,
-    wanted_datatype,
+    Form, InferRequest, SEQUENCE, Wanted, all_outputs, classes, in_order, known_input, known_output,
+    no_sequences, timeout, wanted_datatype,
 };
 use drisse_core::{
     Buffer, Data, DataType, Element, Error, Inputs, Result, Shape, Signature, Sink, Strings, Tensor,
@@ -68,20 +68,16 @@ pub fn decode(
         };
         inputs.set(signature, index, tensor)?;
     }
-    let (mut outputs, mut forms) = (Vec::new(), Vec::new());
+    let mut forms: Vec<Form> = Vec::new();
     for InferRequestedOutputTensor { name, parameters } in request.outputs {
-        let index = known_output(signature, &name)?;
-        if outputs.contains(&index) {
+        let wanted = known_output(signature, &name)?;
+        if forms.iter().any(|other| other.wanted == wanted) {
             return Err(Error::invalid(format!("output \"{name}\" is requested twice")));
         }
-        outputs.push(index);
         let window = shared_memory_of(&parameters)?.find(regions, format_args!("output \"{name}\""))?;
-        forms.push(Form { binary: true, classes: class_count(&parameters)?, window });
+        forms.push(Form { wanted, binary: true, classes: class_count(&parameters)?, window });
     }
-    if outputs.is_empty() {
-        outputs = (0..signature.outputs.len()).collect();
-        forms = vec![Form { binary: true, ..Form::default() }; outputs.len()];
-    }
+    let (outputs, forms) = if forms.is_empty() { (all_outputs(signature), forms) } else { in_order(forms) };
     let sequence = match request.parameters.get(SEQUENCE).map(|given| &given.parameter_choice) {
         None | Some(Some(ParameterChoice::Int64Param(0) | ParameterChoice::Uint64Param(0))) => false,
         Some(Some(ParameterChoice::StringParam(id))) => !id.is_empty(),
@@ -208,6 +204,8 @@ fn numbers<T: Element>(values: impl Iterator<Item = Result<T>>) -> Result<Data> 
 pub struct AnswerSink<S> {
     signature: S,
     forms: Vec<Form>,
+    /// The number of forms that are written.
+    done: usize,
     answer: ModelInferResponse,
 }
 
@@ -220,7 +218,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
             id: id.unwrap_or_default(),
             ..ModelInferResponse::default()
         };
-        Self { signature, forms, answer }
+        Self { signature, forms, done: 0, answer }
     }
 
     /// Returns the whole response.
@@ -228,8 +226,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         self.answer
     }
 
-    fn tensor(&mut self, index: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
-        let form = self.forms.get(self.answer.outputs.len()).cloned().unwrap_or_default();
+    fn tensor(&mut self, tensor: &TensorView<'_>, keys: Option<&Tensor>, form: &Form) -> Result<()> {
         let highest;
         let (view, keys) = match form.classes {
             0 => (*tensor, keys),
@@ -263,7 +260,7 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
             parameters.insert("keys".to_owned(), InferParameter { parameter_choice: choice });
         }
         self.answer.outputs.push(InferOutputTensor {
-            name: self.signature.as_ref().outputs[index].name.clone(),
+            name: form.wanted.name(&self.signature.as_ref().outputs[form.wanted.index]).into_owned(),
             datatype: view.datatype.name().to_owned(),
             shape: view.shape.to_vec(),
             parameters,
@@ -271,11 +268,26 @@ impl<S: AsRef<Signature>> AnswerSink<S> {
         });
         Ok(())
     }
+
+    fn value(&mut self, value: ValueView<'_>, form: &Form) -> Result<()> {
+        if let ValueView::Tensor(tensor) = value {
+            return self.tensor(&tensor, None, form);
+        }
+        let port = self.signature.as_ref().outputs[form.wanted.index].clone();
+        form.wanted.carry(&port, value, |tensor, keys| self.tensor(tensor, keys, form))
+    }
 }
 
 impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
-        let name = self.signature.as_ref().outputs[index].name.clone();
-        carried(&name, value, |tensor, keys| self.tensor(index, tensor, keys))
+        if self.forms.is_empty() {
+            return self.value(value, &Form { wanted: Wanted { index, element: None }, ..Form::default() });
+        }
+        while self.forms.get(self.done).is_some_and(|form| form.wanted.index == index) {
+            let form = std::mem::take(&mut self.forms[self.done]);
+            self.done += 1;
+            self.value(value, &form)?;
+        }
+        Ok(())
     }
 }

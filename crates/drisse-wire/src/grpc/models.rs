@@ -4,25 +4,24 @@ use super::inference::{
     DataType as ConfigType, InferStatistics, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput,
     ModelStatistics, StatisticDuration, model_metadata_response::TensorMetadata,
 };
-use crate::documents::{Duration, Model, Statistics, v2_tensor};
+use crate::documents::{Duration, Model, Statistics, carried_outputs, v2_tensor};
+use crate::v2::properties;
 use drisse_core::{DataType, Port};
 
 /// Returns the response of `ModelMetadata`.
 pub fn metadata(model: Model<'_>) -> ModelMetadataResponse {
-    let tensors = |ports: &[Port]| {
-        let one = |port: &Port| {
-            let (datatype, shape) = v2_tensor(&port.kind);
-            TensorMetadata { name: port.name.clone(), datatype: datatype.name().to_owned(), shape }
-        };
-        ports.iter().map(one).collect()
+    let tensor = |port: &Port| {
+        let (datatype, shape) = v2_tensor(&port.kind);
+        TensorMetadata { name: port.name.clone(), datatype: datatype.name().to_owned(), shape }
     };
+    let properties = properties(model.signature);
     ModelMetadataResponse {
         name: model.name.to_owned(),
         versions: vec![model.version.to_owned()],
         platform: model.platform.to_owned(),
-        inputs: tensors(&model.signature.inputs),
-        outputs: tensors(&model.signature.outputs),
-        properties: Default::default(),
+        inputs: model.signature.inputs.iter().map(tensor).collect(),
+        outputs: carried_outputs(model.signature).map(tensor).collect(),
+        properties: properties.into_iter().map(|(name, text)| (name.to_owned(), text)).collect(),
     }
 }
 
@@ -42,7 +41,7 @@ pub fn config(model: Model<'_>) -> ModelConfig {
         platform: model.platform.to_owned(),
         max_batch_size: 0,
         input: model.signature.inputs.iter().map(input).collect(),
-        output: model.signature.outputs.iter().map(output).collect(),
+        output: carried_outputs(model.signature).map(output).collect(),
         default_model_filename: "model.onnx".to_owned(),
         backend: model.platform.split('_').next().unwrap_or_default().to_owned(),
     }

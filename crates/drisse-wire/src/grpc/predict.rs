@@ -10,9 +10,9 @@ use super::tensorflow::serving::{
 use super::tensorflow::{
     DataType as Dtype, SignatureDef, TensorInfo, TensorProto, TensorShapeProto, tensor_shape_proto::Dim,
 };
-use crate::documents::{Model, v2_tensor};
+use crate::documents::{Model, carried_outputs, has_any_rank, v2_tensor};
 use crate::raw;
-use crate::v2::{carried, known_input, known_output, wanted_datatype};
+use crate::v2::{Wanted, all_outputs, indexes, known_input, known_output, wanted_datatype};
 use drisse_core::{
     Buffer, Data, DataType, DataView, Element, Error, Inputs, Port, Result, Shape, Signature, Sink, Strings,
     Tensor, TensorView, ValueView, element_count,
@@ -48,11 +48,11 @@ pub fn model(spec: Option<&ModelSpec>) -> Result<(&str, Option<String>)> {
     Ok((&spec.name, version))
 }
 
-/// Decodes a request: its inputs, and the indexes in the signature of the requested outputs.
+/// Decodes a request: its inputs, and the requested outputs; none if all are.
 ///
 /// # Errors
 /// Returns an error that names the input or output that does not fit the signature.
-pub fn decode(request: PredictRequest, signature: &Signature) -> Result<(Inputs, Vec<usize>)> {
+pub fn decode(request: PredictRequest, signature: &Signature) -> Result<(Inputs, Vec<Wanted>)> {
     let mut inputs = Inputs::new(signature);
     for (name, tensor) in request.inputs {
         let (index, port) = known_input(signature, &name)?;
@@ -63,16 +63,18 @@ pub fn decode(request: PredictRequest, signature: &Signature) -> Result<(Inputs,
     }
     let mut outputs = Vec::new();
     for name in request.output_filter {
-        let index = known_output(signature, &name)?;
-        if outputs.contains(&index) {
+        let wanted = known_output(signature, &name)?;
+        if outputs.contains(&wanted) {
             return Err(Error::invalid(format!("output \"{name}\" is requested twice")));
         }
-        outputs.push(index);
-    }
-    if outputs.is_empty() {
-        outputs.extend(0..signature.outputs.len());
+        outputs.push(wanted);
     }
     Ok((inputs, outputs))
+}
+
+/// Returns the indexes in the signature of the outputs that the model must compute.
+pub fn outputs(wanted: &[Wanted], signature: &Signature) -> Vec<usize> {
+    if wanted.is_empty() { all_outputs(signature) } else { indexes(wanted.iter().copied()) }
 }
 
 fn datatype(dtype: Dtype, what: fmt::Arguments<'_>) -> Result<DataType> {
@@ -204,14 +206,16 @@ impl List<'_> {
 #[derive(Debug)]
 pub struct AnswerSink<S> {
     signature: S,
+    /// The requested outputs; none if all are.
+    wanted: Vec<Wanted>,
     answer: PredictResponse,
 }
 
 impl<S: AsRef<Signature>> AnswerSink<S> {
-    /// Starts the response of the model `name` at `version`.
-    pub fn new(signature: S, name: &str, version: &str) -> Self {
+    /// Starts the response of the model `name` at `version`, with the outputs that are `wanted`, or all.
+    pub fn new(signature: S, name: &str, version: &str, wanted: Vec<Wanted>) -> Self {
         let answer = PredictResponse { model_spec: Some(spec(name, version)), ..PredictResponse::default() };
-        Self { signature, answer }
+        Self { signature, wanted, answer }
     }
 
     /// Returns the whole response.
@@ -228,12 +232,16 @@ fn spec(name: &str, version: &str) -> ModelSpec {
 
 impl<S: AsRef<Signature>> Sink for AnswerSink<S> {
     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
-        let name = &self.signature.as_ref().outputs[index].name;
-        let outputs = &mut self.answer.outputs;
-        carried(name, value, |tensor, _| {
-            outputs.insert(name.clone(), write(tensor)?);
-            Ok(())
-        })
+        let port = &self.signature.as_ref().outputs[index];
+        let whole = [Wanted { index, element: None }];
+        let wanted = if self.wanted.is_empty() { &whole[..] } else { &self.wanted };
+        for one in wanted.iter().filter(|wanted| wanted.index == index) {
+            one.carry(port, value, |tensor, _| {
+                self.answer.outputs.insert(one.name(port).into_owned(), write(tensor)?);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -285,7 +293,7 @@ fn write(tensor: &TensorView<'_>) -> Result<TensorProto> {
 pub fn metadata(model: Model<'_>) -> GetModelMetadataResponse {
     let info = |port: &Port| {
         let (datatype, sizes) = v2_tensor(&port.kind);
-        let unknown_rank = port.tensor().is_some_and(|tensor| tensor.shape.is_none());
+        let unknown_rank = has_any_rank(&port.kind);
         let dim = sizes
             .into_iter()
             .filter(|_| !unknown_rank)
@@ -297,7 +305,7 @@ pub fn metadata(model: Model<'_>) -> GetModelMetadataResponse {
     };
     let signature = SignatureDef {
         inputs: model.signature.inputs.iter().map(info).collect(),
-        outputs: model.signature.outputs.iter().map(info).collect(),
+        outputs: carried_outputs(model.signature).map(info).collect(),
         method_name: "tensorflow/serving/predict".to_owned(),
     };
     let map = SignatureDefMap { signature_def: [(SIGNATURE.to_owned(), signature)].into() };
@@ -341,7 +349,7 @@ mod tests {
             }
             let proto = write(&tensor.view()).unwrap();
             let (inputs, outputs) = decode(request(proto), &signature(datatype)).unwrap();
-            assert_eq!((inputs.get(0), outputs), (Some(&tensor), vec![0]), "{datatype}");
+            assert_eq!((inputs.get(0), outputs), (Some(&tensor), vec![]), "{datatype}");
         }
     }
 

@@ -1,21 +1,18 @@
 //! V2 responses: the JSON, and after it the outputs that are sent as bytes.
 
-use super::Form;
 use super::classes::classes;
+use super::{Form, Wanted};
 use crate::error::with_remedy;
 use crate::json::{BytesForm, Writer};
 use crate::raw;
-use drisse_core::{
-    Buffer, Data, DataType, Error, Result, Shape, Signature, Sink, Tensor, TensorView, Value, ValueView,
-};
+use drisse_core::{Port, Result, Signature, Sink, Tensor, TensorView, ValueView};
 
 /// The parts of a response that are the same for every request to a model, escaped once.
 #[derive(Debug)]
 pub struct AnswerParts {
     head: String,
     outputs: Vec<String>,
-    /// Each output's name.
-    names: Vec<String>,
+    ports: Vec<Port>,
 }
 
 impl AnswerParts {
@@ -23,10 +20,10 @@ impl AnswerParts {
     pub fn new(name: &str, version: &str, signature: &Signature) -> Self {
         let quote = |text: &str| serde_json::Value::from(text).to_string();
         let head = format!("{{\"model_name\":{},\"model_version\":{}", quote(name), quote(version));
-        let names: Vec<_> = signature.outputs.iter().map(|port| port.name.clone()).collect();
+        let ports = signature.outputs.clone();
         let outputs =
-            names.iter().map(|name| format!("{{\"name\":{},\"datatype\":\"", quote(name))).collect();
-        Self { head, outputs, names }
+            ports.iter().map(|port| format!("{{\"name\":{},\"datatype\":\"", quote(&port.name))).collect();
+        Self { head, outputs, ports }
     }
 }
 
@@ -47,8 +44,11 @@ pub struct AnswerSink<P> {
     parts: P,
     out: Writer,
     forms: Vec<Form>,
+    /// The number of forms that are written.
+    done: usize,
+    any: bool,
+    in_binary: bool,
     binary: Vec<u8>,
-    written: usize,
 }
 
 impl<P: AsRef<AnswerParts>> AnswerSink<P> {
@@ -61,7 +61,8 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
             out.string(id);
         }
         out.raw(",\"outputs\":[");
-        Self { parts, out, forms, binary: Vec::new(), written: 0 }
+        let in_binary = forms.iter().any(|form| form.binary);
+        Self { parts, out, forms, done: 0, any: false, in_binary, binary: Vec::new() }
     }
 
     /// Returns the whole response.
@@ -69,33 +70,32 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
         self.out.raw("]}");
         let not_finite = self.out.not_finite();
         let mut body = self.out.into_bytes();
-        let binary = self.forms.iter().any(|form| form.binary);
-        let json_len = binary.then_some(body.len());
+        let json_len = self.in_binary.then_some(body.len());
         body.append(&mut self.binary);
         Answer { body, json_len, not_finite }
     }
 
-    fn tensor(&mut self, index: usize, tensor: &TensorView<'_>, keys: Option<&Tensor>) -> Result<()> {
-        let form = self.forms.get(self.written).cloned().unwrap_or_default();
+    fn tensor(&mut self, tensor: &TensorView<'_>, keys: Option<&Tensor>, form: &Form) -> Result<()> {
         if form.classes > 0 {
             let classes = classes(tensor, form.classes)?;
-            return self.print(index, &classes.view(), None, &form);
+            return self.print(&classes.view(), None, form);
         }
-        self.print(index, tensor, keys, &form)
+        self.print(tensor, keys, form)
     }
 
-    fn print(
-        &mut self,
-        index: usize,
-        tensor: &TensorView<'_>,
-        keys: Option<&Tensor>,
-        form: &Form,
-    ) -> Result<()> {
-        if self.written > 0 {
+    fn print(&mut self, tensor: &TensorView<'_>, keys: Option<&Tensor>, form: &Form) -> Result<()> {
+        if std::mem::replace(&mut self.any, true) {
             self.out.raw(",");
         }
-        self.written += 1;
-        self.out.raw(&self.parts.as_ref().outputs[index]);
+        let (parts, index) = (self.parts.as_ref(), form.wanted.index);
+        match form.wanted.element {
+            None => self.out.raw(&parts.outputs[index]),
+            Some(_) => {
+                self.out.raw("{\"name\":");
+                self.out.string(form.wanted.name(&parts.ports[index]));
+                self.out.raw(",\"datatype\":\"");
+            }
+        }
         self.out.raw(tensor.datatype.name());
         self.out.raw("\",\"shape\":");
         self.out.shape(tensor.shape);
@@ -109,11 +109,19 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
             self.out.flat(tensor).map_err(|error| {
                 let remedy =
                     "request it with the parameter `binary_data`, or name other outputs in `outputs`";
-                with_remedy(error, &self.parts.as_ref().names[index], remedy)
+                with_remedy(error, &self.parts.as_ref().ports[index].name, remedy)
             })?;
         }
         self.out.raw("}");
         Ok(())
+    }
+
+    fn value(&mut self, value: ValueView<'_>, form: Form) -> Result<()> {
+        if let ValueView::Tensor(tensor) = value {
+            return self.tensor(&tensor, None, &form);
+        }
+        let port = self.parts.as_ref().ports[form.wanted.index].clone();
+        form.wanted.carry(&port, value, |tensor, keys| self.tensor(tensor, keys, &form))
     }
 
     /// Writes an output's parameters, and its data if that goes to shared memory.
@@ -149,54 +157,14 @@ impl<P: AsRef<AnswerParts>> AnswerSink<P> {
 
 impl<P: AsRef<AnswerParts>> Sink for AnswerSink<P> {
     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
-        if let ValueView::Tensor(tensor) = value {
-            return self.tensor(index, &tensor, None);
+        if self.forms.is_empty() {
+            return self.value(value, Form { wanted: Wanted { index, element: None }, ..Form::default() });
         }
-        let name = self.parts.as_ref().names[index].clone();
-        carried(&name, value, |tensor, keys| self.tensor(index, tensor, keys))
-    }
-}
-
-/// Calls `tensor` with the tensor that represents a value in V2: the value itself, or for maps with equal keys the
-/// table of their values, and those keys. `name` is the output's name, for errors.
-pub(crate) fn carried(
-    name: &str,
-    value: ValueView<'_>,
-    mut tensor: impl FnMut(&TensorView<'_>, Option<&Tensor>) -> Result<()>,
-) -> Result<()> {
-    match value {
-        ValueView::Tensor(view) => tensor(&view, None),
-        ValueView::Other(Value::Tensor(owned)) => tensor(&owned.view(), None),
-        ValueView::Other(Value::Sequence(none)) if none.is_empty() => Err(Error::invalid(format!(
-            "output \"{name}\" is an empty list of maps, which this protocol cannot represent: send at least one row, or \
-             name other outputs in `outputs`"
-        ))),
-        ValueView::Other(other) => match table(other) {
-            Some((keys, rows)) => tensor(&rows.view(), Some(&keys)),
-            None => Err(Error::invalid(format!(
-                "output \"{name}\" is not a tensor, and this protocol carries only tensors: name the outputs you want in \
-                 `outputs`, or send the request to /score"
-            ))),
-        },
-    }
-}
-
-/// Converts maps with equal keys (a classifier's zipmap) to those keys and a table with one row of values per map.
-fn table(value: &Value) -> Option<(Tensor, Tensor)> {
-    let Value::Sequence(maps) = value else { return None };
-    let mut all: Option<(&Tensor, DataType, Buffer)> = None;
-    for map in maps {
-        let Value::Map { keys, values } = map else { return None };
-        let Data::Raw(bytes) = &values.data else { return None };
-        match &mut all {
-            None => all = Some((keys, values.datatype, bytes.clone())),
-            Some((first, datatype, rows)) if *first == keys && *datatype == values.datatype => {
-                rows.extend(bytes.bytes());
-            }
-            Some(_) => return None,
+        while self.forms.get(self.done).is_some_and(|form| form.wanted.index == index) {
+            let form = std::mem::take(&mut self.forms[self.done]);
+            self.done += 1;
+            self.value(value, form)?;
         }
+        Ok(())
     }
-    let (keys, datatype, rows) = all?;
-    let shape = Shape::from_slice(&[maps.len() as i64, keys.shape.first().copied()?]);
-    Some((keys.clone(), Tensor { datatype, shape, data: Data::Raw(rows) }))
 }

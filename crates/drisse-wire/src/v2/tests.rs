@@ -156,7 +156,8 @@ fn tensors_stand_behind_the_json_in_the_order_of_the_inputs() {
 #[test]
 fn outputs_asked_for_in_binary_stand_behind_the_answer() {
     let parts = Box::new(AnswerParts::new("m", "1", &signature()));
-    let forms = vec![Form { binary: true, ..Form::default() }, Form::default()];
+    let z = Form { wanted: Wanted { index: 1, element: None }, ..Form::default() };
+    let forms = vec![Form { binary: true, ..Form::default() }, z];
     let mut sink = AnswerSink::new(parts, None, forms);
     let data = Data::Raw(Buffer::copy_from(&7_i64.to_le_bytes()));
     let y = Tensor { datatype: DataType::Int64, shape: Shape::from_slice(&[1]), data };
