@@ -11,8 +11,8 @@ pub fn fuzz(body: &[u8]) {
             signature::consistent(&inputs);
         }
         for format in [Format::Json, Format::Split, Format::Records, Format::Csv] {
-            if let Ok(inputs) = invocations::decode(body, format, &signature) {
-                signature::consistent(&inputs);
+            if let Ok(body) = invocations::decode(body, format, &signature) {
+                signature::consistent(&body.inputs);
             }
         }
     }

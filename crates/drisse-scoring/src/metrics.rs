@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     waiting: Family<ModelLabel, Gauge>,
     rejected: Family<ModelLabel, Counter>,
     not_finite: Family<ModelLabel, Counter>,
+    ignored_columns: Family<ModelLabel, Counter>,
     /// Open connections.
     pub(crate) connections: Gauge,
     /// Bytes of bodies in memory.
@@ -69,6 +70,7 @@ pub(crate) struct ModelMetrics {
     waiting: Gauge,
     pub(crate) rejected: Counter,
     pub(crate) not_finite: Counter,
+    pub(crate) ignored_columns: Counter,
 }
 
 /// The sums for V2's statistics, because histograms cannot be read.
@@ -126,6 +128,7 @@ impl Metrics {
             waiting: Family::default(),
             rejected: Family::default(),
             not_finite: Family::default(),
+            ignored_columns: Family::default(),
             connections: Gauge::default(),
             held_bytes: Gauge::default(),
             refused_keys: Counter::default(),
@@ -149,6 +152,8 @@ impl Metrics {
         r.register("rejected_requests", "Requests refused because of overload", metrics.rejected.clone());
         let help = "NaN and infinities that JSON answers carried as null";
         r.register("not_finite_outputs", help, metrics.not_finite.clone());
+        let help = "Columns of requests that are not inputs of the model and were ignored";
+        r.register("ignored_columns", help, metrics.ignored_columns.clone());
         r.register("connections", "Open connections", metrics.connections.clone());
         r.register("held_bytes", "Bytes of request bodies held", metrics.held_bytes.clone());
         r.register("refused_keys", "Requests whose key was missing or wrong", metrics.refused_keys.clone());
@@ -174,6 +179,7 @@ impl Metrics {
             waiting: self.waiting.get_or_create(&label).clone(),
             rejected: self.rejected.get_or_create(&label).clone(),
             not_finite: self.not_finite.get_or_create(&label).clone(),
+            ignored_columns: self.ignored_columns.get_or_create(&label).clone(),
         }
     }
 

@@ -5,9 +5,8 @@
 //! <https://docs.aws.amazon.com/sagemaker/latest/dg/cdf-inference.html>
 
 use crate::json::{Reader, Writer, well_formed};
-use crate::score;
-use crate::v1::Layout;
-use drisse_core::{DataType, Error, ErrorKind, Inputs, Result, Signature};
+use crate::score::{self, Body};
+use drisse_core::{DataType, Error, ErrorKind, Result, Signature};
 
 /// The format of a request body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,32 +58,26 @@ impl Format {
 /// # let x = Port { name: "x".to_owned(), kind: ValueType::Tensor(kind), optional: false };
 /// # let signature = Signature { inputs: vec![x], outputs: vec![] };
 /// // The only input is FP32 [?, 2].
-/// let (inputs, _) = decode(b"a,b\n1,2\n3,4\n", Format::of(Some("text/csv"))?, &signature)?;
-/// assert_eq!(inputs.get(0).map(|x| x.shape.to_vec()), Some(vec![2, 2]));
+/// let body = decode(b"a,b\n1,2\n3,4\n", Format::of(Some("text/csv"))?, &signature)?;
+/// assert_eq!(body.inputs.get(0).map(|x| x.shape.to_vec()), Some(vec![2, 2]));
 /// # Ok::<(), drisse_core::Error>(())
 /// ```
-pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<(Inputs, Layout)> {
-    let table: fn(&mut Reader<'_>, &Signature, &mut Inputs) -> Result<()> = match format {
-        Format::Json => {
-            let (inputs, form) = score::decode_form(body, signature)?;
-            let is_table = form.is_some_and(|form| form.starts_with("dataframe"));
-            return Ok((inputs, if is_table { Layout::Rows } else { Layout::Named }));
-        }
+pub fn decode(body: &[u8], format: Format, signature: &Signature) -> Result<Body> {
+    let mut decoded = Body::new(signature);
+    let mut reader = Reader::new(body);
+    match format {
+        Format::Json => return score::decode_body(body, signature),
         Format::Csv => {
             let table = table(body, signature)?;
-            let mut inputs = Inputs::new(signature);
-            score::split(&mut Reader::new(&table), signature, &mut inputs)
+            score::split(&mut Reader::new(&table), signature, &mut decoded)
                 .map_err(|error| error.context("the CSV, converted to JSON"))?;
-            return Ok((inputs, Layout::Rows));
+            return Ok(decoded);
         }
-        Format::Split => score::split,
-        Format::Records => score::records,
-    };
-    let mut reader = Reader::new(body);
-    let mut inputs = Inputs::new(signature);
-    table(&mut reader, signature, &mut inputs)?;
+        Format::Split => score::split(&mut reader, signature, &mut decoded)?,
+        Format::Records => score::records(&mut reader, signature, &mut decoded)?,
+    }
     reader.end()?;
-    Ok((inputs, Layout::Rows))
+    Ok(decoded)
 }
 
 /// Converts a CSV to pandas' `split` form in JSON. Numbers stay numbers; an empty cell is a missing value.
@@ -100,10 +93,11 @@ fn table(body: &[u8], signature: &Signature) -> Result<Vec<u8>> {
         .and_then(|(_, port)| port.tensor())
         .is_some_and(|only| only.datatype == DataType::Bytes);
     let known = |name: &str| signature.input(name).is_some();
-    // The first row is a header if it has only names of inputs or, for a single numeric input, anything that is not a
-    // number.
-    let head =
-        row.iter().all(known) || !text_only && signature.only_input().is_some() && !row.iter().all(is_value);
+    // The first row is a header if it has only names of inputs, or all of them, or, for a single numeric input, anything
+    // that is not a number.
+    let head = row.iter().all(known)
+        || score::names_inputs(signature, &row.iter().collect::<Vec<_>>())
+        || !text_only && signature.only_input().is_some() && !row.iter().all(is_value);
     let texts = |column: &str| {
         signature.input(column).map_or(text_only, |(_, port)| {
             port.tensor().is_some_and(|tensor| tensor.datatype == DataType::Bytes)
@@ -176,20 +170,22 @@ mod tests {
     #[test]
     fn a_csv_has_its_columns_names_in_front_or_not() {
         for csv in ["1,2\n3,4\n", "a,b\n1,2\n3,4", "\"1\", 2\r\n3,4\r\n"] {
-            let (inputs, _) = decode(csv.as_bytes(), Format::Csv, &matrix()).unwrap();
+            let inputs = decode(csv.as_bytes(), Format::Csv, &matrix()).unwrap().inputs;
             let x = inputs.get(0).unwrap();
             assert_eq!((floats(x), x.shape.as_slice()), (vec![1.0, 2.0, 3.0, 4.0], &[2, 2][..]), "{csv}");
         }
-        let (missing, _) = decode(b"1,\n", Format::Csv, &matrix()).unwrap();
+        let missing = decode(b"1,\n", Format::Csv, &matrix()).unwrap().inputs;
         assert!(floats(missing.get(0).unwrap())[1].is_nan());
     }
 
     #[test]
     fn named_columns_are_inputs_and_numbers_in_a_column_of_text_are_text() {
-        let (inputs, _) = decode(b"city,age\nBern,3\n\"7, rue\",4\n12,5\n", Format::Csv, &columns()).unwrap();
+        let csv = b"city,age,more\nBern,3,x\n\"7, rue\",4,y\n12,5,z\n,6,\n";
+        let Body { inputs, ignored, .. } = decode(csv, Format::Csv, &columns()).unwrap();
+        assert_eq!(ignored.header(), "more");
         let Data::Strings(cities) = &inputs.get(1).unwrap().data else { panic!("numbers") };
-        assert_eq!(cities.iter().collect::<Vec<_>>(), [b"Bern" as &[u8], b"7, rue", b"12"]);
-        assert_eq!(inputs.get(0).unwrap().shape.as_slice(), [3, 1]);
+        assert_eq!(cities.iter().collect::<Vec<_>>(), [b"Bern" as &[u8], b"7, rue", b"12", b""]);
+        assert_eq!(inputs.get(0).unwrap().shape.as_slice(), [4, 1]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which `/score` bodies are equivalent, and how others are refused.
 
 use super::*;
-use drisse_core::{Data, Dim, Port, TensorType, ValueType};
+use drisse_core::{Data, DataType, Dim, Port, TensorType, ValueType};
 
 fn signature(inputs: &[(&str, usize)]) -> Signature {
     let port = |&(name, rank): &(&str, usize)| Port {
@@ -35,6 +35,8 @@ fn one_input_can_be_sent_in_every_well_known_form() {
         r#"{"dataframe_split": {"columns": ["a","b"], "index": [0,1], "data": [[1,2],[3,4]]}}"#,
         r#"{"dataframe_split": {"data": [[1,2],[3,4]], "columns": [0,1]}}"#,
         r#"{"dataframe_records": [{"a":1,"b":2},{"b":4,"a":3}]}"#,
+        r#"{"inputs": [{"a":1,"b":2},{"b":4,"a":3}]}"#,
+        r#"{"inputs": {"a": [1,3], "b": [2,4]}}"#,
     ] {
         let inputs = decode(body.as_bytes(), &one).expect(body);
         assert_eq!(floats(&inputs, 0), (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), "{body}");
@@ -54,6 +56,72 @@ fn a_table_with_a_column_per_input_fills_each() {
         assert_eq!(floats(&inputs, 0), (vec![2, 1], vec![2.0, 4.0]), "{body}");
         assert_eq!(floats(&inputs, 1), (vec![2], vec![1.0, 3.0]), "{body}");
     }
+}
+
+fn with_dims(mut signature: Signature, index: usize, dims: &[Dim]) -> Signature {
+    let ValueType::Tensor(tensor) = &mut signature.inputs[index].kind else { unreachable!() };
+    tensor.shape = Some(dims.to_vec());
+    signature
+}
+
+#[test]
+fn columns_that_the_model_does_not_have_are_ignored_if_all_that_it_needs_are_there() {
+    let column = [Dim::Free(None), Dim::Fixed(1)];
+    let two = signature(&[("age", 1), ("income", 1)]);
+    let one = with_dims(signature(&[("age", 2)]), 0, &column);
+    for (signature, shape) in [(&two, vec![2]), (&one, vec![2, 1])] {
+        for body in [
+            r#"{"dataframe_split": {"columns": ["id","age","income","id 2"], "data": [["a",1,2,{}],["b",3,4,[]]]}}"#,
+            r#"{"dataframe_records": [{"id":1,"age":1,"income":2},{"age":3,"id 2":null,"income":4}]}"#,
+            r#"{"inputs": {"id":["a","b"],"age":[1,3],"income":[2,4],"id 2":0}}"#,
+        ] {
+            let decoded = decode_body(body.as_bytes(), signature).expect(body);
+            assert_eq!(floats(&decoded.inputs, 0), (shape.clone(), vec![1.0, 3.0]), "{body}");
+            let names = if signature.inputs.len() == 2 { "id, id%202" } else { "id, income, id%202" };
+            assert_eq!(decoded.ignored.header(), names, "{body}");
+        }
+    }
+    // Rows of the only input are lists, so that a column beside them is none of its elements.
+    let matrix = signature(&[("X", 2)]);
+    for body in [
+        r#"{"dataframe_split": {"columns": ["X","id"], "data": [[[1,2],0],[[3,4],0]]}}"#,
+        r#"{"dataframe_records": [{"X":[1,2],"id":0},{"X":[3,4],"id":0}]}"#,
+        r#"{"inputs": {"X":[[1,2],[3,4]],"id":[0,0]}}"#,
+    ] {
+        let decoded = decode_body(body.as_bytes(), &matrix).expect(body);
+        assert_eq!(floats(&decoded.inputs, 0), (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), "{body}");
+        assert_eq!(decoded.ignored.header(), "id", "{body}");
+    }
+    // Columns that have the width of the only input are its rows, whatever their names.
+    for body in [
+        r#"{"dataframe_split": {"columns": ["X","id"], "data": [[1,2],[3,4]]}}"#,
+        r#"{"inputs": {"X":[1,3],"id":[2,4]}}"#,
+    ] {
+        let decoded = decode_body(body.as_bytes(), &matrix).expect(body);
+        assert_eq!((floats(&decoded.inputs, 0).0, decoded.ignored.is_empty()), (vec![2, 2], true), "{body}");
+    }
+}
+
+#[test]
+fn a_missing_value_in_a_column_of_text_is_empty() {
+    let mut text = signature(&[("city", 1)]);
+    let ValueType::Tensor(tensor) = &mut text.inputs[0].kind else { unreachable!() };
+    tensor.datatype = DataType::Bytes;
+    for body in [
+        r#"{"dataframe_split": {"columns": ["city"], "data": [["Bern"],[null]]}}"#,
+        r#"{"dataframe_records": [{"city":"Bern"},{"city":null}]}"#,
+        r#"{"inputs": {"city": ["Bern", null]}}"#,
+        r#"{"instances": ["Bern", null]}"#,
+    ] {
+        let inputs = decode(body.as_bytes(), &text).expect(body);
+        let Data::Strings(cities) = &inputs.get(0).unwrap().data else { panic!("numbers") };
+        assert_eq!(cities.iter().collect::<Vec<_>>(), [&b"Bern"[..], b""], "{body}");
+    }
+    let v2 = br#"{"inputs": [{"name":"city","datatype":"BYTES","shape":[1],"data":[null]}]}"#;
+    assert!(
+        decode(v2, &text).unwrap_err().message().contains("expected a string"),
+        "V2 has no missing values"
+    );
 }
 
 #[test]
@@ -122,8 +190,10 @@ fn a_refusal_says_what_to_send() {
             r#"{"dataframe_split":{"columns":["a","c"],"data":[[1,2]]}}"#,
             "column \"c\" is not an input of the model",
         ),
-        (&two, r#"{"dataframe_records":[{"a":1,"b":2,"c":3}]}"#, "column \"c\" is not an input of the model"),
+        (&two, r#"{"dataframe_records":[{"a":1,"c":3}]}"#, "column \"c\" is not an input of the model"),
         (&one, r#"{"dataframe_records":[{"p":1,"q":2},{"p":1,"r":2}]}"#, "a record has no \"q\""),
+        (&two, r#"{"data":{"a":[1],"b":[1],"c":[1]}}"#, "the model has no input \"c\""),
+        (&one, r#"{"inputs":[{"name":"X","datatype":"FP32","data":[1]}]}"#, "`shape` is missing"),
     ] {
         let error = decode(body.as_bytes(), signature).expect_err(body);
         assert!(error.message().contains(why), "{body}: {error}");

@@ -5,7 +5,7 @@
 use super::Call;
 use super::reply::Reply;
 use drisse_core::{ErrorKind, Result};
-use drisse_wire::score::{AnswerSink, decode};
+use drisse_wire::score::{AnswerSink, Body, decode_body};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ const RUN_FAILED: HeaderName = HeaderName::from_static("x-ms-run-function-failed
 pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
     let Call { scoring, body, .. } = call;
     let runner = &scoring.model.runner;
-    let inputs = decode(&body.bytes, &runner.signature)?;
+    let Body { inputs, ignored, .. } = decode_body(&body.bytes, &runner.signature)?;
     let outputs = (0..runner.signature.outputs.len()).collect();
     let sink = AnswerSink::new(Arc::clone(&runner.signature));
     let began = Instant::now();
@@ -25,6 +25,7 @@ pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
     let took = format!("{}.{:03}", took / 1000, took % 1000);
     runner.metrics.not_finite.inc_by(not_finite);
     let reply = Reply::json(answer).header(RUN_FAILED, HeaderValue::from_static("false"));
+    let reply = reply.without_columns(&ignored, &runner.metrics);
     Ok(match HeaderValue::try_from(took) {
         Ok(took) => reply.header(RUN_MS, took),
         Err(_) => reply,

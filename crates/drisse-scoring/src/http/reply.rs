@@ -3,9 +3,11 @@
 use crate::app::App;
 use crate::body::coding::{Coding, WORTH_IT, pack};
 use crate::body::{Response, ResponseBody};
+use crate::metrics::ModelMetrics;
 use bytes::Bytes;
 use drisse_core::{Error, ErrorKind, Result};
 use drisse_wire::ErrorShape;
+use drisse_wire::score::Ignored;
 use hyper::StatusCode;
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
@@ -45,6 +47,19 @@ impl Reply {
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// Names the columns that were ignored, and counts them.
+    pub(super) fn without_columns(self, ignored: &Ignored, metrics: &ModelMetrics) -> Self {
+        const COLUMNS: HeaderName = HeaderName::from_static("x-drisse-ignored-columns");
+        if ignored.is_empty() {
+            return self;
+        }
+        metrics.ignored_columns.inc_by(ignored.len() as u64);
+        match HeaderValue::try_from(ignored.header()) {
+            Ok(names) => self.header(COLUMNS, names),
+            Err(_) => self,
+        }
     }
 
     /// Compresses the body as the client prefers.

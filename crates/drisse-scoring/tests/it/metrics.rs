@@ -26,6 +26,22 @@ fn the_parts_of_a_requests_time_are_told_apart() {
     assert!(part("compute", "sum") + part("encode", "sum") <= part("request", "sum"));
 }
 
+#[test]
+fn columns_that_are_ignored_are_named_in_a_header_and_counted() {
+    let server = start();
+    let header = |path: &str, body: &str| {
+        let answer = server.post(path, body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let name = "x-drisse-ignored-columns: ";
+        answer.headers.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+    };
+    let records = "{\"dataframe_records\":[{\"id\":7,\"X\":[1,2],\"a,b\":null}]}";
+    assert_eq!(header("/invocations", records).as_deref(), Some("id, a%2cb"));
+    assert_eq!(header("/score", records).as_deref(), Some("id, a%2cb"));
+    assert_eq!(header("/score", BODY), None);
+    assert_eq!(server.metric("drisse_ignored_columns_total{model=\"echo\"} "), 4.0);
+}
+
 /// Asks for inference over gRPC with these inputs, whose elements are zeros of 8 bytes.
 fn infer(server: &Running, inputs: Vec<InferInputTensor>) {
     let model_name = "echo".to_owned();

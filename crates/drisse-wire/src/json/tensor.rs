@@ -30,6 +30,8 @@ pub struct TensorReader {
     shape: Shape,
     /// Depth of the elements; `None` until the first one is read.
     leaf: Option<usize>,
+    /// Whether `null` is an empty string.
+    null_is_empty: bool,
 }
 
 impl TensorReader {
@@ -45,7 +47,13 @@ impl TensorReader {
             DataType::Bytes => Data::Strings(Strings::default()),
             _ => Data::Raw(Buffer::new()),
         };
-        Ok(Self { datatype, data, elements: 0, shape: Shape::new(), leaf: None })
+        Ok(Self { datatype, data, elements: 0, shape: Shape::new(), leaf: None, null_is_empty: false })
+    }
+
+    /// Makes a `null` among strings an empty string: a missing value of a table, as an empty cell of a CSV is. Without this
+    /// it is refused.
+    pub fn null_as_empty(self) -> Self {
+        Self { null_is_empty: true, ..self }
     }
 
     /// Reserves memory for `elements` elements, but for no more than the rest of the body can contain.
@@ -116,7 +124,10 @@ impl TensorReader {
                 _ => {
                     self.leaf = Some(depth);
                     self.elements += 1;
-                    element(reader, self.datatype, &mut self.data)
+                    match &mut self.data {
+                        Data::Raw(buffer) => element(reader, self.datatype, buffer),
+                        Data::Strings(strings) => string(reader, strings, self.null_is_empty),
+                    }
                 }
             };
         }
@@ -161,12 +172,13 @@ impl TensorReader {
 
     /// Reads the elements of an innermost list and its `]`; returns their number.
     fn run(&mut self, reader: &mut Reader<'_>) -> Result<i64> {
-        let datatype = self.datatype;
+        let (datatype, null_is_empty) = (self.datatype, self.null_is_empty);
         let count = match (&mut self.data, datatype) {
             // The most frequent datatypes have loops of their own.
             (Data::Raw(buffer), DataType::Fp32) => floats::<f32>(reader, datatype, buffer),
             (Data::Raw(buffer), DataType::Fp64) => floats::<f64>(reader, datatype, buffer),
-            (data, _) => list(reader, |reader| element(reader, datatype, data)),
+            (Data::Raw(buffer), _) => list(reader, |reader| element(reader, datatype, buffer)),
+            (Data::Strings(strings), _) => list(reader, |reader| string(reader, strings, null_is_empty)),
         }?;
         self.elements += count;
         Ok(count as i64)
@@ -209,13 +221,7 @@ fn floats<T: Float + Element>(
     Ok(count)
 }
 
-fn element(reader: &mut Reader<'_>, datatype: DataType, data: &mut Data) -> Result<()> {
-    let buffer = match data {
-        Data::Strings(strings) => {
-            return string(reader, strings);
-        }
-        Data::Raw(buffer) => buffer,
-    };
+fn element(reader: &mut Reader<'_>, datatype: DataType, buffer: &mut Buffer) -> Result<()> {
     match datatype {
         DataType::Fp32 => buffer.push(float::<f32>(reader, datatype)?),
         DataType::Fp64 => buffer.push(float::<f64>(reader, datatype)?),
@@ -236,7 +242,7 @@ fn element(reader: &mut Reader<'_>, datatype: DataType, data: &mut Data) -> Resu
 }
 
 /// Reads a string, or bytes in TensorFlow Serving's form `{"b64": "…"}`.
-fn string(reader: &mut Reader<'_>, strings: &mut Strings) -> Result<()> {
+fn string(reader: &mut Reader<'_>, strings: &mut Strings, null_is_empty: bool) -> Result<()> {
     match reader.peek() {
         Some(b'"') => strings.push(reader.string()?.as_bytes()),
         Some(b'{') => {
@@ -253,6 +259,7 @@ fn string(reader: &mut Reader<'_>, strings: &mut Strings) -> Result<()> {
             let refused = || reader.error_at(start, "expected bytes as {\"b64\": \"…\"} with valid base64");
             strings.push(&bytes.ok_or_else(refused)?);
         }
+        _ if null_is_empty && reader.word("null") => strings.push(b""),
         _ => return Err(reader.unexpected("a string (the datatype is BYTES)")),
     }
     Ok(())
