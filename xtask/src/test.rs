@@ -15,11 +15,12 @@ use std::time::Duration;
 const FUZZ: Duration = Duration::from_secs(6);
 
 /// The Python tests, each with its list of requirements. None of them measures.
-const CONFORMANCE: [(&str, &str); 9] = [
+const CONFORMANCE: [(&str, &str); 10] = [
     ("models", "requirements.txt"),
     ("onnx_cases", "requirements.txt"),
     ("agreement", python::CLIENTS[0]),
     ("carried", python::CLIENTS[0]),
+    ("bodies", python::CLIENTS[0]),
     ("triton_simple", python::CLIENTS[0]),
     ("clients", python::CLIENTS[0]),
     ("clients_grpc", python::CLIENTS[0]),

@@ -31,8 +31,9 @@ pub struct Body {
 
 /// Decodes a body. Its only well-known key says which form it has:
 ///
-/// - `data`: the only input as nested lists, or an object of inputs by name;
-/// - `inputs`: as `data`, a list of records, or V2's list of tensors;
+/// - `data`: the only input as nested lists, an object of inputs by name, or a list of records;
+/// - `inputs`: as `data`, or V2's list of tensors;
+/// - `input_data`, and `Inputs` or its only member: as `data`, or pandas' `split` form;
 /// - `instances`: a list of rows, each a row of the only input or an object of rows by input name;
 /// - `dataframe_split`, `dataframe_records`: a pandas table with one column per input, or whose columns together form
 ///   the rows of the only input.
@@ -68,8 +69,10 @@ pub fn decode_body(body: &[u8], signature: &Signature) -> Result<Body> {
     let mut form: Option<String> = None;
     reader.members(|reader, key| {
         let decode: fn(&mut Reader<'_>, &Signature, &mut Body) -> Result<()> = match key {
-            "data" => |reader, signature, body| columns(reader, signature, &mut body.inputs),
+            "data" => data,
             "inputs" => inputs,
+            "input_data" => tables::any,
+            "Inputs" => tables::wrapped,
             "instances" => |reader, signature, body| rows(reader, signature, &mut body.inputs),
             "dataframe_split" => split,
             "dataframe_records" => records,
@@ -116,6 +119,14 @@ pub fn encode(signature: &Signature, inputs: &Inputs) -> Option<String> {
     }
     out.raw("}");
     String::from_utf8(out.into_bytes()).ok()
+}
+
+fn data(reader: &mut Reader<'_>, signature: &Signature, body: &mut Body) -> Result<()> {
+    if tables::is_records(reader, signature) {
+        records(reader, signature, body)
+    } else {
+        columns(reader, signature, &mut body.inputs)
+    }
 }
 
 fn inputs(reader: &mut Reader<'_>, signature: &Signature, body: &mut Body) -> Result<()> {

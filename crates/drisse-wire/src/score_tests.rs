@@ -37,6 +37,18 @@ fn one_input_can_be_sent_in_every_well_known_form() {
         r#"{"dataframe_records": [{"a":1,"b":2},{"b":4,"a":3}]}"#,
         r#"{"inputs": [{"a":1,"b":2},{"b":4,"a":3}]}"#,
         r#"{"inputs": {"a": [1,3], "b": [2,4]}}"#,
+        r#"{"data": [{"a":1,"b":2},{"b":4,"a":3}]}"#,
+        r#"{"input_data": [[1,2],[3,4]], "params": {}}"#,
+        r#"{"input_data": {"X": [[1,2],[3,4]]}}"#,
+        r#"{"input_data": {"a": [1,3], "b": [2,4]}}"#,
+        r#"{"input_data": {"columns": ["a","b"], "index": [0,1], "data": [[1,2],[3,4]]}}"#,
+        r#"{"Inputs": {"data": [[1,2],[3,4]]}, "GlobalParameters": {"method": "predict"}}"#,
+        r#"{"Inputs": {"data": [{"a":1,"b":2},{"a":3,"b":4}]}, "GlobalParameters": 1.0}"#,
+        r#"{"Inputs": {"input1": [{"a":1,"b":2},{"a":3,"b":4}]}}"#,
+        r#"{"Inputs": {"WebServiceInput0": {"columns": ["a","b"], "data": [[1,2],[3,4]]}}}"#,
+        r#"{"Inputs": {"X": [[1,2],[3,4]]}}"#,
+        r#"{"Inputs": {"a": [1,3], "b": [2,4]}}"#,
+        r#"{"Inputs": [[1,2],[3,4]]}"#,
     ] {
         let inputs = decode(body.as_bytes(), &one).expect(body);
         assert_eq!(floats(&inputs, 0), (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), "{body}");
@@ -51,6 +63,8 @@ fn a_table_with_a_column_per_input_fills_each() {
         r#"{"dataframe_records": [{"income":1,"age":2},{"age":4,"income":3}]}"#,
         r#"{"instances": [{"income":1,"age":2},{"age":4,"income":3}]}"#,
         r#"{"data": {"income":[1,3],"age":[[2],[4]]}}"#,
+        r#"{"input_data": {"income":[1,3],"age":[[2],[4]]}}"#,
+        r#"{"Inputs": {"data": [{"income":1,"age":2},{"age":4,"income":3}]}}"#,
     ] {
         let inputs = decode(body.as_bytes(), &two).expect(body);
         assert_eq!(floats(&inputs, 0), (vec![2, 1], vec![2.0, 4.0]), "{body}");
@@ -74,6 +88,7 @@ fn columns_that_the_model_does_not_have_are_ignored_if_all_that_it_needs_are_the
             r#"{"dataframe_split": {"columns": ["id","age","income","id 2"], "data": [["a",1,2,{}],["b",3,4,[]]]}}"#,
             r#"{"dataframe_records": [{"id":1,"age":1,"income":2},{"age":3,"id 2":null,"income":4}]}"#,
             r#"{"inputs": {"id":["a","b"],"age":[1,3],"income":[2,4],"id 2":0}}"#,
+            r#"{"input_data": [{"id":1,"age":1,"income":2},{"age":3,"id 2":null,"income":4}]}"#,
         ] {
             let decoded = decode_body(body.as_bytes(), signature).expect(body);
             assert_eq!(floats(&decoded.inputs, 0), (shape.clone(), vec![1.0, 3.0]), "{body}");
@@ -192,7 +207,11 @@ fn a_refusal_says_what_to_send() {
         ),
         (&two, r#"{"dataframe_records":[{"a":1,"c":3}]}"#, "column \"c\" is not an input of the model"),
         (&one, r#"{"dataframe_records":[{"p":1,"q":2},{"p":1,"r":2}]}"#, "a record has no \"q\""),
+        (&one, r#"{"input_data":{"p":[1,2],"q":[1]}}"#, "column \"q\" is shorter than others"),
+        (&one, r#"{"input_data":{"p":[1,[2]],"q":[1,2]}}"#, "nested to different depths"),
+        (&two, r#"{"Inputs":{"input1":[{"a":1,"c":2}]}}"#, "column \"c\" is not an input of the model"),
         (&two, r#"{"data":{"a":[1],"b":[1],"c":[1]}}"#, "the model has no input \"c\""),
+        (&one, r#"{"input_data":[[1]],"data":[[1]]}"#, "both `input_data` and `data`"),
         (&one, r#"{"inputs":[{"name":"X","datatype":"FP32","data":[1]}]}"#, "`shape` is missing"),
     ] {
         let error = decode(body.as_bytes(), signature).expect_err(body);
@@ -211,7 +230,7 @@ fn what_is_encoded_decodes_to_the_same() {
 
 proptest::proptest! {
     #[test]
-    fn never_panics(body in "\\{\"(data|inputs|instances|dataframe_split|dataframe_records)\":[\\[\\]{}\":,0-9Xdatcolumns]{0,40}\\}?") {
+    fn never_panics(body in "\\{\"(data|inputs|input_data|Inputs|instances|dataframe_split|dataframe_records)\":[\\[\\]{}\":,0-9Xdatcolumns]{0,40}\\}?") {
         let _ = decode(body.as_bytes(), &signature(&[("X", 2)]));
         let _ = decode(body.as_bytes(), &signature(&[("X", 1), ("d", 2)]));
     }

@@ -74,6 +74,49 @@ pub(super) fn is_records(reader: &Reader<'_>, signature: &Signature) -> bool {
     ahead.take(b'[') && ahead.peek() == Some(b'{') && !is_base64(&ahead, signature)
 }
 
+/// Whether an object with `columns` and `data` comes next, which are not inputs of the model.
+fn is_split(reader: &Reader<'_>, signature: &Signature) -> bool {
+    let (mut ahead, mut found) = (reader.clone(), 0);
+    let read = ahead.peek() == Some(b'{')
+        && ahead
+            .object(|reader, name| {
+                found += usize::from(matches!(name, "columns" | "data") && signature.input(name).is_none());
+                reader.skip()
+            })
+            .is_ok();
+    read && found == 2
+}
+
+/// Reads the only input as nested lists, inputs or columns by name, records, or pandas' `split` form.
+pub(super) fn any(reader: &mut Reader<'_>, signature: &Signature, body: &mut Body) -> Result<()> {
+    if is_records(reader, signature) {
+        records(reader, signature, body)
+    } else if is_split(reader, signature) {
+        split(reader, signature, body)
+    } else {
+        by_column(reader, signature, body)
+    }
+}
+
+/// Reads Azure ML's `Inputs`: as [`any`], or an object with that under the name of the web service's input, such as
+/// `data` and `input1`.
+pub(super) fn wrapped(reader: &mut Reader<'_>, signature: &Signature, body: &mut Body) -> Result<()> {
+    let mut ahead = reader.clone();
+    let (mut members, mut inner) = (0, None);
+    if ahead.peek() == Some(b'{') && !is_base64(&ahead, signature) {
+        ahead.members(|reader, name| {
+            members += 1;
+            inner =
+                (signature.input(name).is_none() || is_records(reader, signature)).then(|| reader.clone());
+            reader.skip()
+        })?;
+    }
+    let Some(mut inner) = inner.filter(|_| members == 1) else { return any(reader, signature, body) };
+    any(&mut inner, signature, body)?;
+    *reader = ahead;
+    Ok(())
+}
+
 /// Reads the only input as nested lists, or an object of inputs or columns by name.
 pub(super) fn by_column(reader: &mut Reader<'_>, signature: &Signature, body: &mut Body) -> Result<()> {
     let mut start = reader.clone();

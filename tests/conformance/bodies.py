@@ -1,0 +1,70 @@
+"""Tests of the bodies that clients of Azure ML and MLflow send to `/score` and `/invocations`, and of what is ignored or
+guessed in them.
+
+    python tests/conformance/bodies.py target/release/drisse
+"""
+
+import pathlib
+import sys
+import tempfile
+
+import onnx
+import requests
+from onnx import TensorProto as T, helper as h
+
+from drisse import Server, run_tests
+
+
+def save(folder, name, nodes, inputs, outputs):
+    def info(name, kind, shape):
+        return h.make_tensor_value_info(name, kind, shape)
+
+    graph = h.make_graph(nodes, name, [info(*one) for one in inputs], [info(*one) for one in outputs])
+    path = pathlib.Path(folder) / f"{name}.onnx"
+    onnx.save(h.make_model(graph, ir_version=9, opset_imports=[h.make_opsetid("", 18)]), path)
+    return str(path)
+
+
+def models(folder):
+    node = h.make_node
+    matrix = save(folder, "matrix", [node("Identity", ["x"], ["y"])], [("x", T.FLOAT, ["n", 3])], [("y", T.FLOAT, ["n", 3])])
+    inputs = [("age", T.FLOAT, ["n", 1]), ("city", T.STRING, ["n"]), ("factor", T.FLOAT, [1])]
+    nodes = [node("Mul", ["age", "factor"], ["product"]), node("Identity", ["city"], ["same"])]
+    table = save(folder, "table", nodes, inputs, [("product", T.FLOAT, ["n", 1]), ("same", T.STRING, ["n"])])
+    return matrix, table
+
+
+def post(server, path, body, **more):
+    answer = requests.post(server.ready["url"] + path, **({"data": body} if isinstance(body, (str, bytes)) else {"json": body}), **more)
+    assert answer.status_code == 200, (body, answer.text)
+    return answer
+
+
+def test_azure_ml_s_bodies_are_read_on_score(matrix):
+    rows = [[1, 2, 3], [4, 5, 6]]
+    columns, index = ["a", "b", "c"], [0, 1]
+    records = [dict(zip(columns, row)) for row in rows]
+    split = {"columns": columns, "index": index, "data": rows}
+    lists = {name: [row[nth] for row in rows] for nth, name in enumerate(columns)}
+    for body in [
+        {"data": rows}, {"data": {"x": rows}}, {"data": records},
+        {"input_data": rows}, {"input_data": {"x": rows}}, {"input_data": split, "params": {}}, {"input_data": lists},
+        {"input_data": records}, {"Inputs": {"data": records}, "GlobalParameters": {"method": "predict"}},
+        {"Inputs": {"data": rows}, "GlobalParameters": 0}, {"Inputs": {"input1": records}, "GlobalParameters": {}},
+        {"Inputs": {"WebServiceInput0": split}}, {"Inputs": {"x": rows}}, {"Inputs": rows}, {"Inputs": lists},
+    ]:
+        assert post(matrix, "/score", body).json() == {"y": rows}, body
+
+
+def main(binary):
+    with tempfile.TemporaryDirectory() as folder:
+        matrix, table = (Server(binary, [path], listen=True) for path in models(folder))
+        servers = {"matrix": matrix, "table": table}
+        failed = run_tests(sys.modules[__name__], lambda _, test: test(servers[test.__code__.co_varnames[0]]))
+        matrix.close()
+        table.close()
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]) > 0)
