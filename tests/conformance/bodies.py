@@ -56,6 +56,37 @@ def test_azure_ml_s_bodies_are_read_on_score(matrix):
         assert post(matrix, "/score", body).json() == {"y": rows}, body
 
 
+def test_columns_that_the_model_does_not_have_are_named_and_counted(table):
+    columns, rows = ["id", "age", "city", "factor", "née,\n"], [[7, 1, "Bern", 2, 0], [8, 3, None, 2, 0]]
+    records = [dict(zip(columns, row)) for row in rows]
+    named = [{"product": [2], "same": "Bern"}, {"product": [6], "same": ""}]
+    for body in [{"dataframe_split": {"columns": columns, "data": rows}}, {"dataframe_records": records}, {"inputs": records}]:
+        answer = post(table, "/invocations", body)
+        assert answer.json() == {"predictions": named}, answer.text
+        assert answer.headers["x-drisse-ignored-columns"] == "id, n%C3%A9e%2C%0A", answer.headers
+    csv = post(table, "/invocations", "id,age,city,factor\n7,1,Bern,2\n8,3,,2\n", headers={"content-type": "text/csv"})
+    assert csv.json() == {"predictions": named} and csv.headers["x-drisse-ignored-columns"] == "id"
+    whole = {"age": [1, 3], "city": ["Bern", None], "factor": 2}
+    answer = post(table, "/invocations", {"inputs": whole | {"id": [7, 8]}})
+    assert answer.json() == {"predictions": {"product": [[2], [6]], "same": ["Bern", ""]}}, answer.text
+    assert answer.headers["x-drisse-ignored-columns"] == "id"
+    assert "x-drisse-ignored-columns" not in post(table, "/invocations", {"inputs": whole}).headers
+    answer = requests.post(f"{table.ready['url']}/invocations", json={"inputs": {"age": [1], "town": ["Bern"], "factor": 2}})
+    assert answer.status_code == 400 and '"town" is not an input' in answer.json()["message"], answer.text
+
+
+def test_one_value_for_all_rows_is_a_scalar_on_every_protocol(table):
+    whole = {"age": [1, 3], "city": ["a", "b"]}
+    rows = [{"age": 1, "city": "a"}, {"age": 3, "city": "b"}]
+    for factor in (2, [2]):
+        assert post(table, "/score", {"data": whole | {"factor": factor}}).json() == {"product": [[2], [6]], "same": ["a", "b"]}
+        predictions = post(table, "/v1/models/table:predict", {"instances": [row | {"factor": factor} for row in rows]}).json()
+        assert predictions == {"predictions": [{"product": [2], "same": "a"}, {"product": [6], "same": "b"}]}, predictions
+    different = {"instances": [row | {"factor": row["age"]} for row in rows]}
+    answer = requests.post(f"{table.ready['url']}/v1/models/table:predict", json=different)
+    assert answer.status_code == 400 and "one value for all rows" in answer.text, answer.text
+
+
 def main(binary):
     with tempfile.TemporaryDirectory() as folder:
         matrix, table = (Server(binary, [path], listen=True) for path in models(folder))

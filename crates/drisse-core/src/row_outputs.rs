@@ -93,11 +93,29 @@ fn has_fixed_rows(input: &Port) -> bool {
     matches!(shape, Some([Dim::Fixed(_), ..] | []))
 }
 
+impl Signature {
+    /// Returns whether an input is one value for all rows of a request: it has the shape `[]` or `[1]`, beside others that
+    /// have rows.
+    pub fn is_beside_rows(&self, input: usize) -> bool {
+        fn dims(port: &Port) -> Option<&[Dim]> {
+            port.tensor()?.shape.as_deref()
+        }
+        let one = Dim::Fixed(1);
+        dims(&self.inputs[input]).is_some_and(|dims| dims.iter().all(|dim| *dim == one))
+            && self
+                .inputs
+                .iter()
+                .any(|port| dims(port).and_then(<[Dim]>::first).is_some_and(|first| *first != one))
+    }
+}
+
 impl Inputs {
-    /// Returns the length of the first dimension that all given inputs share; `None` if there are no inputs, if one is a
-    /// scalar, or if the lengths differ.
-    pub fn row_count(&self) -> Option<usize> {
-        let mut counts = self.given().map(|(_, tensor)| usize::try_from(*tensor.shape.first()?).ok());
+    /// Returns the length of the first dimension that all given inputs share, except those that are
+    /// [beside rows](Signature::is_beside_rows); `None` if there are no inputs, if one is a scalar, or if the lengths
+    /// differ.
+    pub fn row_count(&self, signature: &Signature) -> Option<usize> {
+        let with_rows = self.given().filter(|(index, _)| !signature.is_beside_rows(*index));
+        let mut counts = with_rows.map(|(_, tensor)| usize::try_from(*tensor.shape.first()?).ok());
         let count = counts.next()??;
         counts.all(|other| other == Some(count)).then_some(count)
     }
@@ -145,6 +163,21 @@ mod tests {
         ] {
             assert_eq!(signature(inputs, output.clone()).has_rows(0), said, "{inputs:?} to {output:?}");
         }
+    }
+
+    #[test]
+    fn one_value_for_all_rows_does_not_count_as_a_row() {
+        let (rows, one) = ([free("n"), Dim::Fixed(2)], [Dim::Fixed(1)]);
+        let mixed = signature(&[&rows, &[], &one], tensor(&[]));
+        assert_eq!([0, 1, 2].map(|input| mixed.is_beside_rows(input)), [false, true, true]);
+        let ones = signature(&[&one, &one], tensor(&[]));
+        assert!(!ones.is_beside_rows(0), "the only rows there are");
+        let mut inputs = Inputs::new(&mixed);
+        for (index, shape) in [&[3, 2][..], &[], &[1]].into_iter().enumerate() {
+            let tensor = Tensor::zeros(DataType::Fp32, Shape::from_slice(shape)).unwrap();
+            inputs.set(&mixed, index, tensor).unwrap();
+        }
+        assert_eq!(inputs.row_count(&mixed), Some(3));
     }
 
     #[test]

@@ -118,6 +118,27 @@ fn columns_that_the_model_does_not_have_are_ignored_if_all_that_it_needs_are_the
 }
 
 #[test]
+fn a_scalar_beside_rows_may_be_a_scalar_or_the_same_in_each_row() {
+    let x = signature(&[("X", 2), ("t", 0)]);
+    for (signature, shape) in [(&x, vec![]), (&with_dims(x.clone(), 1, &[Dim::Fixed(1)]), vec![1])] {
+        for body in [
+            r#"{"data": {"X": [[1,2],[3,4]], "t": 0.5}}"#,
+            r#"{"inputs": {"X": [[1,2],[3,4]], "t": 0.5}}"#,
+            r#"{"instances": [{"X": [1,2], "t": 0.5},{"X": [3,4], "t": 0.5}]}"#,
+            r#"{"dataframe_split": {"columns": ["X","t"], "data": [[[1,2],0.5],[[3,4],0.5]]}}"#,
+        ] {
+            let inputs = decode(body.as_bytes(), signature).expect(body);
+            assert_eq!(floats(&inputs, 1), (shape.clone(), vec![0.5]), "{body}");
+            assert_eq!(inputs.row_count(signature), Some(2), "{body}");
+            inputs.check(signature).expect(body);
+        }
+        let body = br#"{"instances": [{"X": [1,2], "t": 0.5},{"X": [3,4], "t": 0.25}]}"#;
+        let error = decode(body, signature).unwrap_err();
+        assert!(error.message().contains("input \"t\": it takes one value for all rows"), "{error}");
+    }
+}
+
+#[test]
 fn a_missing_value_in_a_column_of_text_is_empty() {
     let mut text = signature(&[("city", 1)]);
     let ValueType::Tensor(tensor) = &mut text.inputs[0].kind else { unreachable!() };

@@ -17,7 +17,8 @@ pub(super) async fn answer(scoring: Scoring<'_>, inputs: Inputs, layout: Layout)
     let runner = &scoring.model.runner;
     let outputs = (0..runner.signature.outputs.len()).collect();
     let (signature, row_outputs) = (Arc::clone(&runner.signature), Arc::clone(&runner.row_outputs));
-    let sink = AnswerSink::new(signature, layout, row_outputs, inputs.row_count());
+    let rows = inputs.row_count(&signature);
+    let sink = AnswerSink::new(signature, layout, row_outputs, rows);
     let (answer, not_finite) = scoring.score(inputs, outputs, sink).await?.finish();
     runner.metrics.not_finite.inc_by(not_finite);
     Ok(Reply::json(answer))

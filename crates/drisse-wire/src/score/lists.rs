@@ -2,7 +2,7 @@
 
 use crate::json::{Reader, TensorReader};
 use crate::v2::known_input;
-use drisse_core::{DataType, Dim, Error, Inputs, Result, Signature, Tensor, ValueType};
+use drisse_core::{Buffer, Data, DataType, Dim, Error, Inputs, Result, Shape, Signature, Tensor, ValueType};
 
 /// Reads the value of a member that is not an input of the model, or refuses it.
 pub(super) type Other<'o> = dyn FnMut(&mut Reader<'_>, &str) -> Result<()> + 'o;
@@ -109,7 +109,11 @@ pub(super) fn set_all(
         if *length.get_or_insert(rows) != rows {
             return Err(Error::invalid("the rows do not all have the same inputs"));
         }
-        as_column(signature, index, &mut tensor);
+        if rows > 0 && signature.is_beside_rows(index) {
+            one_for_all(&mut tensor, rows).map_err(|error| named(error, &signature.inputs[index].name))?;
+        } else {
+            as_column(signature, index, &mut tensor);
+        }
         set(signature, inputs, index, tensor)?;
     }
     if length.is_none() {
@@ -134,6 +138,10 @@ fn set(signature: &Signature, inputs: &mut Inputs, index: usize, mut tensor: Ten
         }
         // A column of n scalars, as in a table.
         (Some([_, Dim::Fixed(1)]), [_]) => tensor.shape.push(1),
+        // A scalar for an input of one element.
+        (Some(dims), []) if dims.iter().all(|dim| *dim == Dim::Fixed(1)) => {
+            tensor.shape = Shape::from_elem(1, dims.len());
+        }
         _ => {}
     }
     inputs.set(signature, index, tensor)
@@ -145,6 +153,32 @@ fn as_column(signature: &Signature, index: usize, tensor: &mut Tensor) {
     if tensor.shape.len() == 1 && wanted == Some(2) {
         tensor.shape.push(1);
     }
+}
+
+/// Makes a scalar of a column with the same scalar in each of its `rows`.
+fn one_for_all(tensor: &mut Tensor, rows: i64) -> Result<()> {
+    if tensor.shape.iter().skip(1).any(|&length| length != 1) {
+        // The error that shows the shape says more.
+        return Ok(());
+    }
+    let count = usize::try_from(rows).unwrap_or(1);
+    let (first, same) = match &tensor.data {
+        Data::Raw(buffer) => {
+            let mut each = buffer.bytes().chunks_exact(buffer.len() / count);
+            let first = each.next().unwrap_or_default();
+            (Data::Raw(Buffer::copy_from(first)), each.all(|other| other == first))
+        }
+        Data::Strings(strings) => {
+            let mut each = strings.iter();
+            let first = each.next();
+            (Data::Strings(strings.slice(0..1)), each.all(|other| Some(other) == first))
+        }
+    };
+    if !same {
+        return Err(Error::invalid("it takes one value for all rows, and the rows have different ones"));
+    }
+    (tensor.shape, tensor.data) = (Shape::new(), first);
+    Ok(())
 }
 
 pub(super) fn only(signature: &Signature) -> Result<usize> {
