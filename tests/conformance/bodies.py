@@ -87,6 +87,13 @@ def test_one_value_for_all_rows_is_a_scalar_on_every_protocol(table):
     assert answer.status_code == 400 and "one value for all rows" in answer.text, answer.text
 
 
+def test_empty_lists_have_the_shape_that_the_model_says(matrix):
+    for path, key in (("/score", "data"), ("/score", "input_data"), ("/v1/models/matrix:predict", "instances"), ("/invocations", "inputs")):
+        assert [*post(matrix, path, {key: []}).json().values()][0] in ([], {"y": []}), (path, key)
+        answer = requests.post(matrix.ready["url"] + path, json={key: [[], []]})
+        assert answer.status_code == 400 and "shape [2, 0] does not match" in answer.text, answer.text
+
+
 def main(binary):
     with tempfile.TemporaryDirectory() as folder:
         matrix, table = (Server(binary, [path], listen=True) for path in models(folder))

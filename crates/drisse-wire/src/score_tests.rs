@@ -139,6 +139,44 @@ fn a_scalar_beside_rows_may_be_a_scalar_or_the_same_in_each_row() {
 }
 
 #[test]
+fn empty_lists_have_the_dimensions_that_the_signature_says() {
+    let (free, three) = (Dim::Free(None), Dim::Fixed(3));
+    for (dims, body, shape) in [
+        (&[free.clone(), three.clone()][..], "[]", &[0, 3][..]),
+        (&[free.clone(), free.clone()], "[]", &[0, 0]),
+        (&[free.clone(), free.clone()], "[[]]", &[1, 0]),
+        (&[free.clone(), free.clone()], "[[],[]]", &[2, 0]),
+        (&[free.clone(), three.clone()], "[[],[]]", &[2, 0]),
+        (&[free.clone(), free.clone(), three.clone()], "[[],[]]", &[2, 0, 3]),
+        (&[free.clone(), free.clone(), three.clone()], "[]", &[0, 0, 3]),
+        (std::slice::from_ref(&free), "[]", &[0]),
+        (std::slice::from_ref(&free), "[[]]", &[1, 0]),
+        (&[], "[]", &[0]),
+        (&[free.clone(), Dim::Fixed(1)], "[]", &[0, 1]),
+    ] {
+        let signature = with_dims(signature(&[("X", 0)]), 0, dims);
+        let rows = body.strip_prefix('[').and_then(|body| body.strip_suffix(']')).unwrap();
+        let rows = rows.replace("[]", "{\"X\":[]}");
+        let mut bodies = vec![format!("{{\"data\":{body}}}"), format!("{{\"input_data\":{{\"X\":{body}}}}}")];
+        // A list of rows has a dimension more than each.
+        if !dims.is_empty() {
+            bodies
+                .extend([format!("{{\"instances\":{body}}}"), format!("{{\"dataframe_records\":[{rows}]}}")]);
+        }
+        for body in bodies {
+            let inputs = decode(body.as_bytes(), &signature).expect(&body);
+            assert_eq!(floats(&inputs, 0), (shape.to_vec(), vec![]), "{body} as {dims:?}");
+            let fits = dims.len() == shape.len()
+                && dims
+                    .iter()
+                    .zip(shape)
+                    .all(|(dim, &length)| !matches!(dim, Dim::Fixed(fixed) if *fixed != length));
+            assert_eq!(inputs.check(&signature).is_ok(), fits, "{body} as {dims:?}");
+        }
+    }
+}
+
+#[test]
 fn a_missing_value_in_a_column_of_text_is_empty() {
     let mut text = signature(&[("city", 1)]);
     let ValueType::Tensor(tensor) = &mut text.inputs[0].kind else { unreachable!() };

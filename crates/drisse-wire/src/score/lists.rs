@@ -111,7 +111,7 @@ pub(super) fn set_all(
         }
         if rows > 0 && signature.is_beside_rows(index) {
             one_for_all(&mut tensor, rows).map_err(|error| named(error, &signature.inputs[index].name))?;
-        } else {
+        } else if rows > 0 {
             as_column(signature, index, &mut tensor);
         }
         set(signature, inputs, index, tensor)?;
@@ -131,10 +131,10 @@ pub(super) fn set_all(
 fn set(signature: &Signature, inputs: &mut Inputs, index: usize, mut tensor: Tensor) -> Result<()> {
     let wanted = signature.inputs[index].tensor().and_then(|wanted| wanted.shape.as_deref());
     match (wanted, tensor.shape.as_slice()) {
-        // `[]` is a batch without rows, whatever the shape of a row.
-        (Some([Dim::Free(_), rest @ ..]), [0]) if !rest.is_empty() => {
-            let row = rest.iter().map(|dim| if let Dim::Fixed(length) = dim { *length } else { 0 });
-            tensor.shape.extend(row);
+        // Empty lists do not show the dimensions within them: `[]` has no rows, whatever the shape of a row.
+        (Some(dims), [.., 0]) if dims.len() > tensor.shape.len() => {
+            let within = dims[tensor.shape.len()..].iter();
+            tensor.shape.extend(within.map(|dim| if let Dim::Fixed(length) = dim { *length } else { 0 }));
         }
         // A column of n scalars, as in a table.
         (Some([_, Dim::Fixed(1)]), [_]) => tensor.shape.push(1),
