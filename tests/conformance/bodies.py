@@ -4,6 +4,7 @@ guessed in them.
     python tests/conformance/bodies.py target/release/drisse
 """
 
+import base64
 import pathlib
 import sys
 import tempfile
@@ -85,6 +86,15 @@ def test_one_value_for_all_rows_is_a_scalar_on_every_protocol(table):
     different = {"instances": [row | {"factor": row["age"]} for row in rows]}
     answer = requests.post(f"{table.ready['url']}/v1/models/table:predict", json=different)
     assert answer.status_code == 400 and "one value for all rows" in answer.text, answer.text
+
+
+def test_base64_has_any_alphabet_padding_and_line_ends(table):
+    value = bytes(range(32, 127)) * 2 + "ÿ".encode() + b"?>~"
+    standard, url = base64.b64encode(value).decode(), base64.urlsafe_b64encode(value).decode()
+    lines = base64.encodebytes(value).decode()
+    for text in (standard, url, standard.rstrip("="), url.rstrip("="), lines, lines.replace("\n", "\r\n"), lines.rstrip("=\n")):
+        body = {"data": {"age": [1], "city": [{"b64": text}], "factor": 1}}
+        assert post(table, "/score", body).json()["same"] == [value.decode()], text
 
 
 def test_empty_lists_have_the_shape_that_the_model_says(matrix):
