@@ -1,6 +1,6 @@
 //! The inputs of one request, checked against the model's signature before anything runs.
 
-use crate::{DataType, Dim, Error, Result, Shape, Signature, Tensor, TensorType, ValueType};
+use crate::{DataType, Dim, Error, Result, Shape, Signature, Tensor, TensorType};
 
 /// The inputs of one request, in the order of [`Signature::inputs`]. A request can leave out optional inputs.
 ///
@@ -74,7 +74,7 @@ impl Inputs {
         for (port, tensor) in signature.inputs.iter().zip(&self.0) {
             let name = &*port.name;
             let Some(tensor) = tensor else {
-                if port.optional || matches!(port.kind, ValueType::Optional(_)) {
+                if port.may_be_absent() {
                     continue;
                 }
                 let kind = &port.kind;
@@ -164,7 +164,7 @@ fn mismatch(name: &str, given: &[i64], wanted: &TensorType) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Port;
+    use crate::{Port, ValueType};
 
     fn signature(ports: &[(&str, &[Dim])]) -> Signature {
         let port = |&(name, dims): &(&str, &[Dim])| Port {

@@ -171,6 +171,11 @@ impl Port {
             _ => None,
         }
     }
+
+    /// Returns whether a request may leave it out.
+    pub fn may_be_absent(&self) -> bool {
+        self.optional || matches!(self.kind, ValueType::Optional(_))
+    }
 }
 
 impl TensorType {

@@ -10,7 +10,7 @@ use crate::json::{BytesForm, Reader, Writer};
 use crate::shared_memory::NoRegions;
 use crate::v1::Layout;
 use crate::v2;
-use drisse_core::{Error, Inputs, Result, Signature, Sink, ValueView};
+use drisse_core::{Error, Inputs, Port, Result, Signature, Sink, ValueView};
 
 pub use ignored::Ignored;
 pub(crate) use lists::{columns, is_base64, rows};
@@ -87,7 +87,7 @@ pub fn decode_body(body: &[u8], signature: &Signature) -> Result<Body> {
     })?;
     reader.end()?;
     // A model without required inputs needs no `data`.
-    if form.is_none() && signature.inputs.iter().any(|port| !port.optional) {
+    if form.is_none() && !signature.inputs.iter().all(Port::may_be_absent) {
         return Err(Error::invalid(format!("the body has no `data`: {FORMS}")));
     }
     Ok(body)

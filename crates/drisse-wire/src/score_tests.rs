@@ -40,6 +40,8 @@ fn one_input_can_be_sent_in_every_well_known_form() {
         r#"{"data": [{"a":1,"b":2},{"b":4,"a":3}]}"#,
         r#"{"input_data": [[1,2],[3,4]], "params": {}}"#,
         r#"{"input_data": {"X": [[1,2],[3,4]]}}"#,
+        r#"{"input_data": {"data": [[1,2],[3,4]]}}"#,
+        r#"{"input_data": {"index": [0,1], "data": [[1,2],[3,4]]}}"#,
         r#"{"input_data": {"a": [1,3], "b": [2,4]}}"#,
         r#"{"input_data": {"columns": ["a","b"], "index": [0,1], "data": [[1,2],[3,4]]}}"#,
         r#"{"Inputs": {"data": [[1,2],[3,4]]}, "GlobalParameters": {"method": "predict"}}"#,
@@ -174,6 +176,33 @@ fn empty_lists_have_the_dimensions_that_the_signature_says() {
             assert_eq!(inputs.check(&signature).is_ok(), fits, "{body} as {dims:?}");
         }
     }
+}
+
+#[test]
+fn rows_without_columns_are_no_empty_batch_and_a_value_for_all_rows_needs_a_row() {
+    let x = with_dims(signature(&[("X", 2), ("t", 0)]), 0, &[Dim::Free(None), Dim::Fixed(3)]);
+    let missing = |body: &str| {
+        let inputs = decode(body.as_bytes(), &x).expect(body);
+        inputs.check(&x).expect_err(body).message().to_owned()
+    };
+    for body in [
+        r#"{"instances": [{}]}"#,
+        r#"{"dataframe_records": [{},{}]}"#,
+        r#"{"dataframe_split": {"columns": [], "data": [[]]}}"#,
+    ] {
+        assert_eq!(missing(body), "input `X` is missing: the model requires FP32 [?, 3]", "{body}");
+    }
+    for body in [r#"{"instances": []}"#, r#"{"dataframe_split": {"columns": ["X","t"], "data": []}}"#] {
+        assert_eq!(missing(body), "input `t` is missing: the model requires FP32 []", "{body}");
+    }
+}
+
+#[test]
+fn a_table_may_leave_out_what_a_request_may() {
+    let mut two = signature(&[("a", 1), ("b", 1)]);
+    two.inputs[1].kind = ValueType::Optional(Box::new(two.inputs[1].kind.clone()));
+    let decoded = decode_body(br#"{"dataframe_records":[{"a":1,"c":2}]}"#, &two).unwrap();
+    assert_eq!((decoded.ignored.header().as_str(), decoded.inputs.get(1)), ("c", None));
 }
 
 #[test]

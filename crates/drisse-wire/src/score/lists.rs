@@ -2,7 +2,7 @@
 
 use crate::json::{Reader, TensorReader};
 use crate::v2::known_input;
-use drisse_core::{Buffer, Data, DataType, Dim, Error, Inputs, Result, Shape, Signature, Tensor, ValueType};
+use drisse_core::{Buffer, Data, DataType, Dim, Error, Inputs, Result, Shape, Signature, Tensor};
 
 /// Reads the value of a member that is not an input of the model, or refuses it.
 pub(super) type Other<'o> = dyn FnMut(&mut Reader<'_>, &str) -> Result<()> + 'o;
@@ -31,7 +31,7 @@ pub(super) fn columns_or(
         return reader.object(|reader, name| {
             let Some((index, port)) = signature.input(name) else { return other(reader, name) };
             // `null` omits an optional input; of other inputs it is a NaN.
-            if (port.optional || matches!(port.kind, ValueType::Optional(_))) && reader.word_null() {
+            if port.may_be_absent() && reader.word_null() {
                 return Ok(());
             }
             let mut tensor = tensor_reader(signature, index)?;
@@ -88,18 +88,24 @@ pub(super) fn rows_or(
             Err(reader.error("rows have different inputs"))
         }
     })?;
-    set_all(signature, inputs, readers)
+    set_all(signature, inputs, readers, !first)
 }
 
-/// Sets the inputs that were read row by row.
+/// Sets the inputs that were read row by row; `any` is whether there was a row.
 pub(super) fn set_all(
     signature: &Signature,
     inputs: &mut Inputs,
     readers: Vec<Option<TensorReader>>,
+    any: bool,
 ) -> Result<()> {
     let mut length = None;
     for (index, reader) in readers.into_iter().enumerate() {
         let Some(reader) = reader else { continue };
+        if !any && signature.is_beside_rows(index) {
+            // Without a row there is no value for all rows: the error says that it is missing.
+            length.get_or_insert(0);
+            continue;
+        }
         let mut tensor = reader.finish();
         if tensor.shape.is_empty() {
             // A column without rows: its reader has read nothing, which looks like a scalar.
@@ -116,9 +122,11 @@ pub(super) fn set_all(
         }
         set(signature, inputs, index, tensor)?;
     }
-    if length.is_none() {
-        // No rows: an empty batch of every required input.
-        for index in (0..signature.inputs.len()).filter(|&index| !signature.inputs[index].optional) {
+    if length.is_none() && !any {
+        // No rows: an empty batch of every required input that has rows.
+        let has_rows =
+            |&index: &usize| !signature.inputs[index].may_be_absent() && !signature.is_beside_rows(index);
+        for index in (0..signature.inputs.len()).filter(has_rows) {
             let mut none = tensor_reader(signature, index)?.finish();
             none.shape.push(0);
             set(signature, inputs, index, none)?;

@@ -65,7 +65,8 @@ fn is_as_wide(port: &Port, columns: usize) -> bool {
 pub(crate) fn names_inputs(signature: &Signature, names: &[impl AsRef<str>]) -> bool {
     let given = |name: &str| names.iter().any(|given| given.as_ref() == name);
     let mut inputs = signature.inputs.iter();
-    inputs.clone().any(|port| given(&port.name)) && inputs.all(|port| port.optional || given(&port.name))
+    inputs.clone().any(|port| given(&port.name))
+        && inputs.all(|port| port.may_be_absent() || given(&port.name))
 }
 
 /// Whether a list of objects comes next that are not base64.
@@ -74,17 +75,25 @@ pub(super) fn is_records(reader: &Reader<'_>, signature: &Signature) -> bool {
     ahead.take(b'[') && ahead.peek() == Some(b'{') && !is_base64(&ahead, signature)
 }
 
-/// Whether an object with `columns` and `data` comes next, which are not inputs of the model.
+/// Whether an object with `data` comes next, and `columns` or nothing but `index` beside it, which are not inputs of the
+/// model.
 fn is_split(reader: &Reader<'_>, signature: &Signature) -> bool {
-    let (mut ahead, mut found) = (reader.clone(), 0);
+    let mut ahead = reader.clone();
+    let (mut data, mut columns, mut others) = (false, false, false);
     let read = ahead.peek() == Some(b'{')
         && ahead
             .object(|reader, name| {
-                found += usize::from(matches!(name, "columns" | "data") && signature.input(name).is_none());
+                match name {
+                    _ if signature.input(name).is_some() => others = true,
+                    "data" => data = true,
+                    "columns" => columns = true,
+                    "index" => {}
+                    _ => others = true,
+                }
                 reader.skip()
             })
             .is_ok();
-    read && found == 2
+    read && data && (columns || !others)
 }
 
 /// Reads the only input as nested lists, inputs or columns by name, records, or pandas' `split` form.
@@ -222,7 +231,9 @@ pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, body: &mut B
         }
         indexes.push(index);
     }
+    let mut any = false;
     reader.array(|reader| {
+        any = true;
         let mut cells = indexes.iter().zip(&names);
         reader.array(|reader| {
             let Some((index, name)) = cells.next() else {
@@ -234,7 +245,7 @@ pub(crate) fn split(reader: &mut Reader<'_>, signature: &Signature, body: &mut B
         })?;
         if cells.next().is_some() { Err(reader.error("a row is shorter than `columns`")) } else { Ok(()) }
     })?;
-    set_all(signature, &mut body.inputs, readers)
+    set_all(signature, &mut body.inputs, readers, any)
 }
 
 /// Reads `[{"column": value, …}, …]`, as `DataFrame.to_json(orient="records")` prints it.
