@@ -95,8 +95,8 @@ pub fn model_metadata(model: Model<'_>) -> Value {
     document
 }
 
-/// Iterates over the outputs that tensors can stand for: those that V2 and TensorFlow Serving's gRPC answer.
-pub(crate) fn carried_outputs(signature: &Signature) -> impl Iterator<Item = &Port> {
+/// Iterates over the outputs that are answered: those that tensors can stand for, on every protocol.
+pub(crate) fn carried_outputs(signature: &Signature) -> impl Iterator<Item = &Port> + Clone {
     signature.outputs.iter().filter(|port| carries(&port.kind))
 }
 

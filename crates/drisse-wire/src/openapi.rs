@@ -2,6 +2,8 @@
 
 mod versions;
 
+use crate::documents::carried_outputs;
+use crate::v2::carries;
 use drisse_core::{DataType, Dim, Port, Signature, TensorType, ValueType};
 use serde_json::{Map, Value, json};
 
@@ -86,7 +88,7 @@ fn score(model: &Described<'_>, alone: bool) -> Value {
         body["example"] = sample;
     }
     let mut responses = json!({ "200": {
-        "description": "one entry per output of the model",
+        "description": answer_description(model.signature),
         "content": { "application/json": { "schema": answer_schema(model.signature) } },
     }});
     for (status, what) in [
@@ -111,8 +113,15 @@ fn score(model: &Described<'_>, alone: bool) -> Value {
     }})
 }
 
+fn answer_description(signature: &Signature) -> String {
+    let left_out = signature.outputs.iter().filter(|port| !carries(&port.kind));
+    let left_out: Vec<_> = left_out.map(|port| format!("{} ({})", port.name, port.kind)).collect();
+    let except = if left_out.is_empty() { "" } else { ", except those that JSON cannot carry: " };
+    format!("one entry per output of the model{except}{}", left_out.join(", "))
+}
+
 fn request_schema(signature: &Signature) -> Value {
-    let by_name = object(&signature.inputs, Lengths::Declared);
+    let by_name = object(signature.inputs.iter(), Lengths::Declared);
     let data = match signature.only_input() {
         Some((_, port)) => json!({ "oneOf": [value_schema(&port.kind, Lengths::Declared), by_name] }),
         None => by_name,
@@ -121,13 +130,13 @@ fn request_schema(signature: &Signature) -> Value {
 }
 
 fn answer_schema(signature: &Signature) -> Value {
-    object(&signature.outputs, Lengths::Any)
+    object(carried_outputs(signature), Lengths::Any)
 }
 
-fn object(ports: &[Port], lengths: Lengths) -> Value {
+fn object<'p>(ports: impl Iterator<Item = &'p Port> + Clone, lengths: Lengths) -> Value {
     let properties: Map<String, Value> =
-        ports.iter().map(|port| (port.name.clone(), value_schema(&port.kind, lengths))).collect();
-    let required: Vec<_> = ports.iter().filter(|port| !port.optional).map(|port| &*port.name).collect();
+        ports.clone().map(|port| (port.name.clone(), value_schema(&port.kind, lengths))).collect();
+    let required: Vec<_> = ports.filter(|port| !port.optional).map(|port| &*port.name).collect();
     let mut schema = json!({ "type": "object", "properties": properties });
     // OpenAPI 3.0 does not allow an empty `required`.
     if !required.is_empty() {

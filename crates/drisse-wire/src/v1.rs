@@ -109,19 +109,21 @@ pub struct AnswerSink<S, R> {
     /// Whether `predictions` repeats the text of `outputs`.
     twice: bool,
     out: Writer,
-    /// The outputs of a model with several, until all of them are known.
+    /// How many outputs the response has.
+    count: usize,
+    /// The outputs of a response with several, until all of them are known.
     outputs: Vec<(usize, Value)>,
 }
 
 impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> AnswerSink<S, R> {
-    /// Starts a response to a request of `rows` rows, with all outputs of the signature.
-    pub fn new(signature: S, layout: Layout, row_outputs: R, rows: Option<usize>) -> Self {
+    /// Starts a response to a request of `rows` rows, with `count` outputs of the signature.
+    pub fn new(signature: S, layout: Layout, row_outputs: R, rows: Option<usize>, count: usize) -> Self {
         let mut out = Writer::new();
         out.raw(match layout {
             Layout::Rows | Layout::Named => "{\"predictions\":",
             Layout::Columns | Layout::Either => OUTPUTS,
         });
-        Self { signature, layout, row_outputs, rows, twice: false, out, outputs: Vec::new() }
+        Self { signature, layout, row_outputs, rows, twice: false, out, count, outputs: Vec::new() }
     }
 
     /// Returns the whole response, and how many NaN and infinities it has as `null`.
@@ -167,9 +169,9 @@ impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> AnswerSink<S, R> {
     }
 
     /// Prints the only output while it is in the engine's memory.
-    fn print_alone(&mut self, value: ValueView<'_>) -> Result<()> {
-        let name = &self.signature.as_ref().outputs[0].name;
-        let as_rows = self.layout != Layout::Columns && self.has_rows(0, &value);
+    fn print_alone(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
+        let name = &self.signature.as_ref().outputs[index].name;
+        let as_rows = self.layout != Layout::Columns && self.has_rows(index, &value);
         if as_rows || matches!(self.layout, Layout::Columns | Layout::Either) {
             value_of(&mut self.out, name, value)?;
         }
@@ -223,12 +225,11 @@ fn value_of(out: &mut Writer, name: &str, value: ValueView<'_>) -> Result<()> {
 
 impl<S: AsRef<Signature>, R: AsRef<RowOutputs>> Sink for AnswerSink<S, R> {
     fn output(&mut self, index: usize, value: ValueView<'_>) -> Result<()> {
-        let all = self.signature.as_ref().outputs.len();
-        if all == 1 {
-            return self.print_alone(value);
+        if self.count == 1 {
+            return self.print_alone(index, value);
         }
         self.outputs.push((index, Value::copy_of(value)));
-        if self.outputs.len() == all { self.print() } else { Ok(()) }
+        if self.outputs.len() == self.count { self.print() } else { Ok(()) }
     }
 }
 
@@ -260,7 +261,7 @@ mod tests {
         let names: Vec<_> = outputs.iter().map(|(name, _)| *name).collect();
         let signature = signature(&names);
         let row_outputs = Box::new(RowOutputs::of(&signature));
-        let mut sink = AnswerSink::new(signature, layout, row_outputs, Some(2));
+        let mut sink = AnswerSink::new(signature, layout, row_outputs, Some(2), names.len());
         for (index, (_, rows)) in outputs.iter().enumerate() {
             sink.output(index, ValueView::Other(&tensor(*rows))).unwrap();
         }

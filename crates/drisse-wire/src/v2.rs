@@ -14,8 +14,8 @@ use drisse_core::{DataType, Dim, Error, Inputs, Port, Result, Shape, Signature, 
 use std::time::Duration;
 
 pub use answer::{Answer, AnswerParts, AnswerSink};
-pub use carried::Wanted;
-pub(crate) use carried::{all_outputs, carries, indexes, known_output, properties};
+pub use carried::{Wanted, all_outputs};
+pub(crate) use carried::{carries, indexes, known_output, properties};
 pub(crate) use classes::classes;
 
 /// A decoded infer request.

@@ -6,6 +6,7 @@ use super::Call;
 use super::reply::Reply;
 use drisse_core::{ErrorKind, Result};
 use drisse_wire::score::{AnswerSink, Body, decode_body};
+use drisse_wire::v2::all_outputs;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +18,7 @@ pub(super) async fn score(call: Call<'_>) -> Result<Reply> {
     let Call { scoring, body, .. } = call;
     let runner = &scoring.model.runner;
     let Body { inputs, ignored, .. } = decode_body(&body.bytes, &runner.signature)?;
-    let outputs = (0..runner.signature.outputs.len()).collect();
+    let outputs = all_outputs(&runner.signature);
     let sink = AnswerSink::new(Arc::clone(&runner.signature));
     let began = Instant::now();
     let (answer, not_finite) = scoring.score(inputs, outputs, sink).await?.finish();

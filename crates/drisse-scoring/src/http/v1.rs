@@ -5,6 +5,7 @@ use super::reply::Reply;
 use crate::exchange::Scoring;
 use drisse_core::{Inputs, Result};
 use drisse_wire::v1::{AnswerSink, Layout, decode};
+use drisse_wire::v2::all_outputs;
 use std::sync::Arc;
 
 pub(super) async fn predict(call: Call<'_>) -> Result<Reply> {
@@ -15,10 +16,10 @@ pub(super) async fn predict(call: Call<'_>) -> Result<Reply> {
 /// Scores inputs, and answers with all outputs in rows or columns.
 pub(super) async fn answer(scoring: Scoring<'_>, inputs: Inputs, layout: Layout) -> Result<Reply> {
     let runner = &scoring.model.runner;
-    let outputs = (0..runner.signature.outputs.len()).collect();
+    let outputs = all_outputs(&runner.signature);
     let (signature, row_outputs) = (Arc::clone(&runner.signature), Arc::clone(&runner.row_outputs));
     let rows = inputs.row_count(&signature);
-    let sink = AnswerSink::new(signature, layout, row_outputs, rows);
+    let sink = AnswerSink::new(signature, layout, row_outputs, rows, outputs.len());
     let (answer, not_finite) = scoring.score(inputs, outputs, sink).await?.finish();
     runner.metrics.not_finite.inc_by(not_finite);
     Ok(Reply::json(answer))

@@ -1,7 +1,7 @@
 //! Documents about models under `/v1`. Where KServe and TensorFlow Serving both define one, the object has the members
 //! of both.
 
-use super::{Model, has_any_rank, v2_tensor};
+use super::{Model, carried_outputs, has_any_rank, v2_tensor};
 use drisse_core::{DataType, Port};
 use serde_json::{Map, Value, json};
 
@@ -29,14 +29,12 @@ pub fn v1_status(model: Model<'_>) -> Value {
 ///
 /// Source: <https://github.com/tensorflow/serving/blob/master/tensorflow_serving/apis/get_model_metadata.proto>
 pub fn v1_metadata(model: Model<'_>) -> Value {
-    let ports = |ports: &[Port]| -> Map<String, Value> {
-        ports.iter().map(|port| (port.name.clone(), tensor_info(port))).collect()
-    };
+    let named = |port: &Port| (port.name.clone(), tensor_info(port));
     json!({
         "model_spec": { "name": model.name, "signature_name": "", "version": model.version },
         "metadata": { "signature_def": { "signature_def": { "serving_default": {
-            "inputs": ports(&model.signature.inputs),
-            "outputs": ports(&model.signature.outputs),
+            "inputs": model.signature.inputs.iter().map(named).collect::<Map<_, _>>(),
+            "outputs": carried_outputs(model.signature).map(named).collect::<Map<_, _>>(),
             "method_name": "tensorflow/serving/predict",
         } } } },
     })

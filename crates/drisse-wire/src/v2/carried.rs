@@ -48,12 +48,16 @@ pub(crate) fn properties(signature: &Signature) -> BTreeMap<&'static str, String
     properties.into_iter().filter(|(_, names)| !names.is_empty()).collect()
 }
 
-/// Returns the outputs of a request that names none: all that can be carried, as the metadata lists them. If none can,
-/// it is all of them, whose error says why.
-pub(crate) fn all_outputs(signature: &Signature) -> Vec<usize> {
+/// Returns the outputs of a request that names none: all that can be carried, as each protocol's metadata lists them. If
+/// none can, it is all of them, whose error says why.
+pub fn all_outputs(signature: &Signature) -> Vec<usize> {
     let all = 0..signature.outputs.len();
-    let carried: Vec<_> = all.clone().filter(|&index| carries(&signature.outputs[index].kind)).collect();
-    if carried.is_empty() { all.collect() } else { carried }
+    let mut outputs = Vec::with_capacity(all.len());
+    outputs.extend(all.clone().filter(|&index| carries(&signature.outputs[index].kind)));
+    if outputs.is_empty() {
+        outputs.extend(all);
+    }
+    outputs
 }
 
 /// Returns the index of each output, once.
@@ -166,8 +170,9 @@ fn joined<'v>(value: &'v Value, kind: &ValueType) -> Option<(Cow<'v, Tensor>, Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::{Model, model_metadata};
+    use crate::documents::{Model, model_metadata, v1_metadata};
     use crate::grpc::metadata;
+    use crate::openapi::{Described, document as openapi};
     use drisse_core::{Buffer, DataType, Dim, Strings, TensorType};
 
     fn sequence(dims: Option<Vec<Dim>>) -> Port {
@@ -223,6 +228,15 @@ mod tests {
         assert_eq!(document["properties"]["outputs_not_carried"], "odd");
         assert_eq!(document["properties"]["elements_of_sequences"], "s.N");
         assert_eq!(metadata(model).properties.len(), 2);
+        let tensorflow = &v1_metadata(model)["metadata"]["signature_def"]["signature_def"]["serving_default"];
+        assert_eq!(tensorflow["outputs"].as_object().unwrap().len(), 1);
+        let described = Described { name: "m", signature: &signature, sample: None };
+        let answer = &openapi("1", &[described], false)["paths"]["/score"]["post"]["responses"]["200"];
+        let schema = &answer["content"]["application/json"]["schema"];
+        assert_eq!(schema["required"], serde_json::json!(["s"]));
+        let why =
+            "one entry per output of the model, except those that JSON cannot carry: odd (sparse tensor)";
+        assert_eq!(answer["description"], why);
         assert_eq!(all_outputs(&signature), [1]);
         assert_eq!(all_outputs(&Signature { inputs: vec![], outputs: vec![odd] }), [0], "its error says why");
     }
