@@ -297,6 +297,16 @@ fn a_refusal_says_what_to_send() {
         (&one, r#"{"dataframe_records":[{"p":1,"q":2},{"p":1,"r":2}]}"#, "a record has no \"q\""),
         (&one, r#"{"input_data":{"p":[1,2],"q":[1]}}"#, "column \"q\" is shorter than others"),
         (&one, r#"{"input_data":{"p":[1,[2]],"q":[1,2]}}"#, "nested to different depths"),
+        (
+            &one,
+            r#"{"inputs":{"x":[[1,2]]}}"#,
+            "column \"x\" is not an input of the model; its inputs are `X`",
+        ),
+        (
+            &one,
+            r#"{"inputs":[{"x":[1,2]}]}"#,
+            "column \"x\" is not an input of the model; its inputs are `X`",
+        ),
         (&two, r#"{"Inputs":{"input1":[{"a":1,"c":2}]}}"#, "column \"c\" is not an input of the model"),
         (&two, r#"{"data":{"a":[1],"b":[1],"c":[1]}}"#, "the model has no input \"c\""),
         (&one, r#"{"input_data":[[1]],"data":[[1]]}"#, "both `input_data` and `data`"),

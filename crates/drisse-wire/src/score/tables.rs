@@ -41,14 +41,22 @@ impl Head {
                 Ok(Columns::Matrix(index))
             }
             _ if named => Ok(Columns::Inputs),
-            _ => {
-                let known = signature.input_names();
-                let message =
-                    format!("column \"{unknown}\" is not an input of the model; its inputs are {known}");
-                Err(Error::invalid(message))
-            }
+            _ => Err(unknown_column(signature, unknown)),
         }
     }
+
+    /// Returns what the columns are, where each value of a matrix has a place of its own, which cannot hold a list.
+    fn columns_of_scalars(&self, signature: &Signature) -> Result<Columns> {
+        match self.columns(signature)? {
+            Columns::Matrix(_) if self.has_lists => Err(unknown_column(signature, &self.names[0])),
+            columns => Ok(columns),
+        }
+    }
+}
+
+fn unknown_column(signature: &Signature, column: &str) -> Error {
+    let known = signature.input_names();
+    Error::invalid(format!("column \"{column}\" is not an input of the model; its inputs are {known}"))
 }
 
 /// Whether rows of an input may have this many elements.
@@ -145,7 +153,7 @@ pub(super) fn by_column(reader: &mut Reader<'_>, signature: &Signature, body: &m
         head.add(name, &mut cells);
         reader.skip()
     })?;
-    if let Columns::Matrix(index) = head.columns(signature)? {
+    if let Columns::Matrix(index) = head.columns_of_scalars(signature)? {
         *body = Body::new(signature);
         let tensor = matrix_of_lists(signature, index, &head.names, lists)?;
         body.inputs.set(signature, index, tensor)?;
@@ -260,7 +268,7 @@ pub(crate) fn records(reader: &mut Reader<'_>, signature: &Signature, body: &mut
         })?;
     }
     let Body { inputs, ignored, .. } = body;
-    match head.columns(signature)? {
+    match head.columns_of_scalars(signature)? {
         Columns::Inputs => rows_or(reader, signature, inputs, &mut |reader, name| {
             ignored.add(name);
             reader.skip()
