@@ -43,15 +43,10 @@ pub fn start() -> Arc<App> {
     let warm = warm.expect("a body");
     for name in ["echo", "queued"] {
         let package = LoadedPackage::new(name, signature());
+        let scorer = engine.load(&package, &EngineOptions::default()).expect("a model");
         let spec = ModelSpec {
-            name: ModelName::served(name).expect("a name"),
-            version: "1".to_owned(),
-            digest: "sha256:0".to_owned(),
-            signature: signature(),
-            platform: "fake",
             sample: Some("{\"data\":{\"X\":[[1,2]]}}".to_owned()),
-            workers: None,
-            scorer: engine.load(&package, &EngineOptions::default()).expect("a model"),
+            ..ModelSpec::fake(ModelName::served(name).expect("a name"), signature(), scorer)
         };
         app.add(LoadedModel { spec, warm_up: Some(warm.clone()) });
     }
