@@ -60,7 +60,7 @@ impl Core {
             return None;
         }
         let request = head.headers.entry(REQUEST_ID).or_insert_with(|| self.state.request_ids.next()).clone();
-        Some(AzureIds::of(&head.headers, &request))
+        Some(AzureIds::of(&head.headers, request))
     }
 
     async fn answer(&self, mut head: Parts, body: Incoming, started: Instant) -> Response<AnswerBody> {

@@ -58,20 +58,39 @@ fn mixed(mut number: u64) -> u64 {
 
 /// Prints a GUID: groups of 8, 4, 4, 4 and 12 hexadecimal digits.
 fn guid(high: u64, low: u64) -> [u8; 36] {
+    let (high, low) = (digits(high), digits(low));
     let mut text = [b'-'; 36];
-    let places = (0..36).filter(|place| ![8, 13, 18, 23].contains(place));
-    let digits =
-        [high, low].into_iter().flat_map(|half| (0..16).rev().map(move |nth| (half >> (4 * nth)) & 15));
-    for (place, digit) in places.zip(digits) {
-        text[place] = b"0123456789abcdef"[digit as usize];
-    }
+    text[..8].copy_from_slice(&high[..8]);
+    text[9..13].copy_from_slice(&high[8..12]);
+    text[14..18].copy_from_slice(&high[12..]);
+    text[19..23].copy_from_slice(&low[..4]);
+    text[24..].copy_from_slice(&low[4..]);
     text
+}
+
+/// Returns the hexadecimal digits of a number, all at once: each in a byte of its own.
+fn digits(number: u64) -> [u8; 16] {
+    const EACH: u128 = u128::MAX / 0xff;
+    let mut spread = u128::from(number);
+    for shift in [32, 16, 8, 4] {
+        // Bits `shift` and more of each part move to a part of their own.
+        let keep = u128::MAX / ((1 << shift) + 1);
+        spread = (spread | spread << shift) & keep;
+    }
+    let letters = ((spread + 6 * EACH) >> 4) & EACH;
+    (spread + 0x30 * EACH + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 /// The ids of a request on a path of Azure ML's, for its response.
 #[derive(Clone, Debug)]
 pub struct AzureIds {
-    request: Option<HeaderValue>,
+    request: HeaderValue,
+    /// `None` if the request has no id, as most have none.
+    given: Option<Box<GivenIds>>,
+}
+
+#[derive(Clone, Default, Debug)]
+struct GivenIds {
     ms_request: Option<HeaderValue>,
     client: Option<HeaderValue>,
     trace: Option<HeaderValue>,
@@ -87,28 +106,15 @@ impl AzureIds {
     }
 
     /// Reads the ids of a request; `request` is the one of `x-request-id`, or a new one.
-    pub fn of(headers: &HeaderMap, request: &HeaderValue) -> Self {
-        let given = |name: &HeaderName| headers.get(name).filter(|id| !id.is_empty()).cloned();
-        let (older, newer) = (given(&MS_REQUEST_ID), given(&CLIENT_REQUEST_ID));
-        let is_long = |id: &Option<HeaderValue>| id.as_ref().is_some_and(|id| id.len() > MAX_ID);
-        let mut ids = Self {
-            request: Some(request.clone()),
-            ms_request: None,
-            client: None,
-            trace: given(&TRACE_ID),
-            too_long: None,
-        };
-        // As Azure ML's server does it, an id that is too long is not returned, nor those that are read after it.
-        if headers.get(&REQUEST_ID).is_some_and(|id| id.len() > MAX_ID) {
-            return Self { request: None, too_long: Some(REQUEST_ID), ..ids };
-        }
-        ids.too_long =
-            is_long(&older).then_some(MS_REQUEST_ID).or(is_long(&newer).then_some(CLIENT_REQUEST_ID));
-        if ids.too_long.is_none() {
-            ids.client = newer.or_else(|| older.clone());
-            ids.ms_request = older.or_else(|| ids.client.clone()).or_else(|| ids.request.clone());
-        }
-        ids
+    pub fn of(headers: &HeaderMap, request: HeaderValue) -> Self {
+        let is_id = |name| [REQUEST_ID, MS_REQUEST_ID, CLIENT_REQUEST_ID, TRACE_ID].contains(name);
+        let given = headers.keys().any(is_id).then(|| Box::new(GivenIds::of(headers, &request)));
+        Self { request, given }
+    }
+
+    /// Returns the id of the request.
+    pub fn request(&self) -> &HeaderValue {
+        &self.request
     }
 
     /// Refuses a request with an id that is too long.
@@ -116,24 +122,51 @@ impl AzureIds {
     /// # Errors
     /// [`HeadersTooLarge`](ErrorKind::HeadersTooLarge), with the header's name.
     pub fn check(&self) -> Result<()> {
-        let Some(name) = &self.too_long else { return Ok(()) };
+        let too_long = self.given.as_ref().and_then(|given| given.too_long.as_ref());
+        let Some(name) = too_long else { return Ok(()) };
         let message = format!("the header {name} has more than {MAX_ID} characters: send a shorter id");
         Err(Error::new(ErrorKind::HeadersTooLarge, message))
     }
 
     /// Adds the ids to the headers of the response.
     pub fn put_on(self, headers: &mut HeaderMap) {
+        let Some(given) = self.given else {
+            headers.insert(MS_REQUEST_ID, self.request.clone());
+            headers.insert(REQUEST_ID, self.request);
+            return;
+        };
+        let request = (given.too_long != Some(REQUEST_ID)).then_some(self.request);
         let ids = [
-            (REQUEST_ID, self.request),
-            (MS_REQUEST_ID, self.ms_request),
-            (CLIENT_REQUEST_ID, self.client),
-            (TRACE_ID, self.trace),
+            (REQUEST_ID, request),
+            (MS_REQUEST_ID, given.ms_request),
+            (CLIENT_REQUEST_ID, given.client),
+            (TRACE_ID, given.trace),
         ];
         for (name, id) in ids {
             if let Some(id) = id {
                 headers.insert(name, id);
             }
         }
+    }
+}
+
+impl GivenIds {
+    fn of(headers: &HeaderMap, request: &HeaderValue) -> Self {
+        let given = |name: &HeaderName| headers.get(name).filter(|id| !id.is_empty()).cloned();
+        let (older, newer) = (given(&MS_REQUEST_ID), given(&CLIENT_REQUEST_ID));
+        let is_long = |id: Option<&HeaderValue>| id.is_some_and(|id| id.len() > MAX_ID);
+        let mut ids = Self { trace: given(&TRACE_ID), ..Self::default() };
+        // As Azure ML's server does it, an id that is too long is not returned, nor those that are read after it.
+        if is_long(headers.get(&REQUEST_ID)) {
+            return Self { too_long: Some(REQUEST_ID), ..ids };
+        }
+        let (is_older, is_newer) = (is_long(older.as_ref()), is_long(newer.as_ref()));
+        ids.too_long = is_older.then_some(MS_REQUEST_ID).or(is_newer.then_some(CLIENT_REQUEST_ID));
+        if ids.too_long.is_none() {
+            ids.client = newer.or_else(|| older.clone());
+            ids.ms_request = older.or_else(|| ids.client.clone()).or_else(|| Some(request.clone()));
+        }
+        ids
     }
 }
 
@@ -147,7 +180,7 @@ mod tests {
         };
         let headers: HeaderMap = given.iter().map(header).collect();
         let made = headers.get(REQUEST_ID).cloned().unwrap_or(HeaderValue::from_static("made"));
-        let ids = AzureIds::of(&headers, &made);
+        let ids = AzureIds::of(&headers, made);
         let (is_short, mut answer) = (ids.check().is_ok(), HeaderMap::new());
         ids.put_on(&mut answer);
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
@@ -161,7 +194,7 @@ mod tests {
         let (r, m, c) = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id");
         let long = "l".repeat(101);
         for (given, is_short, wanted) in [
-            (vec![], true, vec![(r, "made"), (m, "made")]),
+            (vec![], true, vec![(m, "made"), (r, "made")]),
             (vec![(r, "1")], true, vec![(r, "1"), (m, "1")]),
             (vec![(m, "2")], true, vec![(r, "made"), (m, "2"), (c, "2")]),
             (vec![(c, "3")], true, vec![(r, "made"), (m, "3"), (c, "3")]),
@@ -175,6 +208,12 @@ mod tests {
             let wanted = wanted.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect();
             assert_eq!(answered(&given), (is_short, wanted), "{given:?}");
         }
+    }
+
+    #[test]
+    fn a_guid_has_the_digits_of_its_numbers() {
+        let guid = guid(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
+        assert_eq!(guid.as_slice(), b"01234567-89ab-cdef-fedc-ba9876543210");
     }
 
     #[test]

@@ -12,11 +12,17 @@ const MAX_ID: usize = 200;
 
 /// The ids of a request, for its response.
 pub(crate) struct Ids {
-    request: HeaderValue,
-    client: Option<HeaderValue>,
-    /// Those of a request on a path of Azure ML's, instead.
-    azure: Option<Box<AzureIds>>,
+    known: Known,
     http1: bool,
+}
+
+enum Known {
+    /// Those of a request on a path of Azure ML's.
+    Azure(AzureIds),
+    Other {
+        request: HeaderValue,
+        client: Option<HeaderValue>,
+    },
 }
 
 impl Ids {
@@ -26,34 +32,38 @@ impl Ids {
             |value: &&HeaderValue| !value.is_empty() && value.len() <= MAX_ID && value.to_str().is_ok();
         let given = head.headers.get(REQUEST_ID).filter(plain).cloned();
         let request = given.unwrap_or_else(|| app.request_ids.next());
-        let http1 = head.version < hyper::Version::HTTP_2;
-        if AzureIds::has_path(head.uri.path()) {
-            let azure = Some(Box::new(AzureIds::of(&head.headers, &request)));
-            return Self { request, client: None, azure, http1 };
-        }
-        let client = head.headers.get(CLIENT_REQUEST_ID).filter(plain).cloned();
-        Self { request, client, azure: None, http1 }
+        let known = match AzureIds::has_path(head.uri.path()) {
+            true => Known::Azure(AzureIds::of(&head.headers, request)),
+            false => {
+                Known::Other { request, client: head.headers.get(CLIENT_REQUEST_ID).filter(plain).cloned() }
+            }
+        };
+        Self { known, http1: head.version < hyper::Version::HTTP_2 }
     }
 
     /// Refuses a request with an id that is longer than its protocol allows.
     pub(crate) fn check(&self) -> Result<()> {
-        self.azure.as_ref().map_or(Ok(()), |azure| azure.check())
+        if let Known::Azure(ids) = &self.known { ids.check() } else { Ok(()) }
     }
 
     /// Returns the request's id, for logs.
     pub(crate) fn request(&self) -> &str {
-        self.request.to_str().unwrap_or_default()
+        let id = match &self.known {
+            Known::Azure(ids) => ids.request(),
+            Known::Other { request, .. } => request,
+        };
+        id.to_str().unwrap_or_default()
     }
 
     /// Adds the ids to the response. If the server is stopping, the response closes its connection (HTTP/2 has a frame
     /// for that).
     pub(crate) fn put_on(self, mut response: Response, closing: bool) -> Response {
         let headers = response.headers_mut();
-        match self.azure {
-            Some(azure) => azure.put_on(headers),
-            None => {
-                headers.insert(REQUEST_ID, self.request);
-                if let Some(client) = self.client {
+        match self.known {
+            Known::Azure(ids) => ids.put_on(headers),
+            Known::Other { request, client } => {
+                headers.insert(REQUEST_ID, request);
+                if let Some(client) = client {
                     headers.insert(CLIENT_REQUEST_ID, client);
                 }
             }
