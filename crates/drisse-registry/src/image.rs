@@ -33,6 +33,10 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
+/// The day on which this version was released: the date of images that are given no other, so that they are reproducible
+/// and tools do not show them as made in 1970.
+pub const RELEASED: &str = "2026-11-29T00:00:00Z";
+
 /// Path of the keys file in an image; see `drisse serve --keys`.
 pub const KEYS: &str = "/run/secrets/drisse-keys";
 
@@ -117,7 +121,7 @@ impl ImageModel {
 
 impl Image {
     /// Builds the image that serves a model: the layers of `base` if there is one, the runtime layer, and a layer for
-    /// each of the model's files. Hashes the files and writes nothing.
+    /// each of the model's files. `created` is the image's date (RFC 3339). Hashes the files and writes nothing.
     ///
     /// # Errors
     ///
@@ -128,6 +132,7 @@ impl Image {
         runtime: &Runtime,
         model: &ImageModel,
         base: Option<&Base>,
+        created: &str,
     ) -> Result<Self, ImageError> {
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
@@ -156,7 +161,8 @@ impl Image {
         }
         // For uncompressed layers the digest of the unpacked layer is the blob's.
         diff_ids.extend(layers[diff_ids.len()..].iter().map(|(_, blob, _)| blob.digest.clone()));
-        let config = config(runtime, model, &served.display().to_string(), &diff_ids, base);
+        let mut config = config(runtime, model, &served.display().to_string(), &diff_ids, base);
+        date(&mut config, created);
         Ok(Self::assembled(layers, &runtime.architecture, &config))
     }
 
@@ -277,12 +283,31 @@ fn config(
         "history": history.chain(["drisse: the runtime".to_owned()])
             .chain(model.files.iter().map(|(path, _)| format!("drisse: {}", path.display())))
             .chain(model.evidence.iter().map(|_| "drisse: signatures".to_owned()))
-            .map(|by| json!({"created": "1970-01-01T00:00:00Z", "created_by": by}))
+            .map(|by| json!({ "created_by": by }))
             .collect::<Vec<_>>(),
-        "created": "1970-01-01T00:00:00Z",
     })
+}
+
+/// Sets the date of an image and of the steps of its history.
+fn date(config: &mut serde_json::Value, created: &str) {
+    config["created"] = json!(created);
+    for step in config["history"].as_array_mut().into_iter().flatten() {
+        step["created"] = json!(created);
+    }
 }
 
 fn encode(document: &serde_json::Value) -> Vec<u8> {
     document.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RELEASED;
+
+    #[test]
+    fn the_date_of_the_release_is_that_of_the_changelog() {
+        let changelog = include_str!("../../../CHANGELOG.md");
+        let heading = format!("\n## [{}] - {}\n", env!("CARGO_PKG_VERSION"), &RELEASED[..10]);
+        assert!(changelog.contains(&heading), "{heading}");
+    }
 }

@@ -39,8 +39,8 @@ pub use digest::digest;
 pub use durable::{disk_hint, make_folder, replace_file, sync_folder_of};
 pub use error::{InspectError, StoreError};
 pub use image::{
-    Base, Elf, Image, ImageError, ImageModel, KEYS, PROGRAM, Runtime, RuntimeParts, Runtimes, USER, image_in,
-    loader_cache, unpack,
+    Base, Elf, Image, ImageError, ImageModel, KEYS, PROGRAM, RELEASED, Runtime, RuntimeParts, Runtimes, USER,
+    image_in, loader_cache, unpack,
 };
 pub use layout::{Configured, triton_repository};
 pub use onnx::{ExternalFile, Inspection, inspect};

@@ -6,7 +6,7 @@ use super::{ContainerConfig, refused};
 use drisse_core::{Event, EventSink, RevisionSpec, ServiceName, TargetError, crash_point, lock};
 use drisse_net::blocking;
 use drisse_net::http::escaped;
-use drisse_registry::{Image, ImageError, ImageModel, RuntimeParts, Runtimes};
+use drisse_registry::{Image, ImageError, ImageModel, RELEASED, RuntimeParts, Runtimes};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -176,7 +176,7 @@ impl Images {
             };
             let runtime = runtimes.build(&parts, |_| ())?;
             let model = ImageModel::of_package(&config.store, &of.digest, &of.package)?;
-            let image = Image::new(&runtimes, &runtime, &model, None)?;
+            let image = Image::new(&runtimes, &runtime, &model, None, RELEASED)?;
             Ok(Built { image, _runtimes: runtimes })
         };
         blocking(build).await.map_err(|error| not_built(revision, &error))

@@ -9,7 +9,9 @@ use crate::wiring::{self, VERSION};
 use crate::{printer, units};
 use anyhow::Context;
 use drisse_core::ServiceName;
-use drisse_registry::{Evidence, Image, ImageModel, Reference, Runtime, RuntimeParts, Runtimes, Store};
+use drisse_registry::{
+    Evidence, Image, ImageModel, RELEASED, Reference, Runtime, RuntimeParts, Runtimes, Store,
+};
 use serde_json::json;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -56,7 +58,8 @@ async fn build(workspace: &WorkspaceRef, arguments: &ImageBuild, output: Output)
         Some(base) => Some(transfer::base(base, &arguments.registry, &runtime.architecture).await?),
         None => None,
     };
-    let image = Image::new(&runtimes, &runtime, &model, base.as_ref()).with_context(failed)?;
+    let created = created()?;
+    let image = Image::new(&runtimes, &runtime, &model, base.as_ref(), &created).with_context(failed)?;
     let default_reference = match &arguments.to {
         Destination::Registry(to) => to.to_string(),
         _ => format!("{}:{}", repository(&model.name), model.version),
@@ -153,6 +156,24 @@ async fn model(workspace: &WorkspaceRef, arguments: &ImageBuild) -> Result<Image
 }
 
 /// Writes the image to its destination. A file is replaced only once the new one is complete.
+/// Returns the date of a new image, which is reproducible: the one in `SOURCE_DATE_EPOCH`, or that of this version.
+///
+/// Source: <https://reproducible-builds.org/specs/source-date-epoch/>.
+fn created() -> Result<String> {
+    let Some(given) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|given| !given.is_empty()) else {
+        return Ok(RELEASED.to_owned());
+    };
+    let seconds = given.to_str().and_then(|given| given.parse().ok()).filter(|&seconds: &i64| seconds >= 0);
+    match seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+        Some(time) => Ok(time.to_string()),
+        None => Err(CliError::new(format!(
+            "the variable SOURCE_DATE_EPOCH is not a time: `{}`",
+            given.to_string_lossy()
+        ))
+        .hint("set it to the seconds since 1970, or unset it")),
+    }
+}
+
 fn write(image: &Image, to: &Destination, reference: &str) -> Result<()> {
     let bar = printer::bar(Some(image.size()), "writing {bytes} of {total_bytes} {eta}");
     let progress = |bytes| bar.inc(bytes);

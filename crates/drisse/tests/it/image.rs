@@ -45,6 +45,21 @@ impl Folder {
 }
 
 #[test]
+fn an_image_has_the_date_that_is_given() {
+    let folder = Folder::new();
+    let build = |name: &str, epoch: &str| {
+        let mut command = image(&["build", "examples/digits", "-o", &folder.to("oci-archive", name)]);
+        let output = command.env("SOURCE_DATE_EPOCH", epoch).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(build("one.tar", "1700000000"), build("two.tar", "1700000000"));
+    let archive = std::fs::read(folder.path("one.tar")).unwrap();
+    let date = b"\"created\":\"2023-11-14T22:13:20Z\"";
+    assert!(archive.windows(date.len()).any(|window| window == date));
+    assert!(build("three.tar", "yesterday").contains("SOURCE_DATE_EPOCH is not a time: `yesterday`"));
+}
+
+#[test]
 fn an_image_is_the_same_bytes_every_time_and_says_what_it_serves() {
     let folder = Folder::new();
     let one = built(&["examples/digits", "-o", &folder.to("oci-archive", "one.tar")]);
@@ -88,6 +103,7 @@ fn other_peoples_tools_read_archives_and_layouts_and_find_every_digest_right() {
     let built = built(&["examples/wine", "-o", &archive]);
     let inspected: Value = serde_json::from_str(&tool("skopeo", &["inspect", &archive])).unwrap();
     assert_eq!(inspected["Digest"], built["digest"]);
+    assert_eq!(inspected["Created"], drisse_registry::RELEASED);
     assert_eq!(inspected["Labels"]["drisse.model.digest"], built["model"]["digest"]);
     // skopeo checks the digest of each blob that it copies.
     tool("skopeo", &["copy", "-q", &archive, &folder.to("dir", "copied")]);
