@@ -4,6 +4,7 @@ use crate::background::{Background, Entry};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -88,6 +89,13 @@ impl AccessLog {
     }
 }
 
+/// Whether an open file is still the one at `path`. It is not if another program has moved it away, as `logrotate` does.
+pub fn is_at(file: impl AsFd, path: &Path) -> bool {
+    let identity = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
+    let (opened, named) = (rustix::fs::fstat(file).map(identity), rustix::fs::stat(path).map(identity));
+    opened.is_ok() && opened == named
+}
+
 fn open(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
@@ -106,7 +114,14 @@ fn write(path: &Path, file: File, lines: &Receiver<Entry<Line>>) {
                     tracing::warn!("cannot write the access log {}", path.display());
                 }
                 failed = flushed.is_err();
-                lines.recv().map_err(|_| ())
+                let next = lines.recv().map_err(|_| ());
+                if !is_at(file.get_ref(), path)
+                    && let Ok(new) = open(path)
+                {
+                    file = BufWriter::new(new);
+                    size = 0;
+                }
+                next
             }
             Err(TryRecvError::Disconnected) => Err(()),
         };
@@ -155,6 +170,29 @@ fn quote(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_is_moved_away_is_begun_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log-20261130"));
+        let log = AccessLog::open(&path).unwrap();
+        let took = Duration::ZERO;
+        let access = |path| Access { method: "POST", path, status: 200, took, request_id: "7", name: "" };
+        let write = |path| {
+            log.write(&access(path));
+            log.flush(Duration::from_secs(60));
+        };
+        write("/before");
+        std::fs::rename(&path, &moved).unwrap();
+        // The thread looks at the file when the first line after an idle moment comes.
+        let seen = || {
+            write("/after");
+            path.exists().then(|| std::fs::read_to_string(&path).unwrap())
+        };
+        let text = (0..1000).find_map(|_| seen()).unwrap();
+        assert!(text.contains("/after") && !text.contains("/before"), "{text}");
+        assert!(std::fs::read_to_string(&moved).unwrap().contains("/before"));
+    }
 
     #[test]
     fn a_request_is_a_line_of_json_whatever_its_path_holds() {

@@ -26,7 +26,7 @@ mod tls;
 pub mod trace;
 mod watchdog;
 
-pub use access::{Access, AccessLog};
+pub use access::{Access, AccessLog, is_at};
 pub use blocking::blocking;
 pub use channel_stream::channel_stream;
 pub use connection::{Handler, Limits, serve_connection};

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use anyhow::Context;
-use drisse_net::LogWriter;
+use drisse_net::{LogWriter, is_at};
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
@@ -65,8 +65,9 @@ pub(crate) fn write_to(path: &Path) -> Result<()> {
         loop {
             std::thread::sleep(INTERVAL);
             let full = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LARGEST);
+            let is_away = !is_at(std::io::stderr(), &path);
             // If the disk is full, the old file is continued.
-            if full && std::fs::rename(&path, older(&path)).is_ok() {
+            if is_away || full && std::fs::rename(&path, older(&path)).is_ok() {
                 let _ = take(&path);
             }
         }

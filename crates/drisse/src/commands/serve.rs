@@ -2,6 +2,7 @@
 
 mod banner;
 mod surroundings;
+mod terminal;
 
 use crate::cli::{Output, Serve};
 use crate::error::{CliError, INTERRUPTED, Result};
@@ -14,6 +15,7 @@ use drisse_registry::{ModelSource, triton_repository};
 use drisse_serve::{Config, Endpoint, ModelPath, ScoringServer, TlsFiles, TrustFiles, build};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::pin::pin;
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -142,10 +144,12 @@ fn service(arguments: &Serve) -> String {
 async fn serve(server: ScoringServer, arguments: &Serve, output: Output) -> Result<ExitCode> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut interrupt = on(SignalKind::interrupt())?;
+    let mut terminal_closed = pin!(terminal::closed()?);
     let mut code = ExitCode::SUCCESS;
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("stopping: answering the requests under way"),
+            () = &mut terminal_closed => tracing::info!("stopping, because the terminal was closed"),
             _ = interrupt.recv() => {
                 printer::note("stopping: answering the requests under way (again to stop at once)");
                 code = ExitCode::from(INTERRUPTED);

@@ -6,6 +6,24 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 
 #[test]
+fn a_hangup_ends_no_server_without_a_terminal_and_a_log_that_was_moved_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = Command::new("setsid");
+    command.arg(env!("CARGO_BIN_EXE_drisse")).env("DRISSE_ONNXRUNTIME", library());
+    command.args(["serve", "--output", "json", "examples/digits/digits.onnx", "--listen", "127.0.0.1:0"]);
+    let serving = Serving::running(command.arg("--log-file").arg(&log).current_dir(root()));
+    let said = || std::fs::read_to_string(&log).unwrap_or_default().contains("SIGHUP");
+    serving.signal("-HUP");
+    wait("the hangup is logged", said);
+    std::fs::rename(&log, folder.path().join("moved")).unwrap();
+    wait("the log is begun again", || log.exists());
+    serving.signal("-HUP");
+    wait("the new log is written", said);
+    assert_eq!(serving.ask("GET /ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0, 200);
+}
+
+#[test]
 fn serves_the_example_and_ends_with_0_on_sigterm() {
     let mut serving = Serving::start(&["examples/digits/digits.onnx", "--listen", "127.0.0.1:0"]);
     let sample = std::fs::read_to_string(root().join("examples/digits/sample.json")).unwrap();
