@@ -131,17 +131,21 @@ impl Workspace {
     ///
     /// Source of the format: <https://man7.org/linux/man-pages/man5/proc_locks.5.html>.
     pub fn holder(&self) -> Option<Holder> {
-        let inode = fs::metadata(self.root.join("control.lock")).ok()?.ino();
+        let lock = fs::metadata(self.root.join("control.lock")).ok()?;
         let locks = fs::read_to_string("/proc/locks").ok()?;
         let pids = locks.lines().filter_map(|line| {
             let words: Vec<_> = line.split_whitespace().collect();
             let &[_, "FLOCK", _, "WRITE", pid, file, ..] = &words[..] else { return None };
-            let is_lock = file.rsplit(':').next()?.parse() == Ok(inode);
+            let is_lock = file.rsplit(':').next()?.parse() == Ok(lock.ino());
             pid.parse::<u32>().ok().filter(|_| is_lock)
         });
-        // The number of the inode alone may be that of a file on another disk.
         pids.into_iter().find_map(|pid| {
             let folder = PathBuf::from(format!("/proc/{pid}"));
+            // The number of the inode alone may be that of a file on another disk.
+            let opened =
+                fs::read_dir(folder.join("fd")).ok()?.filter_map(|open| fs::metadata(open.ok()?.path()).ok());
+            let mut opened = opened.map(|file| (file.dev(), file.ino()));
+            opened.find(|file| *file == (lock.dev(), lock.ino()))?;
             let line = fs::read(folder.join("cmdline")).ok()?;
             let words: Vec<_> = line.split(|&byte| byte == 0).collect();
             let named = words.windows(2).find(|pair| pair[0] == b"--workspace").map(|pair| pair[1]);

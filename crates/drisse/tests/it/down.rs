@@ -1,7 +1,7 @@
 //! `drisse down`, and what commands do with a workspace that is down.
 
 use crate::support::root;
-use crate::workspace::{Workspace, kill};
+use crate::workspace::{Disk, Workspace, kill};
 use drisse_testkit::wait;
 use std::net::TcpStream;
 use std::path::Path;
@@ -19,6 +19,24 @@ fn serving() -> Workspace {
 
 fn gateway_answers(status: &serde_json::Value) -> bool {
     TcpStream::connect(status["gateway"]["address"].as_str().unwrap()).is_ok()
+}
+
+#[test]
+fn only_the_control_plane_of_the_workspace_is_ended_and_not_one_on_another_disk() {
+    let disks = [Disk::new("size=16m"), Disk::new("size=16m")];
+    let [Some(one), Some(other)] = &disks else {
+        assert!(std::env::var_os("CI").is_none(), "CI requires mounting a disk: run as root");
+        return;
+    };
+    // The files of new disks have the same inode numbers.
+    let [one, other] = [one, other].map(|disk| Workspace::inside(disk.path()));
+    for workspace in [&one, &other] {
+        workspace.ok(&["up", "--gateway", "127.0.0.1:0"]);
+    }
+    let control = other.pid("control");
+    one.ok(&["down"]);
+    one.ok(&["down"]);
+    assert!(control.is_some() && other.pid("control") == control, "{control:?}");
 }
 
 #[test]
