@@ -28,6 +28,11 @@ fn id(root: &Path) -> String {
     hex(&Sha256::digest(root.as_os_str().as_encoded_bytes()))[..10].to_owned()
 }
 
+/// Whether a path leads to this file or folder.
+fn is_same(path: &Path, file: &fs::Metadata) -> bool {
+    fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
+}
+
 /// The process that holds the lock of a workspace: its control plane.
 #[derive(Clone, Debug)]
 pub struct Holder {
@@ -131,7 +136,8 @@ impl Workspace {
     ///
     /// Source of the format: <https://man7.org/linux/man-pages/man5/proc_locks.5.html>.
     pub fn holder(&self) -> Option<Holder> {
-        let lock = fs::metadata(self.root.join("control.lock")).ok()?;
+        let (lock, root) =
+            (fs::metadata(self.root.join("control.lock")).ok()?, fs::metadata(&self.root).ok()?);
         let locks = fs::read_to_string("/proc/locks").ok()?;
         let pids = locks.lines().filter_map(|line| {
             let words: Vec<_> = line.split_whitespace().collect();
@@ -141,17 +147,18 @@ impl Workspace {
         });
         pids.into_iter().find_map(|pid| {
             let folder = PathBuf::from(format!("/proc/{pid}"));
-            // The number of the inode alone may be that of a file on another disk.
-            let opened =
-                fs::read_dir(folder.join("fd")).ok()?.filter_map(|open| fs::metadata(open.ok()?.path()).ok());
-            let mut opened = opened.map(|file| (file.dev(), file.ino()));
-            opened.find(|file| *file == (lock.dev(), lock.ino()))?;
             let line = fs::read(folder.join("cmdline")).ok()?;
             let words: Vec<_> = line.split(|&byte| byte == 0).collect();
             let named = words.windows(2).find(|pair| pair[0] == b"--workspace").map(|pair| pair[1]);
             let started_at = named.map(|path| PathBuf::from(OsStr::from_bytes(path)));
             let user = fs::metadata(&folder).ok()?.uid();
-            words.contains(&&b"control"[..]).then_some(Holder { pid, user, started_at })
+            // The number of the inode alone may be that of a file on another disk.
+            let is_holder = match fs::read_dir(folder.join("fd")) {
+                Ok(mut opened) => opened.any(|file| file.is_ok_and(|file| is_same(&file.path(), &lock))),
+                // Users cannot see which files their own servers have open. A folder that was renamed has no file there now.
+                Err(_) => started_at.as_ref().is_none_or(|path| !path.exists() || is_same(path, &root)),
+            };
+            (is_holder && words.contains(&&b"control"[..])).then_some(Holder { pid, user, started_at })
         })
     }
 

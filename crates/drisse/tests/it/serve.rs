@@ -9,8 +9,12 @@ use std::process::{Command, Stdio};
 fn a_hangup_ends_no_server_without_a_terminal_and_a_log_that_was_moved_is_begun_again() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
-    let mut command = Command::new("setsid");
-    command.arg(env!("CARGO_BIN_EXE_drisse")).env("DRISSE_ONNXRUNTIME", library());
+    // The tests may run under `nohup`, which has SIGHUP ignored.
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal=HUP", "setsid"])
+        .arg(env!("CARGO_BIN_EXE_drisse"))
+        .env("DRISSE_ONNXRUNTIME", library());
     command.args(["serve", "--output", "json", "examples/digits/digits.onnx", "--listen", "127.0.0.1:0"]);
     let serving = Serving::running(command.arg("--log-file").arg(&log).current_dir(root()));
     let said = || std::fs::read_to_string(&log).unwrap_or_default().contains("SIGHUP");
