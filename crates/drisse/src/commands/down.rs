@@ -40,7 +40,10 @@ pub(crate) async fn down(workspace: &WorkspaceRef, output: Output) -> Result<Exi
     }
     let stopped = async {
         if let Some(client) = client {
-            let control = folder.holder().and_then(|holder| Process::of(holder.pid).ok());
+            // The list of locks may miss one while others change, so the control plane itself is asked first.
+            let status = client.status().await.ok();
+            let pid = status.and_then(|status| status.control.pid).or_else(|| Some(folder.holder()?.pid));
+            let control = pid.and_then(|pid| Process::of(pid).ok());
             // An error means that the control plane is already stopping.
             let _ = client.shutdown(Shutdown::All).await;
             if let Some(mut control) = control {
