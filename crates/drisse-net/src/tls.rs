@@ -1,19 +1,17 @@
 //! TLS: a server's certificate and key, which can be reloaded when the files change, and what a client trusts.
 
+mod trust;
+
 use crate::keys::hex;
 use arc_swap::ArcSwap;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{self, CryptoProvider};
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName};
 use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+pub use trust::{client_config, pinning, trusting};
 
 /// How much of a file is read to find out its form, in bytes (64 KiB).
 const MAX_HEAD: u64 = 64 << 10;
@@ -129,84 +127,6 @@ fn load(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
         })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Loaded { config: Arc::new(config), chain })
-}
-
-/// Returns the TLS configuration of a client that trusts the certificates in a PEM file, and no others.
-///
-/// # Errors
-/// Returns a [`TlsError`] if the file cannot be read, or holds no certificate that can be used.
-pub fn trusting(certificates: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    let unusable = |why: String| TlsError::Trust { path: certificates.to_owned(), why };
-    let mut roots = RootCertStore::empty();
-    for certificate in read_chain(certificates)? {
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    Ok(Arc::new(client_config(roots)))
-}
-
-/// Returns the TLS configuration of a client that trusts these certificates and no others, and shows none of its own.
-pub fn client_config(roots: RootCertStore) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.expect("the provider has the default versions of TLS");
-    builder.with_root_certificates(roots).with_no_client_auth()
-}
-
-/// Returns the TLS configuration of a client that trusts the server certificate with this [fingerprint](Tls::fingerprint)
-/// and no other, whatever names, authority and dates the certificate has.
-pub fn pinning(fingerprint: &str) -> Arc<ClientConfig> {
-    let mut config = client_config(RootCertStore::empty());
-    let provider = Arc::clone(config.crypto_provider());
-    let pinned = Pinned { fingerprint: fingerprint.to_owned(), provider };
-    config.dangerous().set_certificate_verifier(Arc::new(pinned));
-    Arc::new(config)
-}
-
-/// Accepts one certificate. The server still has to show that it has the certificate's key.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: String,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if fingerprint(end_entity) == self.fingerprint {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(CertificateError::ApplicationVerificationFailure.into())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
