@@ -5,13 +5,14 @@ use drisse_net::http::{Address, Ask, HttpError, escaped};
 use drisse_wire::control::{
     API, DeployRequest, Failure, FailureBody, KeyRequest, Keys, Model, ModelChange, Operation, Page,
     Progress, RegisterRequest, RepairRequest, RollbackRequest, Service, Shutdown, Signature, Status,
-    TargetInfo, TargetSpec, TrustDocument,
+    TargetInfo, TargetSpec, TrustDocument, Upload,
 };
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::Write;
 
 /// A client of one control plane. Each call opens a connection of its own, and sets no time limit.
 ///
@@ -77,6 +78,40 @@ impl Client {
     /// Returns a [`ClientError`] if the call fails.
     pub async fn shutdown(&self, how: Shutdown) -> Result<()> {
         self.send(Method::POST, "/shutdown", &how).await.map(|_: serde_json::Value| ())
+    }
+
+    /// Returns how much of a file has been uploaded.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails.
+    pub async fn uploaded(&self, digest: &str) -> Result<Upload> {
+        self.get(&format!("/uploads/{}", segment(digest)?)).await
+    }
+
+    /// Uploads the part of a file of `size` bytes that begins at `offset`, as `write` writes it. What has arrived stays if
+    /// the connection breaks. Also returns the error of `write`, if any.
+    ///
+    /// # Errors
+    /// Returns a [`ClientError`] if the call fails or the part is refused.
+    pub async fn upload<E: Send + 'static>(
+        &self,
+        digest: &str,
+        size: u64,
+        offset: u64,
+        write: impl FnOnce(&mut dyn Write) -> std::result::Result<(), E> + Send + 'static,
+    ) -> (Result<Upload>, Option<E>) {
+        let path = match segment(digest) {
+            Ok(digest) => format!("{API}/uploads/{digest}?size={size}&offset={offset}"),
+            Err(error) => return (Err(error), None),
+        };
+        let ask = Ask { bearer: self.token.as_deref(), ..Ask::send(Method::PATCH, &path, "") };
+        let (answer, failed) = self.address.upload(ask, write).await;
+        let answer = match answer {
+            Ok((status, body)) if status >= 400 => Err(refused(status, &body)),
+            Ok((_, body)) => read(&body),
+            Err(error) => Err(error.into()),
+        };
+        (answer, failed)
     }
 
     /// Starts to register a model; [`Client::wait`] follows the operation to its end.

@@ -5,6 +5,7 @@ mod operations;
 mod services;
 mod signatures;
 mod system;
+mod uploads;
 
 use crate::control::Control;
 use crate::error::ControlError;
@@ -29,7 +30,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The maximum size of a request body in bytes. Bodies are documents, not models.
+/// The maximum size of a document in a request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
 /// The default number of items of a page.
@@ -79,6 +80,7 @@ fn routes() -> OpenApiRouter<Control> {
         .routes(routes!(system::verify))
         .routes(routes!(system::repair))
         .routes(routes!(system::collect))
+        .routes(routes!(uploads::show, uploads::send))
         .routes(routes!(models::list, models::register))
         .routes(routes!(models::show, models::change, models::delete))
         .routes(routes!(signatures::list, signatures::add))

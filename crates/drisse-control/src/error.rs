@@ -81,6 +81,15 @@ impl ControlError {
         }
     }
 
+    /// Removes a text from the message and the causes.
+    pub(crate) fn without(mut self, text: &str) -> Self {
+        let Failure { message, causes, .. } = &mut self.failure;
+        for line in causes.iter_mut().chain([message]) {
+            *line = line.replace(text, "");
+        }
+        self
+    }
+
     /// Puts what was attempted before the message.
     pub(crate) fn context(mut self, what: impl Into<String>) -> Self {
         self.failure = self.failure.context(what);
@@ -119,9 +128,9 @@ impl From<sqlx::Error> for ControlError {
 impl From<drisse_registry::StoreError> for ControlError {
     fn from(error: drisse_registry::StoreError) -> Self {
         let failure = Failure { hint: error.hint(), ..Failure::of(&error) };
-        use drisse_registry::StoreError::{Changed, Io, Names, Package};
+        use drisse_registry::StoreError::{Changed, Digest, Io, Names, NotUploaded, Package};
         let theirs = match &error {
-            Changed { .. } | Names { .. } | Package { .. } => true,
+            Changed { .. } | Digest { .. } | Names { .. } | NotUploaded { .. } | Package { .. } => true,
             Io { source, .. } => {
                 use std::io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
                 matches!(source.kind(), StorageFull | ReadOnlyFilesystem)

@@ -6,18 +6,20 @@ mod names;
 mod register;
 mod samples;
 mod signatures;
+mod uploads;
 mod verify;
 
 use crate::blocking::blocking;
 use crate::db::Db;
 use crate::db::models::{ModelParts, ModelRow};
 use crate::error::Result;
-use drisse_registry::Store;
+use drisse_registry::{Store, Uploads};
 pub(crate) use names::{derived_name, open_source, split_version};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard, Notify};
+use uploads::Sending;
 
 /// `index.json` is written once no model has changed for this long.
 const INDEX_DELAY: Duration = Duration::from_secs(2);
@@ -27,6 +29,9 @@ const INDEX_DELAY: Duration = Duration::from_secs(2);
 pub(crate) struct Models {
     db: Db,
     store: Store,
+    uploads: Uploads,
+    /// The digests of the files that clients are sending.
+    sending: Sending,
     /// Runs database queries of code on blocking threads.
     runtime: Handle,
     changed: Notify,
@@ -37,8 +42,9 @@ pub(crate) struct Models {
 impl Models {
     /// Returns the models of a database and a store. Requires a tokio runtime.
     pub(crate) fn new(db: Db, store: Store) -> Arc<Self> {
+        let uploads = Uploads::new(&store);
         let (runtime, changed, lock) = (Handle::current(), Notify::new(), Mutex::default());
-        Arc::new(Self { db, store, runtime, changed, lock })
+        Arc::new(Self { db, store, uploads, sending: Sending::default(), runtime, changed, lock })
     }
 
     /// Waits for the lock that prevents registering and deleting models.

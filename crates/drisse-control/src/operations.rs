@@ -173,6 +173,9 @@ impl Inner {
         }
         self.write_outcome(op, &outcome).await;
         crash_point("an operation has ended");
+        if kind.is_some_and(OperationKind::uses_uploads) && outcome.error.is_none() {
+            self.services.models.forget_registered_uploads().await;
+        }
         if kind.is_some_and(OperationKind::changes_service) {
             self.services.claims.release(op.subject());
             self.services.wake(op.subject());

@@ -130,14 +130,16 @@ pub async fn run(
     Ok(())
 }
 
-/// Starts tasks that keep the index and the backup up to date, and one that removes routes and replicas of deleted
-/// services.
+/// Starts tasks that keep the index and the backup up to date, and others that remove abandoned uploads, and routes and
+/// replicas of deleted services.
 fn keep_house(control: &Control, tasks: &TaskTracker) {
     let (models, db) = (Arc::clone(&control.services.models), control.db.clone());
     let reconcilers = control.services.reconcilers.clone();
     let until = control.stop.token();
     tasks.spawn(until.clone().run_until_cancelled_owned(async move { models.keep_index().await }));
     tasks.spawn(until.clone().run_until_cancelled_owned(db.keep_backup()));
+    let models = Arc::clone(&control.services.models);
+    tasks.spawn(async move { models.forget_old_uploads().await });
     tasks.spawn(until.run_until_cancelled_owned(async move {
         if let Err(error) = reconcilers.remove_orphans().await {
             tracing::warn!("cannot remove routes and replicas of deleted services: {:?}", error.failure);

@@ -188,6 +188,12 @@ impl Address {
     /// # Errors
     /// Returns an [`HttpError`] if the connection cannot be opened or breaks before the response begins.
     pub async fn open(&self, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError> {
+        let body = Full::new(ask.body.clone());
+        self.send(self.request(ask, body)?).await
+    }
+
+    /// Returns a request with the head of `ask` and this body.
+    fn request<B>(&self, ask: Ask<'_>, body: B) -> Result<Request<B>, HttpError> {
         let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, self.host());
         if let Some(bearer) = ask.bearer {
             request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
@@ -195,9 +201,9 @@ impl Address {
         if !ask.body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let mut request = request.body(Full::new(ask.body)).map_err(|error| self.broken(&error))?;
+        let mut request = request.body(body).map_err(|error| self.broken(&error))?;
         request.headers_mut().extend(ask.headers);
-        self.send(request).await
+        Ok(request)
     }
 
     async fn send<B>(&self, request: Request<B>) -> Result<Response<Incoming>, HttpError>
@@ -212,20 +218,16 @@ impl Address {
         sender.send_request(request).await.map_err(|error| self.broken(&error))
     }
 
-    /// Posts a body that `write` produces while it is sent (see [`written`]) and reads the whole response: its status
-    /// and its body. Also returns the error of `write`, if any: a server may respond before it has read everything.
+    /// Sends a request with the body that `write` produces while it is sent (see [`written`]), in place of `ask.body`, and
+    /// reads the whole response: its status and its body. Also returns the error of `write`, if any: a server may respond
+    /// before it has read everything.
     pub async fn upload<E: Send + 'static>(
         &self,
-        path: &str,
-        content_type: &str,
+        ask: Ask<'_>,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
     ) -> (Result<(u16, Bytes), HttpError>, Option<E>) {
         let (body, writing) = written(write);
-        let request = Request::post(path).header(HOST, self.host()).header(CONTENT_TYPE, content_type);
-        let answer = async {
-            let request = request.body(body).map_err(|error| self.broken(&error))?;
-            self.read(self.send(request).await?).await
-        };
+        let answer = async { self.read(self.send(self.request(ask, body)?).await?).await };
         (answer.await, writing.await.ok().flatten())
     }
 

@@ -170,6 +170,22 @@ impl Store {
         Ok(self.root.join("blobs/sha256").join(hex))
     }
 
+    /// Returns the digests and paths of all blobs.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Io`] if the folder of the blobs cannot be read.
+    pub fn blobs(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
+        let folder = self.root.join("blobs/sha256");
+        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|error| StoreError::io("read", &folder, error))?;
+        let blob = |entry: fs::DirEntry| {
+            let digest = format!("sha256:{}", entry.file_name().to_string_lossy());
+            is_digest(&digest).then(|| (digest, entry.path()))
+        };
+        Ok(entries.into_iter().filter_map(blob).collect())
+    }
+
     /// Reads a small blob (a manifest, a config) into memory and checks its digest.
     ///
     /// # Errors
@@ -337,6 +353,13 @@ impl Store {
         &self.root
     }
 
+    /// Returns a new folder for the time being.
+    pub(crate) fn scratch_for(&self, what: &str) -> Result<tempfile::TempDir, StoreError> {
+        let folder = self.scratch_folder();
+        let made = tempfile::Builder::new().prefix(what).tempdir_in(&folder);
+        made.map_err(|error| StoreError::io("write", &folder, error))
+    }
+
     fn scratch_folder(&self) -> PathBuf {
         self.root.join("ingest")
     }
@@ -366,6 +389,7 @@ impl Store {
 }
 
 /// A writer that counts and hashes the bytes it passes on.
+#[derive(Debug)]
 pub(crate) struct Hashing<W> {
     inner: W,
     hasher: Sha256,

@@ -48,7 +48,11 @@ pub(crate) fn file_digest(path: &Path) -> std::io::Result<String> {
 }
 
 /// Returns the SHA-256 of the rest of a file (hexadecimal).
-pub(crate) fn digest_of_file(mut file: std::fs::File) -> std::io::Result<String> {
+///
+/// # Errors
+///
+/// Returns the system's error if the file cannot be read.
+pub fn digest_of_file(mut file: std::fs::File) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; 256 << 10];
     loop {

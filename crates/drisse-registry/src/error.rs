@@ -184,6 +184,12 @@ pub enum StoreError {
         /// The blob's digest.
         digest: String,
     },
+    /// A file of a model has not been uploaded, or was removed because nothing used it.
+    #[error("the file {digest} has not been uploaded")]
+    NotUploaded {
+        /// The file's digest.
+        digest: String,
+    },
     /// A blob's bytes do not match its digest.
     #[error("blob {digest} is damaged: its bytes have another digest")]
     Corrupt {
@@ -244,6 +250,9 @@ impl StoreError {
                 "`drisse models verify --repair` fixes what it can; or register the model's files again"
                     .to_owned(),
             ),
+            Self::NotUploaded { digest } => {
+                Some(format!("upload it, or the rest of it: `PATCH /v1/uploads/{digest}`"))
+            }
             Self::Names { .. } => Some(
                 "rename the file; if the model has external data, save the model again under the new name"
                     .to_owned(),

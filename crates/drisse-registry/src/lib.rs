@@ -26,6 +26,7 @@ mod layout;
 mod links;
 mod onnx;
 mod package;
+mod partial;
 mod referrer;
 mod remote;
 mod repair;
@@ -33,9 +34,10 @@ mod signature;
 mod signing;
 mod sniff;
 mod source;
+mod uploads;
 
 pub use blobs::{Blob, BlobState, Store};
-pub use digest::digest;
+pub use digest::{digest, digest_of_file};
 pub use durable::{disk_hint, make_folder, replace_file, sync_folder_of};
 pub use error::{InspectError, StoreError};
 pub use image::{
@@ -45,6 +47,7 @@ pub use image::{
 pub use layout::{Configured, triton_repository};
 pub use onnx::{ExternalFile, Inspection, inspect};
 pub use package::{INDEX, Ingested, MANIFEST, Manifest, OtherPackage, Package, Unpacked};
+pub use partial::{Outcome, Partial};
 pub use referrer::Referrer;
 pub use remote::{Access, Pulled, Pushed, Reference, RemoteError, RemoteRepository, Transfer};
 pub use signature::{signature_document, signature_of};
@@ -52,3 +55,4 @@ pub use signing::{
     Bundle, Evidence, PublicKey, SignatureError, Signed, SigningKey, Statement, verify, verify_files,
 };
 pub use source::ModelSource;
+pub use uploads::{Staged, Uploads};

@@ -1,20 +1,20 @@
-//! Partially pulled blobs: the bytes received so far are kept on disk, and a later pull continues from there.
+//! Partially received blobs: the bytes received so far are kept on disk, and a later attempt continues from there.
 
-use super::RemoteError;
 use crate::StoreError;
 use crate::blobs::{Blob, BlobState, Hashing, Store};
-use crate::durable::{make_folder, sync_folder_of};
+use crate::durable::{folder_of, make_folder, sync_folder_of};
 use drisse_core::crash_point;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 /// How many bytes are read at once.
 const BLOCK: usize = 256 << 10;
 
-/// A blob that is being received.
-pub(super) struct Partial {
+/// A blob that is being received. If it is dropped, its bytes stay for the next attempt.
+#[derive(Debug)]
+pub struct Partial {
     /// Path of the bytes received so far.
     path: PathBuf,
     /// Path of the complete blob in the store.
@@ -25,7 +25,7 @@ pub(super) struct Partial {
 
 /// The result of receiving all bytes of a blob.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
+pub enum Outcome {
     /// The blob is in the store.
     Kept,
     /// The bytes have this other digest, and have been removed.
@@ -33,16 +33,19 @@ pub(super) enum Outcome {
 }
 
 impl Partial {
-    /// Opens the partial file of a blob, with what an earlier run left; `None` if the blob is already in the store.
-    pub(super) fn open(store: &Store, blob: &Blob) -> Result<Option<Self>, RemoteError> {
+    /// Opens the partial file of a blob, with what an earlier attempt left; `None` if the blob is already in the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Digest`] if the blob's digest is not valid, or [`StoreError::Io`].
+    pub fn open(store: &Store, blob: &Blob) -> Result<Option<Self>, StoreError> {
         if store.check(&blob.digest)? == BlobState::Good {
             return Ok(None);
         }
         let target = store.path(&blob.digest)?;
-        let folder = store.root().join("partial");
-        let path = folder.join(target.file_name().unwrap_or_default());
+        let path = store.partial(&blob.digest)?;
         let failed = |error: io::Error| StoreError::io("write", &path, error);
-        make_folder(&folder).map_err(failed)?;
+        make_folder(folder_of(&path)).map_err(failed)?;
         let mut options = fs::OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(&path).map_err(failed)?;
         let mut received = Hashing::new(io::sink());
@@ -54,12 +57,17 @@ impl Partial {
         Ok(Some(partial))
     }
 
-    pub(super) fn size(&self) -> u64 {
+    /// Returns the number of bytes received so far.
+    pub fn size(&self) -> u64 {
         self.file.size()
     }
 
     /// Discards the bytes received so far.
-    pub(super) fn restart(&mut self) -> Result<(), RemoteError> {
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Io`] if the file cannot be truncated.
+    pub fn restart(&mut self) -> Result<(), StoreError> {
         let opened = || {
             let file = fs::OpenOptions::new().read(true).append(true).open(&self.path)?;
             file.set_len(0)?;
@@ -71,14 +79,22 @@ impl Partial {
     }
 
     /// Appends received bytes.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), RemoteError> {
-        self.file.write_all(bytes).map_err(|error| StoreError::io("write", &self.path, error).into())
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Io`] if they cannot be written.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all(bytes).map_err(|error| StoreError::io("write", &self.path, error))
     }
 
     /// Moves a complete blob into the store if its digest is right.
-    pub(super) fn finish(self) -> Result<Outcome, RemoteError> {
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreError::Io`] if the file cannot be synced, renamed or removed.
+    pub fn finish(self) -> Result<Outcome, StoreError> {
         let (file, received) = self.file.into_parts();
-        let failed = |error| RemoteError::from(StoreError::io("write", &self.target, error));
+        let failed = |error| StoreError::io("write", &self.target, error);
         if received != self.blob {
             fs::remove_file(&self.path).map_err(failed)?;
             return Ok(Outcome::Other(received.digest));
@@ -92,17 +108,14 @@ impl Partial {
     }
 }
 
-/// Returns a file as a request body. Calls `moved` with the number of bytes of each block.
-pub(super) fn blocks(path: PathBuf, moved: impl Fn(u64) + Send + 'static) -> reqwest::Body {
-    let next = move |file: Option<File>| {
-        let mut file = file.map_or_else(|| File::open(&path), Ok)?;
-        let mut block = vec![0; BLOCK];
-        let count = file.read(&mut block)?;
-        block.truncate(count);
-        moved(count as u64);
-        Ok::<_, io::Error>((count > 0).then_some((block, Some(file))))
-    };
-    reqwest::Body::wrap_stream(futures_util::stream::try_unfold(None, move |file| {
-        std::future::ready(next(file))
-    }))
+impl Store {
+    /// Returns the number of bytes received so far of a blob that is not in the store yet.
+    pub(crate) fn received(&self, digest: &str) -> Result<u64, StoreError> {
+        Ok(fs::metadata(self.partial(digest)?).map_or(0, |file| file.len()))
+    }
+
+    /// Returns the path of the partial file of a blob.
+    fn partial(&self, digest: &str) -> Result<PathBuf, StoreError> {
+        Ok(self.root().join("partial").join(self.path(digest)?.file_name().unwrap_or_default()))
+    }
 }

@@ -9,7 +9,6 @@
 mod credentials;
 mod error;
 mod http;
-mod partial;
 mod pull;
 mod push;
 mod reference;

@@ -163,6 +163,14 @@ impl ModelSource {
         std::iter::once(model).chain(external).collect()
     }
 
+    /// Returns all files that make up the model, each as its path in the model's folder and its path on this machine: the
+    /// model file, its external data, its `drisse.json`, and its sample as `sample.json`. The model file is first.
+    pub fn contents(&self) -> Vec<(PathBuf, PathBuf)> {
+        let described = self.description.iter().map(|path| (PathBuf::from(DERIVED), path.clone()));
+        let sample = self.sample.iter().map(|path| (PathBuf::from("sample.json"), path.clone()));
+        self.files().into_iter().chain(described).chain(sample).collect()
+    }
+
     /// Opens a file of the model, or its sample.
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 //! Times are RFC 3339 in UTC. A failed request is answered with a [`FailureBody`]; its status is 4xx if the caller can
 //! fix the cause, and 5xx if Drisse failed.
 
+mod models;
 mod resources;
 mod targets;
 mod trust;
 
+pub use models::{Model, ModelChange, ModelChoice, RegisterRequest, RepairRequest, Upload, UploadedFiles};
 pub use resources::{Resources, RestartPolicy, Secrets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,89 +18,6 @@ use utoipa::ToSchema;
 
 /// The version of the control API, as the first part of every path.
 pub const API: &str = "/v1";
-
-/// A model to deploy: a file or folder on the control plane's machine, or a registered model.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum ModelChoice {
-    /// An absolute path. Accepted only over the Unix socket, because the control plane reads the file.
-    Path(String),
-    /// `name` (the newest version) or `name:version`.
-    Registered(String),
-}
-
-/// The body of `POST /v1/models`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RegisterRequest {
-    /// The model's file or folder, on the control plane's machine.
-    pub path: String,
-    /// The digest of a package's manifest; if given, `path` is the OCI image layout that contains it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub package: Option<String>,
-    /// The digests of the manifests of the package's signatures in that layout.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signatures: Vec<String>,
-    /// The model's name; by default derived from the file's name.
-    pub name: Option<String>,
-    /// The path of a sample `/score` body; by default `sample.json` beside the model.
-    pub sample: Option<String>,
-    /// Whether links in the model's folder are followed that lead out of it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub follow_links: bool,
-    /// Replaces the version's tags.
-    pub tags: Option<BTreeMap<String, String>>,
-    /// Properties to add to the version; existing properties cannot be changed.
-    pub properties: Option<BTreeMap<String, String>>,
-}
-
-/// The body of `POST /v1/repair`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RepairRequest {
-    /// Files and folders to search for missing or damaged content.
-    pub from: Vec<String>,
-}
-
-/// The body of `PATCH /v1/models/{name}/versions/{version}`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelChange {
-    /// Tags to set.
-    pub tags: BTreeMap<String, String>,
-    /// Tags to remove.
-    pub remove_tags: Vec<String>,
-    /// Properties to add; existing properties cannot be changed.
-    pub properties: BTreeMap<String, String>,
-}
-
-/// A registered version of a model.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Model {
-    /// The model's name.
-    pub name: String,
-    /// The version, from 1.
-    pub version: u64,
-    /// The digest of the model's files.
-    pub digest: String,
-    /// The digest of the package's manifest, which registries and signatures refer to.
-    pub manifest_digest: String,
-    /// Total size of the model's files in bytes.
-    pub size: u64,
-    /// The framework that exported the model, if the file names it.
-    pub framework: Option<String>,
-    /// When the version was registered.
-    pub created_at: String,
-    /// Labels that can be changed and removed.
-    pub tags: BTreeMap<String, String>,
-    /// Labels that can be added but not changed.
-    pub properties: BTreeMap<String, String>,
-    /// The model's inputs and outputs.
-    #[schema(value_type = Object)]
-    pub signature: serde_json::Value,
-    /// Services with a revision that uses this version.
-    pub used_by: Vec<String>,
-}
 
 /// The body of `POST /v1/services` and `PATCH /v1/services/{name}`. Omitted members keep their values.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -122,7 +41,7 @@ pub struct DeployRequest {
     pub cors_origins: Option<Vec<String>>,
     /// Whether the gateway writes an access log for the service.
     pub access_log: Option<bool>,
-    /// The path of a sample `/score` body on the control plane's machine.
+    /// The path of a sample `/score` body on the control plane's machine or, with an uploaded model, among its files.
     pub sample: Option<String>,
     /// Whether links in the model's folder are followed that lead out of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -23,6 +23,7 @@ mod sign;
 mod targets;
 mod transfer;
 mod up;
+mod upload;
 
 use crate::cli::{Cli, Command, Import};
 use crate::connect::WorkspaceRef;

@@ -34,6 +34,11 @@ impl CliError {
         anyhow::Error::msg(message.to_string()).into()
     }
 
+    /// Puts what was attempted before the message.
+    pub(crate) fn context(self, what: String) -> Self {
+        Self { error: self.error.context(what), ..self }
+    }
+
     /// Sets the exit code.
     pub(crate) fn code(self, code: u8) -> Self {
         Self { code, ..self }

@@ -50,13 +50,19 @@ pub(super) async fn register(
     Extension(local): Extension<Local>,
     Json(request): Json<RegisterRequest>,
 ) -> Begun {
-    may_name_files(local)?;
-    let name = match (&request.name, &request.package) {
-        (Some(name), Some(_)) => name.clone(),
-        (None, Some(_)) => return Err(ControlError::invalid("registering a package requires `name`")),
-        (name, None) => {
+    if !request.path.is_empty() || (request.sample.is_some() && request.uploaded.is_none()) {
+        may_name_files(local)?;
+    }
+    if request.uploaded.is_some() && (!request.path.is_empty() || request.package.is_some()) {
+        return Err(ControlError::invalid("give one of `path`, `package` and `uploaded`"));
+    }
+    let name = match (&request.name, &request.package, &request.uploaded) {
+        (Some(name), Some(_), _) => name.clone(),
+        (None, Some(_), _) => return Err(ControlError::invalid("registering a package requires `name`")),
+        (name, None, Some(files)) => name.clone().map_or_else(|| derived_name(files.stem()), Ok)?,
+        (name, None, None) => {
             let source = open_source(request.path.as_ref(), request.follow_links).await?;
-            name.clone().map_or_else(|| derived_name(&source), Ok)?
+            name.clone().map_or_else(|| derived_name(&source.name), Ok)?
         }
     };
     name.parse::<ModelName>()
@@ -112,7 +118,7 @@ pub(super) fn may_name_files(Local(local): Local) -> Result<()> {
         return Ok(());
     }
     Err(ControlError::new(ErrorKind::Forbidden, "only requests over the Unix socket may name files")
-        .hint("register the model on the control plane's machine, then deploy it by its name"))
+        .hint("upload them: `PATCH /v1/uploads/DIGEST`, then name them as `uploaded`"))
 }
 
 pub(super) fn number(version: &str) -> Result<Option<u64>> {

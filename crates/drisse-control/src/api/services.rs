@@ -73,7 +73,7 @@ pub(super) async fn deploy(
     Extension(local): Extension<Local>,
     Json(mut request): Json<DeployRequest>,
 ) -> Begun {
-    let derived = check_model(&control, local, &mut request).await?;
+    let derived = check_model(&control, local, &request).await?;
     let (derived, stem) =
         derived.ok_or_else(|| ControlError::invalid("deploying a service requires `model`"))?;
     request.stem = stem.filter(|_| request.name.is_none());
@@ -97,44 +97,38 @@ pub(super) async fn update(
     Json(mut request): Json<DeployRequest>,
 ) -> Begun {
     control.db.existing_service(&name).await?;
-    check_model(&control, local, &mut request).await?;
+    check_model(&control, local, &request).await?;
     request.name = Some(name.clone());
     change(&control, &name, request, OperationKind::Update).await
 }
 
-/// Checks that the model of a request exists, before an operation is started for it, and adds what the configuration
-/// beside a file says of how it is run. Returns the name that a service of
+/// Checks that the model of a request exists, before an operation is started for it. Returns the name that a service of
 /// the model has by default, and for a file what that name is made of; `None` if the request names no model.
 async fn check_model(
     control: &Control,
     local: Local,
-    request: &mut DeployRequest,
+    request: &DeployRequest,
 ) -> Result<Option<(String, Option<String>)>> {
-    if request.sample.is_some() {
+    if request.sample.is_some() && !matches!(request.model, Some(ModelChoice::Uploaded(_))) {
         may_name_files(local)?;
     }
+    let named = |name: &Option<String>, stem: String| match name {
+        Some(name) => Ok(Some((name.clone(), None))),
+        None => Ok(Some((derived_name(&stem)?, Some(stem)))),
+    };
     match &request.model {
         None => Ok(None),
+        Some(ModelChoice::Uploaded(files)) => named(&request.name, files.stem().to_owned()),
         Some(ModelChoice::Path(path)) => {
             may_name_files(local)?;
             let source = open_source(path.as_ref(), request.follow_links).await?;
-            let serving = &mut request.serving;
-            serving.workers = serving.workers.or(number(source.configured.workers));
-            serving.max_batch = serving.max_batch.or(number(source.configured.max_batch));
-            match &request.name {
-                Some(name) => Ok(Some((name.clone(), None))),
-                None => Ok(Some((derived_name(&source)?, Some(source.name)))),
-            }
+            named(&request.name, source.name)
         }
         Some(ModelChoice::Registered(text)) => {
             let (name, version) = split_version(text)?;
             Ok(Some((control.db.model(name, version).await?.name, None)))
         }
     }
-}
-
-fn number(configured: Option<usize>) -> Option<u32> {
-    configured.and_then(|number| u32::try_from(number).ok())
 }
 
 async fn change(

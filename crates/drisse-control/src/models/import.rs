@@ -24,7 +24,15 @@ impl Models {
         let failed = |error: ControlError| error.context(format!("cannot register package {package}"));
         // Until the database refers to the blobs, they must not be collected.
         let _packing = self.store.packing();
-        let layout = Store::existing(request.path.as_ref());
+        let layout = match &*request.path {
+            "" => {
+                let signatures = request.signatures.iter().map(String::as_str);
+                let complete = self.uploads.complete(signatures.chain([package]));
+                complete.map_err(|error| failed(error.into()))?;
+                self.uploads.layout().clone()
+            }
+            path => Store::existing(path.as_ref()),
+        };
         let bundles = signatures::take(&self.store, &layout, package, &request.signatures).map_err(failed)?;
         // Checked before the package is parsed.
         self.runtime.block_on(self.check_bundles(name, package, &bundles))?;

@@ -17,11 +17,11 @@ pub(crate) fn split_version(text: &str) -> Result<(&str, Option<u64>)> {
     Ok((name, Some(number)))
 }
 
-/// Returns the name of a model without a given name, derived from its file.
-pub(crate) fn derived_name(source: &ModelSource) -> Result<String> {
-    let name = ServiceName::of_stem(&source.name).map(|name| name.to_string());
+/// Returns the name of a model without a given name, derived from the stem of its file or the name of its folder.
+pub(crate) fn derived_name(stem: &str) -> Result<String> {
+    let name = ServiceName::of_stem(stem).map(|name| name.to_string());
     name.ok_or_else(|| {
-        ControlError::invalid(format!("cannot derive a model name from `{}`", source.name))
+        ControlError::invalid(format!("cannot derive a model name from `{stem}`"))
             .hint("choose a name: --name NAME")
     })
 }

@@ -45,11 +45,30 @@ impl Models {
         self.db.change_model(&row.name, Some(row.version), &change, replace).await
     }
 
-    /// Registers a model from its files. Blocks on the disk.
+    /// Registers a model from its files, here or uploaded. Blocks on the disk.
     fn register_files(&self, progress: &Progress, name: &str, request: &RegisterRequest) -> Result<ModelRow> {
-        let source = ModelSource::open_following(request.path.as_ref(), request.follow_links)?.to_run()?;
-        let named = request.sample.as_deref().map(Path::new);
-        let (sample, given) = sample(&source, named, &|line| progress.add(line))?;
+        let Some(uploaded) = &request.uploaded else {
+            return self.register_at(progress, name, request, None);
+        };
+        let folder = self.uploads.stage(&uploaded.files)?;
+        let registered = self.register_at(progress, name, request, Some((folder.path(), &uploaded.model)));
+        // The names of the files without that of the folder, which clients do not know.
+        registered.map_err(|error| error.without(&format!("{}/", folder.path().display())))
+    }
+
+    /// Registers a model from its files: those that the request names, or an uploaded model file in its folder.
+    fn register_at(
+        &self,
+        progress: &Progress,
+        name: &str,
+        request: &RegisterRequest,
+        uploaded: Option<(&Path, &str)>,
+    ) -> Result<ModelRow> {
+        let in_folder = |path: &str| uploaded.map_or(path.into(), |(folder, _)| folder.join(path));
+        let file = in_folder(uploaded.map_or(&request.path, |(_, model)| model));
+        let source = ModelSource::open_following(&file, request.follow_links)?.to_run()?;
+        let named = request.sample.as_deref().map(in_folder);
+        let (sample, given) = sample(&source, named.as_deref(), &|line| progress.add(line))?;
         let (copied, size) = (AtomicU64::new(0), size_of(&source));
         let copy = |bytes: u64| {
             let before = copied.fetch_add(bytes, Relaxed);
@@ -61,10 +80,10 @@ impl Models {
         // Until the database refers to the blobs, they must not be collected.
         let _packing = store.packing();
         let model = store.ingest(&source, &copy).map_err(|error| {
-            ControlError::from(error).context(format!("cannot register {}", request.path))
+            ControlError::from(error).context(format!("cannot register {}", file.display()))
         })?;
         crash_point("a model's files are in the store");
-        let path = source.inspection.path.to_str().map(str::to_owned);
+        let path = source.inspection.path.to_str().filter(|_| uploaded.is_none()).map(str::to_owned);
         self.runtime.block_on(self.insert(progress, name, &Stored { model, sample, given, path }))
     }
 

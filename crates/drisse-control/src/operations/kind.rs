@@ -1,7 +1,9 @@
 //! The kinds of operations, with their requests.
 
 use crate::error::{ControlError, Result};
-use drisse_wire::control::{DeployRequest, KeyRequest, RegisterRequest, RepairRequest, RollbackRequest};
+use drisse_wire::control::{
+    DeployRequest, KeyRequest, ModelChoice, RegisterRequest, RepairRequest, RollbackRequest,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -60,6 +62,17 @@ impl OperationKind {
     /// Returns whether the operation may leave blobs in the store that no model refers to.
     pub(crate) fn registers(&self) -> bool {
         matches!(self, Self::Register(_) | Self::Deploy(_) | Self::Update(_))
+    }
+
+    /// Returns whether the operation registers a model from uploaded files.
+    pub(crate) fn uses_uploads(&self) -> bool {
+        match self {
+            Self::Register(request) => request.path.is_empty(),
+            Self::Deploy(request) | Self::Update(request) => {
+                matches!(request.model, Some(ModelChoice::Uploaded(_)))
+            }
+            _ => false,
+        }
     }
 
     /// Returns the request to store.

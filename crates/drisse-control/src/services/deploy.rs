@@ -28,32 +28,28 @@ impl Services {
         Ok(json!({ "revision": decided.revision, "changed": decided.changed }))
     }
 
-    /// Returns the model that a request names; `None` if it names none. Registers the model if it is a file.
+    /// Returns the model that a request names; `None` if it names none. Registers the model if its files are named.
     async fn choose(&self, op: &Running, request: &DeployRequest) -> Result<Option<ModelRow>> {
-        match &request.model {
-            None => Ok(None),
+        let files = match &request.model {
+            None => return Ok(None),
             Some(ModelChoice::Registered(text)) => {
                 let (name, version) = split_version(text)?;
-                self.db.model(name, version).await.map(Some)
+                return self.db.model(name, version).await.map(Some);
             }
             Some(ModelChoice::Path(path)) => {
-                if let (Some(service), Some(stem)) = (self.db.service(op.subject()).await?, &request.stem) {
-                    check_same_stem(&service, stem)?;
-                }
-                let files = RegisterRequest {
-                    path: path.clone(),
-                    package: None,
-                    signatures: vec![],
-                    name: None,
-                    sample: request.sample.clone(),
-                    follow_links: request.follow_links,
-                    tags: None,
-                    properties: None,
-                };
-                // The model gets the service's name.
-                self.models.register(&op.progress, op.subject(), files).await.map(Some)
+                RegisterRequest { path: path.clone(), ..RegisterRequest::default() }
             }
+            Some(ModelChoice::Uploaded(files)) => {
+                RegisterRequest { uploaded: Some(files.clone()), ..RegisterRequest::default() }
+            }
+        };
+        if let (Some(service), Some(stem)) = (self.db.service(op.subject()).await?, &request.stem) {
+            check_same_stem(&service, stem)?;
         }
+        let (sample, follow_links) = (request.sample.clone(), request.follow_links);
+        // The model gets the service's name.
+        let files = RegisterRequest { sample, follow_links, ..files };
+        self.models.register(&op.progress, op.subject(), files).await.map(Some)
     }
 
     /// Compares a request with the desired state, and stores the new desired state.

@@ -1,11 +1,11 @@
 //! Pulling packages: blobs are verified when complete, and interrupted ones continue later.
 
-use super::partial::{Outcome, Partial};
 use super::registry::RemoteRepository;
 use super::{RemoteError, TRIES, Transfer, pause};
 use crate::blobs::is_digest;
 use crate::blobs::{Blob, BlobState, Store};
 use crate::package::Package;
+use crate::partial::{Outcome, Partial};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};

@@ -1,7 +1,6 @@
 //! Pushing packages and images. Blobs that the registry already has are not sent again.
 
 use super::http::SILENCE;
-use super::partial::blocks;
 use super::registry::RemoteRepository;
 use super::{RemoteError, TRIES, Transfer, pause};
 use crate::StoreError;
@@ -11,6 +10,8 @@ use drisse_core::lock;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// How many blobs are pushed at once.
 const AT_ONCE: usize = 4;
+
+/// How many bytes are read at once.
+const BLOCK: usize = 256 << 10;
 
 /// How often progress is reported.
 const REPORT: Duration = Duration::from_millis(100);
@@ -220,4 +224,19 @@ impl PushedBlobs {
     fn text(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
+}
+
+/// Returns a file as a request body. Calls `moved` with the number of bytes of each block.
+fn blocks(path: PathBuf, moved: impl Fn(u64) + Send + 'static) -> reqwest::Body {
+    let next = move |file: Option<File>| {
+        let mut file = file.map_or_else(|| File::open(&path), Ok)?;
+        let mut block = vec![0; BLOCK];
+        let count = file.read(&mut block)?;
+        block.truncate(count);
+        moved(count as u64);
+        Ok::<_, io::Error>((count > 0).then_some((block, Some(file))))
+    };
+    reqwest::Body::wrap_stream(futures_util::stream::try_unfold(None, move |file| {
+        std::future::ready(next(file))
+    }))
 }

@@ -7,7 +7,7 @@ use drisse_core::{Bound, Capacity, UnavailableError, printable};
 use drisse_net::blocking;
 use drisse_net::http::{Address, Ask, HttpError};
 use hyper::Method;
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -232,7 +232,9 @@ impl Engine {
         &self,
         write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), E> + Send + 'static,
     ) -> Result<Result<Value, EngineError>, E> {
-        match self.address.upload("/images/load?quiet=true", "application/x-tar", write).await {
+        let archive = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"))]);
+        let ask = Ask::send(Method::POST, "/images/load?quiet=true", "").with(archive);
+        match self.address.upload(ask, write).await {
             // The engine refused the archive and stopped reading, which made `write` fail.
             (Ok((status, body)), Some(_)) if status >= 400 => Ok(read(Ok((status, body)))),
             (_, Some(error)) => Err(error),

@@ -2,12 +2,14 @@
 
 use crate::cli::{Deploy, Output, Rollback, ServiceOptions, Update, WhenRestarted};
 use crate::commands::curl::{Curl, this_program};
+use crate::commands::upload::Given;
 use crate::connect::WorkspaceRef;
 use crate::error::{CliError, INTERRUPTED, Result};
 use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
 use drisse_client::{Client, ClientError};
+use drisse_registry::ModelSource;
 use drisse_wire::control::{
     DeployRequest, Keys, ModelChoice, Operation, Resources, RestartPolicy, RollbackRequest, Secrets, Service,
     ServingOptions,
@@ -22,27 +24,31 @@ use std::time::{Duration, Instant};
 const MAX_ANSWER: usize = 240;
 
 pub(crate) async fn deploy(workspace: &WorkspaceRef, arguments: &Deploy, output: Output) -> Result<ExitCode> {
-    let early = choose_file(&arguments.model, arguments.options.follow_links)?;
+    let options = &arguments.options;
+    let source = choose_file(&arguments.model, options)?;
     let client = workspace.connect().await?;
-    let model = choose(workspace, &client, &arguments.model, early, &arguments.options).await?;
-    let mut request = request(&arguments.options, Some(model))?;
+    let (model, sample) = choose(workspace, &client, &arguments.model, source.as_ref(), options).await?;
+    let mut request = DeployRequest { sample, ..request(options, Some(model), source.as_ref())? };
     request.name.clone_from(&arguments.name);
     request.target.clone_from(&arguments.target);
     let operation = client.deploy(&request).await?;
-    finish(workspace, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
+    finish(workspace, &client, operation, options.no_wait, sample_file(options, source)?, output).await
 }
 
 pub(crate) async fn update(workspace: &WorkspaceRef, arguments: &Update, output: Output) -> Result<ExitCode> {
-    let file = |text: &String| choose_file(text, arguments.options.follow_links);
-    let early = arguments.model.as_ref().map(file).transpose()?.flatten();
+    let options = &arguments.options;
+    let source = arguments.model.as_ref().map(|text| choose_file(text, options)).transpose()?.flatten();
     let client = workspace.connect().await?;
-    let model = match &arguments.model {
-        Some(model) => Some(choose(workspace, &client, model, early, &arguments.options).await?),
-        None => None,
+    let (model, sample) = match &arguments.model {
+        Some(model) => {
+            let (model, sample) = choose(workspace, &client, model, source.as_ref(), options).await?;
+            (Some(model), sample)
+        }
+        None => (None, None),
     };
-    let request = request(&arguments.options, model)?;
+    let request = DeployRequest { sample, ..request(options, model, source.as_ref())? };
     let operation = client.update(&arguments.service, &request).await?;
-    finish(workspace, &client, operation, arguments.options.no_wait, given_sample(&request), output).await
+    finish(workspace, &client, operation, options.no_wait, sample_file(options, source)?, output).await
 }
 
 pub(crate) async fn rollback(
@@ -57,33 +63,34 @@ pub(crate) async fn rollback(
     finish(workspace, &client, operation, arguments.no_wait, None, output).await
 }
 
-/// Returns the absolute path if `text` names a file: a path has a `/` or an extension, anything else may be a
-/// registered model. Checks the file first, so that a wrong one is reported without starting the control plane.
-fn choose_file(text: &str, follow_links: bool) -> Result<Option<String>> {
-    if text.starts_with("oci://") {
+/// Opens the model if `text` names a file or folder: a path has a `/` or an extension, anything else may be a registered
+/// model. A wrong file is so reported without starting the control plane.
+fn choose_file(text: &str, options: &ServiceOptions) -> Result<Option<ModelSource>> {
+    let sample = options.sample.as_ref().filter(|sample| !sample.is_file());
+    if let Some(sample) = sample {
+        return Err(CliError::new(format!("sample {} not found", sample.display())));
+    }
+    if text.starts_with("oci://") || !super::named::is_path(text) {
         return Ok(None);
     }
-    if !super::named::is_path(text) {
-        return Ok(None);
-    }
-    let path = Path::new(text);
-    let absolute = super::models::absolute(path)?;
-    super::models::check_file(path, follow_links).with_context(|| format!("cannot deploy {text}"))?;
-    Ok(Some(absolute))
+    let source = super::models::open(Path::new(text), options.follow_links);
+    Ok(Some(source.with_context(|| format!("cannot deploy {text}"))?))
 }
 
+/// Returns the model to deploy and, for a file or folder, the sample that requests name.
 async fn choose(
     workspace: &WorkspaceRef,
     client: &Client,
     text: &str,
-    file: Option<String>,
+    source: Option<&ModelSource>,
     options: &ServiceOptions,
-) -> Result<ModelChoice> {
+) -> Result<(ModelChoice, Option<String>)> {
     if text.starts_with("oci://") {
         return match super::transfer::pull(workspace, text, None, &options.registry).await? {
             Left::Done(done) => {
                 let (name, version) = (&done.result["name"], &done.result["version"]);
-                Ok(ModelChoice::Registered(format!("{}:{version}", name.as_str().unwrap_or_default())))
+                let model = format!("{}:{version}", name.as_str().unwrap_or_default());
+                Ok((ModelChoice::Registered(model), None))
             }
             Left::Detached(_) => {
                 let message = "interrupted: the model is being registered, but not deployed";
@@ -91,8 +98,11 @@ async fn choose(
             }
         };
     }
-    if let Some(file) = file {
-        return Ok(ModelChoice::Path(file));
+    if let Some(source) = source {
+        let sample = options.sample.as_deref();
+        let mut given = Given::new(workspace, client, Path::new(text), source, sample).await?;
+        let sample = given.sample.take();
+        return Ok((given.choice(), sample));
     }
     let (name, version) = super::models::parse(text)?;
     let registered = match client.model(name, version).await {
@@ -101,7 +111,7 @@ async fn choose(
         Err(other) => return Err(other.into()),
     };
     match (registered, Path::new(text).exists()) {
-        (true, false) => Ok(ModelChoice::Registered(text.to_owned())),
+        (true, false) => Ok((ModelChoice::Registered(text.to_owned()), None)),
         (true, true) => Err(CliError::new(format!(
             "`{text}` is both a registered model and a file or folder here"
         ))
@@ -113,22 +123,22 @@ async fn choose(
     }
 }
 
-pub(super) fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> Result<DeployRequest> {
-    let sample = options.sample.as_ref().map(|sample| {
-        let absolute = std::path::absolute(sample).context("cannot find the current folder")?;
-        if !absolute.is_file() {
-            return Err(CliError::new(format!("sample {} not found", sample.display())));
-        }
-        absolute.into_os_string().into_string().map_err(|_| CliError::new("the sample's path is not UTF-8"))
-    });
-    if options.sample.is_some() && !matches!(model, Some(ModelChoice::Path(_))) {
+/// Returns the request of these options, without the sample. `source` is the model, if files are deployed.
+pub(super) fn request(
+    options: &ServiceOptions,
+    model: Option<ModelChoice>,
+    source: Option<&ModelSource>,
+) -> Result<DeployRequest> {
+    if options.sample.is_some() && source.is_none() {
         return Err(CliError::new("cannot use --sample without a model file")
             .hint("a sample is stored with its model: name the model file too"));
     }
-    if options.follow_links && !matches!(model, Some(ModelChoice::Path(_))) {
+    if options.follow_links && source.is_none() {
         return Err(CliError::new("cannot use --follow-links without a model file")
             .hint("links are followed while the model is registered: name its file or folder"));
     }
+    let configured = source.map(|source| &source.configured);
+    let number = |number: Option<usize>| number.and_then(|number| u32::try_from(number).ok());
     Ok(DeployRequest {
         model,
         replicas: options.replicas,
@@ -141,14 +151,13 @@ pub(super) fn request(options: &ServiceOptions, model: Option<ModelChoice>) -> R
         cors_origins: (options.no_cors || !options.cors_origins.is_empty())
             .then(|| options.cors_origins.clone()),
         access_log: (options.access_log || options.no_access_log).then_some(options.access_log),
-        sample: sample.transpose()?,
         follow_links: options.follow_links,
         max_wait_ms: options.max_wait.map(milliseconds),
         scoring_timeout_ms: options.scoring_timeout.map(milliseconds),
         serving: ServingOptions {
             threads: options.threads,
-            workers: options.workers,
-            max_batch: options.max_batch,
+            workers: options.workers.or(number(configured.and_then(|server| server.workers))),
+            max_batch: options.max_batch.or(number(configured.and_then(|server| server.max_batch))),
             triton_metrics: (options.triton_metrics || options.no_triton_metrics)
                 .then_some(options.triton_metrics),
         },
@@ -200,13 +209,9 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// Returns the sample as a file of the user's, for the curl line.
-fn given_sample(request: &DeployRequest) -> Option<PathBuf> {
-    if let Some(sample) = &request.sample {
-        return Some(sample.into());
-    }
-    let Some(ModelChoice::Path(path)) = &request.model else { return None };
-    let source = drisse_registry::ModelSource::open_following(Path::new(path), request.follow_links).ok()?;
-    source.sample
+fn sample_file(options: &ServiceOptions, source: Option<ModelSource>) -> Result<Option<PathBuf>> {
+    let sample = options.sample.clone().or(source.and_then(|source| source.sample));
+    Ok(sample.map(std::path::absolute).transpose().context("cannot find the current folder")?)
 }
 
 async fn finish(
@@ -237,15 +242,21 @@ async fn finish(
     let gateway = workspace.ask(client, async |client| client.status().await).await?.gateway;
     let mut answer = None;
     if let Some(body) = &body {
-        let (status, answered) =
-            super::score::score(workspace, &gateway, &service, &keys, body.clone()).await?;
-        let text = String::from_utf8_lossy(&answered);
-        if status == 200 {
-            printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
-            answer = Some(text.trim_end().to_owned());
-        } else {
+        match super::score::score(workspace, &gateway, &service, &keys, body.clone()).await {
+            Ok((200, answered)) => {
+                printer::note(&format!("{:>8}  scored the sample", units::seconds(began.elapsed())));
+                answer = Some(String::from_utf8_lossy(&answered).trim_end().to_owned());
+            }
             // Some models refuse a generated sample, which is all zeros.
-            printer::note(&format!("cannot score the sample: status {status}: {}", printer::plain(&text)));
+            Ok((status, answered)) => {
+                let text = printer::plain(&String::from_utf8_lossy(&answered));
+                printer::note(&format!("cannot score the sample: status {status}: {text}"));
+            }
+            // The gateway of another machine may serve clients that this one is not.
+            Err(error) if matches!(workspace, WorkspaceRef::Remote(..)) => {
+                printer::note(&printer::plain(&format!("the sample is not scored: {:#}", error.error)));
+            }
+            Err(error) => return Err(error),
         }
     }
     let document = || document(&service, &keys, &done, answer.as_deref());

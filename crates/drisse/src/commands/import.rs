@@ -1,7 +1,8 @@
 //! `drisse import`: registers and deploys the models of another server.
 
 use super::deploy::request;
-use super::models::{absolute, check_file};
+use super::models::open;
+use super::upload::Given;
 use crate::cli::{ImportTriton, Output, ServiceOptions};
 use crate::connect::WorkspaceRef;
 use crate::error::{CliError, INTERRUPTED, Result};
@@ -10,8 +11,8 @@ use crate::printer;
 use anyhow::Context;
 use drisse_client::Client;
 use drisse_core::ServiceName;
-use drisse_registry::{ModelSource, triton_repository};
-use drisse_wire::control::{ModelChoice, Operation, RegisterRequest, Service};
+use drisse_registry::triton_repository;
+use drisse_wire::control::{Operation, RegisterRequest, Service};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -63,15 +64,14 @@ async fn import(
     arguments: &ImportTriton,
 ) -> Result<Service> {
     let attempt = || format!("cannot import {}", folder.display());
-    check_file(folder, false).with_context(attempt)?;
-    let source = ModelSource::open(folder).with_context(attempt)?;
+    let source = open(folder, false).with_context(attempt)?;
     let name = ServiceName::of_stem(&source.name)
         .ok_or_else(|| CliError::new(format!("cannot derive a model name from `{}`", source.name)))?;
     for (version, file) in &source.configured.versions {
         let attempt = || format!("cannot import version {version} of {}", folder.display());
-        check_file(file, false).with_context(attempt)?;
-        let path = absolute(file)?;
-        let request = RegisterRequest { path, name: Some(name.to_string()), ..RegisterRequest::default() };
+        let of_version = open(file, false).with_context(attempt)?;
+        let given = Given::new(workspace, client, file, &of_version, None).await?;
+        let request = RegisterRequest { name: Some(name.to_string()), ..given.registration() };
         let operation = client.register(&request).await?;
         let done = done(follow(workspace, client, &operation).await?)?;
         if done.result["version"] != *version {
@@ -83,7 +83,8 @@ async fn import(
         no_auth: arguments.no_auth,
         ..ServiceOptions::default()
     };
-    let mut request = request(&options, Some(ModelChoice::Path(absolute(folder)?)))?;
+    let given = Given::new(workspace, client, folder, &source, None).await?;
+    let mut request = request(&options, Some(given.choice()), Some(&source))?;
     request.target.clone_from(&arguments.target);
     let operation = client.deploy(&request).await?;
     done(follow(workspace, client, &operation).await?)?;

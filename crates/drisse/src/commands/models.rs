@@ -1,5 +1,6 @@
 //! `drisse models`: registers, lists, tags, verifies and deletes models.
 
+use super::upload::Given;
 use super::{sign, transfer};
 use crate::cli::{Models, ModelsCommand, Output, Page};
 use crate::connect::WorkspaceRef;
@@ -19,19 +20,18 @@ pub(crate) async fn run(workspace: &WorkspaceRef, arguments: &Models, output: Ou
     let Some(command) = &arguments.command else { return list(workspace, arguments, output).await };
     match command {
         ModelsCommand::Register { path, name, tags, properties, sample, follow_links } => {
+            // A wrong file is reported without starting the control plane.
+            let source =
+                open(path, *follow_links).with_context(|| format!("cannot register {}", path.display()))?;
+            let client = workspace.reach().await?;
+            let given = Given::new(workspace, &client, path, &source, sample.as_deref()).await?;
             let request = RegisterRequest {
-                path: absolute(path)?,
-                package: None,
-                signatures: vec![],
                 name: name.clone(),
-                sample: sample.as_deref().map(absolute).transpose()?,
                 follow_links: *follow_links,
                 tags: (!tags.is_empty()).then(|| tags.iter().cloned().collect()),
                 properties: (!properties.is_empty()).then(|| properties.iter().cloned().collect()),
+                ..given.registration()
             };
-            // A wrong file is reported without starting the control plane.
-            check_file(path, *follow_links).with_context(|| format!("cannot register {}", path.display()))?;
-            let client = workspace.reach().await?;
             let operation = client.register(&request).await?;
             finish(workspace, &client, operation, output, named).await
         }
@@ -211,17 +211,17 @@ fn checked<'a>(name: &'a str, version: Option<u64>, text: &str) -> Result<(&'a s
     }
 }
 
-/// Checks a model's files before the control plane is started for them. Names the files that links lead to outside of
-/// the model's folder, and what has no effect of the configuration beside it.
-pub(super) fn check_file(path: &Path, follow_links: bool) -> Result<(), InspectError> {
+/// Opens a model before the control plane is started for it. Names the files that links lead to outside of the model's
+/// folder, and what has no effect of the configuration beside it.
+pub(super) fn open(path: &Path, follow_links: bool) -> Result<ModelSource, InspectError> {
     let source = ModelSource::open_following(path, follow_links)?;
-    for (link, target) in source.outside {
+    for (link, target) in &source.outside {
         printer::note(&format!("follows the link {} to {}", link.display(), target.display()));
     }
-    for note in source.configured.notes {
-        printer::note(&format!("note: {}", printer::plain(&note)));
+    for note in &source.configured.notes {
+        printer::note(&format!("note: {}", printer::plain(note)));
     }
-    Ok(())
+    Ok(source)
 }
 
 pub(crate) fn absolute(path: &Path) -> Result<String> {

@@ -22,10 +22,15 @@ use std::time::{Duration, SystemTime};
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A progress bar for transferred bytes.
-struct Bar(ProgressBar);
+pub(super) struct Bar(ProgressBar);
 
 impl Bar {
-    fn new(what: &str) -> Self {
+    /// Sets the number of transferred bytes.
+    pub(super) fn set(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
+    pub(super) fn new(what: &str) -> Self {
         let bar = printer::bar(Some(0), "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}");
         // Draws the bar, which `with_message` would not.
         bar.set_message(what.to_owned());
@@ -146,7 +151,6 @@ pub(crate) async fn pull(
     options: &RegistryOptions,
 ) -> Result<Left> {
     let reference: Reference = from.parse()?;
-    let folder = beside(workspace, "pull")?;
     if workspace.is_down() {
         return Err(CliError::new("cannot pull: the workspace is down").hint("`drisse up` starts it"));
     }
@@ -166,22 +170,31 @@ pub(crate) async fn pull(
     let layout = Layout::open(&pulls, package.digest.trim_start_matches("sha256:"))?;
     let store = Store::open(&layout.folder).map_err(RemoteError::from)?;
     let bar = Bar::new("pulling");
-    registry.pull(&package, &store, &Store::existing(&folder.store()), &bar).await?;
+    // What the workspace has need not be pulled, where its store can be read.
+    let there = match workspace {
+        WorkspaceRef::Folder(folder, _) => Store::existing(&folder.store()),
+        WorkspaceRef::Remote(..) => store.clone(),
+    };
+    registry.pull(&package, &store, &there, &bar).await?;
     drop(bar);
     let signatures = registry.pull_signatures(&package.digest, &store).await?;
     let size = units::shown(package.size());
     printer::note(&format!("pulled {reference}, {size} ({})", package.digest));
+    let client = workspace.reach().await?;
+    let path = match workspace {
+        WorkspaceRef::Folder(..) => layout.folder.display().to_string(),
+        WorkspaceRef::Remote(..) => {
+            super::upload::layout(&client, &store).await?;
+            String::new()
+        }
+    };
     let request = RegisterRequest {
-        path: layout.folder.display().to_string(),
+        path,
         package: Some(package.digest),
         signatures,
         name: Some(name),
-        sample: None,
-        follow_links: false,
-        tags: None,
-        properties: None,
+        ..RegisterRequest::default()
     };
-    let client = workspace.reach().await?;
     let operation = client.register(&request).await?;
     let left = follow(workspace, &client, &operation).await?;
     if let Left::Done(_) = left {

@@ -24,6 +24,7 @@ mod other_packages;
 mod profile;
 mod prometheus;
 mod registry;
+mod remote;
 mod serve;
 mod signing;
 mod support;

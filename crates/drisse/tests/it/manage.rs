@@ -1,7 +1,7 @@
 //! Models, keys, logs, operations, and the daemons of a workspace.
 
 use crate::deploy::request;
-use crate::workspace::{Workspace, own_address};
+use crate::workspace::Workspace;
 use drisse_testkit::wait;
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
@@ -218,81 +218,9 @@ fn a_deployment_that_takes_too_long_ends_and_says_what_was_missing() {
 }
 
 #[test]
-fn the_control_api_over_tcp_asks_for_its_token_and_reads_no_files_for_strangers() {
-    let workspace = Workspace::new();
-    workspace.ok(&["models", "register", DIGITS]);
-    let free = own_address();
-    workspace.ok(&["up", "--control", &free]);
-    let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
-    assert_eq!(
-        std::fs::metadata(workspace.root.join("control.token")).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
-    let url = format!("http://{free}");
-    let remote = |token: &str, arguments: &[&str]| {
-        let mut command = workspace.command(arguments);
-        command.env("DRISSE_WORKSPACE", &url).env("DRISSE_TOKEN", token.trim());
-        crate::workspace::ran(command)
-    };
-    let ran = remote("wrong", &["models"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.stderr.starts_with("error: the token is missing or wrong"), "{ran:?}");
-    assert!(remote(&token, &["models"]).stdout.contains("digits:1"));
-    let ran = remote(&token, &["deploy", DIGITS]);
-    assert!(
-        ran.code == 1 && ran.stderr.contains("only requests over the Unix socket may name files"),
-        "{ran:?}"
-    );
-    assert_eq!(remote(&token, &["deploy", "digits:1"]).code, 0);
-    let beyond = workspace.run(&["up", "--control", "0.0.0.0:0"]);
-    assert_eq!(beyond.code, 1);
-    assert!(beyond.stderr.contains("only over TLS"), "{beyond:?}");
-    // The address is stored, so any command that starts the control plane uses it again.
-    workspace.ok(&["services"]);
-    crate::workspace::kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
-    workspace.ok(&["services"]);
-    assert_eq!(remote(&token, &["models"]).code, 0);
-    workspace.ok(&["up", "--no-control"]);
-    assert_eq!(remote(&token, &["models"]).code, 2);
-}
-
-#[test]
-fn the_control_api_beyond_this_machine_is_https() {
-    let workspace = Workspace::new();
-    let free = own_address();
-    let (certificate, key) = certificate(&workspace, &["localhost", free.split(':').next().unwrap()]);
-    workspace.ok(&["up", "--control", &free, "--control-cert", &certificate, "--control-key", &key]);
-    let token = std::fs::read_to_string(workspace.root.join("control.token")).unwrap();
-    let mut command = workspace.command(&["deploy", "nothing"]);
-    command.env("DRISSE_WORKSPACE", format!("https://{free}")).env("DRISSE_TOKEN", token.trim());
-    let ran = crate::workspace::ran(command);
-    assert!(
-        ran.code == 1 && ran.stderr.contains("set DRISSE_CA to the file of the CA certificate"),
-        "{ran:?}"
-    );
-    let mut command = workspace.command(&["services"]);
-    command.env("DRISSE_WORKSPACE", format!("https://{free}")).env("DRISSE_TOKEN", token.trim());
-    let ran = crate::workspace::ran({
-        command.env("DRISSE_CA", &certificate);
-        command
-    });
-    assert_eq!(ran.code, 0, "{ran:?}");
-}
-
-/// Writes a self-signed certificate and its key, and returns their paths.
-fn certificate(workspace: &Workspace, names: &[&str]) -> (String, String) {
-    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let path = |name: &str| workspace.folder.path().join(name);
-    std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    (path("cert.pem").display().to_string(), path("key.pem").display().to_string())
-}
-
-#[test]
 fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
     let workspace = Workspace::new();
-    let (certificate, key) = certificate(&workspace, &["localhost", "127.0.0.1"]);
+    let (certificate, key) = crate::remote::certificate(&workspace, &["localhost", "127.0.0.1"]);
     let (certificate, key) = (&*certificate, &*key);
     let up = workspace.json(&["up", "--gateway", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key]);
     assert_eq!(up["gateway"]["scheme"], "https");
@@ -327,7 +255,7 @@ fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
 #[test]
 fn a_gateway_with_a_certificate_for_its_public_name_is_deployed_to_and_scored() {
     let workspace = Workspace::new();
-    let (certificate, key) = certificate(&workspace, &["models.example"]);
+    let (certificate, key) = crate::remote::certificate(&workspace, &["models.example"]);
     workspace.ok(&["up", "--gateway", "127.0.0.1:0", "--tls-cert", &certificate, "--tls-key", &key]);
     let deployed = workspace.json(&["deploy", DIGITS]);
     assert!(deployed["answer"]["label"].is_array(), "{deployed}");
