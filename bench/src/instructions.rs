@@ -68,7 +68,7 @@ fn app() -> Arc<App> {
     app
 }
 
-/// Input: `pixels` FP32 [batch, 64]. Outputs: `label` INT64 [batch] and `probabilities` FP32 [batch, 10].
+/// Input: `pixels` FP32 `[batch, 64]`. Outputs: `label` INT64 `[batch]` and `probabilities` FP32 `[batch, 10]`.
 fn signature() -> Signature {
     let port = |name: &str, datatype, length: Option<i64>| {
         let dims = std::iter::once(Dim::Free(Some("batch".to_owned()))).chain(length.map(Dim::Fixed));

@@ -1,5 +1,6 @@
 //! The binary `drisse`: parses the command line, runs the command, and prints its error.
 
+#[expect(rustdoc::broken_intra_doc_links, reason = "help texts, whose brackets mark what may be left out")]
 mod cli;
 mod commands;
 mod connect;

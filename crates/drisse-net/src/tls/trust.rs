@@ -37,7 +37,7 @@ pub fn client_config(roots: RootCertStore) -> ClientConfig {
     builder.with_root_certificates(roots).with_no_client_auth()
 }
 
-/// Returns the TLS configuration of a client that trusts the server certificate with this [fingerprint](Tls::fingerprint)
+/// Returns the TLS configuration of a client that trusts the server certificate with this [fingerprint](super::Tls::fingerprint)
 /// and no other, whatever names, authority and dates the certificate has.
 pub fn pinning(fingerprint: &str) -> Arc<ClientConfig> {
     let mut config = client_config(RootCertStore::empty());
