@@ -41,7 +41,7 @@ impl DatabaseDesired {
             digest: revision.digest.clone(),
             package: revision.package.clone(),
             keys: if revision.auth { keys::digests(service) } else { vec![] },
-            max_wait: Duration::from_millis(revision.max_wait_ms),
+            max_wait: revision.max_wait(),
             scoring_timeout: Duration::from_millis(revision.scoring_timeout_ms),
             serving: Serving {
                 threads: revision.serving.threads,

@@ -1,6 +1,6 @@
 //! The target seam: the trait of everything that can run scoring servers, and the types that describe what to run.
 
-use crate::{Capacity, Limits, Replica, ReplicaId, Restart, ServiceName, UnavailableError};
+use crate::{Capacity, Limits, MaxWait, Replica, ReplicaId, Restart, ServiceName, UnavailableError};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -156,7 +156,7 @@ pub struct RevisionSpec {
     /// The digests of the accepted keys, `sha256:HEX` each; empty: requests need no key.
     pub keys: Vec<String>,
     /// `--max-wait`.
-    pub max_wait: Duration,
+    pub max_wait: MaxWait,
     /// `--scoring-timeout`.
     pub scoring_timeout: Duration,
     /// How the scoring server runs the model.
@@ -186,7 +186,7 @@ impl RevisionSpec {
             digest: digest.into(),
             package: package.into(),
             keys: vec![],
-            max_wait: Duration::from_millis(500),
+            max_wait: MaxWait::Auto,
             scoring_timeout: Duration::from_secs(60),
             serving: Serving::default(),
             limits: Limits::default(),

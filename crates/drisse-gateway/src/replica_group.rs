@@ -2,9 +2,10 @@
 
 use crate::metrics::ServiceMetrics;
 use crate::replica::{InFlight, Replica};
-use crate::sync::{AtomicU32, OwnedSemaphorePermit, Semaphore, TryAcquireError, timeout_at};
-use drisse_core::ServiceTime;
+use crate::sync::{AcquireError, AtomicU32, OwnedSemaphorePermit, Semaphore, TryAcquireError, timeout_at};
+use drisse_core::{MaxWait, ServiceTime};
 use drisse_wire::routes::RouteRevision;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -57,8 +58,10 @@ pub(crate) enum PermitError {
 /// The time limits of a request that asks for a permit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// The end of the wait for a permit.
-    pub(crate) until: Instant,
+    /// When the request arrived.
+    pub(crate) started: Instant,
+    /// How long it may wait for a permit.
+    pub(crate) max_wait: MaxWait,
     /// When the answer must be there.
     pub(crate) deadline: Instant,
 }
@@ -132,28 +135,54 @@ impl ReplicaGroup {
         patience: Patience,
         metrics: &ServiceMetrics,
     ) -> Result<(OwnedSemaphorePermit, Duration), PermitError> {
-        let ahead = self.queued.fetch_add(1, Relaxed);
+        let queued = self.queued.fetch_add(1, Relaxed) as usize;
         let _in_queue = InQueue(&self.queued);
+        // Some of them may have got their permits, and not run since.
+        let ahead = queued.saturating_sub(self.granted());
         // Each permit is released once per `mean`; in the worst case, all of them at the same time.
         let mean = self.times.mean();
-        let rounds = ahead as usize / self.permits.max(1) + 1;
+        let rounds = ahead / self.permits.max(1) + 1;
         let wait = mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         let now = Instant::now();
-        if now + wait > patience.until || now + self.times.needed(wait) > patience.deadline {
+        if now + wait > patience.max_wait.until(patience.started, mean, patience.deadline)
+            || now + self.times.needed(wait) > patience.deadline
+        {
             return Err(PermitError::TooLong(wait));
         }
         let _waiting = metrics.waiting();
-        // A request that gets its permit later than this would not be answered in time.
-        let until = patience.until.min(patience.deadline.checked_sub(mean).unwrap_or(patience.deadline));
-        match timeout_at(until.into(), Arc::clone(&self.free).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok((permit, wait)),
-            Ok(Err(_)) => Err(PermitError::RoutesChanged),
-            Err(_) => {
+        match self.acquire(patience).await {
+            Some(Ok(permit)) => Ok((permit, wait)),
+            Some(Err(_)) => Err(PermitError::RoutesChanged),
+            None => {
                 // The answer would have taken another `mean`.
                 self.times.learn_estimate_error(wait + mean, now.elapsed() + mean);
                 Err(PermitError::TimedOut(now.elapsed()))
             }
         }
+    }
+
+    /// Waits for a permit; `None` if the request has waited too long.
+    async fn acquire(&self, patience: Patience) -> Option<Result<OwnedSemaphorePermit, AcquireError>> {
+        let mut permit = pin!(Arc::clone(&self.free).acquire_owned());
+        loop {
+            let mean = self.times.mean();
+            let until = patience.max_wait.until(patience.started, mean, patience.deadline);
+            // A request that gets its permit later than this would not be answered in time.
+            let until = until.min(patience.deadline.checked_sub(mean).unwrap_or(patience.deadline));
+            let step = patience.max_wait.look_again(until);
+            match timeout_at(step.into(), permit.as_mut()).await {
+                Ok(acquired) => return Some(acquired),
+                Err(_) if step < until => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Returns the number of permits that were granted to requests which are not in flight yet.
+    fn granted(&self) -> usize {
+        let in_flight: u32 = self.replicas.iter().map(|replica| replica.in_flight()).sum();
+        let held = self.permits.saturating_sub(self.free.available_permits());
+        held.saturating_sub(in_flight as usize)
     }
 
     /// Returns whether more than one request holds a permit.

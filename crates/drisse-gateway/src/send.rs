@@ -97,11 +97,11 @@ impl Core {
 
     async fn try_replicas(&self, outgoing: Outgoing) -> Result<Response<AnswerBody>, ProxyError> {
         let Outgoing { mut service, mut head, mut body, kind, started, deadline, is_timed } = outgoing;
-        let until = deadline.min(started + service.max_wait());
-        let mut failures = Failures { replicas: Vec::new(), until };
+        let patience = service.patience(started, deadline);
+        let mut failures = Failures { replicas: Vec::new(), until: service.waits_until(patience) };
         loop {
             let permit = match kind.needs_permit() || !service.has_replicas() {
-                true => self.permit(&mut service, Patience { until, deadline }, &failures.replicas).await?,
+                true => self.permit(&mut service, patience, &failures.replicas).await?,
                 false => service.bypass_queue(&failures.replicas),
             };
             traced::waited(&head, started);
@@ -166,7 +166,9 @@ impl Core {
             let mut changes = self.state.table.changes();
             *service = self.current(service)?;
             if !service.has_replicas()
-                && tokio::time::timeout_at(patience.until.into(), changes.changed()).await.is_err()
+                && tokio::time::timeout_at(service.waits_until(patience).into(), changes.changed())
+                    .await
+                    .is_err()
             {
                 return Err(service.unavailable().into());
             }

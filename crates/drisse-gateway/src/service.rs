@@ -4,14 +4,14 @@ use crate::metrics::ServiceMetrics;
 use crate::replica::Replica;
 use crate::replica_group::{Patience, Permit, PermitError, ReplicaGroup};
 use crate::sync::{Mutex, MutexGuard};
-use drisse_core::{Error, ErrorKind, ServiceTime};
+use drisse_core::{Error, ErrorKind, MaxWait, ServiceTime};
 use drisse_net::{AccessLog, KeyDigests};
 use drisse_wire::routes::RouteDocument;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The routes of a service at one generation.
 #[derive(Debug)]
@@ -106,8 +106,19 @@ impl Service {
         !self.groups.is_empty()
     }
 
-    pub(crate) fn max_wait(&self) -> Duration {
-        Duration::from_millis(self.document.max_wait_ms)
+    /// Returns the time limits of a request that arrived at `started` and must be answered by `deadline`.
+    pub(crate) fn patience(&self, started: Instant, deadline: Instant) -> Patience {
+        let max_wait = match self.document.max_wait_auto {
+            true => MaxWait::Auto,
+            false => MaxWait::Fixed(Duration::from_millis(self.document.max_wait_ms)),
+        };
+        Patience { started, max_wait, deadline }
+    }
+
+    /// Returns the end of a wait for replicas that accept requests.
+    pub(crate) fn waits_until(&self, patience: Patience) -> Instant {
+        let Patience { started, max_wait, deadline } = patience;
+        deadline.min(started + max_wait.of(self.times.mean()))
     }
 
     /// Returns the time limit of a request: that of the client or that of the service, whichever is shorter.

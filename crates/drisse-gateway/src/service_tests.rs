@@ -3,7 +3,7 @@
 use crate::metrics::Metrics;
 use crate::replica_group::{Patience, PermitError};
 use crate::service::Service;
-use drisse_core::ErrorKind;
+use drisse_core::{ErrorKind, MaxWait};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,12 +45,12 @@ fn weights_are_kept_closely() {
 #[tokio::test]
 async fn a_full_service_queues_then_refuses_and_a_change_of_routes_wakes_the_queue() {
     let service = service(&[(1, 1, 1)]);
-    let by = |until| Patience { until, deadline: until };
-    let soon = || by(Instant::now() + service.max_wait());
+    let by = |time| service.patience(Instant::now(), Instant::now() + time);
+    let soon = || by(Duration::from_secs(60));
     let first = service.permit(soon(), &[]).await.unwrap();
     let Err(error) = service.permit(soon(), &[]).await else { panic!("it is full") };
     assert_eq!(service.overloaded(&error).kind(), ErrorKind::Overloaded);
-    let far = by(Instant::now() + Duration::from_secs(60));
+    let far = Patience { max_wait: MaxWait::Fixed(Duration::from_secs(60)), ..soon() };
     let (waited, ()) = tokio::join!(service.permit(far, &[]), async { drop(first) });
     let second = waited.unwrap();
     let (waited, ()) = tokio::join!(service.permit(far, &[]), async { service.retire() });
@@ -61,8 +61,9 @@ async fn a_full_service_queues_then_refuses_and_a_change_of_routes_wakes_the_que
 #[tokio::test]
 async fn a_replica_that_left_the_routes_keeps_its_connections_until_its_last_request_ends() {
     let before = service(&[(1, 1, 1)]);
-    let soon = Instant::now() + Duration::from_secs(60);
-    let permit = before.permit(Patience { until: soon, deadline: soon }, &[]).await.unwrap();
+    let started = Instant::now();
+    let patience = before.patience(started, started + Duration::from_secs(60));
+    let permit = before.permit(patience, &[]).await.unwrap();
     let replica = Arc::downgrade(permit.replica());
     let after = service_after(Some(&before), &[(2, 1, 1)]);
     before.retire();

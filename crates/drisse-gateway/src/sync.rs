@@ -3,5 +3,5 @@
 
 pub(crate) use std::sync::atomic::AtomicU32;
 pub(crate) use std::sync::{Mutex, MutexGuard};
-pub(crate) use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+pub(crate) use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 pub(crate) use tokio::time::timeout_at;

@@ -1,8 +1,9 @@
 //! Makes the routes of a service from its desired state and its ready replicas.
 
 use crate::DesiredService;
-use drisse_core::{Replica, ReplicaState, RevisionSpec, Routed, ServiceName};
+use drisse_core::{MaxWait, Replica, ReplicaState, RevisionSpec, Routed, ServiceName};
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
+use std::time::Duration;
 
 /// Makes the document of `generation`. The revision `serving` determines the keys and the timeouts.
 pub(crate) fn document(
@@ -18,14 +19,15 @@ pub(crate) fn document(
         replicas.sort_by(|one, other| one.id.cmp(&other.id));
         RouteRevision { revision: group.revision, weight: group.weight, replicas, ..RouteRevision::default() }
     });
-    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     RouteDocument {
         service: name.to_string(),
         generation,
         keys: serving.keys.clone(),
         cors_origins: service.cors_origins.clone(),
         access_log: service.access_log.as_ref().map(|path| path.display().to_string()),
-        max_wait_ms: ms(serving.max_wait),
+        max_wait_ms: ms(serving.max_wait.of(Duration::ZERO)),
+        max_wait_auto: serving.max_wait == MaxWait::Auto,
         scoring_timeout_ms: ms(serving.scoring_timeout),
         revisions: revisions.collect(),
         ..RouteDocument::default()

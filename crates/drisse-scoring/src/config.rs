@@ -1,5 +1,6 @@
 //! The settings and limits of a server.
 
+use drisse_core::MaxWait;
 use drisse_net::trace::Traces;
 use drisse_net::{AccessLog, Limits};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// A request whose estimated wait is longer is refused at once.
-    pub max_wait: Duration,
+    pub max_wait: MaxWait,
     /// The longest time of a request, waiting and running; clients may ask for less.
     pub scoring_timeout: Duration,
     /// The longest body of a request, in bytes.
@@ -58,7 +59,7 @@ impl Default for Config {
         Self {
             workers: limits.threads,
             limits,
-            max_wait: Duration::from_millis(500),
+            max_wait: MaxWait::Auto,
             scoring_timeout: Duration::from_secs(60),
             max_body: 100 << 20,
             max_held: 512 << 20,

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::schedule::{Batching, Learned, QueuedRequest, Runner, Workers, warm_up};
 use arc_swap::ArcSwap;
-use drisse_core::{Error, ErrorKind, Result, RowOutputs};
+use drisse_core::{Error, ErrorKind, MaxWait, Result, RowOutputs};
 use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -30,7 +30,7 @@ pub(crate) struct Models {
     table: ArcSwap<Table>,
     metrics: Arc<Metrics>,
     max_batch: usize,
-    max_wait: Duration,
+    max_wait: MaxWait,
     /// The longest wait for a model that is loaded on demand.
     patience: Duration,
     /// Loads models while the server runs.
@@ -94,7 +94,7 @@ impl Models {
             queue: self.workers.add_queue(limits.concurrency),
             batching: Batching::new(
                 spec.max_batch.map_or(self.max_batch, |most| most.min(self.max_batch)),
-                self.max_wait,
+                self.max_wait.of(Duration::ZERO),
             ),
             metrics: self.metrics.model(spec.name.as_str()),
             name: spec.name,

@@ -93,7 +93,8 @@ where
     result
 }
 
-/// Waits for the result from a worker, at most until the deadline, or for `max_wait` if the run has not begun by then.
+/// Waits for the result from a worker, at most until the deadline, or as long as a request may wait if the run
+/// has not begun by then.
 async fn answer_in_time<S>(
     app: &App,
     model: &Runner,
@@ -103,14 +104,17 @@ async fn answer_in_time<S>(
     mut answered: oneshot::Receiver<Result<S>>,
 ) -> Result<S> {
     // Admission only estimates: if runs take longer than usual, the requests behind them still wait no longer.
-    let patience = queued_at + app.config.max_wait;
-    if patience < deadline {
-        match tokio::time::timeout_at(patience.into(), &mut answered).await {
+    let (max_wait, time) = (app.config.max_wait, model.service_time());
+    loop {
+        let until = max_wait.until(queued_at, time.mean(), deadline);
+        let look = max_wait.look_again(until);
+        match tokio::time::timeout_at(look.into(), &mut answered).await {
             Ok(Ok(result)) => return result,
-            Err(_) if !started.load(SeqCst) => {
-                return Err(overloaded(model, app.models.workers.waiting(&model.queue), app.config.max_wait));
+            Err(_) if !started.load(SeqCst) && look < until => {}
+            Err(_) if !started.load(SeqCst) && until < deadline => {
+                return Err(overloaded(model, app.models.workers.waiting(&model.queue), queued_at.elapsed()));
             }
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(_)) | Err(_) => break,
         }
     }
     match tokio::time::timeout_at(deadline.into(), answered).await {
@@ -130,11 +134,11 @@ async fn answer_in_time<S>(
 /// [`Overloaded`](ErrorKind::Overloaded) if the estimated wait exceeds `max_wait`, or if the request is unlikely to be
 /// answered before the deadline.
 pub(crate) fn admit(app: &App, model: &Runner, deadline: Instant) -> Result<Option<Duration>> {
-    let time = model.service_time();
-    let Some(wait) = app.models.workers.wait(&model.queue, time.mean(), model.amortized()) else {
+    let (time, mean) = (model.service_time(), model.service_time().mean());
+    let Some(wait) = app.models.workers.wait(&model.queue, mean, model.amortized()) else {
         return Ok(None);
     };
-    if wait > app.config.max_wait {
+    if wait > app.config.max_wait.of(mean) {
         return Err(overloaded(model, app.models.workers.waiting(&model.queue), wait));
     }
     let (needed, left) = (time.needed(wait), deadline.saturating_duration_since(Instant::now()));

@@ -7,8 +7,8 @@ mod watch;
 
 use crate::changes::Changes;
 use drisse_core::{
-    BoxStream, LogOptions, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving, TargetError,
-    crash_point, lock,
+    BoxStream, LogOptions, MaxWait, Replica, ReplicaId, ReplicaState, RevisionSpec, ServiceName, Serving,
+    TargetError, crash_point, lock,
 };
 use drisse_net::{Build, Tasks, blocking};
 use drisse_registry::Store;
@@ -69,7 +69,10 @@ pub(crate) fn arguments(
     add("--unix", files.scoring.clone().into());
     add("--admin", admin);
     add("--replica", tag.to_string().into());
-    add("--max-wait", time(revision.max_wait));
+    // Servers of earlier builds, in images, do not know `auto`.
+    if let MaxWait::Fixed(wait) = revision.max_wait {
+        add("--max-wait", time(wait));
+    }
     add("--scoring-timeout", time(revision.scoring_timeout));
     add("--log-file", files.log.clone().into());
     add("--digest", revision.digest.clone().into());

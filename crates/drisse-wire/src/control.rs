@@ -46,7 +46,8 @@ pub struct DeployRequest {
     /// Whether links in the model's folder are followed that lead out of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub follow_links: bool,
-    /// A request is refused if its estimated wait is longer than this, in milliseconds; at least 1.
+    /// A request is refused if its estimated wait is longer than this, in milliseconds. 0, the default: four times the
+    /// learned time of a request, and at least 500 ms.
     pub max_wait_ms: Option<u64>,
     /// The longest time a request may take, in milliseconds; at least 1.
     pub scoring_timeout_ms: Option<u64>,
@@ -204,8 +205,9 @@ pub struct Revision {
     pub digest: String,
     /// Whether requests need a key.
     pub auth: bool,
-    /// A request is refused if its estimated wait is longer than this, in milliseconds.
-    pub max_wait_ms: u64,
+    /// A request is refused if its estimated wait is longer than this, in milliseconds; `null`: than four times the
+    /// learned time of a request, and at least 500 ms.
+    pub max_wait_ms: Option<u64>,
     /// The longest time a request may take, in milliseconds.
     pub scoring_timeout_ms: u64,
     /// How replicas run the model; only the options that were set.

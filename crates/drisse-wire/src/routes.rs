@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The fields of documents that this build knows, wherever in a document they are.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "service",
     "generation",
     "requires",
@@ -15,6 +15,7 @@ const FIELDS: [&str; 16] = [
     "cors_origins",
     "access_log",
     "max_wait_ms",
+    "max_wait_auto",
     "scoring_timeout_ms",
     "revisions",
     "revision",
@@ -46,6 +47,9 @@ pub struct RouteDocument {
     pub access_log: Option<String>,
     /// The longest time a request may wait for a free replica, in milliseconds.
     pub max_wait_ms: u64,
+    /// Whether a request may wait longer than that, if requests take long: see `MaxWait::Auto` of `drisse-core`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub max_wait_auto: bool,
     /// The longest time a request may take, including the wait, in milliseconds.
     pub scoring_timeout_ms: u64,
     /// The revisions that share the requests. Empty: no replica is ready yet.

@@ -1,5 +1,6 @@
 //! Parses and formats times and sizes: `500ms`, `100MiB`.
 
+use drisse_core::MaxWait;
 use std::time::Duration;
 
 const TIMES: [(&str, f64); 5] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("us", 1e-6)];
@@ -21,6 +22,14 @@ const SIZES: [(&str, f64); 11] = [
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let seconds = scaled(text, &TIMES).ok_or("expected a number and a unit, such as 500ms, 2s or 5m")?;
     Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or("out of range".to_owned())
+}
+
+/// Parses a time, or `auto`.
+pub(crate) fn max_wait(text: &str) -> Result<MaxWait, String> {
+    match text {
+        "auto" => Ok(MaxWait::Auto),
+        time => duration(time).map(MaxWait::Fixed).map_err(|why| format!("{why}, or `auto`")),
+    }
 }
 
 /// Parses a size such as `512MiB` into bytes. Zero is an error.

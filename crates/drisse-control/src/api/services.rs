@@ -330,7 +330,7 @@ fn revision_document(row: &RevisionRow, wanted: &[Share]) -> Revision {
         model: row.model_name(),
         digest: row.digest.clone(),
         auth: row.auth,
-        max_wait_ms: row.max_wait_ms,
+        max_wait_ms: Some(row.max_wait_ms).filter(|&time| time > 0),
         scoring_timeout_ms: row.scoring_timeout_ms,
         serving: row.serving,
         resources: row.resources.clone().without_secrets(),

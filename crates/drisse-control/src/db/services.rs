@@ -3,12 +3,13 @@
 use super::models::{Tags, has_entry};
 use super::{Db, json, now, text};
 use crate::error::{ControlError, Result};
-use drisse_core::Demand;
+use drisse_core::{Demand, MaxWait};
 use drisse_wire::control::{Failure, Page, Resources, ServiceState, ServingOptions};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The number of revisions of a service that are kept for `rollback`. Their models cannot be deleted.
 const KEPT_REVISIONS: u64 = 20;
@@ -91,11 +92,21 @@ pub(crate) struct RevisionRow {
     pub(crate) digest: String,
     pub(crate) package: String,
     pub(crate) auth: bool,
+    /// 0: [`MaxWait::Auto`].
     pub(crate) max_wait_ms: u64,
     pub(crate) scoring_timeout_ms: u64,
     pub(crate) created: i64,
     pub(crate) serving: ServingOptions,
     pub(crate) resources: Resources,
+}
+
+impl RevisionRow {
+    pub(crate) fn max_wait(&self) -> MaxWait {
+        match self.max_wait_ms {
+            0 => MaxWait::Auto,
+            time => MaxWait::Fixed(Duration::from_millis(time)),
+        }
+    }
 }
 
 /// A filter and a position for a list of services.

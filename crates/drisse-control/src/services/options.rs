@@ -63,7 +63,6 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
             format!("tag `{}` contains a control character, such as a line break", key.escape_debug());
         return Err(ControlError::invalid(message));
     }
-    check_time("max_wait", request.max_wait_ms)?;
     check_time("scoring_timeout", request.scoring_timeout_ms)?;
     check_time("timeout", request.timeout_ms)
 }

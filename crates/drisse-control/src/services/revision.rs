@@ -11,7 +11,6 @@ use drisse_core::Replica;
 use drisse_registry::signature_of;
 use drisse_wire::control::{DeployRequest, ServiceState};
 
-const DEFAULT_MAX_WAIT_MS: u64 = 500;
 const DEFAULT_SCORING_TIMEOUT_MS: u64 = 60_000;
 
 /// Returns the row of a new service, which has no revision yet.
@@ -50,7 +49,6 @@ impl Services {
         let mut next = current.cloned().unwrap_or_else(|| RevisionRow {
             service: service.name.clone(),
             auth: true,
-            max_wait_ms: DEFAULT_MAX_WAIT_MS,
             scoring_timeout_ms: DEFAULT_SCORING_TIMEOUT_MS,
             created: now(),
             ..RevisionRow::default()

@@ -1,9 +1,10 @@
 //! Clients that are slow or leave do not hold a permit of a replica.
 
 use crate::support::{Running, document};
-use drisse_testkit::wait;
+use drisse_testkit::{pause_until, wait};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 const SCORE: &str = "/api/v1/service/s/score";
 
@@ -141,4 +142,24 @@ fn a_client_that_leaves_in_the_middle_of_its_answer_closes_the_connection_of_the
     assert!(client.head().starts_with("HTTP/1.1 200"));
     drop(client);
     assert!(received.recv().unwrap(), "the gateway closed it");
+}
+
+#[test]
+fn a_few_clients_more_than_places_wait_for_a_slow_replica_also_before_its_first_answer() {
+    let gateway = Running::start();
+    let mut replica = gateway.replica("r", |mut peer| {
+        peer.message();
+        pause_until(Instant::now() + Duration::from_millis(300));
+        peer.answer("200 OK", "", "{}");
+    });
+    replica.concurrency = 1;
+    let mut routes = document(1, vec![replica]);
+    (routes.max_wait_ms, routes.max_wait_auto) = (500, true);
+    gateway.put(&routes);
+    let client = || (0..2).map(|_| gateway.post(SCORE, "", "{}").0).collect::<Vec<_>>();
+    let heads: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(heads.iter().all(|head| head.starts_with("HTTP/1.1 200")), "{heads:?}");
 }

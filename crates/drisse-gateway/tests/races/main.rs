@@ -49,7 +49,7 @@ mod pool {
 
 use drisse_wire::routes::{RouteDocument, RouteReplica, RouteRevision};
 use metrics::Metrics;
-use replica_group::{Patience, Permit, PermitError};
+use replica_group::{Permit, PermitError};
 use service::Service;
 use shuttle::future::block_on;
 use shuttle::sync::Mutex;
@@ -120,9 +120,10 @@ impl Gateway {
     /// What the proxy does; `None` if the time is over.
     async fn permit(&self) -> Option<Permit> {
         let mut service = self.current();
-        let far = Instant::now() + Duration::from_secs(3600);
+        let started = Instant::now();
+        let patience = service.patience(started, started + Duration::from_secs(3600));
         loop {
-            match service.permit(Patience { until: far, deadline: far }, &[]).await {
+            match service.permit(patience, &[]).await {
                 Ok(permit) => return Some(permit),
                 Err(PermitError::RoutesChanged) => service = self.current(),
                 Err(_) => return None,

@@ -1,7 +1,7 @@
 //! Tokio's semaphore and clock as far as groups use them, controlled by shuttle.
 
-pub(crate) use shuttle::future::batch_semaphore::TryAcquireError;
-use shuttle::future::batch_semaphore::{AcquireError, BatchSemaphore, Fairness};
+pub(crate) use shuttle::future::batch_semaphore::{AcquireError, TryAcquireError};
+use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
 use shuttle::rand::Rng;
 pub(crate) use shuttle::sync::atomic::AtomicU32;
 pub(crate) use shuttle::sync::{Mutex, MutexGuard};

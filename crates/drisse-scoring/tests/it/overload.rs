@@ -1,7 +1,7 @@
 //! Requests that are too many, too late or canceled: refused at once, ended, dropped.
 
 use crate::support::{Setup, start};
-use drisse_core::ScorerLimits;
+use drisse_core::{MaxWait, ScorerLimits};
 use drisse_engines::fake::Script;
 use drisse_scoring::Config;
 use drisse_testkit::{post, wait};
@@ -23,7 +23,7 @@ fn slow(latency: Duration, config: Config) -> Setup {
 
 #[test]
 fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
-    let config = Config { max_wait: Duration::from_millis(2500), ..Config::default() };
+    let config = Config { max_wait: MaxWait::Fixed(Duration::from_millis(2500)), ..Config::default() };
     let server = slow(Duration::from_secs(1), config).start();
     assert_eq!(server.post("/score", BODY).status, 200, "the first shows how long a run takes");
     let mut clients = [server.connect(), server.connect(), server.connect()];
@@ -52,7 +52,7 @@ fn what_would_wait_too_long_is_refused_at_once_with_retry_after() {
 
 #[test]
 fn what_waits_longer_than_was_estimated_is_refused_when_its_patience_ends() {
-    let config = Config { max_wait: Duration::from_millis(50), ..Config::default() };
+    let config = Config { max_wait: MaxWait::Fixed(Duration::from_millis(50)), ..Config::default() };
     let server = slow(Duration::from_secs(3600), config).start();
     let mut running = server.connect();
     running.push(post("/score", "", BODY));
@@ -61,6 +61,20 @@ fn what_waits_longer_than_was_estimated_is_refused_when_its_patience_ends() {
     let refused = server.post("/score", BODY);
     assert_eq!(refused.status, 503, "{}", refused.body);
     assert!(refused.headers.contains("retry-after: 1\r\n"), "{}", refused.headers);
+}
+
+#[test]
+fn a_few_clients_more_than_runs_wait_for_a_slow_model_also_before_its_first_run() {
+    let server = slow(Duration::from_millis(300), Config::default()).start();
+    let client = || {
+        let mut client = server.connect();
+        (0..2).map(|_| client.post("/score", BODY).status).collect::<Vec<_>>()
+    };
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(statuses, [200; 8]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The arguments of `drisse serve`, and parsers for addresses and numbers.
 
-use crate::units::{bytes, duration};
+use crate::units::{bytes, duration, max_wait};
 use clap::Args;
-use drisse_core::Serving;
+use drisse_core::{MaxWait, Serving};
 use drisse_serve::{Endpoint, ModelPath};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,9 +46,10 @@ pub(crate) struct Serve {
     /// Sample request (a /score body) for warm-up and examples, instead of the model's sample.json
     #[arg(long, value_name = "FILE", env = "DRISSE_SAMPLE")]
     pub(crate) sample: Option<PathBuf>,
-    /// Refuse a request at once if its estimated wait is longer than this
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration, env = "DRISSE_MAX_WAIT")]
-    pub(crate) max_wait: Duration,
+    /// Refuse a request at once if its estimated wait is longer than this; `auto`: than four times what a request takes, at
+    /// least 500ms
+    #[arg(long, value_name = "TIME", default_value = "auto", value_parser = max_wait, env = "DRISSE_MAX_WAIT")]
+    pub(crate) max_wait: MaxWait,
     /// Maximum time for a request
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "DRISSE_SCORING_TIMEOUT")]
     pub(crate) scoring_timeout: Duration,

@@ -1,9 +1,9 @@
 //! The arguments of `drisse deploy` and `update`: a model, a service and its options.
 
 use super::manage::RegistryOptions;
-use crate::units::{bytes, duration};
+use crate::units::{bytes, duration, max_wait};
 use clap::{Args, Subcommand, ValueEnum};
-use drisse_core::{Limits, Serving, size};
+use drisse_core::{Limits, MaxWait, Serving, size};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,9 +86,10 @@ pub(crate) struct ServiceOptions {
     /// Follow links in the model's folder to files outside of it
     #[arg(long)]
     pub(crate) follow_links: bool,
-    /// Refuse a request at once if its estimated wait is longer than this [default: 500ms]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) max_wait: Option<Duration>,
+    /// Refuse a request at once if its estimated wait is longer than this; `auto`: than four times what a request takes, at
+    /// least 500ms [default: auto]
+    #[arg(long, value_name = "TIME", value_parser = max_wait)]
+    pub(crate) max_wait: Option<MaxWait>,
     /// Maximum time for a request [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) scoring_timeout: Option<Duration>,

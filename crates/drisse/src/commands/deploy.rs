@@ -9,6 +9,7 @@ use crate::follow::{Left, follow};
 use crate::{printer, units};
 use anyhow::Context;
 use drisse_client::{Client, ClientError};
+use drisse_core::MaxWait;
 use drisse_registry::ModelSource;
 use drisse_wire::control::{
     DeployRequest, Keys, ModelChoice, Operation, Resources, RestartPolicy, RollbackRequest, Secrets, Service,
@@ -152,7 +153,10 @@ pub(super) fn request(
             .then(|| options.cors_origins.clone()),
         access_log: (options.access_log || options.no_access_log).then_some(options.access_log),
         follow_links: options.follow_links,
-        max_wait_ms: options.max_wait.map(milliseconds),
+        max_wait_ms: options.max_wait.map(|wait| match wait {
+            MaxWait::Auto => 0,
+            MaxWait::Fixed(time) => milliseconds(time),
+        }),
         scoring_timeout_ms: options.scoring_timeout.map(milliseconds),
         serving: ServingOptions {
             threads: options.threads,

@@ -77,7 +77,7 @@ fn text(service: &Service) -> String {
         vec![
             revision.revision.to_string(),
             revision.model.clone(),
-            format!("{} ms", revision.max_wait_ms),
+            revision.max_wait_ms.map_or("auto".to_owned(), |time| format!("{time} ms")),
             format!("{} ms", revision.scoring_timeout_ms),
             runs(&revision.serving),
             limits(&revision.resources),
