@@ -26,7 +26,7 @@ impl MaxWait {
     /// The shortest time of [`MaxWait::Auto`]: 500 ms.
     pub const LEAST: Duration = Duration::from_millis(500);
 
-    /// Returns how long a request may wait, if one request takes `mean`.
+    /// Returns the longest estimated wait that a request may have, if one request takes `mean`.
     pub fn of(self, mean: Duration) -> Duration {
         match self {
             Self::Auto => mean.saturating_mul(4).max(Self::LEAST),
@@ -34,13 +34,16 @@ impl MaxWait {
         }
     }
 
-    /// Returns the end of a wait that began at `since`: `deadline` at the latest. Before the first measurement `mean` is
-    /// zero, and [`MaxWait::Auto`] sets no other end, because the requests ahead may take any time.
+    /// Returns the end of the wait of a request that was admitted at `since`: `deadline` at the latest. With
+    /// [`MaxWait::Auto`] it may wait twice as long as was estimated, because the requests ahead may take longer than others
+    /// did. Before the first measurement `mean` is zero, and there is no other end than the deadline.
     pub fn until(self, since: Instant, mean: Duration, deadline: Instant) -> Instant {
-        if self == Self::Auto && mean.is_zero() {
-            return deadline;
-        }
-        since.checked_add(self.of(mean)).map_or(deadline, |until| until.min(deadline))
+        let longest = match self {
+            Self::Auto if mean.is_zero() => return deadline,
+            Self::Auto => self.of(mean).saturating_mul(2),
+            Self::Fixed(time) => time,
+        };
+        since.checked_add(longest).map_or(deadline, |until| until.min(deadline))
     }
 
     /// Returns when to call [`MaxWait::until`] again, if a wait ends at `until`: `mean` is learned meanwhile.

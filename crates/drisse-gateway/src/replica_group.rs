@@ -144,9 +144,8 @@ impl ReplicaGroup {
         let rounds = ahead / self.permits.max(1) + 1;
         let wait = mean.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         let now = Instant::now();
-        if now + wait > patience.max_wait.until(patience.started, mean, patience.deadline)
-            || now + self.times.needed(wait) > patience.deadline
-        {
+        let waited = now.saturating_duration_since(patience.started);
+        if waited + wait > patience.max_wait.of(mean) || now + self.times.needed(wait) > patience.deadline {
             return Err(PermitError::TooLong(wait));
         }
         let _waiting = metrics.waiting();
