@@ -29,6 +29,7 @@ pub fn limits() -> Limits {
     Limits {
         max_connections,
         header_timeout: minute,
+        idle_timeout: minute,
         write_timeout: minute,
         max_head,
         drain_timeout: minute,

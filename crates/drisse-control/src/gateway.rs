@@ -3,17 +3,18 @@
 
 mod client;
 mod public_url;
+mod sockets;
 mod supervise;
 
 use crate::change::Change;
 use crate::db::Db;
 use crate::error::{ControlError, Result};
 use crate::workspace::Workspace;
-use drisse_net::{Build, Tls, bind_tcp, blocking, take_descriptor};
+use drisse_net::{Build, Tls, blocking};
 use drisse_wire::control::GatewayInfo;
 use serde::{Deserialize, Serialize};
+use sockets::Sockets;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,9 @@ struct Settings {
     /// The URL that clients connect to, if the user has set it.
     #[serde(default)]
     public_url: Option<String>,
+    /// How long its connections may be idle, in milliseconds, if the user has set it.
+    #[serde(default)]
+    idle_timeout_ms: Option<u64>,
 }
 
 /// A change of the gateway's settings. `None` keeps a setting.
@@ -50,6 +54,8 @@ pub struct GatewayChange {
     pub address: Option<SocketAddr>,
     /// The files of the certificate and the key for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// How long connections may be idle.
+    pub idle_timeout: Option<Duration>,
     /// The URL that clients connect to: `http(s)://HOST:PORT`, without a slash at the end.
     pub public_url: Change<String>,
 }
@@ -67,8 +73,8 @@ struct Inner {
     tls: Option<Arc<Tls>>,
     /// What clients connect to.
     url: String,
-    /// `None` if no gateway is to be started.
-    listener: Option<OwnedFd>,
+    /// That at the gateway's address is first. Empty if no gateway is to be started.
+    listeners: Vec<TcpListener>,
     note: Option<String>,
     current: watch::Sender<Option<Current>>,
     /// Whether the gateway must stop.
@@ -97,6 +103,7 @@ impl Gateway {
             chosen: change.address.is_some() || kept.chosen,
             tls: change.tls.or_else(|| kept.tls.clone()),
             public_url: change.public_url.of(kept.public_url.clone()),
+            idle_timeout_ms: change.idle_timeout.map(milliseconds).or(kept.idle_timeout_ms),
         };
         // Checked before a working gateway is replaced.
         let tls = settings.tls.as_ref().map(|(certificate, key)| Tls::open(certificate, key));
@@ -107,21 +114,14 @@ impl Gateway {
         })?;
         let found = supervise::find(workspace, &build).await;
         supervise::sweep(workspace, found.as_ref());
-        let same_address = settings.address.is_none_or(|address| kept.address == Some(address));
-        let mut note = None;
-        let passed = found
-            .as_ref()
-            .filter(|_| same_address)
-            .and_then(|found| take_descriptor(&workspace.sockets.join(format!("{}.f", found.id))).ok());
-        let reuse = passed.is_some()
-            && settings.tls == kept.tls
-            && found.as_ref().is_some_and(|found| !found.outdated);
+        let pass = found.as_ref().map(|found| workspace.sockets.join(format!("{}.f", found.id)));
         // A gateway that is not reused serves until the next one is ready.
-        let listener = match passed {
-            Some(listener) => TcpListener::from(listener),
-            None => bind(&settings, &mut note)?,
-        };
-        let address = listener.local_addr().ok();
+        let Sockets { listeners, unchanged, note } = Sockets::open(&settings, pass.as_deref())?;
+        let reuse = unchanged
+            && settings.tls == kept.tls
+            && settings.idle_timeout_ms == kept.idle_timeout_ms
+            && found.as_ref().is_some_and(|found| !found.outdated);
+        let address = listeners[0].local_addr().ok();
         let settings = Settings { address, ..settings };
         db.keep_setting("gateway", Some(&settings)).await?;
         let named = settings.public_url.clone();
@@ -133,7 +133,7 @@ impl Gateway {
             program,
             build,
             settings,
-            listener: Some(listener.into()),
+            listeners,
             note,
             current: watch::Sender::new(found.as_ref().filter(|_| reuse).map(|found| Current {
                 pid: found.process.pid(),
@@ -159,7 +159,7 @@ impl Gateway {
             settings,
             tls: tls.map(Arc::new),
             url,
-            listener: None,
+            listeners: vec![],
             note: None,
             current: watch::Sender::new(None),
             stop: CancellationToken::new(),
@@ -194,31 +194,14 @@ impl Gateway {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Returns the fingerprint of the certificate in force: the gateway too keeps the one before if it cannot load another.
 fn current_fingerprint(tls: &Tls) -> String {
     if let Err(error) = tls.reload() {
         tracing::warn!("the gateway's new certificate cannot be used: {error}");
     }
     tls.fingerprint()
-}
-
-/// Binds the address that the user chose. Without one, binds the last or the default address or, if it is in use, any
-/// free port.
-fn bind(settings: &Settings, note: &mut Option<String>) -> Result<TcpListener> {
-    let wanted = settings.address.unwrap_or(USUAL);
-    let taken = match bind_tcp(wanted) {
-        Ok(listener) => return Ok(listener),
-        Err(error) => error,
-    };
-    if settings.chosen {
-        return Err(ControlError::invalid("cannot open the gateway's address")
-            .because(&taken)
-            .hint("choose another one: `drisse up --gateway ADDRESS:PORT`"));
-    }
-    let any = SocketAddr::new(wanted.ip(), 0);
-    let listener = bind_tcp(any)
-        .map_err(|error| ControlError::internal("cannot open an address for the gateway").because(&error))?;
-    let address = listener.local_addr().unwrap_or(any);
-    *note = Some(format!("{wanted} is in use: the gateway listens on {address}"));
-    Ok(listener)
 }

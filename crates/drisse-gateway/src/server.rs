@@ -36,6 +36,8 @@ pub struct Config {
     pub traces: Option<Arc<Traces>>,
     /// The time that requests in flight get to complete when the gateway stops.
     pub drain_timeout: Duration,
+    /// How long a connection may be idle.
+    pub idle_timeout: Duration,
     /// The document at `/identity`.
     pub identity: serde_json::Value,
 }
@@ -53,6 +55,7 @@ pub struct Config {
 ///     routes: folder.path().join("routes"),
 ///     threads: 1,
 ///     drain_timeout: std::time::Duration::from_secs(25),
+///     idle_timeout: std::time::Duration::from_secs(75),
 ///     identity: serde_json::json!({ "nonce": "0123456789ab" }),
 ///     tls: None,
 ///     traces: None,
@@ -96,8 +99,8 @@ impl Gateway {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), GatewayError> {
         let Self { config, table } = self;
         let state = GatewayState::new(&table, config.traces);
-        let (drain_timeout, threads) = (config.drain_timeout, config.threads);
-        let limits = Limits { drain_timeout, threads, ..Limits::default() };
+        let Config { drain_timeout, idle_timeout, threads, .. } = config;
+        let limits = Limits { drain_timeout, idle_timeout, threads, ..Limits::default() };
         let tls = config.tls.map(Arc::new);
         let open = table.metrics.connections.clone();
         let front = HttpServer { listeners: config.listeners, tls: tls.clone(), limits, open };

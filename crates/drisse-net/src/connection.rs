@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,6 +31,9 @@ const MAX_STREAMS: u32 = 256;
 
 /// When three quarters of the connections are in use, a new connection without a request is closed after this time.
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Tells a client of HTTP/1.1 after which time an idle connection is closed (RFC 2068, section 19.7.1.1).
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The HTTP/2 flow-control window of a stream, in bytes: what a client may send before the server reads it.
 const WINDOW: u32 = 1 << 20;
@@ -56,8 +59,10 @@ pub trait Handler: Clone + Send + 'static {
 pub struct Limits {
     /// The number of open connections; further ones are closed at once.
     pub max_connections: usize,
-    /// How long a client may take to send a whole request head, and how long a kept-alive connection may be idle.
+    /// How long a client may take to send its first request head whole.
     pub header_timeout: Duration,
+    /// How long a kept-alive connection may be without a whole request. Responses over TCP say it (`Keep-Alive`).
+    pub idle_timeout: Duration,
     /// How long a client may read nothing of its response. Then its connection is closed.
     pub write_timeout: Duration,
     /// The size of a request's head in bytes.
@@ -75,6 +80,8 @@ impl Default for Limits {
             // An idle connection takes about 8 KiB.
             max_connections: 16_384,
             header_timeout: Duration::from_secs(60),
+            // Longer than the 60 s of most load balancers: the side that sends must be the one that closes first.
+            idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
             max_head: 32 << 10,
             // Kubernetes kills a pod after 30 s.
@@ -103,7 +110,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (_never, stop) = watch::channel(false);
-    Connections::new(limits, None, Gauge::default(), stop).http(stream, handler).await;
+    Connections::new(limits, None, Gauge::default(), stop).http(stream, handler, None).await;
 }
 
 /// Counts a connection as open until dropped.
@@ -125,7 +132,7 @@ impl Connections {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
+            .header_read_timeout(limits.idle_timeout)
             // `max_headers` stays unset: its default is 100, and setting it makes hyper allocate for each request.
             .max_buf_size(limits.max_head.max(8 << 10));
         http.http2()
@@ -174,17 +181,19 @@ impl Connections {
         match stream {
             Stream::Unix(stream) => {
                 let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
-                self.http(stream, handler).await;
+                self.http(stream, handler, None).await;
             }
             Stream::Tcp(stream) => {
+                let keep_alive =
+                    HeaderValue::try_from(format!("timeout={}", self.limits.idle_timeout.as_secs())).ok();
                 // Small responses are sent at once.
                 let _ = stream.set_nodelay(true);
                 let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
-                let Some(tls) = &self.tls else { return self.http(stream, handler).await };
+                let Some(tls) = &self.tls else { return self.http(stream, handler, keep_alive).await };
                 let handshake =
                     tokio::time::timeout(self.limits.header_timeout, tls.acceptor().accept(stream));
                 match handshake.await {
-                    Ok(Ok(stream)) => self.http(stream, handler).await,
+                    Ok(Ok(stream)) => self.http(stream, handler, keep_alive).await,
                     Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
@@ -192,7 +201,8 @@ impl Connections {
         }
     }
 
-    async fn http<H, S>(self, stream: S, handler: H)
+    /// Serves a connection. Responses of HTTP/1.1 say how long it may be idle: `keep_alive`.
+    async fn http<H, S>(self, stream: S, handler: H, keep_alive: Option<HeaderValue>)
     where
         H: Handler,
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -206,8 +216,12 @@ impl Connections {
                 spoke.store(true, Relaxed);
                 let (handler, answers) = (handler.clone(), answers.clone());
                 let http2 = request.version() == Version::HTTP_2;
+                let keep_alive = keep_alive.clone().filter(|_| !http2);
                 async move {
-                    let response = answer(handler, request).await;
+                    let mut response = answer(handler, request).await;
+                    if let Some(time) = keep_alive {
+                        response.headers_mut().insert(KEEP_ALIVE, time);
+                    }
                     Ok::<_, Infallible>(response.map(|body| match http2 {
                         true => answers.watch(body, patience),
                         false => Watched::unwatched(body),

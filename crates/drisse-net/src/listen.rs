@@ -2,8 +2,9 @@
 
 use crate::connection::Stream;
 use drisse_core::crash_point;
+use rustix::net::sockopt::set_socket_reuseport;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub enum Listener {
     /// A TCP socket.
-    Tcp(std::net::TcpListener),
+    Tcp(TcpListener),
     /// A Unix socket.
     Unix(std::os::unix::net::UnixListener),
 }
@@ -83,16 +84,39 @@ pub enum BindError {
 /// assert_ne!(listener.local_addr().unwrap().port(), 0);
 /// # Ok::<(), drisse_net::BindError>(())
 /// ```
-pub fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    bind_tcp_beside(address, &[])
+}
+
+/// Does the same as [`bind_tcp`], also if sockets of this process have the same port at other addresses: `others`.
+///
+/// # Errors
+/// Returns the errors of [`bind_tcp`].
+///
+/// ```
+/// let local = drisse_net::bind_tcp("127.0.0.1:0".parse().unwrap())?;
+/// let everywhere = (std::net::Ipv4Addr::UNSPECIFIED, local.local_addr().unwrap().port()).into();
+/// assert!(drisse_net::bind_tcp(everywhere).is_err());
+/// drisse_net::bind_tcp_beside(everywhere, &[&local])?;
+/// # Ok::<(), drisse_net::BindError>(())
+/// ```
+pub fn bind_tcp_beside(address: SocketAddr, others: &[&TcpListener]) -> Result<TcpListener, BindError> {
+    // The port is shared only meanwhile: no other process may bind it, too.
+    let share = |shared| others.iter().try_for_each(|other| set_socket_reuseport(other, shared));
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        share(true)?;
+        socket.set_reuse_port(!others.is_empty())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        socket.set_reuse_port(false)?;
         Ok(socket.into())
     };
-    bind().map_err(|source| BindError::Tcp { address, source })
+    let bound = bind();
+    let unshared = share(false).map_err(std::io::Error::from);
+    bound.and_then(|socket| unshared.map(|()| socket)).map_err(|source| BindError::Tcp { address, source })
 }
 
 /// Removes the sockets that an ended process left in `folder`: those named `name` or `name.*`.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 const LIMITS: Limits = Limits {
     max_connections: 256,
     header_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(10),
     write_timeout: Duration::from_secs(60),
     max_head: 16 << 10,
     drain_timeout: Duration::MAX,

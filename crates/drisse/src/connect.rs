@@ -273,7 +273,7 @@ impl Up {
         let addresses = [self.gateway, self.control, self.metrics, self.registry];
         let none = self.no_control || self.no_metrics || self.no_registry || self.no_public_url;
         let named = self.tls_cert.is_some() || self.public_url.is_some();
-        addresses.iter().any(Option::is_some) || named || none
+        addresses.iter().any(Option::is_some) || named || none || self.idle_timeout.is_some()
     }
 
     /// Checks the certificates and keys, before a running control plane is stopped.

@@ -3,8 +3,10 @@
 use super::{ASK_AGAIN, Current, Inner, PATIENCE};
 use crate::workspace::Workspace;
 use drisse_net::http::{Address, Ask};
-use drisse_net::{Build, Launch, Process, blocking, excuse, hang, random_id};
+use drisse_net::{Build, Launch, Process, blocking, excuse, hang, random_id, send_descriptors};
 use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,7 +118,12 @@ impl Inner {
             add("--tls-cert", certificate.clone().into());
             add("--tls-key", key.clone().into());
         }
-        let stdin = self.listener.as_ref().map(super::OwnedFd::try_clone).transpose()?;
+        if let Some(time) = self.settings.idle_timeout_ms {
+            add("--idle-timeout", format!("{time}ms").into());
+        }
+        let (ours, theirs) = UnixStream::pair()?;
+        send_descriptors(ours, &self.listeners.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+        let stdin = Some(theirs.into());
         let program = self.program.clone();
         let start =
             move || Process::start(Launch { program: &program, arguments, settings: &[], log: &log, stdin });

@@ -70,6 +70,7 @@ fn serve_tcp(control: &Control, tcp: Option<TcpApi>) -> Result<impl Future<Outpu
         let limits = Limits {
             max_connections: 256,
             header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             max_head: 16 << 10,
             drain_timeout: Duration::from_secs(1),

@@ -25,6 +25,7 @@ impl Running {
         let tcp = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = tcp.local_addr().unwrap();
         let config = Config {
+            idle_timeout: Duration::from_secs(75),
             traces: None,
             listeners: vec![Listener::Tcp(tcp)],
             admin: Listener::Unix(bind_unix(&folder.path().join("admin")).unwrap()),

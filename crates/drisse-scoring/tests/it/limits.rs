@@ -5,7 +5,7 @@ use drisse_engines::fake::Script;
 use drisse_net::Limits;
 use drisse_scoring::Config;
 use drisse_testkit::post;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn with(config: Config) -> crate::support::Running {
     Setup { config, models: vec![("echo", Script::default())], ..Setup::default() }.start()
@@ -66,6 +66,19 @@ fn a_head_that_does_not_come_ends_the_connection() {
         client.read_rest(&mut rest);
         assert!(!String::from_utf8_lossy(&rest).contains("200 OK"), "{start}");
     }
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_the_time_that_its_client_was_told() {
+    let second = Duration::from_secs(1);
+    let limits = Limits { header_timeout: second / 20, idle_timeout: second, ..Limits::default() };
+    let server = with(Config { limits, ..Config::default() });
+    let mut client = server.connect();
+    let answer = client.post("/score", "{\"data\":[[1,2]]}");
+    let began = Instant::now();
+    assert_eq!(answer.header("keep-alive"), Some("timeout=1"));
+    assert!(client.is_closed());
+    assert!(began.elapsed() > second / 10 * 9, "{:?}", began.elapsed());
 }
 
 #[test]

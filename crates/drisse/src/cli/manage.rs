@@ -416,6 +416,10 @@ pub(crate) struct Up {
     /// Private key of the gateway's certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Close connections of the gateway that were idle for this time; longer than load balancers keep them [default: the
+    /// previous one, at first 75s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) idle_timeout: Option<Duration>,
     /// What clients connect to, if it is not the gateway's address, such as a load balancer [default: the first name in
     /// the certificate]
     #[arg(long, value_name = "URL", value_parser = public_url)]
@@ -478,4 +482,6 @@ pub(crate) struct Gateway {
     pub(crate) tls_cert: Option<PathBuf>,
     #[arg(long)]
     pub(crate) tls_key: Option<PathBuf>,
+    #[arg(long, value_parser = duration, default_value = "75s")]
+    pub(crate) idle_timeout: Duration,
 }

@@ -53,6 +53,9 @@ pub(crate) struct Serve {
     /// Maximum time for a request
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "DRISSE_SCORING_TIMEOUT")]
     pub(crate) scoring_timeout: Duration,
+    /// Close connections that were idle for this time; longer than load balancers keep them
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = duration, env = "DRISSE_IDLE_TIMEOUT")]
+    pub(crate) idle_timeout: Duration,
     /// Time to finish running requests after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "DRISSE_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Duration,

@@ -36,6 +36,7 @@ pub(crate) fn run(up: &Up, workspace: WorkspaceRef) -> Result<ExitCode> {
     let gateway = GatewayChange {
         address: up.gateway,
         tls: pair(&up.tls_cert, &up.tls_key),
+        idle_timeout: up.idle_timeout,
         public_url: change(up.public_url.clone(), up.no_public_url),
     };
     let tcp = up.control.map(|address| TcpApi { address, tls: pair(&up.control_cert, &up.control_key) });

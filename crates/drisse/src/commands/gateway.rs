@@ -1,4 +1,4 @@
-//! `drisse gateway`: the gateway, which the control plane starts with the listening socket as standard input.
+//! `drisse gateway`: the gateway, to which the control plane passes the listening sockets over standard input.
 
 use crate::cli;
 use crate::error::Result;
@@ -7,7 +7,7 @@ use crate::wiring::VERSION;
 use anyhow::Context;
 use drisse_gateway::{Config, Gateway};
 use drisse_net::trace::Exporter;
-use drisse_net::{Build, Listener, Tls, bind_unix, pass_descriptor};
+use drisse_net::{Build, Listener, Tls, bind_unix, pass_descriptors, receive_descriptors};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -20,34 +20,34 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode> {
     logs::write_to(&arguments.log_file)?;
     drisse_net::keep_memory_private();
-    let listener =
-        std::io::stdin().as_fd().try_clone_to_owned().context("cannot use the listening socket")?;
-    let listener = TcpListener::from(listener);
-    let address = listener.local_addr().context("standard input is not a listening socket")?;
-    listener.set_nonblocking(true).context("cannot use the listening socket")?;
+    let listeners = listeners().context("standard input passes no listening socket")?;
+    let address = listeners[0].local_addr().context("cannot use the listening socket")?;
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => Some(Tls::open(certificate, key).context("cannot serve HTTPS")?),
         _ => None,
     };
     let admin = bind_unix(&arguments.admin).context("cannot serve the admin socket")?;
-    let passing = bind_unix(&arguments.pass).context("cannot pass the listening socket")?;
-    let copy = listener.try_clone().context("cannot pass the listening socket")?;
+    let passing = bind_unix(&arguments.pass).context("cannot pass the listening sockets")?;
+    let copies = listeners.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>();
+    let copies = copies.context("cannot pass the listening sockets")?;
     let pass = move || {
-        if let Err(error) = pass_descriptor(&passing, copy.as_fd()) {
-            tracing::error!("cannot pass the listening socket: {error}");
+        let copies: Vec<_> = copies.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = pass_descriptors(&passing, &copies) {
+            tracing::error!("cannot pass the listening sockets: {error}");
         }
     };
     std::thread::Builder::new().name("pass".to_owned()).spawn(pass).context("cannot start a thread")?;
     let exporter = Exporter::from_environment("drisse-gateway")?;
     let nonce = arguments.gateway.rsplit('/').next().unwrap_or_default();
     let config = Config {
-        listeners: vec![Listener::Tcp(listener)],
+        listeners: listeners.into_iter().map(Listener::Tcp).collect(),
         admin: Listener::Unix(admin),
         tls,
         routes: arguments.routes.clone(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         traces: exporter.as_ref().map(Exporter::traces),
         drain_timeout: DRAIN_TIMEOUT,
+        idle_timeout: arguments.idle_timeout,
         identity: serde_json::json!({
             "server": VERSION,
             "build": Build::current(VERSION).to_string(),
@@ -78,4 +78,16 @@ pub(crate) fn run(arguments: &cli::Gateway) -> Result<ExitCode> {
     runtime.shutdown_background();
     ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the listening sockets, that of the gateway's address first. A control plane of an earlier build gives one socket
+/// as standard input.
+fn listeners() -> std::io::Result<Vec<TcpListener>> {
+    let input = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let listeners = match input.local_addr() {
+        Ok(_) => vec![input],
+        Err(_) => receive_descriptors(&input)?.into_iter().map(TcpListener::from).collect(),
+    };
+    listeners.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
+    Ok(listeners)
 }

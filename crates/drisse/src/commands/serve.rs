@@ -101,7 +101,11 @@ fn config(arguments: &Serve, models: Vec<ModelPath>, tcp: Option<SocketAddr>) ->
     let scoring = drisse_scoring::Config {
         max_wait: arguments.max_wait,
         scoring_timeout: arguments.scoring_timeout,
-        limits: Limits { drain_timeout: arguments.drain_timeout, ..defaults.limits },
+        limits: Limits {
+            drain_timeout: arguments.drain_timeout,
+            idle_timeout: arguments.idle_timeout,
+            ..defaults.limits
+        },
         max_body: arguments.max_body,
         max_batch: arguments.max_batch,
         workers: defaults.workers.max(arguments.workers.unwrap_or(1)),

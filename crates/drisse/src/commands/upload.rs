@@ -134,7 +134,7 @@ pub(super) async fn send(client: &Client, parts: &[Part]) -> Result<()> {
 /// Uploads what is missing of a file, and continues after a broken connection. Calls `at` with the number of bytes that
 /// are there. Returns the number of bytes that were missing.
 async fn send_part(client: &Client, part: &Part, bar: &Arc<Bar>, at: &dyn Fn(u64)) -> Result<u64> {
-    let (mut tries, mut furthest, mut missing, mut told) = (0, 0, None, String::new());
+    let (mut tries, mut furthest, mut missing, mut noted) = (0, 0, None, String::new());
     loop {
         let sent = match client.uploaded(&part.digest).await {
             Ok(there) if there.complete => return Ok(missing.unwrap_or(0)),
@@ -156,9 +156,9 @@ async fn send_part(client: &Client, part: &Part, bar: &Arc<Bar>, at: &dyn Fn(u64
             {
                 tries += 1;
                 let waiting = format!("waiting: {error}; the upload will continue from where it stopped");
-                if waiting != told {
+                if waiting != noted {
                     bar.note(&waiting);
-                    told = waiting;
+                    noted = waiting;
                 }
                 tokio::time::sleep((FIRST_PAUSE * 2_u32.pow(tries)).min(PAUSE)).await;
             }

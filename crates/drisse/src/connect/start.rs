@@ -129,6 +129,9 @@ fn arguments(workspace: &Workspace, up: &Up, library: &Path) -> Vec<OsString> {
             add(flag, std::path::absolute(file).unwrap_or_else(|_| file.clone()).into());
         }
     }
+    if let Some(time) = up.idle_timeout {
+        add("--idle-timeout", format!("{}ms", time.as_millis()).into());
+    }
     if let Some(url) = &up.public_url {
         add("--public-url", url.into());
     }

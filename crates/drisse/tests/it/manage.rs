@@ -2,7 +2,7 @@
 
 use crate::deploy::request;
 use crate::workspace::Workspace;
-use drisse_testkit::wait;
+use drisse_testkit::{Load, Request, wait};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -250,6 +250,41 @@ fn the_gateway_serves_https_and_http2_and_an_address_of_choice_must_be_free() {
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.contains("error: cannot open the gateway's address"), "{ran:?}");
     assert!(ran.stderr.contains("hint: choose another one"), "{ran:?}");
+}
+
+#[test]
+fn the_gateway_is_opened_to_the_network_and_closed_again_without_a_failed_request() {
+    let workspace = Workspace::new();
+    workspace.ok(&["up", "--gateway", "127.0.0.1:0"]);
+    let deployed = workspace.json(&["deploy", DIGITS, "--no-auth", "--max-wait", "10s"]);
+    let uri = deployed["scoring_uri"].as_str().unwrap();
+    let sample = std::fs::read_to_string(crate::support::root().join("examples/digits/sample.json")).unwrap();
+    let request = Request::new(uri, None, &sample);
+    // One on open connections, and one with a new connection for each request.
+    let closing = String::from_utf8(request.bytes.clone()).unwrap();
+    let closing = closing.replacen("\r\nhost", "\r\nconnection: close\r\nhost", 1).into_bytes();
+    let loads = [Load::start(2, &request), Load::start(2, &Request { bytes: closing, ..request.clone() })];
+    let port = request.host.split(':').nth(1).unwrap();
+    let elsewhere = || std::net::TcpStream::connect(format!("127.0.0.2:{port}")).is_ok();
+    for _ in 0..2 {
+        assert!(!elsewhere());
+        workspace.ok(&["up", "--gateway", &format!("0.0.0.0:{port}")]);
+        assert!(elsewhere());
+        assert_eq!(workspace.status()["gateway"]["address"], format!("0.0.0.0:{port}"));
+        // The next gateway gets both sockets, too.
+        crate::workspace::kill(u32::try_from(workspace.pid("control").unwrap()).unwrap(), "-9");
+        workspace.ok(&["up", "--idle-timeout", "80s"]);
+        loads.iter().for_each(|load| load.more(50));
+        workspace.ok(&["up", "--gateway", &request.host, "--idle-timeout", "75s"]);
+        loads.iter().for_each(|load| load.more(50));
+        wait("the end of the earlier gateway", || !elsewhere());
+    }
+    for load in loads {
+        let seen = load.end();
+        assert!(seen.failures.is_empty() && seen.answered > 200, "{seen:?}");
+    }
+    // Other processes cannot bind the port meanwhile.
+    assert!(std::net::TcpListener::bind(&request.host).is_err());
 }
 
 #[test]
