@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The migrations of the schema, one per version. They are applied in this order.
-const SCHEMA: [&str; 9] = [
+const SCHEMA: [&str; 10] = [
     include_str!("db/schema.sql"),
     include_str!("db/schema-2.sql"),
     include_str!("db/schema-3.sql"),
@@ -36,6 +36,7 @@ const SCHEMA: [&str; 9] = [
     include_str!("db/schema-7.sql"),
     include_str!("db/schema-8.sql"),
     include_str!("db/schema-9.sql"),
+    include_str!("db/schema-10.sql"),
 ];
 
 /// The number of connections: one writes, the others read.

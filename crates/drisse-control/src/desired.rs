@@ -37,6 +37,7 @@ impl DatabaseDesired {
                 ControlError::internal("the database contains an invalid service name").because(&error)
             })?,
             revision: revision.revision,
+            aliases: revision.aliases.clone(),
             model_version: revision.version.to_string(),
             digest: revision.digest.clone(),
             package: revision.package.clone(),

@@ -302,7 +302,7 @@ async fn a_workspace_of_the_version_before_wants_what_it_wanted() {
     plane.done(OperationKind::Deploy(DeployRequest { replicas: Some(2), ..deploy() })).await;
     let older = "ALTER TABLE services ADD COLUMN replicas INTEGER NOT NULL DEFAULT 0; UPDATE services SET \
                  replicas = (SELECT replicas FROM wanted WHERE service = name); DROP TABLE wanted; \
-                 ALTER TABLE services DROP COLUMN stem; \
+                 ALTER TABLE services DROP COLUMN stem; ALTER TABLE revisions DROP COLUMN aliases; \
                  PRAGMA user_version = 7";
     // No query may run while its table changes.
     let (place, routes) = plane.end().await;

@@ -147,6 +147,8 @@ pub struct RevisionSpec {
     pub service: ServiceName,
     /// The revision's number: from 1, per service.
     pub revision: u64,
+    /// Further names of the service.
+    pub aliases: Vec<String>,
     /// The registered model's version, as the V2 protocol prints it.
     pub model_version: String,
     /// The digest of the model's files: `sha256:HEX`.
@@ -182,6 +184,7 @@ impl RevisionSpec {
         Self {
             service,
             revision,
+            aliases: vec![],
             model_version: "1".to_owned(),
             digest: digest.into(),
             package: package.into(),

@@ -13,7 +13,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-type Services = HashMap<String, Arc<Service>>;
+/// The services by their names, and the names that their aliases stand for.
+#[derive(Clone, Debug, Default)]
+struct Services {
+    by_name: HashMap<String, Arc<Service>>,
+    aliases: HashMap<String, String>,
+}
+
+impl Services {
+    fn get(&self, name: &str) -> Option<&Arc<Service>> {
+        self.by_name.get(name).or_else(|| self.by_name.get(self.aliases.get(name)?))
+    }
+
+    /// Returns these services with that of this name replaced, or removed.
+    fn with(&self, name: &str, service: Option<&Arc<Service>>) -> Self {
+        let Self { mut by_name, mut aliases } = self.clone();
+        by_name.remove(name);
+        aliases.retain(|_, of| of != name);
+        if let Some(service) = service {
+            aliases.extend(service.document.aliases.iter().map(|alias| (alias.clone(), name.to_owned())));
+            by_name.insert(name.to_owned(), Arc::clone(service));
+        }
+        Self { by_name, aliases }
+    }
+}
 
 /// The routes in force, and the folder in which they are stored.
 ///
@@ -88,7 +111,7 @@ impl Table {
             cores,
         };
         std::fs::create_dir_all(folder).map_err(io)?;
-        let mut services = Services::new();
+        let mut services = Services::default();
         for entry in std::fs::read_dir(folder).map_err(io)?.flatten() {
             let path = entry.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -99,7 +122,9 @@ impl Table {
             let read = std::fs::read(&path).map_err(|error| error.to_string());
             let document = read.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string()));
             match document.and_then(|document| table.service(document, None)) {
-                Ok(service) => drop(services.insert(service.document.service.clone(), Arc::new(service))),
+                Ok(service) => {
+                    services = services.with(&service.document.service.clone(), Some(&Arc::new(service)))
+                }
                 Err(error) => tracing::error!("the routes in {} cannot be used: {error}", path.display()),
             }
         }
@@ -107,6 +132,7 @@ impl Table {
         Ok(table)
     }
 
+    /// Returns the service of this name or alias.
     pub(crate) fn service_named(&self, name: &str) -> Option<Arc<Service>> {
         self.services.load().get(name).cloned()
     }
@@ -125,19 +151,20 @@ impl Table {
     /// Returns the name of the only service; `None` if there is no service or more than one.
     pub(crate) fn only_service(&self) -> Option<String> {
         let services = self.services.load();
-        let mut names = services.keys();
+        let mut names = services.by_name.keys();
         names.next().filter(|_| names.next().is_none()).cloned()
     }
 
     /// Returns the document in force; `None` if the service has no routes.
     pub fn get(&self, name: &str) -> Option<RouteDocument> {
-        self.service_named(name).map(|service| service.document.clone())
+        self.services.load().by_name.get(name).map(|service| service.document.clone())
     }
 
     /// Returns the names of all services, with their generations in force.
     pub fn generations(&self) -> Vec<(String, u64)> {
         let services = self.services.load();
-        services.iter().map(|(name, service)| (name.clone(), service.document.generation)).collect()
+        let entry = |(name, service): (&String, &Arc<Service>)| (name.clone(), service.document.generation);
+        services.by_name.iter().map(entry).collect()
     }
 
     /// Returns a receiver that is notified of every later change of any route.
@@ -156,7 +183,7 @@ impl Table {
 
     fn put_alone(&self, document: RouteDocument) -> Result<RouteAcknowledgement, TableError> {
         let (name, generation) = (document.service.clone(), document.generation);
-        let before = self.service_named(&name);
+        let before = self.services.load().by_name.get(&name).cloned();
         if let Some(before) = &before {
             let current = before.document.generation;
             if before.document == document {
@@ -220,21 +247,14 @@ impl Table {
 
     /// Waits until the access logs in force are written, for at most `timeout` each.
     pub(crate) fn flush_access_logs(&self, timeout: Duration) {
-        for service in self.services.load().values() {
+        for service in self.services.load().by_name.values() {
             service.access_log.iter().for_each(|log| log.flush(timeout));
         }
     }
 
     fn replace(&self, name: &str, service: Option<Arc<Service>>) {
-        let before = self.service_named(name);
-        self.services.rcu(|services| {
-            let mut services = Services::clone(services);
-            match &service {
-                Some(service) => services.insert(name.to_owned(), Arc::clone(service)),
-                None => services.remove(name),
-            };
-            services
-        });
+        let before = self.services.load().by_name.get(name).cloned();
+        self.services.rcu(|services| services.with(name, service.as_ref()));
         if let Some(before) = before {
             before.retire();
         }

@@ -22,6 +22,7 @@ pub(crate) fn document(
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     RouteDocument {
         service: name.to_string(),
+        aliases: serving.aliases.clone(),
         generation,
         keys: serving.keys.clone(),
         cors_origins: service.cors_origins.clone(),

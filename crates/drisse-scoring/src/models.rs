@@ -48,13 +48,19 @@ pub(crate) struct Models {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     in_order: Vec<Arc<Model>>,
-    by_name: HashMap<String, usize>,
+    /// The models under their further names.
+    aliases: Vec<Arc<Model>>,
+    by_name: HashMap<String, Arc<Model>>,
 }
 
 impl Table {
-    fn new(in_order: Vec<Arc<Model>>) -> Self {
-        let entry = |(index, model): (usize, &Arc<Model>)| (model.name().to_owned(), index);
-        Self { by_name: in_order.iter().enumerate().map(entry).collect(), in_order }
+    fn new(in_order: Vec<Arc<Model>>, mut aliases: Vec<Arc<Model>>) -> Self {
+        let is_served =
+            |alias: &Arc<Model>| in_order.iter().any(|model| Arc::ptr_eq(&model.runner, &alias.runner));
+        aliases.retain(is_served);
+        let entry = |model: &Arc<Model>| (model.name().to_owned(), Arc::clone(model));
+        let by_name = aliases.iter().chain(&in_order).map(entry).collect();
+        Self { in_order, aliases, by_name }
     }
 }
 
@@ -112,18 +118,20 @@ impl Models {
         }
         let model = Model::new(runner, spec.version, spec.digest, spec.platform, spec.sample);
         let model = Arc::new(model);
-        self.change(|models| {
+        let aliases: Vec<_> = spec.aliases.into_iter().map(|name| Arc::new(model.renamed(name))).collect();
+        self.change(&aliases, |models| {
             models.retain(|other| other.name() != model.name());
             models.push(Arc::clone(&model));
         });
         model
     }
 
-    fn change(&self, change: impl Fn(&mut Vec<Arc<Model>>)) {
+    /// Changes the models in memory. `aliases` are new models under their further names.
+    fn change(&self, aliases: &[Arc<Model>], change: impl Fn(&mut Vec<Arc<Model>>)) {
         self.table.rcu(|table| {
             let mut in_order = table.in_order.clone();
             change(&mut in_order);
-            Table::new(in_order)
+            Table::new(in_order, [&*table.aliases, aliases].concat())
         });
     }
 
@@ -135,8 +143,8 @@ impl Models {
     /// Returns the model of this name, if it is in memory.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Model>> {
         let models = self.loaded();
-        if let Some(&index) = models.by_name.get(name) {
-            return Ok(Arc::clone(&models[index]));
+        if let Some(model) = models.by_name.get(name) {
+            return Ok(Arc::clone(model));
         }
         let name = &name[..name.floor_char_boundary(64)];
         // Clients of Triton look for its words.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// The models.
     pub models: Vec<ModelPath>,
+    /// Further names of the model; only for a single one.
+    pub aliases: Vec<String>,
     /// The address to score on.
     pub tcp: Option<SocketAddr>,
     /// The Unix socket to score on.

@@ -15,6 +15,9 @@ pub enum ServeError {
     /// A sample is given, but there is not exactly one model.
     #[error("a sample is given for one model, but there are several")]
     SampleForSeveral,
+    /// An alias is given, but there is not exactly one model.
+    #[error("an alias is given for one model, but there are several")]
+    AliasesForSeveral,
     /// Two models have the same name.
     #[error("two models are called `{name}`")]
     SameName {

@@ -29,7 +29,24 @@ pub(crate) fn inspect_all(config: &Config, engines: &EngineTable) -> Result<Vec<
         }
         models.push(model);
     }
+    if !config.aliases.is_empty() && models.len() != 1 {
+        return Err(ServeError::AliasesForSeveral);
+    }
+    for alias in aliases(config)? {
+        if !names.insert(alias.clone()) {
+            return Err(ServeError::SameName { name: alias.to_string() });
+        }
+    }
     Ok(models)
+}
+
+/// Returns the further names of the model.
+pub(crate) fn aliases(config: &Config) -> Result<Vec<ModelName>, ServeError> {
+    let alias = |name: &String| {
+        let path = config.models.first().map(|model| model.path.clone()).unwrap_or_default();
+        ModelName::served(name).map_err(|why| ServeError::Name { path, why })
+    };
+    config.aliases.iter().map(alias).collect()
 }
 
 /// Inspects one model.

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::engines::{EngineError, EngineTable};
 use crate::error::ServeError;
-use crate::inspect::{InspectedModel, inspect};
+use crate::inspect::{InspectedModel, aliases, inspect};
 use crate::sample::{SampleOrigin, sample};
 use drisse_core::{Engine, Error, ErrorKind, ModelName, Signature};
 use drisse_registry::{Inspection, ModelSource};
@@ -144,6 +144,7 @@ impl Loader {
         let ModelSource { inspection: Inspection { signature, .. }, configured, .. } = source;
         let spec = ModelSpec {
             name: name.clone(),
+            aliases: aliases(&self.config)?,
             version: version.clone(),
             digest: digest.clone(),
             signature: signature.clone(),

@@ -76,6 +76,7 @@ pub(crate) fn arguments(
     add("--scoring-timeout", time(revision.scoring_timeout));
     add("--log-file", files.log.clone().into());
     add("--digest", revision.digest.clone().into());
+    revision.aliases.iter().for_each(|alias| add("--alias", alias.into()));
     let Serving { threads, workers, max_batch, triton_metrics } = revision.serving;
     for (flag, number) in [("--threads", threads), ("--workers", workers), ("--max-batch", max_batch)] {
         if let Some(number) = number {

@@ -37,6 +37,8 @@ pub struct DeployRequest {
     pub auth: Option<bool>,
     /// Replaces the service's tags.
     pub tags: Option<BTreeMap<String, String>>,
+    /// Replaces the further names of the service, which clients use in paths and calls.
+    pub aliases: Option<Vec<String>>,
     /// Replaces the origins whose web pages may send requests from browsers (CORS); `*` allows all.
     pub cors_origins: Option<Vec<String>>,
     /// Whether the gateway writes an access log for the service.
@@ -170,6 +172,9 @@ pub struct Service {
     pub scoring_uri: String,
     /// The URL of the service's OpenAPI document.
     pub swagger_uri: String,
+    /// Further names of the service, which clients use in paths and calls.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// Whether requests need a key.
     pub auth: bool,
     /// The wanted number of replicas.

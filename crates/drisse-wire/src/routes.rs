@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The fields of documents that this build knows, wherever in a document they are.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "service",
+    "aliases",
     "generation",
     "requires",
     "keys",
@@ -32,6 +33,9 @@ const FIELDS: [&str; 17] = [
 pub struct RouteDocument {
     /// The service's name, as in paths.
     pub service: String,
+    /// Further names of the service in paths and calls. The name of another service counts before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// Increases with every change; a gateway never replaces a document by one of a lower generation.
     pub generation: u64,
     /// Names of fields, of any part of the document, that a gateway must know to use the document correctly.

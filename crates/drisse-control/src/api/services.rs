@@ -309,6 +309,7 @@ fn document(control: &Control, row: ServiceRow, revision: &RevisionRow) -> Servi
         error,
         scoring_uri: format!("{uri}/score"),
         swagger_uri: format!("{uri}/swagger.json"),
+        aliases: revision.aliases.clone(),
         auth: revision.auth,
         replicas,
         ready,

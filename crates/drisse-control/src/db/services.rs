@@ -14,6 +14,17 @@ use std::time::Duration;
 /// The number of revisions of a service that are kept for `rollback`. Their models cannot be deleted.
 const KEPT_REVISIONS: u64 = 20;
 
+/// A name or alias of the service `?` that another service has, too.
+const TAKEN_NAME: &str = "WITH names AS (
+        SELECT name AS service, name FROM services
+        UNION ALL
+        SELECT wanted.service, alias.value FROM wanted
+            JOIN revisions USING (service, revision) JOIN json_each(revisions.aliases) AS alias
+    )
+    SELECT others.name, others.service FROM names AS its JOIN names AS others
+        ON others.name = its.name AND others.service != its.service
+    WHERE its.service = ? LIMIT 1";
+
 /// The desired state of a service.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct ServiceRow {
@@ -98,6 +109,7 @@ pub(crate) struct RevisionRow {
     pub(crate) created: i64,
     pub(crate) serving: ServingOptions,
     pub(crate) resources: Resources,
+    pub(crate) aliases: Vec<String>,
 }
 
 impl RevisionRow {
@@ -166,6 +178,7 @@ fn revision(row: &SqliteRow) -> Result<RevisionRow> {
         created: row.try_get("created")?,
         serving: json(row, "serving")?,
         resources: json(row, "resources")?,
+        aliases: json(row, "aliases")?,
     })
 }
 
@@ -294,7 +307,8 @@ impl Db {
     /// is the generation that the change is based on, 0 for a new service.
     ///
     /// # Errors
-    /// Returns a conflict if the service has another generation, because it was changed meanwhile.
+    /// Returns a conflict if the service has another generation, because it was changed meanwhile, or if one of its names
+    /// is one of another service.
     pub(crate) async fn want(
         &self,
         row: &ServiceRow,
@@ -351,7 +365,8 @@ impl Db {
         }
         if let Some(new) = new {
             sqlx::query("INSERT INTO revisions (service, revision, model, version, digest, package, auth, max_wait_ms, \
-                 scoring_timeout_ms, created, serving, resources) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+                 scoring_timeout_ms, created, serving, resources, aliases) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
                 .bind(&new.service)
                 .bind(new.revision as i64)
                 .bind(&new.model)
@@ -364,6 +379,7 @@ impl Db {
                 .bind(now())
                 .bind(text(&new.serving))
                 .bind(text(&new.resources))
+                .bind(text(&new.aliases))
                 .execute(&mut *write.connection)
                 .await?;
             let oldest = new.revision.saturating_sub(KEPT_REVISIONS) as i64;
@@ -377,6 +393,14 @@ impl Db {
                 .bind(served)
                 .execute(&mut *write.connection)
                 .await?;
+        }
+        let taken = sqlx::query(TAKEN_NAME).bind(&row.name).fetch_optional(&mut *write.connection).await?;
+        if let Some(taken) = taken {
+            let (name, by): (String, String) = (taken.try_get("name")?, taken.try_get("service")?);
+            return Err(ControlError::conflict(format!("`{name}` is already a name of service `{by}`"))
+                .hint(format!(
+                    "choose another name; `drisse services show {by}` shows all names of that service"
+                )));
         }
         if let Some((operation, progress)) = decided {
             let query = sqlx::query("UPDATE operations SET progress = ? WHERE id = ?");

@@ -95,6 +95,7 @@ fn revision(service: &str, number: u64, model: &ModelRow) -> RevisionRow {
         created: 0,
         serving: ServingOptions::default(),
         resources: Resources { cpu_millis: Some(500), memory_bytes: Some(1 << 30), ..Resources::default() },
+        aliases: vec![format!("{service}.old")],
     }
 }
 

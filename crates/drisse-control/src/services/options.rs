@@ -4,11 +4,14 @@
 use super::capacity::check_resources;
 use crate::db::services::ServiceRow;
 use crate::error::{ControlError, Result};
-use drisse_core::Serving;
+use drisse_core::{ServiceName, Serving};
 use drisse_wire::control::{DeployRequest, ServingOptions};
 
 /// The maximum number of replicas of a service. A larger number is a typing error.
 const MAX_REPLICAS: u32 = 100;
+
+/// The maximum number of aliases of a service.
+const MAX_ALIASES: usize = 32;
 
 /// Sets the options that belong to the service.
 pub(super) fn apply_options(row: &mut ServiceRow, request: &DeployRequest) {
@@ -46,6 +49,7 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
         return Err(ControlError::invalid(message)
             .hint("write an origin as `https://HOST` or `https://HOST:PORT`; `*` allows every origin"));
     }
+    check_aliases(request.aliases.as_deref().unwrap_or_default(), request.name.as_deref())?;
     let ServingOptions { threads, workers, max_batch, .. } = request.serving;
     for (option, value) in [("threads", threads), ("workers", workers), ("max_batch", max_batch)] {
         if value.is_some_and(|value| value > Serving::MAX) {
@@ -65,6 +69,24 @@ pub(crate) fn check_options(request: &DeployRequest) -> Result<()> {
     }
     check_time("scoring_timeout", request.scoring_timeout_ms)?;
     check_time("timeout", request.timeout_ms)
+}
+
+/// Checks the further names of a service. Whether another service has them is checked when they are stored.
+fn check_aliases(aliases: &[String], name: Option<&str>) -> Result<()> {
+    if aliases.len() > MAX_ALIASES {
+        return Err(ControlError::invalid(format!("a service has at most {MAX_ALIASES} aliases")));
+    }
+    for (nth, alias) in aliases.iter().enumerate() {
+        let refused = || ControlError::invalid(format!("`{}` cannot be an alias", alias.escape_debug()));
+        alias.parse::<ServiceName>().map_err(|error| refused().because(&error))?;
+        if Some(alias.as_str()) == name {
+            return Err(refused().cause("it is the service's name"));
+        }
+        if aliases[..nth].contains(alias) {
+            return Err(refused().cause("it is given twice"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a time limit of 0 ms.

@@ -60,6 +60,9 @@ impl Services {
             next.package.clone_from(&model.package);
         }
         next.auth = request.auth.unwrap_or(next.auth);
+        if let Some(aliases) = &request.aliases {
+            next.aliases.clone_from(aliases);
+        }
         next.max_wait_ms = request.max_wait_ms.unwrap_or(next.max_wait_ms);
         next.scoring_timeout_ms = request.scoring_timeout_ms.unwrap_or(next.scoring_timeout_ms);
         next.serving = request.serving.over(next.serving);

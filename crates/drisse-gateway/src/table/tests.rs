@@ -34,6 +34,25 @@ fn what_is_acknowledged_is_there_after_a_restart_and_never_goes_back() {
 }
 
 #[test]
+fn aliases_lead_to_their_service_unless_another_one_has_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = Table::open(folder.path(), 1).unwrap();
+    let of =
+        |table: &Table, name: &str| table.service_named(name).map(|found| found.document.service.clone());
+    table.put(RouteDocument { aliases: vec!["a".to_owned(), "t".to_owned()], ..document(1) }).unwrap();
+    table.put(RouteDocument { service: "t".to_owned(), ..document(1) }).unwrap();
+    for table in [&table, &Table::open(folder.path(), 1).unwrap()] {
+        let found = ["s", "a", "t", "b"].map(|name| of(table, name));
+        assert_eq!(found.each_ref().map(Option::as_deref), [Some("s"), Some("s"), Some("t"), None]);
+        assert_eq!((table.get("a"), table.generations().len()), (None, 2));
+    }
+    table.put(RouteDocument { aliases: vec!["b".to_owned()], ..document(2) }).unwrap();
+    assert_eq!((of(&table, "a"), of(&table, "b").as_deref()), (None, Some("s")));
+    table.remove("s").unwrap();
+    assert_eq!(of(&table, "b"), None);
+}
+
+#[test]
 fn a_document_that_makes_no_sense_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let table = Table::open(folder.path(), 1).unwrap();

@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub struct ModelSpec {
     /// The name in paths and responses.
     pub name: ModelName,
+    /// Further names in paths; responses have the name that was asked for.
+    pub aliases: Vec<ModelName>,
     /// The version, as V2 prints it.
     pub version: String,
     /// The digest of the model's files.
@@ -35,7 +37,8 @@ impl ModelSpec {
     pub fn fake(name: ModelName, signature: Signature, scorer: Box<dyn Scorer>) -> Self {
         let (version, digest) = ("1".to_owned(), "sha256:0".to_owned());
         let (platform, sample, workers, max_batch) = ("fake", None, None, None);
-        Self { name, version, digest, signature, platform, sample, workers, max_batch, scorer }
+        let aliases = Vec::new();
+        Self { name, aliases, version, digest, signature, platform, sample, workers, max_batch, scorer }
     }
 
     /// Returns the scorer's limits, with the operator's number of concurrent runs.
@@ -53,8 +56,10 @@ pub struct LoadedModel {
     pub warm_up: Option<Inputs>,
 }
 
-/// A served model.
+/// A served model, under one of its names.
 pub(crate) struct Model {
+    /// The name that clients use.
+    name: ModelName,
     pub(crate) runner: Arc<Runner>,
     pub(crate) version: String,
     pub(crate) digest: String,
@@ -73,14 +78,23 @@ impl Model {
         platform: &'static str,
         sample: Option<String>,
     ) -> Self {
-        let parts = Arc::new(AnswerParts::new(runner.name.as_str(), &version, &runner.signature));
+        let name = runner.name.clone();
+        let parts = Arc::new(AnswerParts::new(name.as_str(), &version, &runner.signature));
         let (runner, loaded_at) = (Arc::new(runner), now());
-        Self { runner, version, digest, platform, parts, sample, loaded_at }
+        Self { name, runner, version, digest, platform, parts, sample, loaded_at }
     }
 
-    /// Returns the model's name.
+    /// Returns this model under another name.
+    pub(super) fn renamed(&self, name: ModelName) -> Self {
+        let parts = Arc::new(AnswerParts::new(name.as_str(), &self.version, &self.runner.signature));
+        let (runner, version, digest) = (Arc::clone(&self.runner), self.version.clone(), self.digest.clone());
+        let (platform, sample, loaded_at) = (self.platform, self.sample.clone(), self.loaded_at);
+        Self { name, runner, version, digest, platform, parts, sample, loaded_at }
+    }
+
+    /// Returns the model's name, as clients use it.
     pub(crate) fn name(&self) -> &str {
-        self.runner.name.as_str()
+        self.name.as_str()
     }
 
     /// Returns what documents show of the model.

@@ -108,7 +108,7 @@ impl Models {
         if let Some(residents) = self.residents.get() {
             residents.draining(name);
         }
-        self.change(|models| models.retain(|other| !Arc::ptr_eq(other, &model)));
+        self.change(&[], |models| models.retain(|other| !Arc::ptr_eq(&other.runner, &model.runner)));
         tracing::info!(model = name, "unloaded");
         Ok(())
     }

@@ -43,6 +43,9 @@ pub(crate) struct Serve {
     /// Folder with the signed manifest and its signatures [default: .drisse next to the model]
     #[arg(long, value_name = "DIR", requires = "trusted_keys", env = "DRISSE_EVIDENCE")]
     pub(crate) evidence: Option<PathBuf>,
+    /// Further name of the model, which clients use as they do its own; may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with_all = ["model_memory", "repository"], env = "DRISSE_ALIAS")]
+    pub(crate) alias: Vec<String>,
     /// Sample request (a /score body) for warm-up and examples, instead of the model's sample.json
     #[arg(long, value_name = "FILE", env = "DRISSE_SAMPLE")]
     pub(crate) sample: Option<PathBuf>,

@@ -68,6 +68,12 @@ pub(crate) struct ServiceOptions {
     /// Tag of the service; may be repeated; replaces the existing tags
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) tags: Vec<(String, String)>,
+    /// Further name of the service, which clients use as they do its own; may be repeated; replaces the existing aliases
+    #[arg(long = "alias", value_name = "NAME", conflicts_with = "no_alias")]
+    pub(crate) aliases: Vec<String>,
+    /// Remove the aliases
+    #[arg(long)]
+    pub(crate) no_alias: bool,
     /// Allow web pages of this origin to send requests (`*`: any origin); may be repeated; replaces the existing origins
     #[arg(long = "cors-origin", value_name = "ORIGIN", conflicts_with = "no_cors")]
     pub(crate) cors_origins: Vec<String>,

@@ -149,6 +149,7 @@ pub(super) fn request(
             _ => None,
         },
         tags: (!options.tags.is_empty()).then(|| options.tags.iter().cloned().collect()),
+        aliases: (options.no_alias || !options.aliases.is_empty()).then(|| options.aliases.clone()),
         cors_origins: (options.no_cors || !options.cors_origins.is_empty())
             .then(|| options.cors_origins.clone()),
         access_log: (options.access_log || options.no_access_log).then_some(options.access_log),
@@ -292,6 +293,7 @@ fn document(service: &Service, keys: &Keys, done: &Operation, answer: Option<&st
         "secondary_key": keys.secondary_key,
         "replicas": service.replicas,
         "tags": service.tags,
+        "aliases": service.aliases,
         "cors_origins": service.cors_origins,
         "access_log": service.access_log,
         "changed": done.result["changed"],

@@ -122,6 +122,7 @@ fn config(arguments: &Serve, models: Vec<ModelPath>, tcp: Option<SocketAddr>) ->
     let trust = |keys| TrustFiles { keys, evidence: arguments.evidence.clone() };
     Config {
         models,
+        aliases: arguments.alias.clone(),
         tcp,
         unix: arguments.unix.clone(),
         admin: arguments.admin.clone().or(arguments.image.then_some(Endpoint::Tcp(IMAGE_ADMIN))),

@@ -58,6 +58,7 @@ fn text(service: &Service) -> String {
     line("target", &service.target);
     line("endpoint", &service.scoring_uri);
     line("openapi", &service.swagger_uri);
+    line("aliases", &service.aliases.join(", "));
     line("keys", if service.auth { "required" } else { "not required" });
     let tags: Vec<_> = service.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
     line("tags", &tags.join(", "));

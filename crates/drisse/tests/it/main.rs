@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure that names its line")]
 
 mod access;
+mod aliases;
 mod conformance;
 mod container;
 mod deploy;
