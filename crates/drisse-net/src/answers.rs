@@ -3,17 +3,28 @@
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+/// Says after which time an idle connection is closed (RFC 2068, section 19.7.1.1).
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// The lowest rate at which a client may read a response, in bytes per second (512 kbit/s).
 const SLOWEST: u64 = 64 << 10;
 
-/// The unfinished responses of one connection.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answers(Arc<Mutex<Unfinished>>);
+/// The responses of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    unfinished: Mutex<Unfinished>,
+    /// The header `Keep-Alive` of responses over HTTP/1.1.
+    keep_alive: Option<HeaderValue>,
+}
 
 #[derive(Debug, Default)]
 struct Unfinished {
@@ -46,9 +57,20 @@ struct Taking {
 }
 
 impl Answers {
+    pub(crate) fn new(keep_alive: Option<HeaderValue>) -> Self {
+        Self(Arc::new(Inner { unfinished: Mutex::default(), keep_alive }))
+    }
+
+    /// Adds the time after which an idle connection is closed to the headers of a response over HTTP/1.1.
+    pub(crate) fn announce(&self, headers: &mut HeaderMap) {
+        if let Some(time) = &self.0.keep_alive {
+            headers.insert(KEEP_ALIVE, time.clone());
+        }
+    }
+
     /// Returns whether the deadline of a response has passed.
     pub(crate) fn are_late(&self) -> bool {
-        let unfinished = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unfinished = self.0.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         unfinished.deadlines.iter().any(|&(_, deadline)| deadline < now)
     }
@@ -57,7 +79,7 @@ impl Answers {
     pub(crate) fn watch<B: Body>(&self, body: B, patience: Duration) -> Watched<B> {
         let bytes = body.size_hint().upper().unwrap_or(0);
         let deadline = Instant::now() + patience + Duration::from_secs(bytes / SLOWEST);
-        let mut unfinished = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self.0.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         unfinished.next += 1;
         let number = unfinished.next;
         unfinished.deadlines.push((number, deadline));
@@ -74,7 +96,7 @@ impl<B> Watched<B> {
 
 impl Drop for Taking {
     fn drop(&mut self) {
-        let mut unfinished = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self.answers.0.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         unfinished.deadlines.retain(|&(number, _)| number != self.number);
     }
 }
@@ -124,7 +146,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_late_until_its_last_byte_is_gone() {
-        let answers = Answers::default();
+        let answers = Answers::new(None);
         let mut body = answers.watch(One(Some("answer".into())), Duration::ZERO);
         let Poll::Ready(Some(Ok(frame))) =
             Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))

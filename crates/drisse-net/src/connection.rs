@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,9 +31,6 @@ const MAX_STREAMS: u32 = 256;
 
 /// When three quarters of the connections are in use, a new connection without a request is closed after this time.
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Tells a client of HTTP/1.1 after which time an idle connection is closed (RFC 2068, section 19.7.1.1).
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The HTTP/2 flow-control window of a stream, in bytes: what a client may send before the server reads it.
 const WINDOW: u32 = 1 << 20;
@@ -208,7 +205,7 @@ impl Connections {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let spoke = Arc::new(AtomicBool::new(false));
-        let answers = Answers::default();
+        let answers = Answers::new(keep_alive);
         let patience = self.limits.write_timeout;
         let service = {
             let (spoke, answers) = (Arc::clone(&spoke), answers.clone());
@@ -216,11 +213,10 @@ impl Connections {
                 spoke.store(true, Relaxed);
                 let (handler, answers) = (handler.clone(), answers.clone());
                 let http2 = request.version() == Version::HTTP_2;
-                let keep_alive = keep_alive.clone().filter(|_| !http2);
                 async move {
                     let mut response = answer(handler, request).await;
-                    if let Some(time) = keep_alive {
-                        response.headers_mut().insert(KEEP_ALIVE, time);
+                    if !http2 {
+                        answers.announce(response.headers_mut());
                     }
                     Ok::<_, Infallible>(response.map(|body| match http2 {
                         true => answers.watch(body, patience),
