@@ -226,7 +226,10 @@ pub(super) fn open(path: &Path, follow_links: bool) -> Result<ModelSource, Inspe
 
 pub(crate) fn absolute(path: &Path) -> Result<String> {
     let absolute = std::path::absolute(path).context("cannot find the current folder")?;
-    absolute.into_os_string().into_string().map_err(|_| CliError::new("the path is not UTF-8"))
+    absolute.into_os_string().into_string().map_err(|_| {
+        CliError::new(format!("the path {} is not UTF-8", path.display()))
+            .hint("rename the file or its folder")
+    })
 }
 
 /// Builds a query string from the pairs that have a value.

@@ -1,6 +1,9 @@
 //! Every error that the user can fix, in one snapshot.
 
 use crate::workspace::Workspace;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::process::{Command, Stdio};
 
 #[test]
 fn what_the_user_can_mend_exits_1_and_says_what_to_do() {
@@ -101,5 +104,61 @@ fn output_that_cannot_be_written_is_an_error_unless_its_reader_has_gone() {
         let said = String::from_utf8_lossy(&ran.stderr);
         let is_wrong = arguments.contains(&"digits:7");
         assert!(is_wrong || (ran.status.code() == Some(0) && said.is_empty()), "{arguments:?}: {ran:?}");
+    }
+}
+
+/// Bytes that are not UTF-8, as part of a name.
+fn not_text(start: &[u8]) -> OsString {
+    OsString::from_vec([start, b"x\xff"].concat())
+}
+
+#[test]
+fn no_argument_variable_or_file_name_ends_a_command_with_a_panic() {
+    let workspace = Workspace::new();
+    let ended = |command: &mut Command| {
+        let ran = command.stdin(Stdio::null()).output().unwrap();
+        let error = String::from_utf8_lossy(&ran.stderr).into_owned();
+        let is_error = matches!(ran.status.code(), Some(1 | 2)) && error.contains("error: ");
+        assert!(is_error && !error.contains("panicked"), "{command:?}: {ran:?}");
+    };
+    let commands = [
+        "deploy",
+        "update",
+        "keys",
+        "logs",
+        "score",
+        "delete",
+        "rollback",
+        "services show",
+        "models show",
+        "models register",
+        "models delete",
+        "models push",
+        "models pull",
+        "models sign",
+        "inspect",
+        "profile",
+        "operations show",
+        "image push",
+        "import triton",
+        "serve --no-auth",
+        "conformance",
+    ];
+    for command in commands {
+        let words: Vec<_> = command.split(' ').collect();
+        for argument in [not_text(b""), OsString::new(), OsString::from("a".repeat(100_000))] {
+            ended(workspace.command(&words).arg(argument));
+        }
+    }
+    let variables =
+        ["DRISSE_WORKSPACE", "DRISSE_ALIAS", "DRISSE_MAX_WAIT", "DRISSE_LISTEN", "DRISSE_ONNXRUNTIME"];
+    for variable in variables {
+        let command = &mut workspace.command(&["serve", "examples/digits", "--no-auth"]);
+        ended(command.env(variable, not_text(b"/nowhere/")));
+    }
+    let file = workspace.folder.path().join(not_text(b"")).with_extension("onnx");
+    std::fs::copy(crate::support::root().join("examples/digits/digits.onnx"), &file).unwrap();
+    for command in ["deploy", "models register"] {
+        ended(workspace.command(&command.split(' ').collect::<Vec<_>>()).arg(&file));
     }
 }
