@@ -99,10 +99,14 @@ impl Core {
         let Outgoing { mut service, mut head, mut body, kind, started, deadline, is_timed } = outgoing;
         let patience = service.patience(started, deadline);
         let mut failures = Failures { replicas: Vec::new(), until: service.waits_until(patience) };
+        let mut kept = None;
         loop {
-            let permit = match kind.needs_permit() || !service.has_replicas() {
-                true => self.permit(&mut service, patience, &failures.replicas).await?,
-                false => service.bypass_queue(&failures.replicas),
+            let permit = match kept.take() {
+                Some(permit) => permit,
+                None if kind.needs_permit() || !service.has_replicas() => {
+                    self.permit(&mut service, patience, &failures.replicas).await?
+                }
+                None => service.bypass_queue(&failures.replicas),
             };
             traced::waited(&head, started);
             let replica = Arc::clone(permit.replica());
@@ -125,7 +129,6 @@ impl Core {
                 }
                 Err(error) => error,
             };
-            drop(permit);
             let unsent = error.take_message();
             let error = error.into_error();
             if error.is_user() {
@@ -137,7 +140,10 @@ impl Core {
             };
             (head, body) = request.into_parts();
             // If the connection was idle before, only the connection has failed: another one is opened.
-            if !upstream.was_idle() {
+            if upstream.was_idle() {
+                kept = Some(permit);
+            } else {
+                drop(permit);
                 failures.add(&service, replica, &error).await?;
             }
         }

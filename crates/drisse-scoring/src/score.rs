@@ -103,27 +103,25 @@ async fn answer_in_time<S>(
     started: &AtomicBool,
     mut answered: oneshot::Receiver<Result<S>>,
 ) -> Result<S> {
-    // Admission only estimates: if runs take longer than usual, the requests behind them still wait no longer.
-    let (max_wait, time) = (app.config.max_wait, model.service_time());
+    let refused = || overloaded(model, app.models.workers.waiting(&model.queue), queued_at.elapsed());
+    let late = || late(model, "the answer was there");
     loop {
-        let until = max_wait.until(queued_at, time.mean(), deadline);
-        let look = max_wait.look_again(until);
+        // Admission only estimates: if runs take longer than usual, the requests behind them still wait no longer. A run
+        // that has begun has until the deadline.
+        let (mut until, mut look) = (deadline, deadline);
+        if !started.load(SeqCst) {
+            until = app.config.max_wait.until(queued_at, model.service_time().mean(), deadline);
+            look = app.config.max_wait.look_again(until);
+        }
         match tokio::time::timeout_at(look.into(), &mut answered).await {
             Ok(Ok(result)) => return result,
-            Err(_) if !started.load(SeqCst) && look < until => {}
-            Err(_) if !started.load(SeqCst) && until < deadline => {
-                return Err(overloaded(model, app.models.workers.waiting(&model.queue), queued_at.elapsed()));
-            }
-            Ok(Err(_)) | Err(_) => break,
+            // A worker has dropped the request, because its turn came too late.
+            Ok(Err(_)) if Instant::now() < deadline => return Err(refused()),
+            Ok(Err(_)) => return Err(late()),
+            Err(_) if look >= deadline => return Err(late()),
+            Err(_) if look >= until && !started.load(SeqCst) => return Err(refused()),
+            Err(_) => {}
         }
-    }
-    match tokio::time::timeout_at(deadline.into(), answered).await {
-        Ok(Ok(result)) => result,
-        // A worker has dropped the request, because its turn came too late.
-        Ok(Err(_)) if Instant::now() < deadline => {
-            Err(overloaded(model, app.models.workers.waiting(&model.queue), queued_at.elapsed()))
-        }
-        Ok(Err(_)) | Err(_) => Err(late(model, "the answer was there")),
     }
 }
 

@@ -150,7 +150,8 @@ fn a_few_clients_more_than_places_wait_for_a_slow_replica_also_before_its_first_
     let mut replica = gateway.replica("r", |mut peer| {
         peer.message();
         pause_until(Instant::now() + Duration::from_millis(300));
-        peer.answer("200 OK", "connection: close\r\n", "{}");
+        // Then it closes the connection, without having announced it.
+        peer.answer("200 OK", "", "{}");
     });
     replica.concurrency = 1;
     let mut routes = document(1, vec![replica]);
