@@ -128,9 +128,14 @@ impl From<sqlx::Error> for ControlError {
 impl From<drisse_registry::StoreError> for ControlError {
     fn from(error: drisse_registry::StoreError) -> Self {
         let failure = Failure { hint: error.hint(), ..Failure::of(&error) };
-        use drisse_registry::StoreError::{Changed, Digest, Io, Names, NotUploaded, Package};
+        use drisse_registry::StoreError::{Changed, Digest, Io, Names, NotUploaded, Package, Size};
         let theirs = match &error {
-            Changed { .. } | Digest { .. } | Names { .. } | NotUploaded { .. } | Package { .. } => true,
+            Changed { .. }
+            | Digest { .. }
+            | Names { .. }
+            | NotUploaded { .. }
+            | Package { .. }
+            | Size { .. } => true,
             Io { source, .. } => {
                 use std::io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
                 matches!(source.kind(), StorageFull | ReadOnlyFilesystem)

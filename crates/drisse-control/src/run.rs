@@ -139,7 +139,7 @@ fn keep_house(control: &Control, tasks: &TaskTracker) {
     tasks.spawn(until.clone().run_until_cancelled_owned(async move { models.keep_index().await }));
     tasks.spawn(until.clone().run_until_cancelled_owned(db.keep_backup()));
     let models = Arc::clone(&control.services.models);
-    tasks.spawn(async move { models.forget_old_uploads().await });
+    tasks.spawn(until.clone().run_until_cancelled_owned(models.forget_old_uploads()));
     tasks.spawn(until.run_until_cancelled_owned(async move {
         if let Err(error) = reconcilers.remove_orphans().await {
             tracing::warn!("cannot remove routes and replicas of deleted services: {:?}", error.failure);

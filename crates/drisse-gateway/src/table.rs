@@ -6,7 +6,7 @@ use crate::service::Service;
 use arc_swap::ArcSwap;
 use drisse_core::{Error, crash_point};
 use drisse_wire::routes::{RouteAcknowledgement, RouteDocument};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// The services by their names, and the names that their aliases stand for.
 #[derive(Clone, Debug, Default)]
 struct Services {
-    by_name: HashMap<String, Arc<Service>>,
+    by_name: BTreeMap<String, Arc<Service>>,
     aliases: HashMap<String, String>,
 }
 
@@ -27,13 +27,17 @@ impl Services {
 
     /// Returns these services with that of this name replaced, or removed.
     fn with(&self, name: &str, service: Option<&Arc<Service>>) -> Self {
-        let Self { mut by_name, mut aliases } = self.clone();
-        by_name.remove(name);
-        aliases.retain(|_, of| of != name);
-        if let Some(service) = service {
-            aliases.extend(service.document.aliases.iter().map(|alias| (alias.clone(), name.to_owned())));
-            by_name.insert(name.to_owned(), Arc::clone(service));
-        }
+        let mut by_name = self.by_name.clone();
+        match service {
+            Some(service) => by_name.insert(name.to_owned(), Arc::clone(service)),
+            None => by_name.remove(name),
+        };
+        // Two services can have an alias for a moment, while it moves from one to the other.
+        let of = |(name, service): (&String, &Arc<Service>)| {
+            let aliases = service.document.aliases.iter().cloned();
+            aliases.map(|alias| (alias, name.clone())).collect::<Vec<_>>()
+        };
+        let aliases = by_name.iter().flat_map(of).collect();
         Self { by_name, aliases }
     }
 }

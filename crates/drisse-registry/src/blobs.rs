@@ -287,14 +287,7 @@ impl Store {
                 let made = folder.ancestors().take_while(|above| above.starts_with(scratch.path()));
                 folders.extend(made.map(Path::to_owned));
             }
-            match fs::hard_link(&from, &to) {
-                Ok(()) => {}
-                // Two files have the same name: copying would write into the first one's blob.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(failed(error)),
-                Err(_) => {
-                    fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all()).map_err(failed)?;
-                }
-            }
+            link_or_copy(&from, &to).map_err(failed)?;
         }
         // Synced before the rename: a view that has its name is complete even after a power cut.
         for folder in &folders {
@@ -444,6 +437,16 @@ fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a hard link to a file, or a copy if links cannot be made.
+pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        // Two files have the same name: copying would write into the first one's blob.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) => fs::copy(from, to).and_then(|_| File::open(to)?.sync_all()),
+        linked => linked,
+    }
 }
 
 /// Returns whether a text has the form of a digest: `sha256:HEX`.

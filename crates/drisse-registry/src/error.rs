@@ -190,6 +190,16 @@ pub enum StoreError {
         /// The file's digest.
         digest: String,
     },
+    /// More of a file has been uploaded than the size that it is said to have.
+    #[error("{received} bytes of the file {digest} are here, and its size is said to be {size}")]
+    Size {
+        /// The file's digest.
+        digest: String,
+        /// The number of bytes that are here.
+        received: u64,
+        /// The size that was given.
+        size: u64,
+    },
     /// A blob's bytes do not match its digest.
     #[error("blob {digest} is damaged: its bytes have another digest")]
     Corrupt {

@@ -46,6 +46,10 @@ impl Partial {
         let path = store.partial(&blob.digest)?;
         let failed = |error: io::Error| StoreError::io("write", &path, error);
         make_folder(folder_of(&path)).map_err(failed)?;
+        // A process that was killed while it finished the file has left it read-only.
+        if path.exists() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        }
         let mut options = fs::OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(&path).map_err(failed)?;
         let mut received = Hashing::new(io::sink());
@@ -117,5 +121,29 @@ impl Store {
     /// Returns the path of the partial file of a blob.
     fn partial(&self, digest: &str) -> Result<PathBuf, StoreError> {
         Ok(self.root().join("partial").join(self.path(digest)?.file_name().unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_end_was_interrupted_is_finished_by_the_next_attempt() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let blob = Blob::of(b"weights");
+        let mut partial = Partial::open(&store, &blob).unwrap().unwrap();
+        partial.write(b"weights").unwrap();
+        let path = store.partial(&blob.digest).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        let again = Partial::open(&store, &blob).unwrap().unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600,
+            "any user can add to it"
+        );
+        assert_eq!((again.size(), again.finish().unwrap()), (7, Outcome::Kept));
+        assert!(Partial::open(&store, &blob).unwrap().is_none());
     }
 }

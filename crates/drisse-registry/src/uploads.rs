@@ -1,7 +1,7 @@
 //! Files that clients have sent, kept until a model is registered from them.
 
 use crate::StoreError;
-use crate::blobs::{Blob, BlobState, Store};
+use crate::blobs::{Blob, BlobState, Store, link_or_copy};
 use crate::durable::{folder_of, make_folder};
 use crate::package::is_plain;
 use crate::partial::Partial;
@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The uploaded files beside a store: an OCI image layout of its own, in the folder `uploads` of the store. All methods
@@ -19,7 +20,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Uploads {
     store: Store,
     layout: Store,
+    /// Held shared while files are used, and exclusively while some are removed.
+    using: Arc<RwLock<()>>,
 }
+
+/// The largest manifest or signature of a package, in bytes (4 MiB): it is read into memory.
+const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// A folder that has uploaded files under their names. It is removed when this is dropped.
 #[derive(Debug)]
@@ -35,7 +41,13 @@ impl Staged {
 impl Uploads {
     /// Returns the uploads beside a store. Creates nothing.
     pub fn new(store: &Store) -> Self {
-        Self { store: store.clone(), layout: Store::existing(&store.root().join("uploads")) }
+        let layout = Store::existing(&store.root().join("uploads"));
+        Self { store: store.clone(), layout, using: Arc::default() }
+    }
+
+    /// Keeps the files of models from being removed. Hold the guard while a package of the layout is used.
+    pub fn using(&self) -> RwLockReadGuard<'_, ()> {
+        self.using.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the image layout that has the files which have been received whole.
@@ -61,14 +73,20 @@ impl Uploads {
     ///
     /// # Errors
     ///
-    /// Returns [`StoreError::Digest`] if the blob's digest is not valid, or [`StoreError::Io`].
+    /// Returns [`StoreError::Digest`] if the blob's digest is not valid, [`StoreError::Size`] if more of it is here than its
+    /// size, or [`StoreError::Io`].
     pub fn receive(&self, blob: &Blob) -> Result<Option<Partial>, StoreError> {
         let path = self.layout.path(&blob.digest)?;
         let folder = folder_of(&path);
         make_folder(folder).map_err(|error| StoreError::io("make", folder, error))?;
         let free =
             rustix::fs::statvfs(folder).map_err(|error| StoreError::io("read", folder, error.into()))?;
-        let missing = blob.size.saturating_sub(self.layout.received(&blob.digest)?);
+        let received = self.layout.received(&blob.digest)?;
+        if received > blob.size {
+            let Blob { digest, size } = blob.clone();
+            return Err(StoreError::Size { digest, received, size });
+        }
+        let missing = blob.size - received;
         if missing > free.f_bavail.saturating_mul(free.f_frsize) {
             return Err(StoreError::io("write", &path, io::ErrorKind::StorageFull.into()));
         }
@@ -79,9 +97,10 @@ impl Uploads {
     ///
     /// # Errors
     ///
-    /// Returns [`StoreError::Missing`] if a file is not here, [`StoreError::Names`] if a path leads out of the folder or
+    /// Returns [`StoreError::NotUploaded`] if a file is not here, [`StoreError::Names`] if a path leads out of the folder or
     /// through another file, or [`StoreError::Io`].
     pub fn stage(&self, files: &BTreeMap<String, String>) -> Result<Staged, StoreError> {
+        let _using = self.using();
         let staged = self.store.scratch_for("upload")?;
         for (name, digest) in files {
             let refused = |why: &str| StoreError::Names { why: format!("`{name:.200}` {why}") };
@@ -89,13 +108,14 @@ impl Uploads {
                 return Err(refused("is not the path of a file in a folder"));
             }
             let path = staged.path().join(name);
-            fs::create_dir_all(folder_of(&path))
-                .map_err(|_| refused("is in a folder that is a file, too"))?;
-            let found = self.find(digest)?;
-            fs::hard_link(&found, &path).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => refused("is a file and a folder"),
-                _ => StoreError::io("link", &path, error),
-            })?;
+            let failed = |error: io::Error| match error.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                    refused("is a file and a folder")
+                }
+                _ => StoreError::io("write", &path, error),
+            };
+            fs::create_dir_all(folder_of(&path)).map_err(failed)?;
+            link_or_copy(&self.find(digest)?, &path).map_err(failed)?;
         }
         Ok(Staged(staged))
     }
@@ -104,15 +124,18 @@ impl Uploads {
     ///
     /// # Errors
     ///
-    /// Returns [`StoreError::NotUploaded`] if a manifest is not here, or another error if it cannot be read.
-    pub fn complete<'a>(&self, manifests: impl IntoIterator<Item = &'a str>) -> Result<(), StoreError> {
-        for digest in manifests {
-            self.adopt(digest)?;
-            let manifest: Value = serde_json::from_slice(&self.layout.read(digest)?).unwrap_or_default();
-            let layers = manifest["layers"].as_array().into_iter().flatten();
-            for blob in layers.chain([&manifest["config"]]) {
+    /// Returns [`StoreError::NotUploaded`] if a manifest is not here, [`StoreError::Manifest`] if one or a signature is
+    /// larger than 4 MiB, or another error if it cannot be read.
+    pub fn complete(&self, package: &str, signatures: &[String]) -> Result<(), StoreError> {
+        for manifest in signatures.iter().map(String::as_str).chain([package]) {
+            self.adopt(manifest, MAX_DOCUMENT)?;
+            let document: Value = serde_json::from_slice(&self.layout.read(manifest)?).unwrap_or_default();
+            // The weights of a package are not read into memory.
+            let largest = if manifest == package { u64::MAX } else { MAX_DOCUMENT };
+            let layers = document["layers"].as_array().into_iter().flatten().map(|layer| (layer, largest));
+            for (blob, largest) in layers.chain([(&document["config"], MAX_DOCUMENT)]) {
                 if let Some(digest) = blob["digest"].as_str() {
-                    self.adopt(digest)?;
+                    self.adopt(digest, largest)?;
                 }
             }
         }
@@ -120,14 +143,18 @@ impl Uploads {
     }
 
     /// Links a blob of the store into the layout, if only the store has it.
-    fn adopt(&self, digest: &str) -> Result<(), StoreError> {
+    fn adopt(&self, digest: &str, largest: u64) -> Result<(), StoreError> {
         let (found, path) = (self.find(digest)?, self.layout.path(digest)?);
+        let failed = |error| StoreError::io("write", &path, error);
+        if fs::metadata(&found).map_err(failed)?.len() > largest {
+            let why = format!("it is larger than {largest} bytes");
+            return Err(StoreError::Manifest { digest: digest.to_owned(), why });
+        }
         if found == path {
             return Ok(());
         }
-        let failed = |error| StoreError::io("link", &path, error);
         make_folder(folder_of(&path)).map_err(failed)?;
-        match fs::hard_link(&found, &path) {
+        match link_or_copy(&found, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked.map_err(failed),
         }
@@ -143,27 +170,29 @@ impl Uploads {
         Err(StoreError::NotUploaded { digest: digest.to_owned() })
     }
 
-    /// Removes the files that the store has, too: models are registered from them.
+    /// Removes the files that the store has, too: models are registered from them. Does nothing while files are used.
     pub fn forget_kept(&self) {
-        self.forget(|name, _| self.store.path(&format!("sha256:{name}")).is_ok_and(|path| path.exists()));
+        let is_kept = |name: &str| self.store.path(&format!("sha256:{name}")).is_ok_and(|path| path.exists());
+        self.forget("blobs/sha256", |name, _| is_kept(name));
     }
 
     /// Removes the files to which nothing was added for longer than `age`.
     pub fn forget_old(&self, age: Duration) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let is_old = |changed: i64| now.as_secs().saturating_sub(changed.unsigned_abs()) > age.as_secs();
-        self.forget(|_, file| is_old(file.ctime()));
+        for folder in ["blobs/sha256", "partial"] {
+            self.forget(folder, |_, file| is_old(file.ctime()));
+        }
     }
 
     /// Removes the files of which `is_over` is true. A file that cannot be removed is removed by a later call.
-    fn forget(&self, is_over: impl Fn(&str, &fs::Metadata) -> bool) {
-        for folder in ["blobs/sha256", "partial"] {
-            let entries = fs::read_dir(self.layout.root().join(folder)).into_iter().flatten();
-            for entry in entries.flatten() {
-                let name = entry.file_name();
-                if entry.metadata().is_ok_and(|file| is_over(&name.to_string_lossy(), &file)) {
-                    let _ = fs::remove_file(entry.path());
-                }
+    fn forget(&self, folder: &str, is_over: impl Fn(&str, &fs::Metadata) -> bool) {
+        let Ok(_alone) = self.using.try_write() else { return };
+        let entries = fs::read_dir(self.layout.root().join(folder)).into_iter().flatten();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if entry.metadata().is_ok_and(|file| is_over(&name.to_string_lossy(), &file)) {
+                let _ = fs::remove_file(entry.path());
             }
         }
     }

@@ -210,9 +210,11 @@ pub struct Revision {
     pub digest: String,
     /// Whether requests need a key.
     pub auth: bool,
-    /// A request is refused if its estimated wait is longer than this, in milliseconds; `null`: than four times the
-    /// learned time of a request, and at least 500 ms.
-    pub max_wait_ms: Option<u64>,
+    /// A request is refused if its estimated wait is longer than this, in milliseconds.
+    pub max_wait_ms: u64,
+    /// Whether it may be longer if requests take long: four times the learned time of a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub max_wait_auto: bool,
     /// The longest time a request may take, in milliseconds.
     pub scoring_timeout_ms: u64,
     /// How replicas run the model; only the options that were set.

@@ -24,6 +24,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or("out of range".to_owned())
 }
 
+/// Parses a time of at least a second.
+pub(crate) fn idle_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time >= Duration::from_secs(1) { Ok(time) } else { Err("expected at least 1s".to_owned()) }
+}
+
 /// Parses a time, or `auto`.
 pub(crate) fn max_wait(text: &str) -> Result<MaxWait, String> {
     match text {

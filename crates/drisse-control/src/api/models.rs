@@ -60,6 +60,9 @@ pub(super) async fn register(
         (Some(name), Some(_), _) => name.clone(),
         (None, Some(_), _) => return Err(ControlError::invalid("registering a package requires `name`")),
         (name, None, Some(files)) => name.clone().map_or_else(|| derived_name(files.stem()), Ok)?,
+        (_, None, None) if request.path.is_empty() => {
+            return Err(ControlError::invalid("give one of `path`, `package` and `uploaded`"));
+        }
         (name, None, None) => {
             let source = open_source(request.path.as_ref(), request.follow_links).await?;
             name.clone().map_or_else(|| derived_name(&source.name), Ok)?

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use drisse_core::{LogOptions, Replica, ReplicaState, ServiceName};
+use drisse_core::{LogOptions, MaxWait, Replica, ReplicaState, ServiceName};
 use drisse_wire::control::{
     DeployRequest, FailureBody, Instance, KeyRequest, Keys, ModelChoice, Operation, Page, Revision,
     RollbackRequest, Service, ServiceState,
@@ -331,7 +331,8 @@ fn revision_document(row: &RevisionRow, wanted: &[Share]) -> Revision {
         model: row.model_name(),
         digest: row.digest.clone(),
         auth: row.auth,
-        max_wait_ms: Some(row.max_wait_ms).filter(|&time| time > 0),
+        max_wait_ms: u64::try_from(row.max_wait().of(Duration::ZERO).as_millis()).unwrap_or(u64::MAX),
+        max_wait_auto: row.max_wait() == MaxWait::Auto,
         scoring_timeout_ms: row.scoring_timeout_ms,
         serving: row.serving,
         resources: row.resources.clone().without_secrets(),

@@ -14,12 +14,16 @@ use std::time::Duration;
 /// The number of revisions of a service that are kept for `rollback`. Their models cannot be deleted.
 const KEPT_REVISIONS: u64 = 20;
 
-/// A name or alias of the service `?` that another service has, too.
+/// A name or alias of the service `?` that another service has, too, or gets again if an operation fails.
 const TAKEN_NAME: &str = "WITH names AS (
         SELECT name AS service, name FROM services
         UNION ALL
         SELECT wanted.service, alias.value FROM wanted
             JOIN revisions USING (service, revision) JOIN json_each(revisions.aliases) AS alias
+        UNION ALL
+        SELECT subject, alias.value FROM operations
+            JOIN revisions ON service = subject AND revision = progress ->> '$.before.revision'
+            JOIN json_each(revisions.aliases) AS alias WHERE operations.state = 'Running'
     )
     SELECT others.name, others.service FROM names AS its JOIN names AS others
         ON others.name = its.name AND others.service != its.service

@@ -229,6 +229,31 @@ async fn a_service_is_written_whole_or_not_at_all_and_only_over_the_generation_i
 }
 
 #[tokio::test]
+async fn an_alias_stays_with_its_service_until_the_operation_that_removes_it_has_ended() {
+    let db = Scratch::open().await;
+    let model = model("m", 1);
+    let row = deployed(&db, "s", &model).await;
+    let other = service("other");
+    let named = |name: &str| RevisionRow { aliases: vec![name.to_owned()], ..revision("other", 1, &model) };
+    for taken in ["s", "s.old"] {
+        let refused = db.want(&other, Some(&named(taken)), 0, None).await.unwrap_err();
+        assert!(refused.failure.message.ends_with("is already a name of service `s`"), "{refused:?}");
+    }
+    assert_eq!(db.service("other").await.unwrap(), None);
+    let refused = db.want(&service("s.old"), Some(&revision("s.old", 1, &model)), 0, None).await.unwrap_err();
+    assert_eq!(refused.failure.message, "`s.old` is already a name of service `s`");
+    let operation = db.begin_operation("update", "s", &json!({}), None).await.unwrap().document.id;
+    let decided = json!({ "generation": 2, "before": { "revision": 1 } });
+    let next = ServiceRow { generation: 2, revision: 2, wanted: vec![Share::whole(2, 1)], ..row };
+    let without = RevisionRow { aliases: vec![], ..revision("s", 2, &model) };
+    db.want(&next, Some(&without), 1, Some((operation, &decided))).await.unwrap();
+    db.want(&other, Some(&named("s.old")), 0, None).await.unwrap_err();
+    let ended = Outcome { state: OperationState::Succeeded, error: None, result: json!(null) };
+    db.finish_operation(operation, &ended, &[]).await.unwrap();
+    db.want(&other, Some(&named("s.old")), 0, None).await.unwrap();
+}
+
+#[tokio::test]
 async fn old_revisions_are_forgotten_unless_they_serve_or_are_wanted() {
     let db = Scratch::open().await;
     let model = model("m", 1);

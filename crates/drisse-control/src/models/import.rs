@@ -24,10 +24,10 @@ impl Models {
         let failed = |error: ControlError| error.context(format!("cannot register package {package}"));
         // Until the database refers to the blobs, they must not be collected.
         let _packing = self.store.packing();
+        let _using = self.uploads.using();
         let layout = match &*request.path {
             "" => {
-                let signatures = request.signatures.iter().map(String::as_str);
-                let complete = self.uploads.complete(signatures.chain([package]));
+                let complete = self.uploads.complete(package, &request.signatures);
                 complete.map_err(|error| failed(error.into()))?;
                 self.uploads.layout().clone()
             }

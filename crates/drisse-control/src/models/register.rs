@@ -50,6 +50,14 @@ impl Models {
         let Some(uploaded) = &request.uploaded else {
             return self.register_at(progress, name, request, None);
         };
+        for file in std::iter::once(&uploaded.model).chain(&request.sample) {
+            if !uploaded.files.contains_key(file) {
+                return Err(ControlError::invalid(format!(
+                    "`{}` is not one of the uploaded files",
+                    file.escape_debug()
+                )));
+            }
+        }
         let folder = self.uploads.stage(&uploaded.files)?;
         let registered = self.register_at(progress, name, request, Some((folder.path(), &uploaded.model)));
         // The names of the files without that of the folder, which clients do not know.
@@ -66,7 +74,9 @@ impl Models {
     ) -> Result<ModelRow> {
         let in_folder = |path: &str| uploaded.map_or(path.into(), |(folder, _)| folder.join(path));
         let file = in_folder(uploaded.map_or(&request.path, |(_, model)| model));
-        let source = ModelSource::open_following(&file, request.follow_links)?.to_run()?;
+        // There are no links among uploaded files.
+        let follow_links = request.follow_links && uploaded.is_none();
+        let source = ModelSource::open_following(&file, follow_links)?.to_run()?;
         let named = request.sample.as_deref().map(in_folder);
         let (sample, given) = sample(&source, named.as_deref(), &|line| progress.add(line))?;
         let (copied, size) = (AtomicU64::new(0), size_of(&source));

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// How long a client may send nothing. Then its connection is taken to be broken, and the file can be sent by another.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// How often abandoned files are looked for.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Files of which nothing was received for this time are removed: 7 days.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -60,24 +63,25 @@ impl Models {
         offset: u64,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Upload> {
-        let _turn = self.sending.turn(&blob.digest)?;
+        let turn = self.sending.turn(&blob.digest)?;
         let Blob { digest, size } = blob.clone();
         let whole = || Upload { digest: digest.clone(), received: size, complete: true };
         let uploads = self.uploads.clone();
-        let Some(partial) = blocking(move || Ok(uploads.receive(&blob)?)).await? else { return Ok(whole()) };
-        if partial.size() != offset {
-            let there = partial.size();
+        let opened = blocking(move || Ok(uploads.receive(&blob)?.map(|partial| Receiving { partial, turn })));
+        let Some(receiving) = opened.await? else { return Ok(whole()) };
+        if receiving.partial.size() != offset {
+            let there = receiving.partial.size();
             return Err(ControlError::conflict(format!(
                 "{there} bytes of the file {digest} are here, not {offset}"
             ))
             .hint(format!("continue with offset={there}")));
         }
-        let partial = fill(partial, size, body).await?;
-        let received = partial.size();
+        let receiving = receiving.fill(size, body).await?;
+        let received = receiving.partial.size();
         if received < size {
             return Ok(Upload { digest, received, complete: false });
         }
-        match blocking(move || Ok(partial.finish()?)).await? {
+        match blocking(move || receiving.finish()).await? {
             Outcome::Kept => Ok(whole()),
             Outcome::Other(other) => Err(ControlError::invalid(format!(
                 "the bytes of the file {digest} have the digest {other}: they are removed"
@@ -92,34 +96,53 @@ impl Models {
         drisse_net::blocking(move || uploads.forget_kept()).await;
     }
 
-    /// Removes the files of uploads that were abandoned.
-    pub(crate) async fn forget_old_uploads(&self) {
-        let uploads = self.uploads.clone();
-        drisse_net::blocking(move || uploads.forget_old(FORGOTTEN)).await;
+    /// Removes the files of uploads that were abandoned, each day, without end.
+    pub(crate) async fn forget_old_uploads(self: Arc<Self>) {
+        loop {
+            let uploads = self.uploads.clone();
+            drisse_net::blocking(move || uploads.forget_old(FORGOTTEN)).await;
+            tokio::time::sleep(DAY).await;
+        }
     }
 }
 
-/// Writes a body to the end of a file of `size` bytes.
-async fn fill<E: std::error::Error + 'static>(
-    mut partial: Partial,
-    size: u64,
-    mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
-) -> Result<Partial> {
-    let broken = |why: &str| ControlError::new(ErrorKind::RequestTimeout, why);
-    loop {
-        let part = tokio::time::timeout(SILENCE, body.next()).await;
-        let part = part.map_err(|_| broken("the rest of the file did not arrive"))?;
-        let Some(bytes) = part.transpose().map_err(|error| broken("the file was cut off").because(&error))?
-        else {
-            return Ok(partial);
-        };
-        if partial.size() + bytes.len() as u64 > size {
-            return Err(ControlError::invalid(format!("the file has more than the {size} bytes of `size`")));
+/// A file that is being received. Its turn ends with its last work on the disk, also if the client disconnects meanwhile.
+struct Receiving {
+    partial: Partial,
+    turn: Turn,
+}
+
+impl Receiving {
+    /// Writes a body to the end of the file of `size` bytes.
+    async fn fill<E: std::error::Error + 'static>(
+        mut self,
+        size: u64,
+        mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Self> {
+        let broken = |why: &str| ControlError::new(ErrorKind::RequestTimeout, why);
+        loop {
+            let part = tokio::time::timeout(SILENCE, body.next()).await;
+            let part = part.map_err(|_| broken("the rest of the file did not arrive"))?;
+            let part = part.transpose().map_err(|error| broken("the file was cut off").because(&error))?;
+            let Some(bytes) = part else { return Ok(self) };
+            if self.partial.size() + bytes.len() as u64 > size {
+                return Err(ControlError::invalid(format!(
+                    "the file has more than the {size} bytes of `size`"
+                )));
+            }
+            self = blocking(move || {
+                self.partial.write(&bytes)?;
+                Ok(self)
+            })
+            .await?;
         }
-        partial = blocking(move || {
-            partial.write(&bytes)?;
-            Ok(partial)
-        })
-        .await?;
+    }
+
+    /// Compares the whole file with its digest.
+    fn finish(self) -> Result<Outcome> {
+        let Self { partial, turn } = self;
+        let outcome = partial.finish()?;
+        drop(turn);
+        Ok(outcome)
     }
 }

@@ -48,7 +48,13 @@ fn aliases_lead_to_their_service_unless_another_one_has_the_name() {
     }
     table.put(RouteDocument { aliases: vec!["b".to_owned()], ..document(2) }).unwrap();
     assert_eq!((of(&table, "a"), of(&table, "b").as_deref()), (None, Some("s")));
-    table.remove("s").unwrap();
+    // It moves to another service, whose routes come before the last ones of this.
+    table
+        .put(RouteDocument { aliases: vec!["b".to_owned()], service: "t".to_owned(), ..document(2) })
+        .unwrap();
+    table.put(document(3)).unwrap();
+    assert_eq!(of(&table, "b").as_deref(), Some("t"));
+    table.remove("t").unwrap();
     assert_eq!(of(&table, "b"), None);
 }
 

@@ -95,7 +95,8 @@ impl ServerCertVerifier for Pinned {
 }
 
 /// Accepts the certificates of authorities, and certificates that are themselves in the list. Those that `openssl req
-/// -x509` makes for a server have the mark of an authority, and would be refused as a server's own.
+/// -x509` makes for a server have the mark of an authority, and would be refused as a server's own. Of a listed certificate
+/// the names count, and the dates do not.
 #[derive(Debug)]
 struct Listed {
     listed: Vec<CertificateDer<'static>>,

@@ -2,7 +2,7 @@
 
 use super::serve::{address, loopback, public_url};
 use super::service::pair;
-use crate::units::duration;
+use crate::units::{duration, idle_time};
 use clap::{Args, Subcommand, ValueEnum};
 use drisse_conformance::Protocol;
 use std::net::SocketAddr;
@@ -418,7 +418,7 @@ pub(crate) struct Up {
     pub(crate) tls_key: Option<PathBuf>,
     /// Close connections of the gateway that were idle for this time; longer than load balancers keep them [default: the
     /// previous one, at first 75s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = idle_time)]
     pub(crate) idle_timeout: Option<Duration>,
     /// What clients connect to, if it is not the gateway's address, such as a load balancer [default: the first name in
     /// the certificate]
@@ -482,6 +482,6 @@ pub(crate) struct Gateway {
     pub(crate) tls_cert: Option<PathBuf>,
     #[arg(long)]
     pub(crate) tls_key: Option<PathBuf>,
-    #[arg(long, value_parser = duration, default_value = "75s")]
+    #[arg(long, value_parser = idle_time, default_value = "75s")]
     pub(crate) idle_timeout: Duration,
 }

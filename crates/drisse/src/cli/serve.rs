@@ -1,6 +1,6 @@
 //! The arguments of `drisse serve`, and parsers for addresses and numbers.
 
-use crate::units::{bytes, duration, max_wait};
+use crate::units::{bytes, duration, idle_time, max_wait};
 use clap::Args;
 use drisse_core::{MaxWait, Serving};
 use drisse_serve::{Endpoint, ModelPath};
@@ -57,7 +57,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "DRISSE_SCORING_TIMEOUT")]
     pub(crate) scoring_timeout: Duration,
     /// Close connections that were idle for this time; longer than load balancers keep them
-    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = duration, env = "DRISSE_IDLE_TIMEOUT")]
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = idle_time, env = "DRISSE_IDLE_TIMEOUT")]
     pub(crate) idle_timeout: Duration,
     /// Time to finish running requests after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "DRISSE_DRAIN_TIMEOUT")]

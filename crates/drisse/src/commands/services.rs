@@ -78,7 +78,10 @@ fn text(service: &Service) -> String {
         vec![
             revision.revision.to_string(),
             revision.model.clone(),
-            revision.max_wait_ms.map_or("auto".to_owned(), |time| format!("{time} ms")),
+            match revision.max_wait_auto {
+                true => "auto".to_owned(),
+                false => format!("{} ms", revision.max_wait_ms),
+            },
             format!("{} ms", revision.scoring_timeout_ms),
             runs(&revision.serving),
             limits(&revision.resources),

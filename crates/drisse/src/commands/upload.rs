@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often an upload is tried that does not get further.
-const TRIES: u32 = 8;
+/// How often an upload is tried that does not get further. The server notices a broken connection after 30 s.
+const TRIES: u32 = 12;
 
 /// The first pause between two tries, which doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -154,13 +154,13 @@ async fn send_part(client: &Client, part: &Part, bar: &Arc<Bar>, at: &dyn Fn(u64
             Err(error @ (ClientError::Unreachable(_) | ClientError::Refused(_, 408 | 409)))
                 if tries < TRIES =>
             {
-                tries += 1;
                 let waiting = format!("waiting: {error}; the upload will continue from where it stopped");
                 if waiting != noted {
                     bar.note(&waiting);
                     noted = waiting;
                 }
                 tokio::time::sleep((FIRST_PAUSE * 2_u32.pow(tries)).min(PAUSE)).await;
+                tries += 1;
             }
             Err(error) => return Err(error.into()),
         }
@@ -189,6 +189,8 @@ async fn send_rest(
         }
     };
     match client.upload(&part.digest, part.size, offset, write).await {
+        (Ok(there), None) if !there.complete => Err(CliError::new("the file changed while it was sent")
+            .hint("try again when it is completely written")),
         // The connection was closed, which the error of the call explains.
         (answer, Some(failed)) if failed.kind() == io::ErrorKind::BrokenPipe => Ok(answer.map(drop)),
         (_, Some(failed)) => Err(anyhow::Error::new(failed).into()),

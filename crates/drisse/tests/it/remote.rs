@@ -209,6 +209,8 @@ fn an_upload_goes_on_where_it_stopped_and_only_the_right_bytes_are_taken() {
     crate::workspace::kill(u32::try_from(remote.workspace.pid("control").unwrap()).unwrap(), "-9");
     remote.workspace.ok(&["services"]);
     assert_eq!(received(), 5000);
+    let (status, smaller) = remote.ask("PATCH", &format!("{path}?size=4999"), b"");
+    assert_eq!((status, received()), (400, json!(5000)), "{smaller}");
     let too_long = [&model[5000..], b"x"].concat();
     assert_eq!(part(5000, &too_long).0, 400);
     let request = json!({ "uploaded": { "model": "digits.onnx", "files": { "digits.onnx": digest } } });
@@ -233,7 +235,9 @@ fn what_is_uploaded_leads_to_no_other_file() {
     let remote = Remote::new();
     let file = digest(b"x");
     assert_eq!(remote.ask("PATCH", &format!("uploads/{file}?size=1"), b"x").0, 200);
-    let register = |files: Value| {
+    let register = |mut files: Value| {
+        let model = files.get("m.onnx").cloned().unwrap_or(json!(file));
+        files["m.onnx"] = model;
         let request = json!({ "name": "m", "uploaded": { "model": "m.onnx", "files": files } });
         let (status, begun) = remote.ask("POST", "models", request.to_string().as_bytes());
         assert_eq!(status, 202, "{begun}");
@@ -244,7 +248,20 @@ fn what_is_uploaded_leads_to_no_other_file() {
         assert!(error["message"].as_str().unwrap().contains("is not the path of a file"), "{name}: {error}");
     }
     let error = register(json!({ "a": file, "a/b": file }));
-    assert!(error["message"].as_str().unwrap().contains("is in a folder that is a file"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("is a file and a folder"), "{error}");
+    for path in ["/etc/passwd", "../../../control.token", "m2.onnx"] {
+        for (model, sample) in [(path, None), ("m.onnx", Some(path))] {
+            let uploaded = json!({ "model": model, "files": { "m.onnx": file } });
+            let request =
+                json!({ "name": "m", "uploaded": uploaded, "sample": sample, "follow_links": true });
+            let (_, begun) = remote.ask("POST", "models", request.to_string().as_bytes());
+            let message = format!("`{path}` is not one of the uploaded files");
+            assert_eq!(remote.ended(&begun)["error"]["message"], message);
+            let request = json!({ "name": "s", "model": { "uploaded": uploaded }, "sample": sample });
+            let (_, begun) = remote.ask("POST", "services", request.to_string().as_bytes());
+            assert_eq!(remote.ended(&begun)["error"]["message"], message);
+        }
+    }
     let error = register(json!({ "m.onnx": "sha256:../../control.token" }));
     assert!(error["message"].as_str().unwrap().contains("is not a SHA-256 digest"), "{error}");
     assert_eq!(remote.ask("GET", "uploads/control.token", b"").0, 400);
@@ -252,6 +269,7 @@ fn what_is_uploaded_leads_to_no_other_file() {
         (json!({ "path": "/etc/passwd" }), "may name files"),
         (json!({ "name": "m", "package": file, "path": "/tmp" }), "may name files"),
         (json!({ "sample": "/etc/passwd" }), "may name files"),
+        (json!({}), "give one of"),
         (json!({ "name": "m", "package": file, "uploaded": { "model": "m", "files": {} } }), "give one of"),
     ] {
         let (_, refused) = remote.ask("POST", "models", request.to_string().as_bytes());
