@@ -166,7 +166,7 @@ fn models_and_samples_are_uploaded_to_a_workspace_of_another_machine_once() {
     assert!(again.stderr.contains("uploaded 0 B, 20.2 KiB already there"), "{again:?}");
     assert!(again.stdout.contains("answer    {\"label\":[0]"), "{again:?}");
     assert!(again.stdout.contains("examples/digits/sample.json"), "the user's own file: {again:?}");
-    assert_eq!(left(&remote.workspace), [""; 0]);
+    wait("the end of what was uploaded", || left(&remote.workspace).is_empty());
     let sample = remote.workspace.folder.path().join("mine.json");
     fs::write(&sample, json!({ "data": [[0]] }).to_string()).unwrap();
     let sample = sample.to_str().unwrap();
@@ -226,7 +226,7 @@ fn an_upload_goes_on_where_it_stopped_and_only_the_right_bytes_are_taken() {
     assert_eq!((status, &whole["complete"]), (200, &json!(true)), "{whole}");
     let model = remote.ended(&register().1);
     assert_eq!(model["result"]["name"], "digits", "{model}");
-    assert_eq!(left(&remote.workspace), [""; 0]);
+    wait("the end of what was uploaded", || left(&remote.workspace).is_empty());
     assert_eq!(remote.ask("GET", &path, b"").1["complete"], true, "the model has it");
 }
 
@@ -298,7 +298,7 @@ fn a_signed_package_of_a_registry_goes_to_another_machine_with_its_signatures() 
     let manifest =
         |workspace: &Workspace| workspace.json(&["models", "show", "digits"])["manifest_digest"].clone();
     assert_eq!(manifest(&remote.workspace), manifest(&source), "the package is unchanged");
-    assert_eq!(left(&remote.workspace), [""; 0]);
+    wait("the end of what was uploaded", || left(&remote.workspace).is_empty());
     remote.ok(&["models", "verify", "digits"]);
     remote.ok(&deploy);
 }
