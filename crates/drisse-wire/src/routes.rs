@@ -121,7 +121,7 @@ mod tests {
     fn newer() -> Value {
         json!({
             "service": "s", "generation": 7, "requires": ["keys"], "keys": [], "cors_origins": ["*"],
-            "access_log": "/log", "max_wait_ms": 1, "scoring_timeout_ms": 2, "shadow": { "share": 0.5 },
+            "access_log": "/log", "aliases": ["a"], "max_wait_ms": 1, "max_wait_auto": true, "scoring_timeout_ms": 2, "shadow": { "share": 0.5 },
             "revisions": [{ "revision": 1, "weight": 1, "region": "west", "replicas": [
                 { "id": "r", "address": "https://h:1", "certificate": "PEM", "concurrency": 4, "zone": null }] }],
         })
