@@ -38,6 +38,8 @@ pub struct Configured {
     pub version: Option<String>,
     /// The model files of all versions that are there, from the lowest to the highest.
     pub versions: Vec<(u64, PathBuf)>,
+    /// Those of the versions that are served together, from the lowest to the highest.
+    pub allowed: Vec<u64>,
     /// The number of concurrent runs.
     pub workers: Option<usize>,
     /// The most rows of a run that several requests share.
@@ -47,18 +49,23 @@ pub struct Configured {
 }
 
 impl Layout {
-    /// Returns the layout of a folder; `None` if it has no configuration of another server or tool.
+    /// Returns the layout of a folder; `None` if it has no configuration of another server or tool. `version` is the one
+    /// to take of Triton's allowed versions; `None`: the highest.
     ///
     /// # Errors
     /// Returns an error if there is such a configuration, and it is not valid or is not one of an ONNX model.
-    pub(crate) fn of(folder: &Path, links: &Links) -> Result<Option<Self>, InspectError> {
+    pub(crate) fn of(
+        folder: &Path,
+        links: &Links,
+        version: Option<u64>,
+    ) -> Result<Option<Self>, InspectError> {
         if let Some(layout) = mlflow::layout(folder, links)? {
             return Ok(Some(layout));
         }
         if let Some(layout) = mlserver::layout(folder, links)? {
             return Ok(Some(layout));
         }
-        triton::layout(folder, links)
+        triton::layout(folder, links, version)
     }
 
     /// Returns a layout that has only a model file.

@@ -67,9 +67,28 @@ impl ModelSource {
     ///
     /// Returns any error of [`Self::open`].
     pub fn open_following(path: &Path, all_links: bool) -> Result<Self, InspectError> {
+        Self::open_version(path, all_links, None)
+    }
+
+    /// Opens a model to run as [`Self::open_to_run`] does; of a folder of Triton, each version that its `version_policy`
+    /// allows, from the lowest to the highest.
+    ///
+    /// # Errors
+    ///
+    /// Returns any error of [`Self::open_to_run`].
+    pub fn open_versions_to_run(path: &Path) -> Result<Vec<Self>, InspectError> {
+        let highest = Self::open_to_run(path)?;
+        if highest.configured.allowed.len() < 2 {
+            return Ok(vec![highest]);
+        }
+        let one = |version: &u64| Self::open_version(path, false, Some(*version))?.to_run();
+        highest.configured.allowed.iter().map(one).collect()
+    }
+
+    fn open_version(path: &Path, all_links: bool, version: Option<u64>) -> Result<Self, InspectError> {
         let mut links = Links::of(path, all_links)?;
         let layout = match path.is_dir() {
-            true => in_folder(path, &links)?,
+            true => in_folder(path, &links, version)?,
             false => Layout::new(path.to_owned()),
         };
         let named = layout.file;
@@ -203,8 +222,8 @@ fn engine_of(file: File, path: &Path) -> Result<String, InspectError> {
 }
 
 /// Finds the model in a folder.
-fn in_folder(folder: &Path, links: &Links) -> Result<Layout, InspectError> {
-    if let Some(layout) = Layout::of(folder, links)? {
+fn in_folder(folder: &Path, links: &Links, version: Option<u64>) -> Result<Layout, InspectError> {
+    if let Some(layout) = Layout::of(folder, links, version)? {
         return Ok(layout);
     }
     let found = only_model(folder);

@@ -19,7 +19,7 @@ use crate::models::Model;
 use drisse_core::{Error, ErrorKind, Result, printable};
 use drisse_net::cors;
 use drisse_wire::ErrorShape;
-use drisse_wire::documents::{LIVE, READY, model_config, model_metadata, v1_metadata, v1_status};
+use drisse_wire::documents::{LIVE, READY, model_config, v1_metadata};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
@@ -92,12 +92,18 @@ async fn answer(counted: &mut Counted<'_>, route: Route<'_>, head: &Parts, body:
         Route::Sample(target) => describe::sample(&*find(counted, target).await?),
         Route::ServerMetadata => Ok(describe::server(app)),
         Route::ModelReady(target) => ready(app, target),
-        Route::ModelMetadata(target) => Ok(describe::model(&*find(counted, target).await?, model_metadata)),
+        Route::ModelMetadata(target) => Ok(describe::metadata(app, &*find(counted, target).await?)),
         Route::ModelConfig(target) => Ok(describe::model(&*find(counted, target).await?, model_config)),
-        Route::Statistics(Target { name: None, .. }) => Ok(describe::statistics(&app.models.loaded())),
-        Route::Statistics(target) => Ok(describe::statistics(&[find(counted, target).await?])),
+        Route::Statistics(Target { name: None, .. }) => Ok(describe::statistics(app.models.loaded().iter())),
+        Route::Statistics(target) => {
+            let model = find(counted, target).await?;
+            Ok(describe::statistics(app.models.loaded().matching(model.name(), target.version)))
+        }
         Route::V1Models => Ok(describe::v1_models(app)),
-        Route::V1Status(target) => Ok(describe::model(&*find(counted, target).await?, v1_status)),
+        Route::V1Status(target) => {
+            let model = find(counted, target).await?;
+            Ok(describe::v1_status(app, model.name(), target.version))
+        }
         Route::V1Metadata(target) => Ok(describe::model(&*find(counted, target).await?, v1_metadata)),
         Route::Repository(action) => {
             app.check_model_control()?;
@@ -136,17 +142,16 @@ async fn answer(counted: &mut Counted<'_>, route: Route<'_>, head: &Parts, body:
 /// Returns the model that the path names, and loads it first if that is necessary.
 async fn find(counted: &Counted<'_>, target: Target<'_>) -> Result<Arc<Model>> {
     let models = &counted.app.models;
-    let model = match target.name.or_else(|| models.only_on_demand()) {
-        Some(name) => models.find(name, counted.latest()).await?,
-        None => models.only()?,
-    };
-    model.checked(target.version)
+    match target.name.or_else(|| models.only_on_demand()) {
+        Some(name) => models.find(name, target.version, counted.latest()).await,
+        None => models.only(target.version),
+    }
 }
 
 /// Answers whether requests for the model that the path names are answered.
 fn ready(app: &App, target: Target<'_>) -> Result<Reply> {
     let Some(name) = target.name else {
-        return Ok(describe::ready(app.models.only()?.checked(target.version)?.name()));
+        return Ok(describe::ready(app.models.only(target.version)?.name()));
     };
     app.models.check_served(name, target.version)?;
     Ok(describe::ready(name))

@@ -50,7 +50,8 @@ pub(crate) struct Table {
     in_order: Vec<Arc<Model>>,
     /// The models under their further names.
     aliases: Vec<Arc<Model>>,
-    by_name: HashMap<String, Arc<Model>>,
+    /// The versions of each model, from the lowest to the highest. Versions that are not numbers are the lowest.
+    by_name: HashMap<String, Vec<Arc<Model>>>,
 }
 
 impl Table {
@@ -58,9 +59,37 @@ impl Table {
         let is_served =
             |alias: &Arc<Model>| in_order.iter().any(|model| Arc::ptr_eq(&model.runner, &alias.runner));
         aliases.retain(is_served);
-        let entry = |model: &Arc<Model>| (model.name().to_owned(), Arc::clone(model));
-        let by_name = aliases.iter().chain(&in_order).map(entry).collect();
+        let mut by_name: HashMap<String, Vec<_>> = HashMap::new();
+        for model in aliases.iter().chain(&in_order) {
+            by_name.entry(model.name().to_owned()).or_default().push(Arc::clone(model));
+        }
+        for versions in by_name.values_mut() {
+            versions.sort_by_key(|model| model.version.parse::<u64>().ok());
+        }
         Self { in_order, aliases, by_name }
+    }
+
+    /// Returns the versions of the model of this name, from the lowest to the highest.
+    pub(crate) fn versions(&self, name: &str) -> &[Arc<Model>] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the versions of the model of this name, or only the one that is wanted.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        name: &str,
+        wanted: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Model>> {
+        let versions = self.versions(name).iter();
+        versions.filter(move |model| wanted.is_none_or(|wanted| wanted == model.version))
+    }
+
+    /// Iterates over the highest version of each model.
+    pub(crate) fn highest(&self) -> impl Iterator<Item = &Arc<Model>> {
+        let is_highest = |model: &&Arc<Model>| {
+            self.versions(model.name()).last().is_some_and(|highest| Arc::ptr_eq(highest, model))
+        };
+        self.in_order.iter().filter(is_highest)
     }
 }
 
@@ -89,7 +118,7 @@ impl Models {
         })
     }
 
-    /// Warms a loaded model up, then serves it instead of the model of the same name. A sample that fails is only
+    /// Warms a loaded model up, then serves it instead of the same version of the model of this name. A sample that fails is only
     /// logged: zeros, for example, are not valid inputs of every model.
     pub(crate) fn add(&self, loaded: LoadedModel) -> Arc<Model> {
         let LoadedModel { spec, warm_up: inputs } = loaded;
@@ -120,7 +149,7 @@ impl Models {
         let model = Arc::new(model);
         let aliases: Vec<_> = spec.aliases.into_iter().map(|name| Arc::new(model.renamed(name))).collect();
         self.change(&aliases, |models| {
-            models.retain(|other| other.name() != model.name());
+            models.retain(|other| other.name() != model.name() || other.version != model.version);
             models.push(Arc::clone(&model));
         });
         model
@@ -140,11 +169,14 @@ impl Models {
         self.table.load()
     }
 
-    /// Returns the model of this name, if it is in memory.
-    pub(crate) fn get(&self, name: &str) -> Result<Arc<Model>> {
+    /// Returns this version of the model of this name, if it is in memory; `None`: the highest version.
+    pub(crate) fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>> {
         let models = self.loaded();
-        if let Some(model) = models.by_name.get(name) {
-            return Ok(Arc::clone(model));
+        let versions = models.versions(name);
+        if let Some(highest) = versions.last() {
+            let Some(wanted) = version else { return Ok(Arc::clone(highest)) };
+            let found = versions.iter().find(|model| model.version == wanted);
+            return found.cloned().ok_or_else(|| no_version(versions, name, wanted));
         }
         let name = &name[..name.floor_char_boundary(64)];
         // Clients of Triton look for its words.
@@ -157,10 +189,15 @@ impl Models {
         self.residents.get()?.only()
     }
 
-    /// Returns the model if there is exactly one.
-    pub(crate) fn only(&self) -> Result<Arc<Model>> {
+    /// Returns this version of the model if all models in memory are versions of one; `None`: the highest version.
+    pub(crate) fn only(&self, version: Option<&str>) -> Result<Arc<Model>> {
         match &***self.loaded() {
-            [only] if self.residents.get().is_none() => Ok(Arc::clone(only)),
+            [first, others @ ..]
+                if self.residents.get().is_none()
+                    && others.iter().all(|other| other.name() == first.name()) =>
+            {
+                self.get(first.name(), version)
+            }
             _ => Err(self.unknown("the path names no model: use /score/NAME".to_owned())),
         }
     }
@@ -178,6 +215,17 @@ impl Models {
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Relaxed)
     }
+}
+
+fn no_version(served: &[Arc<Model>], name: &str, wanted: &str) -> Error {
+    let served: Vec<_> = served.iter().map(|model| format!("`{}`", model.version)).collect();
+    let (wanted, serves) = (&wanted[..wanted.floor_char_boundary(64)], served.join(", "));
+    // Clients of Triton look for its words.
+    let message = format!(
+        "Request for unknown model: '{name}' version {wanted} is not found: model `{name}` has no version `{wanted}`; \
+         served: {serves}"
+    );
+    Error::new(ErrorKind::NotFound, message)
 }
 
 fn still_loading() -> Error {

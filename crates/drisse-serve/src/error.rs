@@ -134,7 +134,9 @@ impl ServeError {
     /// Returns what the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::SameName { .. } => "give each a name of its own: NAME=MODEL",
+            Self::SameName { .. } => {
+                "give each a name or a version of its own: NAME=MODEL or NAME:VERSION=MODEL"
+            }
             Self::Name { path, .. } => {
                 return Some(format!("name it on the command line: 'NAME={}'", path.display()));
             }

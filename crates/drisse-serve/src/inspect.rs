@@ -8,28 +8,34 @@ use drisse_registry::{Evidence, ModelSource, PublicKey, SignatureError, Signed, 
 use std::collections::HashSet;
 use std::path::Path;
 
-/// An inspected model, and the name under which it is served.
+/// An inspected version of a model, and the name under which it is served.
 pub(crate) struct InspectedModel {
+    /// How its operator named it.
+    pub(crate) path: ModelPath,
     pub(crate) name: ModelName,
     pub(crate) version: String,
     pub(crate) source: ModelSource,
 }
 
-/// Inspects all models, and checks that their names differ and that there are their engines.
+/// Inspects all models, and checks that their names or versions differ and that there are their engines.
 pub(crate) fn inspect_all(config: &Config, engines: &EngineTable) -> Result<Vec<InspectedModel>, ServeError> {
     if config.sample.is_some() && config.models.len() > 1 {
         return Err(ServeError::SampleForSeveral);
     }
-    let mut names = HashSet::new();
+    let mut served = HashSet::new();
     let mut models = Vec::new();
     for model in &config.models {
-        let model = inspect(model, config, engines)?;
-        if !names.insert(model.name.clone()) {
-            return Err(ServeError::SameName { name: model.name.to_string() });
+        for model in inspect(model, config, engines)? {
+            // A model that is loaded on demand has one version.
+            let version = config.model_memory.is_none().then(|| model.version.clone());
+            if !served.insert((model.name.clone(), version)) {
+                return Err(ServeError::SameName { name: model.name.to_string() });
+            }
+            models.push(model);
         }
-        models.push(model);
     }
-    if !config.aliases.is_empty() && models.len() != 1 {
+    let mut names: HashSet<_> = models.iter().map(|model| model.name.clone()).collect();
+    if !config.aliases.is_empty() && names.len() != 1 {
         return Err(ServeError::AliasesForSeveral);
     }
     for alias in aliases(config)? {
@@ -49,17 +55,29 @@ pub(crate) fn aliases(config: &Config) -> Result<Vec<ModelName>, ServeError> {
     config.aliases.iter().map(alias).collect()
 }
 
-/// Inspects one model.
+/// Inspects the versions of one model that are served together.
 pub(crate) fn inspect(
     model: &ModelPath,
     config: &Config,
     engines: &EngineTable,
+) -> Result<Vec<InspectedModel>, ServeError> {
+    let signed = config.trust.as_ref().map(|trust| signed(&model.path, trust)).transpose()?;
+    let sources = match (&model.version, config.model_memory) {
+        (None, None) => ModelSource::open_versions_to_run(&model.path),
+        _ => ModelSource::open_to_run(&model.path).map(|source| vec![source]),
+    };
+    let sources = sources.map_err(|source| ServeError::Inspect { path: model.path.clone(), source })?;
+    sources.into_iter().map(|source| inspect_version(model, source, signed.as_ref(), engines)).collect()
+}
+
+fn inspect_version(
+    model: &ModelPath,
+    mut source: ModelSource,
+    signed: Option<&Signed>,
+    engines: &EngineTable,
 ) -> Result<InspectedModel, ServeError> {
     let path = || model.path.clone();
     let unsigned = |source| ServeError::Signature { path: path(), source };
-    let signed = config.trust.as_ref().map(|trust| signed(&model.path, trust)).transpose()?;
-    let mut source = ModelSource::open_to_run(&model.path)
-        .map_err(|source| ServeError::Inspect { path: path(), source })?;
     if let Some(signed) = signed {
         let file = &source.inspection.path;
         let external = source.inspection.external_data.iter().map(|data| file.with_file_name(&data.location));
@@ -76,7 +94,7 @@ pub(crate) fn inspect(
     let version = model.version.as_ref().or(source.configured.version.as_ref());
     let version = version.cloned().unwrap_or_else(|| "1".to_owned());
     match ModelName::served(&version) {
-        Ok(_) => Ok(InspectedModel { name, version, source }),
+        Ok(_) => Ok(InspectedModel { path: model.clone(), name, version, source }),
         Err(_) => Err(ServeError::Version { version }),
     }
 }

@@ -1,11 +1,11 @@
 //! Loads models: all of them at the start, and single ones when an operator or a request asks for them.
 
-use crate::config::Config;
+use crate::config::{Config, ModelPath};
 use crate::engines::{EngineError, EngineTable};
 use crate::error::ServeError;
 use crate::inspect::{InspectedModel, aliases, inspect};
 use crate::sample::{SampleOrigin, sample};
-use drisse_core::{Engine, Error, ErrorKind, ModelName, Signature};
+use drisse_core::{Engine, Error, ErrorKind, ModelName, Signature, lock};
 use drisse_registry::{Inspection, ModelSource};
 use drisse_scoring::{App, LoadedModel, ModelSpec, Repository, Resident, Tuner};
 use std::collections::BTreeMap;
@@ -35,10 +35,23 @@ pub(crate) struct Loader {
     engines: EngineTable,
     /// The engines that are started.
     started: Mutex<BTreeMap<String, Arc<dyn Engine>>>,
-    /// Names and versions, in the order of the config.
-    names: Vec<(String, String)>,
+    known: Mutex<Vec<KnownVersion>>,
     /// Raised while the first models are loaded, once an engine runs.
     in_engine: Arc<AtomicBool>,
+}
+
+/// A version of a model that can be loaded.
+struct KnownVersion {
+    name: String,
+    version: String,
+    path: ModelPath,
+}
+
+impl KnownVersion {
+    fn of(model: &InspectedModel) -> Self {
+        let (name, version) = (model.name.to_string(), model.version.clone());
+        Self { name, version, path: model.path.clone() }
+    }
 }
 
 /// Loads and serves all models, then makes the server ready; with a memory bound they are loaded on demand. `None` if
@@ -57,7 +70,7 @@ pub(crate) fn load_all(
     let mut served = Vec::new();
     if let Some(bound) = loader.config.model_memory {
         let mut residents = Vec::new();
-        for InspectedModel { name, version, source } in models {
+        for InspectedModel { name, version, source, .. } in models {
             let found = &source.inspection;
             let bytes = found.size + found.external_data.iter().map(|file| file.size).sum::<u64>();
             residents.push(Resident { name: name.to_string(), bytes });
@@ -95,8 +108,8 @@ impl Loader {
         models: &[InspectedModel],
         in_engine: Arc<AtomicBool>,
     ) -> Self {
-        let names = models.iter().map(|model| (model.name.to_string(), model.version.clone())).collect();
-        Self { config, engines, started: Mutex::default(), names, in_engine }
+        let known = Mutex::new(models.iter().map(KnownVersion::of).collect());
+        Self { config, engines, started: Mutex::default(), known, in_engine }
     }
 
     /// Returns the engine of this name, and starts it first if that is necessary.
@@ -114,7 +127,7 @@ impl Loader {
 
     /// Loads a model with the best tuning for its sample.
     fn load_model(&self, model: InspectedModel) -> Result<(LoadedModel, ServedModel), ServeError> {
-        let InspectedModel { name, version, source } = model;
+        let InspectedModel { name, version, source, .. } = model;
         let engine = self.engine(&source.engine)?;
         let package = source.inspection.package();
         let failed = |source| ServeError::Load { name: name.to_string(), path: package.path.clone(), source };
@@ -162,22 +175,43 @@ impl Loader {
 
 impl Repository for Loader {
     fn models(&self) -> Vec<(String, String)> {
-        self.names.clone()
+        let known = lock(&self.known);
+        known.iter().map(|model| (model.name.clone(), model.version.clone())).collect()
     }
 
-    fn load(&self, name: &str) -> drisse_core::Result<LoadedModel> {
-        let index = self.names.iter().position(|(known, _)| known == name);
-        let model = index.and_then(|index| self.config.models.get(index)).ok_or_else(|| {
-            let known: Vec<_> = self.names.iter().map(|(name, _)| format!("`{name}`")).collect();
-            let message =
-                format!("this server was started without a model `{name}`: it has {}", known.join(", "));
-            Error::new(ErrorKind::NotFound, message)
-        })?;
-        let loaded = inspect(model, &self.config, &self.engines).and_then(|model| self.load_model(model));
+    fn load(&self, name: &str) -> drisse_core::Result<Vec<LoadedModel>> {
         // Operators can repair the file, clients cannot.
-        loaded
-            .map(|(model, _)| model)
-            .map_err(|error| Error::new(ErrorKind::Unavailable, with_causes(&error)))
+        let failed = |error: ServeError| Error::new(ErrorKind::Unavailable, with_causes(&error));
+        let mut versions = Vec::new();
+        for path in self.paths(name)? {
+            versions.extend(inspect(&path, &self.config, &self.engines).map_err(failed)?);
+        }
+        let known: Vec<_> = versions.iter().map(KnownVersion::of).collect();
+        let load = |model| self.load_model(model).map(|(model, _)| model).map_err(failed);
+        let loaded = versions.into_iter().map(load).collect::<Result<_, _>>()?;
+        let mut all = lock(&self.known);
+        let index = all.iter().position(|model| model.name == name).unwrap_or(all.len());
+        all.retain(|model| model.name != name);
+        all.splice(index..index, known);
+        Ok(loaded)
+    }
+}
+
+impl Loader {
+    /// Returns where the versions of a model are.
+    fn paths(&self, name: &str) -> drisse_core::Result<Vec<ModelPath>> {
+        let known = lock(&self.known);
+        let mut paths: Vec<_> =
+            known.iter().filter(|model| model.name == name).map(|model| model.path.clone()).collect();
+        paths.dedup();
+        if paths.is_empty() {
+            let mut names: Vec<_> = known.iter().map(|model| format!("`{}`", model.name)).collect();
+            names.dedup();
+            let message =
+                format!("this server was started without a model `{name}`: it has {}", names.join(", "));
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        Ok(paths)
     }
 }
 

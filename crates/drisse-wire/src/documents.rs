@@ -79,11 +79,11 @@ pub const MODEL_REPOSITORY: &str = "model_repository";
 pub const SHARED_MEMORY: &str = "system_shared_memory";
 
 /// Returns the document of `GET /v2/models/NAME`: the model's inputs, and the outputs that V2 carries, with V2's datatypes
-/// and shapes. A dimension of -1 has any length.
-pub fn model_metadata(model: Model<'_>) -> Value {
+/// and shapes. A dimension of -1 has any length. `versions` are all that are served.
+pub fn model_metadata<'a>(model: Model<'_>, versions: impl Iterator<Item = &'a str>) -> Value {
     let mut document = json!({
         "name": model.name,
-        "versions": [model.version],
+        "versions": versions.collect::<Value>(),
         "platform": model.platform,
         "inputs": model.signature.inputs.iter().map(tensor_metadata).collect::<Value>(),
         "outputs": carried_outputs(model.signature).map(tensor_metadata).collect::<Value>(),

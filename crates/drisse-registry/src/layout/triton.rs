@@ -104,7 +104,11 @@ fn versions_in(folder: &Path) -> Result<Vec<(u64, PathBuf)>, InspectError> {
     Ok(versions)
 }
 
-pub(super) fn layout(folder: &Path, links: &Links) -> Result<Option<Layout>, InspectError> {
+pub(super) fn layout(
+    folder: &Path,
+    links: &Links,
+    wanted: Option<u64>,
+) -> Result<Option<Layout>, InspectError> {
     let path = folder.join(CONFIG);
     let text = configuration(&path, links)?;
     let versions = versions_in(folder)?;
@@ -113,30 +117,49 @@ pub(super) fn layout(folder: &Path, links: &Links) -> Result<Option<Layout>, Ins
     }
     let config = Message::parse(text.as_deref().unwrap_or_default()).map_err(|why| invalid(&path, why))?;
     check_backend(&path, &config, folder, &versions)?;
+    let versions = with_file(versions, &path, &config)?;
     let allowed = allowed(&config, &versions);
-    let Some(&(version, versioned)) = allowed.last() else {
+    let chosen = allowed.iter().rfind(|(version, _)| wanted.is_none_or(|wanted| wanted == *version));
+    let Some((version, file)) = chosen.cloned() else {
         let why = match versions.is_empty() {
             true => "there is no version beside it, as `1/model.onnx` is one".to_owned(),
-            false => "its version_policy allows none of the versions beside it".to_owned(),
+            false => match wanted {
+                Some(version) => format!("its version_policy does not allow version {version}"),
+                None => "its version_policy allows none of the versions beside it".to_owned(),
+            },
         };
         return Err(invalid(&path, why));
     };
-    let named = config.text("default_model_filename").filter(|name| !name.is_empty()).unwrap_or("model.onnx");
-    let file = |folder: &Path| {
-        let file = beside(folder, &path, named)?;
-        // A model with external data can be a folder.
-        Ok(if file.is_dir() { file.join("model.onnx") } else { file })
-    };
-    let mut layout = Layout::new(file(versioned)?);
+    let mut layout = Layout::new(file);
     let given = config.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
     let folder = std::path::absolute(folder).ok();
     layout.name = given.or_else(|| Some(folder?.file_name()?.to_str()?.to_owned()));
     layout.configured = configured(&config);
     layout.configured.version = Some(version.to_string());
-    layout.configured.notes = notes(&config, versions.len(), &allowed);
-    let files = versions.iter().map(|(version, folder)| Ok((*version, file(folder)?)));
-    layout.configured.versions = files.collect::<Result<_, _>>()?;
+    layout.configured.notes = notes(&config);
+    if wanted.is_none() {
+        layout.configured.notes.splice(..0, version_note(versions.len(), &allowed));
+    }
+    layout.configured.allowed = allowed.iter().map(|(version, _)| *version).collect();
+    layout.configured.versions = versions;
     Ok(Some(layout))
+}
+
+/// Returns the model files of the versions that have one; all, if none has one.
+fn with_file(
+    versions: Vec<(u64, PathBuf)>,
+    configuration: &Path,
+    config: &Message<'_>,
+) -> Result<Vec<(u64, PathBuf)>, InspectError> {
+    let named = config.text("default_model_filename").filter(|name| !name.is_empty()).unwrap_or("model.onnx");
+    let file = |(version, folder): (u64, PathBuf)| {
+        let file = beside(&folder, configuration, named)?;
+        // A model with external data can be a folder.
+        Ok((version, if file.is_dir() { file.join("model.onnx") } else { file }))
+    };
+    let files = versions.into_iter().map(file).collect::<Result<Vec<_>, _>>()?;
+    let there: Vec<_> = files.iter().filter(|(_, file)| file.exists()).cloned().collect();
+    Ok(if there.is_empty() { files } else { there })
 }
 
 /// Returns whether a folder has `.onnx` files of its own: its versions are then beside the point.
@@ -145,8 +168,8 @@ fn has_models(folder: &Path) -> Result<bool, InspectError> {
 }
 
 /// Returns the versions that the policy allows, from the lowest to the highest.
-fn allowed<'v>(config: &Message<'_>, versions: &'v [(u64, PathBuf)]) -> Vec<(u64, &'v Path)> {
-    let all = versions.iter().map(|(version, path)| (*version, &**path));
+fn allowed(config: &Message<'_>, versions: &[(u64, PathBuf)]) -> Vec<(u64, PathBuf)> {
+    let all = versions.iter().cloned();
     let policy = config.messages("version_policy").last();
     let within = |name| policy.and_then(|policy| policy.messages(name).last());
     if within("all").is_some() {
@@ -205,21 +228,20 @@ fn configured(config: &Message<'_>) -> Configured {
     }
 }
 
-/// Says what of the configuration is not followed.
-fn notes(config: &Message<'_>, count: usize, allowed: &[(u64, &Path)]) -> Vec<String> {
-    let mut notes = Vec::new();
-    let names = |versions: &[(u64, &Path)]| {
-        versions.iter().map(|(version, _)| version.to_string()).collect::<Vec<_>>().join(", ")
-    };
-    if let [others @ .., (last, _)] = allowed
-        && !others.is_empty()
-    {
-        notes.push(format!("version {last} is used, of the allowed versions {}, {last}", names(others)));
-    } else if let [(last, _)] = allowed
-        && count > 1
-    {
-        notes.push(format!("version {last} of {count} versions is used"));
+/// Says which version is used, if there are several.
+fn version_note(count: usize, allowed: &[(u64, PathBuf)]) -> Option<String> {
+    let names: Vec<_> = allowed.iter().map(|(version, _)| version.to_string()).collect();
+    let last = names.last()?;
+    match names.len() {
+        1 if count == 1 => None,
+        1 => Some(format!("version {last} of {count} versions is used")),
+        _ => Some(format!("version {last} is used, of the allowed versions {}", names.join(", "))),
     }
+}
+
+/// Says what of the configuration is not followed.
+fn notes(config: &Message<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
     if config.messages("instance_group").any(|group| group.text("kind") == Some("KIND_GPU")) {
         notes.push(format!("{CONFIG}: instances of KIND_GPU run on the CPU"));
     }

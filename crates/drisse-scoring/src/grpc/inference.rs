@@ -48,7 +48,10 @@ pub(super) async fn answer(counted: &mut Counted<'_>, call: Call, body: Incoming
         }
         "ModelMetadata" => {
             let ModelMetadataRequest { name, version } = parse(message)?;
-            frame(&metadata(find(app, &name, &version, call.deadline).await?.described()))
+            let model = find(app, &name, &version, call.deadline).await?;
+            let loaded = app.models.loaded();
+            let versions = loaded.versions(model.name()).iter().map(|version| &*version.version);
+            frame(&metadata(model.described(), versions))
         }
         "ModelConfig" => {
             let ModelConfigRequest { name, version } = parse(message)?;
@@ -94,11 +97,16 @@ pub(super) async fn answer(counted: &mut Counted<'_>, call: Call, body: Incoming
 }
 
 async fn find(app: &App, name: &str, version: &str, deadline: Instant) -> Result<Arc<Model>> {
-    app.models.find(name, deadline).await?.checked(Some(version).filter(|version| !version.is_empty()))
+    app.models.find(name, given(version), deadline).await
 }
 
 fn is_served(app: &App, name: &str, version: &str) -> bool {
-    app.models.check_served(name, Some(version).filter(|version| !version.is_empty())).is_ok()
+    app.models.check_served(name, given(version)).is_ok()
+}
+
+/// Returns a version that a request asks for; `None` if it names none.
+fn given(version: &str) -> Option<&str> {
+    Some(version).filter(|version| !version.is_empty())
 }
 
 async fn model_statistics(
@@ -109,7 +117,10 @@ async fn model_statistics(
     let one = |model: &Arc<Model>| statistics(model.described(), model.runner.metrics.statistics());
     let model_stats = match &*request.name {
         "" => app.models.loaded().iter().map(one).collect(),
-        name => vec![one(&find(app, name, &request.version, deadline).await?)],
+        name => {
+            find(app, name, &request.version, deadline).await?;
+            app.models.loaded().matching(name, given(&request.version)).map(one).collect()
+        }
     };
     Ok(ModelStatisticsResponse { model_stats })
 }

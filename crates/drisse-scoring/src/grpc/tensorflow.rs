@@ -34,7 +34,11 @@ pub(super) async fn answer(
         }
         (MODELS, "GetModelStatus") => {
             let request: GetModelStatusRequest = parse_predict(message)?;
-            frame(&status(find(app, request.model_spec.as_ref(), call.deadline).await?.described()))
+            let spec = request.model_spec.as_ref();
+            let found = find(app, spec, call.deadline).await?;
+            let (_, wanted) = model(spec)?;
+            let loaded = app.models.loaded();
+            frame(&status(loaded.matching(found.name(), wanted.as_deref()).map(|version| &*version.version)))
         }
         (_, method) => return Err(unknown(&format!("{service}/{method}"))),
     };
@@ -43,7 +47,7 @@ pub(super) async fn answer(
 
 async fn find(app: &App, spec: Option<&ModelSpec>, deadline: Instant) -> Result<Arc<Model>> {
     let (name, version) = model(spec)?;
-    app.models.find(name, deadline).await?.checked(version.as_deref())
+    app.models.find(name, version.as_deref(), deadline).await
 }
 
 async fn predict(scoring: Scoring<'_>, request: PredictRequest) -> Result<PredictResponse> {

@@ -23,8 +23,22 @@ pub(super) fn model(model: &Model, document: fn(documents::Model<'_>) -> Value) 
     Reply::json(document(model.described()).to_string())
 }
 
-pub(super) fn statistics(models: &[Arc<Model>]) -> Reply {
-    let all = models.iter().map(|model| (model.described(), model.runner.metrics.statistics()));
+/// Returns V2's metadata of a model, with all its versions.
+pub(super) fn metadata(app: &App, model: &Model) -> Reply {
+    let loaded = app.models.loaded();
+    let versions = loaded.versions(model.name()).iter().map(|version| &*version.version);
+    Reply::json(documents::model_metadata(model.described(), versions).to_string())
+}
+
+/// Returns the status of all versions of a model, or of the one that is wanted.
+pub(super) fn v1_status(app: &App, name: &str, wanted: Option<&str>) -> Reply {
+    let loaded = app.models.loaded();
+    let versions = loaded.matching(name, wanted).map(|version| &*version.version);
+    Reply::json(documents::v1_status(name, versions).to_string())
+}
+
+pub(super) fn statistics<'a>(models: impl Iterator<Item = &'a Arc<Model>>) -> Reply {
+    let all = models.map(|model| (model.described(), model.runner.metrics.statistics()));
     Reply::json(documents::statistics(all).to_string())
 }
 
@@ -45,7 +59,7 @@ pub(super) fn sample(model: &Model) -> Result<Reply> {
 pub(super) fn swagger(app: &App, query: Option<&str>) -> Result<Reply> {
     let models = app.models.loaded();
     let described: Vec<_> = models
-        .iter()
+        .highest()
         .map(|model| openapi::Described {
             name: model.name(),
             signature: &model.runner.signature,

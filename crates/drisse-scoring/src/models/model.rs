@@ -2,7 +2,7 @@
 
 use crate::metrics::now;
 use crate::schedule::Runner;
-use drisse_core::{Error, ErrorKind, Inputs, ModelName, Result, Scorer, ScorerLimits, Signature};
+use drisse_core::{Inputs, ModelName, Scorer, ScorerLimits, Signature};
 use drisse_wire::documents;
 use drisse_wire::v2::AnswerParts;
 use std::sync::Arc;
@@ -101,22 +101,6 @@ impl Model {
     pub(crate) fn described(&self) -> documents::Model<'_> {
         let (name, version, signature) = (self.name(), &*self.version, &*self.runner.signature);
         documents::Model { name, version, platform: self.platform, signature }
-    }
-
-    /// Returns this model, or an error if the client asks for another version.
-    pub(crate) fn checked(self: Arc<Self>, version: Option<&str>) -> Result<Arc<Self>> {
-        match version {
-            Some(version) if version != self.version => {
-                let (name, serves) = (self.name(), &self.version);
-                // Clients of Triton look for its words.
-                let message = format!(
-                    "Request for unknown model: '{name}' version {version} is not found: model `{name}` has no \
-                     version `{version}`; the one served is `{serves}`"
-                );
-                Err(Error::new(ErrorKind::NotFound, message))
-            }
-            _ => Ok(self),
-        }
     }
 
     /// Returns when the model was used last, or loaded, in milliseconds since 1970.

@@ -1,6 +1,6 @@
 //! Loading and unloading models while the server runs.
 
-use super::{LoadedModel, Models, load_panicked, still_loading};
+use super::{LoadedModel, Model, Models, load_panicked, still_loading};
 use drisse_core::{Error, Result, lock};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,12 +12,13 @@ pub trait Repository: Send + Sync {
     /// Returns their names and versions.
     fn models(&self) -> Vec<(String, String)>;
 
-    /// Loads a model, also if it is served already. The caller serves it. Blocks; the server loads one model at a time.
+    /// Loads the versions of a model, also if they are served already. The caller serves them. Blocks; the server loads
+    /// one model at a time.
     ///
     /// # Errors
     /// [`NotFound`](drisse_core::ErrorKind::NotFound) if there is no model of this name,
     /// [`Unavailable`](drisse_core::ErrorKind::Unavailable) if its files cannot be loaded.
-    fn load(&self, name: &str) -> Result<LoadedModel>;
+    fn load(&self, name: &str) -> Result<Vec<LoadedModel>>;
 }
 
 /// A model that can be loaded.
@@ -67,14 +68,14 @@ impl Models {
             residents.allow(name);
             // A model in memory is loaded again.
             let _ = self.remove(name);
-            return self.find(name, Instant::now() + self.patience).await.map(drop);
+            return self.find(name, None, Instant::now() + self.patience).await.map(drop);
         }
         let (models, name) = (Arc::clone(self), name.to_owned());
         let loaded = tokio::task::spawn_blocking(move || {
             let repository = models.repository.get().ok_or_else(still_loading)?;
             let _one = lock(&models.loading);
             let loaded = repository.load(&name).map_err(|error| failed_to_load(error, &name))?;
-            drop(models.add(loaded));
+            models.replace(&name, loaded);
             Ok(())
         });
         loaded.await.map_err(|_| load_panicked())?
@@ -88,7 +89,7 @@ impl Models {
             None => served.iter().map(|model| (model.name().to_owned(), model.version.clone())).collect(),
         };
         let entry = |(name, version): (String, String)| {
-            let ready = served.iter().any(|model| model.name() == name);
+            let ready = served.versions(&name).iter().any(|model| model.version == version);
             let on_demand =
                 self.residents.get().is_some_and(|residents| residents.on_demand(&name).is_some());
             RepositoryEntry { name, version, ready, on_demand }
@@ -102,13 +103,26 @@ impl Models {
         self.remove(name).or_else(|error| if withdrawn { Ok(()) } else { Err(error) })
     }
 
-    /// Stops serving a model; the requests that it has are still answered.
+    /// Serves these versions of a model instead of those that are served. Returns the highest; `None` if there are none.
+    pub(super) fn replace(&self, name: &str, versions: Vec<LoadedModel>) -> Option<Arc<Model>> {
+        let added: Vec<_> = versions.into_iter().map(|loaded| self.add(loaded)).collect();
+        let is_kept =
+            |model: &Arc<Model>| model.name() != name || added.iter().any(|new| Arc::ptr_eq(new, model));
+        self.change(&[], |models| models.retain(is_kept));
+        self.get(name, None).ok()
+    }
+
+    /// Stops serving all versions of a model; the requests that they have are still answered.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
-        let model = self.get(name)?;
+        self.get(name, None)?;
+        let loaded = self.loaded();
+        let removed = loaded.versions(name);
         if let Some(residents) = self.residents.get() {
             residents.draining(name);
         }
-        self.change(&[], |models| models.retain(|other| !Arc::ptr_eq(&other.runner, &model.runner)));
+        let is_removed =
+            |model: &Arc<Model>| removed.iter().any(|old| Arc::ptr_eq(&old.runner, &model.runner));
+        self.change(&[], |models| models.retain(|model| !is_removed(model)));
         tracing::info!(model = name, "unloaded");
         Ok(())
     }

@@ -125,7 +125,7 @@ impl Residents {
             let used = self.last_used(models);
             let mut state = self.lock();
             match state.next(index, |index| used[index]) {
-                Next::Serve => match models.get(name) {
+                Next::Serve => match models.get(name, None) {
                     Ok(model) => return Some(model),
                     // An operator has removed it in this moment.
                     Err(_) => drop(self.changed.wait_timeout(state, CHECK_AGAIN)),
@@ -142,7 +142,7 @@ impl Residents {
 
     /// Returns when each model was used last. Must be called without the lock, because dropping a model takes it.
     fn last_used(&self, models: &Models) -> Vec<u64> {
-        let one = |model: &Resident| models.get(&model.name).map_or(0, |model| model.last_used());
+        let one = |model: &Resident| models.get(&model.name, None).map_or(0, |model| model.last_used());
         self.models.iter().map(one).collect()
     }
 
@@ -165,7 +165,8 @@ impl Residents {
         let before = resident();
         let repository = models.repository.get().ok_or_else(|| Error::internal("there is no repository"));
         let loaded = repository.and_then(|repository| repository.load(name));
-        let loaded = loaded.map(|loaded| models.add(loaded));
+        let none = || Error::internal("no version was loaded");
+        let loaded = loaded.and_then(|loaded| models.replace(name, loaded).ok_or_else(none));
         let bytes = resident().saturating_sub(before).max(self.models[index].bytes);
         let used = self.last_used(models);
         let drained = match &loaded {
@@ -198,7 +199,7 @@ impl Models {
                 let names = residents.models.iter().map(|model| &model.name);
                 names.filter(|name| residents.on_demand(name).is_some()).cloned().collect()
             }
-            None => self.loaded().iter().map(|model| model.name().to_owned()).collect(),
+            None => self.loaded().highest().map(|model| model.name().to_owned()).collect(),
         }
     }
 
@@ -209,24 +210,31 @@ impl Models {
             let mut known = self.repository.get()?.models().into_iter();
             known.find(|(known, its)| known == name && version.is_none_or(|version| version == its))
         };
-        match self.get(name) {
-            Ok(model) => model.checked(version).map(drop),
-            Err(_) if on_demand().is_some() => {
-                self.residents.get().and_then(|all| all.last_failure(name)).map_or(Ok(()), Err)
-            }
-            Err(unknown) => Err(unknown),
+        if self.loaded().versions(name).is_empty() && on_demand().is_some() {
+            return self.residents.get().and_then(|all| all.last_failure(name)).map_or(Ok(()), Err);
         }
+        self.get(name, version).map(drop)
     }
 
-    /// Returns the model of this name; loads it first if it is loaded on demand and not in memory.
-    pub(crate) async fn find(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<Arc<Model>> {
-        let found = self.get(name);
-        let on_demand =
-            self.residents.get().and_then(|residents| Some((residents, residents.on_demand(name)?)));
-        match on_demand {
-            Some((residents, index)) if found.is_err() => load_once(self, residents, index, deadline).await,
-            _ => found,
+    /// Returns this version of the model of this name; `None`: the highest version. Loads the model first if it is loaded
+    /// on demand and not in memory.
+    pub(crate) async fn find(
+        self: &Arc<Self>,
+        name: &str,
+        version: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Arc<Model>> {
+        if let Some(residents) = self.residents.get()
+            && let Some(index) = residents.on_demand(name)
+            && self.loaded().versions(name).is_empty()
+        {
+            let model = load_once(self, residents, index, deadline).await?;
+            // Another request may unload it at once.
+            if version.is_none_or(|version| version == model.version) {
+                return Ok(model);
+            }
         }
+        self.get(name, version)
     }
 }
 

@@ -102,13 +102,7 @@ fn table() -> Vec<Row> {
     rows.push(("/nowhere", json, good.clone(), 404, "there is no path `/nowhere`"));
     rows.push(("/score/other", json, good.clone(), 404, "there is no model `other`; this server has `echo`"));
     rows.push(("/v2/models/other/infer", json, good.clone(), 404, "there is no model `other`"));
-    rows.push((
-        "/v2/models/echo/versions/9/infer",
-        json,
-        good.clone(),
-        404,
-        "no version `9`; the one served is `1`",
-    ));
+    rows.push(("/v2/models/echo/versions/9/infer", json, good.clone(), 404, "no version `9`; served: `1`"));
     for path in ["//score", "/score//", "/./score", "/v2/%2e%2e/score", "/v2/models/a%2Fb/infer", "/score%00"]
     {
         rows.push((path, json, good.clone(), 400, "the path has"));

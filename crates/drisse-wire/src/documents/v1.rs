@@ -10,18 +10,14 @@ pub fn v1_models<'a>(names: impl IntoIterator<Item = &'a str>) -> Value {
     json!({ "models": names.into_iter().collect::<Vec<_>>() })
 }
 
-/// Returns the document of `GET /v1/models/NAME` for a model that is ready: KServe's `name` and `ready`, and TensorFlow
-/// Serving's `model_version_status`.
-pub fn v1_status(model: Model<'_>) -> Value {
-    json!({
-        "name": model.name,
-        "ready": true,
-        "model_version_status": [{
-            "version": model.version,
-            "state": "AVAILABLE",
-            "status": { "error_code": "OK", "error_message": "" },
-        }],
-    })
+/// Returns the document of `GET /v1/models/NAME` for a model of which these versions are ready: KServe's `name` and
+/// `ready`, and TensorFlow Serving's `model_version_status`.
+pub fn v1_status<'a>(name: &str, versions: impl Iterator<Item = &'a str>) -> Value {
+    let status = |version| {
+        let status = json!({ "error_code": "OK", "error_message": "" });
+        json!({ "version": version, "state": "AVAILABLE", "status": status })
+    };
+    json!({ "name": name, "ready": true, "model_version_status": versions.map(status).collect::<Value>() })
 }
 
 /// Returns the document of `GET /v1/models/NAME/metadata`: the model's signature, as TensorFlow Serving's protobuf

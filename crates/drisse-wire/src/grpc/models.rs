@@ -9,7 +9,7 @@ use crate::v2::properties;
 use drisse_core::{DataType, Port};
 
 /// Returns the response of `ModelMetadata`.
-pub fn metadata(model: Model<'_>) -> ModelMetadataResponse {
+pub fn metadata<'a>(model: Model<'_>, versions: impl Iterator<Item = &'a str>) -> ModelMetadataResponse {
     let tensor = |port: &Port| {
         let (datatype, shape) = v2_tensor(&port.kind);
         TensorMetadata { name: port.name.clone(), datatype: datatype.name().to_owned(), shape }
@@ -17,7 +17,7 @@ pub fn metadata(model: Model<'_>) -> ModelMetadataResponse {
     let properties = properties(model.signature);
     ModelMetadataResponse {
         name: model.name.to_owned(),
-        versions: vec![model.version.to_owned()],
+        versions: versions.map(str::to_owned).collect(),
         platform: model.platform.to_owned(),
         inputs: model.signature.inputs.iter().map(tensor).collect(),
         outputs: carried_outputs(model.signature).map(tensor).collect(),

@@ -318,11 +318,12 @@ pub fn metadata(model: Model<'_>) -> GetModelMetadataResponse {
 }
 
 /// Returns the response of `GetModelStatus` for a model that is served.
-pub fn status(model: Model<'_>) -> GetModelStatusResponse {
-    let version = model.version.parse().unwrap_or_default();
-    let status = Some(StatusProto::default());
-    let one = ModelVersionStatus { version, state: State::Available.into(), status };
-    GetModelStatusResponse { model_version_status: vec![one] }
+pub fn status<'a>(versions: impl Iterator<Item = &'a str>) -> GetModelStatusResponse {
+    let one = |version: &str| {
+        let version = version.parse().unwrap_or_default();
+        ModelVersionStatus { version, state: State::Available.into(), status: Some(StatusProto::default()) }
+    };
+    GetModelStatusResponse { model_version_status: versions.map(one).collect() }
 }
 
 #[cfg(test)]

@@ -220,14 +220,14 @@ mod tests {
         (odd.name, odd.kind) = ("odd".to_owned(), ValueType::Other("sparse tensor".to_owned()));
         let signature = Signature { inputs: vec![], outputs: vec![odd.clone(), sequence(Some(vec![]))] };
         let model = Model { name: "m", version: "1", platform: "p", signature: &signature };
-        let document = model_metadata(model);
+        let document = model_metadata(model, ["1"].into_iter());
         assert_eq!(
             document["outputs"],
             serde_json::json!([{ "name": "s", "datatype": "INT64", "shape": [-1] }])
         );
         assert_eq!(document["properties"]["outputs_not_carried"], "odd");
         assert_eq!(document["properties"]["elements_of_sequences"], "s.N");
-        assert_eq!(metadata(model).properties.len(), 2);
+        assert_eq!(metadata(model, ["1"].into_iter()).properties.len(), 2);
         let tensorflow = &v1_metadata(model)["metadata"]["signature_def"]["signature_def"]["serving_default"];
         assert_eq!(tensorflow["outputs"].as_object().unwrap().len(), 1);
         let described = Described { name: "m", signature: &signature, sample: None };

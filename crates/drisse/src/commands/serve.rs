@@ -61,7 +61,7 @@ fn models(arguments: &Serve) -> Result<Vec<ModelPath>> {
     let attempt = || format!("cannot serve the repository {}", repository.display());
     let folders = triton_repository(repository).with_context(attempt)?;
     for folder in folders {
-        match ModelSource::open_to_run(&folder) {
+        match ModelSource::open_versions_to_run(&folder) {
             Ok(_) => models.push(ModelPath::new(folder)),
             Err(error) => {
                 let error = anyhow::Error::from(error).context(format!("{} is not served", folder.display()));

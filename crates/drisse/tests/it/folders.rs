@@ -54,6 +54,45 @@ fn a_triton_repository_is_served_under_its_names_and_versions() {
 }
 
 #[test]
+fn all_versions_that_the_policy_of_triton_allows_are_served_together() {
+    let folder = tempfile::tempdir().unwrap();
+    repository(folder.path());
+    let config = folder.path().join("Digits_MLP/config.pbtxt");
+    fs::write(&config, "version_policy: { all {} }").unwrap();
+    place("iris", &folder.path().join("Digits_MLP/2/other.onnx"));
+    let path = folder.path().to_str().unwrap();
+    let server =
+        Serving::start(&["--listen", "127.0.0.1:0", "--repository", path, "--model-control", "--no-auth"]);
+    let get = |path: &str| {
+        let (status, body) = Request::get(&format!("{}{path}", server.url())).send().unwrap();
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let inputs = |path: &str| get(path).1["inputs"][0]["name"].clone();
+    assert_eq!(get("/v2/models/Digits_MLP").1["versions"], json!(["1", "3"]));
+    assert_eq!(inputs("/v2/models/Digits_MLP"), inputs("/v2/models/Digits_MLP/versions/3"));
+    let (status, unknown) = get("/v2/models/Digits_MLP/versions/2");
+    assert_eq!(status, 404);
+    assert!(unknown["error"].as_str().unwrap().contains("has no version `2`; served: `1`, `3`"), "{unknown}");
+    assert_eq!(server.post("/score/Digits_MLP", "", &sample("digits")).0, 200);
+    let sample_of = |version| get(&format!("/v2/models/Digits_MLP/versions/{version}/stats")).1;
+    let count = |version| sample_of(version)["model_stats"][0]["inference_stats"]["success"]["count"].clone();
+    assert_eq!((count("1"), count("3")), (json!(0), json!(1)));
+    assert_eq!(get("/v2/models/Digits_MLP/stats").1["model_stats"].as_array().unwrap().len(), 2);
+    assert_eq!(get("/v1/models/Digits_MLP").1["model_version_status"].as_array().unwrap().len(), 2);
+    // A version that is added is served once the model is loaded again.
+    place("iris", &folder.path().join("Digits_MLP/4/model.onnx"));
+    assert_eq!(server.post("/v2/repository/models/Digits_MLP/load", "", "").0, 200);
+    assert_eq!(get("/v2/models/Digits_MLP").1["versions"], json!(["1", "3", "4"]));
+    let index = server.post("/v2/repository/index", "", "").1;
+    assert_eq!(index.matches("\"READY\"").count(), 4, "{index}");
+    fs::write(&config, "version_policy: { specific { versions: [3] } }").unwrap();
+    assert_eq!(server.post("/v2/repository/models/Digits_MLP/load", "", "").0, 200);
+    assert_eq!(get("/v2/models/Digits_MLP").1["versions"], json!(["3"]));
+    assert_eq!(server.post("/v2/repository/models/Digits_MLP/unload", "", "").0, 200);
+    assert_eq!(get("/v2/models/Digits_MLP").0, 404);
+}
+
+#[test]
 fn a_triton_repository_is_imported_with_its_versions_and_settings() {
     let folder = tempfile::tempdir().unwrap();
     repository(folder.path());
