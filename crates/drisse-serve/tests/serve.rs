@@ -84,5 +84,8 @@ fn two_models_of_one_name_are_an_error_with_a_hint() {
     let package = package("fake");
     let error = build(config(&[package.path(), package.path()]), engines()).unwrap_err();
     assert_eq!(error.to_string(), "two models are called `digits`");
-    assert_eq!(error.hint().unwrap(), "give each a name or a version of its own: NAME=MODEL or NAME:VERSION=MODEL");
+    assert_eq!(
+        error.hint().unwrap(),
+        "give each a name or a version of its own: NAME=MODEL or NAME:VERSION=MODEL"
+    );
 }
