@@ -67,6 +67,10 @@ fn all_versions_that_the_policy_of_triton_allows_are_served_together() {
         let (status, body) = Request::get(&format!("{}{path}", server.url())).send().unwrap();
         (status, serde_json::from_str::<Value>(&body).unwrap())
     };
+    let uri = |nth: usize| server.document["models"][nth]["scoring_uri"].as_str().unwrap().to_owned();
+    assert!(
+        uri(0).ends_with("/v2/models/Digits_MLP/versions/1/infer") && uri(1).ends_with("/score/Digits_MLP")
+    );
     let inputs = |path: &str| get(path).1["inputs"][0]["name"].clone();
     assert_eq!(get("/v2/models/Digits_MLP").1["versions"], json!(["1", "3"]));
     assert_eq!(inputs("/v2/models/Digits_MLP"), inputs("/v2/models/Digits_MLP/versions/3"));

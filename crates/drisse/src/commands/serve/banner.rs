@@ -65,8 +65,8 @@ fn text(arguments: &Serve, endpoints: &Endpoints, models: &[ServedModel]) -> Str
         let _ = writeln!(out, "\nand {} more models", models.len() - MAX_SHOWN);
     }
     let _ = writeln!(out);
-    if let Some(first) = models.first() {
-        let several = if models.len() > 1 { ", and one path per model" } else { "" };
+    if let Some(first) = models.first().map(|first| highest(first, models)) {
+        let several = if has_one_name(models) { "" } else { ", and one path per model" };
         let path = path(first, models);
         match (&endpoints.tcp, &endpoints.unix) {
             (None, Some(unix)) => {
@@ -101,8 +101,23 @@ fn url(arguments: &Serve, endpoints: &Endpoints) -> String {
     }
 }
 
+/// Returns the path on which this version of a model is scored.
 fn path(model: &ServedModel, models: &[ServedModel]) -> String {
-    if models.len() == 1 { "/score".to_owned() } else { format!("/score/{}", model.name) }
+    match (highest(model, models).version == model.version, has_one_name(models)) {
+        (true, true) => "/score".to_owned(),
+        (true, false) => format!("/score/{}", model.name),
+        (false, _) => format!("/v2/models/{}/versions/{}/infer", model.name, model.version),
+    }
+}
+
+/// Returns the version of a model that answers requests that name none.
+fn highest<'a>(model: &'a ServedModel, models: &'a [ServedModel]) -> &'a ServedModel {
+    let versions = models.iter().filter(|other| other.name == model.name);
+    versions.max_by_key(|version| version.version.parse::<u64>().ok()).unwrap_or(model)
+}
+
+fn has_one_name(models: &[ServedModel]) -> bool {
+    models.iter().all(|model| model.name == models[0].name)
 }
 
 /// Returns a curl line to paste into a shell.
